@@ -1,0 +1,135 @@
+"""Crops from a frame, resized by the one rule that training, calibration, evaluation and the camera share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.errors import BoxError, FrameError
+
+Image = npt.NDArray[np.uint8]
+
+#: Name of the rule in the manifest; another rule gets another name.
+RESIZE_RULE = "box-bilinear"
+
+
+@dataclass(frozen=True)
+class SkippedBox:
+    """A box that gave no crop: its row in the caller's array, and why."""
+
+    index: int
+    reason: str
+
+
+def resize_into(crop: Image, out: Image) -> None:
+    """Resize a crop into ``out``, aspect ratio not kept.
+
+    The rule ``box-bilinear``: where the crop is at least twice as large as the output both ways, first average blocks of
+    k×k pixels, k = min(⌊h/H⌋, ⌊w/W⌋) (the remainder at the bottom and right is left out); then OpenCV's bilinear
+    interpolation with pixel centres at half.  Plain bilinear would skip pixels there, and OpenCV's area rule costs
+    5 to 10 times more at factors that are not whole (``benchmarks/resize.py``).
+
+    Args:
+        crop: h×w×3 uint8, at least one pixel.
+        out: H×W×3 uint8, written in place.
+    """
+    height, width = out.shape[:2]
+    factor = min(crop.shape[0] // height, crop.shape[1] // width)
+    if factor >= 2:
+        rows, columns = crop.shape[0] // factor, crop.shape[1] // factor
+        whole = crop[: rows * factor, : columns * factor]
+        crop = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    cv2.resize(crop, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
+
+
+def normalised(
+    pixels: Image, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> npt.NDArray[np.float32]:
+    """Pixels as the network was trained on them: for model files that do not normalise in the graph.
+
+    Args:
+        pixels: N×H×W×3 uint8, BGR.
+        mean: RGB, full scale = 1.
+        std: RGB, full scale = 1.
+
+    Returns:
+        N×3×H×W float32, RGB, (pixel / 255 − mean) / std.
+    """
+    scale = (1 / (255 * np.asarray(std))).astype(np.float32)
+    shift = (np.asarray(mean) / np.asarray(std)).astype(np.float32)
+    count, height, width, channels = pixels.shape
+    planes = np.empty((count, channels, height, width), np.float32)
+    for rgb in range(3):
+        np.multiply(pixels[..., 2 - rgb], scale[rgb], out=planes[:, rgb])
+        planes[:, rgb] -= shift[rgb]
+    return planes
+
+
+def check_image(image: object, *, what: str) -> Image:
+    """Return ``image`` if it is what OpenCV calls a colour picture.
+
+    Raises:
+        FrameError: Not a H×W×3 uint8 array with at least one pixel.
+    """
+    if not isinstance(image, np.ndarray):
+        raise FrameError(f"{what}: expected a H×W×3 uint8 BGR array, got {type(image).__name__}.")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise FrameError(
+            f"{what}: expected H×W×3 uint8 BGR with at least one pixel, got shape {image.shape} {image.dtype}."
+        )
+    return image
+
+
+def crop_boxes(frame: Image, boxes: npt.ArrayLike) -> tuple[list[Image], list[SkippedBox]]:
+    """Cut boxes out of a frame, as views.
+
+    A box is clipped to the frame, then widened to whole pixels: every pixel that it touches is in the crop.
+
+    Args:
+        frame: H×W×3 uint8, BGR.
+        boxes: N×4 numbers, x1 y1 x2 y2 in pixels, right and bottom edge exclusive.
+
+    Returns:
+        The crops of usable boxes, in order, and a report of every other box.
+
+    Raises:
+        FrameError: The frame is not H×W×3 uint8.
+        BoxError: The array is not N×4 numbers.
+    """
+    frame = check_image(frame, what="frame")
+    xyxy = _box_array(boxes)
+    height, width = frame.shape[:2]
+    finite = np.isfinite(xyxy).all(axis=1)
+    clipped = np.clip(np.where(finite[:, None], xyxy, 0), 0, (width, height, width, height))
+    filled = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    x1, y1 = np.floor(clipped[:, :2]).astype(int).T
+    x2, y2 = np.ceil(clipped[:, 2:]).astype(int).T
+    crops = [frame[y1[i] : y2[i], x1[i] : x2[i]] for i in np.flatnonzero(filled)]
+    skipped = [
+        SkippedBox(int(i), _reason(xyxy[i], bool(finite[i]), (width, height))) for i in np.flatnonzero(~filled)
+    ]
+    return crops, skipped
+
+
+def _box_array(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    try:
+        array = np.asarray(boxes, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise BoxError(f"boxes: expected N×4 numbers (x1 y1 x2 y2, pixels), got {type(boxes).__name__}.") from error
+    if array.size == 0 and array.shape in ((0,), (0, 4)):
+        return array.reshape(0, 4)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise BoxError(f"boxes: expected shape N×4 (x1 y1 x2 y2, pixels), got {array.shape}.")
+    return array
+
+
+def _reason(box: npt.NDArray[np.float64], finite: bool, frame_size: tuple[int, int]) -> str:
+    text = "[" + " ".join(f"{value:g}" for value in box) + "]"
+    if not finite:
+        return f"{text} has a coordinate that is not finite"
+    if (box[2:] <= box[:2]).any():
+        return f"{text} is empty: x2 must be over x1 and y2 over y1"
+    return f"{text} lies outside the {frame_size[0]}x{frame_size[1]} frame"

@@ -1,0 +1,115 @@
+"""Every error that reid-edge raises on purpose.
+
+    ReidEdgeError
+    ├── ConfigError              a value that no network can have: width, resolution, size
+    ├── MissingExtraError        a package that this command needs is not installed
+    ├── CheckpointError
+    │   ├── CheckpointUnsafeError      the file holds code, not only weights
+    │   └── CheckpointMismatchError    weights missing, unexpected or mis-shaped
+    ├── CalibrationError         no usable calibration crops
+    ├── OutputError              nowhere to write, or something is there already
+    ├── ParityError              an exported file does not compute what the checkpoint computes
+    ├── QuantizationRejected     INT8 changes the ranking more than allowed
+    ├── BundleError
+    │   ├── BundleCorruptError         a file is missing or a byte has changed
+    │   └── BundleVersionError         written by another format version
+    ├── EngineError
+    │   ├── EngineUnavailableError     not installed, or the bundle has no file for it
+    │   └── PlanMismatchError          a plan built for another device or library version
+    ├── InputError
+    │   ├── FrameError                 a frame or crop of wrong type, dtype or shape
+    │   └── BoxError                   a box array of wrong shape, or empty or non-finite boxes
+    └── DatasetError             a dataset folder that is not what it should be
+
+A message says what was expected, what came, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class ReidEdgeError(Exception):
+    """Base of all errors that reid-edge raises on purpose."""
+
+
+class ConfigError(ReidEdgeError, ValueError):
+    """A width, resolution or size that no network can have."""
+
+
+class MissingExtraError(ReidEdgeError, ImportError):
+    """A package of an optional extra is needed and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed. "
+            f"Install it with: pip install 'reid-edge[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+
+
+class CheckpointError(ReidEdgeError):
+    """A checkpoint that cannot be read."""
+
+
+class CheckpointUnsafeError(CheckpointError):
+    """A pickle that would run code when loaded."""
+
+
+class CheckpointMismatchError(CheckpointError):
+    """Weights that do not fit the network, each one listed."""
+
+
+class CalibrationError(ReidEdgeError):
+    """No usable calibration crops."""
+
+
+class OutputError(ReidEdgeError):
+    """The output exists already or cannot be written."""
+
+
+class ParityError(ReidEdgeError):
+    """An exported file that does not compute what the checkpoint computes."""
+
+
+class QuantizationRejected(ReidEdgeError):  # noqa: N818 - a verdict, not a malfunction
+    """INT8 that changes the ranking more than the limit."""
+
+
+class BundleError(ReidEdgeError):
+    """A folder that is not a usable bundle."""
+
+
+class BundleCorruptError(BundleError):
+    """A bundle with a missing or changed file."""
+
+
+class BundleVersionError(BundleError):
+    """A bundle of a format version that this release does not read."""
+
+
+class EngineError(ReidEdgeError):
+    """An engine failed."""
+
+
+class EngineUnavailableError(EngineError):
+    """No engine here can run what was asked for."""
+
+
+class PlanMismatchError(EngineError):
+    """A TensorRT plan that was built for another device or library version."""
+
+
+class InputError(ReidEdgeError, ValueError):
+    """Input to the runtime that cannot be used."""
+
+
+class FrameError(InputError):
+    """A frame or crop of wrong type, dtype or shape."""
+
+
+class BoxError(InputError):
+    """Boxes of wrong shape, or boxes that hold no pixel."""
+
+
+class DatasetError(ReidEdgeError):
+    """A dataset folder that is not what it should be."""

@@ -1,0 +1,315 @@
+"""Checkpoint in, verified bundle out."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import openvino
+import torch
+
+import reid_edge
+from reid_edge.benchmark.onnx_complexity import onnx_mult_adds
+from reid_edge.bundle import (
+    Artifact,
+    Bundle,
+    EngineName,
+    FeatureSpec,
+    InputSpec,
+    Manifest,
+    ModelSpec,
+    Precision,
+    file_entry,
+    model_hash,
+    open_bundle,
+    with_artifact,
+    write_manifest,
+)
+from reid_edge.crops import RESIZE_RULE, Image, normalised
+from reid_edge.errors import ParityError, QuantizationRejected
+from reid_edge.export.calibration import CalibrationSet, Notify, distilled_set, folder_set, shipped_set
+from reid_edge.export.distill import GOLDEN_STEPS, distill
+from reid_edge.export.onnx import Deployable, InputFormat, export_onnx
+from reid_edge.export.quantize import judge, quantize_onnx, quantize_openvino
+from reid_edge.export.staging import staged_folder
+from reid_edge.export.tensorrt import build_tensorrt
+from reid_edge.osnet.checkpoint import Checkpoint
+from reid_edge.osnet.complexity import complexity
+from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.network import OSNet
+from reid_edge.osnet.rewrites import fold
+from reid_edge.runtime.engines import EngineOptions, Features, load_engine
+from reid_edge.runtime.extractor import as_input
+from reid_edge.runtime.golden import COSINE_LIMITS, measure_parity
+
+Format = Literal["onnx", "openvino", "tensorrt"]
+TargetCpu = Literal["any", "vnni"]
+
+GOLDEN_CROPS = 8
+GOLDEN_SEED = 1
+GOLDEN = "golden.npz"
+ONNX_FILES: dict[Precision, str] = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+_TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy", "opencv-python-headless")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What to export, and how.
+
+    Attributes:
+        out: The bundle's folder.
+        size: Input height and width; None takes the checkpoint's own.
+        formats: ``onnx`` is always made: it is what the others are made from.
+        precisions: ``fp32`` is always made: the others are judged against it.
+        calibration: Folder of real crops; None takes the set made from the checkpoint.
+        input_format: ``pixels``: files take uint8 N×H×W×3 BGR and normalise themselves; ``tensor``: normalised
+            float32 N×3×H×W RGB, for other software.
+        target_cpu: ``any``: INT8 that is right on every CPU; ``vnni``: uses the full range, wrong on x86 without VNNI.
+        norm: What the runtime does to features: ``l2`` or ``none``.
+        max_batch: Largest batch of every file.
+        force: Replace a bundle that is there.
+        keep_rejected: Keep INT8 that its verdict rejects.
+    """
+
+    out: Path
+    size: tuple[int, int] | None = None
+    formats: tuple[Format, ...] = ("onnx", "openvino")
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    calibration: Path | None = None
+    input_format: InputFormat = "pixels"
+    target_cpu: TargetCpu = "any"
+    norm: Literal["l2", "none"] = "l2"
+    max_batch: int = 32
+    force: bool = False
+    keep_rejected: bool = False
+
+
+def export_bundle(checkpoint: Checkpoint, options: ExportOptions, notify: Notify) -> Bundle:
+    """Export a checkpoint; the bundle appears when every file in it has been checked, or not at all.
+
+    Args:
+        checkpoint: Any width.
+        options: What to make.
+        notify: Called with a text and a number of steps before long work; returns what to call after each step.
+
+    Raises:
+        ConfigError: A size too small for the network.
+        OutputError: The output exists or cannot be written.
+        CalibrationError: No usable crops.
+        ParityError: A file does not compute what the checkpoint computes.
+        QuantizationRejected: INT8 changes the ranking too much.
+    """
+    size = options.size or checkpoint.info.size
+    OSNetConfig(width=checkpoint.info.width, size=size)
+    with staged_folder(options.out, force=options.force) as folder:
+        _Export(checkpoint, options, size, folder, notify).run()
+    return open_bundle(options.out)
+
+
+class _Export:
+    """One export, into a folder that nobody else sees yet."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, options: ExportOptions, size: tuple[int, int], folder: Path, notify: Notify
+    ) -> None:
+        self.checkpoint = replace(checkpoint, info=replace(checkpoint.info, size=size))
+        self.options = options
+        self.folder = folder
+        self.notify = notify
+        self.network = self.checkpoint.network()
+        self.calibration = self._calibration() if "int8" in options.precisions else None
+        self.golden = self._golden()
+        self.golden_features = self._reference(self.golden)
+        self.held_out_features = self._reference(self.calibration.held_out) if self.calibration else None
+        self.manifest = self._empty_manifest()
+
+    def run(self) -> None:
+        """Make every file, check each, write the manifest."""
+        steps = self._steps()
+        on_step = self.notify("exporting and checking files", len(steps))
+        for step in steps:
+            artifact = step()
+            if artifact is not None:
+                self.manifest = with_artifact(self.manifest, artifact)
+            on_step()
+        write_manifest(self.folder, self.manifest)
+
+    def _steps(self) -> list[Callable[[], Artifact | None]]:
+        precisions = [name for name in ONNX_FILES if name == "fp32" or name in self.options.precisions]
+        steps: list[Callable[[], Artifact | None]] = []
+        for precision in precisions:
+            steps.append(lambda precision=precision: self._onnx(precision))  # type: ignore[misc]
+        for precision in precisions:
+            if "openvino" in self.options.formats and precision in self.options.precisions:
+                steps.append(lambda precision=precision: self._openvino(precision))  # type: ignore[misc]
+            if "tensorrt" in self.options.formats and precision in self.options.precisions:
+                steps.append(lambda precision=precision: self._tensorrt(precision))  # type: ignore[misc]
+        return steps
+
+    def _onnx(self, precision: Precision) -> Artifact:
+        path = self.folder / ONNX_FILES[precision]
+        if precision == "int8":
+            quantize_onnx(self.folder / ONNX_FILES["fp32"], path, self._calibration_batches(), needs_vnni=self._vnni)
+        else:
+            network = Deployable(
+                fold(self.network), self.checkpoint.info, self.options.input_format, half=precision == "fp16"
+            )
+            export_onnx(network, path)
+        return self._checked("onnxruntime", precision, (ONNX_FILES[precision],))
+
+    def _openvino(self, precision: Precision) -> Artifact:
+        relative = f"openvino/{precision}.xml"
+        path = self.folder / relative
+        path.parent.mkdir(exist_ok=True)
+        source = self.folder / ONNX_FILES["fp32"]
+        if precision == "int8":
+            quantize_openvino(source, path, self._calibration_batches(), needs_vnni=self._vnni)
+        else:
+            openvino.save_model(openvino.convert_model(source), path, compress_to_fp16=precision == "fp16")
+        return self._checked("openvino", precision, (relative, f"openvino/{precision}.bin"))
+
+    def _tensorrt(self, precision: Precision) -> Artifact:
+        return build_tensorrt(self.folder, self.manifest, precision, max_batch=self.options.max_batch)
+
+    @property
+    def _vnni(self) -> bool:
+        return self.options.target_cpu == "vnni"
+
+    def _calibration_batches(self) -> list[np.ndarray]:  # type: ignore[type-arg]
+        assert self.calibration is not None
+        return [as_input(crop[None], self.manifest.input) for crop in self.calibration.calibration]
+
+    def _checked(self, engine: EngineName, precision: Precision, files: tuple[str, ...]) -> Artifact:
+        """Describe files, and run them against the checkpoint."""
+        artifact = Artifact(
+            engine=engine,
+            precision=precision,
+            files=tuple(file_entry(self.folder, name) for name in files),
+            rewrite=("fold",),
+            mult_adds=onnx_mult_adds(self.folder / ONNX_FILES[precision]),
+            max_batch=self.options.max_batch,
+            needs_vnni=precision == "int8" and self._vnni,
+        )
+        loaded = load_engine(Bundle(self.folder, self.manifest), artifact, EngineOptions())
+        parity = measure_parity(
+            loaded, self.manifest.input, self.golden, self.golden_features, max_batch=self.options.max_batch
+        )
+        if precision != "int8":
+            _require_parity(artifact, parity.cosine_min)
+            return replace(artifact, parity=parity)
+        assert self.calibration is not None and self.held_out_features is not None
+        inputs = (as_input(crop[None], self.manifest.input) for crop in self.calibration.held_out)
+        verdict = judge(
+            self.held_out_features,
+            np.concatenate([loaded.infer(crop) for crop in inputs]),
+            crops=f"{len(self.calibration.held_out)} {self.calibration.record.source}",
+        )
+        if verdict.reasons and not self.options.keep_rejected:
+            raise QuantizationRejected(
+                f"{artifact.name} rejected: {'; '.join(verdict.reasons)} (on {verdict.crops} crops that were not used "
+                "to calibrate). Nothing was written. Try other calibration crops (--calibration DIR), leave INT8 out "
+                "(--precision fp32,fp16), or keep it all the same (--keep-rejected)."
+            )
+        return replace(artifact, parity=parity, verdict=verdict)
+
+    def _calibration(self) -> CalibrationSet:
+        if self.options.calibration is not None:
+            return folder_set(self.options.calibration, self.checkpoint.info.size)
+        size = self.checkpoint.info.size
+        return shipped_set(self.checkpoint, size) or distilled_set(self.checkpoint, size, self.notify)
+
+    def _golden(self) -> Image:
+        """Crops of nobody: a bundle travels to cameras."""
+        size = self.checkpoint.info.size
+        distilled = self.calibration if self.calibration and self.calibration.record.source == "distilled" else None
+        if made := distilled or shipped_set(self.checkpoint, size):
+            return made.held_out[:GOLDEN_CROPS]
+        on_step = self.notify("distilling golden crops from the checkpoint", GOLDEN_STEPS)
+        return distill(
+            self.checkpoint, GOLDEN_CROPS, size=size, seed=GOLDEN_SEED, steps=GOLDEN_STEPS, on_step=on_step
+        )
+
+    def _reference(self, crops: Image) -> Features:
+        """The checkpoint's own features, in PyTorch, not normalised."""
+        return reference_features(self.network, self.checkpoint, crops)
+
+    def _empty_manifest(self) -> Manifest:
+        info = self.checkpoint.info
+        pixels = self.options.input_format == "pixels"
+        spec = InputSpec(
+            size=info.size,
+            dtype="uint8" if pixels else "float32",
+            layout="NHWC" if pixels else "NCHW",
+            color_order="BGR" if pixels else "RGB",
+            resize=RESIZE_RULE,
+            mean=info.mean,
+            std=info.std,
+            normalised_in="graph" if pixels else "host",
+        )
+        features = FeatureSpec(dim=info.config.feature_dim, norm=self.options.norm, distance="cosine")
+        counted = complexity(info.config)
+        np.savez_compressed(self.folder / GOLDEN, crops=self.golden, features=self.golden_features)
+        return Manifest(
+            model_hash=model_hash(self.checkpoint.sha256, spec, features),
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            input=spec,
+            features=features,
+            model=ModelSpec(
+                width=info.width,
+                parameters=counted.parameters,
+                mult_adds=counted.mult_adds,
+                checkpoint_sha256=self.checkpoint.sha256,
+                dataset=info.dataset,
+                recipe=info.recipe,
+                metrics=info.metrics,
+            ),
+            artifacts=(),
+            golden=file_entry(self.folder, GOLDEN),
+            calibration=self.calibration.record if self.calibration else None,
+            tools=_tool_versions(),
+        )
+
+
+def reference_features(network: OSNet, checkpoint: Checkpoint, crops: Image) -> Features:
+    """A checkpoint's features in PyTorch: what every exported file is measured against.
+
+    Args:
+        network: The checkpoint's network.
+        checkpoint: Says mean and std.
+        crops: N×H×W×3 uint8, BGR.
+
+    Returns:
+        N×D float32, not normalised.
+    """
+    batches = np.array_split(crops, -(-len(crops) // 32))
+    with torch.no_grad():
+        outputs = [
+            network(torch.from_numpy(normalised(batch, checkpoint.info.mean, checkpoint.info.std))) for batch in batches
+        ]
+    features: Features = torch.cat(outputs).numpy()
+    return features
+
+
+def _require_parity(artifact: Artifact, cosine: float) -> None:
+    limit = COSINE_LIMITS[artifact.precision]
+    if not cosine >= limit:
+        raise ParityError(
+            f"{artifact.name} does not compute what the checkpoint computes: lowest cosine similarity {cosine:.6f} "
+            f"on the golden crops, at least {limit} expected. Nothing was written."
+        )
+
+
+def _tool_versions() -> dict[str, str]:
+    versions = {"reid-edge": reid_edge.__version__, "python": platform.python_version()}
+    for package in _TOOLS:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

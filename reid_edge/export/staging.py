@@ -1,0 +1,70 @@
+"""Write a folder whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from reid_edge.bundle import MANIFEST
+from reid_edge.errors import OutputError
+
+#: What an export of the widest network with all files may take, with room to spare.
+NEEDED_BYTES = 256 * 1024 * 1024
+
+
+@contextlib.contextmanager
+def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
+    """A temporary folder beside ``out`` that becomes ``out`` when the block ends well and vanishes when it does not.
+
+    Raises:
+        OutputError: ``out`` exists (with ``force``: and is no bundle), or the disk is full or read-only.
+    """
+    _check_replaceable(out, force)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        _check_space(partial)
+        yield partial
+        _replace(partial, out)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {out}: {error.strerror or error}. Nothing was left there; "
+            "choose a writable folder with room: --out DIR"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_replaceable(out: Path, force: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not force:
+        raise OutputError(f"{out} exists already; use --force to replace it, or another --out.")
+    if not (out / MANIFEST).is_file():
+        raise OutputError(f"{out} exists and is not a bundle; it is not replaced even with --force. Use another --out.")
+
+
+def _check_space(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < NEEDED_BYTES:
+        raise OutputError(
+            f"the disk under {folder.parent} has {free / 1e6:.0f} MB free; an export may need "
+            f"{NEEDED_BYTES / 1e6:.0f} MB. Make room, or use another --out."
+        )
+
+
+def _replace(partial: Path, out: Path) -> None:
+    if not out.exists():
+        partial.rename(out)
+        return
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    out.rename(old)
+    try:
+        partial.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,143 @@
+"""ONNX → TensorRT plan, for TensorRT 10.3 to 11 and TensorRT-RTX; no torch needed.
+
+Precision is expressed in the ONNX file (float16 weights, or Q/DQ nodes), so networks are strongly typed: what TensorRT
+11 demands, 10 understands, and RTX always did.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from reid_edge.bundle import Artifact, Manifest, PlanStamp, Precision, file_entry
+from reid_edge.errors import EngineError, EngineUnavailableError, OutputError
+from reid_edge.runtime.engines.trtlib import find_gpu, load_library, make_logger
+
+
+def build_tensorrt(folder: Path, manifest: Manifest, precision: Precision, *, max_batch: int | None = None) -> Artifact:
+    """Build the plan of one precision from a bundle's ONNX file, into the bundle's folder.
+
+    Args:
+        folder: The bundle.
+        manifest: Its manifest, or what there is of it.
+        precision: Which ONNX file.
+        max_batch: Largest batch; None takes the ONNX file's.
+
+    Raises:
+        EngineUnavailableError: No TensorRT library, or the bundle has no such ONNX file.
+        EngineError: The library could not parse or build.
+        OutputError: The folder cannot be written.
+    """
+    sources = [held for held in manifest.artifacts if (held.engine, held.precision) == ("onnxruntime", precision)]
+    if not sources:
+        raise EngineUnavailableError(
+            f"{folder} has no {precision} ONNX file to build a plan from; export it with --precision {precision}."
+        )
+    [source] = sources
+    relative = f"tensorrt/{precision}.plan"
+    out = folder / relative
+    partial = out.with_suffix(".partial")
+    try:
+        out.parent.mkdir(exist_ok=True)
+        stamp = build_plan(folder / source.files[0].path, partial, max_batch=max_batch or source.max_batch)
+        partial.replace(out)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return replace(
+        source,
+        engine="tensorrt",
+        files=(file_entry(folder, relative),),
+        max_batch=stamp.batches[2],
+        needs_vnni=False,
+        parity=None,
+        verdict=None,
+        plan=stamp,
+    )
+
+
+def build_plan(onnx_path: Path, out: Path, *, max_batch: int) -> PlanStamp:
+    """Build a plan for the GPU at hand (``tensorrt_rtx`` builds without one too).
+
+    Args:
+        onnx_path: Says the precision.
+        out: Where the plan goes.
+        max_batch: Largest batch of the optimisation profile; the smallest is 1.
+
+    Raises:
+        EngineUnavailableError: No TensorRT library is installed.
+        EngineError: The library could not parse or build; with its own words.
+    """
+    library = load_library()
+    gpu = find_gpu()
+    if gpu is None and library.__name__ == "tensorrt":
+        raise EngineError(
+            "tensorrt builds a plan on the GPU that will run it, and CUDA finds none here. "
+            "Run this on the device: reid-edge build BUNDLE --engine tensorrt"
+        )
+    logger = make_logger(library)
+    builder = library.Builder(logger)
+    network = builder.create_network(_network_flags(library))
+    parser = library.OnnxParser(network, logger)
+    if not parser.parse(onnx_path.read_bytes()):
+        errors = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        raise EngineError(f"{library.__name__} {library.__version__} cannot parse {onnx_path.name}: {errors}")
+    batches = (1, min(8, max_batch), max_batch)
+    plan = builder.build_serialized_network(network, _config(builder, network, batches))
+    if plan is None:
+        raise EngineError(f"{library.__name__} {library.__version__} could not build {onnx_path.name}; see its log.")
+    out.write_bytes(bytes(plan))
+    return PlanStamp(
+        library=library.__name__,
+        version=library.__version__,
+        device=gpu.name if gpu else "",
+        compute_capability=gpu.compute_capability if gpu else "",
+        built_precision=_built_precision(library, logger, out) if gpu else {},
+        batches=batches,
+    )
+
+
+def _network_flags(library: ModuleType) -> int:
+    """STRONGLY_TYPED where it is still a flag; later releases know nothing else."""
+    flag = getattr(library.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _config(builder: Any, network: Any, batches: tuple[int, int, int]) -> Any:
+    crops = network.get_input(0)
+    profile = builder.create_optimization_profile()
+    profile.set_shape(crops.name, *((batch, *tuple(crops.shape)[1:]) for batch in batches))
+    config = builder.create_builder_config()
+    config.add_optimization_profile(profile)
+    if hasattr(config, "profiling_verbosity"):
+        # Else the inspector tells names only, not precisions.
+        config.profiling_verbosity = type(config.profiling_verbosity).DETAILED
+    return config
+
+
+def _built_precision(library: ModuleType, logger: Any, plan_path: Path) -> dict[str, int]:
+    """Ask the engine in which precision each layer was built."""
+    engine = library.Runtime(logger).deserialize_cuda_engine(plan_path.read_bytes())
+    if engine is None:
+        return {}
+    inspector = engine.create_engine_inspector()
+    return count_precisions(inspector.get_engine_information(library.LayerInformationFormat.JSON))
+
+
+def count_precisions(inspection: str) -> dict[str, int]:
+    """Count layers by the type of their first output, from an engine inspector's JSON.
+
+    ``{"Layers": [{"Outputs": [{"Format/Datatype": "Row major linear FP32"}]}, …]}``: the last word is the type
+    (TensorRT developer guide, "Engine Inspector").
+    """
+    types: Counter[str] = Counter()
+    for layer in json.loads(inspection).get("Layers", []):
+        if isinstance(layer, dict) and (outputs := layer.get("Outputs")):
+            words = str(outputs[0].get("Format/Datatype", outputs[0].get("Datatype", "unknown"))).split()
+            types[words[-1] if words else "unknown"] += 1
+    return dict(types)

@@ -1,0 +1,22 @@
+"""Arithmetic on features that runtime, evaluation and export share."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Real = TypeVar("Real", np.float32, np.float64)
+
+
+def l2_normalised(features: npt.NDArray[Real]) -> npt.NDArray[Real]:
+    """Rows scaled to unit length, N×D; a row of zeros stays zero."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    unit: npt.NDArray[Real] = features / np.maximum(lengths, np.finfo(features.dtype).tiny)
+    return unit
+
+
+def row_cosines(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Cosine similarity of row i with row i, in float64; N×D twice → N."""
+    return np.einsum("nd,nd->n", l2_normalised(first.astype(np.float64)), l2_normalised(second.astype(np.float64)))

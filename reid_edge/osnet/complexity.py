@@ -1,0 +1,56 @@
+"""Mult-adds and parameters, counted as the paper's Table 6 counts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.network import OSNet
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Parameters (classifier left out) and mult-adds of one crop."""
+
+    parameters: int
+    mult_adds: int
+
+
+def complexity(config: OSNetConfig) -> Complexity:
+    """Count a network without allocating or running it.
+
+    Mult-adds are the multiply-accumulates of convolutions and linear layers; biases, batch norm, pooling and the
+    gating product are not counted.
+    """
+    with torch.device("meta"):
+        network = OSNet(config).eval()
+    return Complexity(
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        mult_adds=count_mult_adds(network, torch.empty(1, 3, *config.size, device="meta")),
+    )
+
+
+def count_mult_adds(network: nn.Module, example: Tensor) -> int:
+    """Mult-adds of one forward pass over ``example``."""
+    total = 0
+
+    def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.Conv2d):
+            total += output.numel() * layer.weight[0].numel()
+        elif isinstance(layer, nn.Linear):
+            total += output.numel() * layer.in_features
+
+    handles = [
+        layer.register_forward_hook(count) for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    try:
+        with torch.no_grad():
+            network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return total

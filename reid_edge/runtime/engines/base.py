@@ -1,0 +1,45 @@
+"""What every engine is: a batch in, features out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+#: uint8 N×H×W×3 or float32 N×3×H×W, as the bundle's input spec says.
+Batch = npt.NDArray[Any]
+Features = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How to run an engine.
+
+    Attributes:
+        threads: CPU threads; None leaves the choice to the engine.
+        device: OpenVINO's name of the device, e.g. ``CPU`` or ``GPU``; other engines ignore it.
+        cache_dir: Where compiled models are kept between starts; None keeps none.
+    """
+
+    threads: int | None = None
+    device: str = "CPU"
+    cache_dir: Path | None = None
+
+
+class Engine(Protocol):
+    """One model file, loaded.
+
+    Attributes:
+        description: Library, version and device.
+        batch_sizes: Batch sizes it runs, ascending; None means any up to the file's largest.
+    """
+
+    description: str
+    batch_sizes: tuple[int, ...] | None
+
+    def infer(self, batch: Batch) -> Features:
+        """Features of a batch of an allowed size: B×D float32, a fresh array."""
+        ...

@@ -1,0 +1,104 @@
+"""TensorRT 10.3 to 11 and TensorRT-RTX: runs a plan on the device that it was built on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from reid_edge.bundle import Artifact, PlanStamp
+from reid_edge.errors import EngineError, EngineUnavailableError, PlanMismatchError
+from reid_edge.runtime.engines.base import Batch, EngineOptions, Features
+from reid_edge.runtime.engines.trtlib import Gpu, cuda_call, cuda_runtime, find_gpu, load_library, make_logger
+
+REBUILD = "Build it on this device: reid-edge build BUNDLE --engine tensorrt --force"
+
+
+def check_stamp(stamp: PlanStamp, library: ModuleType, gpu: Gpu) -> None:
+    """Refuse a plan that was built elsewhere.
+
+    A plan that ``tensorrt_rtx`` built without a GPU is meant for every RTX card.
+
+    Raises:
+        PlanMismatchError: Other library version or other device.
+    """
+    if library.__version__ != stamp.version:
+        raise PlanMismatchError(
+            f"the plan was built with {stamp.library} {stamp.version}, here is {library.__version__}. {REBUILD}"
+        )
+    if stamp.device and (stamp.device, stamp.compute_capability) != (gpu.name, gpu.compute_capability):
+        raise PlanMismatchError(
+            f"the plan was built for {stamp.device} (compute capability {stamp.compute_capability}), "
+            f"here is {gpu.name} ({gpu.compute_capability}). {REBUILD}"
+        )
+
+
+class TensorRTEngine:
+    """Runs a plan with buffers for its largest batch, allocated once."""
+
+    batch_sizes = None
+
+    def __init__(self, path: Path, artifact: Artifact, _options: EngineOptions) -> None:
+        stamp = artifact.plan
+        if stamp is None:
+            raise EngineError(f"{path} has no plan stamp in the manifest. {REBUILD}")
+        library = load_library(stamp.library)
+        gpu = find_gpu()
+        if gpu is None:
+            raise EngineUnavailableError("TensorRT is installed, but CUDA finds no GPU on this machine.")
+        check_stamp(stamp, library, gpu)
+        self._cuda = cuda_runtime()
+        runtime = library.Runtime(make_logger(library))
+        self._plan = runtime.deserialize_cuda_engine(path.read_bytes())
+        if self._plan is None:
+            raise PlanMismatchError(f"{stamp.library} {stamp.version} refused {path}. {REBUILD}")
+        self._runtime = runtime
+        self._context = self._plan.create_execution_context()
+        self._stream = cuda_call(self._cuda.cudaStreamCreate)
+        self._input, self._output = _tensor_names(library, self._plan)
+        dimensions = int(self._plan.get_tensor_shape(self._output)[-1])
+        self._features: Features = np.empty((artifact.max_batch, dimensions), np.float32)
+        self._device_input = self._allocate(self._input, artifact.max_batch * self._bytes_per_crop(library))
+        self._device_output = self._allocate(self._output, self._features.nbytes)
+        self.description = f"{stamp.library} {library.__version__} {gpu.name}"
+
+    def infer(self, batch: Batch) -> Features:
+        """See :class:`~reid_edge.runtime.engines.base.Engine`."""
+        batch = np.ascontiguousarray(batch)
+        features = self._features[: len(batch)]
+        kinds = self._cuda.cudaMemcpyKind
+        self._context.set_input_shape(self._input, batch.shape)
+        self._copy(self._device_input, batch.ctypes.data, batch.nbytes, kinds.cudaMemcpyHostToDevice)
+        if not self._context.execute_async_v3(self._stream):
+            raise EngineError("TensorRT could not run the plan; its own log says why.")
+        self._copy(features.ctypes.data, self._device_output, features.nbytes, kinds.cudaMemcpyDeviceToHost)
+        cuda_call(self._cuda.cudaStreamSynchronize, self._stream)
+        return features.copy()
+
+    def _allocate(self, tensor: str, size: int) -> int:
+        address = int(cuda_call(self._cuda.cudaMalloc, size))
+        self._context.set_tensor_address(tensor, address)
+        return address
+
+    def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
+        cuda_call(self._cuda.cudaMemcpyAsync, target, source, size, kind, self._stream)
+
+    def _bytes_per_crop(self, library: ModuleType) -> int:
+        item = np.dtype(library.nptype(self._plan.get_tensor_dtype(self._input))).itemsize
+        return item * int(np.prod(self._plan.get_tensor_shape(self._input)[1:]))
+
+    def __del__(self) -> None:
+        for address in (getattr(self, "_device_input", None), getattr(self, "_device_output", None)):
+            if address is not None:
+                self._cuda.cudaFree(address)
+        if (stream := getattr(self, "_stream", None)) is not None:
+            self._cuda.cudaStreamDestroy(stream)
+
+
+def _tensor_names(library: ModuleType, plan: Any) -> tuple[str, str]:
+    names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
+    inputs = [name for name in names if plan.get_tensor_mode(name) == library.TensorIOMode.INPUT]
+    outputs = [name for name in names if name not in inputs]
+    return inputs[0], outputs[0]

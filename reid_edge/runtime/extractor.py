@@ -1,0 +1,186 @@
+"""From a frame and boxes to features."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.bundle import Bundle, EngineName, InputSpec, Precision, open_bundle
+from reid_edge.crops import RESIZE_RULE, Image, SkippedBox, check_image, crop_boxes, normalised, resize_into
+from reid_edge.errors import BoxError, BundleVersionError, FrameError
+from reid_edge.features import l2_normalised
+from reid_edge.runtime.engines import Batch, EngineOptions, Features, choose_engine
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Features of the usable boxes, and a report of the others.
+
+    Attributes:
+        features: M×D float32, in the order of the boxes that they come from.
+        kept: Row in the caller's boxes of each feature, M integers, ascending.
+        skipped: The other boxes, and why.
+    """
+
+    features: Features
+    kept: npt.NDArray[np.intp]
+    skipped: tuple[SkippedBox, ...]
+
+
+class Extractor:
+    """Features of person crops, by one engine.
+
+    Calls from several threads are served one after another.
+
+    Args:
+        bundle: A folder that ``reid-edge export`` made, or an opened one.
+        engine: ``openvino``, ``onnxruntime``, ``tensorrt``, or ``auto``: the first of TensorRT, OpenVINO and ONNX
+            Runtime that works here.
+        precision: ``fp32``, ``fp16``, ``int8``, or ``auto``: fp16 on TensorRT, fp32 elsewhere.
+        threads: CPU threads; None leaves the choice to the engine.
+        device: OpenVINO's name of the device, e.g. ``CPU`` or ``GPU``.
+        cache_dir: Where OpenVINO keeps compiled models; ``default`` is ``~/.cache/reid-edge``, None keeps none.
+
+    Raises:
+        BundleError: No usable bundle there.
+        EngineError: The engine cannot run here.
+        MissingExtraError: The engine's package is not installed.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | Path | str,
+        *,
+        engine: EngineName | Literal["auto"] = "auto",
+        precision: Precision | Literal["auto"] = "auto",
+        threads: int | None = None,
+        device: str = "CPU",
+        cache_dir: Path | Literal["default"] | None = "default",
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+        self._spec = self.bundle.manifest.input
+        if self._spec.resize != RESIZE_RULE:
+            raise BundleVersionError(
+                f"{self.bundle.path} wants crops resized by '{self._spec.resize}'; this release knows '{RESIZE_RULE}'. "
+                "Install the release that exported it, or export again."
+            )
+        options = EngineOptions(
+            threads=threads, device=device, cache_dir=_default_cache_dir() if cache_dir == "default" else cache_dir
+        )
+        self.artifact, self._engine = choose_engine(self.bundle, engine, precision, options)
+        sizes = self._engine.batch_sizes
+        self._batch_sizes = sizes or tuple(range(1, self.artifact.max_batch + 1))
+        self._pixels: Image = np.empty((self._batch_sizes[-1], *self._spec.size, 3), np.uint8)
+        self._lock = threading.Lock()
+
+    @property
+    def description(self) -> str:
+        """Artifact, library and device, e.g. for a log."""
+        return f"{self.artifact.name} on {self._engine.description}"
+
+    def __call__(self, image: Image | Sequence[Image], boxes: npt.ArrayLike | None = None) -> Features:
+        """Features of every box in a frame, or of every crop in a list.
+
+        Args:
+            image: A frame, H×W×3 uint8 BGR, with ``boxes``; or, without, a sequence of such crops of any sizes.
+            boxes: N×4 x1 y1 x2 y2 in pixels; clipped to the frame.
+
+        Returns:
+            N×D float32 in the order given, normalised as the manifest says; 0×D for none.
+
+        Raises:
+            FrameError: A frame or crop that is not H×W×3 uint8.
+            BoxError: Boxes not N×4, or one that is empty, outside the frame or not finite: to skip such, use
+                :meth:`extract`.
+        """
+        if boxes is None:
+            return self._features(_checked_crops(image))
+        extraction_input, skipped = crop_boxes(_one_frame(image), boxes)
+        if skipped:
+            listed = "; ".join(f"box {box.index}: {box.reason}" for box in skipped[:10])
+            raise BoxError(
+                f"{len(skipped)} boxes hold no pixel: {listed}. Leave them out, or use Extractor.extract, "
+                "which skips and reports them."
+            )
+        return self._features(extraction_input)
+
+    def extract(self, frame: Image, boxes: npt.ArrayLike) -> Extraction:
+        """Features of the usable boxes; others are skipped and reported.
+
+        Args:
+            frame: H×W×3 uint8, BGR.
+            boxes: N×4 x1 y1 x2 y2 in pixels; clipped to the frame.
+
+        Raises:
+            FrameError: The frame is not H×W×3 uint8.
+            BoxError: Boxes not N×4.
+        """
+        crops, skipped = crop_boxes(frame, boxes)
+        bad = {box.index for box in skipped}
+        kept = [row for row in range(len(crops) + len(skipped)) if row not in bad]
+        return Extraction(self._features(crops), np.array(kept, dtype=np.intp), tuple(skipped))
+
+    def warm_up(self, crops: int) -> None:
+        """Compile everything that calls with up to this many crops will need, so that none waits for it."""
+        height, width = self._spec.size
+        for size in self._batch_sizes:
+            if size <= max(1, crops):
+                self._features([np.zeros((height, width, 3), np.uint8)] * size)
+
+    def _features(self, crops: Sequence[Image]) -> Features:
+        manifest = self.bundle.manifest
+        features = np.empty((len(crops), manifest.features.dim), np.float32)
+        with self._lock:
+            for start, size in _chunks(len(crops), self._batch_sizes):
+                batch = self._batch(crops[start : start + size])
+                features[start : start + size] = self._engine.infer(batch)
+        return l2_normalised(features) if manifest.features.norm == "l2" else features
+
+    def _batch(self, crops: Sequence[Image]) -> Batch:
+        pixels = self._pixels[: len(crops)]
+        for crop, out in zip(crops, pixels, strict=True):
+            resize_into(crop, out)
+        return as_input(pixels, self._spec)
+
+
+def as_input(pixels: Image, spec: InputSpec) -> Batch:
+    """What the model files take, from N×H×W×3 uint8 BGR pixels of the right size."""
+    return pixels if spec.normalised_in == "graph" else normalised(pixels, spec.mean, spec.std)
+
+
+def _chunks(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Start and size of batches that make up ``count``, the largest allowed first: 11 → 8, 2, 1."""
+    start = 0
+    for size in reversed(sizes):
+        while count - start >= size:
+            yield start, size
+            start += size
+
+
+def _one_frame(image: Image | Sequence[Image]) -> Image:
+    return check_image(image, what="frame")
+
+
+def _checked_crops(images: Image | Sequence[Image]) -> list[Image]:
+    if isinstance(images, np.ndarray) and images.ndim != 4:
+        raise FrameError(
+            f"without boxes, expected a list of H×W×3 uint8 BGR crops, got one array of shape {images.shape}; "
+            "for a frame, pass its boxes too."
+        )
+    return [check_image(crop, what=f"crop {index}") for index, crop in enumerate(images)]
+
+
+def _default_cache_dir() -> Path | None:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reid-edge"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return cache if os.access(cache, os.W_OK) else None

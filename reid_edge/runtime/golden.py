@@ -1,0 +1,68 @@
+"""Does a model file compute what the checkpoint computes?  On export and on every device since."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.bundle import Artifact, Bundle, InputSpec, Parity, Precision
+from reid_edge.features import l2_normalised, row_cosines
+from reid_edge.runtime.engines import Engine, EngineOptions, load_engine
+from reid_edge.runtime.extractor import as_input
+
+#: Lowest cosine similarity to the checkpoint's features that a file may have.
+COSINE_LIMITS: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9999}
+#: How far INT8 on another machine may fall below what it reached where it was exported.
+INT8_TOLERANCE = 0.02
+
+
+def measure_parity(
+    engine: Engine,
+    spec: InputSpec,
+    crops: npt.NDArray[np.uint8],
+    expected: npt.NDArray[np.float32],
+    *,
+    max_batch: int,
+) -> Parity:
+    """Run golden crops at batch 1, 2 and the largest, rows permuted, and compare with the checkpoint's features.
+
+    Args:
+        engine: Runs the file.
+        spec: What the file takes.
+        crops: G×H×W×3 uint8, BGR.
+        expected: G×D float32, not normalised.
+        max_batch: Largest batch to try where the engine names no sizes.
+    """
+    largest = (engine.batch_sizes or (max_batch,))[-1]
+    batches = tuple(sorted({1, min(2, largest), largest}))
+    cosines, differences = [], []
+    for batch in batches:
+        rounds = -(-len(crops) // batch)
+        order = np.random.default_rng(batch).permutation(rounds * batch) % len(crops)
+        got = np.concatenate([engine.infer(as_input(crops[rows], spec)) for rows in np.split(order, rounds)])
+        cosines.append(row_cosines(got, expected[order]).min())
+        differences.append(np.abs(l2_normalised(got) - l2_normalised(expected[order])).max())
+    return Parity(
+        engine=engine.description,
+        cosine_min=float(np.nan_to_num(min(cosines), nan=-1.0)),
+        max_abs_diff=float(np.nan_to_num(max(differences), nan=2.0)),
+        batches=batches,
+    )
+
+
+def cosine_limit(artifact: Artifact) -> float:
+    """Lowest cosine similarity to the golden features that this artifact may show on any machine."""
+    if artifact.precision != "int8":
+        return COSINE_LIMITS[artifact.precision]
+    return (artifact.parity.cosine_min if artifact.parity else 1.0) - INT8_TOLERANCE
+
+
+def verify_artifact(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> Parity:
+    """Load an artifact here and compare its features of the golden crops with the checkpoint's.
+
+    Raises:
+        ReidEdgeError: It cannot be loaded here.
+    """
+    crops, expected = bundle.golden()
+    engine = load_engine(bundle, artifact, options)
+    return measure_parity(engine, bundle.manifest.input, crops, expected, max_batch=artifact.max_batch)
