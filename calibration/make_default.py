@@ -19,7 +19,7 @@ for path in assets("models", "*.safetensors"):
     with Progress() as progress:
 
         def notify(text: str, steps: int):
-            task = progress.add_task(f"{path.name}: {text}", total=steps)
+            task = progress.add_task(text, total=steps)
             return lambda: progress.advance(task)
 
         made = distilled_set(checkpoint, size, notify)

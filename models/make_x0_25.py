@@ -1,6 +1,6 @@
 """Make models/osnet_x0_25_market1501.safetensors from the torchreid-named state dict that the team trained.
 
-    python models/make_x0_25.py ../shared/data/osnet_x0_25_market1501_scratch.pth
+python models/make_x0_25.py ../shared/data/osnet_x0_25_market1501_scratch.pth
 """
 
 import dataclasses

@@ -27,8 +27,8 @@ class SkippedBox:
 def resize_into(crop: Image, out: Image) -> None:
     """Resize a crop into ``out``, aspect ratio not kept.
 
-    The rule ``box-bilinear``: where the crop is at least twice as large as the output both ways, first average blocks of
-    k×k pixels, k = min(⌊h/H⌋, ⌊w/W⌋) (the remainder at the bottom and right is left out); then OpenCV's bilinear
+    The rule ``box-bilinear``: where the crop is at least twice as large as the output both ways, first average blocks
+    of k×k pixels, k = min(⌊h/H⌋, ⌊w/W⌋) (the remainder at the bottom and right is left out); then OpenCV's bilinear
     interpolation with pixel centres at half.  Plain bilinear would skip pixels there, and OpenCV's area rule costs
     5 to 10 times more at factors that are not whole (``benchmarks/resize.py``).
 
@@ -102,15 +102,13 @@ def crop_boxes(frame: Image, boxes: npt.ArrayLike) -> tuple[list[Image], list[Sk
     frame = check_image(frame, what="frame")
     xyxy = _box_array(boxes)
     height, width = frame.shape[:2]
-    finite = np.isfinite(xyxy).all(axis=1)
+    finite: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(xyxy), axis=1)
     clipped = np.clip(np.where(finite[:, None], xyxy, 0), 0, (width, height, width, height))
-    filled = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    filled: npt.NDArray[np.bool_] = np.logical_and.reduce(clipped[:, 2:] > clipped[:, :2], axis=1)
     x1, y1 = np.floor(clipped[:, :2]).astype(int).T
     x2, y2 = np.ceil(clipped[:, 2:]).astype(int).T
     crops = [frame[y1[i] : y2[i], x1[i] : x2[i]] for i in np.flatnonzero(filled)]
-    skipped = [
-        SkippedBox(int(i), _reason(xyxy[i], bool(finite[i]), (width, height))) for i in np.flatnonzero(~filled)
-    ]
+    skipped = [SkippedBox(int(i), _reason(xyxy[i], bool(finite[i]), (width, height))) for i in np.flatnonzero(~filled)]
     return crops, skipped
 
 

@@ -19,4 +19,6 @@ def l2_normalised(features: npt.NDArray[Real]) -> npt.NDArray[Real]:
 
 def row_cosines(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """Cosine similarity of row i with row i, in float64; N×D twice → N."""
-    return np.einsum("nd,nd->n", l2_normalised(first.astype(np.float64)), l2_normalised(second.astype(np.float64)))
+    units = [l2_normalised(rows.astype(np.float64)) for rows in (first, second)]
+    cosines: npt.NDArray[np.float64] = np.einsum("nd,nd->n", *units)
+    return cosines

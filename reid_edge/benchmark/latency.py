@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from reid_edge.bundle import Artifact, Latency, open_bundle
+from reid_edge.crops import Image
 from reid_edge.errors import EngineError
 from reid_edge.runtime import Extractor
 from reid_edge.runtime.cpu import cpu_name
@@ -51,7 +52,7 @@ def _measure_here(bundle_path: Path, engine: str, precision: str) -> list[Latenc
     ]
 
 
-def _median_ms(extractor: Extractor, crops: list[np.ndarray]) -> float:  # type: ignore[type-arg]
+def _median_ms(extractor: Extractor, crops: list[Image]) -> float:
     for _ in range(WARM_UP_CALLS):
         extractor(crops)
     times: list[float] = []

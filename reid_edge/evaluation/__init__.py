@@ -1,0 +1,1 @@
+"""Ranking quality from features; any engine can be evaluated."""

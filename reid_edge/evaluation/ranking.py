@@ -107,7 +107,8 @@ def _matches_in_order(distances: Floats, query: Labelled, row: int, gallery: Lab
     order = np.argsort(distances, kind="stable")
     same_identity = gallery.identities[order] == query.identities[row]
     same_camera = gallery.cameras[order] == query.cameras[row]
-    return same_identity[~(same_identity & same_camera)]
+    matches: npt.NDArray[np.bool_] = same_identity[~(same_identity & same_camera)]
+    return matches
 
 
 def _average_precision(matches: npt.NDArray[np.bool_]) -> float:

@@ -81,7 +81,6 @@ def folder_set(folder: Path, size: tuple[int, int]) -> CalibrationSet:
     if len(paths) < MIN_CROPS:
         raise CalibrationError(
             f"{folder} holds {len(paths)} images; at least {MIN_CROPS} person crops are needed. "
-"
             "Or use --calibration default, which needs none."
         )
     order = np.random.default_rng(SEED).permutation(len(paths))

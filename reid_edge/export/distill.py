@@ -54,7 +54,9 @@ def distill(
     generator = torch.Generator().manual_seed(seed)
     batches = []
     for batch in _batches(count):
-        inputs = _optimise(network, _smooth_noise(batch, size, generator), -mean / std, (1 - mean) / std, steps, on_step)
+        inputs = _optimise(
+            network, _smooth_noise(batch, size, generator), -mean / std, (1 - mean) / std, steps, on_step
+        )
         batches.append(((inputs * std + mean) * 255).round().clamp(0, 255).to(torch.uint8))
     rgb = torch.cat(batches).permute(0, 2, 3, 1).numpy()
     return np.ascontiguousarray(rgb[..., ::-1])

@@ -6,6 +6,7 @@ import datetime
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ import openvino
 import torch
 
 import reid_edge
+from reid_edge.benchmark.latency import measure
 from reid_edge.benchmark.onnx_complexity import onnx_mult_adds
 from reid_edge.bundle import (
     Artifact,
@@ -22,6 +24,7 @@ from reid_edge.bundle import (
     EngineName,
     FeatureSpec,
     InputSpec,
+    Latency,
     Manifest,
     ModelSpec,
     Precision,
@@ -36,15 +39,16 @@ from reid_edge.errors import ParityError, QuantizationRejected
 from reid_edge.export.calibration import CalibrationSet, Notify, distilled_set, folder_set, shipped_set
 from reid_edge.export.distill import GOLDEN_STEPS, distill
 from reid_edge.export.onnx import Deployable, InputFormat, export_onnx
-from reid_edge.export.quantize import judge, quantize_onnx, quantize_openvino
+from reid_edge.export.quantize import quantize_onnx, quantize_openvino
 from reid_edge.export.staging import staged_folder
 from reid_edge.export.tensorrt import build_tensorrt
+from reid_edge.export.verdict import judge
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.complexity import complexity
 from reid_edge.osnet.config import OSNetConfig
 from reid_edge.osnet.network import OSNet
 from reid_edge.osnet.rewrites import fold
-from reid_edge.runtime.engines import EngineOptions, Features, load_engine
+from reid_edge.runtime.engines import Batch, EngineOptions, Features, load_engine
 from reid_edge.runtime.extractor import as_input
 from reid_edge.runtime.golden import COSINE_LIMITS, measure_parity
 
@@ -75,6 +79,7 @@ class ExportOptions:
         max_batch: Largest batch of every file.
         force: Replace a bundle that is there.
         keep_rejected: Keep INT8 that its verdict rejects.
+        time_files: Time every file that runs here, each in a process of its own.
     """
 
     out: Path
@@ -88,6 +93,7 @@ class ExportOptions:
     max_batch: int = 32
     force: bool = False
     keep_rejected: bool = False
+    time_files: bool = True
 
 
 def export_bundle(checkpoint: Checkpoint, options: ExportOptions, notify: Notify) -> Bundle:
@@ -134,22 +140,30 @@ class _Export:
         steps = self._steps()
         on_step = self.notify("exporting and checking files", len(steps))
         for step in steps:
-            artifact = step()
-            if artifact is not None:
-                self.manifest = with_artifact(self.manifest, artifact)
+            self.manifest = with_artifact(self.manifest, step())
             on_step()
         write_manifest(self.folder, self.manifest)
+        if self.options.time_files:
+            write_manifest(self.folder, replace(self.manifest, latency=self._latency()))
 
-    def _steps(self) -> list[Callable[[], Artifact | None]]:
-        precisions = [name for name in ONNX_FILES if name == "fp32" or name in self.options.precisions]
-        steps: list[Callable[[], Artifact | None]] = []
-        for precision in precisions:
-            steps.append(lambda precision=precision: self._onnx(precision))  # type: ignore[misc]
-        for precision in precisions:
-            if "openvino" in self.options.formats and precision in self.options.precisions:
-                steps.append(lambda precision=precision: self._openvino(precision))  # type: ignore[misc]
-            if "tensorrt" in self.options.formats and precision in self.options.precisions:
-                steps.append(lambda precision=precision: self._tensorrt(precision))  # type: ignore[misc]
+    def _latency(self) -> tuple[Latency, ...]:
+        runnable = [artifact for artifact in self.manifest.artifacts if artifact.parity is not None]
+        on_step = self.notify("timing files", len(runnable))
+        timed: list[Latency] = []
+        for artifact in runnable:
+            timed += measure(self.folder, artifact)
+            on_step()
+        return tuple(timed)
+
+    def _steps(self) -> list[Callable[[], Artifact]]:
+        """One for each file; ONNX first, which the others are made from."""
+        wanted = self.options.precisions
+        steps: list[Callable[[], Artifact]]
+        steps = [partial(self._onnx, precision) for precision in ONNX_FILES if precision in {"fp32", *wanted}]
+        makers = {"openvino": self._openvino, "tensorrt": self._tensorrt}
+        for name in self.options.formats:
+            if name != "onnx":
+                steps += [partial(makers[name], precision) for precision in ONNX_FILES if precision in wanted]
         return steps
 
     def _onnx(self, precision: Precision) -> Artifact:
@@ -181,7 +195,7 @@ class _Export:
     def _vnni(self) -> bool:
         return self.options.target_cpu == "vnni"
 
-    def _calibration_batches(self) -> list[np.ndarray]:  # type: ignore[type-arg]
+    def _calibration_batches(self) -> list[Batch]:
         assert self.calibration is not None
         return [as_input(crop[None], self.manifest.input) for crop in self.calibration.calibration]
 
@@ -208,6 +222,7 @@ class _Export:
         verdict = judge(
             self.held_out_features,
             np.concatenate([loaded.infer(crop) for crop in inputs]),
+            golden_cosine=parity.cosine_min,
             crops=f"{len(self.calibration.held_out)} {self.calibration.record.source}",
         )
         if verdict.reasons and not self.options.keep_rejected:
@@ -231,9 +246,7 @@ class _Export:
         if made := distilled or shipped_set(self.checkpoint, size):
             return made.held_out[:GOLDEN_CROPS]
         on_step = self.notify("distilling golden crops from the checkpoint", GOLDEN_STEPS)
-        return distill(
-            self.checkpoint, GOLDEN_CROPS, size=size, seed=GOLDEN_SEED, steps=GOLDEN_STEPS, on_step=on_step
-        )
+        return distill(self.checkpoint, GOLDEN_CROPS, size=size, seed=GOLDEN_SEED, steps=GOLDEN_STEPS, on_step=on_step)
 
     def _reference(self, crops: Image) -> Features:
         """The checkpoint's own features, in PyTorch, not normalised."""

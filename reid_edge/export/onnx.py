@@ -38,9 +38,7 @@ class Deployable(nn.Module):
             bits) and features leave in float32.
     """
 
-    def __init__(
-        self, network: OSNet, info: CheckpointInfo, input_format: InputFormat, *, half: bool = False
-    ) -> None:
+    def __init__(self, network: OSNet, info: CheckpointInfo, input_format: InputFormat, *, half: bool = False) -> None:
         super().__init__()
         self.input_format = input_format
         self.size = network.config.size

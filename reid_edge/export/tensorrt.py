@@ -8,14 +8,74 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from reid_edge.bundle import Artifact, Manifest, PlanStamp, Precision, file_entry
-from reid_edge.errors import EngineError, EngineUnavailableError, OutputError
+from reid_edge.bundle import (
+    Artifact,
+    Bundle,
+    Manifest,
+    PlanStamp,
+    Precision,
+    file_entry,
+    with_artifact,
+    write_manifest,
+)
+from reid_edge.errors import EngineError, EngineUnavailableError, OutputError, ParityError
+from reid_edge.runtime.engines import EngineOptions
 from reid_edge.runtime.engines.trtlib import find_gpu, load_library, make_logger
+from reid_edge.runtime.golden import cosine_limit, verify_artifact
+
+
+def why_not_here() -> EngineError | None:
+    """Why no plan can be built on this machine, or None when one can."""
+    try:
+        library = load_library()
+    except EngineUnavailableError as error:
+        return error
+    if library.__name__ == "tensorrt" and find_gpu() is None:
+        return EngineUnavailableError(
+            "tensorrt builds a plan on the GPU that will run it, and CUDA finds none here. "
+            "Run this on the device: reid-edge build BUNDLE --engine tensorrt"
+        )
+    return None
+
+
+def build_into_bundle(
+    bundle: Bundle, precisions: Sequence[Precision], *, max_batch: int | None, on_step: Callable[[], object]
+) -> Bundle:
+    """Build plans on the device and add them to a bundle, checked against the golden features where a GPU is at hand.
+
+    Args:
+        bundle: Changed on disk once every plan is built and right.
+        precisions: Which plans.
+        max_batch: Largest batch; None takes each ONNX file's.
+        on_step: Called after each plan.
+
+    Raises:
+        EngineError: As :func:`build_tensorrt` does.
+        ParityError: A plan does not compute what the checkpoint computes.
+        BundleCorruptError: An ONNX file has changed.
+    """
+    manifest = bundle.manifest
+    for precision in precisions:
+        bundle.checked_path(bundle.artifact("onnxruntime", precision).files[0])
+        artifact = build_tensorrt(bundle.path, manifest, precision, max_batch=max_batch)
+        if find_gpu() is not None:
+            parity = verify_artifact(bundle, artifact, EngineOptions())
+            artifact = replace(artifact, parity=parity)
+            if not parity.cosine_min >= cosine_limit(artifact):
+                raise ParityError(
+                    f"{artifact.name}: lowest cosine similarity to the golden features {parity.cosine_min:.6f}, at "
+                    f"least {cosine_limit(artifact)} expected. The bundle's manifest was not changed."
+                )
+        manifest = with_artifact(manifest, artifact)
+        on_step()
+    write_manifest(bundle.path, manifest)
+    return Bundle(bundle.path, manifest)
 
 
 def build_tensorrt(folder: Path, manifest: Manifest, precision: Precision, *, max_batch: int | None = None) -> Artifact:
@@ -73,13 +133,9 @@ def build_plan(onnx_path: Path, out: Path, *, max_batch: int) -> PlanStamp:
         EngineUnavailableError: No TensorRT library is installed.
         EngineError: The library could not parse or build; with its own words.
     """
-    library = load_library()
-    gpu = find_gpu()
-    if gpu is None and library.__name__ == "tensorrt":
-        raise EngineError(
-            "tensorrt builds a plan on the GPU that will run it, and CUDA finds none here. "
-            "Run this on the device: reid-edge build BUNDLE --engine tensorrt"
-        )
+    if (obstacle := why_not_here()) is not None:
+        raise obstacle
+    library, gpu = load_library(), find_gpu()
     logger = make_logger(library)
     builder = library.Builder(logger)
     network = builder.create_network(_network_flags(library))

@@ -1,0 +1,1 @@
+"""The network, its complexity, its checkpoints and its exact rewrites."""

@@ -67,7 +67,7 @@ def width_of_channels(channels: tuple[int, ...]) -> float:
         scale = 10**digits
         for numerator in range(int(low * scale), int(high * scale) + 1):
             if low <= Fraction(numerator, scale) < high:
-                return numerator / scale
+                return float(numerator / scale)
     raise ConfigError(f"no width multiplier gives the channels {channels}; at width 1 they are {BASE_CHANNELS}.")
 
 

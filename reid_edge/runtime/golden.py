@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.bundle import Artifact, Bundle, InputSpec, Parity, Precision
+from reid_edge.bundle import Artifact, Bundle, EngineName, InputSpec, Parity, Precision
+from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError
 from reid_edge.features import l2_normalised, row_cosines
 from reid_edge.runtime.engines import Engine, EngineOptions, load_engine
 from reid_edge.runtime.extractor import as_input
@@ -48,6 +52,55 @@ def measure_parity(
         max_abs_diff=float(np.nan_to_num(max(differences), nan=2.0)),
         batches=batches,
     )
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What verifying one artifact here showed: ``right``, ``wrong``, or ``not run`` and why."""
+
+    artifact: Artifact
+    outcome: Literal["right", "wrong", "not run"]
+    detail: str
+
+
+def verify_bundle(
+    bundle: Bundle,
+    engine: EngineName | Literal["auto"],
+    precision: Precision | Literal["auto"],
+    options: EngineOptions,
+) -> list[Verification]:
+    """Check every file's hash, then run each artifact that this machine can run.
+
+    Args:
+        bundle: Any.
+        engine: Only this one; ``auto``: all.
+        precision: Only this one; ``auto``: all.
+        options: How to run.
+
+    Raises:
+        BundleCorruptError: A file is missing or changed.
+        EngineUnavailableError: The bundle holds nothing that was asked for.
+    """
+    for entry in bundle.manifest.entries():
+        bundle.checked_path(entry)
+    asked = [
+        artifact
+        for artifact in bundle.manifest.artifacts
+        if engine in ("auto", artifact.engine) and precision in ("auto", artifact.precision)
+    ]
+    if not asked:
+        raise EngineUnavailableError(f"{bundle.path} holds no {engine}/{precision}.")
+    return [_verification(bundle, artifact, options) for artifact in asked]
+
+
+def _verification(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> Verification:
+    try:
+        parity = verify_artifact(bundle, artifact, options)
+    except (EngineError, MissingExtraError) as error:
+        return Verification(artifact, "not run", str(error))
+    limit = cosine_limit(artifact)
+    detail = f"{parity.engine}: cosine ≥ {parity.cosine_min:.6f}, limit {limit:.5f}"
+    return Verification(artifact, "right" if parity.cosine_min >= limit else "wrong", detail)
 
 
 def cosine_limit(artifact: Artifact) -> float:

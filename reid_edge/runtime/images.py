@@ -45,7 +45,9 @@ def list_images(inputs: Sequence[Path]) -> list[Path]:
         else:
             raise FrameError(f"{given} is neither an image nor a folder.")
     if not paths:
-        raise FrameError(f"no image in {', '.join(map(str, inputs))}; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}.")
+        raise FrameError(
+            f"no image in {', '.join(map(str, inputs))}; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
     return paths
 
 

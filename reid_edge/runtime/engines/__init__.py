@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from reid_edge.bundle import Artifact, Bundle, EngineName, Precision
@@ -39,7 +38,7 @@ def load_engine(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> E
             f"{artifact.name} was exported for CPUs with VNNI; on this one its sums would overflow and the features "
             "would be wrong. Export again with: --target-cpu any"
         )
-    path: Path = [bundle.checked_path(entry) for entry in artifact.files][0]
+    path, *_companions = [bundle.checked_path(entry) for entry in artifact.files]
     match artifact.engine:
         case "openvino":
             return OpenVINOEngine(path, artifact, options)

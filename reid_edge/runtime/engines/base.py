@@ -34,11 +34,14 @@ class Engine(Protocol):
 
     Attributes:
         description: Library, version and device.
-        batch_sizes: Batch sizes it runs, ascending; None means any up to the file's largest.
     """
 
     description: str
-    batch_sizes: tuple[int, ...] | None
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...] | None:
+        """Batch sizes it runs, ascending; None means any up to the file's largest."""
+        ...
 
     def infer(self, batch: Batch) -> Features:
         """Features of a batch of an allowed size: B×D float32, a fresh array."""

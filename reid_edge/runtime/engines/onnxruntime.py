@@ -14,9 +14,9 @@ from reid_edge.runtime.engines.base import Batch, EngineOptions, Features
 class OnnxRuntimeEngine:
     """Runs an ONNX file."""
 
-    batch_sizes = None
+    batch_sizes: tuple[int, ...] | None = None
 
-    def __init__(self, path: Path, artifact: Artifact, options: EngineOptions) -> None:
+    def __init__(self, path: Path, _artifact: Artifact, options: EngineOptions) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -25,9 +25,7 @@ class OnnxRuntimeEngine:
         session_options.log_severity_level = 3
         if options.threads is not None:
             session_options.intra_op_num_threads = options.threads
-        self._session = onnxruntime.InferenceSession(
-            str(path), session_options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnxruntime.InferenceSession(str(path), session_options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self.description = f"onnxruntime {onnxruntime.__version__} CPU"
 

@@ -34,7 +34,7 @@ class OpenVINOEngine:
         self._device = options.device
         self._properties = _properties(artifact, options)
         self._requests: dict[int, Any] = {}
-        self.batch_sizes = tuple(size for size in BATCH_SIZES if size <= artifact.max_batch)
+        self.batch_sizes: tuple[int, ...] | None = tuple(size for size in BATCH_SIZES if size <= artifact.max_batch)
         version = openvino.get_version().split("-")[0]
         self.description = f"openvino {version} {self._core.get_property(options.device, 'FULL_DEVICE_NAME').strip()}"
 

@@ -38,7 +38,7 @@ def check_stamp(stamp: PlanStamp, library: ModuleType, gpu: Gpu) -> None:
 class TensorRTEngine:
     """Runs a plan with buffers for its largest batch, allocated once."""
 
-    batch_sizes = None
+    batch_sizes: tuple[int, ...] | None = None
 
     def __init__(self, path: Path, artifact: Artifact, _options: EngineOptions) -> None:
         stamp = artifact.plan
@@ -87,7 +87,7 @@ class TensorRTEngine:
 
     def _bytes_per_crop(self, library: ModuleType) -> int:
         item = np.dtype(library.nptype(self._plan.get_tensor_dtype(self._input))).itemsize
-        return item * int(np.prod(self._plan.get_tensor_shape(self._input)[1:]))
+        return int(item * np.prod(self._plan.get_tensor_shape(self._input)[1:]))
 
     def __del__(self) -> None:
         for address in (getattr(self, "_device_input", None), getattr(self, "_device_output", None)):

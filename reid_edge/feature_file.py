@@ -1,0 +1,81 @@
+"""Features on disk: ``.npy`` with a list of paths beside it, or one ``.parquet``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.errors import InputError, MissingExtraError, OutputError
+
+SUFFIXES = (".npy", ".parquet")
+
+
+def check_feature_file(path: Path, *, force: bool) -> None:
+    """Refuse an output that cannot be written, before any work is done.
+
+    Raises:
+        InputError: Another suffix than ``.npy`` or ``.parquet``.
+        OutputError: It exists and ``force`` is off, or its folder does not.
+        MissingExtraError: ``.parquet`` without pyarrow.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"output must end in {' or '.join(SUFFIXES)}, got {path}.")
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists already; use --force to replace it.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OutputError(f"cannot write {path}: {path.parent} is not a writable folder.")
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("pyarrow", "parquet", "writing .parquet") from error
+
+
+def write_features(
+    path: Path, sources: Sequence[str], features: npt.NDArray[np.float32], model_hash: str
+) -> list[Path]:
+    """Write features, whole or not at all.
+
+    ``.npy``: N×D float32, and beside it ``NAME.sources.txt``, a line each.  ``.parquet``: columns ``source`` (string)
+    and ``feature`` (list of D float32), with ``model_hash`` in the file's metadata.
+
+    Args:
+        path: Where to.
+        sources: Where each row came from, N.
+        features: N×D.
+        model_hash: The model that made them.
+
+    Returns:
+        The files written.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    listing = path.with_suffix(".sources.txt")
+    try:
+        if path.suffix == ".npy":
+            listing.write_text("".join(f"{source}\n" for source in sources), encoding="utf-8")
+            with partial.open("wb") as file:
+                np.save(file, features)
+        else:
+            _write_parquet(partial, sources, features, model_hash)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return [path, listing] if path.suffix == ".npy" else [path]
+
+
+def _write_parquet(path: Path, sources: Sequence[str], features: npt.NDArray[np.float32], model_hash: str) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(features.ravel()), features.shape[1])
+    table = pyarrow.table({"source": pyarrow.array(sources), "feature": column})
+    pyarrow.parquet.write_table(table.replace_schema_metadata({"model_hash": model_hash}), path)

@@ -1,0 +1,82 @@
+"""What this machine can run, and what to install next."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from reid_edge.errors import EngineUnavailableError
+from reid_edge.runtime.cpu import cpu_name, instruction_sets, saturates_int8
+from reid_edge.runtime.engines.trtlib import find_gpu, load_library
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report: what, what was found, and advice ("" where all is well)."""
+
+    subject: str
+    found: str
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at the machine: Python, CPU, GPU, engines, and what exporting needs."""
+    return [
+        Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        _cpu(),
+        _gpu(),
+        _openvino(),
+        _package("ONNX Runtime", "onnxruntime", "onnx"),
+        _tensorrt(),
+        _package("export", "nncf", "export", companions=("torch", "openvino", "onnx", "onnxscript")),
+        _package("Parquet", "pyarrow", "parquet"),
+    ]
+
+
+def _cpu() -> Finding:
+    sets = ", ".join(instruction_sets()) or "no instruction sets reported"
+    advice = "INT8 here needs bundles exported with --target-cpu any (the default)" if saturates_int8() else ""
+    return Finding("CPU", f"{cpu_name()}: {sets}", advice)
+
+
+def _gpu() -> Finding:
+    gpu = find_gpu()
+    if gpu is None:
+        return Finding("GPU (CUDA)", "none found")
+    return Finding("GPU (CUDA)", f"{gpu.name}, compute capability {gpu.compute_capability}")
+
+
+def _openvino() -> Finding:
+    try:
+        import openvino
+    except ImportError:
+        return _missing("OpenVINO", "openvino")
+    devices = ", ".join(openvino.Core().available_devices)
+    return Finding("OpenVINO", f"{openvino.get_version().split('-')[0]}, devices {devices}")
+
+
+def _tensorrt() -> Finding:
+    try:
+        library = load_library()
+    except EngineUnavailableError as error:
+        return Finding("TensorRT", "not installed", str(error).partition(". ")[2])
+    if find_gpu() is None:
+        return Finding("TensorRT", f"{library.__name__} {library.__version__}", "plans cannot run here: no GPU found")
+    return Finding("TensorRT", f"{library.__name__} {library.__version__}")
+
+
+def _package(subject: str, package: str, extra: str, *, companions: tuple[str, ...] = ()) -> Finding:
+    found, missing = [], []
+    for name in (package, *companions):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Finding(subject, f"missing {', '.join(missing)}", f"pip install 'reid-edge[{extra}]'")
+    return Finding(subject, ", ".join(found))
+
+
+def _missing(subject: str, extra: str) -> Finding:
+    return Finding(subject, "not installed", f"pip install 'reid-edge[{extra}]'")
