@@ -1,0 +1,64 @@
+"""One real bundle for the whole session; everything that breaks a bundle works on a copy."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see reid_edge.cli.export
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reid_edge.bundle import Bundle, open_bundle
+from reid_edge.export.exporter import ExportOptions, export_bundle
+from reid_edge.export.tensorrt import why_not_here
+from reid_edge.osnet.checkpoint import Checkpoint
+from reid_edge.osnet.shipped import find_checkpoint
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def quiet(_text: str, _steps: int):
+    return lambda: None
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Checkpoint:
+    return find_checkpoint(None, 0.25)
+
+
+@pytest.fixture(scope="session")
+def session_bundle(checkpoint, tmp_path_factory) -> Bundle:
+    formats = ("onnx", "openvino") if why_not_here() else ("onnx", "openvino", "tensorrt")
+    out = tmp_path_factory.mktemp("bundles") / "x0_25"
+    return export_bundle(checkpoint, ExportOptions(out=out, formats=formats), quiet)
+
+
+@pytest.fixture
+def bundle_copy(session_bundle, tmp_path) -> Bundle:
+    return open_bundle(shutil.copytree(session_bundle.path, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with market1501/, market1501_heldout/, zoo/ and vtest.avi (docs/development.md)."""
+    folder = os.environ.get("REID_EDGE_DATA")
+    if not folder:
+        pytest.skip("REID_EDGE_DATA is not set: no real data here")
+    return Path(folder)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def random_crops(rng: np.random.Generator, count: int) -> list[np.ndarray]:
+    """Crops of different sizes, blocky as pictures are."""
+    crops = []
+    for _ in range(count):
+        height, width = rng.integers(30, 400), rng.integers(15, 200)
+        coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+        crops.append(np.ascontiguousarray(coarse.repeat(8, 0).repeat(8, 1)[:height, :width]))
+    return crops

@@ -1,0 +1,55 @@
+import numpy as np
+import torch
+
+from reid_edge.export.calibration import shipped_set
+from reid_edge.export.distill import distill, distill_steps
+from reid_edge.osnet.checkpoint import Checkpoint
+from reid_edge.osnet.config import parse_size
+from tests.export.test_exporter import _tiny
+
+
+def _statistics_error(checkpoint: Checkpoint, crops: np.ndarray) -> float:
+    """Mean over batch norms of |mean − stored mean| / stored deviation, computed apart from distill's own loss."""
+    info, network = checkpoint.info, checkpoint.network()
+    errors = []
+
+    def hook(layer, inputs):
+        observed = inputs[0].transpose(0, 1).flatten(1).mean(1)
+        errors.append(((observed - layer.running_mean).abs() / layer.running_var.sqrt()).mean().item())
+
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.register_forward_pre_hook(hook)
+    rgb = torch.from_numpy(np.ascontiguousarray(crops[..., ::-1])).float() / 255
+    with torch.no_grad():
+        network(((rgb - torch.tensor(info.mean)) / torch.tensor(info.std)).permute(0, 3, 1, 2))
+    return float(np.mean(errors))
+
+
+def test_distilled_crops_excite_the_network_as_its_training_data_did(checkpoint, rng):
+    noise = rng.integers(0, 256, (8, 64, 32, 3), dtype=np.uint8)
+    crops = distill(checkpoint, 8, size=(64, 32))
+    assert crops.shape == (8, 64, 32, 3)
+    assert crops.dtype == np.uint8
+    assert _statistics_error(checkpoint, crops) < 0.4 * _statistics_error(checkpoint, noise)
+
+
+def test_the_same_seed_gives_the_same_crops_and_another_others():
+    checkpoint = _tiny()
+    first, again, other = (distill(checkpoint, 2, size=(32, 16), seed=seed, steps=3) for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_every_step_is_told():
+    calls = []
+    distill(_tiny(), 40, size=parse_size("16x16"), on_step=lambda: calls.append(1))
+    assert len(calls) == distill_steps(40)
+
+
+def test_the_shipped_set_matches_the_shipped_checkpoint(checkpoint, rng):
+    shipped = shipped_set(checkpoint, checkpoint.info.size)
+    assert shipped.calibration.shape == shipped.held_out.shape == (32, 256, 128, 3)
+    noise = rng.integers(0, 256, (32, 256, 128, 3), dtype=np.uint8)
+    for crops in (shipped.calibration, shipped.held_out):
+        assert _statistics_error(checkpoint, crops) < 0.3 * _statistics_error(checkpoint, noise)

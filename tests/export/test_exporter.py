@@ -1,0 +1,271 @@
+import shutil
+import subprocess
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from reid_edge.bundle import open_bundle
+from reid_edge.errors import CalibrationError, ConfigError, OutputError, ParityError, QuantizationRejected
+from reid_edge.export import exporter, staging
+from reid_edge.export.calibration import shipped_set
+from reid_edge.export.exporter import ExportOptions, export_bundle
+from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
+from reid_edge.osnet.network import OSNet
+from tests.conftest import quiet
+from tests.osnet.test_network import randomised
+
+
+def test_every_file_was_checked_before_the_bundle_existed(session_bundle):
+    for artifact in session_bundle.manifest.artifacts:
+        if artifact.engine == "tensorrt":
+            assert artifact.parity is None
+            continue
+        assert artifact.parity.batches == (1, 2, 32)
+        limit = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.9}[artifact.precision]
+        assert limit <= artifact.parity.cosine_min <= 1.0000001
+        assert (artifact.verdict is not None) == (artifact.precision == "int8")
+
+
+def test_int8_is_accepted_with_its_figures(session_bundle):
+    for engine in ("onnxruntime", "openvino"):
+        verdict = session_bundle.artifact(engine, "int8").verdict
+        assert verdict.verdict == "accepted"
+        assert verdict.crops == "32 distilled"
+        assert verdict.ranking > 0.95
+
+
+def test_the_manifest_says_what_was_exported(session_bundle, checkpoint):
+    manifest = session_bundle.manifest
+    assert manifest.model.checkpoint_sha256 == checkpoint.sha256
+    assert (manifest.model.width, manifest.model.parameters, manifest.model.mult_adds) == (0.25, 201_864, 82_314_880)
+    assert (manifest.input.dtype, manifest.input.layout, manifest.input.color_order) == ("uint8", "NHWC", "BGR")
+    assert manifest.calibration.source == "distilled"
+    assert {"torch", "onnx", "openvino", "nncf"} <= set(manifest.tools)
+    assert {entry.artifact for entry in manifest.latency} == {
+        artifact.name for artifact in manifest.artifacts if artifact.parity
+    }
+
+
+def test_onnx_is_simple_and_its_batch_free(session_bundle):
+    for name in ("model.onnx", "model.fp16.onnx"):
+        graph = onnx.load(session_bundle.path / name).graph
+        kinds = {node.op_type for node in graph.node}
+        assert not kinds & {"BatchNormalization", "Shape", "Gather", "Reshape", "Identity", "Constant"}
+        assert graph.input[0].type.tensor_type.shape.dim[0].dim_param
+        assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_fp16_weights_are_half_and_input_and_output_are_not(session_bundle):
+    graph = onnx.load(session_bundle.path / "model.fp16.onnx").graph
+    weights = [tensor for tensor in graph.initializer if len(tensor.dims) == 4 and "mean" not in tensor.name]
+    assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
+
+
+def test_quantizers_are_signed_and_symmetric_and_leave_gates_alone(session_bundle):
+    graph = onnx.load(session_bundle.path / "model.int8.onnx").graph
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    made_by = {output: node for node in graph.node for output in node.output}
+    zeros = [tensors[node.input[2]] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert zeros
+    assert all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
+    gates = [node for node in graph.node if ".gate" in node.name]
+    assert len(gates) > 100
+    assert not [node.name for node in gates if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    convolutions = [node for node in graph.node if node.op_type == "Conv" and ".gate" not in node.name]
+    assert all(made_by[node.input[0]].op_type == "DequantizeLinear" for node in convolutions)
+
+
+def _tiny(width=0.05, size=(32, 16)):
+    torch.manual_seed(0)
+    info = CheckpointInfo(width=width, size=size)
+    return Checkpoint(info, randomised(OSNet(info.config)).state_dict())
+
+
+def _options(out, **changes):
+    return replace(ExportOptions(out=out, precisions=("fp32",), time_files=False), **changes)
+
+
+@pytest.mark.parametrize("input_format", ["pixels", "tensor"])
+def test_any_width_and_size_exports_with_either_input(tmp_path, input_format):
+    options = _options(
+        tmp_path / "b", size=(47, 29), precisions=("fp32", "fp16"), input_format=input_format, max_batch=5
+    )
+    manifest = export_bundle(_tiny(0.11), options, quiet).manifest
+    assert manifest.input.size == (47, 29)
+    assert manifest.model.width == 0.11
+    assert manifest.input.normalised_in == ("graph" if input_format == "pixels" else "host")
+    assert [artifact.name for artifact in manifest.artifacts] == [
+        "onnxruntime/fp32",
+        "onnxruntime/fp16",
+        "openvino/fp32",
+        "openvino/fp16",
+    ]
+    assert manifest.calibration is None
+
+
+def test_a_size_too_small_is_an_error_before_any_work(tmp_path):
+    with pytest.raises(ConfigError, match="too small"):
+        export_bundle(_tiny(), _options(tmp_path / "b", size=(12, 64)), quiet)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_bundle_is_replaced_only_with_force(tmp_path):
+    out = tmp_path / "b"
+    first = export_bundle(_tiny(), _options(out), quiet)
+    with pytest.raises(OutputError, match="--force"):
+        export_bundle(_tiny(0.06), _options(out), quiet)
+    assert open_bundle(out).manifest == first.manifest
+    second = export_bundle(_tiny(0.06), _options(out, force=True), quiet)
+    assert second.manifest.model.width == 0.06
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "wedding.jpg").touch()
+    with pytest.raises(OutputError, match="not a bundle"):
+        export_bundle(_tiny(), _options(tmp_path / "photos", force=True), quiet)
+    assert (tmp_path / "photos" / "wedding.jpg").exists()
+
+
+def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
+    out = tmp_path / "b"
+    before = export_bundle(_tiny(), _options(out), quiet)
+    monkeypatch.setitem(exporter.COSINE_LIMITS, "fp32", 1.1)
+    with pytest.raises(ParityError, match="does not compute what the checkpoint computes"):
+        export_bundle(_tiny(0.06), _options(out, force=True), quiet)
+    assert open_bundle(out).manifest == before.manifest
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_an_interrupted_export_leaves_nothing(tmp_path):
+    def interrupt(text, _steps):
+        if "exporting" in text:
+            raise KeyboardInterrupt
+        return lambda: None
+
+    with pytest.raises(KeyboardInterrupt):
+        export_bundle(_tiny(), _options(tmp_path / "b"), interrupt)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_network_does_not_pass_the_parity_check(tmp_path, monkeypatch):
+    def scaled(network, std):
+        wrong = fold_scale(network, std)
+        wrong.conv1.conv.weight.data = wrong.conv1.conv.weight.data.flip(1)  # BGR taken for RGB
+        return wrong
+
+    from reid_edge.export import onnx as onnx_export
+
+    fold_scale = onnx_export.fold_scale
+    monkeypatch.setattr(onnx_export, "fold_scale", scaled)
+    with pytest.raises(ParityError):
+        export_bundle(_tiny(), _options(tmp_path / "b"), quiet)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("a file where a folder should be")
+    with pytest.raises(OutputError, match="cannot write"):
+        export_bundle(_tiny(), _options(tmp_path / "file" / "b"), quiet)
+
+
+def test_a_small_disk_is_an_error_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(staging, "NEEDED_BYTES", 1 << 60)
+    with pytest.raises(OutputError, match="MB free"):
+        export_bundle(_tiny(), _options(tmp_path / "b"), quiet)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_is_an_error_that_leaves_nothing(tmp_path, monkeypatch):
+    """A real file system of 200 kB: needs root to mount, as CI has."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("cannot mount a small file system here")
+    try:
+        monkeypatch.setattr(staging, "NEEDED_BYTES", 0)
+        with pytest.raises(OutputError):
+            export_bundle(_tiny(0.25, (64, 32)), _options(disk / "b"), quiet)
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def _write_crops(folder, crops):
+    folder.mkdir()
+    for number, crop in enumerate(crops):
+        cv2.imwrite(str(folder / f"{number:03}.png"), crop)
+    return folder
+
+
+def test_real_crops_calibrate(tmp_path, checkpoint):
+    crops = shipped_set(checkpoint, (256, 128))
+    folder = _write_crops(tmp_path / "crops", [*crops.calibration, *crops.held_out])
+    options = _options(tmp_path / "b", precisions=("int8",), calibration=folder, formats=("onnx", "openvino"))
+    manifest = export_bundle(checkpoint, options, quiet).manifest
+    assert manifest.calibration.source == "crops"
+    assert (manifest.calibration.calibration_crops, manifest.calibration.held_out_crops) == (52, 12)
+    assert [artifact.name for artifact in manifest.artifacts] == [
+        "onnxruntime/fp32",
+        "onnxruntime/int8",
+        "openvino/int8",
+    ]
+
+
+@pytest.fixture
+def noise(tmp_path, rng):
+    noise = np.clip(rng.normal(110, 55, (50, 256, 128, 3)), 0, 255).astype(np.uint8)
+    return _write_crops(tmp_path / "noise", noise)
+
+
+def test_int8_calibrated_with_noise_is_rejected(tmp_path, checkpoint, noise):
+    options = _options(tmp_path / "b", precisions=("int8",), calibration=noise)
+    with pytest.raises(QuantizationRejected, match=r"under .*--keep-rejected"):
+        export_bundle(checkpoint, options, quiet)
+    assert not (tmp_path / "b").exists()
+
+
+def test_rejected_int8_is_kept_when_told_and_says_so(tmp_path, checkpoint, noise):
+    options = _options(tmp_path / "b", precisions=("int8",), calibration=noise, keep_rejected=True)
+    artifact = export_bundle(checkpoint, options, quiet).artifact("openvino", "int8")
+    assert artifact.verdict.verdict == "rejected"
+    assert artifact.verdict.reasons
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (lambda folder: None, "no folder of calibration crops"),
+        (lambda folder: folder.mkdir(), "no image in"),
+        (lambda folder: _write_crops(folder, np.zeros((39, 4, 4, 3), np.uint8)), "holds 39 images; at least 40"),
+    ],
+)
+def test_folders_that_cannot_calibrate_are_an_error(tmp_path, fill, message):
+    fill(tmp_path / "crops")
+    options = _options(tmp_path / "b", precisions=("int8",), calibration=tmp_path / "crops")
+    with pytest.raises(CalibrationError, match=message):
+        export_bundle(_tiny(), options, quiet)
+
+
+def test_an_unreadable_calibration_file_is_named(tmp_path, rng):
+    folder = _write_crops(tmp_path / "crops", rng.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8))
+    (folder / "017.png").write_text("no picture")
+    options = _options(tmp_path / "b", precisions=("int8",), calibration=folder)
+    with pytest.raises(CalibrationError, match=r"017\.png is not a readable image"):
+        export_bundle(_tiny(), options, quiet)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_bundle_works_wherever_it_is_copied(session_bundle, tmp_path):
+    from reid_edge.runtime import Extractor
+
+    moved = shutil.copytree(session_bundle.path, tmp_path / "elsewhere with spaces")
+    assert Extractor(moved, engine="onnxruntime")([np.zeros((9, 9, 3), np.uint8)]).shape == (1, 512)

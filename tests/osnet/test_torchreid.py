@@ -1,0 +1,154 @@
+"""Checkpoints as torchreid and its users write them."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from reid_edge.errors import CheckpointError, CheckpointMismatchError, CheckpointUnsafeError
+from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.network import OSNet
+from reid_edge.osnet.torchreid import import_torchreid
+from tests.osnet.test_network import obvious_osnet, randomised
+from tests.osnet.torchreid_names import to_torchreid
+
+
+@pytest.fixture
+def state():
+    torch.manual_seed(0)
+    network = randomised(OSNet(OSNetConfig(width=0.3)))
+    return to_torchreid(network.state_dict()) | {
+        "classifier.weight": torch.zeros(10, 512),
+        "classifier.bias": torch.zeros(10),
+    }
+
+
+def _wrapped(state):
+    return {
+        "state_dict": {f"module.{name}": tensor for name, tensor in state.items()},
+        "epoch": 150,
+        "rank1": np.float64(0.94),
+        "optimizer": {"state": {}, "param_groups": [{"lr": 0.0015}]},
+    }
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state},
+        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+        _wrapped,
+        lambda state: {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")},
+        lambda state: {name: tensor for name, tensor in state.items() if not name.startswith("classifier")},
+    ],
+    ids=["bare", "wrapped", "module.", "trainer's own", "older than 0.4.1", "without classifier"],
+)
+@pytest.mark.parametrize("zip_format", [True, False])
+def test_every_kind_of_file_computes_what_its_weights_compute(state, tmp_path, wrap, zip_format):
+    path = tmp_path / "model.pth.tar"
+    torch.save(wrap(state), path, _use_new_zipfile_serialization=zip_format)
+    checkpoint = import_torchreid(path)
+    assert checkpoint.info.width == 0.3
+    assert "model.pth.tar sha256:" in checkpoint.info.source
+    x = torch.randn(1, 3, 64, 32)
+    with torch.no_grad():
+        assert torch.allclose(checkpoint.network()(x), obvious_osnet(x, state), atol=1e-5)
+
+
+def test_everything_wrong_is_listed(state, tmp_path):
+    del state["conv2.0.conv2b.1.conv2.weight"]
+    state["conv4.1.conv2e.0.conv1.weight"] = torch.zeros(2)
+    state["fc.0.weight"] = torch.zeros(256, 154)
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(CheckpointMismatchError) as caught:
+        import_torchreid(tmp_path / "m.pth")
+    message = str(caught.value)
+    assert "1 tensors missing, 1 unexpected, 1 mis-shaped" in message
+    assert "missing     conv2.0.streams.1.1.depthwise.weight" in message
+    assert "unexpected  conv4.1.conv2e.0.conv1.weight" in message
+    assert "mis-shaped  fc.weight: expected (512, 154), got (256, 154)" in message
+
+
+def test_a_missing_batch_counter_among_others_is_an_error(state, tmp_path):
+    del state["conv1.bn.num_batches_tracked"]
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(CheckpointMismatchError, match="missing     conv1.norm.num_batches_tracked"):
+        import_torchreid(tmp_path / "m.pth")
+
+
+def test_another_network_is_said_to_be_one(tmp_path):
+    torch.save({"layer1.0.conv1.weight": torch.zeros(64, 64, 3, 3)}, tmp_path / "resnet.pth")
+    with pytest.raises(CheckpointMismatchError, match="not an OSNet"):
+        import_torchreid(tmp_path / "resnet.pth")
+
+
+def test_a_width_that_does_not_match_is_an_error(state, tmp_path):
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(CheckpointMismatchError, match=r"width 0.3, but width 0.25 was asked for"):
+        import_torchreid(tmp_path / "m.pth", width=0.25)
+
+
+class _Evil:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (open, (str(self.marker), "w"))
+
+
+@pytest.mark.parametrize("zip_format", [True, False])
+def test_a_pickle_with_code_is_refused_and_not_run(state, tmp_path, zip_format):
+    marker = tmp_path / "ran"
+    torch.save({"state_dict": state, "x": _Evil(marker)}, tmp_path / "m.pth", _use_new_zipfile_serialization=zip_format)
+    with pytest.raises(CheckpointUnsafeError, match="Nothing was run"):
+        import_torchreid(tmp_path / "m.pth")
+    assert not marker.exists()
+
+
+def test_a_bare_pickle_with_code_is_refused_and_not_run(tmp_path):
+    marker = tmp_path / "ran"
+    (tmp_path / "m.pth").write_bytes(pickle.dumps(_Evil(marker)))
+    with pytest.raises(CheckpointError):
+        import_torchreid(tmp_path / "m.pth")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x02", b"no pickle at all", b"\x00" * 100])
+def test_bytes_that_are_no_checkpoint_are_an_error(tmp_path, content):
+    (tmp_path / "m.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match="not a readable PyTorch checkpoint"):
+        import_torchreid(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_an_error(state, tmp_path, keep):
+    path = tmp_path / "m.pth"
+    torch.save(state, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole))])
+    with pytest.raises(CheckpointError, match="truncated"):
+        import_torchreid(path)
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        import_torchreid(tmp_path / "none.pth")
+
+
+def test_a_file_that_holds_no_state_dict_is_an_error(tmp_path):
+    torch.save([1, 2], tmp_path / "m.pth")
+    with pytest.raises(CheckpointMismatchError, match="expected a state dict"):
+        import_torchreid(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("name", ["osnet_x0_25_market1501.pth", "osnet_x0_25_msmt17.pth"])
+def test_the_model_zoos_files_import(real_data, name):
+    path = real_data / "zoo" / name
+    checkpoint = import_torchreid(path, width=0.25)
+    raw = torch.load(path, map_location="cpu", weights_only=True)
+    raw = {key.removeprefix("module."): value for key, value in raw.get("state_dict", raw).items()}
+    x = torch.randn(2, 3, 256, 128)
+    with torch.no_grad():
+        assert torch.allclose(checkpoint.network()(x), obvious_osnet(x, raw), atol=1e-4)

@@ -1,0 +1,195 @@
+"""The commands as a person runs them: in processes of their own, on real files."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet
+import pytest
+import torch
+
+from tests.conftest import random_crops
+
+
+def reid_edge(*arguments, cwd=None, check=True):
+    command = [sys.executable, "-c", "from reid_edge.cli import main; main()", *map(str, arguments)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+    if check:
+        assert run.returncode == 0, run.stderr
+    return run
+
+
+def failure(*arguments, cwd=None):
+    """The message of a command that must fail as reid-edge fails: exit 1, one message, no traceback."""
+    run = reid_edge(*arguments, cwd=cwd, check=False)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "Traceback" not in run.stderr
+    return run.stderr
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("crops")
+    (folder / "below").mkdir()
+    for number, crop in enumerate(random_crops(np.random.default_rng(0), 5)):
+        cv2.imwrite(str(folder / ("below" if number > 2 else "") / f"{number}.png"), crop)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_export_then_verify_then_inspect(tmp_path, session_bundle):
+    run = reid_edge(
+        "export",
+        "--width",
+        "0.25",
+        "--resolution",
+        "0.5",
+        "--precision",
+        "fp32,fp16",
+        "--formats",
+        "onnx,openvino",
+        cwd=tmp_path,
+    )
+    for text in ("osnet_x0_25_128x64", "model.onnx", "openvino/fp16.xml", "20.6M", " ms", "cosine ≥ 0.99999"):
+        assert text in run.stdout
+    verified = reid_edge("verify", "osnet_x0_25_128x64", cwd=tmp_path).stdout
+    assert verified.count("right") == 4
+    shown = reid_edge("inspect", "osnet_x0_25_128x64", cwd=tmp_path).stdout
+    assert "128x64 uint8 NHWC BGR" in shown
+    manifest = json.loads(reid_edge("inspect", "--json", "osnet_x0_25_128x64", cwd=tmp_path).stdout)
+    assert manifest["input"]["size"] == [128, 64]
+    assert len(manifest["latency"]) == 8
+    assert "--force" in failure("export", "--width", "0.25", "--resolution", "0.5", cwd=tmp_path)
+
+
+def test_extract_writes_npy_with_its_sources(session_bundle, crops, tmp_path):
+    reid_edge("extract", session_bundle.path, crops, "--out", tmp_path / "f.npy", "--engine", "onnxruntime")
+    features = np.load(tmp_path / "f.npy")
+    assert features.shape == (5, 512)
+    assert features.dtype == np.float32
+    sources = (tmp_path / "f.sources.txt").read_text().splitlines()
+    assert [Path(source).name for source in sources] == ["0.png", "1.png", "2.png", "3.png", "4.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.npy", "f.sources.txt"]
+
+
+def test_extract_writes_parquet_with_the_model_hash(session_bundle, crops, tmp_path):
+    for engine in ("openvino", "onnxruntime"):
+        reid_edge("extract", session_bundle.path, crops, "--out", tmp_path / f"{engine}.parquet", "--engine", engine)
+    tables = [pyarrow.parquet.read_table(tmp_path / f"{name}.parquet") for name in ("openvino", "onnxruntime")]
+    assert tables[0].schema.metadata[b"model_hash"].decode() == session_bundle.manifest.model_hash
+    first, second = (np.array(table["feature"].to_pylist(), np.float32) for table in tables)
+    np.testing.assert_allclose(first, second, atol=1e-4)
+    assert tables[0]["source"].to_pylist()[4].endswith("below/4.png")
+
+
+def test_extract_refuses_bad_outputs_before_any_work(session_bundle, crops, tmp_path):
+    (tmp_path / "f.npy").write_text("precious")
+    assert "--force" in failure("extract", session_bundle.path, crops, "--out", tmp_path / "f.npy")
+    assert (tmp_path / "f.npy").read_text() == "precious"
+    assert ".parquet" in failure("extract", session_bundle.path, crops, "--out", tmp_path / "f.csv")
+    assert "not a writable folder" in failure("extract", session_bundle.path, crops, "--out", tmp_path / "no" / "f.npy")
+
+
+def test_extract_names_what_is_no_image(session_bundle, crops, tmp_path):
+    out = ("--out", tmp_path / "f.npy")
+    assert "notes.txt is not a readable image" in failure("extract", session_bundle.path, crops / "notes.txt", *out)
+    assert "neither an image nor a folder" in failure("extract", session_bundle.path, tmp_path / "none", *out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_import_makes_a_checkpoint_that_exports(tmp_path, checkpoint):
+    from tests.osnet.torchreid_names import to_torchreid
+
+    torch.save({"state_dict": to_torchreid(checkpoint.state)}, tmp_path / "mine.pth.tar")
+    run = reid_edge("import", "mine.pth.tar", "--dataset", "mine", cwd=tmp_path)
+    assert checkpoint.sha256 in run.stdout
+    exported = reid_edge(
+        "export", "--checkpoint", "mine.safetensors", "--precision", "fp32", "--no-latency", "--out", "b", cwd=tmp_path
+    )
+    assert "cosine ≥ 0.99999" in exported.stdout
+    assert json.loads((tmp_path / "b" / "manifest.json").read_text())["model"]["dataset"] == "mine"
+    assert "--force" in failure("import", "mine.pth.tar", cwd=tmp_path)
+    assert "width 0.25, but width 0.5" in failure("import", "mine.pth.tar", "--width", "0.5", "--force", cwd=tmp_path)
+
+
+def test_complexity_prints_table_6(session_bundle):
+    table = reid_edge("complexity").stdout
+    for text in ("978.9M", "550.7M", "244.9M", "61.5M", "82.3M", "5.2M", "2.2M", "0.2M"):
+        assert text in table
+    one = reid_edge("complexity", "--width", "1", "--size", "320x160").stdout
+    assert "1,529.3M" in one
+    assert "82.3M" in reid_edge("complexity", "--onnx", session_bundle.path / "model.int8.onnx").stdout
+
+
+def test_doctor_reports_what_is_installed():
+    report = reid_edge("doctor").stdout
+    for text in ("Python", "CPU", "OpenVINO", "onnxruntime", "TensorRT", "torch"):
+        assert text in report
+
+
+def test_evaluate_prints_ranking_quality(session_bundle, tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ("query", "bounding_box_test"):
+        (tmp_path / folder).mkdir()
+    for identity in range(1, 5):
+        crop = random_crops(rng, 1)[0]
+        cv2.imwrite(str(tmp_path / "query" / f"{identity:04}_c1s1_000001_00.jpg"), crop)
+        cv2.imwrite(str(tmp_path / "bounding_box_test" / f"{identity:04}_c2s1_000001_00.jpg"), crop)
+    run = reid_edge("evaluate", session_bundle.path, "--root", tmp_path, "--partial", "--precision", "int8")
+    assert "4 queries, 4 gallery" in run.stdout
+    assert run.stdout.count("100.00") >= 3
+    assert "Market-1501's query split has 3,368" in failure("evaluate", session_bundle.path, "--root", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export"], "--width"),
+        (["export", "--width", "0.5"], "no checkpoint of width 0.5 ships"),
+        (["export", "--width", "9"], "no checkpoint of width 9"),
+        (["export", "--width", "0.25", "--size", "8x8"], "too small"),
+        (["export", "--width", "0.25", "--size", "8"], "HEIGHTxWIDTH"),
+        (["export", "--width", "0.25", "--size", "64x32", "--resolution", "0.5"], "not both"),
+        (["export", "--width", "0.25", "--precision", "fp64"], "fp32,fp16,int8"),
+        (["export", "--width", "0.25", "--formats", "coreml"], "onnx,openvino,tensorrt"),
+        (["export", "--checkpoint", "none.pth"], "no checkpoint at none.pth"),
+        (["export", "--width", "0.25", "--calibration", "nowhere"], "no folder of calibration crops"),
+        (["import", "none.pth"], "no checkpoint at none.pth"),
+        (["complexity", "--width", "7"], "width must be in"),
+        (["verify", "nowhere"], "not a bundle"),
+        (["inspect", "nowhere"], "not a bundle"),
+        (["extract", "nowhere", "."], "no image"),
+        (["build", "nowhere"], "not a bundle"),
+        (["evaluate", "nowhere", "--root", "."], "no query split"),
+    ],
+)
+def test_bad_input_gives_one_message_and_leaves_nothing(tmp_path, arguments, message):
+    assert message in failure(*arguments, cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_changed_bundle_fails_verification(bundle_copy):
+    path = bundle_copy.path / "openvino" / "int8.bin"
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 255
+    path.write_bytes(bytes(content))
+    assert "int8.bin is not the file that was exported" in failure("verify", bundle_copy.path)
+
+
+def test_a_missing_extra_is_named(tmp_path):
+    """A module that cannot be imported stands for one that is not installed."""
+    (tmp_path / "nncf.py").write_text("raise ModuleNotFoundError(\"No module named 'nncf'\", name='nncf')")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", "from reid_edge.cli import main; main()", "export", "--width", "0.25"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "pip install 'reid-edge[export]'" in run.stderr

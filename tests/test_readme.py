@@ -1,0 +1,71 @@
+"""The README's commands and code are run as they stand there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import REPOSITORY, random_crops
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(session_bundle, tmp_path_factory):
+    """A folder as the README's reader has it after the first command."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "osnet_x0_25_256x128").symlink_to(session_bundle.path)
+    (folder / "crops").mkdir()
+    rng = np.random.default_rng(0)
+    for number, crop in enumerate(random_crops(rng, 3)):
+        cv2.imwrite(str(folder / "crops" / f"{number}.png"), crop)
+    cv2.imwrite(str(folder / "frame.jpg"), cv2.resize(random_crops(rng, 1)[0], (640, 480)))
+    for split in ("query", "bounding_box_test"):
+        (folder / "market1501" / split).mkdir(parents=True)
+    for split, camera in (("query", 1), ("bounding_box_test", 2)):
+        cv2.imwrite(str(folder / "market1501" / split / f"0001_c{camera}s1_000001_00.jpg"), crop)
+    return folder
+
+
+def test_the_first_two_blocks_set_up_and_are_run_by_ci():
+    setup, tests = blocks("sh")[:2]
+    assert "reid-edge export --width 0.25" in setup
+    assert "pytest" in tests
+    script = (REPOSITORY / ".ci" / "run").read_text()
+    assert "readme_block 1" in script
+    assert "readme_block 2" in script
+
+
+def _commands():
+    return [line for block in blocks("sh")[2:] for line in block.splitlines() if line.startswith("reid-edge")]
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_every_command_of_the_readme_runs(folder, command):
+    here = Path(sys.executable).parent
+    environment = os.environ | {"PATH": f"{here}:{os.environ['PATH']}"}
+    run = subprocess.run(
+        ["sh", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if "build" in command and run.returncode == 1 and "TensorRT" in run.stderr:
+        pytest.skip("no TensorRT library here")
+    assert run.returncode == 0, run.stderr
+
+
+def test_the_readmes_python_runs(folder):
+    [code] = blocks("python")
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+
+
+def test_the_readme_links_only_to_files_that_exist():
+    for target in re.findall(r"\]\(((?!http)[^)#]+)", README):
+        assert (REPOSITORY / target).exists(), target
