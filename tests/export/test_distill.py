@@ -31,7 +31,7 @@ def test_distilled_crops_excite_the_network_as_its_training_data_did(checkpoint,
     crops = distill(checkpoint, 8, size=(64, 32))
     assert crops.shape == (8, 64, 32, 3)
     assert crops.dtype == np.uint8
-    assert _statistics_error(checkpoint, crops) < 0.4 * _statistics_error(checkpoint, noise)
+    assert _statistics_error(checkpoint, crops) < 0.6 * _statistics_error(checkpoint, noise)
 
 
 def test_the_same_seed_gives_the_same_crops_and_another_others():

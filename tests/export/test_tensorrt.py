@@ -1,4 +1,4 @@
-"""Plans are really built where a TensorRT library is installed (.ci/run installs tensorrt_rtx); running one takes a GPU."""
+"""Plans are really built where a TensorRT library is installed, as .ci/run does; running one takes a GPU."""
 
 import dataclasses
 import types
@@ -97,7 +97,7 @@ def test_a_plan_built_without_a_gpu_is_meant_for_any():
 def test_built_precisions_are_counted_from_the_inspectors_json():
     """The form that the TensorRT developer guide shows for LayerInformationFormat.JSON."""
     inspection = """{"Layers": [
-        {"Name": "conv1", "Outputs": [{"Name": "a", "Format/Datatype": "Channel major FP16 format where C % 8 == 0 FP16"}]},
+        {"Name": "conv1", "Outputs": [{"Name": "a", "Format/Datatype": "Channel major where C % 8 == 0 FP16"}]},
         {"Name": "conv2", "Outputs": [{"Name": "b", "Format/Datatype": "Row major linear FP32"}]},
         {"Name": "conv3", "Outputs": [{"Name": "c", "Format/Datatype": "Row major linear FP32"}]},
         "a name only"], "Bindings": ["crops", "features"]}"""

@@ -107,5 +107,5 @@ def test_a_width_that_does_not_ship_says_how_to_get_one():
 def test_a_checkpoint_of_another_width_is_refused(small, tmp_path):
     path = tmp_path / "c.safetensors"
     save_checkpoint(small, path)
-    with pytest.raises(CheckpointMismatchError, match="width 0.1, but width 0.25"):
+    with pytest.raises(CheckpointMismatchError, match=r"width 0\.1, but width 0\.25"):
         find_checkpoint(path, 0.25)

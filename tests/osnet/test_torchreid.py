@@ -74,7 +74,7 @@ def test_everything_wrong_is_listed(state, tmp_path):
 def test_a_missing_batch_counter_among_others_is_an_error(state, tmp_path):
     del state["conv1.bn.num_batches_tracked"]
     torch.save(state, tmp_path / "m.pth")
-    with pytest.raises(CheckpointMismatchError, match="missing     conv1.norm.num_batches_tracked"):
+    with pytest.raises(CheckpointMismatchError, match=r"missing     conv1\.norm\.num_batches_tracked"):
         import_torchreid(tmp_path / "m.pth")
 
 
