@@ -56,7 +56,7 @@ class TensorRTEngine:
             raise PlanMismatchError(f"{stamp.library} {stamp.version} refused {path}. {REBUILD}")
         self._runtime = runtime
         self._context = self._plan.create_execution_context()
-        self._stream = cuda_call(self._cuda.cudaStreamCreate)
+        self._stream = int(cuda_call(self._cuda.cudaStreamCreate))
         self._input, self._output = _tensor_names(library, self._plan)
         dimensions = int(self._plan.get_tensor_shape(self._output)[-1])
         self._features: Features = np.empty((artifact.max_batch, dimensions), np.float32)
@@ -86,8 +86,8 @@ class TensorRTEngine:
         cuda_call(self._cuda.cudaMemcpyAsync, target, source, size, kind, self._stream)
 
     def _bytes_per_crop(self, library: ModuleType) -> int:
-        item = np.dtype(library.nptype(self._plan.get_tensor_dtype(self._input))).itemsize
-        return int(item * np.prod(self._plan.get_tensor_shape(self._input)[1:]))
+        item = 1 if self._plan.get_tensor_dtype(self._input) == library.DataType.UINT8 else 4
+        return int(item * np.prod(tuple(self._plan.get_tensor_shape(self._input))[1:]))
 
     def __del__(self) -> None:
         for address in (getattr(self, "_device_input", None), getattr(self, "_device_output", None)):
