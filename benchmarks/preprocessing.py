@@ -43,7 +43,7 @@ def worker(bundle: str, engine: str, count: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     frame = rng.integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
     corners = rng.integers(0, [1800, 800], (count, 2))
-    boxes = np.hstack([corners, (*corners, 90, 220)])
+    boxes = np.hstack([corners, np.add(corners, (90, 220))])
     height, width = extractor.bundle.manifest.input.size
     pixels = rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
     batch = as_input(pixels, extractor.bundle.manifest.input)

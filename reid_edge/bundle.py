@@ -91,7 +91,7 @@ class Parity:
     Attributes:
         engine: What ran the file, with version.
         cosine_min: Lowest cosine similarity of any row.
-        max_abs_diff: Largest absolute difference of any number, relative to the largest number.
+        max_abs_diff: Largest absolute difference of any number of the unit-length features.
         batches: Batch sizes tried, rows permuted in each.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -94,7 +95,11 @@ def export(
     elif no_tensorrt and "tensorrt" in chosen:
         raise no_tensorrt
     loaded = find_checkpoint(checkpoint, width)
-    input_size = parse_size(size) if size else size_of_resolution(resolution) if resolution else loaded.info.size
+    input_size = loaded.info.size
+    if size is not None:
+        input_size = parse_size(size)
+    elif resolution is not None:
+        input_size = size_of_resolution(resolution)
     name = f"osnet_x{loaded.info.width:g}".replace(".", "_") + f"_{format_size(input_size)}"
     options = ExportOptions(
         out=out or Path(name),
@@ -340,6 +345,7 @@ def _choices(text: str, allowed: tuple[str, ...], option: str) -> tuple[str, ...
 
 def main() -> None:
     """Entry point: an error that reid-edge raises on purpose becomes one message and exit code 1."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was half written is removed
     try:
         app()
     except ReidEdgeError as error:

@@ -55,21 +55,23 @@ def write_features(
     Raises:
         OutputError: They cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    listing = path.with_suffix(".sources.txt")
+    outputs = [path] if path.suffix == ".parquet" else [path.with_suffix(".sources.txt"), path]
+    partials = [output.with_name(f".{output.name}.{os.getpid()}.partial") for output in outputs]
     try:
-        if path.suffix == ".npy":
-            listing.write_text("".join(f"{source}\n" for source in sources), encoding="utf-8")
-            with partial.open("wb") as file:
-                np.save(file, features)
+        if path.suffix == ".parquet":
+            _write_parquet(partials[0], sources, features, model_hash)
         else:
-            _write_parquet(partial, sources, features, model_hash)
-        partial.replace(path)
+            partials[0].write_text("".join(f"{source}\n" for source in sources), encoding="utf-8")
+            with partials[1].open("wb") as file:
+                np.save(file, features)
+        for partial, output in zip(partials, outputs, strict=True):
+            partial.replace(output)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}.") from error
     finally:
-        partial.unlink(missing_ok=True)
-    return [path, listing] if path.suffix == ".npy" else [path]
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+    return outputs
 
 
 def _write_parquet(path: Path, sources: Sequence[str], features: npt.NDArray[np.float32], model_hash: str) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -153,6 +155,8 @@ def test_evaluate_prints_ranking_quality(session_bundle, tmp_path):
         (["export", "--width", "9"], "no checkpoint of width 9"),
         (["export", "--width", "0.25", "--size", "8x8"], "too small"),
         (["export", "--width", "0.25", "--size", "8"], "HEIGHTxWIDTH"),
+        (["export", "--width", "0.25", "--resolution", "0"], "resolution must be in"),
+        (["export", "--width", "0.25", "--size", "8x8", "--out", "new/folder/b"], "too small"),
         (["export", "--width", "0.25", "--size", "64x32", "--resolution", "0.5"], "not both"),
         (["export", "--width", "0.25", "--precision", "fp64"], "fp32,fp16,int8"),
         (["export", "--width", "0.25", "--formats", "coreml"], "onnx,openvino,tensorrt"),
@@ -169,6 +173,17 @@ def test_evaluate_prints_ranking_quality(session_bundle, tmp_path):
 )
 def test_bad_input_gives_one_message_and_leaves_nothing(tmp_path, arguments, message):
     assert message in failure(*arguments, cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_export_leaves_nothing(tmp_path):
+    command = [sys.executable, "-c", "from reid_edge.cli import main; main()", "export", "--width", "0.25"]
+    export = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".*/model.onnx")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    export.send_signal(signal.SIGTERM)
+    assert export.wait(60) == 143
     assert not list(tmp_path.iterdir())
 
 

@@ -44,7 +44,7 @@ def measure(bundle_path: Path, artifact: Artifact) -> list[Latency]:
 def _measure_here(bundle_path: Path, engine: str, precision: str) -> list[Latency]:
     bundle = open_bundle(bundle_path)
     artifact = next(a for a in bundle.manifest.artifacts if (a.engine, a.precision) == (engine, precision))
-    extractor = Extractor(bundle, engine=artifact.engine, precision=artifact.precision)
+    extractor = Extractor(bundle, engine=artifact.engine, precision=artifact.precision, cache_dir=None)
     crop = np.random.default_rng(0).integers(0, 256, (*CROP_SIZE, 3), dtype=np.uint8)
     return [
         Latency(artifact=artifact.name, crops=count, median_ms=_median_ms(extractor, [crop] * count), device=cpu_name())

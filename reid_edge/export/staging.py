@@ -22,8 +22,10 @@ def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
     Raises:
         OutputError: ``out`` exists (with ``force``: and is no bundle), or the disk is full or read-only.
     """
+    out = out.absolute()
     _check_replaceable(out, force)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    missing = [parent for parent in out.parents if not parent.exists()]
     try:
         partial.mkdir(parents=True)
         _check_space(partial)
@@ -36,6 +38,9 @@ def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        for parent in missing:
+            with contextlib.suppress(OSError):  # holds the bundle, or was never made
+                parent.rmdir()
 
 
 def _check_replaceable(out: Path, force: bool) -> None:

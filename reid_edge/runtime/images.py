@@ -24,7 +24,10 @@ def read_image(path: Path) -> Image:
     Raises:
         FrameError: Missing, or not a readable image.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+    try:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+    except cv2.error as error:  # e.g. more pixels than OpenCV allows
+        raise FrameError(f"{path} is not a readable image: {error}") from error
     if image is None:
         raise FrameError(f"{path} is not a readable image.")
     return np.asarray(image, dtype=np.uint8)

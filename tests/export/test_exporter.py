@@ -176,6 +176,13 @@ def test_an_output_that_cannot_be_made_is_an_error(tmp_path):
         export_bundle(_tiny(), _options(tmp_path / "file" / "b"), quiet)
 
 
+def test_folders_made_for_a_failed_export_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setitem(exporter.COSINE_LIMITS, "fp32", 1.1)
+    with pytest.raises(ParityError):
+        export_bundle(_tiny(), _options(tmp_path / "new" / "folder" / "b"), quiet)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_small_disk_is_an_error_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(staging, "NEEDED_BYTES", 1 << 60)
     with pytest.raises(OutputError, match="MB free"):
