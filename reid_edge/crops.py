@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -100,16 +101,25 @@ def crop_boxes(frame: Image, boxes: npt.ArrayLike) -> tuple[list[Image], list[Sk
         BoxError: The array is not N×4 numbers.
     """
     frame = check_image(frame, what="frame")
-    xyxy = _box_array(boxes)
-    height, width = frame.shape[:2]
-    finite: npt.NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(xyxy), axis=1)
-    clipped = np.clip(np.where(finite[:, None], xyxy, 0), 0, (width, height, width, height))
-    filled: npt.NDArray[np.bool_] = np.logical_and.reduce(clipped[:, 2:] > clipped[:, :2], axis=1)
-    x1, y1 = np.floor(clipped[:, :2]).astype(int).T
-    x2, y2 = np.ceil(clipped[:, 2:]).astype(int).T
-    crops = [frame[y1[i] : y2[i], x1[i] : x2[i]] for i in np.flatnonzero(filled)]
-    skipped = [SkippedBox(int(i), _reason(xyxy[i], bool(finite[i]), (width, height))) for i in np.flatnonzero(~filled)]
+    crops, skipped = [], []
+    # Plain numbers, box by box: for the few boxes of a frame that is several times faster than NumPy.
+    for index, box in enumerate(_box_array(boxes).tolist()):
+        if (crop := _cut(frame, box)) is not None:
+            crops.append(crop)
+        else:
+            skipped.append(SkippedBox(index, _reason(box, frame)))
     return crops, skipped
+
+
+def _cut(frame: Image, box: list[float]) -> Image | None:
+    """The pixels that a box touches, as a view; None if it touches none."""
+    if not all(map(math.isfinite, box)):
+        return None
+    height, width = frame.shape[:2]
+    x1, y1, x2, y2 = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+    if x2 <= x1 or y2 <= y1:
+        return None
+    return frame[math.floor(y1) : math.ceil(y2), math.floor(x1) : math.ceil(x2)]
 
 
 def _box_array(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -124,10 +134,10 @@ def _box_array(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return array
 
 
-def _reason(box: npt.NDArray[np.float64], finite: bool, frame_size: tuple[int, int]) -> str:
+def _reason(box: list[float], frame: Image) -> str:
     text = "[" + " ".join(f"{value:g}" for value in box) + "]"
-    if not finite:
+    if not all(map(math.isfinite, box)):
         return f"{text} has a coordinate that is not finite"
-    if (box[2:] <= box[:2]).any():
+    if box[2] <= box[0] or box[3] <= box[1]:
         return f"{text} is empty: x2 must be over x1 and y2 over y1"
-    return f"{text} lies outside the {frame_size[0]}x{frame_size[1]} frame"
+    return f"{text} lies outside the {frame.shape[1]}x{frame.shape[0]} frame"

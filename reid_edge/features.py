@@ -12,8 +12,8 @@ Real = TypeVar("Real", np.float32, np.float64)
 
 def l2_normalised(features: npt.NDArray[Real]) -> npt.NDArray[Real]:
     """Rows scaled to unit length, N×D; a row of zeros stays zero."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    unit: npt.NDArray[Real] = features / np.maximum(lengths, np.finfo(features.dtype).tiny)
+    lengths = np.sqrt(np.einsum("nd,nd->n", features, features))
+    unit: npt.NDArray[Real] = features / np.maximum(lengths, 1e-12)[:, None]
     return unit
 
 
