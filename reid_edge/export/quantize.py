@@ -34,7 +34,7 @@ def quantize_openvino(model_path: Path, out: Path, batches: list[Batch], *, need
         openvino.convert_model(model_path),
         [{INPUT: batch} for batch in batches],
         preset=nncf.QuantizationPreset.MIXED,
-        # Layer by layer, from what INT8 really computes; the fast kind cost our x0.25 0.2 mAP (docs/quantization.md).
+        # Layer by layer, from what INT8 really computes; the fast kind cost our x0.25 0.3 mAP (docs/quantization.md).
         # NNCF's ONNX backend fails at it on branches.
         fast_bias_correction=False,
         advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=_overflow_fix(needs_vnni)),

@@ -21,6 +21,7 @@ from reid_edge.bundle import (
     PlanStamp,
     Precision,
     file_entry,
+    sha256_of,
     with_artifact,
     write_manifest,
 )
@@ -28,6 +29,9 @@ from reid_edge.errors import EngineError, EngineUnavailableError, OutputError, P
 from reid_edge.runtime.engines import EngineOptions
 from reid_edge.runtime.engines.trtlib import find_gpu, load_library, make_logger
 from reid_edge.runtime.golden import cosine_limit, verify_artifact
+
+#: Folder of the plans in a bundle.
+PLANS = "tensorrt"
 
 
 def why_not_here() -> EngineError | None:
@@ -47,39 +51,41 @@ def why_not_here() -> EngineError | None:
 def build_into_bundle(
     bundle: Bundle, precisions: Sequence[Precision], *, max_batch: int | None, on_step: Callable[[], object]
 ) -> Bundle:
-    """Build plans on the device and add them to a bundle, checked against the golden features where a GPU is at hand.
+    """Build plans on the device and add them to a bundle.
 
     Args:
-        bundle: Changed on disk once every plan is built and right.
+        bundle: Its manifest changes on disk once every plan is built and right; plans that were replaced go then.
         precisions: Which plans.
         max_batch: Largest batch; None takes each ONNX file's.
         on_step: Called after each plan.
 
     Raises:
-        EngineError: As :func:`build_tensorrt` does.
-        ParityError: A plan does not compute what the checkpoint computes.
-        BundleCorruptError: An ONNX file has changed.
+        ReidEdgeError: As :func:`build_tensorrt` does; the bundle is as before.
     """
-    manifest = bundle.manifest
-    for precision in precisions:
-        bundle.checked_path(bundle.artifact("onnxruntime", precision).files[0])
-        artifact = build_tensorrt(bundle.path, manifest, precision, max_batch=max_batch)
-        if find_gpu() is not None:
-            parity = verify_artifact(bundle, artifact, EngineOptions())
-            artifact = replace(artifact, parity=parity)
-            if not parity.cosine_min >= cosine_limit(artifact):
-                raise ParityError(
-                    f"{artifact.name}: lowest cosine similarity to the golden features {parity.cosine_min:.6f}, at "
-                    f"least {cosine_limit(artifact)} expected. The bundle's manifest was not changed."
-                )
-        manifest = with_artifact(manifest, artifact)
-        on_step()
-    write_manifest(bundle.path, manifest)
-    return Bundle(bundle.path, manifest)
+    built = bundle
+    try:
+        manifest = bundle.manifest
+        for precision in precisions:
+            manifest = with_artifact(manifest, build_tensorrt(bundle.path, manifest, precision, max_batch=max_batch))
+            on_step()
+        write_manifest(bundle.path, manifest)
+        built = Bundle(bundle.path, manifest)
+    finally:
+        _remove_unlisted_plans(built)
+    return built
+
+
+def _remove_unlisted_plans(bundle: Bundle) -> None:
+    listed = {bundle.path / entry.path for entry in bundle.manifest.entries()}
+    for path in (bundle.path / PLANS).glob("*"):
+        if path not in listed:
+            path.unlink(missing_ok=True)
 
 
 def build_tensorrt(folder: Path, manifest: Manifest, precision: Precision, *, max_batch: int | None = None) -> Artifact:
-    """Build the plan of one precision from a bundle's ONNX file, into the bundle's folder.
+    """Build the plan of one precision from a bundle's ONNX file, into the bundle's folder; check it if a GPU is there.
+
+    The file's name holds its hash, so that a plan which the manifest lists is never overwritten.
 
     Args:
         folder: The bundle.
@@ -90,26 +96,24 @@ def build_tensorrt(folder: Path, manifest: Manifest, precision: Precision, *, ma
     Raises:
         EngineUnavailableError: No TensorRT library, or the bundle has no such ONNX file.
         EngineError: The library could not parse or build.
+        BundleCorruptError: The ONNX file has changed.
+        ParityError: The plan does not compute what the checkpoint computes.
         OutputError: The folder cannot be written.
     """
-    sources = [held for held in manifest.artifacts if (held.engine, held.precision) == ("onnxruntime", precision)]
-    if not sources:
-        raise EngineUnavailableError(
-            f"{folder} has no {precision} ONNX file to build a plan from; export it with --precision {precision}."
-        )
-    [source] = sources
-    relative = f"tensorrt/{precision}.plan"
-    out = folder / relative
-    partial = out.with_suffix(".partial")
+    bundle = Bundle(folder, manifest)
+    source = bundle.artifact("onnxruntime", precision)
+    onnx_path = bundle.checked_path(source.files[0])
+    partial = folder / PLANS / f"{precision}.partial"
     try:
-        out.parent.mkdir(exist_ok=True)
-        stamp = build_plan(folder / source.files[0].path, partial, max_batch=max_batch or source.max_batch)
-        partial.replace(out)
+        partial.parent.mkdir(exist_ok=True)
+        stamp = build_plan(onnx_path, partial, max_batch=max_batch or source.max_batch)
+        relative = f"{PLANS}/{precision}-{sha256_of(partial)[:8]}.plan"
+        partial.replace(folder / relative)
     except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror}.") from error
+        raise OutputError(f"cannot write {partial.parent}: {error.strerror}.") from error
     finally:
         partial.unlink(missing_ok=True)
-    return replace(
+    plan = replace(
         source,
         engine="tensorrt",
         files=(file_entry(folder, relative),),
@@ -119,6 +123,24 @@ def build_tensorrt(folder: Path, manifest: Manifest, precision: Precision, *, ma
         verdict=None,
         plan=stamp,
     )
+    return _checked(bundle, plan) if _runs_here() else plan
+
+
+def _runs_here() -> bool:
+    """Whether a plan can run on this machine."""
+    return find_gpu() is not None
+
+
+def _checked(bundle: Bundle, plan: Artifact) -> Artifact:
+    """The plan with its parity on this GPU."""
+    parity = verify_artifact(bundle, plan, EngineOptions())
+    limit = cosine_limit(bundle.manifest, plan)
+    if not parity.cosine_min >= limit:
+        raise ParityError(
+            f"{plan.name}: lowest cosine similarity to the golden features {parity.cosine_min:.6f}, at least "
+            f"{limit:.5f} expected. The bundle was not changed."
+        )
+    return replace(plan, parity=parity)
 
 
 def build_plan(onnx_path: Path, out: Path, *, max_batch: int) -> PlanStamp:

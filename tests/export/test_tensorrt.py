@@ -5,8 +5,14 @@ import types
 
 import pytest
 
-from reid_edge.bundle import PlanStamp, open_bundle
-from reid_edge.errors import EngineError, EngineUnavailableError, PlanMismatchError
+from reid_edge.bundle import Parity, PlanStamp, open_bundle
+from reid_edge.errors import (
+    BundleCorruptError,
+    EngineError,
+    EngineUnavailableError,
+    ParityError,
+    PlanMismatchError,
+)
 from reid_edge.export import tensorrt as builder
 from reid_edge.export.tensorrt import build_into_bundle, count_precisions, why_not_here
 from reid_edge.runtime import Extractor
@@ -42,7 +48,35 @@ def test_plans_are_added_to_a_bundle_on_the_device(bundle_copy):
     assert artifact == built.artifact("tensorrt", "fp16")
     assert artifact.plan.batches == (1, 4, 4)
     bundle_copy.checked_path(artifact.files[0])
-    assert not list(bundle_copy.path.rglob("*.partial"))
+    plans = [path.name for path in (bundle_copy.path / "tensorrt").iterdir()]
+    listed = [held.files[0].path for held in built.manifest.artifacts if held.engine == "tensorrt"]
+    assert sorted(f"tensorrt/{name}" for name in plans) == sorted(listed)
+
+
+@needs_library
+def test_a_build_that_fails_leaves_the_bundle_as_it_was(bundle_copy):
+    before = {path: path.read_bytes() for path in bundle_copy.path.rglob("*") if path.is_file()}
+    (bundle_copy.path / "model.fp16.onnx").write_bytes(b"changed")
+    before[bundle_copy.path / "model.fp16.onnx"] = b"changed"
+    with pytest.raises(BundleCorruptError):
+        build_into_bundle(bundle_copy, ["fp32", "fp16"], max_batch=2, on_step=lambda: None)
+    assert {path: path.read_bytes() for path in bundle_copy.path.rglob("*") if path.is_file()} == before
+
+
+@needs_library
+@pytest.mark.parametrize(("cosine", "right"), [(0.99, True), (0.9, False)])
+def test_a_plan_that_computes_something_else_on_the_gpu_is_refused(bundle_copy, monkeypatch, cosine, right):
+    """The GPU is pretended; the plan is real."""
+    parity = Parity(engine="pretended", cosine_min=cosine, max_abs_diff=0.1, batches=(1, 2, 32))
+    monkeypatch.setattr(builder, "_runs_here", lambda: True)
+    monkeypatch.setattr(builder, "verify_artifact", lambda *_arguments: parity)
+    if right:
+        built = build_into_bundle(bundle_copy, ["int8"], max_batch=None, on_step=lambda: None)
+        assert built.artifact("tensorrt", "int8").parity == parity
+    else:
+        with pytest.raises(ParityError, match=r"0\.900000, at least 0\.96"):
+            build_into_bundle(bundle_copy, ["int8"], max_batch=None, on_step=lambda: None)
+        assert open_bundle(bundle_copy.path).manifest == bundle_copy.manifest
 
 
 @needs_library
