@@ -314,7 +314,7 @@ def open_bundle(path: Path | str) -> Bundle:
     try:
         version = msgspec.json.decode(text, type=dict[str, msgspec.Raw])["format_version"]
         newer = int(bytes(version)) > FORMAT_VERSION
-    except (msgspec.DecodeError, KeyError, ValueError) as error:
+    except (msgspec.DecodeError, KeyError, ValueError) as error:  # ValueError: also bytes that are not UTF-8
         raise BundleCorruptError(f"{manifest_path} is not a manifest: {error}; export the bundle again.") from error
     if newer:
         raise BundleVersionError(
@@ -323,7 +323,7 @@ def open_bundle(path: Path | str) -> Bundle:
         )
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
-    except msgspec.ValidationError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleCorruptError(f"{manifest_path}: {error}; export the bundle again.") from error
     for entry in manifest.entries():
         if PurePosixPath(entry.path).is_absolute() or ".." in PurePosixPath(entry.path).parts:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -121,10 +123,10 @@ def export(
     if no_tensorrt:
         console.print(
             f"TensorRT: {no_tensorrt}\n  Copy the bundle to the device and run there: "
-            f"reid-edge build {bundle.path} --engine tensorrt",
+            f"reid-edge build {shlex.quote(str(bundle.path))} --engine tensorrt",
             soft_wrap=True,
         )
-    console.print(f"Next: reid-edge verify {bundle.path}", soft_wrap=True)
+    console.print(f"Next: reid-edge verify {shlex.quote(str(bundle.path))}", soft_wrap=True)
 
 
 @app.command("import")
@@ -147,7 +149,7 @@ def import_checkpoint(
     save_checkpoint(checkpoint, target, force=force)
     console.print(
         f"{target}: OSNet x{checkpoint.info.width:g}, sha256 of the weights {checkpoint.sha256}\n"
-        f"Next: reid-edge export --checkpoint {target}",
+        f"Next: reid-edge export --checkpoint {shlex.quote(str(target))}",
         soft_wrap=True,
     )
 
@@ -169,6 +171,8 @@ def complexity(
         from reid_edge.osnet.complexity import complexity as count
         from reid_edge.osnet.config import OSNetConfig, format_size, parse_size, size_of_resolution
 
+    if size is not None and resolution:
+        raise ConfigError("give --size or --resolution, not both.")
     widths = width or [1.0, 0.75, 0.5, 0.25]
     sizes = [parse_size(size)] if size else [size_of_resolution(one) for one in resolution or [1.0, 0.75, 0.5, 0.25]]
     rows = []
@@ -276,7 +280,9 @@ def build(
     engine: Annotated[
         Literal["tensorrt"], typer.Option(help="Which engine's files depend on the device.")
     ] = "tensorrt",
-    precision: Annotated[str, typer.Option(help="Of fp32,fp16,int8.")] = "fp32,fp16",
+    precision: Annotated[
+        str | None, typer.Option(help="Of fp32,fp16,int8; fp32 and fp16, as the bundle has them, if not given.")
+    ] = None,
     max_batch: Annotated[int | None, typer.Option(min=1, help="Largest batch; the bundle's if not given.")] = None,
     force: ForceOption = False,
 ) -> None:
@@ -285,7 +291,12 @@ def build(
     from reid_edge.export.tensorrt import build_into_bundle
 
     opened = open_bundle(bundle)
+    if precision is None:
+        sources = [held.precision for held in opened.manifest.artifacts if held.engine == "onnxruntime"]
+        precision = ",".join(one for one in ("fp32", "fp16") if one in sources)
     chosen = cast(tuple[Precision, ...], _choices(precision, ("fp32", "fp16", "int8"), "--precision"))
+    for one in chosen:
+        opened.artifact("onnxruntime", one)
     held = [f"{engine}/{one}" for one in chosen if any(a.name == f"{engine}/{one}" for a in opened.manifest.artifacts)]
     if held and not force:
         raise OutputError(f"{bundle} holds {', '.join(held)} already; use --force to replace.")
@@ -330,7 +341,8 @@ def evaluate(
         result = rank(query, gallery, distance=distance, on_block=notify("ranking", len(query.features)))
     ranks = {f"R{k}": f"{100 * result.cmc[k - 1]:.2f}" for k in (1, 5, 10) if k <= len(result.cmc)}
     print_table(
-        f"{dataset}: {len(query.features):,} queries, {len(gallery.features):,} gallery, {distance} distance",
+        f"{dataset}: {result.queries:,} of {len(query.features):,} queries have a match, "
+        f"{len(gallery.features):,} gallery, {distance} distance",
         ("engine", *ranks, "mAP"),
         [[extractor.description, *ranks.values(), f"{100 * result.mean_ap:.2f}"]],
     )
@@ -345,10 +357,13 @@ def _choices(text: str, allowed: tuple[str, ...], option: str) -> tuple[str, ...
 
 def main() -> None:
     """Entry point: an error that reid-edge raises on purpose becomes one message and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ≥ and × is no reason to fail
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was half written is removed
     try:
         app()
     except ReidEdgeError as error:
-        error_console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        error_console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        error_console.print(type(error).__name__, style="bold red", end=": ")
+        error_console.print(str(error), soft_wrap=True)
         sys.exit(1)

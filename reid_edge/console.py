@@ -17,8 +17,9 @@ from reid_edge.errors import MissingExtraError
 #: A pipe has no width; 80 columns would fold the tables.
 PIPE_WIDTH = 120
 
-console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-error_console = Console(stderr=True)
+# Paths and extras may hold brackets: nothing that is printed is markup.
+console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, emoji=False, highlight=False)
+error_console = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 @contextlib.contextmanager
@@ -28,7 +29,7 @@ def progress_bars() -> Iterator[Callable[[str, int], Callable[..., None]]]:
     It returns what to call after each step, or with a number after that many.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),

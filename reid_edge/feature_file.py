@@ -24,8 +24,11 @@ def check_feature_file(path: Path, *, force: bool) -> None:
     """
     if path.suffix not in SUFFIXES:
         raise InputError(f"output must end in {' or '.join(SUFFIXES)}, got {path}.")
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists already; use --force to replace it.")
+    for output in _outputs(path):
+        if output.is_dir():
+            raise OutputError(f"{output} is a folder; give a file name.")
+        if output.exists() and not force:
+            raise OutputError(f"{output} exists already; use --force to replace it.")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise OutputError(f"cannot write {path}: {path.parent} is not a writable folder.")
     if path.suffix == ".parquet":
@@ -55,7 +58,7 @@ def write_features(
     Raises:
         OutputError: They cannot be written.
     """
-    outputs = [path] if path.suffix == ".parquet" else [path.with_suffix(".sources.txt"), path]
+    outputs = _outputs(path)
     partials = [output.with_name(f".{output.name}.{os.getpid()}.partial") for output in outputs]
     try:
         if path.suffix == ".parquet":
@@ -72,6 +75,10 @@ def write_features(
         for partial in partials:
             partial.unlink(missing_ok=True)
     return outputs
+
+
+def _outputs(path: Path) -> list[Path]:
+    return [path] if path.suffix == ".parquet" else [path.with_suffix(".sources.txt"), path]
 
 
 def _write_parquet(path: Path, sources: Sequence[str], features: npt.NDArray[np.float32], model_hash: str) -> None:

@@ -63,9 +63,21 @@ def test_a_newer_format_is_refused_even_if_nothing_else_is_understood(tmp_path):
         open_bundle(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format_version": "x"}', '{"format_version": 1}', "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"format_version": "x"}',
+        '{"format_version": 1}',
+        "\x00",
+        '{"format_version": 1, "created": "\udcff"}',
+    ],
+)
 def test_a_broken_manifest_is_an_error(tmp_path, text):
-    (tmp_path / MANIFEST).write_text(text)
+    (tmp_path / MANIFEST).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(BundleCorruptError):
         open_bundle(tmp_path)
 

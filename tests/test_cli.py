@@ -103,6 +103,38 @@ def test_extract_names_what_is_no_image(session_bundle, crops, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_extract_keeps_a_listing_that_is_there(session_bundle, crops, tmp_path):
+    (tmp_path / "f.sources.txt").write_text("precious")
+    assert "--force" in failure("extract", session_bundle.path, crops, "--out", tmp_path / "f.npy")
+    assert (tmp_path / "f.sources.txt").read_text() == "precious"
+
+
+def test_truncated_and_oddly_named_images_are_refused(session_bundle, rng, tmp_path):
+    out = ("--out", tmp_path / "f.npy", "--engine", "onnxruntime")
+    for suffix in ("jpg", "png"):
+        whole = cv2.imencode(f".{suffix}", random_crops(rng, 1)[0])[1].tobytes()
+        (tmp_path / f"cut.{suffix}").write_bytes(whole[: len(whole) // 2])
+        message = failure("extract", session_bundle.path, tmp_path / f"cut.{suffix}", *out)
+        assert f"cut.{suffix} is" in message
+    for name in ("a\nb.png", os.fsdecode(b"\xff.png")):
+        (tmp_path / "odd").mkdir(exist_ok=True)
+        (tmp_path / "odd" / name).write_bytes(b"")
+        assert "printable" in failure("extract", session_bundle.path, tmp_path / "odd", *out)
+        (tmp_path / "odd" / name).unlink()
+
+
+def test_brackets_in_paths_are_printed_as_they_are(session_bundle, crops, tmp_path):
+    (tmp_path / "a[/b]").mkdir()
+    run = reid_edge("extract", session_bundle.path, crops, "--out", tmp_path / "a[/b]" / "f[x].npy")
+    assert "a[/b]/f[x].npy" in run.stdout
+
+
+def test_a_terminal_without_unicode_is_no_reason_to_fail(session_bundle):
+    command = [sys.executable, "-c", "from reid_edge.cli import main; main()", "inspect", str(session_bundle.path)]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+
+
 def test_import_makes_a_checkpoint_that_exports(tmp_path, checkpoint):
     from tests.osnet.torchreid_names import to_torchreid
 
@@ -142,7 +174,7 @@ def test_evaluate_prints_ranking_quality(session_bundle, tmp_path):
         cv2.imwrite(str(tmp_path / "query" / f"{identity:04}_c1s1_000001_00.jpg"), crop)
         cv2.imwrite(str(tmp_path / "bounding_box_test" / f"{identity:04}_c2s1_000001_00.jpg"), crop)
     run = reid_edge("evaluate", session_bundle.path, "--root", tmp_path, "--partial", "--precision", "int8")
-    assert "5 queries, 5 gallery" in run.stdout
+    assert "5 of 5 queries have a match, 5 gallery" in run.stdout
     assert run.stdout.count("100.00") == 3  # R1, R5, mAP
     assert "Market-1501's query split has 3,368" in failure("evaluate", session_bundle.path, "--root", tmp_path)
 

@@ -42,6 +42,8 @@ def _single_crop_graph(path: Path) -> onnx.GraphProto:
         model = onnx.load(path)
     except (OSError, DecodeError) as error:
         raise BundleError(f"{path} is not a readable ONNX file: {error}.") from error
+    if not model.graph.node:
+        raise BundleError(f"{path} is not a readable ONNX file: it holds no network.")
     for value in [*model.graph.input, *model.graph.output]:
         value.type.tensor_type.shape.dim[0].dim_value = 1
     del model.graph.value_info[:]

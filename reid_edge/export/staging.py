@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from reid_edge.bundle import MANIFEST
-from reid_edge.errors import OutputError
+from reid_edge.bundle import MANIFEST, open_bundle
+from reid_edge.errors import BundleError, OutputError
 
 #: What an export of the widest network with all files may take, with room to spare.
 NEEDED_BYTES = 256 * 1024 * 1024
@@ -22,7 +22,7 @@ def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
     Raises:
         OutputError: ``out`` exists (with ``force``: and is no bundle), or the disk is full or read-only.
     """
-    out = out.absolute()
+    out = out.resolve()
     _check_replaceable(out, force)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     missing = [parent for parent in out.parents if not parent.exists()]
@@ -48,8 +48,20 @@ def _check_replaceable(out: Path, force: bool) -> None:
         return
     if not force:
         raise OutputError(f"{out} exists already; use --force to replace it, or another --out.")
-    if not (out / MANIFEST).is_file():
-        raise OutputError(f"{out} exists and is not a bundle; it is not replaced even with --force. Use another --out.")
+    if strange := _not_of_a_bundle(out):
+        raise OutputError(
+            f"{out} exists and {strange}; it is not replaced even with --force. Use another --out, or remove it."
+        )
+
+
+def _not_of_a_bundle(out: Path) -> str:
+    """Why a folder must not be taken for a bundle and deleted; "" for a bundle."""
+    try:
+        listed = {out / entry.path for entry in open_bundle(out).manifest.entries()} | {out / MANIFEST}
+    except BundleError:
+        return "is not a bundle that this release wrote"
+    unlisted = sorted(path for path in out.rglob("*") if path.is_file() and path not in listed)
+    return f"holds a file that is not the bundle's: {unlisted[0]}" if unlisted else ""
 
 
 def _check_space(folder: Path) -> None:

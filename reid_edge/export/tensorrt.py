@@ -6,6 +6,7 @@ Precision is expressed in the ONNX file (float16 weights, or Q/DQ nodes), so net
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -80,6 +81,8 @@ def _remove_unlisted_plans(bundle: Bundle) -> None:
     for path in (bundle.path / PLANS).glob("*"):
         if path not in listed:
             path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # holds plans, or was never made
+        (bundle.path / PLANS).rmdir()
 
 
 def build_tensorrt(folder: Path, manifest: Manifest, precision: Precision, *, max_batch: int | None = None) -> Artifact:

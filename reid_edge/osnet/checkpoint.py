@@ -92,6 +92,7 @@ class Checkpoint:
         """
         network = OSNet(self.info.config)
         check_state(self.state, network.state_dict(), what="checkpoint")
+        check_values(self.state, what="checkpoint")
         network.load_state_dict(self.state)
         return network.float().eval()
 
@@ -114,6 +115,25 @@ def check_state(state: dict[str, Tensor], expected: dict[str, Tensor], *, what: 
             f"{what}: {len(missing)} tensors missing, {len(unexpected)} unexpected, {len(misshaped)} mis-shaped "
             f"for this OSNet:\n  " + "\n  ".join(problems)
         )
+
+
+def check_values(state: dict[str, Tensor], *, what: str) -> None:
+    """Refuse tensors that hold no plain finite numbers.
+
+    Raises:
+        CheckpointMismatchError: Lists every tensor that is sparse, without data, complex, or holds NaN or infinity.
+    """
+    problems = [f"{name}: {problem}" for name, tensor in state.items() if (problem := _problem(tensor))]
+    if problems:
+        raise CheckpointMismatchError(f"{what}: {len(problems)} tensors cannot be used:\n  " + "\n  ".join(problems))
+
+
+def _problem(tensor: Tensor) -> str:
+    if tensor.layout != torch.strided or tensor.is_meta:
+        return "sparse, or without data"
+    if tensor.is_complex():
+        return "complex"
+    return "" if bool(torch.isfinite(tensor).all()) else "holds NaN or infinity"
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -153,9 +173,12 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, *, force: bool = False) 
     """Write a native checkpoint, whole or not at all.
 
     Raises:
-        OutputError: The file exists and ``force`` is off, or it cannot be written.
+        OutputError: The name does not end in ``.safetensors``, the file exists and ``force`` is off, or it cannot be
+            written.
         CheckpointMismatchError: The weights do not fit the width.
     """
+    if path.suffix != ".safetensors":
+        raise OutputError(f"a checkpoint's name must end in .safetensors, got {path}.")
     if path.exists() and not force:
         raise OutputError(f"{path} exists already; use --force to replace it.")
     checkpoint.network()

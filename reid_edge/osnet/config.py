@@ -14,6 +14,7 @@ BASE_SIZE = (256, 128)
 MAX_WIDTH = 1.5
 #: Rows or columns that the two stride-2 layers and the two 2x2 pools reduce to one.
 MIN_SIDE = 13
+MAX_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class OSNetConfig:
             raise ConfigError(f"width must be in (0, {MAX_WIDTH}], got {self.width}.")
         if min(scaled_channels(self.width)) < 1:
             raise ConfigError(f"width {self.width} leaves a stage without channels; use at least 0.01.")
+        if max(self.size) > MAX_SIDE:
+            raise ConfigError(f"size {format_size(self.size)} is too large: at most {MAX_SIDE} pixels a side.")
         if min(self.size) < MIN_SIDE:
             raise ConfigError(
                 f"size {format_size(self.size)} is too small for the network: height and width must each be "

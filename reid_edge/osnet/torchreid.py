@@ -19,8 +19,8 @@ from reid_edge.errors import (
     CheckpointUnsafeError,
     ConfigError,
 )
-from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, check_state, tool_versions
-from reid_edge.osnet.config import BASE_CHANNELS, BASE_SIZE, width_of_channels
+from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, check_state, check_values, tool_versions
+from reid_edge.osnet.config import BASE_CHANNELS, BASE_SIZE, OSNetConfig, width_of_channels
 from reid_edge.osnet.network import OSNet
 
 #: torchreid's name of a module → ours, applied in this order.
@@ -64,19 +64,20 @@ def import_torchreid(
         CheckpointMismatchError: Not an OSNet, another width than ``width``, or any tensor missing, unexpected or
             mis-shaped: each is listed.
     """
-    raw = _unwrap(_read(path), path)
-    state = {_rename(name): tensor for name, tensor in raw.items() if not name.startswith(_CLASSIFIER)}
+    state = _renamed(_unwrap(_read(path), path), path)
     found = _infer_width(state, path)
     if width is not None and found != width:
         raise CheckpointMismatchError(
             f"{path} holds weights of width {found}, but width {width} was asked for; use --width {found}."
         )
+    OSNetConfig(width=found, size=size)
     source = f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
     info = CheckpointInfo(width=found, size=size, dataset=dataset, tools=tool_versions(), source=source)
     with torch.device("meta"):
         expected = OSNet(info.config).state_dict()
     state = _with_batch_counts(state, expected)
     check_state(state, expected, what=str(path))
+    check_values(state, what=str(path))
     return Checkpoint(info, {name: _as_stored(tensor) for name, tensor in state.items()})
 
 
@@ -119,7 +120,18 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
         raise CheckpointMismatchError(f"{path}: expected a state dict of tensors, got {type(loaded).__name__}.")
     if strange := [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]:
         raise CheckpointMismatchError(f"{path}: entries that are not tensors: {', '.join(strange[:10])}.")
-    return {str(name).removeprefix("module."): tensor for name, tensor in loaded.items()}
+    return {str(name): tensor for name, tensor in loaded.items()}
+
+
+def _renamed(raw: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Our names, without the classifier; two names for one tensor are an error, whichever would win."""
+    origins: dict[str, str] = {}
+    for name in raw:
+        ours = _rename(name.removeprefix("module."))
+        if ours in origins:
+            raise CheckpointMismatchError(f"{path}: {origins[ours]} and {name} are both names for {ours}.")
+        origins[ours] = name
+    return {ours: raw[name] for ours, name in origins.items() if not ours.startswith(_CLASSIFIER)}
 
 
 def _rename(name: str) -> str:
@@ -152,4 +164,4 @@ def _with_batch_counts(state: dict[str, Tensor], expected: dict[str, Tensor]) ->
 
 
 def _as_stored(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+    return tensor.float().clone() if tensor.is_floating_point() else tensor.clone()

@@ -174,13 +174,15 @@ def _checked_crops(images: Image | Sequence[Image]) -> list[Image]:
             f"without boxes, expected a list of H×W×3 uint8 BGR crops, got one array of shape {images.shape}; "
             "for a frame, pass its boxes too."
         )
+    if not isinstance(images, Sequence | np.ndarray) or isinstance(images, str):
+        raise FrameError(f"expected a list of H×W×3 uint8 BGR crops, got {type(images).__name__}.")
     return [check_image(crop, what=f"crop {index}") for index, crop in enumerate(images)]
 
 
 def _default_cache_dir() -> Path | None:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reid-edge"
     try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reid-edge"
         cache.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home, as containers have
         return None
     return cache if os.access(cache, os.W_OK) else None

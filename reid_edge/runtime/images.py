@@ -14,6 +14,8 @@ from reid_edge.runtime.engines import Features
 from reid_edge.runtime.extractor import Extractor
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+#: First bytes of a format → what a whole file holds near its end; OpenCV decodes truncated files without a word.
+_END_MARKERS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
 #: Images held in memory at a time.
 BLOCK = 32
 
@@ -25,11 +27,15 @@ def read_image(path: Path) -> Image:
         FrameError: Missing, or not a readable image.
     """
     try:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-    except cv2.error as error:  # e.g. more pixels than OpenCV allows
-        raise FrameError(f"{path} is not a readable image: {error}") from error
+        data = path.read_bytes()
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):  # cv2.error: no bytes at all, or more pixels than OpenCV allows
+        image = None
     if image is None:
         raise FrameError(f"{path} is not a readable image.")
+    for start, end in _END_MARKERS.items():
+        if data.startswith(start) and end not in data:
+            raise FrameError(f"{path} is truncated: its end marker is missing. Copy it again.")
     return np.asarray(image, dtype=np.uint8)
 
 
@@ -42,11 +48,15 @@ def list_images(inputs: Sequence[Path]) -> list[Path]:
     paths: list[Path] = []
     for given in inputs:
         if given.is_dir():
-            paths += sorted(path for path in given.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            paths += sorted(
+                path for path in given.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+            )
         elif given.is_file():
             paths.append(given)
         else:
             raise FrameError(f"{given} is neither an image nor a folder.")
+    if strange := [path for path in paths if not str(path).isprintable()]:
+        raise FrameError(f"names must be printable text, or lists of them break: rename {str(strange[0])!a}.")
     if not paths:
         raise FrameError(
             f"no image in {', '.join(map(str, inputs))}; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}."

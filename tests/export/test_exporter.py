@@ -134,6 +134,28 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path):
     assert (tmp_path / "photos" / "wedding.jpg").exists()
 
 
+@pytest.mark.parametrize("foreign", ["manifest.json", "thesis.txt"])
+def test_a_folder_with_anything_but_a_bundle_is_never_replaced(tmp_path, foreign):
+    """Web applications have a manifest.json too; and a bundle may have got company."""
+    out = tmp_path / "b"
+    if foreign == "manifest.json":
+        out.mkdir()
+    else:
+        export_bundle(_tiny(), _options(out), quiet)
+    (out / foreign).write_text('{"name": "My app"}')
+    with pytest.raises(OutputError, match="not replaced even with --force"):
+        export_bundle(_tiny(), _options(out, force=True), quiet)
+    assert (out / foreign).read_text() == '{"name": "My app"}'
+
+
+def test_a_linked_output_is_replaced_where_it_points(tmp_path):
+    export_bundle(_tiny(), _options(tmp_path / "real"), quiet)
+    (tmp_path / "link").symlink_to("real")
+    export_bundle(_tiny(0.06), _options(tmp_path / "link", force=True), quiet)
+    assert open_bundle(tmp_path / "real").manifest.model.width == 0.06
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
 def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
     out = tmp_path / "b"
     before = export_bundle(_tiny(), _options(out), quiet)

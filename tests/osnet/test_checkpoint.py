@@ -34,6 +34,11 @@ def test_the_hash_follows_the_weights_alone(small):
     assert Checkpoint(small.info, OSNet(small.info.config).state_dict()).sha256 != small.sha256
 
 
+def test_a_name_that_would_not_be_read_back_is_refused(small, tmp_path):
+    with pytest.raises(OutputError, match=r"must end in \.safetensors"):
+        save_checkpoint(small, tmp_path / "c.pth")
+
+
 def test_an_existing_file_is_kept_without_force(small, tmp_path):
     path = tmp_path / "c.safetensors"
     path.write_text("precious")

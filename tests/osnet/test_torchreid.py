@@ -71,6 +71,43 @@ def test_everything_wrong_is_listed(state, tmp_path):
     assert "mis-shaped  fc.weight: expected (512, 154), got (256, 154)" in message
 
 
+@pytest.mark.parametrize("second", ["module.conv1.conv.weight", "conv1.conv.weight", "fc_norm.weight"])
+def test_two_names_for_one_tensor_are_refused(state, tmp_path, second):
+    """Whichever won, the weights could be the wrong ones."""
+    first = "module.conv1.conv.weight" if second == "conv1.conv.weight" else "conv1.conv.weight"
+    state[first] = state.pop("conv1.conv.weight")
+    state[second] = torch.zeros(512) if "norm" in second else torch.zeros_like(state[first])
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(CheckpointMismatchError, match=rf"{second}.*both names for|both names for.*"):
+        import_torchreid(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda tensor: tensor * float("nan"), "holds NaN"),
+        (lambda tensor: tensor.to_sparse(), "sparse"),
+        (lambda tensor: tensor.to("meta"), "without data"),
+        (lambda tensor: tensor.to(torch.complex64), "complex"),
+    ],
+)
+def test_weights_that_are_no_plain_numbers_are_refused(state, tmp_path, spoil, problem):
+    state["conv5.conv.weight"] = spoil(state["conv5.conv.weight"])
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(CheckpointMismatchError, match=rf"conv5\.conv\.weight: .*{problem}"):
+        import_torchreid(tmp_path / "m.pth")
+
+
+def test_tensors_that_share_memory_are_saved_apart(state, tmp_path):
+    from reid_edge.osnet.checkpoint import load_checkpoint, save_checkpoint
+
+    state["conv5.bn.weight"] = state["conv5.bn.running_var"]
+    torch.save(state, tmp_path / "m.pth")
+    save_checkpoint(import_torchreid(tmp_path / "m.pth"), tmp_path / "c.safetensors")
+    loaded = load_checkpoint(tmp_path / "c.safetensors").state
+    assert torch.equal(loaded["conv5.norm.weight"], loaded["conv5.norm.running_var"])
+
+
 def test_a_missing_batch_counter_among_others_is_an_error(state, tmp_path):
     del state["conv1.bn.num_batches_tracked"]
     torch.save(state, tmp_path / "m.pth")

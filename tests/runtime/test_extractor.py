@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 
 from reid_edge.bundle import open_bundle, write_manifest
 from reid_edge.crops import resize_into
-from reid_edge.errors import BoxError, BundleVersionError, EngineError, EngineUnavailableError, FrameError
+from reid_edge.errors import BoxError, BundleVersionError, ConfigError, EngineError, EngineUnavailableError, FrameError
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.runtime import Extractor, engines
+from reid_edge.runtime import extractor as extractor_module
 from tests.conftest import quiet, random_crops
 
 LIMITS = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.95}
@@ -113,6 +115,7 @@ def test_only_bad_boxes_give_no_features(exact):
         np.zeros((9, 9), np.uint8),
         np.zeros((9, 9, 4), np.uint8),
         np.zeros((0, 9, 3), np.uint8),
+        5,
         "frame.jpg",
         None,
     ],
@@ -122,6 +125,12 @@ def test_a_wrong_frame_or_crop_is_an_error(exact, bad):
         exact([np.zeros((9, 9, 3), np.uint8), bad])
     with pytest.raises(FrameError, match="H×W×3 uint8"):
         exact(bad, [[0, 0, 5, 5]])
+
+
+@pytest.mark.parametrize("bad", [None, 5, "crops"])
+def test_what_is_no_list_of_crops_is_an_error(exact, bad):
+    with pytest.raises(FrameError, match="a list of"):
+        exact(bad)
 
 
 def test_a_frame_without_boxes_is_an_error_that_says_so(exact):
@@ -190,6 +199,12 @@ def test_an_unknown_openvino_device_is_an_error(session_bundle):
         Extractor(session_bundle, engine="openvino", device="NPU")
 
 
+@pytest.mark.parametrize("threads", [0, -1, 100_000, "2", 2.5])
+def test_threads_out_of_range_are_an_error(session_bundle, threads):
+    with pytest.raises(ConfigError, match="threads must be"):
+        Extractor(session_bundle, threads=threads)
+
+
 def test_full_range_int8_is_refused_on_a_cpu_that_would_overflow(tmp_path, checkpoint, monkeypatch):
     from tests.export.test_exporter import _options
 
@@ -200,6 +215,26 @@ def test_full_range_int8_is_refused_on_a_cpu_that_would_overflow(tmp_path, check
     with pytest.raises(EngineUnavailableError, match="--target-cpu any"):
         Extractor(bundle, engine="openvino", precision="int8")
     assert Extractor(bundle, engine="onnxruntime", precision="fp32").artifact.precision == "fp32"
+
+
+def test_an_unknown_engine_or_precision_is_an_error_with_the_choices(session_bundle):
+    for wrong in ({"engine": "coreml"}, {"precision": "fp8"}):
+        with pytest.raises(EngineUnavailableError, match="openvino"):
+            Extractor(session_bundle, **wrong)
+
+
+def test_a_user_without_a_home_runs_without_a_cache(session_bundle, monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(extractor_module.Path, "home", homeless)
+    assert Extractor(session_bundle, engine="onnxruntime")([]).shape == (0, 512)
+
+
+def test_a_cache_that_cannot_be_is_an_error(session_bundle):
+    with pytest.raises(EngineError, match="cannot keep compiled models"):
+        Extractor(session_bundle, engine="openvino", cache_dir=Path("/proc/none"))
 
 
 def test_another_resize_rule_is_refused(bundle_copy):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from reid_edge.bundle import Artifact, Bundle, EngineName, Precision
+from reid_edge.bundle import ENGINES, PRECISIONS, Artifact, Bundle, EngineName, Precision
 from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError
 from reid_edge.runtime.cpu import saturates_int8
 from reid_edge.runtime.engines.base import Batch, Engine, EngineOptions, Features
@@ -60,6 +60,11 @@ def choose_engine(
         EngineUnavailableError: Nothing fits; says why for each candidate.
         ReidEdgeError: With an engine named, that engine's own error.
     """
+    if engine not in ("auto", *ENGINES) or precision not in ("auto", *PRECISIONS):
+        raise EngineUnavailableError(
+            f"no engine '{engine}' with precision '{precision}'; engines: {', '.join(ENGINES)}; "
+            f"precisions: {', '.join(PRECISIONS)}; or auto."
+        )
     candidates = [
         (name, wanted)
         for name in (AUTO_ORDER if engine == "auto" else (engine,))

@@ -9,6 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from reid_edge.errors import ConfigError
+
+#: More than any edge device has cores; engines make as many as they are told to.
+MAX_THREADS = 512
+
 #: uint8 N×H×W×3 or float32 N×3×H×W, as the bundle's input spec says.
 Batch = npt.NDArray[Any]
 Features = npt.NDArray[np.float32]
@@ -22,11 +27,18 @@ class EngineOptions:
         threads: CPU threads; None leaves the choice to the engine.
         device: OpenVINO's name of the device, e.g. ``CPU`` or ``GPU``; other engines ignore it.
         cache_dir: Where compiled models are kept between starts; None keeps none.
+
+    Raises:
+        ConfigError: Threads out of range.
     """
 
     threads: int | None = None
     device: str = "CPU"
     cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads not in range(1, MAX_THREADS + 1):
+            raise ConfigError(f"threads must be from 1 to {MAX_THREADS}, got {self.threads!r}.")
 
 
 class Engine(Protocol):

@@ -24,12 +24,15 @@ class OpenVINOEngine:
         except ImportError as error:
             raise MissingExtraError("openvino", "openvino", "the OpenVINO engine") from error
         self._core = openvino.Core()
-        if options.device.split(".")[0] not in {name.split(".")[0] for name in self._core.available_devices}:
+        if options.device not in self._core.available_devices:
             raise EngineError(
                 f"OpenVINO has no device '{options.device}' here; it has {', '.join(self._core.available_devices)}."
             )
         if options.cache_dir is not None:
-            self._core.set_property({"CACHE_DIR": str(options.cache_dir)})
+            try:
+                self._core.set_property({"CACHE_DIR": str(options.cache_dir)})
+            except RuntimeError as error:
+                raise EngineError(f"OpenVINO cannot keep compiled models in {options.cache_dir}: {error}") from error
         self._path = path
         self._device = options.device
         self._properties = _properties(artifact, options)
