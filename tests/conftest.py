@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see reid_edge.cli.export
 import shutil
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -15,6 +16,10 @@ from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.export.tensorrt import why_not_here
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.shipped import find_checkpoint
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 REPOSITORY = Path(__file__).parent.parent
 
