@@ -124,7 +124,7 @@ def test_truncated_and_oddly_named_images_are_refused(session_bundle, rng, tmp_p
 
 
 def test_brackets_in_paths_are_printed_as_they_are(session_bundle, crops, tmp_path):
-    (tmp_path / "a[/b]").mkdir()
+    (tmp_path / "a[/b]").mkdir(parents=True)
     run = reid_edge("extract", session_bundle.path, crops, "--out", tmp_path / "a[/b]" / "f[x].npy")
     assert "a[/b]/f[x].npy" in run.stdout
 
