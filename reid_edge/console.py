@@ -50,6 +50,8 @@ def extra(name: str, purpose: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        if str(error.name).startswith("reid_edge"):
+            raise
         raise MissingExtraError(error.name or "?", name, purpose) from error
 
 

@@ -19,7 +19,18 @@
     ├── InputError
     │   ├── FrameError                 a frame or crop of wrong type, dtype or shape
     │   └── BoxError                   a box array of wrong shape, or empty or non-finite boxes
-    └── DatasetError             a dataset folder that is not what it should be
+    ├── DatasetError             a dataset folder that is not what it should be
+    ├── SettingsError            a settings file, or a key in it, that is not what it should be
+    ├── SourceError              no video where it should be
+    ├── DetectorError            a detector's file or stream is not what was described
+    ├── UpstreamError
+    │   ├── MessageError               bytes that are no message that this release reads
+    │   ├── OutboxError                the outbox cannot be written or read
+    │   └── TransportError             the receiving end cannot be reached, or does not accept
+    └── GalleryError
+        ├── StoreError                 the store cannot be opened, reached or written
+        ├── ModelMismatchError         features of a model that the gallery does not hold
+        └── NoSuchObservationError     nothing is stored under that id
 
 A message says what was expected, what came, and what to do next.
 """
@@ -113,3 +124,47 @@ class BoxError(InputError):
 
 class DatasetError(ReidEdgeError):
     """A dataset folder that is not what it should be."""
+
+
+class SettingsError(ReidEdgeError, ValueError):
+    """A settings file, or a key in it, that is not what it should be."""
+
+
+class SourceError(ReidEdgeError):
+    """No video where it should be."""
+
+
+class DetectorError(ReidEdgeError):
+    """A detector's file or stream that is not what was described."""
+
+
+class UpstreamError(ReidEdgeError):
+    """Something between the camera and the gallery failed."""
+
+
+class MessageError(UpstreamError, ValueError):
+    """Bytes that are no message that this release reads."""
+
+
+class OutboxError(UpstreamError):
+    """The outbox cannot be written or read."""
+
+
+class TransportError(UpstreamError):
+    """The receiving end cannot be reached, or does not accept."""
+
+
+class GalleryError(ReidEdgeError):
+    """The gallery cannot do what was asked for."""
+
+
+class StoreError(GalleryError):
+    """The store cannot be opened, reached or written."""
+
+
+class ModelMismatchError(GalleryError):
+    """Features of a model that the gallery does not hold: they cannot be compared."""
+
+
+class NoSuchObservationError(GalleryError, LookupError):
+    """Nothing is stored under that id."""

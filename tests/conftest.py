@@ -35,6 +35,8 @@ def checkpoint() -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def session_bundle(checkpoint, tmp_path_factory) -> Bundle:
+    if given := os.environ.get("REID_EDGE_TEST_BUNDLE"):  # saves a minute while developing
+        return open_bundle(given)
     formats = ("onnx", "openvino") if why_not_here() else ("onnx", "openvino", "tensorrt")
     out = tmp_path_factory.mktemp("bundles") / "x0_25"
     return export_bundle(checkpoint, ExportOptions(out=out, formats=formats), quiet)

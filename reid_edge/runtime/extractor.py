@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from reid_edge.bundle import Bundle, EngineName, InputSpec, Precision, open_bundle
 from reid_edge.crops import RESIZE_RULE, Image, SkippedBox, check_image, crop_boxes, normalised, resize_into
-from reid_edge.errors import BoxError, BundleVersionError, FrameError
+from reid_edge.errors import BoxError, BundleVersionError, ConfigError, FrameError
 from reid_edge.features import l2_normalised
 from reid_edge.runtime.engines import Batch, EngineOptions, Features, choose_engine
 
@@ -47,8 +47,10 @@ class Extractor:
         threads: CPU threads; None leaves the choice to the engine.
         device: OpenVINO's name of the device, e.g. ``CPU`` or ``GPU``.
         cache_dir: Where OpenVINO keeps compiled models; ``default`` is ``~/.cache/reid-edge``, None keeps none.
+        max_batch: Most crops in one call of the engine, which saves memory; None: as many as the file takes.
 
     Raises:
+        ConfigError: ``threads`` or ``max_batch`` below 1.
         BundleError: No usable bundle there.
         EngineError: The engine cannot run here.
         MissingExtraError: The engine's package is not installed.
@@ -63,7 +65,10 @@ class Extractor:
         threads: int | None = None,
         device: str = "CPU",
         cache_dir: Path | Literal["default"] | None = "default",
+        max_batch: int | None = None,
     ) -> None:
+        if max_batch is not None and max_batch < 1:
+            raise ConfigError(f"max_batch must be at least 1, got {max_batch}.")
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self._spec = self.bundle.manifest.input
         if self._spec.resize != RESIZE_RULE:
@@ -75,8 +80,8 @@ class Extractor:
             threads=threads, device=device, cache_dir=_default_cache_dir() if cache_dir == "default" else cache_dir
         )
         self.artifact, self._engine = choose_engine(self.bundle, engine, precision, options)
-        sizes = self._engine.batch_sizes
-        self._batch_sizes = sizes or tuple(range(1, self.artifact.max_batch + 1))
+        sizes = self._engine.batch_sizes or range(1, self.artifact.max_batch + 1)
+        self._batch_sizes = tuple(size for size in sizes if size <= (max_batch or self.artifact.max_batch))
         self._pixels: Image = np.empty((self._batch_sizes[-1], *self._spec.size, 3), np.uint8)
         self._lock = threading.Lock()
 

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.bundle import Artifact, Bundle, EngineName, InputSpec, Manifest, Parity, Precision
-from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError
+from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, ParityError
 from reid_edge.features import l2_normalised, row_cosines
 from reid_edge.runtime.engines import Engine, EngineOptions, load_engine
-from reid_edge.runtime.extractor import as_input
+from reid_edge.runtime.extractor import Extractor, as_input
 
 #: Lowest cosine similarity to the checkpoint's features that a file may have.
 COSINE_LIMITS: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9999}
@@ -124,3 +124,21 @@ def verify_artifact(bundle: Bundle, artifact: Artifact, options: EngineOptions) 
     crops, expected = bundle.golden()
     engine = load_engine(bundle, artifact, options)
     return measure_parity(engine, bundle.manifest.input, crops, expected, max_batch=artifact.max_batch)
+
+
+def check_extractor(extractor: Extractor) -> float:
+    """Compare an extractor's features of the golden crops with the checkpoint's; returns the lowest cosine similarity.
+
+    Raises:
+        ParityError: It is below the limit.
+    """
+    manifest = extractor.bundle.manifest
+    crops, expected = extractor.bundle.golden()
+    cosine = float(np.nan_to_num(row_cosines(extractor(list(crops)), expected).min(), nan=-1.0))
+    limit = cosine_limit(manifest, extractor.artifact)
+    if cosine < limit:
+        raise ParityError(
+            f"{extractor.bundle.path}: {extractor.description} computes other features here than where it was "
+            f"exported: cosine {cosine:.6f}, limit {limit:.5f}. Run: reid-edge verify {extractor.bundle.path}"
+        )
+    return cosine

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 import reid_edge
+from reid_edge.cli.camera import run
 from reid_edge.console import (
     BUNDLE_HEADERS,
     bundle_rows,
@@ -28,8 +29,9 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="OSNet person re-identification on edge devices: export, verify, extract, evaluate.",
+    help="OSNet person re-identification on edge devices: export, verify, run, search, evaluate.",
 )
+app.command()(run)
 
 EngineChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]

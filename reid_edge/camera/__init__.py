@@ -1,0 +1,1 @@
+"""On the camera: frames, detections, tracklets, and what is worth embedding (no torch)."""

@@ -1,0 +1,212 @@
+"""What stands on a pole for a year: source → looker → embedder → outbox → delivery."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from reid_edge.camera.config import AgentConfig
+from reid_edge.camera.detectors import open_detector
+from reid_edge.camera.embedder import Embedder
+from reid_edge.camera.filters import DetectionFilter
+from reid_edge.camera.gate import Gate
+from reid_edge.camera.looker import Looker
+from reid_edge.camera.model import load_model
+from reid_edge.camera.service import notify, watchdog_interval_s
+from reid_edge.camera.sources import open_source
+from reid_edge.camera.status import Health
+from reid_edge.camera.switch import OffSwitch
+from reid_edge.camera.tracking import Tracker
+from reid_edge.camera.upstream import name_on_the_wire, open_transport
+from reid_edge.camera.waiting import WaitingCrops
+from reid_edge.errors import ReidEdgeError
+from reid_edge.upstream.delivery import Delivery
+from reid_edge.upstream.outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+#: A thread that works on one frame or batch for so long hangs.
+HANGING_S = 30.0
+#: How long a stop waits for a thread that works on its last item.
+JOIN_S = 10.0
+#: Sequence numbers leap when an outbox is opened; a run may have so many tracks for each, and no number comes twice.
+TRACKS_PER_SEQ = 16
+
+
+class Agent:
+    """Everything between a camera and its gallery, in one process.
+
+    Capture, detection, embedding and delivery overlap: each has its thread, with bounded queues between.
+
+    Args:
+        config: Settings.
+
+    Raises:
+        ReidEdgeError: Something cannot be opened that will not mend itself.
+    """
+
+    def __init__(self, config: AgentConfig) -> None:
+        self.config = config
+        self.reloads = 0
+        self.failed_reloads = 0
+        self._wake = threading.Event()
+        self._stopping = False
+        self._reload_wanted = False
+        self._failures: list[BaseException] = []
+        with contextlib.ExitStack() as closing:
+            self._open_upstream(closing)
+            self._open_camera(closing)
+            self._closing = closing.pop_all()
+
+    def _open_upstream(self, closing: contextlib.ExitStack) -> None:
+        upstream = self.config.upstream
+        self.camera = name_on_the_wire(self.config.camera)
+        self.outbox = Outbox(
+            self.config.state_dir / "outbox.db",
+            max_rows=upstream.max_rows,
+            max_bytes=upstream.max_mb * 1_000_000,
+            retention_s=upstream.retention_hours * 3600,
+            synchronous=upstream.synchronous,
+        )
+        closing.callback(self.outbox.close)
+        self.transport = open_transport(self.config, self.camera, closing)
+        self.delivery = Delivery(self.outbox, self.transport, camera=self.camera, resend_s=upstream.resend_s)
+
+    def _open_camera(self, closing: contextlib.ExitStack) -> None:
+        config, pipeline = self.config, self.config.pipeline
+        model = load_model(config.engine)
+        detector = open_detector(config.detector)
+        closing.callback(detector.close)
+        self.source = closing.enter_context(open_source(config.source))
+        self.filter = DetectionFilter(config.filter)
+        self.waiting = WaitingCrops(
+            limit=pipeline.max_waiting_crops, drop_oldest=self.source.live, budget_s=pipeline.max_latency_ms / 1000
+        )
+        self.looker = Looker(
+            self.source,
+            detector,
+            self.filter,
+            Tracker(config.tracker, first_track=TRACKS_PER_SEQ * self.outbox.last_seq + 1),
+            Gate(config.gate),
+            self.waiting,
+            is_off=OffSwitch(config.camera.off_switch),
+        )
+        self.embedder = Embedder(
+            self.waiting,
+            model,
+            self.outbox,
+            config.tracklet,
+            encoding=config.upstream.encoding,
+            max_batch=config.engine.max_batch,
+            max_latency_s=pipeline.max_latency_ms / 1000,
+        )
+
+    def run(self) -> None:
+        """Work until the source ends or :meth:`stop` is called, then deliver what can be delivered in time.
+
+        Raises:
+            ReidEdgeError: The source or the detector failed for good.
+        """
+        workers = [self._worker("look", self.looker.run), self._worker("embed", self.embedder.run)]
+        self.delivery.start()
+        for worker in workers:
+            worker.start()
+        log.info("camera %s: %s, %s, to %s", self.camera, self.source.name, self.model, self.transport.name)
+        notify("READY=1")
+        try:
+            self._watch(workers[-1])
+        finally:
+            self._drain(workers)
+        if self._failures:
+            raise self._failures[0]
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to end; may be called from a signal handler."""
+        self._stopping = True
+        self._wake.set()
+
+    def reload(self) -> None:
+        """Ask :meth:`run` to load the bundle again; may be called from a signal handler."""
+        self._reload_wanted = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """Let go of everything; after :meth:`run`."""
+        self._closing.close()
+
+    @property
+    def model(self) -> str:
+        """What makes features now."""
+        extractor = self.embedder.extractor
+        return f"{extractor.bundle.path} by {extractor.description}"
+
+    def health(self) -> Health:
+        """What is wrong now."""
+        source, unwritten, delivery = self.source.stats, self.embedder.stats.unwritten, self.delivery.stats
+        problems = self._hanging()
+        if self.source.live and source.silent_s > self.config.operation.stalled_s:
+            problems.append(f"no frame for {source.silent_s:.0f} s: {source.error or 'the camera gives none'}")
+        if unwritten:
+            problems.append(f"the outbox cannot be written: {unwritten} observations wait in memory")
+        if delivery.refused_waiting:
+            problems.append(f"the gallery refuses {delivery.refused_waiting} observations: {delivery.last_error}")
+        return Health(tuple(problems))
+
+    def _hanging(self) -> list[str]:
+        hearts = {"looking": self.looker.heart, "embedding": self.embedder.heart}
+        return [f"{name} hangs" for name, heart in hearts.items() if heart.busy_s > HANGING_S]
+
+    def _worker(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:  # a thread's last resort: the agent ends and says why
+                if not isinstance(error, ReidEdgeError):
+                    log.exception("%s failed", name)
+                self._failures.append(error)
+            finally:
+                self._wake.set()
+
+        return threading.Thread(target=run, name=name, daemon=True)
+
+    def _watch(self, last: threading.Thread) -> None:
+        """Wait for an end, feeding systemd's watchdog as long as no thread hangs."""
+        interval = watchdog_interval_s()
+        while not self._stopping and not self._failures and last.is_alive():
+            self._wake.wait(interval)
+            self._wake.clear()
+            if self._reload_wanted:
+                self._reload_wanted = False
+                self._reload()
+            if interval is not None and not self._hanging():
+                notify("WATCHDOG=1")
+
+    def _reload(self) -> None:
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            model = load_model(self.config.engine)
+        except ReidEdgeError as error:
+            self.failed_reloads += 1
+            log.error("the new bundle is not used, the old one stays: %s", error)
+        else:
+            self.embedder.replace(model)
+            self.reloads += 1
+            log.info("new bundle: %s by %s", model.bundle.path, model.description)
+        notify("READY=1")
+
+    def _drain(self, workers: list[threading.Thread]) -> None:
+        """Take no more frames, finish what has been seen, deliver for a while; what is left stays in the outbox."""
+        notify("STOPPING=1")
+        self.source.stop()
+        for worker in workers:
+            worker.join(JOIN_S)
+        if any(worker.is_alive() for worker in workers):
+            log.error("a thread hangs and is left behind: %s", ", ".join(self._hanging()) or "busy")
+        self.delivery.stop(drain_s=self.config.operation.drain_s)
+        lost, left = self.embedder.stats.unwritten, self.outbox.depth
+        if lost:
+            log.error("%d observations are lost: the outbox could not be written", lost)
+        log.info("stopped; %d observations wait in the outbox for the next start", left)

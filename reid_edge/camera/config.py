@@ -1,0 +1,218 @@
+"""The one settings file of a camera: TOML, checked whole before anything starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from reid_edge.camera.detectors import DetectorConfig, MotionConfig
+from reid_edge.camera.filters import FilterConfig
+from reid_edge.camera.gate import GateConfig
+from reid_edge.camera.sources import SourceConfig
+from reid_edge.camera.tracking import TrackerConfig
+from reid_edge.camera.tracklets import TrackletConfig
+from reid_edge.errors import SettingsError
+from reid_edge.upstream.transports.tls import TlsFiles
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+IN_PROCESS = ("sqlite", "postgresql", "milvus")
+"""Schemes of an upstream that is a store, opened in this process."""
+
+
+class CameraSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which camera this is.
+
+    Attributes:
+        name: Goes upstream with every feature, as a pseudonym if there is a key.
+        pseudonym_key: File with the key of the pseudonym; made, readable by its owner alone, where there is none.
+        off_switch: While this file exists, no frame is looked at.
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "camera"
+    pseudonym_key: Path | None = None
+    off_switch: Path | None = None
+
+
+class EngineSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What turns crops into features.
+
+    Attributes:
+        bundle: Folder that ``reid-edge export`` made; a symbolic link to it can be moved, then SIGHUP.
+        engine: As in ``reid-edge extract``.
+        precision: As in ``reid-edge extract``.
+        threads: CPU threads of the engine; None leaves the choice to it.
+        device: OpenVINO's name of the device.
+        max_batch: Most crops that are embedded at once; each size up to it costs memory.
+    """
+
+    bundle: Path
+    engine: Literal["auto", "openvino", "onnxruntime", "tensorrt"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
+    threads: Positive | None = None
+    device: str = "CPU"
+    max_batch: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
+
+
+class PipelineSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long a crop may wait, and how many.
+
+    Attributes:
+        max_latency_ms: From the capture of a frame to the features of its crops: crops wait for a fuller batch
+            within it.
+        max_waiting_crops: Above it, a live source loses the oldest crop that is not embedded yet; a file waits.
+        opencv_threads: Threads that OpenCV may use for decoding, detection and resizing.
+    """
+
+    max_latency_ms: Positive = 250
+    max_waiting_crops: Positive = 128
+    opencv_threads: Positive = 1
+
+
+class UpstreamSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where features go, and how they are kept until they have arrived.
+
+    Attributes:
+        uri: ``mqtts://host``, ``https://host``, or a store in this process: ``sqlite:FILE``, ``postgresql://…``,
+            ``milvus:…``; ``mqtt://`` and ``http://`` only with ``insecure`` and on loopback.
+        tls: PEM files: ``ca`` of the receiving end, ``cert`` and ``key`` of this camera.
+        insecure: Allow no TLS on loopback.
+        encoding: Of a feature on the wire.
+        max_rows: Most observations that the outbox keeps.
+        max_mb: Most space that they take, 10⁶ bytes.
+        retention_hours: Undelivered observations are dropped after it, and so declared.
+        synchronous: ``FULL``: survives a power cut; ``NORMAL``: may lose the last second to one.
+        resend_s: What is not acknowledged by then is sent again.
+    """
+
+    uri: str = "sqlite:gallery.db"
+    tls: TlsFiles | None = None
+    insecure: bool = False
+    encoding: Literal["fp16", "fp32", "int8"] = "fp16"
+    max_rows: Positive = 100_000
+    max_mb: Positive = 256
+    retention_hours: Seconds = 72.0
+    synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    resend_s: Seconds = 10.0
+
+
+class OperationSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the agent is watched.
+
+    Attributes:
+        state_dir: Where the outbox lies; systemd's state directory if not given, else
+            ``~/.local/state/reid-edge/NAME``.
+        listen: IPv4 loopback address of ``/metrics`` and ``/healthz``; empty for none.
+        log_format: ``json`` for a collector of logs, ``text`` for a person; ``auto``: text on a terminal.
+        log_level: Least severity that is logged.
+        stalled_s: A live source without a frame for so long is unhealthy, and systemd's watchdog starves.
+        drain_s: At most so long a stop waits for what is not acknowledged; the rest stays in the outbox.
+    """
+
+    state_dir: Path | None = None
+    listen: Annotated[str, msgspec.Meta(pattern=r"^((127\.\d+\.\d+\.\d+|localhost):\d{1,5})?$")] = "127.0.0.1:9465"
+    log_format: Literal["auto", "json", "text"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    stalled_s: Seconds = 60.0
+    drain_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that ``reid-edge run`` can be told."""
+
+    source: SourceConfig
+    engine: EngineSection
+    camera: CameraSection = CameraSection()
+    detector: DetectorConfig = MotionConfig()
+    filter: FilterConfig = FilterConfig()
+    tracker: TrackerConfig = TrackerConfig()
+    gate: GateConfig = GateConfig()
+    tracklet: TrackletConfig = TrackletConfig()
+    pipeline: PipelineSection = PipelineSection()
+    upstream: UpstreamSection = UpstreamSection()
+    operation: OperationSection = OperationSection()
+
+    @property
+    def in_process(self) -> bool:
+        """Whether the gallery is a store that this process opens."""
+        return self.upstream.uri.split(":", 1)[0] in IN_PROCESS
+
+    @property
+    def state_dir(self) -> Path:
+        """Folder of the outbox."""
+        if self.operation.state_dir:
+            return self.operation.state_dir
+        systemd = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+        return Path(systemd) if systemd else Path.home() / ".local/state/reid-edge" / self.camera.name
+
+
+Tables = dict[str, Any]
+
+
+def read_settings(path: Path) -> Tables:
+    """Tables of a TOML file, not yet checked.
+
+    Raises:
+        SettingsError: No file, or no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error}. Give --config FILE.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is no TOML: {error}. See docs/camera.md for an example.") from error
+
+
+def overridden(tables: Tables, values: Mapping[str, object]) -> Tables:
+    """The tables with ``section.key`` values put over them; a value of None leaves what is there."""
+    merged = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()}
+    for dotted, value in values.items():
+        section, key = dotted.split(".")
+        if value is not None and isinstance(table := merged.setdefault(section, {}), dict):
+            table[key] = value
+    return merged
+
+
+def parse_settings(tables: Tables, *, origin: str = "settings") -> AgentConfig:
+    """Checked settings.
+
+    Raises:
+        SettingsError: A key is missing, unknown, or its value is not what it should be: the message names it.
+    """
+    try:
+        return msgspec.convert(tables, AgentConfig, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_explained(str(error), origin)) from error
+
+
+def default_camera_name() -> str:
+    """This machine's name, as far as a camera may be called so."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "camera"
+
+
+def _path(wanted: type, value: object) -> object:
+    assert wanted is Path, wanted
+    if not isinstance(value, str):
+        raise ValueError(f"expected a path, got {value!r}")
+    return Path(value).expanduser()
+
+
+def _explained(message: str, origin: str) -> str:
+    """Msgspec's message with the key first: ``source.loop: expected bool, got str``."""
+    problem, _, where = message.partition(" - at `$")
+    key = where.rstrip("`").lstrip(".") or "top level"
+    problem = problem[:1].lower() + problem[1:]
+    return f"{origin}: {key}: {problem.replace('`', chr(39))}. docs/camera.md lists every key."

@@ -1,0 +1,156 @@
+"""What detectors put out, decoded: boxes in pixels of the input, and scores, before non-maximum suppression.
+
+In all of them a candidate belongs to the class that it scores highest for, and only people are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.camera.detectors.model.network import Outputs
+from reid_edge.camera.records import Detections, no_detections
+from reid_edge.errors import DetectorError
+
+Array = npt.NDArray[np.float32]
+YoloForm = Literal["v5", "v8", "end2end"]
+
+#: YOLO of 80 classes, as most are: with objectness, and without.
+_V5_CHANNELS, _V8_CHANNELS = 85, 84
+#: Rows of detectors that end in their own suppression: 100, 300.
+_END2END_ROWS = 1000
+
+
+def ssd(outputs: Outputs, *, size: tuple[int, int], person: int, min_score: float) -> Detections:
+    """OpenCV's and OpenVINO's DetectionOutput: rows of image, class, score, x1 y1 x2 y2 as fractions.
+
+    The list ends at a row whose image is negative.
+    https://docs.openvino.ai/2025/documentation/openvino-ir-format/operation-sets/operation-specs/detection/detection-output-8.html
+
+    Args:
+        outputs: One of them …×N×7.
+        size: Height and width of the input.
+        person: Class index.
+        min_score: Least score.
+
+    Raises:
+        DetectorError: No such output.
+    """
+    rows = _only(outputs, "…×N×7 (image, class, score, box)", lambda shape: shape[-1] == 7).reshape(-1, 7)
+    ends = np.flatnonzero(rows[:, 0] < 0)
+    rows = rows[: ends[0]] if len(ends) else rows
+    rows = rows[(rows[:, 1] == person) & (rows[:, 2] >= min_score)]
+    height, width = size
+    return Detections(rows[:, 3:7] * np.array([width, height, width, height], np.float32), rows[:, 2].copy())
+
+
+def yolo_form(shape: tuple[int, ...]) -> YoloForm:
+    """Tell a YOLO by its output's shape.
+
+    1×N×6 of at most 1,000 rows is after suppression; 85 channels are v5's 80 classes with objectness, 84 are v8's
+    without; of other numbers of classes, v5 puts channels last and v8 first.
+
+    Raises:
+        DetectorError: No YOLO has such a shape.
+    """
+    if len(shape) != 3 or shape[0] != 1 or min(shape[1:]) < 5:
+        raise DetectorError(
+            f"a YOLO's output has a shape such as 1×84×8400, 1×25200×85 or 1×300×6, not {shape}. Is 'output' right?"
+        )
+    if shape[2] == 6 and shape[1] <= _END2END_ROWS:
+        return "end2end"
+    if _V8_CHANNELS in shape:
+        return "v8"
+    if _V5_CHANNELS in shape:
+        return "v5"
+    return "v8" if shape[1] < shape[2] else "v5"
+
+
+def yolo(outputs: Outputs, *, form: YoloForm, person: int, min_score: float) -> Detections:
+    """YOLO: centre and size, or corners, in pixels of the input.
+
+    * ``v8`` (also 11, 12): 4 + classes.
+    * ``v5`` (also 7): 4 + objectness + classes, multiplied.
+    * ``end2end`` (10, 26): x1 y1 x2 y2 score class, suppressed already.
+
+    Args:
+        outputs: The first is decoded: 1×channels×N or 1×N×channels.
+        form: Which.
+        person: Class index.
+        min_score: Least score.
+
+    Raises:
+        DetectorError: Not of that shape, or without that class.
+    """
+    rows = _yolo_rows(outputs[0], form)
+    if form == "end2end":
+        rows = rows[(rows[:, 4] >= min_score) & (np.rint(rows[:, 5]) == person)]
+        return Detections(rows[:, :4].copy(), rows[:, 4].copy())
+    classes = rows[:, 5:] if form == "v5" else rows[:, 4:]
+    if person >= classes.shape[1]:
+        raise DetectorError(f"the detector has {classes.shape[1]} classes, no class {person}. Correct 'person'.")
+    scores = classes[:, person] * rows[:, 4] if form == "v5" else classes[:, person]
+    candidates = np.flatnonzero(scores >= min_score)
+    candidates = candidates[classes[candidates].argmax(1) == person]
+    return Detections(_corners(rows[candidates, :4]), scores[candidates])
+
+
+def fastestdet(outputs: Outputs, *, size: tuple[int, int], person: int, min_score: float) -> Detections:
+    """FastestDet: one candidate per cell; objectness, x y w h, class probabilities.
+
+    The centre is (cell + tanh) / cells, width and height are logistic fractions of the picture, and the score is
+    objectness^0.6 · probability^0.4 (dog-qiuqiu/FastestDet, ``example/onnx-runtime/runtime.py``).
+
+    Args:
+        outputs: The first is decoded: 1×(5 + classes)×rows×columns.
+        size: Height and width of the input.
+        person: Class index.
+        min_score: Least score.
+
+    Raises:
+        DetectorError: Not of that shape, or without that class.
+    """
+    if outputs[0].ndim != 4 or outputs[0].shape[0] != 1 or outputs[0].shape[1] <= 5 + person:
+        raise DetectorError(
+            f"FastestDet gives 1×(5 + classes)×rows×columns with more than {person} classes, not {outputs[0].shape}."
+        )
+    grid = outputs[0][0]
+    classes = grid[5:]
+    scores = np.maximum(grid[0], 0) ** 0.6 * np.maximum(classes[person], 0) ** 0.4
+    row, column = np.nonzero((scores >= min_score) & (classes.argmax(0) == person))
+    if not len(row):
+        return no_detections()
+    x_shift, y_shift, log_width, log_height = grid[1:5, row, column]
+    centre = np.stack([(column + np.tanh(x_shift)) / grid.shape[2], (row + np.tanh(y_shift)) / grid.shape[1]], 1)
+    extent = 1 / (1 + np.exp(-np.stack([log_width, log_height], 1)))
+    boxes = np.concatenate([centre - extent / 2, centre + extent / 2], 1)
+    height, width = size
+    pixels = boxes * np.array([width, height, width, height])
+    return Detections(pixels.astype(np.float32), scores[row, column].astype(np.float32))
+
+
+def _only(outputs: Outputs, expected: str, fits: Callable[[tuple[int, ...]], bool]) -> Array:
+    fitting = [output for output in outputs if output.ndim >= 2 and fits(output.shape)]
+    if len(fitting) != 1:
+        shapes = ", ".join(str(output.shape) for output in outputs)
+        raise DetectorError(f"expected one output {expected}, the detector gives {shapes}. Is 'output' right?")
+    return fitting[0]
+
+
+def _yolo_rows(output: Array, form: YoloForm) -> Array:
+    """N×channels."""
+    least = 6 if form != "v8" else 5
+    if output.ndim != 3 or output.shape[0] != 1 or min(output.shape[1:]) < least:
+        raise DetectorError(f"a YOLO of form {form} gives 1×N×channels, at least {least} channels, not {output.shape}.")
+    # There are always more candidates than channels, but for what comes after suppression.
+    rows: Array = output[0].T if form != "end2end" and output.shape[1] < output.shape[2] else output[0]
+    return rows
+
+
+def _corners(boxes: Array) -> Array:
+    """Centre x y, width, height → x1 y1 x2 y2."""
+    half = boxes[:, 2:] / 2
+    return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], 1)

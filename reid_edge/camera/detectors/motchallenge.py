@@ -1,0 +1,133 @@
+"""Boxes from a file: MOTChallenge det.txt or gt.txt, or CSV with a header."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.camera.detectors.config import MotChallengeConfig
+from reid_edge.camera.records import Detections, Frame
+from reid_edge.errors import DetectorError
+
+#: Columns of a file without a header, and the names that they may have in one.
+_COLUMNS = {"frame": 0, "left": 2, "top": 3, "width": 4, "height": 5, "score": 6}
+_NAMES = {
+    "frame": ("frame", "frame_id", "frame_index", "frameid"),
+    "left": ("x", "left", "bb_left", "x1", "xmin"),
+    "top": ("y", "top", "bb_top", "y1", "ymin"),
+    "width": ("w", "width", "bb_width"),
+    "height": ("h", "height", "bb_height"),
+    "score": ("conf", "score", "confidence"),
+}
+#: MOTChallenge's mark for "not given".
+_NO_SCORE = -1.0
+
+
+class MotChallengeDetector:
+    """Looks boxes up by the number of the frame.
+
+    Args:
+        config: Which file, and how its frames and scores are numbered.
+
+    Raises:
+        DetectorError: No such file, or a line that is not what it should be.
+    """
+
+    def __init__(self, config: MotChallengeConfig) -> None:
+        self._config = config
+        path = Path(config.path).expanduser()
+        low, high = config.score_range
+        if not low < high:
+            raise DetectorError(f"score_range: expected the lowest and then the highest score, got {low:g}, {high:g}.")
+        table = _read(path)
+        table = table[np.argsort(table[:, 0], kind="stable")]
+        self._frames = table[:, 0].astype(np.int64) - config.first_frame
+        self._boxes = np.concatenate([table[:, 1:3], table[:, 1:3] + table[:, 3:5]], 1).astype(np.float32)
+        self._scores = _mapped(table[:, 5], low, high, path)
+        self.description = f"{path.name}: {len(table)} boxes in {len(np.unique(self._frames))} frames"
+
+    def __call__(self, frame: Frame) -> Detections:
+        """See :class:`~reid_edge.camera.detectors.base.Detector`."""
+        number = frame.index if self._config.period is None else frame.index % self._config.period
+        first, last = np.searchsorted(self._frames, (number, number + 1))
+        return Detections(self._boxes[first:last].copy(), self._scores[first:last].copy())
+
+    def close(self) -> None:
+        """Nothing is held but memory."""
+
+
+def _read(path: Path) -> npt.NDArray[np.float64]:
+    """Rows of frame, left, top, width, height, score."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(_rows(csv.reader(file), path))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DetectorError(f"detections {path}: expected a readable text file of commas: {error}.") from error
+    if not rows:
+        raise DetectorError(f"detections {path}: no line in it. Expected frame,id,left,top,width,height,score.")
+    return np.array(rows, np.float64)
+
+
+def _rows(lines: Iterable[Sequence[str]], path: Path) -> Iterator[tuple[float, ...]]:
+    columns: dict[str, int] | None = None
+    for number, cells in enumerate(lines, 1):
+        if not any(cell.strip() for cell in cells):
+            continue
+        if columns is None:
+            columns = _header(cells, path)
+            if columns is not _COLUMNS:
+                continue
+        yield _row(cells, columns, f"{path}, line {number}")
+
+
+def _header(cells: Sequence[str], path: Path) -> dict[str, int]:
+    """Where each column is; the MOTChallenge's order if the line holds numbers already."""
+    if _is_number(cells[0]):
+        return _COLUMNS
+    names = [cell.strip().lower() for cell in cells]
+    found = {key: names.index(name) for key, known in _NAMES.items() for name in known if name in names}
+    if missing := _NAMES.keys() - found.keys() - {"score"}:
+        raise DetectorError(
+            f"detections {path}: the header {','.join(names)[:200]!r} has no {', '.join(sorted(missing))}. "
+            "Expected frame,x,y,w,h,score, or MOTChallenge's numbers without a header."
+        )
+    return found
+
+
+def _row(cells: Sequence[str], columns: dict[str, int], where: str) -> tuple[float, ...]:
+    texts = [cells[index] if (index := columns.get(key, len(cells))) < len(cells) else "" for key in _COLUMNS]
+    try:
+        *box, score = [float(text) for text in texts[:-1]] + [float(texts[-1]) if texts[-1].strip() else _NO_SCORE]
+    except ValueError:
+        raise DetectorError(
+            f"detections {where}: expected numbers frame,id,left,top,width,height,score; got {','.join(cells)[:200]!r}."
+        ) from None
+    if not np.isfinite([*box, score]).all() or box[0] != int(box[0]):
+        raise DetectorError(
+            f"detections {where}: expected finite numbers and a whole frame number, got {box}, {score}."
+        )
+    return (*box, score)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _mapped(scores: npt.NDArray[np.float64], low: float, high: float, path: Path) -> npt.NDArray[np.float32]:
+    """Scores from 0 to 1; 1 where none is given."""
+    absent = (scores == _NO_SCORE) & ((low > _NO_SCORE) | bool((scores == _NO_SCORE).all()))
+    outside = ~absent & ((scores < low) | (scores > high))
+    if outside.any():
+        raise DetectorError(
+            f"detections {path}: {np.count_nonzero(outside)} scores lie outside {low:g} to {high:g}, "
+            f"e.g. {scores[outside][0]:g}. Set score_range = [{scores.min():g}, {scores.max():g}]."
+        )
+    return np.where(absent, 1.0, (scores - low) / (high - low)).astype(np.float32)

@@ -1,0 +1,45 @@
+"""People by their movement before a still background: needs no weights, and a camera that does not move."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from reid_edge.camera.detectors.config import MotionConfig
+from reid_edge.camera.detectors.motion.background import Background, StillScene, reduced
+from reid_edge.camera.detectors.motion.people import find_people
+from reid_edge.camera.records import Detections, Frame, no_detections
+
+
+class MotionDetector:
+    """Background subtraction, then blobs of a person's shape.
+
+    Args:
+        config: Sizes and sensitivity.
+    """
+
+    def __init__(self, config: MotionConfig) -> None:
+        self._config = config
+        self._background = Background(config.sensitivity, config.memory_s)
+        self._scene = StillScene()
+        self._shape: tuple[int, ...] = ()
+        self.description = f"motion (OpenCV {cv2.__version__})"
+
+    def __call__(self, frame: Frame) -> Detections:
+        """See :class:`~reid_edge.camera.detectors.base.Detector`."""
+        factor = max(1, round(frame.image.shape[1] / self._config.width))
+        small = reduced(frame.image, factor)
+        if small.shape != self._shape:  # the camera has changed its resolution
+            self._shape = small.shape
+            self._background.forget()
+            self._scene.forget()
+        if self._scene.is_still(small, frame.captured_us):
+            return no_detections()
+        moving = self._background.moving(small, frame.captured_us)
+        self._scene.remember(small, frame.captured_us, busy=bool(moving.any()))
+        height = len(small)
+        found = find_people(moving, self._config.min_height * height, self._config.max_height * height)
+        return Detections(found.boxes * np.float32(factor), found.scores)
+
+    def close(self) -> None:
+        """Nothing is held but memory."""

@@ -1,0 +1,150 @@
+"""Blobs of a person's shape, and groups cut apart between their heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations, pairwise
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.camera.records import Detections
+from reid_edge.crops import Image
+
+Part = npt.NDArray[np.bool_]
+Span = tuple[int, int, int, int]
+
+#: A blob wider than this, in its heights, may be a group.
+_GROUP_WIDTH = 0.5
+#: Between two heads the outline dips by this part of the group's height; heads reach this high.
+_DIP, _HEAD = 0.1, 0.6
+#: A group in which no heads are seen is cut into equal people of this width, in heights.
+_CROWD_WIDTH, _PERSON_WIDTH, _WIDEST = 0.9, 0.42, 4.0
+#: Pieces of one person: shape of the whole, gap between in its heights, and part of the narrower that is in line.
+_PIECES_ASPECT, _PIECES_GAP, _PIECES_SHARED = (1.4, 4.5), 0.1, 0.75
+#: Blobs that are looked at in a frame, the largest first.
+_MAX_BLOBS = 100
+#: Height over width, and part of the box that moves: (impossible, doubtful, usual, usual, doubtful, impossible).
+_ASPECT = (1.1, 1.3, 1.9, 3.7, 5.0, 6.0)
+_FILL = (0.2, 0.28, 0.38, 0.68, 0.85, 1.01)
+_LIKELIHOOD = (0.0, 0.5, 1.0, 1.0, 0.5, 0.0)
+#: Of boxes of usual shape nine in ten are people (docs/detectors.md).
+_BEST_SCORE = 0.9
+
+
+def find_people(moving: Image, min_height: float, max_height: float) -> Detections:
+    """Boxes of what may be people, scored by shape.
+
+    Args:
+        moving: H×W uint8, 0 or 255.
+        min_height: Pixels of this picture.
+        max_height: Likewise.
+    """
+    rows = [
+        (*span, score)
+        for span, part in _blobs(moving, min_height)
+        if min_height <= span[3] - span[1] <= max_height and (score := _likeness(part)) > 0
+    ]
+    table = np.array(rows, np.float32).reshape(-1, 5)
+    return Detections(table[:, :4].copy(), table[:, 4].copy())
+
+
+def _blobs(moving: Image, min_height: float) -> Iterator[tuple[Span, Part]]:
+    """Box and pixels of each blob, or of each part of a group."""
+    count, labels, table, _centres = cv2.connectedComponentsWithStats(moving, connectivity=8)
+    if count == 1:
+        return
+    large = np.argsort(-table[1:, cv2.CC_STAT_AREA], kind="stable")[:_MAX_BLOBS] + 1
+    spans = [(int(blob), _span(table[blob])) for blob in large if table[blob, cv2.CC_STAT_HEIGHT] >= min_height / 6]
+    for blobs, (x, y, right, bottom) in joined(spans):
+        if bottom - y < min_height:
+            continue
+        labelled = labels[y:bottom, x:right]
+        part = labelled == blobs[0] if len(blobs) == 1 else np.isin(labelled, blobs)
+        for first, last in pairwise([0, *_cuts(part), right - x]):
+            yield from _tight(part[:, first:last], x + first, y)
+
+
+def _span(row: npt.NDArray[np.int32]) -> Span:
+    x, y, width, height, _area = row.tolist()
+    return x, y, x + width, y + height
+
+
+def joined(spans: list[tuple[int, Span]]) -> list[tuple[list[int], Span]]:
+    """Blobs put together where they are pieces of one person: head, body, legs, with a little between."""
+    pieces = [([blob], span) for blob, span in spans]
+    for _round in range(len(pieces)):
+        pair = next(
+            (pair for pair in combinations(range(len(pieces)), 2) if _belong(*(pieces[i][1] for i in pair))), None
+        )
+        if pair is None:
+            break
+        second, first = pieces.pop(pair[1]), pieces.pop(pair[0])
+        pieces.append((first[0] + second[0], _union(first[1], second[1])))
+    return pieces
+
+
+def _belong(first: Span, second: Span) -> bool:
+    left, top, right, bottom = _union(first, second)
+    height = bottom - top
+    gap = max(first[1], second[1]) - min(first[3], second[3])
+    shared = min(first[2], second[2]) - max(first[0], second[0])
+    narrower = min(first[2] - first[0], second[2] - second[0])
+    slim = _PIECES_ASPECT[0] * (right - left) <= height <= _PIECES_ASPECT[1] * (right - left)
+    return slim and gap <= _PIECES_GAP * height and shared >= _PIECES_SHARED * narrower
+
+
+def _union(first: Span, second: Span) -> Span:
+    return min(first[0], second[0]), min(first[1], second[1]), max(first[2], second[2]), max(first[3], second[3])
+
+
+def _tight(part: Part, x: int, y: int) -> Iterator[tuple[Span, Part]]:
+    rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
+    if not len(rows):
+        return
+    top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    yield (x + left, y + top, x + right, y + bottom), part[top:bottom, left:right]
+
+
+def _cuts(part: Part) -> list[int]:
+    """Columns that part the people of a group."""
+    height, width = part.shape
+    if width <= _GROUP_WIDTH * height:
+        return []
+    cuts = dips(outline(part), _DIP * height, _HEAD * height)
+    if cuts or not _CROWD_WIDTH * height < width < _WIDEST * height:
+        return cuts
+    heads = max(2, round(width / (_PERSON_WIDTH * height)))
+    return [round(head * width / heads) for head in range(1, heads)]
+
+
+def outline(part: Part) -> npt.NDArray[np.float64]:
+    """Height of the highest pixel of each column above the bottom, smoothed over a twelfth of the height."""
+    height = len(part)
+    top = np.where(part.any(0), height - part.argmax(0), 0).astype(np.float64)
+    window = max(1, round(height / 12)) | 1
+    return np.convolve(np.pad(top, window // 2, mode="edge"), np.full(window, 1 / window), "valid")
+
+
+def dips(profile: npt.NDArray[np.float64], depth: float, head: float) -> list[int]:
+    """Lowest places between peaks that are at least ``head`` high and ``depth`` above them."""
+    cuts = []
+    peak, low, where = -np.inf, np.inf, -1
+    for column, value in enumerate(profile.tolist()):
+        if value < low and peak >= head and value < peak - depth:
+            low, where = value, column
+        elif where >= 0 and value >= head and value > low + depth:
+            cuts.append(where)
+            peak, low, where = value, np.inf, -1
+        elif where < 0:
+            peak = max(peak, value)
+    return cuts
+
+
+def _likeness(part: Part) -> float:
+    """How much a blob is like a person, 0 to 0.9."""
+    height, width = part.shape
+    fill = np.count_nonzero(part) / part.size
+    aspect = np.interp(height / width, _ASPECT, _LIKELIHOOD)
+    return float(_BEST_SCORE * aspect * np.interp(fill, _FILL, _LIKELIHOOD))

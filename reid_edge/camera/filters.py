@@ -1,0 +1,137 @@
+"""Which boxes go on: sure enough, of a useful size, not hidden by a privacy mask, and each person once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.camera.masks import Point, PrivacyMasks
+from reid_edge.camera.records import Boxes, Detections, Frame, Scores
+
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Pixels = Annotated[float, msgspec.Meta(ge=0)]
+Polygon = Annotated[list[Point], msgspec.Meta(min_length=3, max_length=1000)]
+
+#: More boxes than people can be in a frame; what is less sure than these is left out before boxes are compared.
+MAX_BOXES = 1000
+
+
+class FilterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which boxes to keep, and what of the picture nobody may see.
+
+    Attributes:
+        confidence: Least score.
+        nms_iou: Of two boxes that overlap more than this, the less sure one goes; 1 keeps all.
+        min_width: Pixels, after clipping to the frame.
+        min_height: Likewise.
+        max_width: Likewise; None for no limit.
+        max_height: Likewise.
+        masks: Polygons, each a list of x y, fractions of the frame.  Pixels in them are blacked out, and boxes that
+            stand in one or lie in them for the most part are dropped.
+        mask_overlap: Part of a box's area in the masks from which it is dropped.
+    """
+
+    confidence: Fraction = 0.3
+    nms_iou: Fraction = 0.6
+    min_width: Pixels = 12.0
+    min_height: Pixels = 32.0
+    max_width: Pixels | None = None
+    max_height: Pixels | None = None
+    masks: list[Polygon] = []
+    mask_overlap: Fraction = 0.5
+
+
+class DetectionFilter:
+    """Keeps the boxes that are worth tracking.
+
+    Args:
+        config: The limits.
+
+    Attributes:
+        masks: Black these out of each frame before anything looks at it.
+        dropped: Boxes left out so far, by reason: ``invalid``, ``confidence``, ``size``, ``mask``, ``overlap``.
+    """
+
+    def __init__(self, config: FilterConfig) -> None:
+        self._config = config
+        self.masks = PrivacyMasks(config.masks)
+        self.dropped: Counter[str] = Counter()
+
+    def __call__(self, detections: Detections, frame: Frame) -> Detections:
+        """Boxes to keep, clipped to the frame, the surest first."""
+        size_wh = frame.image.shape[1], frame.image.shape[0]
+        kept = self._only(detections, usable(detections, size_wh), "invalid")
+        kept = Detections(clipped(kept.boxes, size_wh), np.minimum(kept.scores, np.float32(1)))
+        kept = self._only(kept, kept.scores >= self._config.confidence, "confidence")
+        kept = self._only(kept, self._has_useful_size(kept.boxes), "size")
+        if self.masks:
+            kept = self._only(kept, ~self.masks.hide(kept.boxes, size_wh, self._config.mask_overlap), "mask")
+        rows = nms(kept.boxes, kept.scores, self._config.nms_iou)
+        self.dropped["overlap"] += len(kept) - len(rows)
+        return kept.take(rows)
+
+    def _only(self, detections: Detections, good: npt.NDArray[np.bool_], reason: str) -> Detections:
+        if good.all():
+            return detections
+        self.dropped[reason] += int(len(good) - np.count_nonzero(good))
+        return detections.take(good)
+
+    def _has_useful_size(self, boxes: Boxes) -> npt.NDArray[np.bool_]:
+        config = self._config
+        widths, heights = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+        good: npt.NDArray[np.bool_] = (widths >= config.min_width) & (heights >= config.min_height)
+        if config.max_width is not None:
+            good &= widths <= config.max_width
+        if config.max_height is not None:
+            good &= heights <= config.max_height
+        return good
+
+
+def usable(detections: Detections, size_wh: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Which rows are finite and hold a part of the frame: N booleans."""
+    boxes, scores = detections.boxes, detections.scores
+    width, height = size_wh
+    good: npt.NDArray[np.bool_] = np.isfinite(boxes).all(1) & np.isfinite(scores)
+    good &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    good &= (boxes[:, 2] > 0) & (boxes[:, 3] > 0) & (boxes[:, 0] < width) & (boxes[:, 1] < height)
+    return good
+
+
+def clipped(boxes: Boxes, size_wh: tuple[int, int]) -> Boxes:
+    """Boxes cut at the edges of the frame, N×4."""
+    limit = np.array([*size_wh, *size_wh], np.float32)
+    return np.clip(boxes, np.float32(0), limit)
+
+
+def nms(boxes: Boxes, scores: Scores, iou: float) -> npt.NDArray[np.intp]:
+    """Non-maximum suppression: rows to keep, the surest first (of equals the first).
+
+    Args:
+        boxes: N×4, x1 y1 x2 y2.
+        scores: N.
+        iou: Of two boxes with a greater intersection over union, the surer stays.
+    """
+    order = np.argsort(-scores, kind="stable")[:MAX_BOXES]
+    too_close = np.triu(ious(boxes[order], boxes[order]) > iou, 1)
+    alive = np.ones(len(order), np.bool_)
+    for row in np.flatnonzero(too_close.any(1)):
+        if alive[row]:
+            alive &= ~too_close[row]
+    return order[alive]
+
+
+def ious(first: Boxes, second: Boxes) -> npt.NDArray[np.float32]:
+    """Intersection over union of each of M boxes with each of N: M×N float32; 0 for boxes without area."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(2)
+    union = _areas(first)[:, None] + _areas(second)[None, :] - shared
+    return np.asarray(shared / np.maximum(union, np.float32(1e-9)), np.float32)
+
+
+def _areas(boxes: Boxes) -> npt.NDArray[np.float32]:
+    return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), np.float32)

@@ -1,0 +1,125 @@
+"""The first half of the agent: from frames to the crops that are worth embedding."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from reid_edge.camera.detectors import Detector
+from reid_edge.camera.filters import DetectionFilter
+from reid_edge.camera.gate import Gate
+from reid_edge.camera.heart import Heart
+from reid_edge.camera.quality import crop_quality
+from reid_edge.camera.records import Frame
+from reid_edge.camera.sources import Source
+from reid_edge.camera.tracking import TrackedBoxes, Tracker
+from reid_edge.camera.tracklets import Sighting
+from reid_edge.camera.waiting import WaitingCrop, WaitingCrops
+from reid_edge.crops import crop_boxes
+
+
+@dataclass
+class LookerStats:
+    """Counts since the start.  Written by one thread, read by any.
+
+    Attributes:
+        frames: Looked at.
+        off: Frames that came while the camera was switched off.
+        detections: Boxes that the filter kept.
+        chosen: Crops that the gate chose.
+    """
+
+    frames: int = 0
+    off: int = 0
+    detections: int = 0
+    chosen: int = 0
+
+
+class Looker:
+    """Detect, filter, track, choose, cut: one frame after the other.
+
+    Args:
+        source: Of frames.
+        detector: Finds people.
+        boxes: Says which of them to keep, and what of the picture nobody may see.
+        tracker: Joins their boxes.
+        gate: Says which are worth embedding.
+        waiting: Where their crops go.
+        is_off: Whether the camera is switched off now.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        detector: Detector,
+        boxes: DetectionFilter,
+        tracker: Tracker,
+        gate: Gate,
+        waiting: WaitingCrops,
+        *,
+        is_off: Callable[[], bool],
+    ) -> None:
+        self._source = source
+        self._detector = detector
+        self._filter = boxes
+        self._tracker = tracker
+        self._gate = gate
+        self._waiting = waiting
+        self._is_off = is_off
+        self.stats = LookerStats()
+        self.heart = Heart()
+
+    def run(self) -> None:
+        """Look at every frame until the source ends.
+
+        Raises:
+            SourceError: The source failed for good.
+            DetectorError: The detector cannot go on.
+        """
+        try:
+            for frame in self._source:
+                with self.heart:
+                    self._look_away() if self._is_off() else self._look_at(frame)
+            self._waiting.put([], self._tracker.finish())
+        finally:
+            self._waiting.finish()
+
+    def _look_away(self) -> None:
+        self.stats.off += 1
+        if self._tracker.live:
+            self._waiting.put([], self._tracker.finish())
+
+    def _look_at(self, frame: Frame) -> None:
+        seen_s = time.monotonic()
+        frame = self._filter.masks.black_out(frame)
+        detections = self._filter(self._detector(frame), frame)
+        tracked = self._tracker.update(detections, frame.captured_us)
+        self.stats.frames += 1
+        self.stats.detections += len(detections)
+        for crop in self._waiting.put(self._crops(frame, tracked, seen_s), tracked.ended):
+            self._gate.dropped(crop.sighting.track)
+
+    def _crops(self, frame: Frame, tracked: TrackedBoxes, seen_s: float) -> list[WaitingCrop]:
+        height, width = frame.image.shape[:2]
+        quality = crop_quality(tracked.boxes, width=width, height=height)
+        rows = self._gate.select(tracked, quality, frame.captured_us).rows
+        self.stats.chosen += len(rows)
+        if not len(rows):
+            return []
+        fractions = np.clip(tracked.boxes[rows] / np.array([width, height, width, height], np.float32), 0, 1)
+        # The filter has clipped every box to the frame: none is skipped.
+        crops, _ = crop_boxes(frame.image, tracked.boxes[rows])
+        return [
+            WaitingCrop(crop.copy(), Sighting(track, frame.captured_us, tuple(box), score, value), seen_s)
+            for crop, track, box, score, value in zip(
+                crops,
+                tracked.tracks[rows].tolist(),
+                fractions.tolist(),
+                tracked.scores[rows].tolist(),
+                quality[rows].tolist(),
+                strict=True,
+            )
+        ]

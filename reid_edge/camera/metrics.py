@@ -1,0 +1,138 @@
+"""What Prometheus is told, read from the agent's counters at each scrape."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from reid_edge.camera.latencies import RECENT, percentiles
+
+if TYPE_CHECKING:
+    from reid_edge.camera.agent import Agent
+
+
+class AgentMetrics(Collector):
+    """All numbers of an agent.
+
+    Args:
+        agent: Whose.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by prometheus_client at each scrape."""
+        yield from self._seeing()
+        yield from self._embedding()
+        yield from self._delivering()
+        yield from machine()
+
+    def _seeing(self) -> Iterator[Metric]:
+        source, looker = self._agent.source.stats, self._agent.looker.stats
+        yield _counter("frames", "Frames captured.", source.frames)
+        yield _counter("frames_looked_at", "Frames that went through detection.", looker.frames)
+        yield _counters(
+            "frames_dropped",
+            "Frames not looked at, by reason.",
+            {"newer": source.dropped, "unreadable": source.unreadable, "off": looker.off},
+        )
+        yield _counter("source_reconnects", "Attempts to open a live source again.", source.reconnects)
+        yield _gauge("source_connected", "1 while frames are coming.", source.connected)
+        yield _gauge("source_silent_seconds", "Since the last frame.", source.silent_s)
+        yield _counter("detections", "Boxes kept by the filter.", looker.detections)
+        yield _counters("detections_dropped", "Boxes left out, by reason.", self._agent.filter.dropped)
+
+    def _embedding(self) -> Iterator[Metric]:
+        agent, embedder = self._agent, self._agent.embedder
+        yield _counter("crops_chosen", "Crops that the gate chose.", agent.looker.stats.chosen)
+        yield _counters("crops_dropped", "Chosen crops not embedded, by reason.", {"overload": agent.waiting.dropped})
+        yield _gauge("crops_waiting", "Crops between gate and engine.", len(agent.waiting))
+        yield _counter("embeddings", "Crops embedded.", embedder.stats.embedded)
+        yield _counter("engine_calls", "Batches.", embedder.stats.batches)
+        yield from _latency("engine_seconds", "One batch in the engine.", embedder.engine_latencies_s)
+        yield from _latency("crop_seconds", "From a frame's being taken up to the feature.", embedder.crop_latencies_s)
+        yield _counter("bundle_reloads", "Bundles put in place while running.", agent.reloads)
+        yield _counter("bundle_reload_failures", "Bundles that were not used.", agent.failed_reloads)
+        yield InfoMetricFamily(
+            "reid_edge_model",
+            "What makes features.",
+            {"hash": embedder.extractor.bundle.manifest.model_hash, "engine": embedder.extractor.description},
+        )
+
+    def _delivering(self) -> Iterator[Metric]:
+        outbox, embedder, delivery = self._agent.outbox, self._agent.embedder.stats, self._agent.delivery
+        yield _counter("observations_published", "Observations that the outbox took.", embedder.published)
+        yield _gauge("observations_unwritten", "Waiting in memory for the outbox to be writable.", embedder.unwritten)
+        yield _counters("observations_dropped", "By reason.", dict(outbox.dropped) | {"unwritten": embedder.lost})
+        yield _gauge("outbox_rows", "Observations that are not acknowledged.", outbox.depth)
+        yield _gauge("outbox_bytes", "Their size.", outbox.bytes)
+        yield _gauge("outbox_age_seconds", "Age of the oldest.", self._outbox_age_s())
+        yield _counter("observations_sent", "Including repeats.", delivery.stats.sent)
+        yield _counter("observations_resent", "Repeats.", delivery.stats.resent)
+        yield _counter("observations_acknowledged", "Committed by the gallery.", delivery.stats.acknowledged)
+        yield _counter("observations_refused", "Refusals by the gallery.", delivery.stats.refused)
+        yield _gauge("upstream_connected", "1 if the last attempt to send succeeded.", delivery.stats.connected)
+        yield from _latency("publish_seconds", "From sending to acknowledgement.", delivery.stats.latencies_s)
+
+    def _outbox_age_s(self) -> float:
+        oldest_us = self._agent.outbox.oldest_us
+        return 0.0 if oldest_us is None else max(0.0, time.time() - oldest_us / 1e6)
+
+
+def machine() -> Iterator[Metric]:
+    """Temperatures and throttling, where Linux tells."""
+    temperatures = GaugeMetricFamily("reid_edge_temperature_celsius", "Of a thermal zone.", labels=["zone"])
+    for zone in sorted(Path("/sys/class/thermal").glob("thermal_zone*")):
+        if (value := _number(zone / "temp")) is not None:
+            temperatures.add_metric([_text(zone / "type") or zone.name], value / 1000)
+    yield temperatures
+    throttled = [
+        value
+        for path in Path("/sys/devices/system/cpu").glob("cpu*/thermal_throttle/*_throttle_count")
+        if (value := _number(path)) is not None
+    ]
+    if throttled:
+        yield _counter("cpu_throttled", "Times that the hottest core was slowed down.", max(throttled))
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"reid_edge_{name}", text, value=value)
+
+
+def _counters(name: str, text: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(f"reid_edge_{name}", text, labels=["reason"])
+    for reason, value in sorted(values.items()):
+        family.add_metric([reason], value)
+    return family
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"reid_edge_{name}", text, value=float(value))
+
+
+def _latency(name: str, text: str, recent_s: Collection[float]) -> Iterator[Metric]:
+    family = GaugeMetricFamily(f"reid_edge_{name}", f"{text} Percentiles of the last {RECENT}.", labels=["percentile"])
+    for percentile, seconds in percentiles(recent_s).items():
+        family.add_metric([str(percentile)], seconds)
+    yield family
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _number(path: Path) -> float | None:
+    text = _text(path)
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,54 @@
+"""What passes between the stages of the camera: a frame, and the boxes found in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.crops import Image
+
+Boxes = npt.NDArray[np.float32]
+Scores = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture of a source.
+
+    Attributes:
+        image: H×W×3 uint8, BGR.
+        captured_us: When it was captured, microseconds since 1970 UTC; never less than that of the frame before.
+        index: Number of the frame in its source, from 0.  Frames that were left out are counted, so that labels of a
+            file stay aligned.
+    """
+
+    image: Image
+    captured_us: int
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Boxes of people in one frame.
+
+    Attributes:
+        boxes: N×4 float32, x1 y1 x2 y2 in pixels of the frame.
+        scores: N float32, 0 to 1.
+    """
+
+    boxes: Boxes
+    scores: Scores
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Detections:
+        """Those of some rows: a mask of N booleans, or row numbers."""
+        return Detections(self.boxes[rows], self.scores[rows])
+
+
+def no_detections() -> Detections:
+    """Nobody."""
+    return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32))

@@ -1,0 +1,25 @@
+"""What systemd wants to hear, over its notification socket (sd_notify(3))."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def notify(state: str) -> None:
+    """Tell systemd, e.g. ``READY=1`` or ``WATCHDOG=1``; nothing happens where no systemd listens."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):  # an abstract socket
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.sendto(state.encode(), address)
+
+
+def watchdog_interval_s() -> float | None:
+    """How often to send ``WATCHDOG=1``: half of what systemd allows; None if it keeps no watch over this process."""
+    allowed = os.environ.get("WATCHDOG_USEC")
+    if not allowed or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    return int(allowed) / 2e6

@@ -1,0 +1,195 @@
+"""Video files and folders of images: every frame, stamped by its position."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+
+from reid_edge.camera.clock import CaptureClock
+from reid_edge.camera.records import Frame
+from reid_edge.camera.sources.config import SourceConfig
+from reid_edge.camera.sources.decoding import grab, retrieve, told_fps, told_position_us
+from reid_edge.camera.sources.stats import SourceStats
+from reid_edge.camera.sources.thinning import Thinning
+from reid_edge.crops import Image
+from reid_edge.errors import FrameError, SourceError
+from reid_edge.runtime.images import IMAGE_SUFFIXES, read_image
+
+logger = logging.getLogger(__name__)
+
+#: Of a folder, or of a file that tells no frame rate.
+DEFAULT_FPS = 25.0
+#: A file that gives fewer of the frames that its header promises is damaged.  Headers are never quite right.
+_WHOLE = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A frame of a file, not yet decoded: number and time from the beginning; ``load`` gives None if it is unreadable.
+
+    It can be loaded until the next one is asked for.
+    """
+
+    index: int
+    position_us: int
+    load: Callable[[], Image | None]
+
+
+class Playable(Protocol):
+    """A file or folder that can be played from its beginning, again and again."""
+
+    def play(self) -> Iterator[Picture]:
+        """Its frames, in order."""
+        ...
+
+
+class VideoFile:
+    """A video, decoded by OpenCV.
+
+    Args:
+        path: The file.
+        fps: Frames per second; None believes the file.
+
+    Raises:
+        SourceError: Not a video, or one without a frame.
+    """
+
+    def __init__(self, path: Path, fps: float | None) -> None:
+        self._path = path
+        self._fps = fps
+        if not any(picture.load() is not None for picture in self.play()):
+            raise SourceError(
+                f"{path} ({path.stat().st_size} bytes) is no video that OpenCV {cv2.__version__} decodes, or has no "
+                "frame. Try playing it, or convert it: ffmpeg -i IN -c:v libx264 OUT.mp4"
+            )
+
+    def play(self) -> Iterator[Picture]:
+        """Its frames, in order."""
+        capture = cv2.VideoCapture(str(self._path))
+        try:
+            yield from self._pictures(capture)
+        finally:
+            capture.release()
+
+    def _pictures(self, capture: cv2.VideoCapture) -> Iterator[Picture]:
+        step_us = round(1e6 / (self._fps or told_fps(capture) or DEFAULT_FPS))
+        index, position_us = 0, 0
+        while grab(capture):
+            if index:
+                told_us = 0 if self._fps else told_position_us(capture)
+                position_us = told_us if told_us > position_us else position_us + step_us
+            yield Picture(index, position_us, lambda: retrieve(capture))
+            index += 1
+        promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if 0 < index < _WHOLE * promised:
+            logger.warning("%s ended after %d of %d frames: it is damaged there", self._path, index, promised)
+
+
+class ImageFolder:
+    """The images in a folder, in natural order of their names (2 before 10); or one image.
+
+    Args:
+        path: The folder or image.
+        fps: Frames per second; None is 25.
+
+    Raises:
+        SourceError: There is none, or none that can be read.
+    """
+
+    def __init__(self, path: Path, fps: float | None) -> None:
+        self._step_us = 1e6 / (fps or DEFAULT_FPS)
+        self._paths = [path] if path.is_file() else sorted(_images_in(path), key=_natural)
+        if not self._paths:
+            raise SourceError(
+                f"no image in the folder {path}; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}. "
+                "Folders in it are not searched."
+            )
+        if not any(_load(image) is not None for image in self._paths):
+            raise SourceError(f"none of the {len(self._paths)} images in {path} can be read. Copy them again.")
+
+    def play(self) -> Iterator[Picture]:
+        """Its images."""
+        for index, path in enumerate(self._paths):
+            yield Picture(index, round(index * self._step_us), lambda path=path: _load(path))  # type: ignore[misc]
+
+
+class FileReader:
+    """Plays a file or folder: once or without end, as fast as it is taken or at its own speed.
+
+    Args:
+        config: What to play and how.
+        clock: Tells when the first frame was captured, unless the settings do.
+        stats: Frames that cannot be decoded are counted here.
+
+    Raises:
+        SourceError: No frame in it.
+    """
+
+    def __init__(self, config: SourceConfig, clock: CaptureClock, stats: SourceStats) -> None:
+        path = Path(config.uri).expanduser()
+        as_images = path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
+        self._file: Playable = ImageFolder(path, config.fps) if as_images else VideoFile(path, config.fps)
+        self._config = config
+        self._clock = clock
+        self._stats = stats
+
+    def frames(self, stopping: threading.Event) -> Iterator[Frame]:
+        """Frames that are to be taken.
+
+        Raises:
+            SourceError: A file that is to be played again has gone.
+        """
+        config = self._config
+        first_us = self._clock.now_us() if config.start is None else round(config.start.timestamp() * 1e6)
+        thinning = Thinning(config.stride, config.max_fps)
+        began = time.monotonic()
+        for picture in self._rounds():
+            if config.realtime and stopping.wait(began + picture.position_us / 1e6 - time.monotonic()):
+                return
+            if not thinning.takes(picture.index, first_us + picture.position_us):
+                continue
+            if (image := picture.load()) is None:
+                self._stats.unreadable += 1
+            else:
+                yield Frame(image, first_us + picture.position_us, picture.index)
+
+    def _rounds(self) -> Iterator[Picture]:
+        """The file once, or again and again with numbers and times that go on."""
+        index = position_us = 0
+        while True:
+            count = last_us = step_us = 0
+            for picture in self._file.play():
+                count = picture.index + 1
+                step_us, last_us = picture.position_us - last_us, picture.position_us
+                yield Picture(index + picture.index, position_us + picture.position_us, picture.load)
+            if not count:
+                raise SourceError(f"{self._config.uri} could be played before, and has gone or changed. Put it back.")
+            if not self._config.loop:
+                return
+            index += count
+            position_us += last_us + (step_us or round(1e6 / DEFAULT_FPS))
+
+
+def _load(path: Path) -> Image | None:
+    try:
+        return read_image(path)
+    except FrameError as error:
+        logger.warning("left out: %s", error)
+        return None
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name

@@ -1,0 +1,168 @@
+"""Boxes of one person in successive frames, under one number (ByteTrack)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.camera.records import Detections
+from reid_edge.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from edgefirst.tracker import ByteTrack, TrackInfo
+
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How boxes are joined to tracks; the defaults were measured (``benchmarks/gating.md``).
+
+    Attributes:
+        high_confidence: Boxes that score at least this start tracks; lower ones only continue them.
+        min_iou: Overlap of a box with where its track should be by now.
+        lifespan_seconds: A track without a box for so long has ended.
+        max_tracks: While so many are live, no other one starts.
+        max_boxes: Of a frame with more boxes, those that score best are looked at.
+    """
+
+    high_confidence: Fraction = 0.6
+    min_iou: Fraction = 0.25
+    lifespan_seconds: Seconds = 1.5
+    max_tracks: Count = 512
+    max_boxes: Count = 256
+
+
+@dataclass(frozen=True)
+class EndedTrack:
+    """A track that will get no more boxes, and when it had its last one (microseconds since 1970)."""
+
+    track: int
+    last_us: int
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedBoxes:
+    """The boxes of a frame that belong to tracks, and the tracks that ended before it.
+
+    Attributes:
+        boxes: N×4 float32, x1 y1 x2 y2 in pixels, as the detector gave them.
+        scores: N float32.
+        tracks: N int64: the number of each box's track, no two alike.
+        ended: Tracks that were given up; each is named once.
+    """
+
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    tracks: npt.NDArray[np.int64]
+    ended: tuple[EndedTrack, ...]
+
+
+class Tracker:
+    """ByteTrack with growing numbers, for frames at any rate.
+
+    Keeps nothing of a track that has ended.  Not for several threads.
+
+    Args:
+        config: Thresholds.
+        first_track: Number of the first track; the next ones count up.
+
+    Raises:
+        MissingExtraError: ``edgefirst-tracker`` is not installed.
+    """
+
+    def __init__(self, config: TrackerConfig | None = None, *, first_track: int = 1) -> None:
+        self._config = config or TrackerConfig()
+        self._lifespan_us = round(self._config.lifespan_seconds * 1e6)
+        self._bytetrack = self._new_bytetrack()
+        self._live: dict[str, EndedTrack] = {}
+        self._next = first_track
+        self._now_us = 0
+
+    @property
+    def live(self) -> int:
+        """Tracks that have not ended."""
+        return len(self._live)
+
+    def update(self, detections: Detections, captured_us: int) -> TrackedBoxes:
+        """Join the boxes of the next frame to tracks.
+
+        Boxes without area or with a coordinate that is not finite are left out, as are low-scoring ones that continue
+        no track.
+
+        Args:
+            detections: Boxes of one frame; none is fine.
+            captured_us: When it was captured; a time before the last one counts as the last one.
+        """
+        ended = self._end_all() if captured_us - self._now_us > self._lifespan_us else ()
+        self._now_us = max(captured_us, self._now_us)
+        usable = self._usable(detections)
+        boxes, scores = detections.boxes[usable], detections.scores[usable]
+        infos = self._associate(boxes, scores)
+        rows = np.flatnonzero([info is not None for info in infos])
+        tracks = [self._seen(info.uuid) for info in infos if info is not None]
+        return TrackedBoxes(boxes[rows], scores[rows], np.array(tracks, np.int64), ended + self._end_unseen())
+
+    def finish(self) -> tuple[EndedTrack, ...]:
+        """End every live track: no more frames will come."""
+        return self._end_all()
+
+    def _usable(self, detections: Detections) -> npt.NDArray[np.intp]:
+        boxes, scores = detections.boxes, detections.scores
+        # A box that is not finite would be joined to a track and spoil its motion for good.
+        good = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
+        good &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        rows = np.flatnonzero(good)
+        if len(rows) > self._config.max_boxes:
+            rows = np.sort(rows[np.argsort(-scores[rows], kind="stable")[: self._config.max_boxes]])
+        return rows
+
+    def _associate(self, boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> list[TrackInfo | None]:
+        if len(self._live) >= self._config.max_tracks:  # too low to start a track, not too low to continue one
+            scores = np.minimum(scores, np.nextafter(np.float32(self._config.high_confidence), np.float32(0)))
+        infos: list[TrackInfo | None] = self._bytetrack.update(
+            np.ascontiguousarray(boxes, np.float32),
+            np.ascontiguousarray(scores, np.float32),
+            np.zeros(len(boxes), np.uintp),
+            self._now_us * 1000,
+        )
+        return infos
+
+    def _seen(self, uuid: str) -> int:
+        known = self._live.get(uuid)
+        if known is None:
+            number, self._next = self._next, self._next + 1
+        else:
+            number = known.track
+        self._live[uuid] = EndedTrack(number, self._now_us)
+        return number
+
+    def _end_unseen(self) -> tuple[EndedTrack, ...]:
+        alive = {active.info.uuid for active in self._bytetrack.get_active_tracks()}
+        return self._end(uuid for uuid in tuple(self._live) if uuid not in alive)
+
+    def _end_all(self) -> tuple[EndedTrack, ...]:
+        # The library looks for matches before it looks at ages: after a gap it would continue tracks long dead.
+        self._bytetrack = self._new_bytetrack()
+        return self._end(tuple(self._live))
+
+    def _end(self, uuids: Iterable[str]) -> tuple[EndedTrack, ...]:
+        return tuple(self._live.pop(uuid) for uuid in uuids)
+
+    def _new_bytetrack(self) -> ByteTrack:
+        try:
+            from edgefirst.tracker import ByteTrack
+        except ImportError as error:
+            raise MissingExtraError("edgefirst-tracker", "camera", "tracking") from error
+        return ByteTrack(
+            high_conf=self._config.high_confidence,
+            iou=self._config.min_iou,
+            update=1.0,  # the plain Kalman filter; less than that lags behind, and loses people at 10 frames a second
+            lifespan_ns=self._lifespan_us * 1000,
+        )

@@ -1,0 +1,141 @@
+"""``reid-edge run``: the agent on the camera."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reid_edge.console import console, extra, print_table
+from reid_edge.errors import SettingsError
+
+if TYPE_CHECKING:
+    from reid_edge.camera.agent import Agent
+    from reid_edge.camera.config import AgentConfig
+
+#: What follows the kind in ``--detector KIND:VALUE``.
+DETECTOR_VALUES = {"motchallenge": "path", "jsonlines": "listen", "callable": "function"}
+
+
+def run(
+    bundle: Annotated[Path | None, typer.Argument(help="Folder that 'reid-edge export' made.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings, TOML (docs/camera.md); options go before it.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Video file, folder of images, rtsp://…, /dev/video0, or gst:PIPELINE.")
+    ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(help="motion, motchallenge:FILE, jsonlines:stdin, callable:MODULE:FUNCTION; a model by --config."),
+    ] = None,
+    upstream: Annotated[
+        str | None, typer.Option(help="sqlite:FILE, postgresql://…, milvus:…, mqtts://HOST or https://HOST.")
+    ] = None,
+    camera: Annotated[str | None, typer.Option(help="Name of the camera.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 or int8.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine.")] = None,
+    max_latency_ms: Annotated[int | None, typer.Option(min=1, help="From frame to feature.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Where the outbox lies.")] = None,
+    listen: Annotated[str | None, typer.Option(help="Of /metrics and /healthz, '' for none.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow no TLS on loopback.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Say whether all is there, and stop.")] = False,
+) -> None:
+    """Watch a camera: detect, track, embed, and deliver tracklet features to a gallery."""
+    from reid_edge.camera.config import overridden, parse_settings, read_settings
+
+    given = {
+        "engine.bundle": bundle and str(bundle),
+        "engine.engine": engine,
+        "engine.precision": precision,
+        "engine.threads": threads,
+        "source.uri": source,
+        "camera.name": camera,
+        "upstream.uri": upstream,
+        "upstream.insecure": insecure or None,
+        "pipeline.max_latency_ms": max_latency_ms,
+        "operation.state_dir": state_dir and str(state_dir),
+        "operation.listen": listen,
+    }
+    tables = overridden({} if config is None else read_settings(config), given)
+    if detector is not None:
+        tables["detector"] = detector_table(detector)
+    settings = parse_settings(tables, origin=str(config or "settings"))
+    if check:
+        _check(settings)
+    else:
+        _run(settings)
+
+
+def detector_table(text: str) -> dict[str, str]:
+    """The settings' section for ``KIND`` or ``KIND:VALUE``.
+
+    Raises:
+        SettingsError: A kind that takes no value, or lacks its own.
+    """
+    kind, _, value = text.partition(":")
+    if not value:
+        return {"kind": kind}
+    if kind not in DETECTOR_VALUES:
+        raise SettingsError(
+            f"--detector: expected motion or one of {', '.join(f'{known}:VALUE' for known in DETECTOR_VALUES)}, "
+            f"got '{text}'. A model is described in a settings file: --config FILE, section [detector]."
+        )
+    return {"kind": kind, DETECTOR_VALUES[kind]: value}
+
+
+def _check(settings: AgentConfig) -> None:
+    with extra("camera", "running a camera"):
+        from reid_edge.camera.check import examine
+
+    findings = examine(settings)
+    rows = [[finding.subject, finding.state, finding.detail] for finding in findings]
+    print_table(f"camera {settings.camera.name}", ("", "state", "detail"), rows)
+    if wrong := [finding.subject for finding in findings if finding.state == "wrong"]:
+        raise SettingsError(f"{', '.join(wrong)}: mend this first; the agent would not start.")
+
+
+def _run(settings: AgentConfig) -> None:
+    with extra("camera", "running a camera"):
+        import cv2
+
+        from reid_edge.camera.agent import Agent
+        from reid_edge.camera.logs import set_up_logs
+        from reid_edge.camera.status import StatusServer
+
+    set_up_logs(settings.operation.log_format, settings.operation.log_level)
+    cv2.setNumThreads(settings.pipeline.opencv_threads)
+    agent = Agent(settings)
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: agent.stop())
+        signal.signal(signal.SIGHUP, lambda *_: agent.reload())
+        if settings.operation.listen:
+            from reid_edge.camera.metrics import AgentMetrics
+
+            StatusServer(settings.operation.listen, AgentMetrics(agent), agent.health)
+        agent.run()
+        _report(agent)
+    finally:
+        agent.close()
+
+
+def _report(agent: Agent) -> None:
+    looker, embedder = agent.looker.stats, agent.embedder.stats
+    rows = [
+        ["frames", f"{looker.frames:,}"],
+        ["people detected", f"{looker.detections:,}"],
+        ["crops embedded", f"{embedder.embedded:,}"],
+        ["features published", f"{embedder.published:,}"],
+        ["features stored upstream", f"{agent.delivery.stats.acknowledged:,}"],
+        ["waiting in the outbox", f"{agent.outbox.depth:,}"],
+    ]
+    print_table(f"camera {agent.camera}", ("", ""), rows)
+    if agent.config.in_process and embedder.published:
+        uri = agent.config.upstream.uri
+        console.print(
+            f"Next: reid-edge gallery info {uri}, then reid-edge gallery search {uri} --image CROP.jpg "
+            f"--bundle {agent.config.engine.bundle} --purpose TEXT",
+            soft_wrap=True,
+        )

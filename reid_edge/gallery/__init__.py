@@ -1,0 +1,1 @@
+"""The receiving end: collect, store, search (no torch)."""

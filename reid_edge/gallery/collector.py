@@ -1,0 +1,170 @@
+"""Takes batches from cameras, stores them, and says what the cameras may delete."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from reid_edge.errors import MessageError
+from reid_edge.gallery.checks import Fault, model_fault, record_of, stored_gap, time_fault
+from reid_edge.gallery.records import AcceptedModel, Record, StoredGap
+from reid_edge.gallery.retention import Retention, now_us
+from reid_edge.gallery.store import Store
+from reid_edge.upstream.message import Ack, Batch, Observation, Refusal, decode_batch, encode_ack
+
+
+@dataclass
+class CollectorStats:
+    """Counts since the start.
+
+    Attributes:
+        batches: Received, malformed ones included.
+        malformed: Batches that could not be read; they get no acknowledgement.
+        stored: Observations newly stored.
+        duplicates: Observations that had been stored before.
+        erased: Observations kept out because they were erased before they came.
+        gaps: Gaps newly stored.
+        refused: Observations refused, by kind of reason.
+        last_stored_us: When something was last stored; 0 for never.
+    """
+
+    batches: int = 0
+    malformed: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    erased: int = 0
+    gaps: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    last_stored_us: int = 0
+
+
+@dataclass
+class _Sorted:
+    """One batch, taken apart."""
+
+    batch: Batch
+    records: list[Record] = field(default_factory=list)
+    gaps: list[StoredGap] = field(default_factory=list)
+    refused: dict[Fault, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def ack(self) -> bytes:
+        return encode_ack(
+            Ack(
+                camera=self.batch.camera,
+                epoch=self.batch.epoch,
+                seqs=tuple(record.entry.seq for record in self.records),
+                gaps=tuple((gap.first_seq, gap.last_seq) for gap in self.gaps),
+                refused=tuple(Refusal(tuple(seqs), fault.reason) for fault, seqs in self.refused.items()),
+            )
+        )
+
+
+class Collector:
+    """Stores what cameras send, each observation once; may be called from several threads.
+
+    The first model that an empty gallery sees is accepted; features of another are refused until someone runs
+    ``reid-edge gallery accept-model``.  Retention is applied on the way, once a minute at most; a process that may
+    receive nothing for long runs ``collector.retention.running()`` too.
+
+    Args:
+        store: Where to.
+        expire_every_s: Time between two applications of the retention.
+        clock: Microseconds since 1970 UTC.
+    """
+
+    def __init__(self, store: Store, *, expire_every_s: float = 60.0, clock: Callable[[], int] = now_us) -> None:
+        self._store = store
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._stats = CollectorStats()
+        self._models: dict[str, AcceptedModel] = {}
+        self._not_accepted: set[str] = set()
+        self.retention = Retention(store, every_s=expire_every_s, clock=clock)
+
+    @property
+    def stats(self) -> CollectorStats:
+        """Counts up to now: a copy."""
+        with self._lock:
+            return replace(self._stats, refused=Counter(self._stats.refused))
+
+    def receive(self, batches: Sequence[bytes], *, senders: Sequence[str | None] = ()) -> list[bytes]:
+        """Store batches in one commit.
+
+        Args:
+            batches: Encoded batches, N, of any cameras.
+            senders: The camera that the topic or certificate of each batch names, N, None for not known; a batch that
+                says that it is of another camera is refused.  Empty: none is known.
+
+        Returns:
+            An encoded acknowledgement for each, N; ``b""`` for what is not a batch.
+
+        Raises:
+            StoreError: Nothing was stored: send no acknowledgement.
+        """
+        with self._lock:
+            moment = self._clock()
+            self._not_accepted.clear()  # what was refused last time may have been accepted since
+            parts = [
+                self._sorted(payload, sender, moment)
+                for payload, sender in zip(batches, senders or [None] * len(batches), strict=True)
+            ]
+            self._store_all([part for part in parts if part is not None], moment)
+            self._stats.batches += len(batches)
+            self._stats.malformed += parts.count(None)
+        self.retention.apply_if_due()
+        return [b"" if part is None else part.ack() for part in parts]
+
+    def _store_all(self, parts: Sequence[_Sorted], moment: int) -> None:
+        records = [record for part in parts for record in part.records]
+        gaps = [gap for part in parts for gap in part.gaps]
+        if records or gaps:
+            added = self._store.add(records, gaps)
+            self._stats.stored += added.stored
+            self._stats.duplicates += added.duplicates
+            self._stats.erased += added.erased
+            self._stats.gaps += added.gaps
+            self._stats.last_stored_us = moment if added.stored else self._stats.last_stored_us
+        for part in parts:
+            for fault, seqs in part.refused.items():
+                self._stats.refused[fault.kind] += len(seqs)
+
+    def _sorted(self, payload: bytes, sender: str | None, moment: int) -> _Sorted | None:
+        try:
+            batch = decode_batch(payload)
+        except MessageError:
+            return None
+        part = _Sorted(batch)
+        if sender not in (None, batch.camera):
+            foreign = Fault("sender", f"sent by '{sender}', and says that it is of '{batch.camera}'.")
+            part.refused[foreign] += [seq for seq, _ in batch.observations]
+            return part
+        for refusal in batch.unreadable:
+            part.refused[Fault("unreadable", refusal.reason)] += refusal.seqs
+        oldest_us = self.retention.oldest_us()
+        for seq, seen in batch.observations:
+            fault = time_fault(seen, now_us=moment, oldest_us=oldest_us) or self._model_fault(seen, moment)
+            if fault:
+                part.refused[fault].append(seq)
+            else:
+                part.records.append(record_of(batch.camera, batch.epoch, seq, seen))
+        part.gaps += [stored_gap(batch.camera, batch.epoch, gap, moment) for gap in batch.gaps]
+        return part
+
+    def _model_fault(self, seen: Observation, moment: int) -> Fault | None:
+        known = self._models.get(seen.model_hash)
+        if (known is None or known.dim is None) and seen.model_hash not in self._not_accepted:
+            self._accept_if_first(seen, moment)
+            if seen.model_hash not in self._models:
+                self._not_accepted.add(seen.model_hash)
+        return model_fault(seen, self._models, self._store.name)
+
+    def _accept_if_first(self, seen: Observation, moment: int) -> None:
+        """Another process may have accepted the model meanwhile, or a person, who need not know its features' size."""
+        accepted = {model.model_hash: model for model in self._store.models()}
+        known = accepted.get(seen.model_hash)
+        if not accepted or (known is not None and known.dim is None):
+            self._store.accept_model(seen.model_hash, seen.feature.size, now_us=moment, only_first=known is None)
+            accepted = {model.model_hash: model for model in self._store.models()}
+        self._models = accepted

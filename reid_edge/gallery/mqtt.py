@@ -1,0 +1,182 @@
+"""Batches from an MQTT 5 broker into the gallery; acknowledged to the camera after the commit, not before.
+
+The collectors of a group share one subscription.  Their sessions end with their connections, so that the broker never
+keeps messages for a collector that has gone: with none there, cameras hear 0x10 and keep their rows, and with one of
+several gone the others get its share.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import uuid
+from dataclasses import dataclass
+
+from reid_edge.errors import StoreError, TransportError
+from reid_edge.gallery.collector import Collector
+from reid_edge.upstream.transports.hold import PASSING, Hold
+from reid_edge.upstream.transports.mqtt import NOT_AUTHORISED, acknowledgements_topic, observations_topic
+from reid_edge.upstream.transports.mqtt_link import Message, MqttLink
+from reid_edge.upstream.transports.tls import TlsFiles
+
+LOG = logging.getLogger(__name__)
+
+#: Batches that may be on their way here, or here and not yet stored.
+_WINDOW = 200
+#: One commit takes at most so many bytes, so that memory and the wait for an acknowledgement stay bounded.
+_MOST_BYTES = 16 * 2**20
+_ACK_TIMEOUT_S = 5.0
+
+
+@dataclass
+class MqttCollectorStats:
+    """Counts since the start.
+
+    Attributes:
+        messages: Messages taken from the broker.
+        commits: Groups of them handed to the collector.
+        acknowledged: Acknowledgements published.
+        unanswered: Those that could not be published: the cameras send those batches again.
+        failures: Commits that failed.
+    """
+
+    messages: int = 0
+    commits: int = 0
+    acknowledged: int = 0
+    unanswered: int = 0
+    failures: int = 0
+
+
+class MqttCollector:
+    """Feeds a collector from ``$share/<group>/reid/v1/+/obs`` and answers on ``reid/v1/<camera>/ack``.
+
+    When the store fails it leaves the broker for a while, instead of taking what it cannot keep.
+
+    Args:
+        collector: Where batches go.
+        uri: ``mqtts://HOST[:8883]``, or ``mqtt://HOST[:1883]`` on loopback with ``insecure``.
+        group: Collectors of the same group share the work; each group gets everything.
+        tls: Certificates.
+        insecure: Plain text is allowed on loopback.
+        backoff_s: The first and the longest pause after a lost connection or a failed commit.
+
+    Attributes:
+        stats: Counts.
+        link: The connection.
+        hold: Failed commits: how many, and why.
+        answers: Acknowledgements that the broker refused: how many, and why.
+
+    Raises:
+        SettingsError: An address or certificates that cannot be used.
+        MissingExtraError: paho-mqtt is not installed.
+    """
+
+    def __init__(
+        self,
+        collector: Collector,
+        uri: str,
+        *,
+        group: str = "gallery",
+        tls: TlsFiles | None = None,
+        insecure: bool = False,
+        backoff_s: tuple[float, float] = PASSING,
+    ) -> None:
+        self.stats = MqttCollectorStats()
+        self.hold = Hold(LOG, passing=backoff_s)
+        self.answers = Hold(LOG)
+        self._collector = collector
+        self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self.link = MqttLink(
+            uri,
+            # With TLS the broker puts the certificate's common name in its place.
+            client_id=f"{group}-{uuid.uuid4().hex[:12]}",
+            subscription=f"$share/{group}/{observations_topic('+')}",
+            tls=tls,
+            insecure=insecure,
+            on_message=self._queue.put,
+            on_verdict=self._judged,
+            window=_WINDOW,
+            confirm=True,
+            extra="gallery",
+            backoff_s=backoff_s,
+        )
+        self._thread = threading.Thread(target=self._run, name="mqtt collector", daemon=True)
+        self._thread.start()
+
+    @property
+    def connected(self) -> bool:
+        """Whether batches can come."""
+        return self.link.connected
+
+    def close(self) -> None:
+        """Store and acknowledge what is here, then disconnect."""
+        self._queue.put(None)
+        self._thread.join()
+        self.link.close()
+
+    def _run(self) -> None:
+        while True:
+            messages, last = self._next_group()
+            if messages:
+                self._store(messages)
+            if last:
+                return
+
+    def _next_group(self) -> tuple[list[Message], bool]:
+        """All that has come, up to a bound; and whether it is the last."""
+        messages: list[Message] = []
+        size = 0
+        try:
+            message = self._queue.get()
+            while message is not None:
+                messages.append(message)
+                size += len(message.payload)
+                if size >= _MOST_BYTES:
+                    return messages, False
+                message = self._queue.get_nowait()
+        except queue.Empty:
+            return messages, False
+        return messages, True
+
+    def _store(self, messages: list[Message]) -> None:
+        self.stats.messages += len(messages)
+        self.stats.commits += 1
+        senders = [message.topic.split("/")[2] for message in messages]
+        try:
+            acks = self._collector.receive([message.payload for message in messages], senders=senders)
+        except StoreError as error:
+            self._stand_back(f"cannot store: {error}")
+            return
+        except Exception as error:  # the thread's last resort: a collector that hangs would keep the group's share
+            LOG.exception("a group of %d batches failed in an unforeseen way", len(messages))
+            self._stand_back(f"{type(error).__name__}: {error}")
+            return
+        self.hold.accepted()
+        for message, sender, ack in zip(messages, senders, acks, strict=True):
+            if ack:
+                self._answer(sender, ack)
+            self.link.confirm(message)
+
+    def _answer(self, camera: str, ack: bytes) -> None:
+        try:
+            # Without a connection there is nothing to wait for: the camera will send again.
+            self.link.publish(
+                acknowledgements_topic(camera), ack, timeout_s=_ACK_TIMEOUT_S if self.link.connected else 0.0
+            )
+            self.stats.acknowledged += 1
+        except TransportError as error:
+            self.stats.unanswered += 1
+            LOG.warning("an acknowledgement for %s is not sent: %s", camera, error)
+
+    def _stand_back(self, reason: str) -> None:
+        self.stats.failures += 1
+        self.link.leave(self.hold.refused(reason))
+
+    def _judged(self, code: int) -> None:
+        """The broker's verdict on an acknowledgement; that a camera has gone is its own affair."""
+        if code == NOT_AUTHORISED:
+            reason = f"{self.link.uri}: the broker does not let this collector acknowledge; see deploy/mosquitto/acl"
+            self.answers.refused(reason, permanent=True)
+        else:
+            self.answers.accepted()

@@ -1,0 +1,189 @@
+"""Finding a person again: tracklets whose features are nearest to a query's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from reid_edge.errors import InputError, ModelMismatchError, NoSuchObservationError
+from reid_edge.features import l2_normalised
+from reid_edge.gallery import audit
+from reid_edge.gallery.records import Entry, Feature, Key, Match, Record, Selection, parse_id
+from reid_edge.gallery.store import Store
+
+#: More than a person looks at; keeps an audit entry small.
+MOST_TRACKLETS = 200
+#: A tracklet is stored about this many times: at first sight, now and then, and at its end.
+OBSERVATIONS_OF_A_TRACKLET = 8
+#: The most that every store returns at once.
+MOST_OBSERVATIONS = 16_000
+
+Cameras = Literal["all", "same", "other"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """What to look for.
+
+    Attributes:
+        feature: D float32, unit length.
+        model_hash: The model that made it.
+        source: For the audit: ``{"image_sha256": …}`` or ``{"id": …}``; never the feature.
+        tracklet: Where the query itself is stored: not an answer.
+    """
+
+    feature: Feature
+    model_hash: str
+    source: dict[str, Any]
+    tracklet: Key | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A tracklet.
+
+    Attributes:
+        best: Its observation nearest to the query.
+        cosine: Of that one.
+        first_us: First sight of the tracklet.
+        last_us: Last sight of it so far.
+    """
+
+    best: Entry
+    cosine: float
+    first_us: int
+    last_us: int
+
+
+def require_model(store: Store, model_hash: str) -> None:
+    """Refuse a model whose features the gallery does not hold, before any work.
+
+    Raises:
+        ModelMismatchError: It does not.
+    """
+    held = [model.model_hash for model in store.models()]
+    if model_hash not in held:
+        listed = f"those of {', '.join(held)}; search with the bundle that the cameras use" if held else "none yet"
+        raise ModelMismatchError(
+            f"features of the model {model_hash} cannot be compared with those in {store.name}: it holds {listed}."
+        )
+
+
+def query_by_feature(feature: Feature, model_hash: str, *, image_sha256: str) -> Query:
+    """Look for what an image shows; ``feature`` is D float32, of any length."""
+    unit = l2_normalised(feature[None])[0]
+    return Query(feature=unit, model_hash=model_hash, source={"image_sha256": image_sha256})
+
+
+def query_by_id(store: Store, text: str) -> Query:
+    """Look for whom a stored observation shows.
+
+    Raises:
+        InputError: Not an id, or one that several observations could have.
+        NoSuchObservationError: Nothing is stored under it.
+    """
+    record = find_one(store, text)
+    return Query(
+        feature=l2_normalised(record.feature[None])[0],
+        model_hash=record.entry.model_hash,
+        source={"id": record.entry.id},
+        tracklet=record.entry.tracklet,
+    )
+
+
+def find_one(store: Store, text: str) -> Record:
+    """The observation that an id means.
+
+    Raises:
+        InputError: Not an id, or one that several observations could have.
+        NoSuchObservationError: Nothing is stored under it.
+    """
+    found = store.find(*parse_id(text))
+    if not found:
+        raise NoSuchObservationError(
+            f"{store.name} holds nothing under '{text}': it was never stored, has expired, or was erased."
+        )
+    if len(found) > 1:
+        raise InputError(f"'{text}' could be {', '.join(record.entry.id for record in found)}: give more of the epoch.")
+    return found[0]
+
+
+def search(
+    store: Store,
+    query: Query,
+    *,
+    selection: Selection,
+    purpose: str,
+    now_us: int,
+    top: int = 10,
+    cameras: Cameras = "all",
+) -> list[Found]:
+    """Tracklets nearest to a query, best first; the audit says so before anything is returned.
+
+    Args:
+        store: Which gallery.
+        query: What to look for.
+        selection: Which observations to compare.
+        purpose: Why, in the user's words.
+        now_us: Time.
+        top: How many tracklets.
+        cameras: ``same``, ``other``: only the query's own camera, only the others.
+
+    Raises:
+        InputError: No purpose, ``top`` out of range, or ``cameras`` for a query of no camera.
+        ModelMismatchError: The gallery holds no features of the query's model.
+        StoreError: The store fails.
+    """
+    purpose = audit.checked_purpose(purpose)
+    if not 1 <= top <= MOST_TRACKLETS:
+        raise InputError(f"ask for 1 to {MOST_TRACKLETS} tracklets, got {top}.")
+    require_model(store, query.model_hash)
+    selection = _restricted(selection, query, cameras)
+    best = _best_of_tracklets(store, query, selection, top)
+    found = [_found(store, match) for match in best]
+    detail = {
+        "query": query.source,
+        "model_hash": query.model_hash,
+        "selection": selection.described(),
+        "top": top,
+        "ids": [one.best.id for one in found],
+    }
+    audit.record(store, "search", detail, at_us=now_us, purpose=purpose)
+    return found
+
+
+def _restricted(selection: Selection, query: Query, cameras: Cameras) -> Selection:
+    if cameras == "all":
+        return selection
+    if query.tracklet is None:
+        raise InputError("--same-camera and --other-cameras are for a search by --id: an image has no camera.")
+    camera = query.tracklet[0]
+    if cameras == "other":
+        return replace(selection, not_cameras=(*selection.not_cameras, camera))
+    if selection.cameras and camera not in selection.cameras:
+        raise InputError(f"--same-camera means {camera}, which is not among those of --camera.")
+    return replace(selection, cameras=(camera,))
+
+
+def _best_of_tracklets(store: Store, query: Query, selection: Selection, top: int) -> list[Match]:
+    """The nearest observation of each of the nearest tracklets."""
+    wanted = (top + 1) * OBSERVATIONS_OF_A_TRACKLET
+    while True:
+        wanted = min(wanted, MOST_OBSERVATIONS)
+        matches = store.search(query.feature, model_hash=query.model_hash, selection=selection, top=wanted)
+        best: dict[Key, Match] = {}
+        for match in matches:
+            best.setdefault(match.entry.tracklet, match)
+        if query.tracklet is not None:
+            best.pop(query.tracklet, None)
+        if len(best) >= top or len(matches) < wanted or wanted == MOST_OBSERVATIONS:
+            return list(best.values())[:top]
+        wanted *= 4
+
+
+def _found(store: Store, match: Match) -> Found:
+    entry = match.entry
+    span = store.span(Selection(cameras=(entry.camera,), epoch=entry.epoch, track=entry.track))
+    first_us = entry.first_us if span.first_us is None else span.first_us
+    last_us = entry.last_us if span.last_us is None else span.last_us
+    return Found(entry, match.cosine, first_us, last_us)

@@ -1,0 +1,42 @@
+"""Where observations are kept, chosen by URI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reid_edge.errors import StoreError
+from reid_edge.gallery.store.base import DEFAULT_RETENTION_HOURS, Store
+
+__all__ = ["DEFAULT_RETENTION_HOURS", "Store", "open_store"]
+
+URIS = "sqlite:PATH, postgresql://USER@HOST/DATABASE, milvus:http://HOST:19530 or milvus:FILE.db"
+
+
+def open_store(uri: str, *, create: bool = True) -> Store:
+    """Open a gallery's store.
+
+    Args:
+        uri: ``sqlite:PATH``, ``postgresql://…`` (as libpq takes it) or ``milvus:…`` (what pymilvus takes, after the
+            colon).
+        create: Make an empty gallery where there is none.
+
+    Raises:
+        StoreError: No such kind of store, nothing there, or it cannot be opened.
+        MissingExtraError: The engine's package is not installed.
+    """
+    scheme, separator, rest = uri.partition(":")
+    if separator and rest:
+        if scheme == "sqlite":
+            from reid_edge.gallery.store.sqlite import SqliteStore
+
+            return SqliteStore(Path(rest[2:] if rest.startswith("///") else rest), create=create)
+        if scheme in ("postgresql", "postgres"):
+            from reid_edge.gallery.store.postgresql import PostgresqlStore
+
+            return PostgresqlStore(uri, create=create)
+        if scheme == "milvus":
+            from reid_edge.gallery.store.milvus import MilvusStore
+
+            return MilvusStore(rest, create=create)
+    hint = "" if separator else f" Did you mean sqlite:{uri}?"
+    raise StoreError(f"a gallery is one of {URIS}; got '{uri}'.{hint}")

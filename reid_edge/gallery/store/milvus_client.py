@@ -1,0 +1,162 @@
+"""pymilvus, with the calls that a gallery needs: each with a time limit, each failing as :class:`StoreError`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from reid_edge.errors import MissingExtraError, StoreError
+
+try:
+    import grpc  # type: ignore[import-untyped]
+    from pymilvus import DataType, MilvusClient
+    from pymilvus.exceptions import MilvusException
+except ImportError as error:
+    raise MissingExtraError("pymilvus", "milvus", "a gallery in Milvus") from error
+
+# It logs a traceback for every error that it raises too.
+for _name in ("pymilvus", "milvus_lite"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+__all__ = ["ROWS", "TEXT_BYTES", "Client", "DataType", "Row"]
+
+#: A whole number, else pymilvus ignores it in places.
+TIMEOUT_S = 30
+#: Rows of one request.
+ROWS = 1000
+#: Longest text that a field holds, bytes.
+TEXT_BYTES = 65_535
+
+Row = dict[str, Any]
+
+
+class Client:
+    """A connection to a Milvus server, or a Milvus Lite file.
+
+    Args:
+        uri: What pymilvus takes; a token comes from ``MILVUS_TOKEN``.
+
+    Raises:
+        StoreError: No connection.
+        MissingExtraError: A file, and milvus-lite is not installed.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.name = f"milvus:{uri}"
+        if "://" not in uri:
+            _check_lite(Path(uri))
+        with self._errors():
+            self._client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=TIMEOUT_S)
+
+    def has(self, collection: str) -> bool:
+        """Whether there is a collection of that name, ready to be read."""
+        with self._errors():
+            if not self._client.has_collection(collection, timeout=TIMEOUT_S):
+                return False
+            self._client.load_collection(collection, timeout=TIMEOUT_S)
+            return True
+
+    def create(self, collection: str, fields: dict[str, tuple[Any, int]]) -> None:
+        """Make a collection, if there is none, compared exactly by cosine.
+
+        Args:
+            collection: Its name.
+            fields: Type, and length of a text or dimensions of a vector, of each field; the first is the key, the last
+                the vector.
+        """
+        if self.has(collection):
+            return
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        key, *_, vector = fields
+        for name, (kind, size) in fields.items():
+            sizes = {DataType.VARCHAR: {"max_length": size}, DataType.FLOAT_VECTOR: {"dim": size}}
+            schema.add_field(name, kind, is_primary=name == key, **sizes.get(kind, {}))
+        index = MilvusClient.prepare_index_params()
+        index.add_index(field_name=vector, index_type="FLAT", metric_type="COSINE")
+        with self._errors():
+            try:
+                self._client.create_collection(collection, schema=schema, consistency_level="Strong", timeout=TIMEOUT_S)
+            except MilvusException:
+                if not self._client.has_collection(collection, timeout=TIMEOUT_S):  # else another process was faster
+                    raise
+            self._client.create_index(collection, index, timeout=TIMEOUT_S, sync=False)
+            self._client.load_collection(collection, timeout=TIMEOUT_S)
+
+    def put(self, collection: str, rows: Sequence[Row]) -> None:
+        """Write rows, in place of those with the same key."""
+        for start in range(0, len(rows), ROWS):
+            with self._errors():
+                self._client.upsert(collection, list(rows[start : start + ROWS]), timeout=TIMEOUT_S)
+
+    def rows(self, collection: str, condition: str, fields: Sequence[str]) -> Iterator[Row]:
+        """All rows that fulfil a condition."""
+        with self._errors():
+            iterator = self._client.query_iterator(
+                collection, batch_size=ROWS, filter=condition, output_fields=list(fields), timeout=TIMEOUT_S
+            )
+        try:
+            while True:
+                with self._errors():
+                    some = iterator.next()
+                if not some:
+                    return
+                yield from some
+        finally:
+            iterator.close()
+
+    def nearest(self, collection: str, vector: Any, condition: str, fields: Sequence[str], top: int) -> list[Row]:
+        """The rows of highest cosine; it is in ``distance``."""
+        with self._errors():
+            found = self._client.search(
+                collection, data=[vector], filter=condition, limit=top, output_fields=list(fields), timeout=TIMEOUT_S
+            )
+        return [{**hit["entity"], "distance": hit["distance"]} for hit in found[0]]
+
+    def count(self, collection: str, condition: str) -> int:
+        """How many rows fulfil a condition."""
+        with self._errors():
+            rows = self._client.query(collection, filter=condition, output_fields=["count(*)"], timeout=TIMEOUT_S)
+        return int(rows[0]["count(*)"])
+
+    def existing(self, collection: str, key: str, keys: Sequence[str]) -> set[str]:
+        """Those of the keys that are there."""
+        found: set[str] = set()
+        for start in range(0, len(keys), ROWS):
+            condition = f"{key} in {json.dumps(list(keys[start : start + ROWS]))}"
+            found.update(row[key] for row in self.rows(collection, condition, [key]))
+        return found
+
+    def delete(self, collection: str, condition: str) -> None:
+        """Delete the rows that fulfil a condition."""
+        with self._errors():
+            self._client.delete(collection, filter=condition, timeout=TIMEOUT_S)
+
+    def compact(self, collection: str) -> None:
+        """Ask for what was deleted to be taken out of the files."""
+        with self._errors():
+            self._client.flush(collection, timeout=TIMEOUT_S)
+            self._client.compact(collection, timeout=TIMEOUT_S)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (MilvusException, grpc.RpcError, OSError) as error:
+            raise StoreError(f"the gallery in {self.name} cannot be used: {error}.") from error
+
+
+def _check_lite(path: Path) -> None:
+    if importlib.util.find_spec("milvus_lite") is None:
+        raise MissingExtraError("milvus-lite", "milvus", "a gallery in a Milvus Lite file")
+    if not path.absolute().parent.is_dir():
+        raise StoreError(f"cannot open {path}: {path.absolute().parent} is not a folder.")

@@ -1,0 +1,321 @@
+"""A gallery in PostgreSQL with pgvector: half-precision features, compared exactly after the filter.
+
+No vector index: it loses half of the answers of a search that is narrowed to some cameras and hours, and such a search
+takes a millisecond without (shared measurement in ``docs/gallery.md``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import numpy as np
+
+from reid_edge.errors import MissingExtraError, ModelMismatchError, StoreError
+from reid_edge.gallery.records import (
+    AcceptedModel,
+    Added,
+    AuditEntry,
+    CameraSummary,
+    Erased,
+    Feature,
+    Match,
+    Record,
+    Selection,
+    Span,
+    StoredGap,
+)
+from reid_edge.gallery.store.base import DEFAULT_RETENTION_HOURS
+from reid_edge.gallery.store.erasures import allowed, outlived_us, standing
+from reid_edge.gallery.store.postgresql_tables import LOCK, SCHEMA_VERSION, TABLES
+from reid_edge.gallery.store.sql import COLUMNS, condition, entry_row, json_selection, row_entry, selection_json
+
+try:
+    import psycopg
+    from pgvector import HalfVector
+    from pgvector.psycopg import register_vector
+except ImportError as error:
+    raise MissingExtraError(error.name or "psycopg", "postgresql", "a gallery in PostgreSQL") from error
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+CONNECT_S = 10
+_COLUMNS = ", ".join(COLUMNS)
+_TYPES = (
+    "text", "text", "int8", "int4", "int8", "int8", "int8", "int8",
+    "float8", "float8", "float8", "float8", "float8", "float8", "int8", "bool", "halfvec",
+)  # fmt: skip
+LEFTOVERS = (
+    "PostgreSQL may keep the bytes of deleted rows in free space of its files and in its write-ahead log until it "
+    "uses them again, and in backups"
+)
+
+
+class PostgresqlStore:
+    """See :class:`reid_edge.gallery.store.base.Store`.
+
+    A connection that breaks is opened again by the next call.
+
+    Args:
+        uri: As libpq takes it; the password is better in ``~/.pgpass`` or ``PGPASSWORD``.
+        create: Make the tables if there are none.
+
+    Raises:
+        StoreError: No gallery there, no pgvector, or no connection.
+    """
+
+    def __init__(self, uri: str, *, create: bool) -> None:
+        self.name = without_password(uri)
+        self._uri = uri
+        self._lock = threading.RLock()
+        self._connection: Connection | None = None
+        with self._errors():
+            if create:
+                self._make_tables()
+            self._connection = self._connect()
+
+    def add(self, records: Sequence[Record], gaps: Sequence[StoredGap] = ()) -> Added:
+        """Store what is not stored yet."""
+        with self._transaction() as db:
+            # Erasing waits until this is committed, and the next commit waits until the erasure is.
+            db.execute("LOCK TABLE erasures IN SHARE MODE")
+            fresh = allowed(records, [json_selection(row[0]) for row in db.execute("SELECT selection FROM erasures")])
+            stored = self._insert(db, fresh) if fresh else 0
+            new_gaps = sum(
+                db.execute(
+                    "INSERT INTO gaps VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                    tuple(vars(gap).values()),
+                ).rowcount
+                for gap in gaps
+            )
+        return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps)
+
+    def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
+        """The observations nearest to a feature."""
+        where, values = condition(selection, "%s")
+        query = HalfVector(feature.astype(np.float16))
+        with self._transaction() as db:
+            rows = db.execute(
+                f"SELECT {_COLUMNS}, -(feature <#> %s) AS cosine FROM observations "  # noqa: S608
+                f"WHERE model = (SELECT number FROM models WHERE hash = %s) AND {where} "
+                "ORDER BY cosine DESC LIMIT %s",
+                (query, model_hash, *values, top),
+            ).fetchall()
+        return [Match(row_entry(row, model_hash), min(1.0, row[-1])) for row in rows]
+
+    def find(self, camera: str, epoch_start: str, seq: int) -> list[Record]:
+        """Observations of that camera and number whose epoch begins so."""
+        with self._transaction() as db:
+            rows = db.execute(
+                f"SELECT {_COLUMNS}, feature, hash FROM observations JOIN models ON models.number = model "  # noqa: S608
+                "WHERE camera = %s AND seq = %s AND starts_with(epoch, %s) ORDER BY epoch",
+                (camera, seq, epoch_start),
+            ).fetchall()
+        return [Record(row_entry(row, row[-1]), row[-2].to_numpy().astype(np.float32)) for row in rows]
+
+    def erase(self, selection: Selection, *, now_us: int) -> Erased:
+        """Delete what is meant."""
+        where, values = condition(selection, "%s")
+        with self._transaction() as db:
+            db.execute("LOCK TABLE erasures IN ROW EXCLUSIVE MODE")
+            rows = db.execute(
+                f"DELETE FROM observations WHERE {where} RETURNING camera, epoch, seq, first_us",  # noqa: S608
+                values,
+            ).fetchall()
+            rule = standing(selection, max((row[3] for row in rows), default=None), now_us)
+            db.execute(
+                "INSERT INTO erasures (until_us, selection) VALUES (%s, %s)", (rule.until_us, selection_json(rule))
+            )
+        with self._errors(), self._lock:
+            self._open_connection().execute("VACUUM observations")
+        return Erased(tuple(sorted(row[:3] for row in rows)), LEFTOVERS)
+
+    def expire(self, before_us: int) -> int:
+        """Delete what was last seen before."""
+        with self._transaction() as db:
+            count = db.execute("DELETE FROM observations WHERE last_us < %s", (before_us,)).rowcount
+            db.execute("DELETE FROM gaps WHERE received_us < %s", (before_us,))
+            db.execute("DELETE FROM erasures WHERE until_us < %s", (outlived_us(before_us),))
+        return count
+
+    def models(self) -> list[AcceptedModel]:
+        """Accepted models."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT hash, dim, accepted_us FROM models ORDER BY number").fetchall()
+        return [AcceptedModel(*row) for row in rows]
+
+    def accept_model(self, model_hash: str, dim: int | None, *, now_us: int, only_first: bool = False) -> bool:
+        """Take features of this model from now on."""
+        with self._transaction() as db:
+            db.execute("LOCK TABLE models IN SHARE ROW EXCLUSIVE MODE")
+            known = "EXISTS (SELECT 1 FROM models)" if only_first else "FALSE"
+            db.execute(
+                f"INSERT INTO models (hash, dim, accepted_us) SELECT %s, %s, %s WHERE NOT {known} "
+                "ON CONFLICT DO NOTHING",
+                (model_hash, dim, now_us),
+            )
+            db.execute("UPDATE models SET dim = %s WHERE hash = %s AND dim IS NULL", (dim, model_hash))
+            row = db.execute("SELECT dim FROM models WHERE hash = %s", (model_hash,)).fetchone()
+        return row is not None and dim in (None, row[0])
+
+    def retention_hours(self) -> float:
+        """How long observations are kept."""
+        with self._transaction() as db:
+            row = db.execute("SELECT value FROM settings WHERE name = 'retention_hours'").fetchone()
+        return float(row[0]) if row else DEFAULT_RETENTION_HOURS
+
+    def set_retention_hours(self, hours: float) -> None:
+        """Change how long observations are kept."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO settings VALUES ('retention_hours', %s) ON CONFLICT (name) DO UPDATE SET value = "
+                "excluded.value",
+                (repr(hours),),
+            )
+
+    def audit_append(self, entry: AuditEntry) -> None:
+        """Add to the audit."""
+        with self._transaction() as db:
+            db.execute(
+                'INSERT INTO audit (at_us, "user", action, purpose, detail) VALUES (%s, %s, %s, %s, %s)',
+                (entry.at_us, entry.user, entry.action, entry.purpose, json.dumps(entry.detail)),
+            )
+
+    def audit_entries(self, last: int) -> list[AuditEntry]:
+        """The last entries, oldest first."""
+        with self._transaction() as db:
+            rows = db.execute(
+                'SELECT number, at_us, "user", action, purpose, detail FROM audit ORDER BY number DESC LIMIT %s',
+                (last,),
+            ).fetchall()
+        return [
+            AuditEntry(
+                number=row[0], at_us=row[1], user=row[2], action=row[3], purpose=row[4], detail=json.loads(row[5])
+            )
+            for row in reversed(rows)
+        ]
+
+    def span(self, selection: Selection) -> Span:
+        """How many observations are meant, and of what time."""
+        where, values = condition(selection, "%s")
+        with self._transaction() as db:
+            rows = db.execute(
+                f"SELECT count(*), min(first_us), max(last_us) FROM observations WHERE {where}",  # noqa: S608
+                values,
+            ).fetchall()
+        return Span(*rows[0])
+
+    def cameras(self) -> list[CameraSummary]:
+        """What is held of each camera."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "SELECT camera, coalesce(observations, 0), coalesce(tracklets, 0), first_us, last_us, "
+                "coalesce(gaps, 0), coalesce(lost, 0) FROM (SELECT camera, count(*) AS observations, "
+                "count(DISTINCT (epoch, track)) AS tracklets, min(first_us) AS first_us, max(last_us) AS last_us "
+                "FROM observations GROUP BY camera) AS seen FULL JOIN (SELECT camera, count(*) AS gaps, "
+                "sum(count)::bigint AS lost FROM gaps GROUP BY camera) AS dropped USING (camera) ORDER BY camera"
+            ).fetchall()
+        names = ("camera", "observations", "tracklets", "first_us", "last_us", "gaps", "lost")
+        return [CameraSummary(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+
+    @staticmethod
+    def _insert(db: Connection, records: Sequence[Record]) -> int:
+        numbers: dict[str, int] = dict(db.execute("SELECT hash, number FROM models").fetchall())
+        if unknown := {record.entry.model_hash for record in records} - set(numbers):
+            raise ModelMismatchError(f"the gallery has not accepted the model {min(unknown)}.")
+        db.execute("CREATE TEMPORARY TABLE IF NOT EXISTS incoming (LIKE reid_edge.observations) ON COMMIT DELETE ROWS")
+        with db.cursor() as cursor:
+            with cursor.copy(f"COPY incoming ({_COLUMNS}, feature) FROM STDIN (FORMAT BINARY)") as copy:
+                copy.set_types(_TYPES)
+                for record in records:
+                    row = entry_row(record.entry, numbers[record.entry.model_hash])
+                    copy.write_row((*row, HalfVector(record.feature.astype(np.float16))))
+            # In order: two collectors that store the same rows would else wait for one another.
+            cursor.execute(
+                "INSERT INTO reid_edge.observations SELECT * FROM incoming ORDER BY camera, epoch, seq "
+                "ON CONFLICT DO NOTHING"
+            )
+            return cursor.rowcount
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._lock, self._errors():
+            db = self._open_connection()
+            with db.transaction():
+                yield db
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            raise StoreError(f"the gallery in {self.name} cannot be used: {str(error).strip()}") from error
+
+    def _open_connection(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
+
+    def _connect(self) -> Connection:
+        db: Connection = psycopg.connect(self._uri, autocommit=True, connect_timeout=CONNECT_S)
+        try:
+            self._check_version(db)
+            register_vector(db)
+            # pgvector's types and operators may be in any schema of the path.
+            db.execute("SELECT set_config('search_path', 'reid_edge, ' || current_setting('search_path'), false)")
+            db.execute("SET synchronous_commit = on")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _check_version(self, db: Connection) -> None:
+        if not _tables_exist(db):
+            raise StoreError(
+                f"there is no gallery in {self.name}; 'reid-edge gallery serve {self.name}' makes one and fills it."
+            )
+        row = db.execute("SELECT value FROM reid_edge.settings WHERE name = 'schema_version'").fetchone()
+        if row is None or int(row[0]) > SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.name} holds a gallery of format {row[0] if row else '?'}; this release reads up to "
+                f"{SCHEMA_VERSION}. Upgrade reid-edge on this machine: pip install --upgrade reid-edge"
+            )
+
+    def _make_tables(self) -> None:
+        with psycopg.connect(self._uri, connect_timeout=CONNECT_S) as db:
+            db.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+            if _tables_exist(db):
+                return
+            try:
+                db.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            except psycopg.Error as error:
+                raise StoreError(
+                    f"{self.name} needs the extension pgvector 0.7 or later: install it on the server and run, as its "
+                    f"administrator, CREATE EXTENSION vector ({str(error).strip()})."
+                ) from error
+            db.execute(TABLES)
+            db.execute("INSERT INTO reid_edge.settings VALUES ('schema_version', %s)", (str(SCHEMA_VERSION),))
+
+
+def _tables_exist(db: Connection) -> bool:
+    row = db.execute("SELECT to_regclass('reid_edge.settings') IS NOT NULL").fetchone()
+    return bool(row and row[0])
+
+
+def without_password(uri: str) -> str:
+    """A PostgreSQL URI that can be shown."""
+    parts = urlsplit(uri)
+    user, at, host = parts.netloc.rpartition("@")
+    query = [(key, value) for key, value in parse_qsl(parts.query) if "password" not in key]
+    shown = f"{user.partition(':')[0]}{at}{host}"
+    return urlunsplit(parts._replace(netloc=shown, query=urlencode(query, safe="/")))

@@ -1,0 +1,298 @@
+"""A gallery in one SQLite file: fp16 features, compared exactly by NumPy after SQL has filtered."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from reid_edge.errors import ModelMismatchError
+from reid_edge.gallery.records import (
+    AcceptedModel,
+    Added,
+    AuditEntry,
+    CameraSummary,
+    Entry,
+    Erased,
+    Feature,
+    Match,
+    Record,
+    Selection,
+    Span,
+    StoredGap,
+)
+from reid_edge.gallery.store.base import DEFAULT_RETENTION_HOURS
+from reid_edge.gallery.store.erasures import allowed, outlived_us, standing
+from reid_edge.gallery.store.feature_blocks import Block, FeatureBlocks, Numbers, best, products
+from reid_edge.gallery.store.sql import COLUMNS, condition, entry_row, json_selection, row_entry, selection_json
+from reid_edge.gallery.store.sqlite_file import connect, store_errors
+
+STORED = np.dtype("<f2")
+#: Features of half a million observations of 512 numbers.
+MEMORY_BYTES = 1 << 30
+#: Rows compared at a time when a search does not cover everything.
+ROWS_AT_A_TIME = 8192
+
+_COLUMNS = ", ".join(COLUMNS)
+_MARKS = ", ".join("?" * (len(COLUMNS) + 1))
+_INSERT = f"INSERT OR IGNORE INTO observations ({_COLUMNS}, feature) VALUES ({_MARKS})"  # noqa: S608
+_AUDIT_FIELDS = ("number", "at_us", "user", "action", "purpose", "detail")
+_INSERT_GAP = "INSERT OR IGNORE INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+class SqliteStore:
+    """See :class:`reid_edge.gallery.store.base.Store`.
+
+    Args:
+        path: The file.
+        create: Make it if there is none.
+        memory_bytes: How much memory searches of everything may keep from one to the next.
+
+    Raises:
+        StoreError: No gallery there, or it cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, create: bool, memory_bytes: int = MEMORY_BYTES) -> None:
+        self.name = f"sqlite:{path}"
+        self._path = path
+        self._connection = connect(path, create=create)
+        self._lock = threading.RLock()
+        self._blocks = FeatureBlocks(memory_bytes)
+        self._listed: tuple[tuple[int, int, int], Numbers] = ((0, 0, 0), _numbers(()))
+
+    def add(self, records: Sequence[Record], gaps: Sequence[StoredGap] = ()) -> Added:
+        """Store what is not stored yet."""
+        with self._writing() as db:
+            numbers = self._model_numbers(db, records)
+            fresh = allowed(records, self._erasures(db))
+            rows = [(*entry_row(r.entry, numbers[r.entry.model_hash]), _blob(r.feature)) for r in fresh]
+            stored = db.executemany(_INSERT, rows).rowcount if rows else 0
+            new_gaps = db.executemany(_INSERT_GAP, [tuple(vars(gap).values()) for gap in gaps]).rowcount if gaps else 0
+        return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps)
+
+    def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
+        """The observations nearest to a feature."""
+        with self._reading() as db:
+            model = db.execute("SELECT number FROM models WHERE hash = ?", (model_hash,)).fetchone()
+            if model is None:
+                return []
+            scored = self._scores_of_all if selection == Selection() else self._scores_of_some
+            numbers, scores = scored(db, model[0], feature, selection)
+            chosen = best(scores, top)
+            return [
+                Match(_entry(db, int(number), model_hash), min(1.0, float(score)))
+                for number, score in zip(numbers[chosen], scores[chosen], strict=True)
+            ]
+
+    def find(self, camera: str, epoch_start: str, seq: int) -> list[Record]:
+        """Observations of that camera and number whose epoch begins so."""
+        with self._reading() as db:
+            rows = db.execute(
+                f"SELECT {_COLUMNS}, feature, hash FROM observations JOIN models ON models.number = model "  # noqa: S608
+                "WHERE camera = ? AND seq = ? AND substr(epoch, 1, ?) = ? ORDER BY epoch",
+                (camera, seq, len(epoch_start), epoch_start),
+            ).fetchall()
+        return [Record(row_entry(row, row[-1]), _features([row[-2]])[0]) for row in rows]
+
+    def erase(self, selection: Selection, *, now_us: int) -> Erased:
+        """Delete what is meant."""
+        where, values = condition(selection, "?")
+        with self._writing() as db:
+            rows = db.execute(
+                f"DELETE FROM observations WHERE {where} RETURNING camera, epoch, seq, first_us",  # noqa: S608
+                values,
+            ).fetchall()
+            rule = standing(selection, max((row[3] for row in rows), default=None), now_us)
+            db.execute(
+                "INSERT INTO erasures (until_us, selection) VALUES (?, ?)", (rule.until_us, selection_json(rule))
+            )
+        return Erased(tuple(sorted(row[:3] for row in rows)), self._forget())
+
+    def expire(self, before_us: int) -> int:
+        """Delete what was last seen before."""
+        with self._writing() as db:
+            count = db.execute("DELETE FROM observations WHERE last_us < ?", (before_us,)).rowcount
+            db.execute("DELETE FROM gaps WHERE received_us < ?", (before_us,))
+            db.execute("DELETE FROM erasures WHERE until_us < ?", (outlived_us(before_us),))
+        if count:
+            self._forget()
+        return count
+
+    def models(self) -> list[AcceptedModel]:
+        """Accepted models."""
+        with self._reading() as db:
+            rows = db.execute("SELECT hash, dim, accepted_us FROM models ORDER BY number").fetchall()
+        return [AcceptedModel(*row) for row in rows]
+
+    def accept_model(self, model_hash: str, dim: int | None, *, now_us: int, only_first: bool = False) -> bool:
+        """Take features of this model from now on."""
+        with self._writing() as db:
+            known = "EXISTS (SELECT 1 FROM models)" if only_first else "FALSE"
+            db.execute(
+                f"INSERT OR IGNORE INTO models (hash, dim, accepted_us) SELECT ?, ?, ? WHERE NOT {known}",
+                (model_hash, dim, now_us),
+            )
+            db.execute("UPDATE models SET dim = coalesce(dim, ?) WHERE hash = ?", (dim, model_hash))
+            row = db.execute("SELECT dim FROM models WHERE hash = ?", (model_hash,)).fetchone()
+        return row is not None and dim in (None, row[0])
+
+    def retention_hours(self) -> float:
+        """How long observations are kept."""
+        with self._reading() as db:
+            row = db.execute("SELECT value FROM settings WHERE name = 'retention_hours'").fetchone()
+        return float(row[0]) if row else DEFAULT_RETENTION_HOURS
+
+    def set_retention_hours(self, hours: float) -> None:
+        """Change how long observations are kept."""
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO settings VALUES ('retention_hours', ?)", (repr(hours),))
+
+    def audit_append(self, entry: AuditEntry) -> None:
+        """Add to the audit."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT INTO audit (at_us, user, action, purpose, detail) VALUES (?, ?, ?, ?, ?)",
+                (entry.at_us, entry.user, entry.action, entry.purpose, json.dumps(entry.detail)),
+            )
+
+    def audit_entries(self, last: int) -> list[AuditEntry]:
+        """The last entries, oldest first."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT number, at_us, user, action, purpose, detail FROM audit ORDER BY number DESC LIMIT ?", (last,)
+            ).fetchall()
+        return [
+            AuditEntry(
+                number=row[0], at_us=row[1], user=row[2], action=row[3], purpose=row[4], detail=json.loads(row[5])
+            )
+            for row in reversed(rows)
+        ]
+
+    def span(self, selection: Selection) -> Span:
+        """How many observations are meant, and of what time."""
+        where, values = condition(selection, "?")
+        with self._reading() as db:
+            row = db.execute(
+                f"SELECT count(*), min(first_us), max(last_us) FROM observations WHERE {where}",  # noqa: S608
+                values,
+            ).fetchone()
+        return Span(*row)
+
+    def cameras(self) -> list[CameraSummary]:
+        """What is held of each camera."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT camera, max(observations), max(tracklets), min(first_us), max(last_us), max(gaps), max(lost) "
+                "FROM (SELECT camera, count(*) AS observations, count(DISTINCT epoch || '/' || track) AS tracklets, "
+                "min(first_us) AS first_us, max(last_us) AS last_us, 0 AS gaps, 0 AS lost FROM observations "
+                "GROUP BY camera UNION ALL SELECT camera, 0, 0, NULL, NULL, count(*), sum(count) FROM gaps "
+                "GROUP BY camera) GROUP BY camera ORDER BY camera"
+            ).fetchall()
+        names = ("camera", "observations", "tracklets", "first_us", "last_us", "gaps", "lost")
+        return [CameraSummary(**dict(zip(names, row, strict=True))) for row in rows]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._blocks.clear()
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        with self._lock, store_errors(self._path):
+            self._connection.execute(begin)
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # SQLite itself undoes some
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        return self._transaction("BEGIN")
+
+    def _writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        return self._transaction("BEGIN IMMEDIATE")
+
+    @staticmethod
+    def _erasures(db: sqlite3.Connection) -> Iterator[Selection]:
+        return (json_selection(row[0]) for row in db.execute("SELECT selection FROM erasures").fetchall())
+
+    @staticmethod
+    def _model_numbers(db: sqlite3.Connection, records: Sequence[Record]) -> dict[str, int]:
+        numbers: dict[str, int] = dict(db.execute("SELECT hash, number FROM models").fetchall())
+        if unknown := {record.entry.model_hash for record in records} - set(numbers):
+            raise ModelMismatchError(f"the gallery has not accepted the model {min(unknown)}.")
+        return numbers
+
+    def _scores_of_all(
+        self, db: sqlite3.Connection, model: int, feature: Feature, _selection: Selection
+    ) -> tuple[Numbers, Feature]:
+        def load(start: int, stop: int) -> Block:
+            rows = db.execute(
+                "SELECT number, feature FROM observations WHERE number >= ? AND number < ? AND +model = ?",
+                (start, stop, model),
+            ).fetchall()
+            return _numbers(row[0] for row in rows), _features([row[1] for row in rows], feature.size)
+
+        live = self._live(db, model)
+        return live, self._blocks.scores(model, live, feature, load)
+
+    def _live(self, db: sqlite3.Connection, model: int) -> Numbers:
+        """Numbers of all rows of a model, listed again if this or another process has written since."""
+        (others,) = db.execute("PRAGMA data_version").fetchone()
+        state = (model, others, db.total_changes)
+        if self._listed[0] != state:
+            rows = db.execute("SELECT number FROM observations WHERE model = ? ORDER BY number", (model,))
+            self._listed = (state, _numbers(number for (number,) in rows))
+        return self._listed[1]
+
+    @staticmethod
+    def _scores_of_some(
+        db: sqlite3.Connection, model: int, feature: Feature, selection: Selection
+    ) -> tuple[Numbers, Feature]:
+        where, values = condition(selection, "?")
+        rows = db.execute(
+            f"SELECT number, feature FROM observations WHERE +model = ? AND {where}",  # noqa: S608
+            (model, *values),
+        )
+        numbers, scores = [_numbers(())], [np.empty(0, np.float32)]
+        while some := rows.fetchmany(ROWS_AT_A_TIME):
+            numbers.append(_numbers(row[0] for row in some))
+            scores.append(products(_features([row[1] for row in some], feature.size), feature))
+        return np.concatenate(numbers), np.concatenate(scores)
+
+    def _forget(self) -> str:
+        """Empty the write-ahead log, which still holds what was deleted; says what is left of it."""
+        with self._lock, store_errors(self._path):
+            self._blocks.clear()
+            (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return (
+            f"{self._path}-wal may still hold bytes, since another process was reading; 'gallery expire' empties it"
+            if busy
+            else "none"
+        )
+
+
+def _entry(db: sqlite3.Connection, number: int, model_hash: str) -> Entry:
+    row = db.execute(f"SELECT {_COLUMNS} FROM observations WHERE number = ?", (number,)).fetchone()  # noqa: S608
+    return row_entry(row, model_hash)
+
+
+def _blob(feature: Feature) -> bytes:
+    return feature.astype(STORED).tobytes()
+
+
+def _features(blobs: Sequence[bytes], dim: int = -1) -> Feature:
+    rows = np.frombuffer(b"".join(blobs), STORED).astype(np.float32)
+    return rows.reshape(len(blobs), dim) if blobs else rows.reshape(0, max(dim, 0))
+
+
+def _numbers(values: Iterable[int]) -> Numbers:
+    return np.fromiter(values, np.int64)

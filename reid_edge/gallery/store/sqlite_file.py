@@ -1,0 +1,123 @@
+"""The SQLite file of a gallery: its tables, and connections to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from reid_edge.errors import StoreError
+
+#: "reid" in ASCII; ``file gallery.db`` shows it.
+APPLICATION_ID = 0x72656964
+SCHEMA_VERSION = 1
+#: How long to wait for another process's commit.
+WAIT_S = 30.0
+
+_TABLES = """
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE models (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, hash TEXT NOT NULL UNIQUE, dim INTEGER, accepted_us INTEGER NOT NULL);
+CREATE TABLE observations (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, camera TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL,
+    model INTEGER NOT NULL REFERENCES models, track INTEGER NOT NULL,
+    captured_us INTEGER NOT NULL, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL,
+    x1 REAL NOT NULL, y1 REAL NOT NULL, x2 REAL NOT NULL, y2 REAL NOT NULL,
+    confidence REAL NOT NULL, quality REAL NOT NULL, crops INTEGER NOT NULL, final INTEGER NOT NULL,
+    feature BLOB NOT NULL, UNIQUE (camera, epoch, seq));
+CREATE INDEX observations_by_model ON observations (model);
+CREATE INDEX observations_by_camera ON observations (camera, last_us, first_us);
+CREATE INDEX observations_by_tracklet ON observations (camera, epoch, track);
+CREATE INDEX observations_by_time ON observations (last_us, first_us);
+CREATE TABLE gaps (
+    camera TEXT NOT NULL, epoch TEXT NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+    count INTEGER NOT NULL, reason TEXT NOT NULL, received_us INTEGER NOT NULL,
+    PRIMARY KEY (camera, epoch, first_seq, last_seq)) WITHOUT ROWID;
+CREATE TABLE erasures (number INTEGER PRIMARY KEY, until_us INTEGER NOT NULL, selection TEXT NOT NULL);
+CREATE TABLE audit (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, at_us INTEGER NOT NULL, user TEXT NOT NULL, action TEXT NOT NULL,
+    purpose TEXT NOT NULL, detail TEXT NOT NULL);
+CREATE TRIGGER audit_keeps_what_it_says BEFORE UPDATE ON audit
+    BEGIN SELECT RAISE(ABORT, 'the audit can only be added to'); END;
+CREATE TRIGGER audit_keeps_everything BEFORE DELETE ON audit
+    BEGIN SELECT RAISE(ABORT, 'the audit can only be added to'); END;
+"""
+
+
+def connect(path: Path, *, create: bool) -> sqlite3.Connection:
+    """Open a gallery's file: write-ahead log, fsync at every commit, deleted content overwritten.
+
+    Args:
+        path: The file.
+        create: Make it, readable by its owner alone, if there is none.
+
+    Raises:
+        StoreError: There is none, it is no gallery, or it cannot be opened.
+    """
+    with store_errors(path):
+        if create:
+            _create_file(path)
+        elif not path.is_file():
+            raise StoreError(
+                f"there is no gallery at {path}; 'reid-edge gallery serve sqlite:{path}' makes one and fills it."
+            )
+        connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+        try:
+            _check_or_make_tables(connection, path)
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+@contextlib.contextmanager
+def store_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the file system raise into :class:`StoreError`."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise StoreError(f"the gallery in {path} cannot be used: {text}.") from error
+
+
+def _create_file(path: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
+def _check_or_make_tables(connection: sqlite3.Connection, path: Path) -> None:
+    if _is_empty(connection):
+        connection.execute("BEGIN IMMEDIATE")
+        if _is_empty(connection):  # and no other process was faster
+            for statement in (*_statements(), f"PRAGMA application_id = {APPLICATION_ID}"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise StoreError(f"{path} is a database of something else, not a gallery; give another file.")
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} is a gallery of format {version}; this release reads up to {SCHEMA_VERSION}. "
+            "Upgrade reid-edge on this machine: pip install --upgrade reid-edge"
+        )
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    return not tables
+
+
+def _statements() -> Iterator[str]:
+    """The statements one by one, since ``executescript`` would commit."""
+    statement = ""
+    for line in _TABLES.splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

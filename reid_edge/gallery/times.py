@@ -1,0 +1,45 @@
+"""Times as people write and read them."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+
+from reid_edge.errors import InputError
+
+_RELATIVE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def parse_time(text: str, *, now_us: int) -> int:
+    """Microseconds since 1970 UTC of a time that a person wrote.
+
+    Args:
+        text: ``90s``, ``30m``, ``2h``, ``3d``, ``1w`` ago, ``now``, or ISO 8601: ``2026-11-23`` (its first moment),
+            ``2026-11-23T14:05``, ``2026-11-23T13:05Z``; local time where no offset is given.
+        now_us: What ``ago`` counts from.
+
+    Raises:
+        InputError: None of these.
+    """
+    text = text.strip()
+    if text == "now":
+        return now_us
+    if relative := _RELATIVE.fullmatch(text):
+        return now_us - round(float(relative[1]) * _SECONDS[relative[2]] * 1_000_000)
+    try:
+        # Python 3.10 reads no Z.
+        moment = datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in ("Z", "z") else text)
+        return round(moment.timestamp()) * 1_000_000 + moment.microsecond
+    except (ValueError, OverflowError, OSError) as error:
+        raise InputError(
+            f"a time is like 2h or 3d (ago), 2026-11-23T14:05 (local) or 2026-11-23T13:05Z; got '{text}'."
+        ) from error
+
+
+def time_text(moment_us: int | None, *, utc: bool = False) -> str:
+    """A time to the second, with its offset: local, or UTC; ``–`` for none."""
+    if moment_us is None:
+        return "–"
+    moment = datetime.fromtimestamp(moment_us // 1_000_000, timezone.utc)
+    return (moment if utc else moment.astimezone()).isoformat(sep=" ")

@@ -1,0 +1,216 @@
+"""Records to bytes and back; ``docs/wire.md`` describes the bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from reid_edge.errors import MessageError, MissingExtraError
+from reid_edge.upstream.message.records import Ack, Batch, Gap, GapReason, Observation, Refusal
+from reid_edge.upstream.message.vectors import Encoding, pack, unpack
+
+try:
+    from google.protobuf.message import DecodeError, EncodeError
+
+    from reid_edge.upstream.message import observation_pb2
+except ImportError as error:
+    raise MissingExtraError("protobuf", "camera", "the wire format") from error
+
+VERSION = 1
+"""Of the messages that this release writes."""
+
+_SCHEMA: Any = observation_pb2
+_REASONS: tuple[GapReason, ...] = ("full", "expired", "lost")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+Envelope = TypeVar("Envelope")
+
+
+def encode_observation(observation: Observation, encoding: Encoding = "fp16") -> bytes:
+    """One observation as an outbox row holds it and a batch carries it.
+
+    Raises:
+        MessageError: A value that the format cannot hold, e.g. a feature that has not unit length.
+    """
+    if not _HASH.fullmatch(observation.model_hash):
+        raise MessageError(f"model_hash must be 64 hexadecimal digits; got {observation.model_hash!r}.")
+    number, scale, data = pack(observation.feature, encoding)
+    try:
+        message = _SCHEMA.Observation(
+            model_hash=bytes.fromhex(observation.model_hash),
+            track=observation.track,
+            captured_us=observation.captured_us,
+            first_us=observation.first_us,
+            last_us=observation.last_us,
+            box=observation.box,
+            confidence=observation.confidence,
+            quality=observation.quality,
+            crops=observation.crops,
+            final=observation.final,
+            enc=number,
+            dim=len(data) // (4, 2, 1)[number - 1],
+            scale=scale,
+            feature=data,
+        )
+        _check(message)
+        return bytes(message.SerializeToString())
+    except (ValueError, TypeError, EncodeError) as error:
+        raise MessageError(f"cannot send an observation: {error}") from error
+
+
+def encode_batch(camera: str, epoch: str, rows: Sequence[tuple[int, bytes]], gaps: Iterable[Gap] = ()) -> bytes:
+    """A message of encoded observations with their sequence numbers, and of gaps.
+
+    Raises:
+        MessageError: A name or number that the format cannot hold.
+    """
+    try:
+        batch = _SCHEMA.Batch(version=VERSION, camera=_name(camera, "camera"), epoch=_name(epoch, "epoch"))
+        add = batch.rows.add
+        for seq, observation in rows:
+            add(seq=seq, observation=observation)
+        for gap in gaps:
+            batch.gaps.add(
+                first_seq=gap.first_seq,
+                last_seq=gap.last_seq,
+                count=gap.count,
+                reason=_REASONS.index(gap.reason) + 1,
+            )
+        return bytes(batch.SerializeToString())
+    except (ValueError, TypeError, EncodeError) as error:
+        raise MessageError(f"cannot send a batch: {error}") from error
+
+
+def decode_batch(payload: bytes) -> Batch:
+    """What a camera sent.  A row that cannot be read is listed in ``unreadable``; the others stand.
+
+    Raises:
+        MessageError: No batch that this release reads.
+    """
+    batch = _parsed(_SCHEMA.Batch(), payload)
+    observations: list[tuple[int, Observation]] = []
+    unreadable: list[Refusal] = []
+    for row in batch.rows:
+        _seq(row.seq)
+        try:
+            observations.append((row.seq, decode_observation(row.observation)))
+        except MessageError as error:
+            unreadable.append(Refusal((row.seq,), str(error)))
+    gaps = tuple(_gap(gap) for gap in batch.gaps)
+    return Batch(batch.camera, batch.epoch, tuple(observations), gaps, tuple(unreadable))
+
+
+def decode_observation(data: bytes) -> Observation:
+    """One row of a batch or an outbox.
+
+    Raises:
+        MessageError: Damaged, or of a later release that changed what this one relies on.
+    """
+    try:
+        message = _SCHEMA.Observation.FromString(data)
+    except DecodeError as error:
+        raise MessageError(f"a row holds no observation ({error}).") from error
+    _check(message)
+    return Observation(
+        model_hash=message.model_hash.hex(),
+        track=message.track,
+        captured_us=message.captured_us,
+        first_us=message.first_us,
+        last_us=message.last_us,
+        box=tuple(message.box),
+        confidence=message.confidence,
+        quality=message.quality,
+        crops=message.crops,
+        final=message.final,
+        feature=unpack(message.enc, message.dim, message.scale, message.feature),
+    )
+
+
+def encode_ack(ack: Ack) -> bytes:
+    """What the receiving end answers, once it has committed.
+
+    Raises:
+        MessageError: A name or number that the format cannot hold.
+    """
+    try:
+        message = _SCHEMA.Ack(
+            version=VERSION, camera=_name(ack.camera, "camera"), epoch=_name(ack.epoch, "epoch"), seqs=ack.seqs
+        )
+        for first_seq, last_seq in ack.gaps:
+            message.gaps.add(first_seq=first_seq, last_seq=last_seq)
+        for refusal in ack.refused:
+            message.refused.add(seqs=refusal.seqs, reason=refusal.reason)
+        return bytes(message.SerializeToString())
+    except (ValueError, TypeError, EncodeError) as error:
+        raise MessageError(f"cannot send an acknowledgement: {error}") from error
+
+
+def decode_ack(payload: bytes) -> Ack:
+    """What the receiving end answered.
+
+    Raises:
+        MessageError: No acknowledgement that this release reads.
+    """
+    ack = _parsed(_SCHEMA.Ack(), payload)
+    refused = tuple(Refusal(tuple(refusal.seqs), refusal.reason) for refusal in ack.refused)
+    for seqs in (ack.seqs, *(refusal.seqs for refusal in refused)):
+        if seqs:
+            _seq(min(seqs))
+    gaps = tuple((gap.first_seq, gap.last_seq) for gap in ack.gaps)
+    return Ack(ack.camera, ack.epoch, tuple(ack.seqs), gaps, refused)
+
+
+def _parsed(message: Envelope, payload: bytes) -> Envelope:
+    """Raises MessageError unless the payload is an envelope of a version that can be read, with names."""
+    envelope: Any = message
+    kind = envelope.DESCRIPTOR.name
+    try:
+        envelope.ParseFromString(payload)
+    except (DecodeError, TypeError) as error:
+        raise MessageError(f"expected a reid_edge.v1.{kind}, got other bytes ({error}).") from error
+    if envelope.version < 1:
+        raise MessageError(f"expected a reid_edge.v1.{kind} of version 1 or later, got version {envelope.version}.")
+    try:
+        _name(envelope.camera, "camera")
+        _name(envelope.epoch, "epoch")
+    except MessageError as error:
+        newer = f" It has version {envelope.version}, this release reads {VERSION}: upgrade."
+        raise MessageError(f"{error}{newer if envelope.version > VERSION else ''}") from error
+    return message
+
+
+def _check(message: Any) -> None:
+    """Raises MessageError unless a protobuf Observation is one: everything but its feature."""
+    if len(message.model_hash) != 32:
+        raise MessageError(f"model_hash must be 32 bytes; got {len(message.model_hash)}.")
+    for name in ("track", "captured_us", "first_us", "last_us"):
+        if getattr(message, name) < 0:
+            raise MessageError(f"{name} must not be negative; got {getattr(message, name)}.")
+    if message.crops < 1:
+        raise MessageError(f"crops must be at least 1; got {message.crops}.")
+    for name in ("confidence", "quality"):
+        if not 0 <= getattr(message, name) <= 1:
+            raise MessageError(f"{name} must be 0 to 1; got {getattr(message, name):g}.")
+    box = tuple(message.box)
+    if len(box) != 4 or not (0 <= box[0] <= box[2] <= 1 and 0 <= box[1] <= box[3] <= 1):
+        raise MessageError(f"box must be x1 y1 x2 y2, ascending fractions of the frame, 0 to 1; got {box}.")
+
+
+def _gap(gap: Any) -> Gap:
+    if not 1 <= gap.first_seq <= gap.last_seq or not 1 <= gap.count <= gap.last_seq - gap.first_seq + 1:
+        raise MessageError(f"a gap from {gap.first_seq} to {gap.last_seq} cannot stand for {gap.count} rows.")
+    known = 1 <= gap.reason <= len(_REASONS)
+    return Gap(gap.first_seq, gap.last_seq, gap.count, _REASONS[gap.reason - 1] if known else "lost")
+
+
+def _name(name: str, what: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise MessageError(f"{what} must be 1 to 64 letters, digits, '.', '_' or '-'; got {name[:80]!r}.")
+    return name
+
+
+def _seq(seq: int) -> None:
+    if seq < 1:
+        raise MessageError(f"sequence numbers start at 1; got {seq}.")

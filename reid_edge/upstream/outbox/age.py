@@ -1,0 +1,117 @@
+"""How old a row is, on machines whose clock cannot be trusted.
+
+A camera may boot in 1970, and its clock may be put right, or wrong, at any moment.  So rows are not aged by the time of
+day, but by a count of microseconds that only goes forward and is kept in the database:
+
+* While the machine is on, it counts what ``CLOCK_BOOTTIME`` counts, which nobody sets: also while the process is down,
+  since the kernel's boot id tells that it was the same boot.
+* Time switched off can only be learnt from the time of day.  It is added once the clock has run for 15 minutes without
+  being set, at a year that can be, both before the machine went off and after.  So a clock that starts in 1970, or is
+  wrong for a moment, ages nothing.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+STEADY_US = 15 * 60 * 1_000_000
+STEP_US = 5 * 1_000_000
+"""A clock that moves by more against ``CLOCK_BOOTTIME`` from one look to the next has been set."""
+PLAUSIBLE_US = 1_767_225_600_000_000
+"""2026-01-01: no earlier time of day is believed."""
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NO_BOOT = str(uuid.uuid4())
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One look at the machine's clocks.
+
+    Attributes:
+        boot: Names this boot of the machine.
+        boot_us: Time since that boot.
+        wall_us: Time of day, as the machine believes.
+    """
+
+    boot: str
+    boot_us: int
+    wall_us: int
+
+
+def read_clocks() -> Reading:
+    """Look at the machine's clocks."""
+    try:
+        boot = _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        boot = _NO_BOOT
+    return Reading(boot, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000, time.time_ns() // 1000)
+
+
+@dataclass(frozen=True)
+class AgeState:
+    """What the database keeps.
+
+    Attributes:
+        age_us: The count, as of ``boot_us`` of ``boot``.
+        boot: Names a boot.
+        boot_us: Time since it.
+        steady_wall_us: A time of day that was believed, 0 for none,
+        steady_age_us: the count at that moment,
+        steady_boot: and its boot.
+    """
+
+    age_us: int = 0
+    boot: str = ""
+    boot_us: int = 0
+    steady_wall_us: int = 0
+    steady_age_us: int = 0
+    steady_boot: str = ""
+
+
+class AgeClock:
+    """The count.
+
+    Args:
+        state: As the database keeps it.
+        read: Looks at the machine's clocks.
+    """
+
+    def __init__(self, state: AgeState, read: Callable[[], Reading] = read_clocks) -> None:
+        self._read = read
+        reading = read()
+        if state.boot != reading.boot or state.boot_us > reading.boot_us:
+            state = replace(state, boot=reading.boot, boot_us=reading.boot_us)
+        self._state = state
+        self._offset_us = reading.wall_us - reading.boot_us
+        self._steady_since_us = reading.boot_us
+
+    def now_us(self) -> int:
+        """The count now."""
+        return self._age_us(self._read())
+
+    def state(self) -> AgeState:
+        """What the database is to keep."""
+        reading = self._read()
+        return replace(self._state, age_us=self._age_us(reading), boot_us=reading.boot_us)
+
+    def settle(self) -> None:
+        """Look whether the time of day can be believed, and add time switched off; to be called every minute or so."""
+        reading = self._read()
+        offset_us = reading.wall_us - reading.boot_us
+        if abs(offset_us - self._offset_us) > STEP_US:
+            self._steady_since_us = reading.boot_us
+        self._offset_us = offset_us
+        if reading.boot_us - self._steady_since_us < STEADY_US or reading.wall_us < PLAUSIBLE_US:
+            return
+        state, age_us = self._state, self._age_us(reading)
+        if state.steady_wall_us and state.steady_boot != reading.boot:
+            age_us += max(0, (reading.wall_us - state.steady_wall_us) - (age_us - state.steady_age_us))
+        self._state = AgeState(age_us, reading.boot, reading.boot_us, reading.wall_us, age_us, reading.boot)
+
+    def _age_us(self, reading: Reading) -> int:
+        return self._state.age_us + max(0, reading.boot_us - self._state.boot_us)

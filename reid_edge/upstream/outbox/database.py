@@ -1,0 +1,211 @@
+"""The outbox's SQLite file: made whole, opened by one process at a time, set aside when damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from reid_edge.errors import OutboxError
+
+APPLICATION_ID = 0x52654964
+SCHEMA_VERSION = 1
+Synchronous = Literal["FULL", "NORMAL"]
+
+_PAGE_BYTES = 8192
+"""Seven fp16 rows to a page, 3 % unused; at SQLite's default of 4096 it would be 19 %."""
+_WAL_PAGES = 1000
+
+_TABLES = """
+CREATE TABLE rows (seq INTEGER PRIMARY KEY, age_us INTEGER NOT NULL, crc INTEGER NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE gaps (
+    first_seq INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
+    sealed INTEGER NOT NULL
+);
+CREATE TABLE state (
+    id INTEGER PRIMARY KEY CHECK (id = 1), epoch TEXT NOT NULL, next_seq INTEGER NOT NULL,
+    dropped_full INTEGER NOT NULL, dropped_expired INTEGER NOT NULL, dropped_lost INTEGER NOT NULL,
+    age_us INTEGER NOT NULL, boot TEXT NOT NULL, boot_us INTEGER NOT NULL,
+    steady_wall_us INTEGER NOT NULL, steady_age_us INTEGER NOT NULL, steady_boot TEXT NOT NULL
+);
+"""
+
+
+def is_corruption(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that the file is no database or a damaged one (Python 3.10 has no ``sqlite_errorcode``)."""
+    return type(error) is sqlite3.DatabaseError and any(
+        words in str(error) for words in ("malformed", "not a database", "encrypted")
+    )
+
+
+def outbox_error(path: Path, doing: str, error: sqlite3.Error | OSError) -> OutboxError:
+    """What to tell of a failed read or write, and what to do about it."""
+    text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    lowered = text.lower()
+    if "full" in lowered or "no space" in lowered or "too large" in lowered:
+        advice = f"Free space on its disk; {doing} works again then."
+    elif "readonly" in lowered or "read-only" in lowered or "permission" in lowered or "unable to open" in lowered:
+        advice = "It needs a folder that this user can write, on a disk that is not mounted read-only."
+    elif "locked" in lowered:
+        advice = "Another program has the file open; close it there."
+    else:
+        advice = "Look at the disk (dmesg) and at the folder's owner and mode."
+    return OutboxError(f"cannot use the outbox {path} for {doing}: {text}. {advice}")
+
+
+def lock(path: Path) -> int:
+    """Claim the outbox for this process, until the descriptor is closed or the process ends in any way.
+
+    Raises:
+        OutboxError: Another process has it, or the folder cannot be written.
+    """
+    lock_path = path.with_name(f"{path.name}.lock")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise outbox_error(path, "opening", error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise OutboxError(
+            f"the outbox {path} is in use, by another process or another Outbox of this one. "
+            "Stop that one, or give each camera its own outbox file."
+        ) from error
+    return descriptor
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a file that :func:`create` made.
+
+    Raises:
+        sqlite3.Error: It cannot be opened, or is damaged.
+        OutboxError: It is another program's database, or a later release's.
+    """
+    path.chmod(0o600)
+    connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory: works on any file system
+        _check_kind(path, connection)
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {2 * _WAL_PAGES * _PAGE_BYTES}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def create(path: Path) -> None:
+    """Make an empty outbox with a new epoch, whole or not at all.
+
+    Raises:
+        sqlite3.Error: It cannot be written.
+        OSError: Likewise.
+    """
+    new = path.with_name(f"{path.name}.new")
+    _remove(new)
+    try:
+        os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as connection:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.executescript(_TABLES)
+            connection.execute(
+                "INSERT INTO state VALUES (1, ?, 1, 0, 0, 0, 0, '', 0, 0, 0, '')", (secrets.token_hex(8),)
+            )
+        _remove_logs(path)  # of a file that is gone: SQLite would apply them to the new one
+        new.replace(path)
+        _sync_folder(path.parent)
+    except BaseException:
+        _remove(new)
+        raise
+
+
+def emptied_log(path: Path, connection: sqlite3.Connection) -> bool:
+    """Move what the write-ahead log holds into the file and give its space back; False if that gave none."""
+    try:
+        before = path.with_name(f"{path.name}-wal").stat().st_size
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except (OSError, sqlite3.Error):
+        return False
+    return before > 0
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, with its write-ahead log; returns where to.  Earlier ones go: disks are small.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    for earlier in _aside_files(path):
+        earlier.unlink(missing_ok=True)
+    aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    with contextlib.suppress(FileNotFoundError):
+        path.with_name(f"{path.name}-wal").replace(aside.with_name(f"{aside.name}-wal"))
+    path.replace(aside)
+    _sync_folder(path.parent)
+    return aside
+
+
+def remove_aside(path: Path, *, older_than_s: float) -> None:
+    """Remove damaged files that nobody has looked after in time: they hold features too.
+
+    A clock that jumps can make this early, which costs nothing that would be delivered.
+    """
+    for aside in _aside_files(path):
+        with contextlib.suppress(OSError):
+            if abs(time.time() - aside.stat().st_mtime) > older_than_s:
+                aside.unlink()
+
+
+def _aside_files(path: Path) -> Iterator[Path]:
+    return path.parent.glob(f"{_escaped(path.name)}.corrupt-*")
+
+
+def _check_kind(path: Path, connection: sqlite3.Connection) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if application != APPLICATION_ID and tables and not {"rows", "gaps", "state"} <= tables:
+        raise OutboxError(f"{path} is another program's SQLite database. Give the outbox a file of its own.")
+    if version > SCHEMA_VERSION:
+        raise OutboxError(
+            f"the outbox {path} has format {version}, and this release reads {SCHEMA_VERSION}. "
+            "Run the later release until it has delivered all, or give another file."
+        )
+    if not {"rows", "gaps", "state"} <= tables or (application, version) != (APPLICATION_ID, SCHEMA_VERSION):
+        raise sqlite3.DatabaseError("malformed: not the tables of an outbox")
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    _remove_logs(path)
+
+
+def _remove_logs(path: Path) -> None:
+    for suffix in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,163 @@
+"""Batches to a gallery by HTTP POST; 200 means committed, and its body is the acknowledgement."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from reid_edge.errors import MissingExtraError, SettingsError, TransportError
+from reid_edge.upstream.transports.hold import PASSING, Hold
+from reid_edge.upstream.transports.tls import TlsFiles, client_context, endpoint
+
+if TYPE_CHECKING:
+    from httpx import Client, Response
+
+LOG = logging.getLogger(__name__)
+
+BATCHES_PATH = "/v1/batches"
+CONTENT_TYPE = "application/x-protobuf"
+#: Answers that pass by themselves; any other that is not 200 needs a person.
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_CONNECT_S = 5.0
+_ANSWER_S = 30.0
+_KEEPALIVE_S = 60.0
+
+
+class HttpTransport:
+    """Posts one batch after another to ``/v1/batches``, over one connection that is kept.
+
+    Args:
+        url: ``https://HOST[:8443]``, or ``http://HOST[:8080]`` on loopback with ``insecure``.
+        tls: Certificates; the common name of the camera's is the camera's name.
+        insecure: Plain text is allowed on loopback.
+        backoff_s: The first and the longest pause after a failure that may pass by itself.
+
+    Attributes:
+        hold: What failed: how often, and why.
+
+    Raises:
+        SettingsError: An address or certificates that cannot be used.
+        MissingExtraError: httpx is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        tls: TlsFiles | None = None,
+        insecure: bool = False,
+        backoff_s: tuple[float, float] = PASSING,
+    ) -> None:
+        self.name = url
+        self.hold = Hold(LOG, passing=backoff_s)
+        self._endpoint = endpoint(url, {"https": 8443, "http": 8080}, tls, insecure=insecure)
+        self._tls = tls if self._endpoint.secure else None
+        self._acks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._closed = threading.Event()
+        self._sending = threading.Lock()
+        self._httpx = _import_httpx()
+        self._client: Client | None = self._new_client()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the last attempt succeeded."""
+        return not self.hold.reason
+
+    def send(self, batch: bytes) -> None:
+        """Post one batch and wait for the answer.
+
+        Raises:
+            TransportError: Not reached, not accepted, or failed a moment ago.
+        """
+        self.hold.check()
+        with self._sending:
+            try:
+                self._judge(self._post(batch), len(batch))
+            finally:
+                if self._closed.is_set():
+                    self._drop_client()
+
+    def acks(self, timeout_s: float) -> list[bytes]:
+        """All acknowledgements that have come; waits for the first at most so long."""
+        heard: list[bytes] = []
+        try:
+            heard.append(self._acks.get(timeout=timeout_s) if timeout_s > 0 else self._acks.get_nowait())
+            while True:
+                heard.append(self._acks.get_nowait())
+        except queue.Empty:
+            return heard
+
+    def close(self) -> None:
+        """Close the connection; if a batch is on its way, once its answer is there."""
+        self._closed.set()
+        self._acks.put(b"")
+        if self._sending.acquire(blocking=False):
+            self._drop_client()
+            self._sending.release()
+
+    def _post(self, batch: bytes) -> Response:
+        if self._closed.is_set():
+            raise TransportError(f"{self.name}: the transport is closed.")
+        try:
+            self._client = self._client or self._new_client()
+            return self._client.post(BATCHES_PATH, content=batch)
+        except SettingsError as error:  # certificates that were renewed, and not well
+            self.hold.refused(f"{self.name}: {error}", permanent=True)
+            raise TransportError(f"{self.name}: {error}") from error
+        except self._httpx.HTTPError as error:
+            # A new connection, with the certificates that are there then.
+            self._drop_client()
+            # OpenSSL's words for a certificate that this end, or the other, does not accept.
+            permanent = "CERTIFICATE_VERIFY_FAILED" in str(error) or "ALERT" in str(error).upper()
+            self.hold.refused(f"{self.name}: {error or type(error).__name__}", permanent=permanent)
+            raise TransportError(f"{self.hold.reason}.") from error
+
+    def _judge(self, response: Response, size: int) -> None:
+        if response.status_code == 200:
+            self.hold.accepted()
+            self._acks.put(response.content)
+            return
+        permanent = response.status_code not in _PASSING
+        reason = (
+            f"{self.name} answered {response.status_code} to a batch of {size} bytes: {response.text[:200].strip()}"
+        )
+        self.hold.refused(reason, permanent=permanent, at_least_s=_retry_after_s(response))
+        raise TransportError(f"{reason}.")
+
+    def _new_client(self) -> Client:
+        client: Client = self._httpx.Client(
+            base_url=f"http{'s' if self._tls else ''}://{_bracketed(self._endpoint.host)}:{self._endpoint.port}",
+            verify=client_context(self._tls) if self._tls else False,
+            trust_env=False,
+            headers={"content-type": CONTENT_TYPE},
+            timeout=self._httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
+            limits=self._httpx.Limits(max_connections=1, keepalive_expiry=_KEEPALIVE_S),
+        )
+        return client
+
+    def _drop_client(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+def _import_httpx() -> ModuleType:
+    try:
+        import httpx
+    except ImportError as error:
+        raise MissingExtraError("httpx", "camera", "HTTP") from error
+    return httpx
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _retry_after_s(response: Response) -> float:
+    with contextlib.suppress(ValueError):
+        return max(0.0, min(3600.0, float(response.headers.get("retry-after", 0))))
+    return 0.0

@@ -1,0 +1,153 @@
+"""Batches to a gallery through an MQTT 5 broker; acknowledged by the gallery, not by the broker.
+
+The camera's session at the broker ends with its connection: acknowledgements that were missed are earned again when
+the outbox sends again, and a broker that kept them would only add a second truth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import re
+
+from reid_edge.errors import SettingsError
+from reid_edge.upstream.transports.hold import PASSING, Hold
+from reid_edge.upstream.transports.mqtt_link import Message, MqttLink
+from reid_edge.upstream.transports.tls import TlsFiles
+
+LOG = logging.getLogger(__name__)
+
+#: What the broker's verdict on a publication means (MQTT 5, section 3.4.2.1).
+NO_COLLECTOR, NOT_AUTHORISED = 0x10, 0x87
+_PERMANENT = frozenset({NOT_AUTHORISED, 0x90, 0x99})
+_SEND_TIMEOUT_S = 1.0
+_MOST_ACKS = 10_000
+
+
+def observations_topic(camera: str) -> str:
+    """Where a camera's batches go; ``+`` stands for every camera."""
+    return f"reid/v1/{camera}/obs"
+
+
+def acknowledgements_topic(camera: str) -> str:
+    """Where the gallery's acknowledgements for a camera go."""
+    return f"reid/v1/{camera}/ack"
+
+
+class MqttTransport:
+    """Sends batches to ``reid/v1/<camera>/obs`` and hears acknowledgements on ``reid/v1/<camera>/ack``.
+
+    It connects, and connects again, by itself.  After the broker has said that no collector is there (0x10), or that
+    this camera may not publish (0x87), nothing is sent for a while.
+
+    Args:
+        uri: ``mqtts://HOST[:8883]``, or ``mqtt://HOST[:1883]`` on loopback with ``insecure``.
+        camera: Its name on the wire, which is also the common name of its certificate.
+        tls: Certificates.
+        insecure: Plain text is allowed on loopback.
+        window: Batches that may wait for the broker's confirmation; fewer if the broker says so.
+        backoff_s: The first and the longest pause after a lost connection or a refusal.
+
+    Attributes:
+        hold: What the broker refused: how often, and why.
+        link: The connection: whether it is up, how often it was made.
+
+    Raises:
+        SettingsError: A name, an address or certificates that cannot be used.
+        MissingExtraError: paho-mqtt is not installed.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        camera: str,
+        tls: TlsFiles | None = None,
+        insecure: bool = False,
+        window: int = 64,
+        backoff_s: tuple[float, float] = PASSING,
+    ) -> None:
+        self.hold = Hold(LOG, passing=backoff_s)
+        self._topic = observations_topic(checked_name(camera))
+        self._acks: queue.Queue[bytes] = queue.Queue(_MOST_ACKS)
+        self.link = MqttLink(
+            uri,
+            client_id=camera,
+            subscription=acknowledgements_topic(camera),
+            tls=tls,
+            insecure=insecure,
+            on_message=self._heard,
+            on_verdict=self._judged,
+            window=window,
+            confirm=False,
+            extra="camera",
+            backoff_s=backoff_s,
+        )
+
+    @property
+    def name(self) -> str:
+        """Where to."""
+        return self.link.uri
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there and takes what is sent."""
+        return self.link.connected and not self.hold.reason
+
+    def send(self, batch: bytes) -> None:
+        """Queue one batch; waits up to a second for the connection and for earlier batches.
+
+        Raises:
+            TransportError: Not connected, refused a moment ago, or the broker is too slow.
+        """
+        self.hold.check()
+        self.link.publish(self._topic, batch, timeout_s=_SEND_TIMEOUT_S)
+
+    def acks(self, timeout_s: float) -> list[bytes]:
+        """All acknowledgements that have come; waits for the first at most so long."""
+        heard: list[bytes] = []
+        try:
+            heard.append(self._acks.get(timeout=timeout_s) if timeout_s > 0 else self._acks.get_nowait())
+            while True:
+                heard.append(self._acks.get_nowait())
+        except queue.Empty:
+            return heard
+
+    def close(self) -> None:
+        """Send what is queued and disconnect; wakes a waiting ``acks``."""
+        self.link.close()
+        with contextlib.suppress(queue.Full):
+            self._acks.put_nowait(b"")
+
+    def _heard(self, message: Message) -> None:
+        # Full only if nobody reads: an acknowledgement that is lost is earned again.
+        with contextlib.suppress(queue.Full):
+            self._acks.put_nowait(message.payload)
+
+    def _judged(self, code: int) -> None:
+        if code == 0:
+            self.hold.accepted()
+        else:
+            self.hold.refused(self._explained(code), permanent=code in _PERMANENT)
+
+    def _explained(self, code: int) -> str:
+        if code == NO_COLLECTOR:
+            return f"{self.link.uri}: the broker has no subscriber to {self._topic}: no collector is running"
+        if code == NOT_AUTHORISED:
+            return (
+                f"{self.link.uri}: the broker does not let this camera publish to {self._topic}. The common name of "
+                "its certificate must be the camera's name, and the access list that of deploy/mosquitto"
+            )
+        return f"{self.link.uri}: the broker refused a message with reason code 0x{code:02x}"
+
+
+def checked_name(camera: str) -> str:
+    """Return a camera's name if it can be part of a topic.
+
+    Raises:
+        SettingsError: It has other characters than letters, digits, ``_``, ``.`` and ``-``, or more than 64.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", camera):
+        raise SettingsError(f"camera name {camera!r}: expected 1 to 64 letters, digits, '.', '_' or '-'.")
+    return camera

@@ -1,0 +1,227 @@
+"""One MQTT 5 connection, from connecting to its end.  Only this file knows paho.
+
+Every connection has a paho client of its own and starts clean; paho's own reconnecting stays off.  It has no jitter,
+and it would send again what an earlier connection left behind, which is the outbox's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from reid_edge.errors import MissingExtraError, TransportError
+from reid_edge.upstream.transports.tls import Endpoint
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+    from paho.mqtt.properties import Properties
+    from paho.mqtt.reasoncodes import ReasonCode
+
+#: Reason codes of MQTT 5 (section 2.4) that trying again does not change.
+PERMANENT_CODES = frozenset({0x81, 0x82, 0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x8E, 0x8F, 0x90, 0x95, 0x99, 0x9B, 0x9E})
+_CALLBACKS = ("on_connect", "on_subscribe", "on_message", "on_publish", "on_disconnect")
+_KEEPALIVE_S = 30
+_CONNECT_S = 10.0
+_GOODBYE_S = 2.0
+#: Seconds after which the broker drops what it could not pass on: whoever sent it sends it again.
+_EXPIRY_S = 60
+
+
+class MqttSession:
+    """One connection with one subscription.
+
+    Args:
+        where: The broker.
+        context: TLS; None connects in plain text.
+        client_id: Unique at the broker.
+        subscription: What to subscribe to; the session is ready when it is granted.
+        on_message: Called with this, topic, payload and number in the thread of :meth:`run`; must not block.
+        on_ready: Called in the same thread once the subscription is granted.
+        window: At most this many messages may be unconfirmed, either way; the broker may say fewer.
+        confirm: Messages are confirmed to the broker by :meth:`confirm` alone; else on arrival.
+        extra: Of reid-edge, in which paho comes.
+
+    Attributes:
+        failure: Why it ended; empty before.
+        permanent: Whether trying again will not help.
+        verdicts: The broker's reason codes for what was published, oldest first; whoever reads them removes them.
+    """
+
+    def __init__(
+        self,
+        where: Endpoint,
+        context: ssl.SSLContext | None,
+        *,
+        client_id: str,
+        subscription: str,
+        on_message: Callable[[MqttSession, str, bytes, int], None],
+        on_ready: Callable[[], None],
+        window: int,
+        confirm: bool,
+        extra: str,
+    ) -> None:
+        self.failure = ""
+        self.permanent = False
+        self.verdicts: deque[int] = deque()
+        self._where, self._subscription = where, subscription
+        self._pass_on, self._on_ready = on_message, on_ready
+        self._most = window
+        self._window = threading.Semaphore(0)
+        self._deadline = math.inf
+        self._leaving = False
+        self._encrypted, self._answered = context is not None, False
+        self._errors = _LastError()
+        self._client = self._make_client(client_id, context, confirm=confirm, extra=extra)
+        self._connecting = _properties("CONNECT", SessionExpiryInterval=0, ReceiveMaximum=window)
+        self._publishing = _properties("PUBLISH", MessageExpiryInterval=_EXPIRY_S)
+
+    def run(self, on_verdicts: Callable[[], None]) -> None:
+        """Connect and serve until the connection ends; then ``failure`` says why."""
+        try:
+            self._client.connect(self._where.host, self._where.port, _KEEPALIVE_S, properties=self._connecting)
+            self._deadline = time.monotonic() + (_GOODBYE_S if self._leaving else _CONNECT_S)
+            while not self.failure and self._client.loop(1.0) == 0:
+                on_verdicts()
+                if time.monotonic() > self._deadline:
+                    self._fail("no answer in time")
+            self._fail(*self._lost())
+        except OSError as error:
+            self._fail(f"cannot connect: {error}", isinstance(error, ssl.SSLCertVerificationError))
+        finally:
+            # paho's sockets close when the client goes; the callbacks would keep it, and this, until some collection.
+            for name in _CALLBACKS:
+                setattr(self._client, name, None)
+
+    def publish(self, topic: str, payload: bytes, *, timeout_s: float) -> None:
+        """Queue a message with QoS 1; the broker's verdict comes later.
+
+        Raises:
+            TransportError: The broker confirms too slowly, or paho refuses.
+        """
+        if not self._window.acquire(timeout=max(0.0, timeout_s)):
+            raise TransportError("the broker does not confirm earlier messages")
+        info = self._client.publish(topic, payload, qos=1, properties=self._publishing)
+        if info.rc:
+            raise TransportError(f"paho refused the message: {info.rc!s}")
+
+    def confirm(self, number: int) -> None:
+        """Tell the broker that a message is done with."""
+        self._client.ack(number, 1)
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until the broker has confirmed all that was published; nothing can be published afterwards.
+
+        Without this the broker may lose what it has not read yet when the connection closes.
+        """
+        deadline = time.monotonic() + timeout_s
+        for _ in range(self._most):
+            if self.failure or not self._window.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                return
+
+    def disconnect(self) -> None:
+        """Say goodbye; :meth:`run` returns soon."""
+        self._leaving = True
+        self._deadline = time.monotonic() + _GOODBYE_S
+        self._client.disconnect()
+
+    def _make_client(self, client_id: str, context: ssl.SSLContext | None, *, confirm: bool, extra: str) -> Client:
+        try:
+            from paho.mqtt.client import Client, MQTTv5
+            from paho.mqtt.enums import CallbackAPIVersion
+        except ImportError as error:
+            raise MissingExtraError("paho-mqtt", extra, "MQTT") from error
+        client = Client(
+            CallbackAPIVersion.VERSION2, client_id, protocol=MQTTv5, reconnect_on_failure=False, manual_ack=confirm
+        )
+        if context:
+            client.tls_set_context(context)
+        client.connect_timeout = _CONNECT_S / 2
+        client.max_inflight_messages = 0  # paho reads no limit of the broker's: ours is the window
+        client.enable_logger(self._errors.logger)
+        # Once this is set, other threads only queue what they publish, and the thread of run() alone writes.
+        client.on_socket_register_write = _nothing
+        for name in _CALLBACKS:
+            setattr(client, name, getattr(self, f"_{name}"))
+        return client
+
+    def _lost(self) -> tuple[str, bool]:
+        """Why the connection broke.  With TLS 1.3 a broker rejects a certificate only after the handshake."""
+        text = self._errors.text or "connection lost"
+        if self._encrypted and not self._answered:
+            return f"{text}; the broker may not accept this certificate", "alert" in text.lower()
+        return text, False
+
+    def _fail(self, failure: str, permanent: bool = False) -> None:
+        if not self.failure:
+            self.failure, self.permanent = failure, permanent
+
+    # paho calls these in the thread of run(), some while holding its own locks: they take none.
+
+    def _on_connect(
+        self, client: Client, _data: Any, _flags: ConnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        self._answered = True
+        if code.is_failure:
+            self._fail(f"the broker refused the connection: {code}", code.value in PERMANENT_CODES)
+            return
+        self._most = min(self._most, getattr(properties, "ReceiveMaximum", self._most))
+        client.subscribe(self._subscription, qos=1)
+
+    def _on_subscribe(
+        self, _client: Client, _data: Any, _mid: int, codes: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        if any(code.is_failure for code in codes):
+            self._fail(f"the broker refused the subscription to {self._subscription}: {codes[0]}", True)
+            return
+        if not self._leaving:
+            self._deadline = math.inf
+        self._window.release(self._most)
+        self._on_ready()
+
+    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        self._pass_on(self, message.topic, bytes(message.payload), message.mid)
+
+    def _on_publish(
+        self, _client: Client, _data: Any, _mid: int, code: ReasonCode, _properties: Properties | None
+    ) -> None:
+        self._window.release()
+        self.verdicts.append(code.value)
+
+    def _on_disconnect(
+        self, _client: Client, _data: Any, flags: DisconnectFlags, code: ReasonCode, _properties: Properties | None
+    ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self._fail(f"the broker ended the connection: {code}", code.value in PERMANENT_CODES)
+
+
+class _LastError(logging.Handler):
+    """What paho logs as an error: the only place where it says why a connection broke."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.text = ""
+        self.logger = logging.Logger("paho", logging.ERROR)
+        self.logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
+
+
+def _properties(packet: str, **values: int) -> Properties:
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    properties = Properties(getattr(PacketTypes, packet))  # type: ignore[no-untyped-call]
+    for name, value in values.items():
+        setattr(properties, name, value)
+    return properties
+
+
+def _nothing(*_arguments: object) -> None:
+    pass

@@ -1,0 +1,136 @@
+"""TLS as both ends use it: 1.3 or nothing, with a certificate on either side; plain only to this very machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from reid_edge.errors import SettingsError
+
+#: Schemes of which nothing on the way can be read.
+SECURE_SCHEMES = frozenset({"https", "mqtts"})
+
+
+class TlsFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The PEM files of one end, as ``deploy/mosquitto/make_certs.sh`` makes them.
+
+    Attributes:
+        ca: Certificate of the authority that signed the other end's certificate.
+        cert: This end's certificate; a camera's common name is the camera's name.
+        key: Its private key, without a password.
+        crl: Revoked certificates, for a server; None checks none.
+    """
+
+    ca: Path
+    cert: Path
+    key: Path
+    crl: Path | None = None
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to connect or listen: ``secure`` with TLS, else plain on loopback."""
+
+    host: str
+    port: int
+    secure: bool
+
+
+def endpoint(uri: str, schemes: Mapping[str, int], tls: TlsFiles | None, *, insecure: bool) -> Endpoint:
+    """Read ``SCHEME://HOST[:PORT]`` and hold it to the rule: TLS, or plain on loopback if that is asked for.
+
+    Args:
+        uri: E.g. ``mqtts://broker.example:8883``.
+        schemes: Allowed schemes, and the port that each has by default.
+        tls: Certificates, which a secure scheme needs.
+        insecure: Plain text is allowed on loopback.
+
+    Raises:
+        SettingsError: Another form, or a rule is broken.
+    """
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError as error:
+        raise SettingsError(f"{uri!r} is no address ({error}); expected {_forms(schemes)}.") from error
+    whole = f"{parts.scheme}://{parts.netloc}"
+    if parts.scheme not in schemes or not parts.hostname or parts.username or uri.rstrip("/") != whole:
+        raise SettingsError(f"expected {_forms(schemes)}, got {uri!r}.")
+    found = Endpoint(parts.hostname, schemes[parts.scheme] if port is None else port, parts.scheme in SECURE_SCHEMES)
+    _hold_to_the_rule(uri, found, tls, insecure=insecure)
+    return found
+
+
+def client_context(files: TlsFiles) -> ssl.SSLContext:
+    """For the end that connects: checks the server's name, shows its own certificate, TLS 1.3 or newer.
+
+    Raises:
+        SettingsError: A file is missing, is no PEM file, or the key is not that of the certificate.
+    """
+    return _context(ssl.PROTOCOL_TLS_CLIENT, files)
+
+
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """For the end that listens: clients without a certificate of ``files.ca`` are turned away, TLS 1.3 or newer.
+
+    Raises:
+        SettingsError: A file is missing, is no PEM file, or the key is not that of the certificate.
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER, files)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def is_loopback(host: str) -> bool:
+    """Whether packets to this host stay on this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _hold_to_the_rule(uri: str, found: Endpoint, tls: TlsFiles | None, *, insecure: bool) -> None:
+    if found.secure and tls is None:
+        raise SettingsError(
+            f"{uri} needs certificates: give ca, cert and key (deploy/mosquitto/make_certs.sh makes them)."
+        )
+    if not found.secure and not (insecure and is_loopback(found.host)):
+        raise SettingsError(
+            f"{uri} would send features in the clear. Use TLS; plain text is for loopback (127.0.0.1, ::1, localhost) "
+            "only, and only with --insecure."
+        )
+
+
+def _forms(schemes: Mapping[str, int]) -> str:
+    return " or ".join(f"{scheme}://HOST[:PORT]" for scheme in schemes)
+
+
+def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    _load(files.ca, lambda: context.load_verify_locations(files.ca))
+    # The empty password makes OpenSSL refuse an encrypted key; without one it would ask on the terminal and wait.
+    _load(files.cert, lambda: context.load_cert_chain(files.cert, files.key, password=""), files.key)
+    if files.crl is not None:
+        _load(files.crl, lambda: context.load_verify_locations(files.crl))
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    return context
+
+
+def _load(path: Path, load: Callable[[], None], key: Path | None = None) -> None:
+    named = f"{path} with its key {key}" if key else f"{path}"
+    try:
+        load()
+    except FileNotFoundError as error:
+        missing = [str(each) for each in (path, key) if each is not None and not each.exists()]
+        raise SettingsError(f"no such file: {' and '.join(missing)}; expected a PEM file.") from error
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"cannot use {named}: {error}. Expected PEM files that belong together.") from error

@@ -1,0 +1,373 @@
+"""The whole agent: a real video, a real engine, a real outbox and gallery."""
+
+import contextlib
+import os
+import shutil
+import socket
+import sqlite3
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from reid_edge.bundle import model_hash, open_bundle, write_manifest
+from reid_edge.camera.agent import Agent
+from reid_edge.camera.config import overridden, parse_settings
+from reid_edge.camera.metrics import AgentMetrics
+from reid_edge.errors import BundleCorruptError, SourceError
+from reid_edge.gallery.records import Selection
+from reid_edge.gallery.store import open_store
+from tests.camera.street import STILL, street_frames, write_street
+
+PATIENCE_S = 60
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    return write_street(tmp_path_factory.mktemp("street") / "street.avi", frames=60)
+
+
+@pytest.fixture
+def settings(session_bundle, street, tmp_path):
+    """Settings of a camera whose gallery is a file; give changes as ``section.key`` values."""
+    tables = {
+        "source": {"uri": str(street)},
+        "engine": {"bundle": str(session_bundle.path), "engine": "openvino", "precision": "fp32"},
+        "upstream": {"uri": f"sqlite:{tmp_path}/gallery.db"},
+        "operation": {"state_dir": str(tmp_path / "state"), "listen": ""},
+    }
+    return lambda changes=None: parse_settings(overridden(tables, changes or {}))
+
+
+@contextlib.contextmanager
+def opened(config):
+    agent = Agent(config)
+    try:
+        yield agent
+    finally:
+        agent.close()
+
+
+@contextlib.contextmanager
+def running(config):
+    """An agent that runs in a thread, and is stopped in the end."""
+    with opened(config) as agent:
+        failures = []
+
+        def run():
+            try:
+                agent.run()
+            except Exception as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield agent
+        finally:
+            agent.stop()
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+            assert not failures
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def stored(config):
+    """Everything in the gallery, of whatever model."""
+    anything = np.full(512, 512**-0.5, np.float32)
+    store = open_store(config.upstream.uri)
+    try:
+        hashes = [model.model_hash for model in store.models()]
+        found = [store.search(anything, model_hash=one, selection=Selection(), top=10_000) for one in hashes]
+        return [match.entry for matches in found for match in matches]
+    finally:
+        store.close()
+
+
+def metric(agent, name, **labels):
+    """One number of what Prometheus would be told."""
+    for family in AgentMetrics(agent).collect():
+        for sample in family.samples:
+            if sample.name == name and sample.labels.items() >= labels.items():
+                return sample.value
+    raise AssertionError(f"no {name} {labels}")
+
+
+def test_people_of_a_video_arrive_in_the_gallery(settings, session_bundle):
+    config = settings({"camera.name": "north"})
+    with opened(config) as agent:
+        agent.run()
+    entries = stored(config)
+    assert agent.looker.stats.frames == 60
+    assert len(entries) == agent.embedder.stats.published == agent.delivery.stats.acknowledged
+    assert agent.outbox.depth == 0
+    assert {entry.camera for entry in entries} == {"north"}
+    assert {entry.model_hash for entry in entries} == {session_bundle.manifest.model_hash}
+    finals = [entry for entry in entries if entry.final]
+    assert len({entry.track for entry in finals}) == len(finals) >= 3  # three walk, each seen once or more
+
+
+def test_tracks_have_the_walkers_boxes(settings):
+    config = settings({"detector.kind": "callable", "detector.function": "tests.camera.test_agent:see_walkers"})
+    with opened(config) as agent:
+        agent.run()
+    finals = sorted((entry.box for entry in stored(config) if entry.final), key=lambda box: box[1])
+    assert len(finals) == 3
+    for seed, (_, top, _, bottom) in enumerate(finals):
+        assert top == pytest.approx((5 + seed * 118) / 360, abs=0.02)
+        assert bottom == pytest.approx((115 + seed * 118) / 360, abs=0.02)
+
+
+def see_walkers(frame):
+    """Where the walkers are, as drawn; no one crosses the frame within 60 frames but the third."""
+    if frame.index < STILL:
+        return np.empty((0, 5))
+    boxes = []
+    for seed in range(3):
+        x = (frame.index - STILL) * (3 + seed)
+        boxes.append([x, 5 + seed * 118, x + 44, 115 + seed * 118, 0.9])
+    return np.array(boxes, float)
+
+
+def test_a_feature_of_the_gallery_is_that_of_the_walker(settings, session_bundle):
+    from reid_edge.runtime import Extractor
+
+    config = settings({"detector.kind": "callable", "detector.function": "tests.camera.test_agent:see_walkers"})
+    with opened(config) as agent:
+        agent.run()
+    frame = street_frames(31)[30]
+    extractor = Extractor(session_bundle, engine="openvino", precision="fp32")
+    boxes = see_walkers(type("At", (), {"index": 30}))[:, :4]
+    store = open_store(config.upstream.uri)
+    try:
+        for seed, feature in enumerate(extractor(frame, boxes)):
+            best = store.search(feature, model_hash=session_bundle.manifest.model_hash, selection=Selection(), top=1)[0]
+            assert best.entry.box[1] == pytest.approx((5 + seed * 118) / 360, abs=0.02)
+            assert best.cosine > 0.9
+    finally:
+        store.close()
+
+
+def test_a_second_run_goes_on_with_other_track_numbers(settings):
+    config = settings()
+    for _ in range(2):
+        with opened(config) as agent:
+            agent.run()
+    finals = [entry.tracklet for entry in stored(config) if entry.final]
+    assert len(set(finals)) == len(finals)
+    assert len({entry.epoch for entry in stored(config)}) == 1
+
+
+def test_while_the_gallery_is_away_features_wait_and_a_later_run_delivers_them(settings, tmp_path):
+    away = settings({"upstream.uri": "http://127.0.0.1:9", "upstream.insecure": True, "operation.drain_s": 0.1})
+    with opened(away) as agent:
+        agent.run()
+        waiting = agent.outbox.depth
+    assert waiting == agent.embedder.stats.published > 0
+    back = settings({"filter.confidence": 1.0})  # sees nobody: only delivers
+    with opened(back) as agent:
+        agent.run()
+    assert len(stored(back)) == waiting
+
+
+def test_a_live_source_that_is_too_fast_loses_the_oldest_crops_counted_and_stays_bounded(settings):
+    config = settings(
+        {
+            "source.realtime": True,
+            "source.loop": True,
+            "gate.mode": "every",
+            "pipeline.max_waiting_crops": 4,
+            "engine.max_batch": 1,
+            "detector.kind": "callable",
+            "detector.function": "tests.camera.test_agent:see_a_crowd",
+        }
+    )
+    with running(config) as agent:
+        wait_until(lambda: agent.waiting.dropped > 50)
+        assert len(agent.waiting) <= 4
+        assert metric(agent, "reid_edge_crops_dropped_total", reason="overload") > 50
+    assert agent.looker.stats.chosen == agent.embedder.stats.embedded + agent.waiting.dropped
+
+
+def see_a_crowd(frame):
+    """Forty people who do not move: more than any engine here embeds in the time of a frame."""
+    left, top = np.meshgrid(np.arange(8) * 55.0, np.arange(5) * 70.0)
+    corners = np.stack([left.ravel(), top.ravel()], 1)
+    return np.hstack([corners, corners + (50, 65), np.full((40, 1), 0.9)])
+
+
+def test_a_file_loses_nothing_however_slow_the_engine(settings):
+    config = settings({"gate.mode": "every", "pipeline.max_waiting_crops": 1, "engine.max_batch": 1})
+    with opened(config) as agent:
+        agent.run()
+    assert agent.waiting.dropped == 0
+    assert agent.looker.stats.frames == 60
+    assert agent.looker.stats.chosen == agent.embedder.stats.embedded > 0
+
+
+def test_observations_wait_in_memory_while_the_disk_is_full(settings):
+    config = settings({"source.realtime": True, "source.loop": True, "tracklet.every_seconds": 0.2})
+    with running(config) as agent:
+        wait_until(lambda: agent.embedder.stats.published > 0)
+        with full_disk(agent.outbox):
+            wait_until(lambda: agent.embedder.stats.unwritten >= 3)
+            assert any("outbox cannot be written" in problem for problem in agent.health().problems)
+        wait_until(lambda: agent.embedder.stats.unwritten == 0)
+        assert not agent.health().problems
+    assert agent.embedder.stats.lost == 0
+    assert len(stored(config)) == agent.embedder.stats.published
+
+
+@contextlib.contextmanager
+def full_disk(outbox):
+    """SQLite may not make the outbox's file larger: as on a full disk, writes fail."""
+    with outbox._lock:
+        outbox._db.execute("CREATE TABLE ballast (bytes BLOB)")
+        pages = outbox._db.execute("PRAGMA page_count").fetchone()[0]
+        outbox._db.execute(f"PRAGMA max_page_count = {pages}")
+        for size in (6000, 600, 60):
+            with contextlib.suppress(sqlite3.OperationalError):
+                while True:
+                    outbox._db.execute("INSERT INTO ballast VALUES (zeroblob(?))", (size,))
+    try:
+        yield
+    finally:
+        with outbox._lock:
+            outbox._db.execute("PRAGMA max_page_count = 1073741823")
+            outbox._db.execute("DROP TABLE ballast")
+
+
+def other_model(bundle, folder):
+    """The same files under another name: features that must not be compared with the first one's."""
+    shutil.copytree(bundle.path, folder)
+    manifest = bundle.manifest
+    other = replace(manifest, model_hash=model_hash("0" * 64, manifest.input, manifest.features))
+    write_manifest(folder, other)
+    return other.model_hash
+
+
+def test_a_new_bundle_is_taken_up_while_running_and_never_mixes_with_the_old_one(settings, session_bundle, tmp_path):
+    new_hash = other_model(session_bundle, tmp_path / "new")
+    link = tmp_path / "bundle"
+    link.symlink_to(session_bundle.path)
+    config = settings({"engine.bundle": str(link), "source.realtime": True, "source.loop": True, "gate.mode": "every"})
+    with running(config) as agent:
+        wait_until(lambda: agent.embedder.stats.embedded > 0)
+        link.unlink()
+        link.symlink_to(tmp_path / "new")
+        agent.reload()
+        wait_until(lambda: agent.reloads == 1)
+        before = agent.embedder.stats.embedded
+        wait_until(lambda: agent.embedder.stats.embedded > before + 10)
+        assert agent.embedder.extractor.bundle.manifest.model_hash == new_hash
+        # The gallery holds features of the first model only: those of the second wait until someone accepts it.
+        wait_until(lambda: agent.delivery.stats.refused > 0)
+        assert any("refuses" in problem for problem in agent.health().problems)
+    assert {entry.model_hash for entry in stored(config)} == {session_bundle.manifest.model_hash}
+    assert agent.outbox.depth > 0
+
+    store = open_store(config.upstream.uri)
+    store.accept_model(new_hash, 512, now_us=time.time_ns() // 1000)
+    store.close()
+    with opened(settings({"filter.confidence": 1.0})) as agent:
+        agent.run()
+        assert agent.outbox.depth == 0
+    assert {entry.model_hash for entry in stored(config)} == {session_bundle.manifest.model_hash, new_hash}
+
+
+def test_a_damaged_bundle_is_not_taken_up(settings, session_bundle, tmp_path):
+    link = tmp_path / "bundle"
+    link.symlink_to(session_bundle.path)
+    shutil.copytree(session_bundle.path, tmp_path / "damaged")
+    weights = next((tmp_path / "damaged" / "openvino").glob("fp32.bin"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    config = settings({"engine.bundle": str(link), "source.realtime": True, "source.loop": True, "gate.mode": "every"})
+    with running(config) as agent:
+        wait_until(lambda: agent.embedder.stats.embedded > 0)
+        link.unlink()
+        link.symlink_to(tmp_path / "damaged")
+        agent.reload()
+        wait_until(lambda: agent.failed_reloads == 1)
+        before = agent.embedder.stats.embedded
+        wait_until(lambda: agent.embedder.stats.embedded > before)
+        assert metric(agent, "reid_edge_bundle_reload_failures_total") == 1
+    with pytest.raises(BundleCorruptError):
+        Agent(config)  # a start, unlike a reload, has nothing to go back to
+
+
+def test_a_switched_off_camera_looks_at_nothing(settings, tmp_path):
+    switch = tmp_path / "off"
+    switch.touch()
+    config = settings({"camera.off_switch": str(switch), "source.realtime": True, "source.loop": True})
+    with running(config) as agent:
+        wait_until(lambda: agent.looker.stats.off > 5)
+        assert agent.looker.stats.frames == agent.embedder.stats.embedded == 0
+        switch.unlink()
+        wait_until(lambda: agent.embedder.stats.embedded > 0)
+
+
+def test_a_pseudonym_stands_for_the_camera(settings, tmp_path):
+    config = settings({"camera.name": "north", "camera.pseudonym_key": str(tmp_path / "key")})
+    with opened(config) as agent:
+        agent.run()
+    cameras = {entry.camera for entry in stored(config)}
+    assert cameras == {agent.camera}
+    assert "north" not in agent.camera
+
+
+def test_a_camera_that_gives_nothing_is_unhealthy_and_costs_nothing(settings):
+    config = settings({"source.uri": "tcp://127.0.0.1:9", "operation.stalled_s": 0.2})
+    with running(config) as agent:
+        wait_until(lambda: any("no frame" in problem for problem in agent.health().problems))
+        began = time.process_time()
+        time.sleep(2)
+        assert time.process_time() - began < 0.2  # 10 %; benchmarks/pipeline.py measures it
+
+
+def test_a_source_that_fails_for_good_ends_the_run_with_its_error(settings, tmp_path):
+    with pytest.raises(SourceError):
+        Agent(settings({"source.uri": str(tmp_path / "missing.avi")}))
+
+
+def test_nothing_stays_open_when_a_part_cannot_be_opened(settings, tmp_path):
+    with pytest.raises(SourceError):
+        Agent(settings({"source.uri": str(tmp_path / "missing.avi")}))
+    with opened(settings()) as agent:  # the outbox's lock is free again
+        assert agent.outbox.depth == 0
+
+
+def test_systemd_is_told_and_its_watchdog_fed(settings, tmp_path, monkeypatch):
+    heard = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "100000")
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+        with running(settings({"source.realtime": True, "source.loop": True})):
+            systemd.settimeout(PATIENCE_S)
+            while heard.count(b"WATCHDOG=1") < 3:
+                heard.append(systemd.recv(200))
+        systemd.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                heard.append(systemd.recv(200))
+    assert heard[0] == b"READY=1"
+    assert heard[-1] == b"STOPPING=1"
+
+
+def test_every_number_can_be_scraped(settings):
+    with opened(settings()) as agent:
+        agent.run()
+        assert metric(agent, "reid_edge_frames_total") == 60
+        assert metric(agent, "reid_edge_embeddings_total") == agent.embedder.stats.embedded
+        assert metric(agent, "reid_edge_outbox_rows") == 0
+        assert 0 < metric(agent, "reid_edge_engine_seconds", percentile="99") < 60
+        assert 0 < metric(agent, "reid_edge_publish_seconds", percentile="50") < 60

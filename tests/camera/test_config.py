@@ -1,0 +1,98 @@
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from reid_edge.camera.config import AgentConfig, default_camera_name, overridden, parse_settings, read_settings
+from reid_edge.errors import SettingsError
+
+LEAST = {"source": {"uri": "rtsp://camera/1"}, "engine": {"bundle": "bundle"}}
+
+
+def test_a_source_and_a_bundle_are_enough():
+    settings = parse_settings(LEAST)
+    assert settings.upstream.uri == "sqlite:gallery.db"
+    assert settings.detector == parse_settings({**LEAST, "detector": {"kind": "motion"}}).detector
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"engine": {"bundle": "b"}}, "top level: object missing required field 'source'"),
+        ({**LEAST, "sorce": {}}, "top level: object contains unknown field 'sorce'"),
+        ({**LEAST, "gate": {"intervall_seconds": 1}}, "gate: object contains unknown field 'intervall_seconds'"),
+        ({**LEAST, "engine": {"bundle": 7}}, "engine.bundle"),
+        ({**LEAST, "engine": {"bundle": "b", "threads": 0}}, "engine.threads: expected 'int' >= 1"),
+        ({**LEAST, "engine": {"bundle": "b", "precision": "fp8"}}, "engine.precision: invalid enum value 'fp8'"),
+        ({**LEAST, "operation": {"listen": "0.0.0.0:80"}}, "operation.listen"),
+        ({**LEAST, "camera": {"name": "a/b"}}, "camera.name"),
+        ({**LEAST, "upstream": "mqtts://x"}, "upstream: expected 'object', got 'str'"),
+        ({**LEAST, "detector": {"kind": "psychic"}}, "detector.kind: invalid value 'psychic'"),
+        ({**LEAST, "filter": {"masks": [[[0, 0], [1, 1]]]}}, "filter.masks"),
+    ],
+)
+def test_the_key_that_is_wrong_is_named(tables, message):
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        parse_settings(tables, origin="camera.toml")
+
+
+def test_options_go_before_the_file():
+    tables = overridden({"source": {"uri": "a", "loop": True}}, {"source.uri": "b", "engine.bundle": "c", "x.y": None})
+    assert tables == {"source": {"uri": "b", "loop": True}, "engine": {"bundle": "c"}}
+
+
+def test_an_option_for_a_section_that_is_no_table_is_left_to_the_check():
+    with pytest.raises(SettingsError, match="source"):
+        parse_settings(overridden({"source": "video.avi"}, {"source.uri": "b"}))
+
+
+@pytest.mark.parametrize("content", [None, b"[source\n", b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
+    path = tmp_path / "camera.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"camera\.toml"):
+        read_settings(path)
+
+
+def test_systemd_says_where_state_is_kept(monkeypatch):
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/reid-edge/north")
+    assert parse_settings(LEAST).state_dir == Path("/var/lib/reid-edge/north")
+    named = parse_settings({**LEAST, "operation": {"state_dir": "/data"}})
+    assert named.state_dir == Path("/data")
+
+
+def test_state_of_two_cameras_of_one_user_is_kept_apart(monkeypatch):
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    north, south = (parse_settings({**LEAST, "camera": {"name": name}}).state_dir for name in ("north", "south"))
+    assert north != south
+
+
+def test_any_host_name_gives_a_camera_name(monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "büro 7")
+    parse_settings({**LEAST, "camera": {"name": default_camera_name()}})
+
+
+def documented():
+    text = (Path(__file__).parents[2] / "docs/camera.md").read_text(encoding="utf-8")
+    return re.search(r"```toml\n(.*?)```", text, re.S)[1]
+
+
+def test_the_documented_settings_are_every_key_with_its_default(tmp_path):
+    path = tmp_path / "camera.toml"
+    path.write_text(documented(), encoding="utf-8")
+    tables = read_settings(path)
+    settings = parse_settings(tables)
+    for section in AgentConfig.__struct_fields__:
+        value = getattr(settings, section)
+        documented_keys = set(tables[section]) | set(re.findall(r"^# (\w+) = ", documented(), re.M))
+        assert set(value.__struct_fields__) <= documented_keys, section
+        if section not in ("source", "engine", "camera"):
+            assert value == type(value)(), section
+
+
+def test_settings_can_be_written_down_again():
+    settings = parse_settings(LEAST)
+    built = msgspec.to_builtins(settings, enc_hook=str)
+    assert parse_settings(built) == settings

@@ -1,0 +1,73 @@
+import json
+import socket
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+from prometheus_client.core import GaugeMetricFamily
+
+from reid_edge.camera.status import Health, StatusServer
+from reid_edge.errors import SettingsError
+
+
+class OneNumber:
+    def __init__(self):
+        self.value = 0
+
+    def collect(self):
+        yield GaugeMetricFamily("reid_edge_answer", "For the test.", value=self.value)
+
+
+@contextmanager
+def serving(metrics=None, health=Health):
+    server = StatusServer("127.0.0.1:0", metrics or OneNumber(), health)
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.close()
+
+
+def get(url):
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_metrics_are_read_at_each_scrape():
+    metrics = OneNumber()
+    with serving(metrics) as url:
+        assert "reid_edge_answer 0.0" in get(f"{url}/metrics")[1]
+        metrics.value = 42
+        assert "reid_edge_answer 42.0" in get(f"{url}/metrics")[1]
+
+
+def test_a_well_agent_says_ok():
+    with serving() as url:
+        assert get(f"{url}/healthz") == (200, '{"status": "ok", "problems": []}')
+
+
+def test_an_unwell_agent_says_why():
+    with serving(health=lambda: Health(("no frame for 61 s",))) as url:
+        code, body = get(f"{url}/healthz")
+    assert code == 503
+    assert json.loads(body)["problems"] == ["no frame for 61 s"]
+
+
+def test_a_client_that_says_nothing_does_not_block_others():
+    with serving() as url, socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))):
+        assert get(f"{url}/healthz")[0] == 200
+
+
+def test_a_taken_port_is_named():
+    with serving() as url, pytest.raises(SettingsError, match=r"operation\.listen: cannot listen on 127"):
+        StatusServer(url.removeprefix("http://"), OneNumber(), Health)
+
+
+def test_a_closed_server_lets_its_port_go():
+    with serving() as url:
+        pass
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"{url}/healthz", timeout=1)

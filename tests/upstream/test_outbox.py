@@ -1,0 +1,895 @@
+import contextlib
+import dataclasses
+import logging
+import os
+import random
+import re
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reid_edge.errors import MessageError, OutboxError
+from reid_edge.upstream.message import Ack, Gap, decode_observation, encode_observation
+from reid_edge.upstream.outbox import Outbox
+from reid_edge.upstream.outbox.age import PLAUSIBLE_US, AgeClock, AgeState, Reading
+from tests.upstream.observing import observed
+
+SECOND = 1_000_000
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
+NOW = PLAUSIBLE_US + 300 * DAY
+ROOT = Path(__file__).parents[2]
+
+
+class Clocks:
+    """A machine's clocks, as the test sets them."""
+
+    def __init__(self, wall_us: int = NOW) -> None:
+        self.boot, self.boot_us, self.wall_us = "boot-1", 100 * SECOND, wall_us
+
+    def __call__(self) -> Reading:
+        return Reading(self.boot, self.boot_us, self.wall_us)
+
+    def run(self, us: int) -> None:
+        self.boot_us += us
+        self.wall_us += us
+
+    def reboot(self, *, off_us: int = 0, wall_us: int | None = None) -> None:
+        self.boot, self.boot_us = f"boot-{random.getrandbits(32)}", 20 * SECOND
+        self.wall_us = self.wall_us + off_us if wall_us is None else wall_us
+
+
+@contextlib.contextmanager
+def opened(path, **options):
+    outbox = Outbox(path, **options)
+    try:
+        yield outbox
+    finally:
+        outbox.close()
+
+
+def tracks(outbox: Outbox, after_seq: int = 0, limit: int = 10**6) -> list[int]:
+    return [decode_observation(payload).track for _, payload in outbox.pending(after_seq, limit)]
+
+
+def seqs(outbox: Outbox) -> list[int]:
+    return [seq for seq, _ in outbox.pending(0, 10**6)]
+
+
+def integrity(path: Path) -> str:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute("PRAGMA integrity_check").fetchone()[0]
+
+
+def run(code: str, *arguments, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **options,
+    )
+
+
+# What it holds.
+
+
+def test_what_was_put_comes_back_in_order_and_byte_for_byte(tmp_path):
+    with opened(tmp_path / "outbox.db") as outbox:
+        outbox.put([observed(1), observed(2)])
+        outbox.put([observed(3)], "int8")
+        rows = outbox.pending(0, 10)
+        assert [seq for seq, _ in rows] == [1, 2, 3]
+        assert [payload for _, payload in rows] == [
+            encode_observation(observed(1)),
+            encode_observation(observed(2)),
+            encode_observation(observed(3), "int8"),
+        ]
+        assert outbox.pending(1, 1) == rows[1:2]
+        assert outbox.fetch([3, 1, 99]) == [rows[0], rows[2]]
+        assert (outbox.depth, outbox.bytes, outbox.last_seq) == (3, sum(len(payload) for _, payload in rows), 3)
+
+
+def test_it_is_there_after_closing_and_numbers_are_never_given_again(tmp_path):
+    given = set()
+    for opening in range(4):
+        with opened(tmp_path / "outbox.db") as outbox:
+            epoch = outbox.epoch
+            assert tracks(outbox) == list(range(opening))
+            outbox.put([observed(opening)])
+            assert outbox.last_seq > max(given, default=0)
+            given.add(outbox.last_seq)
+            assert sorted(given) == seqs(outbox)
+    with opened(tmp_path / "other.db") as other:
+        assert re.fullmatch(r"[0-9a-f]{16}", epoch)
+        assert other.epoch != epoch
+
+
+def test_an_older_copy_put_back_gives_no_number_twice(tmp_path):
+    path, copy = tmp_path / "outbox.db", tmp_path / "copy.db"
+    with opened(path) as outbox:
+        outbox.put([observed(1)])
+    copy.write_bytes(path.read_bytes())
+    given = []
+    for _ in range(3):
+        path.write_bytes(copy.read_bytes())
+        with opened(path) as outbox:
+            outbox.put([observed(2)])
+            given.append(outbox.last_seq)
+    assert len(set(given)) == 3
+
+
+def test_an_acknowledgement_deletes_what_it_names_and_nothing_else(tmp_path):
+    with opened(tmp_path / "outbox.db") as outbox:
+        outbox.put([observed(track) for track in range(1, 11)])
+        outbox.acknowledge(Ack("c", outbox.epoch, (5, 3, 4, 4, 9, 77)))
+        assert seqs(outbox) == [1, 2, 6, 7, 8, 10]
+        assert outbox.depth == 6
+        assert outbox.bytes == sum(len(payload) for _, payload in outbox.pending(0, 99))
+        outbox.acknowledge(Ack("c", "another epoch", (1, 2)))
+        outbox.acknowledge(Ack("c", outbox.epoch, (5,)))
+        assert seqs(outbox) == [1, 2, 6, 7, 8, 10]
+
+
+def test_observations_that_cannot_be_sent_are_not_kept_in_part(tmp_path):
+    with opened(tmp_path / "outbox.db") as outbox:
+        with pytest.raises(MessageError):
+            outbox.put([observed(1), dataclasses.replace(observed(2), crops=0)])
+        assert outbox.depth == 0
+        outbox.put([])
+        assert outbox.last_seq == 0
+
+
+def test_listeners_hear_of_every_put(tmp_path):
+    heard = []
+    with opened(tmp_path / "outbox.db") as outbox:
+        outbox.listen(lambda: heard.append(outbox.depth))
+        outbox.put([observed(1)])
+        outbox.put([])
+        outbox.put([observed(2), observed(3)])
+    assert heard == [1, 3]
+
+
+def test_threads_may_use_it_at_once(tmp_path):
+    failures = []
+    with opened(tmp_path / "outbox.db", synchronous="NORMAL") as outbox:
+
+        def work(number: int) -> None:
+            try:
+                for turn in range(40):
+                    outbox.put([observed(1000 * number + turn, dim=8)])
+                    found = outbox.pending(0, 5)
+                    if turn % 2:
+                        outbox.acknowledge(Ack("c", outbox.epoch, (found[0][0],)))
+                    outbox.expire()
+            except Exception as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failures
+        assert outbox.last_seq == 160
+        assert outbox.depth == len(seqs(outbox))
+        assert 80 <= outbox.depth < 160
+        assert outbox.bytes == sum(len(payload) for _, payload in outbox.pending(0, 999))
+
+
+def test_closed_is_closed(tmp_path):
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.close()
+    outbox.close()
+    with pytest.raises(OutboxError, match="is closed"):
+        outbox.put([observed(1)])
+    with pytest.raises(OutboxError, match="is closed"):
+        outbox.pending(0, 1)
+
+
+# Bounds and gaps.
+
+
+def test_rows_are_bounded_and_the_oldest_go(tmp_path):
+    with opened(tmp_path / "outbox.db", max_rows=10) as outbox:
+        for track in range(1, 26):
+            outbox.put([observed(track)])
+        assert tracks(outbox) == list(range(16, 26))
+        assert outbox.dropped == {"full": 15, "expired": 0, "lost": 0}
+        assert outbox.gaps() == [Gap(1, 15, 15, "full")]
+
+
+def test_bytes_are_bounded(tmp_path):
+    size = len(encode_observation(observed(1)))
+    with opened(tmp_path / "outbox.db", max_bytes=5 * size + 1) as outbox:
+        outbox.put([observed(track) for track in range(1, 4)])
+        outbox.put([observed(track) for track in range(4, 10)])
+        assert tracks(outbox) == [5, 6, 7, 8, 9]
+        assert outbox.bytes == 5 * size
+        assert outbox.gaps() == [Gap(1, 4, 4, "full")]
+
+
+def test_a_put_larger_than_the_outbox_keeps_its_newest(tmp_path):
+    with opened(tmp_path / "outbox.db", max_rows=3) as outbox:
+        outbox.put([observed(track) for track in range(1, 9)])
+        assert tracks(outbox) == [6, 7, 8]
+        assert outbox.gaps() == [Gap(1, 5, 5, "full")]
+
+
+def test_smaller_bounds_hold_from_the_next_put(tmp_path):
+    with opened(tmp_path / "outbox.db") as outbox:
+        outbox.put([observed(track) for track in range(1, 51)])
+    with opened(tmp_path / "outbox.db", max_rows=5) as outbox:
+        outbox.put([observed(51)])
+        assert tracks(outbox) == [47, 48, 49, 50, 51]
+        assert outbox.gaps() == [Gap(1, 46, 46, "full")]
+
+
+def test_a_gap_counts_only_what_was_not_delivered(tmp_path):
+    with opened(tmp_path / "outbox.db", max_rows=6) as outbox:
+        outbox.put([observed(track) for track in range(1, 7)])
+        outbox.acknowledge(Ack("c", outbox.epoch, (2, 3)))
+        outbox.put([observed(track) for track in range(7, 13)])
+        assert outbox.gaps() == [Gap(1, 6, 4, "full")]
+
+
+def test_a_gap_that_was_sent_does_not_grow_and_leaves_only_when_acknowledged(tmp_path):
+    path = tmp_path / "outbox.db"
+    with opened(path, max_rows=2) as outbox:
+        outbox.put([observed(track) for track in range(1, 5)])
+        sent = outbox.gaps()
+        assert sent == [Gap(1, 2, 2, "full")]
+        outbox.put([observed(5)])  # after it was sent
+        assert outbox.gaps() == sent
+    with opened(path, max_rows=2) as outbox:
+        epoch = outbox.epoch
+        assert outbox.gaps() == sent
+        outbox.acknowledge(Ack("c", epoch, (), ((1, 3),)))  # nobody can have stored that
+        outbox.acknowledge(Ack("c", "another epoch", (), ((1, 2),)))
+        assert outbox.gaps() == sent
+        outbox.acknowledge(Ack("c", epoch, (), ((1, 2),)))
+        assert outbox.gaps() == [Gap(3, 3, 1, "full")]
+        outbox.acknowledge(Ack("c", epoch, (), ((3, 3),)))
+        assert outbox.gaps() == []
+        assert outbox.gap_count == 0
+        assert outbox.dropped["full"] == 3
+
+
+def test_gaps_of_a_year_without_network_stay_few_and_lose_no_count(tmp_path):
+    clocks = Clocks()
+    with opened(tmp_path / "outbox.db", max_rows=2, retention_s=60, synchronous="NORMAL", read_clocks=clocks) as outbox:
+        for turn in range(200):
+            outbox.put([observed(3 * turn + extra, dim=4) for extra in range(3)])  # one is dropped: full
+            if turn % 2:
+                clocks.run(61 * SECOND)
+                outbox.expire()
+        assert outbox.gap_count <= 128
+        declared = 0
+        while gaps := outbox.gaps():
+            for gap in gaps:
+                assert gap.count <= gap.last_seq - gap.first_seq + 1
+                declared += gap.count
+            outbox.acknowledge(Ack("c", outbox.epoch, (), tuple((gap.first_seq, gap.last_seq) for gap in gaps)))
+        assert declared == sum(outbox.dropped.values()) == 600 - outbox.depth
+        assert min(outbox.dropped["full"], outbox.dropped["expired"]) > 100
+
+
+def test_what_could_not_be_put_is_declared(tmp_path):
+    path = tmp_path / "outbox.db"
+    with opened(path) as outbox:
+        outbox.put([observed(1)])
+        outbox.lose(5)
+        outbox.put([observed(2)])
+        assert seqs(outbox) == [1, 7]
+        assert outbox.gaps() == [Gap(2, 6, 5, "lost")]
+        outbox.acknowledge(Ack("c", outbox.epoch, (), ((2, 6),)))
+        outbox.lose(3)
+    with opened(path) as outbox:  # without another put
+        assert outbox.gaps() == [Gap(8, 10, 3, "lost")]
+        assert outbox.dropped["lost"] == 8
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_rows": 0}, {"max_bytes": -1}, {"retention_s": 0}, {"retention_s": float("nan")}]
+)
+def test_bounds_must_be_positive(tmp_path, options):
+    with pytest.raises(OutboxError, match="must be positive"):
+        Outbox(tmp_path / "outbox.db", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Age.
+
+
+def test_rows_expire_by_age_and_are_declared(tmp_path):
+    clocks = Clocks()
+    with opened(tmp_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
+        outbox.put([observed(1), observed(2)])
+        clocks.run(HOUR // 2)
+        outbox.put([observed(3)])
+        outbox.expire()
+        assert outbox.depth == 3
+        clocks.run(HOUR // 2 + SECOND)
+        outbox.expire()
+        assert tracks(outbox) == [3]
+        assert outbox.gaps() == [Gap(1, 2, 2, "expired")]
+        clocks.run(HOUR)
+        outbox.expire()
+        assert (outbox.depth, outbox.bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("jump_us", [56 * 365 * DAY, -56 * 365 * DAY, 365 * DAY, -365 * DAY])
+@pytest.mark.parametrize("wall_us", [NOW, 5 * SECOND])
+def test_setting_the_clock_ages_nothing(tmp_path, jump_us, wall_us):
+    clocks = Clocks(wall_us)
+    with opened(tmp_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
+        outbox.put([observed(1)])
+        for _ in range(25):
+            clocks.run(60 * SECOND)
+            outbox.expire()
+        clocks.wall_us = max(0, clocks.wall_us + jump_us)
+        for _ in range(30):
+            outbox.expire()
+            clocks.run(60 * SECOND)
+        assert outbox.depth == 1
+        clocks.run(6 * 60 * SECOND)
+        outbox.expire()
+        assert outbox.depth == 0  # after one hour and a minute, whatever the clock says
+
+
+def test_time_counts_while_the_process_is_down(tmp_path):
+    clocks = Clocks()
+    with opened(tmp_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
+        outbox.put([observed(1)])
+    clocks.run(HOUR // 2)
+    with opened(tmp_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
+        outbox.expire()
+        assert outbox.depth == 1
+    clocks.run(HOUR // 2 + SECOND)
+    with opened(tmp_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
+        outbox.expire()
+        assert outbox.depth == 0
+
+
+def minutes(clocks: Clocks, outbox: Outbox, count: int) -> None:
+    for _ in range(count):
+        clocks.run(60 * SECOND)
+        outbox.expire()
+
+
+def test_time_switched_off_counts_once_the_clock_can_be_believed(tmp_path):
+    clocks = Clocks()
+    path = tmp_path / "outbox.db"
+    with opened(path, retention_s=3600, read_clocks=clocks) as outbox:
+        minutes(clocks, outbox, 20)
+        outbox.put([observed(1)])
+    clocks.reboot(off_us=DAY)
+    with opened(path, retention_s=3600, read_clocks=clocks) as outbox:
+        minutes(clocks, outbox, 10)
+        assert outbox.depth == 1  # the clock might be wrong for the moment
+        minutes(clocks, outbox, 10)
+        assert outbox.depth == 0
+
+
+def test_a_clock_that_starts_in_1970_and_is_put_right_counts_the_time_switched_off(tmp_path):
+    clocks = Clocks()
+    path = tmp_path / "outbox.db"
+    with opened(path, retention_s=3600, read_clocks=clocks) as outbox:
+        minutes(clocks, outbox, 20)
+        outbox.put([observed(1)])
+    true_us = clocks.wall_us + DAY
+    clocks.reboot(wall_us=0)
+    with opened(path, retention_s=3600, read_clocks=clocks) as outbox:
+        minutes(clocks, outbox, 20)
+        assert outbox.depth == 1
+        clocks.wall_us = true_us
+        minutes(clocks, outbox, 20)
+        assert outbox.depth == 0
+
+
+def test_a_camera_that_was_never_right_before_loses_nothing_to_the_first_right_clock(tmp_path):
+    clocks = Clocks(wall_us=0)
+    path = tmp_path / "outbox.db"
+    with opened(path, retention_s=3600, read_clocks=clocks) as outbox:
+        minutes(clocks, outbox, 20)
+        outbox.put([observed(1)])
+    clocks.reboot(wall_us=NOW)
+    with opened(path, retention_s=3600, read_clocks=clocks) as outbox:
+        minutes(clocks, outbox, 30)
+        assert outbox.depth == 1
+
+
+def test_a_clock_wrong_by_a_year_for_a_moment_after_a_reboot_ages_nothing(tmp_path):
+    clocks = Clocks()
+    path = tmp_path / "outbox.db"
+    with opened(path, retention_s=3600, read_clocks=clocks) as outbox:
+        minutes(clocks, outbox, 20)
+        outbox.put([observed(1)])
+    clocks.reboot(off_us=365 * DAY)
+    with opened(path, retention_s=3600, read_clocks=clocks) as outbox:
+        minutes(clocks, outbox, 14)
+        clocks.wall_us -= 365 * DAY
+        minutes(clocks, outbox, 30)
+        assert outbox.depth == 1
+
+
+def test_the_age_clock_never_goes_back():
+    rng = random.Random(5)
+    clocks = Clocks()
+    state = AgeState()
+    last = 0
+    for _ in range(300):
+        clock = AgeClock(state, clocks)
+        for _ in range(rng.randrange(1, 30)):
+            clocks.run(rng.randrange(0, 10 * 60 * SECOND))
+            if rng.random() < 0.1:
+                clocks.wall_us = rng.choice([0, NOW, NOW + rng.randrange(DAY), NOW + 400 * DAY])
+            clock.settle()
+            assert clock.now_us() >= last
+            last = clock.now_us()
+        state = clock.state()
+        if rng.random() < 0.5:
+            clocks.reboot(off_us=rng.randrange(DAY))
+
+
+def test_the_age_of_the_oldest_row_survives_a_set_clock(tmp_path):
+    clocks = Clocks()
+    with opened(tmp_path / "outbox.db", read_clocks=clocks) as outbox:
+        assert outbox.oldest_us is None
+        outbox.put([observed(1)])
+        clocks.run(100 * SECOND)
+        clocks.wall_us = 0
+        age_us = time.time_ns() // 1000 - outbox.oldest_us
+        assert abs(age_us - 100 * SECOND) < 5 * SECOND
+
+
+def test_the_real_clocks_tick(tmp_path):
+    with opened(tmp_path / "outbox.db", retention_s=0.05) as outbox:
+        outbox.put([observed(1)])
+        deadline = time.monotonic() + 5
+        while outbox.depth and time.monotonic() < deadline:
+            outbox.expire()
+        assert outbox.depth == 0
+
+
+# The disk.
+
+
+def test_only_this_user_can_read_it(tmp_path):
+    path = tmp_path / "new" / "outbox.db"
+    before = os.umask(0)
+    try:
+        with opened(path) as outbox:
+            outbox.put([observed(1)])
+            modes = {one.name: stat.S_IMODE(one.stat().st_mode) for one in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert "outbox.db-wal" in modes
+    assert set(modes.values()) == {0o600}
+    path.chmod(0o644)
+    with opened(path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_deleted_features_are_overwritten_in_the_file_and_its_log(tmp_path):
+    def found(needle: bytes) -> list[str]:
+        return [path.name for path in tmp_path.iterdir() if needle in path.read_bytes()]
+
+    with opened(tmp_path / "outbox.db") as outbox:
+        outbox.put([observed(track) for track in range(1, 41)])
+        needles = [decode_observation(p).feature[100:140].astype("<f2").tobytes() for _, p in outbox.pending(0, 40)]
+        outbox.expire()
+        assert all(found(needle) for needle in needles)
+        outbox.acknowledge(Ack("c", outbox.epoch, tuple(range(1, 38))))
+        outbox.expire()
+        assert [index + 1 for index, needle in enumerate(needles) if found(needle)] == [38, 39, 40]
+
+
+def test_files_stay_small_while_rows_come_and_go(tmp_path):
+    with opened(tmp_path / "outbox.db", synchronous="NORMAL") as outbox:
+        largest = 0
+        for turn in range(400):
+            outbox.put([observed(1)] * 64)
+            outbox.acknowledge(Ack("c", outbox.epoch, tuple(range(outbox.last_seq - 63, outbox.last_seq + 1))))
+            if turn % 20 == 0:
+                largest = max(largest, sum(path.stat().st_size for path in tmp_path.iterdir()))
+        assert outbox.last_seq == 25_600  # 29 MB
+        assert largest < 10e6
+
+
+def test_a_second_process_is_turned_away(tmp_path):
+    path = tmp_path / "outbox.db"
+    code = "import sys; from reid_edge.upstream.outbox import Outbox; Outbox(sys.argv[1])"
+    with opened(path) as outbox:
+        outbox.put([observed(1)])
+        with pytest.raises(OutboxError, match=r"in use, by another process.*its own outbox file"):
+            Outbox(path)
+        second = run(code, path)
+        assert second.returncode == 1
+        assert "OutboxError" in second.stderr
+        assert "in use" in second.stderr
+        assert outbox.pending(0, 1)
+    assert run(code, path).returncode == 0
+
+
+WRITER = """
+import sys
+from reid_edge.upstream.outbox import Outbox
+from reid_edge.upstream.message import Ack
+from tests.upstream.observing import observed
+made = [observed(track, dim=256) for track in range(24)]
+print("ready", flush=True)
+outbox = Outbox(sys.argv[1], max_rows=40)
+for turn in range(10**6):
+    outbox.put(made[: 1 + turn % 24])
+    print("put", *range(outbox.last_seq - turn % 24, outbox.last_seq + 1), flush=True)
+    if turn % 3 == 2:
+        first = [seq for seq, _ in outbox.pending(0, 7)]
+        print("acknowledging", *first, flush=True)
+        outbox.acknowledge(Ack("c", outbox.epoch, tuple(first)))
+    if turn % 50 == 49:
+        outbox.expire()
+"""
+
+
+def killed(code: str, argument: Path, after_s: float) -> list[list[str]]:
+    """The lines that a script wrote after its first, until SIGKILL."""
+    script = subprocess.Popen([sys.executable, "-c", code, argument], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert script.stdout is not None
+    assert script.stdout.readline() == "ready\n"
+    threading.Timer(after_s, script.kill).start()
+    lines = script.stdout.read().split("\n")[:-1]  # what follows the last end of line was cut off
+    assert script.wait() == -signal.SIGKILL
+    return [line.split() for line in lines]
+
+
+def test_after_kill_9_at_any_instant_every_committed_row_is_there_or_accounted_for(tmp_path):
+    rng = random.Random(0)
+    path = tmp_path / "outbox.db"
+    committed: set[int] = set()
+    acknowledged: set[int] = set()
+    epochs, puts = set(), 0
+    for round_ in range(14):
+        for what, *numbers in killed(WRITER, path, rng.uniform(0, 0.05 if round_ % 3 == 0 else 0.3)):
+            (committed if what == "put" else acknowledged).update(map(int, numbers))
+            puts += what == "put"
+        with opened(path, max_rows=40) as outbox:
+            assert outbox.set_aside == []
+            epochs.add(outbox.epoch)
+            held = set(seqs(outbox))
+            dropped = outbox.dropped
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            gaps = connection.execute("SELECT first_seq, last_seq, count FROM gaps").fetchall()
+        committed |= held  # a put may have been committed just before it could be reported
+        gone = committed - held - acknowledged
+        assert dropped == {"full": len(gone), "expired": 0, "lost": 0}
+        assert sum(count for _, _, count in gaps) == len(gone)
+        assert all(any(first <= seq <= last for first, last, _ in gaps) for seq in gone)
+        acknowledged -= held  # announced, and killed before it was done
+    assert integrity(path) == "ok"
+    assert len(epochs) == 1
+    assert puts > 50
+    assert gone
+
+
+CREATOR = """
+import sys
+from pathlib import Path
+from reid_edge.upstream.outbox import Outbox
+from tests.upstream.observing import observed
+print("ready", flush=True)
+for number in range(10**6):
+    outbox = Outbox(Path(sys.argv[1]) / f"{number}.db")
+    outbox.put([observed(1, dim=8)])
+    print(number, flush=True)
+    if number % 2:
+        outbox.close()
+"""
+
+
+def test_kill_9_while_the_file_is_made_leaves_nothing_half_made(tmp_path):
+    rng = random.Random(1)
+    made = 0
+    for round_ in range(6):
+        folder = tmp_path / str(round_)
+        reported = {int(number) for (number,) in killed(CREATOR, folder, rng.uniform(0.0, 0.1))}
+        made += len(reported)
+        names = {path.name.split(".")[0] for path in folder.glob("*.db*")}
+        for number in map(int, names):
+            with opened(folder / f"{number}.db") as outbox:
+                assert outbox.set_aside == []
+                assert outbox.depth in ({1} if number in reported else {0, 1})
+        assert not list(folder.glob("*.new*"))
+    assert made
+
+
+LIMITED = """
+import resource, sys
+from reid_edge.errors import OutboxError
+from reid_edge.upstream.outbox import Outbox
+from tests.upstream.observing import observed
+outbox = Outbox(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+failures = kept = 0
+while failures < 20:
+    try:
+        outbox.put([observed(kept, dim=256)] * 8)
+        kept += 8
+    except OutboxError as error:
+        failures += 1
+        assert "for writing" in str(error), error
+assert outbox.depth == kept == len(outbox.pending(0, 10**6)), (outbox.depth, kept)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+outbox.put([observed(kept)])
+assert outbox.set_aside == []
+print(outbox.depth - 1, kept)
+"""
+
+
+def test_a_file_that_may_not_grow_is_an_error_to_survive(tmp_path):
+    path = tmp_path / "outbox.db"
+    done = run(LIMITED, path)
+    assert done.returncode == 0, done.stderr
+    depth, kept = map(int, done.stdout.split())
+    assert depth == kept > 500
+    assert integrity(path) == "ok"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 3 MB that is nothing but the test's."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m,mode=700", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_is_an_error_to_survive_and_loses_nothing_that_was_committed(small_disk):
+    path = small_disk / "outbox.db"
+    with opened(path) as outbox:
+        outbox.put([observed(track) for track in range(1, 101)])
+        (small_disk / "other").write_bytes(b"x" * 2_000_000)
+        track, failures = 101, 0
+        while failures < 10:
+            try:
+                outbox.put([observed(track)])
+                track += 1
+            except OutboxError as error:
+                failures += 1
+                assert re.search(r"full.*Free space on its disk; writing works again then", str(error))
+                with contextlib.suppress(OutboxError):
+                    outbox.expire()
+                with contextlib.suppress(OutboxError):
+                    outbox.acknowledge(Ack("c", outbox.epoch, ()))
+        assert tracks(outbox) == list(range(1, track))
+        outbox.lose(failures)
+        (small_disk / "other").unlink()
+        outbox.put([observed(track)])
+        assert tracks(outbox) == list(range(1, track + 1))
+        assert [(gap.count, gap.reason) for gap in outbox.gaps()] == [(10, "lost")]
+        assert outbox.set_aside == []
+    assert integrity(path) == "ok"
+    with opened(path) as outbox:
+        assert tracks(outbox) == list(range(1, track + 1))
+
+
+def test_no_room_for_a_new_outbox_leaves_nothing_behind(small_disk):
+    (small_disk / "other").write_bytes(b"x" * (3 * 2**20 - 4096))
+    with pytest.raises(OutboxError, match="Free space"):
+        Outbox(small_disk / "outbox.db")
+    assert {path.name for path in small_disk.iterdir()} <= {"other", "outbox.db.lock"}
+    (small_disk / "other").unlink()
+    with opened(small_disk / "outbox.db") as outbox:
+        outbox.put([observed(1)])
+
+
+def test_a_read_only_disk_is_an_error_that_says_what_to_do(small_disk):
+    path = small_disk / "outbox.db"
+    with opened(path) as outbox:
+        outbox.put([observed(1)])
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for one in (path, small_disk / "new.db", small_disk / "folder" / "new.db"):
+        with pytest.raises(OutboxError, match=r"[Rr]ead-only.*not mounted read-only"):
+            Outbox(one)
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    with opened(path) as outbox:
+        assert tracks(outbox) == [1]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_of_another_user_is_an_error_that_says_what_to_do(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutboxError, match="folder that this user can write"):
+        Outbox(tmp_path / "outbox.db")
+
+
+# Damage.
+
+
+def filled(path: Path, count: int = 400) -> str:
+    with opened(path) as outbox:
+        outbox.put([observed(track) for track in range(1, count + 1)])
+        return outbox.epoch
+
+
+def zeroed(path):
+    path.write_bytes(b"")
+
+
+def garbage_header(path):
+    with path.open("r+b") as file:
+        file.write(b"garbage" * 20)
+
+
+def another_file(path):
+    path.write_bytes(b"\x89PNG" + bytes(5000))
+
+
+def truncated(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def garbage_pages(path):
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2 // 8192 * 8192)
+        file.write(np.random.default_rng(0).bytes(3 * 8192))
+
+
+def no_state(path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM state")
+        connection.commit()
+
+
+def numbers_given_twice(path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE state SET next_seq = 5")
+        connection.commit()
+
+
+@pytest.mark.parametrize(
+    "damage", [zeroed, garbage_header, another_file, truncated, garbage_pages, no_state, numbers_given_twice]
+)
+def test_a_damaged_file_is_set_aside_reported_and_replaced(tmp_path, caplog, damage):
+    path = tmp_path / "outbox.db"
+    epoch = filled(path)
+    damage(path)
+    content = path.read_bytes()
+    with opened(path) as outbox:
+        (aside,) = outbox.set_aside
+        assert re.fullmatch(r"outbox\.db\.corrupt-\d{8}T\d{6}Z", aside.name)
+        assert aside.read_bytes() == content
+        assert outbox.epoch != epoch
+        assert outbox.depth == 0
+        outbox.put([observed(1)])
+        assert tracks(outbox) == [1]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert re.search(rf"damaged.*{aside.name}.*Check the disk", record.getMessage())
+    assert integrity(path) == "ok"
+
+
+def overwrite(path: Path, first_page: int, pages: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(first_page * 8192)
+        file.write(np.random.default_rng(0).bytes(pages * 8192))
+
+
+def test_damage_found_while_running_replaces_the_file_and_declares_the_loss(tmp_path, caplog):
+    path = tmp_path / "outbox.db"
+    with opened(path) as outbox:
+        outbox.put([observed(track) for track in range(1, 4001)])  # 4.6 MB: more than SQLite keeps in memory
+        outbox.expire()
+        epoch = outbox.epoch
+        overwrite(path, 20, path.stat().st_size // 8192 - 20)
+        found = []
+        for _ in range(10):
+            found.extend(outbox.pending(found[-1][0] if found else 0, 500))
+            if outbox.set_aside:
+                break
+        assert outbox.epoch != epoch
+        assert (outbox.depth, outbox.bytes, outbox.pending(0, 10)) == (0, 0, [])
+        outbox.put([observed(5)])
+        assert tracks(outbox) == [5]
+        assert outbox.gaps() == [Gap(1, 4000, 4000, "lost")]
+    assert "damaged" in caplog.text
+
+
+def test_a_put_that_finds_the_damage_is_kept_in_the_new_file(tmp_path):
+    path = tmp_path / "outbox.db"
+    with opened(path) as outbox:
+        outbox.put([observed(track) for track in range(1, 4001)])
+        outbox.acknowledge(Ack("c", outbox.epoch, tuple(range(1, 2001))))
+        outbox.expire()
+        outbox.pending(0, 4000)  # so that SQLite has other pages in memory than the free ones, which come first
+        overwrite(path, 4, 200)
+        for track in range(4001, 4100):
+            outbox.put([observed(track)])
+            if outbox.set_aside:
+                break
+        assert outbox.set_aside
+        assert tracks(outbox) == [track]
+        assert [gap.reason for gap in outbox.gaps()] == ["lost"]
+        outbox.acknowledge(Ack("c", "the epoch before", (1, 2, 3)))
+        assert tracks(outbox) == [track]
+
+
+def test_a_row_whose_bytes_changed_is_lost_alone_and_declared(tmp_path, caplog):
+    path = tmp_path / "outbox.db"
+    filled(path, 30)
+    content = path.read_bytes()
+    for track in (7, 8, 20):
+        place = content.index(observed(track).feature[50:80].astype("<f2").tobytes())
+        with path.open("r+b") as file:
+            file.seek(place)
+            file.write(b"\x55")
+    with opened(path) as outbox:
+        assert outbox.pending(6, 2) == outbox.pending(8, 2)  # 7 and 8 are gone: it looks further
+        assert tracks(outbox) == [track for track in range(1, 31) if track not in (7, 8, 20)]
+        assert outbox.dropped["lost"] == 3
+        assert outbox.depth == 27
+        assert sum(gap.count for gap in outbox.gaps()) == 3
+        assert outbox.set_aside == []
+    assert "has changed on disk" in caplog.text
+
+
+def test_damaged_files_do_not_pile_up_and_expire_like_rows(tmp_path):
+    path = tmp_path / "outbox.db"
+    for _ in range(3):
+        filled(path, 20)
+        garbage_header(path)
+    with opened(path, retention_s=3600) as outbox:
+        outbox.expire()
+        (aside,) = tmp_path.glob("*.corrupt-*")
+        os.utime(aside, (time.time() - 3700,) * 2)
+        outbox.expire()
+        assert not list(tmp_path.glob("*.corrupt-*"))
+
+
+def test_another_programs_database_is_left_alone(tmp_path):
+    path = tmp_path / "gallery.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE people (name)")
+    content = path.read_bytes()
+    with pytest.raises(OutboxError, match="another program's SQLite database"):
+        Outbox(path)
+    assert path.read_bytes() == content
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutboxError):
+        Outbox(tmp_path / "folder")
+
+
+def test_a_later_releases_outbox_is_left_alone(tmp_path):
+    path = tmp_path / "outbox.db"
+    filled(path, 3)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    with pytest.raises(OutboxError, match=r"format 2.*reads 1.*later release"):
+        Outbox(path)
+    assert not list(tmp_path.glob("*.corrupt-*"))
+
+
+def test_a_database_that_another_program_has_open_is_no_damage(tmp_path):
+    path = tmp_path / "outbox.db"
+    filled(path, 3)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("SELECT * FROM rows").fetchone()
+        with pytest.raises(OutboxError, match=r"locked.*close it there"):
+            Outbox(path)
+    with opened(path) as outbox:
+        assert outbox.depth == 3
