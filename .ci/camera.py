@@ -1,6 +1,7 @@
 """What a camera must be able to do with a bundle, in an environment that holds one engine and no torch."""
 
 import importlib.util
+import json
 import os
 import pathlib
 import subprocess
@@ -41,6 +42,24 @@ with tempfile.TemporaryDirectory() as folder:
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", first_feature], check=True, env=environment)
     warm = time.perf_counter() - start
+with tempfile.TemporaryDirectory() as folder:
+    video = cv2.VideoWriter(f"{folder}/street.avi", cv2.VideoWriter_fourcc(*"MJPG"), 20, (480, 360))
+    for x in range(0, 240, 4):
+        picture = np.full((360, 480, 3), 100, np.uint8)
+        if x > 40:
+            picture[100:220, x : x + 48] = np.random.default_rng(0).integers(0, 256, (120, 48, 3))
+        video.write(picture)
+    video.release()
+    options = ["--source", "street.avi", "--state-dir", "state", "--upstream", "sqlite:gallery.db"]
+    subprocess.run([reid_edge, "run", pathlib.Path(bundle).resolve(), *options], check=True, cwd=folder)
+    info = subprocess.run(
+        [reid_edge, "gallery", "info", "sqlite:gallery.db", "--json"],
+        check=True,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(info.stdout)["cameras"], info.stdout
 print(
     f"Python {sys.version.split()[0]}: import reid_edge.runtime {float(imported.stdout):.2f} s (0.3 wanted), "
     f"process start to first feature, warm cache, {warm:.2f} s (2 wanted)"

@@ -10,14 +10,16 @@ FOLDER holds labelled data, none of which can be given away with this repository
     mot/NAME/seqinfo.ini         frameRate; 10 where there is none
     market1501/bounding_box_train/*.jpg
 
-Sections: ``tracking`` (purity by setting and frame rate), ``quality`` (what each degradation of a crop costs, and whether
-crop_quality finds the better crops of a track), ``gating`` (video), ``publishing`` (when to publish), ``cameras``
-(tracklets across the cameras of Market-1501; give a bundle whose network was not trained on it).
+Sections: ``tracking`` (purity by setting and frame rate), ``quality`` (what each degradation of a crop costs, and
+whether crop_quality finds the better crops of a track), ``gating`` (video), ``publishing`` (when to publish),
+``cameras`` (tracklets across the cameras of Market-1501; give a bundle whose network was not trained on it).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import math
 import os
 import re
 from collections import Counter, defaultdict
@@ -30,9 +32,9 @@ import numpy as np
 from msgspec.structs import replace as replaced
 
 from reid_edge.camera.gate import Gate, GateConfig
-from reid_edge.camera.quality import aspect_term, crop_quality, edge_term, height_term, visible_term
+from reid_edge.camera.quality import VISIBLE, aspect_term, crop_quality, edge_term, height_term, visible_term
 from reid_edge.camera.records import Detections
-from reid_edge.camera.tracking import Tracker, TrackerConfig
+from reid_edge.camera.tracking import TrackedBoxes, Tracker, TrackerConfig
 from reid_edge.camera.tracklets import Sighting, TrackletConfig, Tracklets
 from reid_edge.evaluation.ranking import Labelled, Ranking, rank
 from reid_edge.runtime.extractor import Extractor
@@ -70,6 +72,7 @@ class Sequence:
     folder: Path
 
     def pictures(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Number, from 1, and picture of each frame."""
         video = next(self.folder.glob("video.*"), None)
         if video is None:
             for path in sorted(self.folder.glob("img1/*.jpg")):
@@ -83,6 +86,7 @@ class Sequence:
 
     @property
     def has_pictures(self) -> bool:
+        """Whether there is more than boxes."""
         return any(self.folder.glob("video.*")) or any(self.folder.glob("img1/*.jpg"))
 
 
@@ -166,8 +170,37 @@ def time_us(sequence: Sequence, frame: int) -> int:
 # --- tracking
 
 
-def track_statistics(sequence: Sequence, config: TrackerConfig, stride: int) -> Counter[str]:
-    tracker, owners, last = Tracker(config), defaultdict(Counter), {}
+class Roboflow:
+    """ByteTrack of the package ``trackers``, for comparison, with thresholds like ours; ``pip install trackers``."""
+
+    def __init__(self, config: TrackerConfig, rate: float) -> None:
+        from trackers import ByteTrackTracker
+
+        self.tracker = ByteTrackTracker(
+            lost_track_buffer=round(30 * config.lifespan_seconds),
+            frame_rate=rate,
+            track_activation_threshold=config.high_confidence,
+            high_conf_det_threshold=config.high_confidence,
+            minimum_iou_threshold=config.min_iou,
+            minimum_consecutive_frames=1,
+        )
+
+    def update(self, detections: Detections, _: int) -> TrackedBoxes:
+        """As Tracker's."""
+        import supervision
+
+        classes = np.zeros(len(detections.scores), int)
+        found = self.tracker.update(
+            supervision.Detections(xyxy=detections.boxes.copy(), confidence=detections.scores.copy(), class_id=classes)
+        )
+        rows = np.flatnonzero(found.tracker_id >= 0) if len(found) else np.zeros(0, int)
+        tracks = found.tracker_id[rows] if len(found) else rows
+        return TrackedBoxes(found.xyxy[rows], np.ones(len(rows), np.float32), tracks.astype(np.int64), ())
+
+
+def track_statistics(sequence: Sequence, config: TrackerConfig, stride: int, *, roboflow: bool = False) -> Counter[str]:
+    tracker = Roboflow(config, sequence.fps / stride) if roboflow else Tracker(config)
+    owners, last = defaultdict(Counter), {}
     totals: Counter[str] = Counter()
     nothing = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32))
     for frame in range(1, max(sequence.detections) + 1, stride):
@@ -184,25 +217,29 @@ def track_statistics(sequence: Sequence, config: TrackerConfig, stride: int) -> 
 
 
 def tracking(sequences: list[Sequence]) -> None:
-    print(
-        "\n## tracking\n\n| setting | data | frames/s | purity, % | switches | tracks per person |\n|---|---|---|---|---|---|"
-    )
+    table("tracking", "setting", "data", "frames/s", "purity, %", "switches", "tracks per person")
     default = TrackerConfig()
     settings = {"default": default}
     for key, values in {
         "min_iou": (0.1, 0.2, 0.3, 0.4),
         "high_confidence": (0.4, 0.5, 0.7),
-        "lifespan_seconds": (0.5, 1.0, 3.0),
+        "lifespan_seconds": (0.5, 1.5, 3.0),
     }.items():
         settings |= {f"{key} {value}": replaced(default, **{key: value}) for value in values}
     groups: dict[str, list[Sequence]] = defaultdict(list)
     for sequence in sequences:
         groups[sequence.name.split("-")[0]].append(sequence)
+    if importlib.util.find_spec("trackers"):
+        settings |= {f"trackers, min_iou {iou}": replaced(default, min_iou=iou) for iou in (0.1, 0.2, 0.25, 0.3)}
     for name, config in settings.items():
         for group, members in groups.items():
             for rate in (30, 10, 5):
                 strides = [max(1, round(member.fps / rate)) for member in members]
-                totals = sum(map(track_statistics, members, [config] * len(members), strides), Counter())
+                theirs = name.startswith("trackers")
+                runs = zip(members, strides, strict=True)
+                totals = sum(
+                    (track_statistics(member, config, stride, roboflow=theirs) for member, stride in runs), Counter()
+                )
                 cells = (
                     100 * totals["pure"] / totals["boxes"],
                     totals["switches"],
@@ -263,16 +300,17 @@ def quality(extractor: Extractor, root: Path, embedded: list[Embedded]) -> None:
     others = [cv2.imread(str(path)) for path in gallery]
     known = market_labelled(extractor(others), gallery)
     shuffled = [others[index] for index in np.random.default_rng(0).permutation(len(others))]
-    print("\n## quality: queries degraded\n\n| | rank-1 | mAP | mAP kept |\n|---|---|---|---|")
+    table("quality: queries degraded", "", "rank-1", "mAP", "mAP kept")
     whole = 0.0
     for name, degrade in degradations(shuffled).items():
         features = extractor([np.ascontiguousarray(degrade(index, crop)) for index, crop in enumerate(crops)])
         result = rank(market_labelled(features, queries), known)
         whole = whole or result.mean_ap
         print(f"| {name} | {100 * result.rank1:.1f} | {100 * result.mean_ap:.1f} | {result.mean_ap / whole:.2f} |")
-    print(
-        "\n## quality: crops of a track, on video\n\n| term | within-track Spearman | AP of best fifth | all | worst fifth |\n|---|---|---|---|---|"
-    )
+    table(
+        "quality: crops of a track, on video",
+        "term", "Spearman within a track", "AP of the best fifth", "of all", "of the worst fifth",
+    )  # fmt: skip
     for item in embedded:
         quality_on_video(item)
 
@@ -310,10 +348,8 @@ def quality_on_video(embedded: Embedded) -> None:
             if values[rows, column].std() > 1e-6:
                 correlations.append(spearman(values[rows, column] + tie_break[rows], precision[rows]))
                 counts.append(len(rows))
-        best, everything, worst = np.mean(fifths, axis=0)
-        print(
-            f"| {name} | {np.average(correlations, weights=counts):+.3f} | {best:.3f} | {everything:.3f} | {worst:.3f} |"
-        )
+        cells = [f"{value:.3f}" for value in np.mean(fifths, axis=0)]
+        print(f"| {name} | {np.average(correlations, weights=counts):+.3f} | {' | '.join(cells)} |")
 
 
 def visit_numbers(frames: np.ndarray, people: np.ndarray, *, gap: float) -> np.ndarray:
@@ -425,49 +461,45 @@ TRACKERS = [TrackerConfig(min_iou=iou, lifespan_seconds=life) for iou in (0.2, 0
 
 
 def gating(embedded: list[Embedded]) -> None:
-    print(
-        "\n## gating\n\n| crops embedded | tracklets | boxes per tracklet | embeddings per tracklet | published "
-        "| bytes per tracklet | rank-1 | mAP |\n|---|---|---|---|---|---|---|---|"
+    table(
+        "gating", "crops embedded", "tracklets", "embeddings per tracklet", "of all boxes, %", "bytes", "rank-1", "mAP"
     )
-    final_only = TrackletConfig(early_seconds=None)
+    final_only = TrackletConfig(early_seconds=math.inf, every_seconds=math.inf)
     rows = [(name, gate, final_only) for name, gate in GATES.items()]
     rows.append(("default, published by default", GateConfig(), TrackletConfig()))
     for name, gate, publish in rows:
         results = [measures(replay(item, tracker, gate, publish)) for item in embedded for tracker in TRACKERS]
-        tracklets, boxes, crops, sent, size, rank1, mean_ap = np.mean(results, axis=0)
+        tracklets, crops, share, size, rank1, mean_ap = np.mean(results, axis=0)
         print(
-            f"| {name} | {tracklets:.0f} | {boxes:.1f} | {crops:.2f} | {sent:.2f} | {size:.0f} "
+            f"| {name} | {tracklets:.0f} | {crops:.2f} | {100 * share:.1f} | {size:,.0f} "
             f"| {100 * rank1:.1f} | {100 * mean_ap:.1f} |",
             flush=True,
         )
-    everything = [replay(item, tracker, GATES["every frame"], final_only) for item in embedded for tracker in TRACKERS]
-    sizes = [
-        sum(len(encode_observation(seen)) for seen in outcome.published[:1]) * outcome.boxes for outcome in everything
-    ]
-    tracks = [len(outcome.published) for outcome in everything]
-    print(f"\nEvery box published on its own: {sum(sizes) / sum(tracks):,.0f} bytes per tracklet.")
+    outcomes = [replay(item, tracker, GateConfig(), final_only) for item in embedded for tracker in TRACKERS]
+    alone = [outcome.boxes * len(encode_observation(outcome.published[0])) for outcome in outcomes]
+    print(f"\nEvery box published on its own: {np.mean(alone):,.0f} bytes.")
 
 
 def measures(outcome: Outcome) -> list[float]:
     final = [observation for observation in outcome.published if observation.final]
     size = sum(len(encode_observation(observation)) for observation in outcome.published)
     result = ranked(final, outcome.owners)
-    count = len(final)
     return [
-        count, outcome.boxes / count, outcome.crops / count, len(outcome.published) / count, size / count,
-        result.rank1, result.mean_ap,
+        len(final), outcome.crops / len(final), outcome.crops / outcome.boxes, size, result.rank1, result.mean_ap,
     ]  # fmt: skip
 
 
 def publishing(embedded: list[Embedded]) -> None:
     """How soon a tracklet can be found, and how well, by when it is first published."""
-    print(
-        "\n## publishing\n\n| first published | published per tracklet | bytes per tracklet | first, seconds after first sight "
-        "(mean, 90 %) | mAP of the first | mAP of the last |\n|---|---|---|---|---|---|"
-    )
+    table(
+        "publishing", "first published", "published per tracklet", "bytes per tracklet", "seconds after first sight",
+        "90 % within", "mAP of the first", "of the last",
+    )  # fmt: skip
     settings = {
-        "at the end": TrackletConfig(early_seconds=None),
-        **{f"after {early} s": TrackletConfig(early_seconds=early, every_seconds=None) for early in (0, 1, 2, 3, 5)},
+        "at the end": TrackletConfig(early_seconds=math.inf),
+        **{
+            f"after {early} s": TrackletConfig(early_seconds=early, every_seconds=math.inf) for early in (0, 1, 2, 3, 5)
+        },
         **{f"after 3 s, then every {every} s": TrackletConfig(every_seconds=every) for every in (3, 10)},
         "default": TrackletConfig(),
     }
@@ -489,10 +521,8 @@ def publishing(embedded: list[Embedded]) -> None:
                     ranked(list(last.values()), outcome.owners).mean_ap,
                 ])  # fmt: skip
         sent, size, mean, most, first_ap, last_ap = np.mean(rows, axis=0)
-        print(
-            f"| {name} | {sent:.2f} | {size:.0f} | {mean:.1f}, {most:.1f} | {100 * first_ap:.1f} | {100 * last_ap:.1f} |",
-            flush=True,
-        )
+        quality_of = f"{100 * first_ap:.1f} | {100 * last_ap:.1f}"
+        print(f"| {name} | {sent:.2f} | {size:.0f} | {mean:.1f} | {most:.1f} | {quality_of} |", flush=True)
 
 
 # --- tracklets across cameras
@@ -526,19 +556,13 @@ def market_tracklets(images: list[Path]) -> list[list[int]]:
 
 def cameras(extractor: Extractor, root: Path) -> None:
     images = market_images(root)
-    features = np.concatenate(
-        [
-            extractor([cv2.imread(str(path)) for path in images[start : start + 256]])
-            for start in range(0, len(images), 256)
-        ]
-    )
+    features = embedded_files(extractor, images)
     seconds = np.array([int(image.name[10:16]) / 25 for image in images])
     tracklets = market_tracklets(images)
-    print(
-        f"\n## cameras: {len(tracklets)} tracklets of {len(images)} crops, about 1 a second\n\n"
-        "| tracklet feature | embeddings per tracklet | rank-1 | mAP | rank-1, tracklets of 3 crops or more | mAP |\n"
-        "|---|---|---|---|---|---|"
-    )
+    table(
+        f"cameras: {len(tracklets)} tracklets of {len(images)} crops, about 1 a second",
+        "tracklet feature", "embeddings per tracklet", "rank-1", "mAP", "rank-1 of 3 crops or more", "mAP",
+    )  # fmt: skip
     rules: dict[str, Callable[[list[int]], list[int]]] = {
         "first crop": lambda rows: rows[:1],
         "middle crop": lambda rows: [rows[len(rows) // 2]],
@@ -558,6 +582,45 @@ def cameras(extractor: Extractor, root: Path) -> None:
         print(f"| {name} | {crops:.2f} | {cells} |", flush=True)
 
 
+def weighting(extractor: Extractor, root: Path) -> None:
+    """What weights are worth where crops differ: a third of them half hidden by someone else."""
+    images = market_images(root)
+    rng = np.random.default_rng(0)
+    hidden, front = rng.uniform(size=len(images)) < 1 / 3, rng.permutation(len(images))
+
+    def read(row: int) -> np.ndarray:
+        crop = cv2.imread(str(images[row]))
+        if hidden[row]:
+            crop[64:] = cv2.imread(str(images[front[row]]))[:64]
+        return crop
+
+    features = embedded_rows(extractor, read, len(images))
+    qualities = np.where(hidden, np.interp(0.5, *VISIBLE), 1.0)
+    tracklets = [rows for rows in market_tracklets(images) if len(rows) >= 3]
+    table(
+        f"weights: {len(tracklets)} tracklets of 3 crops or more, a third of the crops half hidden",
+        "tracklet feature", "rank-1", "mAP",
+    )  # fmt: skip
+    for name, weights in {
+        "mean": np.ones(len(images)),
+        "weighted by quality": qualities,
+        "by its square": qualities**2,
+    }.items():
+        means = np.array([weights[rows] @ features[rows] for rows in tracklets])
+        labelled = market_labelled(means, [images[rows[0]] for rows in tracklets])
+        result = rank(labelled, labelled)
+        print(f"| {name} | {100 * result.rank1:.1f} | {100 * result.mean_ap:.1f} |", flush=True)
+
+
+def embedded_files(extractor: Extractor, images: list[Path]) -> np.ndarray:
+    return embedded_rows(extractor, lambda row: cv2.imread(str(images[row])), len(images))
+
+
+def embedded_rows(extractor: Extractor, read: Callable[[int], np.ndarray], count: int) -> np.ndarray:
+    starts = range(0, count, 256)
+    return np.concatenate([extractor([read(row) for row in range(at, min(at + 256, count))]) for at in starts])
+
+
 def subset(labelled: Labelled, rows: np.ndarray) -> Labelled:
     return Labelled(labelled.features[rows], labelled.identities[rows], labelled.cameras[rows])
 
@@ -568,6 +631,10 @@ def spaced(rows: list[int], seconds: np.ndarray, apart: float) -> list[int]:
         if seconds[row] - seconds[chosen[-1]] >= apart:
             chosen.append(row)
     return chosen
+
+
+def table(title: str, *columns: str) -> None:
+    print(f"\n## {title}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
 
 
 def main() -> None:
@@ -594,6 +661,7 @@ def main() -> None:
             publishing(embedded)
         if "cameras" in arguments.only:
             cameras(extractor, root)
+            weighting(extractor, root)
 
 
 if __name__ == "__main__":

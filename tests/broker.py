@@ -18,6 +18,7 @@ import pytest
 from reid_edge.upstream.transports.tls import TlsFiles
 
 DEPLOYED = Path(__file__).parent.parent / "deploy" / "mosquitto"
+HOSTS = ("localhost", "127.0.0.1")
 CAMERAS = ("camA", "camB")
 
 
@@ -32,8 +33,8 @@ def make_certs(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 
 def make_all_certs(folder: Path) -> Path:
-    """An authority, the broker, 'collector', the cameras camA and camB."""
-    for arguments in (["ca"], ["broker", "localhost", "127.0.0.1"], ["collector"], ["camera", *CAMERAS]):
+    """An authority, broker, gallery, collector, the cameras camA and camB."""
+    for arguments in (["ca"], ["broker", *HOSTS], ["gallery", *HOSTS], ["collector"], ["camera", *CAMERAS]):
         done = make_certs(folder, *arguments)
         assert done.returncode == 0, done.stderr
     return folder
@@ -117,6 +118,12 @@ class Broker:
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
+
+    def cpu_s(self) -> float:
+        """Processor time that it has used."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
         if self._process is not None:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.camera.street import walker, write_street
 from tests.conftest import REPOSITORY, random_crops
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -25,6 +26,8 @@ def folder(session_bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     (folder / "osnet_x0_25_256x128").symlink_to(session_bundle.path)
     (folder / "crops").mkdir()
+    write_street(folder / "street.avi")
+    cv2.imwrite(str(folder / "person.jpg"), walker(0))
     rng = np.random.default_rng(0)
     for number, crop in enumerate(random_crops(rng, 3)):
         cv2.imwrite(str(folder / "crops" / f"{number}.png"), crop)

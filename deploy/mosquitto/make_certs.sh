@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Certificates for the broker, the collectors and the cameras.  What is there already is kept, never overwritten.
+# Certificates for the broker, galleries, collectors and cameras.  What is there already is kept, never overwritten.
 #
 #   make_certs.sh FOLDER ca                     the authority: run it on a machine that is neither broker nor camera
 #   make_certs.sh FOLDER broker HOST...         names and addresses by which cameras and collectors reach the broker
+#   make_certs.sh FOLDER gallery HOST...        likewise for a gallery reached by HTTPS; also a collector
 #   make_certs.sh FOLDER collector [NAME...]    'collector' if no name is given
 #   make_certs.sh FOLDER camera NAME...         NAME: what the camera is called on the wire
 #   make_certs.sh FOLDER revoke NAME...         writes FOLDER/revoked.crl: mosquitto's crlfile
@@ -12,7 +13,7 @@ set -euo pipefail
 umask 077
 
 fail() { echo "make_certs.sh: $*" >&2; exit 1; }
-[ $# -ge 2 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 command -v openssl >/dev/null || fail "openssl is not installed"
 folder=$1 what=$2
 shift 2
@@ -102,9 +103,11 @@ revoke() {
 
 case $what in
   ca) make_ca ;;
-  broker)
-    [ $# -ge 1 ] || fail "broker: give the names and addresses by which it is reached"
-    make_pair broker serverAuth "$(alternative_names "$@")"
+  broker | gallery)
+    [ $# -ge 1 ] || fail "$what: give the names and addresses by which it is reached"
+    # A gallery may serve cameras and be a collector at the broker; a broker is never a client.
+    [ "$what" = broker ] && usage=serverAuth || usage=serverAuth,clientAuth
+    make_pair "$what" "$usage" "$(alternative_names "$@")"
     ;;
   collector)
     [ $# -ge 1 ] || set -- collector
@@ -115,10 +118,10 @@ case $what in
     # The access list knows collectors by name: a camera of such a name would read every camera's features.
     for name in "$@"; do
       check_name "$name"
-      case $name in ca | broker* | collector*) fail "'$name' is no name for a camera: it is a role's" ;; esac
+      case $name in ca | broker* | gallery* | collector*) fail "'$name' is no name for a camera: it is a role's" ;; esac
       make_pair "$name" clientAuth
     done
     ;;
   revoke) [ $# -ge 1 ] || fail "revoke: give at least one name"; revoke "$@" ;;
-  *) fail "'$what' is none of: ca broker collector camera revoke" ;;
+  *) fail "'$what' is none of: ca broker gallery collector camera revoke" ;;
 esac

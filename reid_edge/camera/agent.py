@@ -15,7 +15,7 @@ from reid_edge.camera.filters import DetectionFilter
 from reid_edge.camera.gate import Gate
 from reid_edge.camera.looker import Looker
 from reid_edge.camera.model import load_model
-from reid_edge.camera.service import notify, watchdog_interval_s
+from reid_edge.systemd import notify, watchdog_interval_s
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.status import Health
 from reid_edge.camera.switch import OffSwitch
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 HANGING_S = 30.0
 #: How long a stop waits for a thread that works on its last item.
 JOIN_S = 10.0
+#: How long a signal may wait: its handler must not touch locks, so it cannot wake anybody.
+LOOK_UP_S = 0.5
 #: Sequence numbers leap when an outbox is opened; a run may have so many tracks for each, and no number comes twice.
 TRACKS_PER_SEQ = 16
 
@@ -52,7 +54,7 @@ class Agent:
         self.config = config
         self.reloads = 0
         self.failed_reloads = 0
-        self._wake = threading.Event()
+        self._ended = threading.Event()
         self._stopping = False
         self._reload_wanted = False
         self._failures: list[BaseException] = []
@@ -117,7 +119,7 @@ class Agent:
         log.info("camera %s: %s, %s, to %s", self.camera, self.source.name, self.model, self.transport.name)
         notify("READY=1")
         try:
-            self._watch(workers[-1])
+            self._watch()
         finally:
             self._drain(workers)
         if self._failures:
@@ -126,12 +128,10 @@ class Agent:
     def stop(self) -> None:
         """Ask :meth:`run` to end; may be called from a signal handler."""
         self._stopping = True
-        self._wake.set()
 
     def reload(self) -> None:
         """Ask :meth:`run` to load the bundle again; may be called from a signal handler."""
         self._reload_wanted = True
-        self._wake.set()
 
     def close(self) -> None:
         """Let go of everything; after :meth:`run`."""
@@ -168,20 +168,21 @@ class Agent:
                     log.exception("%s failed", name)
                 self._failures.append(error)
             finally:
-                self._wake.set()
+                # When looking ends there may be crops left; when embedding ends, or anything fails, that is all.
+                if name == "embed" or self._failures:
+                    self._ended.set()
 
         return threading.Thread(target=run, name=name, daemon=True)
 
-    def _watch(self, last: threading.Thread) -> None:
+    def _watch(self) -> None:
         """Wait for an end, feeding systemd's watchdog as long as no thread hangs."""
-        interval = watchdog_interval_s()
-        while not self._stopping and not self._failures and last.is_alive():
-            self._wake.wait(interval)
-            self._wake.clear()
+        watched = watchdog_interval_s()
+        look_up_s = min(LOOK_UP_S, watched or LOOK_UP_S)
+        while not self._stopping and not self._ended.wait(look_up_s):
             if self._reload_wanted:
                 self._reload_wanted = False
                 self._reload()
-            if interval is not None and not self._hanging():
+            if watched is not None and not self._hanging():
                 notify("WATCHDOG=1")
 
     def _reload(self) -> None:

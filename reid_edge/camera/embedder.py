@@ -140,9 +140,11 @@ class Embedder:
     def _hold_back(self, error: OutboxError) -> None:
         if not self.stats.unwritten:
             log.error("observations wait in memory: %s", error)
-        while len(self._unwritten) > MAX_UNWRITTEN:
+        too_many = max(0, len(self._unwritten) - MAX_UNWRITTEN)
+        for _ in range(too_many):
             self._unwritten.popleft()
-            self.stats.lost += 1
+        self.stats.lost += too_many
+        self._outbox.lose(too_many)
 
     def _take_next_extractor(self) -> list[Observation]:
         with self._swap:

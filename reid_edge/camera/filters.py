@@ -9,12 +9,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.camera.masks import Point, PrivacyMasks
+from reid_edge.camera.masks import PrivacyMasks
 from reid_edge.camera.records import Boxes, Detections, Frame, Scores
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Pixels = Annotated[float, msgspec.Meta(ge=0)]
-Polygon = Annotated[list[Point], msgspec.Meta(min_length=3, max_length=1000)]
+Polygon = Annotated[list[tuple[Fraction, Fraction]], msgspec.Meta(min_length=3, max_length=1000)]
 
 #: More boxes than people can be in a frame; what is less sure than these is left out before boxes are compared.
 MAX_BOXES = 1000

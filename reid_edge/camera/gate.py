@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.camera.tracking import TrackedBoxes
+from reid_edge.camera.tracking import EndedTrack, TrackedBoxes
 
 Reason = Literal["first", "better", "interval", "every"]
 
@@ -83,7 +83,7 @@ class Gate:
                 state.chosen_us, state.best = captured_us, max(state.best, value)
                 rows.append(row)
                 reasons.append(reason)
-        self._forget(ended.track for ended in tracked.ended)
+        self.end(tracked.ended)
         return Selection(np.array(rows, np.intp), tuple(reasons))
 
     def dropped(self, track: int) -> None:
@@ -91,9 +91,10 @@ class Gate:
         if (state := self._tracks.get(track)) is not None:
             state.chosen_us, state.best = None, 0.0
 
-    def _forget(self, tracks: Iterable[int]) -> None:
-        for track in tracks:
-            self._tracks.pop(track, None)
+    def end(self, ended: Iterable[EndedTrack]) -> None:
+        """Forget tracks that ended without another frame; those in tracked boxes are forgotten by ``select``."""
+        for track in ended:
+            self._tracks.pop(track.track, None)
 
     def _reason(self, state: _Track, quality: float, now_us: int) -> Reason | None:
         config = self._config

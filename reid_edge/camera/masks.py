@@ -9,15 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.camera.records import Boxes, Frame
+from reid_edge.errors import SettingsError
 
 Point = tuple[float, float]
 
-#: Corners are given to OpenCV in 1/16 pixels.
-_SHIFT = 4
+#: Masks are drawn larger by half of this at each side, pixels.
+_EDGE = 3
 #: How much of a box is masked is looked up in a picture no wider or higher than this.
 _GRID = 512
-#: Corners may lie outside the frame, but not where OpenCV's integers end.
-_FAR = 16.0
 
 
 class PrivacyMasks:
@@ -25,11 +24,13 @@ class PrivacyMasks:
 
     Args:
         polygons: Each at least 3 corners x y, fractions of the frame.
+
+    Raises:
+        SettingsError: A polygon that is none.
     """
 
     def __init__(self, polygons: Sequence[Sequence[Point]]) -> None:
-        corners = [np.nan_to_num(np.array(polygon, np.float64)) for polygon in polygons]
-        self._polygons = [np.clip(polygon, -_FAR, _FAR) for polygon in corners]
+        self._polygons = [_corners(polygon, number) for number, polygon in enumerate(polygons)]
         self._sums: dict[tuple[int, int], npt.NDArray[np.int32]] = {}
 
     def __bool__(self) -> bool:
@@ -83,8 +84,19 @@ class PrivacyMasks:
         height, width = image.shape[:2]
         for polygon in self._polygons:
             # Pixel centres are whole numbers for OpenCV, and halves as fractions of the frame.
-            corners = (polygon * (width, height) - 0.5) * (1 << _SHIFT)
-            cv2.fillPoly(image, [np.round(corners).astype(np.int32)], color, shift=_SHIFT)
+            corners = [np.round(polygon * (width, height) - 0.5).astype(np.int32)]
+            cv2.fillPoly(image, corners, color)
+            # Its edges are off by up to a pixel, which may be on the wrong side.
+            cv2.polylines(image, corners, isClosed=True, color=color, thickness=_EDGE)
+
+
+def _corners(polygon: Sequence[Point], number: int) -> npt.NDArray[np.float64]:
+    corners = np.array(polygon, np.float64)
+    if corners.ndim != 2 or len(corners) < 3 or not ((corners >= 0) & (corners <= 1)).all():
+        raise SettingsError(
+            f"masks[{number}]: expected at least 3 corners x y, fractions of the frame from 0 to 1; got {polygon}."
+        )
+    return corners
 
 
 def _sum_within(

@@ -34,7 +34,7 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     high_confidence: Fraction = 0.6
     min_iou: Fraction = 0.25
-    lifespan_seconds: Seconds = 1.5
+    lifespan_seconds: Seconds = 1.0
     max_tracks: Count = 512
     max_boxes: Count = 256
 
@@ -103,7 +103,8 @@ class Tracker:
         ended = self._end_all() if captured_us - self._now_us > self._lifespan_us else ()
         self._now_us = max(captured_us, self._now_us)
         usable = self._usable(detections)
-        boxes, scores = detections.boxes[usable], detections.scores[usable]
+        boxes = np.asarray(detections.boxes[usable], np.float32)
+        scores = np.asarray(detections.scores[usable], np.float32)
         infos = self._associate(boxes, scores)
         rows = np.flatnonzero([info is not None for info in infos])
         tracks = [self._seen(info.uuid) for info in infos if info is not None]
@@ -127,8 +128,8 @@ class Tracker:
         if len(self._live) >= self._config.max_tracks:  # too low to start a track, not too low to continue one
             scores = np.minimum(scores, np.nextafter(np.float32(self._config.high_confidence), np.float32(0)))
         infos: list[TrackInfo | None] = self._bytetrack.update(
-            np.ascontiguousarray(boxes, np.float32),
-            np.ascontiguousarray(scores, np.float32),
+            np.ascontiguousarray(boxes),
+            np.ascontiguousarray(scores),
             np.zeros(len(boxes), np.uintp),
             self._now_us * 1000,
         )

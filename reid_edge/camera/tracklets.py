@@ -23,13 +23,13 @@ class TrackletConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     Every track is published when it ends, marked final.
 
     Attributes:
-        early_seconds: Published also when crops of so long a time are in; None: not.
-        every_seconds: Published again so often after that; None: not.
+        early_seconds: Published also when crops of so long a time are in; inf: not.
+        every_seconds: Published again so often after that; inf: not.
         max_live: Of more live tracks than this, the oldest is published as if it had ended.
     """
 
-    early_seconds: Annotated[float, msgspec.Meta(ge=0)] | None = 3.0
-    every_seconds: Annotated[float, msgspec.Meta(gt=0)] | None = 30.0
+    early_seconds: Annotated[float, msgspec.Meta(ge=0)] = 3.0
+    every_seconds: Annotated[float, msgspec.Meta(gt=0)] = 30.0
     max_live: Annotated[int, msgspec.Meta(ge=1)] = 1024
 
 
@@ -52,16 +52,17 @@ class Sighting:
     quality: float
 
 
-@dataclass
 class _Tracklet:
-    best: Sighting
-    first_us: int
-    last_us: int
-    total: npt.NDArray[np.float64]
-    weight: float = 0.0
-    weighted_quality: float = 0.0
-    crops: int = 0
-    published_us: int | None = None
+    """Sums over the crops of a track, and the best of them."""
+
+    def __init__(self, first: Sighting, dim: int) -> None:
+        self.best = first
+        self.first_us = self.last_us = first.captured_us
+        self.total = np.zeros(dim)
+        self.weight = 0.0
+        self.weighted_quality = 0.0
+        self.crops = 0
+        self.published_us: int | None = None
 
     def add(self, sighting: Sighting, feature: npt.NDArray[np.float32]) -> None:
         weight = max(sighting.quality, LEAST_WEIGHT)
@@ -78,11 +79,16 @@ class _Tracklet:
 class Tracklets:
     """Collects the features of live tracks and says what to publish.
 
-    Not for several threads.  All features must be of one model.
+    Not for several threads.  All features must be of one model.  What goes upstream is the mean of a track's features,
+    weighted by the quality of their crops, at unit length, with the box and time of the best crop.
 
     Args:
         config: When to publish.
         model_hash: Of the bundle that made the features.
+
+    Attributes:
+        overflowed: Tracks that were ended for lack of room.
+        late: Crops that came after that for such a track, left out.
     """
 
     def __init__(self, config: TrackletConfig | None = None, *, model_hash: str) -> None:
@@ -107,18 +113,11 @@ class Tracklets:
             What is to be published now: none, or this track's feature so far, and those of tracks that had to make
             room.
         """
-        if sighting.track <= self._closed:
-            self.late += 1
-            return []
-        published = [] if sighting.track in self._live else self._make_room()
+        published = [] if sighting.track in self._live else self._make_room(sighting.track)
         if sighting.track <= self._closed:
             self.late += 1
             return published
-        tracklet = self._live.get(sighting.track)
-        if tracklet is None:
-            zero = np.zeros(len(feature))
-            tracklet = _Tracklet(sighting, sighting.captured_us, sighting.captured_us, zero)
-            self._live[sighting.track] = tracklet
+        tracklet = self._live.setdefault(sighting.track, _Tracklet(sighting, len(feature)))
         tracklet.add(sighting, feature)
         if self._is_due(tracklet):
             published.append(self._publish(tracklet, final=False))
@@ -140,11 +139,14 @@ class Tracklets:
         """Final features of all live tracks."""
         return self.end([EndedTrack(track, tracklet.last_us) for track, tracklet in self._live.items()])
 
-    def _make_room(self) -> list[Observation]:
+    def _make_room(self, track: int) -> list[Observation]:
+        """End the oldest live track if there are too many; numbers grow, so one number says which are closed."""
         if len(self._live) < self._config.max_live:
             return []
         oldest = min(self._live)
-        self._closed = oldest
+        self._closed = max(self._closed, min(oldest, track))
+        if track < oldest:
+            return []
         self.overflowed += 1
         return self.end([EndedTrack(oldest, self._live[oldest].last_us)])
 
@@ -153,7 +155,7 @@ class Tracklets:
             since_us, wait_s = tracklet.first_us, self._config.early_seconds
         else:
             since_us, wait_s = tracklet.published_us, self._config.every_seconds
-        return wait_s is not None and tracklet.last_us - since_us >= wait_s * 1e6
+        return tracklet.last_us - since_us >= wait_s * 1e6
 
     def _publish(self, tracklet: _Tracklet, *, final: bool) -> Observation:
         tracklet.published_us = tracklet.last_us
@@ -168,7 +170,7 @@ class Tracklets:
             last_us=tracklet.last_us,
             box=best.box,
             confidence=best.confidence,
-            quality=tracklet.weighted_quality / tracklet.weight,
+            quality=min(1.0, tracklet.weighted_quality / tracklet.weight),
             crops=tracklet.crops,
             final=final,
             feature=feature.astype(np.float32),

@@ -47,7 +47,7 @@ def _in_process(uri: str, closing: contextlib.ExitStack) -> Transport:
     from reid_edge.gallery.store import open_store
     from reid_edge.upstream.transports.local import LocalTransport
 
-    store = open_store(uri)
+    store = open_store(uri, create=True)
     closing.callback(store.close)
     collector = Collector(store)
     closing.enter_context(collector.retention.running())

@@ -14,6 +14,7 @@ import typer
 
 import reid_edge
 from reid_edge.cli.camera import run
+from reid_edge.cli.gallery import gallery_app
 from reid_edge.console import (
     BUNDLE_HEADERS,
     bundle_rows,
@@ -32,6 +33,7 @@ app = typer.Typer(
     help="OSNet person re-identification on edge devices: export, verify, run, search, evaluate.",
 )
 app.command()(run)
+app.add_typer(gallery_app, name="gallery")
 
 EngineChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]

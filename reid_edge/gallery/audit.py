@@ -30,8 +30,10 @@ def checked_purpose(purpose: str) -> str:
         InputError: It is empty, or too long to be one.
     """
     purpose = " ".join(purpose.split())
-    if not 0 < len(purpose) <= PURPOSE_LENGTH:
-        raise InputError(f"say in up to {PURPOSE_LENGTH} characters what this is for, e.g. --purpose 'case 17/26'.")
+    if not 0 < len(purpose) <= PURPOSE_LENGTH or not purpose.isprintable():
+        raise InputError(
+            f"say in up to {PURPOSE_LENGTH} printable characters what this is for, e.g. --purpose 'case 17/26'."
+        )
     return purpose
 
 

@@ -36,14 +36,14 @@ def time_fault(seen: Observation, *, now_us: int, oldest_us: int) -> Fault | Non
     return None
 
 
-def model_fault(seen: Observation, models: Mapping[str, AcceptedModel], store_name: str) -> Fault | None:
+def model_fault(seen: Observation, models: Mapping[str, AcceptedModel]) -> Fault | None:
     """Whether the model is accepted and the feature has as many numbers as that model's."""
     accepted = models.get(seen.model_hash)
     if accepted is None:
         return Fault(
             "model",
             f"features of model {seen.model_hash} cannot be compared with those held here; to take them "
-            f"nevertheless: reid-edge gallery accept-model {store_name} {seen.model_hash}",
+            f"nevertheless, where the gallery is: reid-edge gallery accept-model STORE {seen.model_hash}",
         )
     if accepted.dim != seen.feature.size:
         return Fault("model", f"features of model {seen.model_hash[:12]}… have {accepted.dim} numbers here.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -13,6 +14,11 @@ from reid_edge.gallery.records import AcceptedModel, Record, StoredGap
 from reid_edge.gallery.retention import Retention, now_us
 from reid_edge.gallery.store import Store
 from reid_edge.upstream.message import Ack, Batch, Observation, Refusal, decode_batch, encode_ack
+
+log = logging.getLogger(__name__)
+
+#: A camera gone mad must not fill the log with models.
+MOST_WARNINGS = 20
 
 
 @dataclass
@@ -81,6 +87,7 @@ class Collector:
         self._stats = CollectorStats()
         self._models: dict[str, AcceptedModel] = {}
         self._not_accepted: set[str] = set()
+        self._warned: set[str] = set()
         self.retention = Retention(store, every_s=expire_every_s, clock=clock)
 
     @property
@@ -158,7 +165,18 @@ class Collector:
             self._accept_if_first(seen, moment)
             if seen.model_hash not in self._models:
                 self._not_accepted.add(seen.model_hash)
-        return model_fault(seen, self._models, self._store.name)
+                self._warn_of(seen.model_hash)
+        return model_fault(seen, self._models)
+
+    def _warn_of(self, model_hash: str) -> None:
+        if model_hash not in self._warned and len(self._warned) < MOST_WARNINGS:
+            self._warned.add(model_hash)
+            log.warning(
+                "features of a model that is not accepted are refused; to take them: "
+                "reid-edge gallery accept-model %s %s",
+                self._store.name,
+                model_hash,
+            )
 
     def _accept_if_first(self, seen: Observation, moment: int) -> None:
         """Another process may have accepted the model meanwhile, or a person, who need not know its features' size."""

@@ -40,7 +40,18 @@ class Receipt:
     leftovers: str
 
 
-def erase(store: Store, selection: Selection, *, purpose: str, now_us: int) -> Receipt:
+def checked_selection(selection: Selection) -> Selection:
+    """A selection that restricts something.
+
+    Raises:
+        InputError: It means everything.
+    """
+    if selection == Selection():
+        raise InputError("say what to erase: a camera, a time, a tracklet; --until now is everything up to now.")
+    return selection
+
+
+def erase_with_receipt(store: Store, selection: Selection, *, purpose: str, now_us: int) -> Receipt:
     """Delete what is meant, keep out what of it is still on its way, and say so in the audit.
 
     The audit gets an entry before and one after: an erasure that was cut short can be seen, and repeated.
@@ -49,10 +60,8 @@ def erase(store: Store, selection: Selection, *, purpose: str, now_us: int) -> R
         InputError: Nothing restricts the selection, or no purpose is given.
         StoreError: The store fails.
     """
-    if selection == Selection():
-        raise InputError("say what to erase: a camera, a time, a tracklet.")
+    asked = checked_selection(selection).described()
     purpose = audit.checked_purpose(purpose)
-    asked = selection.described()
     audit.record(store, "erase asked", {"asked": asked}, at_us=now_us, purpose=purpose)
     erased = store.erase(selection, now_us=now_us)
     receipt = Receipt(

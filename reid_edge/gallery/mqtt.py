@@ -7,6 +7,7 @@ several gone the others get its share.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -109,6 +110,13 @@ class MqttCollector:
         """Whether batches can come."""
         return self.link.connected
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing comes or nothing is stored or acknowledged; empty if all is well."""
+        if not self.connected:
+            return self.hold.reason or self.link.hold.reason or f"{self.link.uri}: connecting"
+        return self.hold.reason or self.answers.reason
+
     def close(self) -> None:
         """Store and acknowledge what is here, then disconnect."""
         self._queue.put(None)
@@ -153,10 +161,16 @@ class MqttCollector:
             self._stand_back(f"{type(error).__name__}: {error}")
             return
         self.hold.accepted()
+        unanswered = self.stats.unanswered
         for message, sender, ack in zip(messages, senders, acks, strict=True):
             if ack:
                 self._answer(sender, ack)
             self.link.confirm(message)
+        if self.stats.unanswered > unanswered:
+            LOG.warning(
+                "%d acknowledgements are not sent: the broker has gone. The cameras will send those batches again",
+                self.stats.unanswered - unanswered,
+            )
 
     def _answer(self, camera: str, ack: bytes) -> None:
         try:
@@ -165,13 +179,17 @@ class MqttCollector:
                 acknowledgements_topic(camera), ack, timeout_s=_ACK_TIMEOUT_S if self.link.connected else 0.0
             )
             self.stats.acknowledged += 1
-        except TransportError as error:
+        except TransportError:
             self.stats.unanswered += 1
-            LOG.warning("an acknowledgement for %s is not sent: %s", camera, error)
 
     def _stand_back(self, reason: str) -> None:
+        """Leave the broker for a while; what it has handed over goes, and the cameras send it again."""
         self.stats.failures += 1
         self.link.leave(self.hold.refused(reason))
+        with contextlib.suppress(queue.Empty):
+            while self._queue.get_nowait() is not None:
+                pass
+            self._queue.put(None)
 
     def _judged(self, code: int) -> None:
         """The broker's verdict on an acknowledgement; that a camera has gone is its own affair."""

@@ -69,6 +69,11 @@ class Entry:
         """Camera, epoch, track."""
         return self.camera, self.epoch, self.track
 
+    @property
+    def whole_tracklet(self) -> Selection:
+        """All observations of the same tracklet."""
+        return Selection(cameras=(self.camera,), epoch=self.epoch, track=self.track)
+
 
 @dataclass(frozen=True, eq=False)
 class Record:
@@ -227,9 +232,10 @@ def parse_id(text: str) -> Key:
         InputError: Not ``camera/epoch/seq``.
     """
     parts = text.strip().split("/")
-    if len(parts) != 3 or not all(parts) or not (parts[2].isascii() and parts[2].isdigit()):
+    number = parts[-1]
+    if len(parts) != 3 or not all(parts) or not text.isascii() or not number.isdigit() or len(number) > 18:
         raise InputError(
             f"an id is camera/epoch/number, where the first characters of the epoch will do, e.g. door/3fa2/17; "
-            f"got '{text}'."
+            f"got {text!a}."
         )
-    return parts[0], parts[1], int(parts[2])
+    return parts[0], parts[1], int(number)

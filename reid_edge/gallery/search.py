@@ -75,14 +75,8 @@ def query_by_feature(feature: Feature, model_hash: str, *, image_sha256: str) ->
     return Query(feature=unit, model_hash=model_hash, source={"image_sha256": image_sha256})
 
 
-def query_by_id(store: Store, text: str) -> Query:
-    """Look for whom a stored observation shows.
-
-    Raises:
-        InputError: Not an id, or one that several observations could have.
-        NoSuchObservationError: Nothing is stored under it.
-    """
-    record = find_one(store, text)
+def query_of(record: Record) -> Query:
+    """Look for whom a stored observation shows."""
     return Query(
         feature=l2_normalised(record.feature[None])[0],
         model_hash=record.entry.model_hash,
@@ -183,7 +177,7 @@ def _best_of_tracklets(store: Store, query: Query, selection: Selection, top: in
 
 def _found(store: Store, match: Match) -> Found:
     entry = match.entry
-    span = store.span(Selection(cameras=(entry.camera,), epoch=entry.epoch, track=entry.track))
+    span = store.span(entry.whole_tracklet)
     first_us = entry.first_us if span.first_us is None else span.first_us
     last_us = entry.last_us if span.last_us is None else span.last_us
     return Found(entry, match.cosine, first_us, last_us)

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 from reid_edge.errors import InputError
 
-_RELATIVE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_RELATIVE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -26,14 +26,14 @@ def parse_time(text: str, *, now_us: int) -> int:
     if text == "now":
         return now_us
     if relative := _RELATIVE.fullmatch(text):
-        return now_us - round(float(relative[1]) * _SECONDS[relative[2]] * 1_000_000)
+        return max(0, now_us - int(float(relative[1]) * _SECONDS[relative[2]] * 1_000_000))
     try:
         # Python 3.10 reads no Z.
         moment = datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in ("Z", "z") else text)
-        return round(moment.timestamp()) * 1_000_000 + moment.microsecond
+        return int(moment.replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
     except (ValueError, OverflowError, OSError) as error:
         raise InputError(
-            f"a time is like 2h or 3d (ago), 2026-11-23T14:05 (local) or 2026-11-23T13:05Z; got '{text}'."
+            f"a time is like 2h or 3d (ago), 2026-11-23T14:05 (local) or 2026-11-23T13:05Z; got {text!a}."
         ) from error
 
 

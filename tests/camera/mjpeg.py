@@ -1,5 +1,6 @@
 """A camera: MJPEG over HTTP on loopback, that can be killed, come back at the same port, hang, or send rubbish."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -72,8 +73,6 @@ class MjpegCamera:
         self._server.server_close()
         self._server = None
         for connection in self._open:
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
         self._open.clear()

@@ -13,10 +13,17 @@ FPS = 20
 STILL = 10
 
 
-def walker(seed: int) -> np.ndarray:
-    """110×44×3 uint8: noise in blocks, unlike any other walker's."""
-    blocks = np.random.default_rng(seed).integers(0, 256, (22, 11, 3), dtype=np.uint8)
-    return blocks.repeat(5, 0).repeat(4, 1)
+#: Shirt and trousers, BGR.
+CLOTHES = [((30, 30, 220), (120, 60, 20)), ((60, 190, 40), (20, 20, 20)), ((230, 120, 20), (190, 200, 210))]
+
+
+def walker(number: int) -> np.ndarray:
+    """110×44×3 uint8: head, shirt, trousers, each a little uneven."""
+    shirt, trousers = CLOTHES[number % len(CLOTHES)]
+    person = np.empty((110, 44, 3), np.int16)
+    person[:22], person[22:62], person[62:] = (120, 150, 200), shirt, trousers
+    uneven = np.random.default_rng(number).integers(-30, 31, (22, 11, 3)).repeat(5, 0).repeat(4, 1)
+    return np.clip(person + uneven, 0, 255).astype(np.uint8)
 
 
 def street_frames(frames: int, walkers: int = 3) -> list[np.ndarray]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import os
 import shutil
 import socket
 import subprocess
@@ -52,26 +51,15 @@ def record(seq, feature=None, *, camera="door", epoch="e1", track=None, at=NOON,
     return Record(entry, unit(DIM, seed=seq) if feature is None else feature)
 
 
+def observation(row):
+    """What a camera would have sent for a record."""
+    entry = vars(row.entry)
+    return Observation(**{name: entry[name] for name in entry.keys() - {"camera", "epoch", "seq"}}, feature=row.feature)
+
+
 def batch(rows, *, camera="door", epoch="e1", gaps=()):
     """The bytes that a camera sends for records."""
-    encoded = []
-    for row in rows:
-        entry = row.entry
-        observation = Observation(
-            model_hash=entry.model_hash,
-            track=entry.track,
-            captured_us=entry.captured_us,
-            first_us=entry.first_us,
-            last_us=entry.last_us,
-            box=entry.box,
-            confidence=entry.confidence,
-            quality=entry.quality,
-            crops=entry.crops,
-            final=entry.final,
-            feature=row.feature,
-        )
-        encoded.append((entry.seq, encode_observation(observation)))
-    return encode_batch(camera, epoch, encoded, gaps)
+    return encode_batch(camera, epoch, [(row.entry.seq, encode_observation(observation(row))) for row in rows], gaps)
 
 
 class SqliteEngine:
@@ -126,13 +114,9 @@ class MilvusEngine:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
-        command = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--data-dir", str(folder / "milvus")]
-        self._log = (folder / "milvus.log").open("wb")
-        self._process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(self._port)], stdout=self._log, stderr=self._log
-        )
+        self._folder = folder
         self._numbers = itertools.count()
-        self._wait()
+        self._launch()
 
     def uri(self) -> str:
         from pymilvus import MilvusClient
@@ -143,12 +127,25 @@ class MilvusEngine:
         client.close()
         return f"milvus:http://127.0.0.1:{self._port}/{name}"
 
+    def kill_and_start_again(self) -> None:
+        self._process.kill()
+        self._process.wait(20)
+        self._log.close()
+        self._launch()
+
     def close(self) -> None:
         self._process.terminate()
         self._process.wait(20)
         self._log.close()
 
-    def _wait(self) -> None:
+    def _launch(self) -> None:
+        server = [str(Path(sys.executable).with_name("milvus-lite")), "server", "--host", "127.0.0.1"]
+        self._log = (self._folder / "milvus.log").open("wb")
+        self._process = subprocess.Popen(
+            [*server, "--port", str(self._port), "--data-dir", str(self._folder / "milvus")],
+            stdout=self._log,
+            stderr=self._log,
+        )
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
@@ -169,5 +166,4 @@ def start(name: str, folder: Path):
     """Start an engine, or skip the test if its package is not installed."""
     for package in NEEDS[name]:
         pytest.importorskip(package, reason=f"{package} is not installed: no {name} here")
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
     return ENGINES[name](folder)

@@ -73,7 +73,7 @@ def gallery(tmp_path):
 
 @pytest.fixture
 def secured(tmp_path, certs):
-    gallery = Gallery(tmp_path / "gallery.db", tls_files(certs, "broker"))
+    gallery = Gallery(tmp_path / "gallery.db", tls_files(certs, "gallery"))
     yield gallery
     gallery.close()
 
@@ -196,7 +196,7 @@ def test_tls_1_2_is_refused(secured, certs):
 def test_a_revoked_certificate_is_refused(tmp_path):
     certs = make_all_certs(tmp_path / "certs")
     assert make_certs(certs, "revoke", "camB").returncode == 0
-    files = tls_files(certs, "broker")
+    files = tls_files(certs, "gallery")
     gallery = Gallery(
         tmp_path / "gallery.db", type(files)(ca=files.ca, cert=files.cert, key=files.key, crl=certs / "revoked.crl")
     )

@@ -110,7 +110,7 @@ def test_what_comes_during_a_commit_is_the_next_one(broker, gallery):
         for seq in range(1, 31):
             assert camera.publish("reid/v1/camA/obs", batch("camA", seq)) == 0
         # The one that runs waits for the other process's transaction.
-        wait_until(lambda: served._queue.qsize() >= 25, "most had come")
+        wait_until(lambda: served.stats.messages + served._queue.qsize() == 30, "all had come")
         assert camera.messages.empty()
         other.execute("ROLLBACK")
         acks = [decode_ack(camera.next_message()[1]).seqs for _ in range(30)]
@@ -133,7 +133,7 @@ def test_a_collector_that_cannot_store_leaves_and_comes_back(broker, gallery):
             seq += 1
             verdict = camera.publish("reid/v1/camA/obs", batch("camA", seq))
             assert seq < 10_000
-        assert "the disk is full" in served.hold.reason
+        assert "the disk is full" in served.trouble
         assert camera.messages.empty()
         assert stored(path) == set()
         other.execute("DROP TRIGGER full")
@@ -144,8 +144,9 @@ def test_a_collector_that_cannot_store_leaves_and_comes_back(broker, gallery):
             return camera.publish("reid/v1/camA/obs", batch("camA", 1)) == 0
 
         wait_until(taken, "the collector came back")
-        assert decode_ack(camera.next_message()[1]).seqs == (1,)
-        assert served.hold.reason == ""
+        while decode_ack(camera.next_message()[1]).seqs != (1,):
+            pass  # an earlier one that it had just received
+        assert served.trouble == ""
         assert served.stats.failures >= 1
 
 
@@ -188,7 +189,7 @@ def test_closing_stores_and_acknowledges_what_is_here(broker, gallery):
         other.execute("BEGIN IMMEDIATE")
         for seq in range(1, 11):
             camera.publish("reid/v1/camA/obs", batch("camA", seq))
-        wait_until(lambda: served._queue.qsize() >= 8, "all had come")
+        wait_until(lambda: served.stats.messages + served._queue.qsize() == 10, "all had come")
         other.execute("ROLLBACK")
         served.close()
         assert [decode_ack(camera.next_message()[1]).seqs[0] for _ in range(10)] == list(range(1, 11))
@@ -202,8 +203,9 @@ def test_a_broker_holds_the_rest_while_the_collector_is_slow(broker, gallery):
         other.execute("BEGIN IMMEDIATE")
         for seq in range(1, 301):
             camera.publish("reid/v1/camA/obs", batch("camA", seq))
-        wait_until(lambda: served._queue.qsize() + 1 >= 199, "the window was full")
-        assert served._queue.qsize() <= 200
+        wait_until(lambda: served.stats.messages + served._queue.qsize() >= 200, "the window was full")
+        time.sleep(0.1)
+        assert served.stats.messages + served._queue.qsize() == 200
         other.execute("ROLLBACK")
         assert [decode_ack(camera.next_message()[1]).seqs[0] for _ in range(300)] == list(range(1, 301))
 
@@ -216,7 +218,7 @@ def test_a_collector_without_a_place_in_the_access_list_says_so(tmp_path, galler
         served = serve(broker, tls=tls_files(certs, "camB"), insecure=False)
         served.link.publish("reid/v1/camA/ack", b"any", timeout_s=5)
         wait_until(lambda: served.answers.alerts, "the broker had refused it")
-        assert "deploy/mosquitto/acl" in served.answers.reason
+        assert "deploy/mosquitto/acl" in served.trouble
 
 
 def test_with_certificates_batches_are_stored_and_acknowledged(tmp_path, gallery):

@@ -166,7 +166,7 @@ def test_half_a_pair_is_left_for_a_person(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["collector", "collector-2", "broker", "ca", "a/b", "+", "#", "-x", "a b", "", "x" * 65]
+    "name", ["collector", "collector-2", "broker", "gallery", "ca", "a/b", "+", "#", "-x", "a b", "", "x" * 65]
 )
 def test_a_camera_cannot_have_the_name_of_a_role_or_a_wildcard(certs, name):
     before = sorted(certs.iterdir())

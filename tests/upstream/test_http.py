@@ -37,7 +37,7 @@ def serve(collector: Collector, uri: str, tls=None) -> HttpServer:
 
 
 def test_a_sent_batch_is_stored_and_acknowledged(certs, collector):
-    server = serve(collector, "https://127.0.0.1:0", tls_files(certs, "broker"))
+    server = serve(collector, "https://127.0.0.1:0", tls_files(certs, "gallery"))
     transport = HttpTransport(f"https://localhost:{server.port}", tls=tls_files(certs, "camA"))
     try:
         transport.send(batch("camA", 1, 2))
@@ -55,7 +55,7 @@ def test_a_sent_batch_is_stored_and_acknowledged(certs, collector):
 def test_it_comes_back_after_the_server_was_away(collector):
     port = free_port()
     transport = HttpTransport(f"http://127.0.0.1:{port}", insecure=True, backoff_s=FAST)
-    with pytest.raises(TransportError, match="(?i)refused"):
+    with pytest.raises(TransportError, match=r"(?i)refused"):
         transport.send(batch("camA", 1))
     for seq in (1, 2):
         server = serve(collector, f"http://127.0.0.1:{port}")
@@ -77,11 +77,10 @@ def test_it_comes_back_after_the_server_was_away(collector):
 class Scripted(http.server.ThreadingHTTPServer):
     """Answers with ``status`` and ``headers``."""
 
-    status = 200
-    headers: dict[str, str] = {}
-
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.status = 200
+        self.headers: dict[str, str] = {}
         self.times: list[float] = []
         self.uri = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
@@ -169,9 +168,9 @@ def test_a_retry_after_that_makes_no_sense_is_no_harm(scripted, value):
 
 def test_a_server_of_another_authority_is_an_alert(certs, collector, tmp_path):
     foreign = make_all_certs(tmp_path / "other")
-    server = serve(collector, "https://127.0.0.1:0", tls_files(foreign, "broker"))
+    server = serve(collector, "https://127.0.0.1:0", tls_files(foreign, "gallery"))
     transport = HttpTransport(f"https://localhost:{server.port}", tls=tls_files(certs, "camA"), backoff_s=FAST)
-    with pytest.raises(TransportError, match="(?i)certificate verify failed"):
+    with pytest.raises(TransportError, match=r"(?i)certificate verify failed"):
         transport.send(batch("camA", 1))
     assert transport.hold.alerts == 1
     transport.close()

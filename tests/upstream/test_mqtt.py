@@ -1,6 +1,8 @@
 """The camera's MQTT transport against a real mosquitto, and against a script for what mosquitto never does."""
 
+import contextlib
 import logging
+import resource
 import socket
 import threading
 from pathlib import Path
@@ -143,6 +145,18 @@ def test_no_more_is_under_way_than_the_own_window(tmp_path, transport_to):
         broker.thaw()
 
 
+def test_a_batch_that_the_broker_would_not_take_is_not_sent(tmp_path, transport_to):
+    """mosquitto would end the connection, and with it all that is under way."""
+    with Broker(tmp_path, options={"max_packet_size": "10000"}) as broker, Peer(broker.port) as gallery:
+        gallery.subscribe("reid/v1/+/obs")
+        transport = transport_to(broker)
+        with pytest.raises(TransportError, match="max_packet_size"):
+            transport.send(bytes(10_000))
+        transport.send(bytes(9_000))
+        assert len(gallery.next_message()[1]) == 9_000
+        assert transport.link.connects == 1
+
+
 def test_a_broker_that_is_not_the_named_one_is_refused(tmp_path, caplog):
     elsewhere = tmp_path / "certs"
     for arguments in (["ca"], ["broker", "elsewhere.example"], ["camera", "camA"]):
@@ -246,6 +260,24 @@ def test_connections_leave_nothing_open(tmp_path, transport_to):
             transport.link.leave(0.001)
             wait_until(lambda count=count: transport.link.connects > count, "it was connected again")
         assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+
+
+def test_it_works_in_a_process_with_more_than_1024_open_files(certs, tmp_path, transport_to):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2048:
+        pytest.skip(f"only {hard} files may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, hard))
+    try:
+        with contextlib.ExitStack() as stack:
+            while stack.enter_context(Path("/dev/null").open("rb")).fileno() < 1100:
+                pass
+            with Broker(tmp_path, certs) as broker:
+                transport = transport_to(broker)
+                wait_until(lambda: transport.connected, "it was connected")
+                transport.send(b"batch")
+                wait_until(lambda: transport.hold.refusals, "the broker had answered")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize(

@@ -542,13 +542,14 @@ for turn in range(10**6):
 """
 
 
-def killed(code: str, argument: Path, after_s: float) -> list[list[str]]:
-    """The lines that a script wrote after its first, until SIGKILL."""
+def killed(code: str, argument: Path, after_lines: int, after_s: float) -> list[list[str]]:
+    """The lines that a script wrote after its first, until SIGKILL, some time after it had written so many."""
     script = subprocess.Popen([sys.executable, "-c", code, argument], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert script.stdout is not None
     assert script.stdout.readline() == "ready\n"
+    lines = [script.stdout.readline().strip() for _ in range(after_lines)]
     threading.Timer(after_s, script.kill).start()
-    lines = script.stdout.read().split("\n")[:-1]  # what follows the last end of line was cut off
+    lines += script.stdout.read().split("\n")[:-1]  # what follows the last end of line was cut off
     assert script.wait() == -signal.SIGKILL
     return [line.split() for line in lines]
 
@@ -559,8 +560,8 @@ def test_after_kill_9_at_any_instant_every_committed_row_is_there_or_accounted_f
     committed: set[int] = set()
     acknowledged: set[int] = set()
     epochs, puts = set(), 0
-    for round_ in range(14):
-        for what, *numbers in killed(WRITER, path, rng.uniform(0, 0.05 if round_ % 3 == 0 else 0.3)):
+    for _ in range(14):
+        for what, *numbers in killed(WRITER, path, rng.choice([0, 1, 20, 60]), rng.uniform(0, 0.03)):
             (committed if what == "put" else acknowledged).update(map(int, numbers))
             puts += what == "put"
         with opened(path, max_rows=40) as outbox:
@@ -602,7 +603,7 @@ def test_kill_9_while_the_file_is_made_leaves_nothing_half_made(tmp_path):
     made = 0
     for round_ in range(6):
         folder = tmp_path / str(round_)
-        reported = {int(number) for (number,) in killed(CREATOR, folder, rng.uniform(0.0, 0.1))}
+        reported = {int(number) for (number,) in killed(CREATOR, folder, round_ % 3, rng.uniform(0, 0.03))}
         made += len(reported)
         names = {path.name.split(".")[0] for path in folder.glob("*.db*")}
         for number in map(int, names):

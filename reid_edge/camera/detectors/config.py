@@ -18,7 +18,7 @@ class MotionConfig(
     """People by their movement before a still background; needs no weights and a camera that does not move.
 
     Attributes:
-        width: Frames are reduced by the whole factor that brings them nearest to this width, pixels.
+        width: Frames are halved until they are nearest to this width, pixels.
         memory_s: Time after which what stands still has become background, seconds.
         sensitivity: Squared distance, in standard deviations, at which a pixel leaves the background; less finds more.
         min_height: Smallest person, fraction of the frame's height.

@@ -37,7 +37,7 @@ class FunctionDetector:
             raise DetectorError(
                 f"{self._name} failed on frame {frame.index}: {type(error).__name__}: {error}"
             ) from error
-        return found if isinstance(found, Detections) else _detections(found, self._name)
+        return _checked(found, self._name) if isinstance(found, Detections) else _detections(found, self._name)
 
     def close(self) -> None:
         """Call the function's own ``close``, if it has one."""
@@ -64,6 +64,13 @@ def find_function(path: str) -> Callable[[Frame], Any]:
     if not callable(found):
         raise DetectorError(f"detector function '{path}' is a {type(found).__name__}, not a function.")
     return found  # type: ignore[no-any-return]
+
+
+def _checked(found: Detections, name: str) -> Detections:
+    boxes, scores = np.asarray(found.boxes, np.float32), np.asarray(found.scores, np.float32)
+    if boxes.shape != (len(scores), 4) or scores.ndim != 1:
+        raise DetectorError(f"{name} gave boxes of shape {boxes.shape} and scores {scores.shape}; expected N×4 and N.")
+    return Detections(boxes, scores)
 
 
 def _detections(found: object, name: str) -> Detections:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ _NAMES = {
     "height": ("h", "height", "bb_height"),
     "score": ("conf", "score", "confidence"),
 }
+#: Up to here floats are whole numbers.
+_LAST_FRAME = 1 << 53
 #: MOTChallenge's mark for "not given".
 _NO_SCORE = -1.0
 
@@ -106,7 +109,7 @@ def _row(cells: Sequence[str], columns: dict[str, int], where: str) -> tuple[flo
         raise DetectorError(
             f"detections {where}: expected numbers frame,id,left,top,width,height,score; got {','.join(cells)[:200]!r}."
         ) from None
-    if not np.isfinite([*box, score]).all() or box[0] != int(box[0]):
+    if not all(map(math.isfinite, (*box, score))) or box[0] != int(box[0]) or abs(box[0]) > _LAST_FRAME:
         raise DetectorError(
             f"detections {where}: expected finite numbers and a whole frame number, got {box}, {score}."
         )

@@ -140,12 +140,13 @@ class FileReader:
         self._config = config
         self._clock = clock
         self._stats = stats
+        self._decoded = 0
 
     def frames(self, stopping: threading.Event) -> Iterator[Frame]:
         """Frames that are to be taken.
 
         Raises:
-            SourceError: A file that is to be played again has gone.
+            SourceError: Nothing in the file can be decoded any more.
         """
         config = self._config
         first_us = self._clock.now_us() if config.start is None else round(config.start.timestamp() * 1e6)
@@ -159,6 +160,7 @@ class FileReader:
             if (image := picture.load()) is None:
                 self._stats.unreadable += 1
             else:
+                self._decoded += 1
                 yield Frame(image, first_us + picture.position_us, picture.index)
 
     def _rounds(self) -> Iterator[Picture]:
@@ -166,11 +168,12 @@ class FileReader:
         index = position_us = 0
         while True:
             count = last_us = step_us = 0
+            decoded, unreadable = self._decoded, self._stats.unreadable
             for picture in self._file.play():
                 count = picture.index + 1
                 step_us, last_us = picture.position_us - last_us, picture.position_us
                 yield Picture(index + picture.index, position_us + picture.position_us, picture.load)
-            if not count:
+            if not count or (self._decoded == decoded and self._stats.unreadable > unreadable):
                 raise SourceError(f"{self._config.uri} could be played before, and has gone or changed. Put it back.")
             if not self._config.loop:
                 return

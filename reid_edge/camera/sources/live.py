@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 _GOOD_AFTER_S = 5.0
 #: After so many frames on end that cannot be decoded a stream is opened again.
 _MAX_UNREADABLE = 100
+#: OpenCV's GStreamer knows timeouts since this release (https://github.com/opencv/opencv/pull/22919), and before it
+#: opens nothing that is given any.
+_GSTREAMER_TIMEOUTS = (4, 8)
 
 
 @dataclass(frozen=True)
@@ -154,13 +157,17 @@ def opening_of(config: SourceConfig) -> Opening:
             cv2.CAP_GSTREAMER, "GStreamer", "Wheels from PyPI have none; JetPack's and Debian's python3-opencv have."
         )
         _check_pipeline(pipeline)
-        return Opening(pipeline, cv2.CAP_GSTREAMER, timeouts)
+        return Opening(pipeline, cv2.CAP_GSTREAMER, timeouts if _opencv_version() >= _GSTREAMER_TIMEOUTS else ())
     if kind == "stream":
         _check_backend(cv2.CAP_FFMPEG, "FFmpeg", "Give a GStreamer pipeline instead: gst:uridecodebin uri=… ! …")
         return Opening(config.uri, cv2.CAP_FFMPEG, timeouts)
     _check_backend(cv2.CAP_V4L2, "V4L2", "Devices are for Linux; elsewhere give a URL.")
     number = config.uri.removeprefix("/dev/video")
     return Opening(int(number), cv2.CAP_V4L2, ())
+
+
+def _opencv_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in cv2.__version__.split(".")[:2])
 
 
 def _check_backend(backend: int, name: str, advice: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from collections.abc import Iterator
@@ -52,6 +53,8 @@ class Source:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._capture, name="capture", daemon=True)
         self._thread.start()
+        # A thread that comes out of OpenCV while the interpreter is being taken down aborts the process.
+        atexit.register(self.stop)
 
     def __enter__(self) -> Source:
         return self
@@ -80,6 +83,7 @@ class Source:
 
     def stop(self) -> None:
         """End capture and discard what was not fetched; returns promptly even while a driver hangs."""
+        atexit.unregister(self.stop)
         self._stopping.set()
         self._buffer.close()
         self._thread.join(_JOIN_S)

@@ -5,6 +5,7 @@ Milvus has no transactions.  Where that matters the order of the steps makes a r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import uuid
@@ -92,7 +93,7 @@ class MilvusStore:
 
     def add(self, records: Sequence[Record], gaps: Sequence[StoredGap] = ()) -> Added:
         """Store what is not stored yet."""
-        with self._lock:
+        with self._session():
             fresh = allowed(records, (rule for _, rule in self._erasures()))
             by_model: dict[str, dict[str, Record]] = defaultdict(dict)
             for record in fresh:
@@ -103,7 +104,7 @@ class MilvusStore:
 
     def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
         """The observations nearest to a feature."""
-        with self._lock:
+        with self._session():
             if not self._has(model_hash):
                 return []
             rows = self._client.nearest(
@@ -114,7 +115,7 @@ class MilvusStore:
     def find(self, camera: str, epoch_start: str, seq: int) -> list[Record]:
         """Observations of that camera and number whose epoch begins so."""
         where = f"camera == {json.dumps(camera)} and seq == {seq}"
-        with self._lock:
+        with self._session():
             found = [
                 Record(_entry(row, model), np.asarray(row["feature"], np.float32))
                 for model in self._collections()
@@ -125,7 +126,7 @@ class MilvusStore:
 
     def erase(self, selection: Selection, *, now_us: int) -> Erased:
         """Delete what is meant."""
-        with self._lock:
+        with self._session():
             first = [row["first_us"] for _, row in self._selected(selection, ["first_us"])]
             rule = standing(selection, max(first, default=None), now_us)
             # From here on nothing new comes in, but for what another collector is just writing: ``expire`` gets that.
@@ -137,7 +138,7 @@ class MilvusStore:
 
     def expire(self, before_us: int) -> int:
         """Delete what was last seen before."""
-        with self._lock:
+        with self._session():
             expired = 0
             for model in self._collections():
                 expired += self._client.count(_collection(model), f"last_us < {before_us}")
@@ -150,13 +151,13 @@ class MilvusStore:
 
     def models(self) -> list[AcceptedModel]:
         """Accepted models."""
-        with self._lock:
+        with self._session():
             found = [AcceptedModel(**body) for _, body in self._bodies("model")]
         return sorted(found, key=lambda model: (model.accepted_us, model.model_hash))
 
     def accept_model(self, model_hash: str, dim: int | None, *, now_us: int, only_first: bool = False) -> bool:
         """Take features of this model from now on."""
-        with self._lock:
+        with self._session():
             held = {model.model_hash: model for model in self.models()}
             known = held.get(model_hash)
             if known is None and only_first and held:
@@ -174,30 +175,30 @@ class MilvusStore:
 
     def retention_hours(self) -> float:
         """How long observations are kept."""
-        with self._lock:
+        with self._session():
             settings = dict(self._bodies("setting"))
         return float(settings.get("setting/retention_hours", DEFAULT_RETENTION_HOURS))
 
     def set_retention_hours(self, hours: float) -> None:
         """Change how long observations are kept."""
-        with self._lock:
+        with self._session():
             self._put("setting", "retention_hours", hours)
 
     def audit_append(self, entry: AuditEntry) -> None:
         """Add to the audit."""
         body = {name: value for name, value in asdict(entry).items() if name != "number"}
-        with self._lock:
+        with self._session():
             self._put("audit", f"{entry.at_us:020}-{uuid.uuid4().hex}", body, at_us=entry.at_us)
 
     def audit_entries(self, last: int) -> list[AuditEntry]:
         """The last entries, oldest first."""
-        with self._lock:
+        with self._session():
             bodies = [body for _, body in sorted(self._bodies("audit"), key=lambda named: named[0])]
         return [AuditEntry(number=number, **body) for number, body in enumerate(bodies, 1)][-last:]
 
     def span(self, selection: Selection) -> Span:
         """How many observations are meant, and of what time: reads the times of each."""
-        with self._lock:
+        with self._session():
             times = [(row["first_us"], row["last_us"]) for _, row in self._selected(selection, ["first_us", "last_us"])]
         first, last = zip(*times, strict=True) if times else ((), ())
         return Span(len(times), min(first, default=None), max(last, default=None))
@@ -208,7 +209,7 @@ class MilvusStore:
         tracklets: dict[str, set[tuple[str, int]]] = defaultdict(set)
         spans: dict[str, list[int]] = defaultdict(list)
         gaps: dict[str, list[int]] = defaultdict(list)
-        with self._lock:
+        with self._session():
             for _, row in self._selected(Selection(), ["track", "first_us", "last_us"]):
                 camera = row["camera"]
                 counts[camera] += 1
@@ -235,6 +236,15 @@ class MilvusStore:
         with self._lock:
             self._client.close()
 
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[None]:
+        """One caller at a time; after a failure, get ready again, since a server that has restarted may not be."""
+        with self._lock:
+            if self._client.failed:
+                self._open(create=False)
+                self._client.failed = False
+            yield
+
     def _open(self, *, create: bool) -> None:
         if not self._client.has(META):
             if not create:
@@ -249,8 +259,9 @@ class MilvusStore:
                 f"{self.name} holds a gallery of format {version}; this release reads up to {SCHEMA_VERSION}. "
                 "Upgrade reid-edge on this machine: pip install --upgrade reid-edge"
             )
-        for model in self._collections():
-            self._client.has(_collection(model))  # makes it ready to be read
+        for model in [AcceptedModel(**body) for _, body in self._bodies("model")]:
+            if model.dim is not None:
+                self._client.has(_collection(model.model_hash))  # makes it ready to be read
 
     def _add(self, model: str, records: dict[str, Record]) -> int:
         if not self._has(model):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -42,6 +41,10 @@ class Client:
     Args:
         uri: What pymilvus takes; a token comes from ``MILVUS_TOKEN``.
 
+    Attributes:
+        name: The URI.
+        failed: A call has failed since this was last set to False.
+
     Raises:
         StoreError: No connection.
         MissingExtraError: A file, and milvus-lite is not installed.
@@ -49,10 +52,14 @@ class Client:
 
     def __init__(self, uri: str) -> None:
         self.name = f"milvus:{uri}"
+        self.failed = False
+        self._hint = ""
         if "://" not in uri:
             _check_lite(Path(uri))
+            self._hint = " Another process may have it open: a Milvus Lite file is for one at a time."
         with self._errors():
             self._client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=TIMEOUT_S)
+        self._hint = ""
 
     def has(self, collection: str) -> bool:
         """Whether there is a collection of that name, ready to be read."""
@@ -128,8 +135,10 @@ class Client:
         """Those of the keys that are there."""
         found: set[str] = set()
         for start in range(0, len(keys), ROWS):
-            condition = f"{key} in {json.dumps(list(keys[start : start + ROWS]))}"
-            found.update(row[key] for row in self.rows(collection, condition, [key]))
+            some = list(keys[start : start + ROWS])
+            with self._errors():  # by key, not by a condition, for which Milvus Lite reads everything
+                rows = self._client.get(collection, ids=some, output_fields=[key], timeout=TIMEOUT_S)
+            found.update(row[key] for row in rows)
         return found
 
     def delete(self, collection: str, condition: str) -> None:
@@ -152,7 +161,8 @@ class Client:
         try:
             yield
         except (MilvusException, grpc.RpcError, OSError) as error:
-            raise StoreError(f"the gallery in {self.name} cannot be used: {error}.") from error
+            self.failed = True
+            raise StoreError(f"the gallery in {self.name} cannot be used: {error}.{self._hint}") from error
 
 
 def _check_lite(path: Path) -> None:

@@ -41,6 +41,8 @@ CREATE TABLE audit (
     purpose TEXT NOT NULL, detail TEXT NOT NULL);
 CREATE TRIGGER audit_keeps_what_it_says BEFORE UPDATE ON audit
     BEGIN SELECT RAISE(ABORT, 'the audit can only be added to'); END;
+CREATE TRIGGER audit_replaces_nothing BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE number = NEW.number)
+    BEGIN SELECT RAISE(ABORT, 'the audit can only be added to'); END;
 CREATE TRIGGER audit_keeps_everything BEFORE DELETE ON audit
     BEGIN SELECT RAISE(ABORT, 'the audit can only be added to'); END;
 """

@@ -20,6 +20,7 @@ from reid_edge.upstream.transports import Transport
 EXPIRE_S = 60.0
 ACK_WAIT_S = 0.5
 FIRST_BACKOFF_S = 0.5
+AFTER_A_BUG_S = 5.0
 _Row = tuple[int, bytes]
 _LOG = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class Delivery:
             except Exception:  # the thread's last resort: better late than dead
                 _LOG.exception("delivery goes on after an error that should not have been")
                 self.stats.last_error = "an internal error, see the log"
-                self._sleep(5.0)
+                self._sleep(AFTER_A_BUG_S)
 
     def _send_step(self) -> None:
         """Send one batch, or wait until there may be one."""
@@ -268,7 +269,7 @@ class Delivery:
             self.stats.refused_waiting = len(self._refusals)
 
     def _drained(self) -> bool:
-        return self._outbox.depth <= len(self._refusals) and not self._outbox.gap_count
+        return self._outbox.depth <= self._refusals.waiting and not self._outbox.gap_count
 
     def _wait(self) -> None:
         """Until something is put or acknowledged, or due."""

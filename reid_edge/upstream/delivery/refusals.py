@@ -36,7 +36,12 @@ class Refusals:
         self._tried: dict[int, str] = {}
 
     def __len__(self) -> int:
-        return len(self._tried) + sum(len(group.seqs) for group in self._groups.values())
+        return len(self._tried) + self.waiting
+
+    @property
+    def waiting(self) -> int:
+        """How many are not under way."""
+        return sum(len(group.seqs) for group in self._groups.values())
 
     def add(self, seqs: Iterable[int], reason: str, now_s: float) -> None:
         """Rows were refused, for the first time or again."""

@@ -21,6 +21,7 @@ VERSION = 1
 """Of the messages that this release writes."""
 
 _SCHEMA: Any = observation_pb2
+_NO_MESSAGE = (DecodeError, ValueError, TypeError)  # ValueError: text that is not UTF-8, without protobuf's C code
 _REASONS: tuple[GapReason, ...] = ("full", "expired", "lost")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -110,7 +111,7 @@ def decode_observation(data: bytes) -> Observation:
     """
     try:
         message = _SCHEMA.Observation.FromString(data)
-    except DecodeError as error:
+    except _NO_MESSAGE as error:
         raise MessageError(f"a row holds no observation ({error}).") from error
     _check(message)
     return Observation(
@@ -168,7 +169,7 @@ def _parsed(message: Envelope, payload: bytes) -> Envelope:
     kind = envelope.DESCRIPTOR.name
     try:
         envelope.ParseFromString(payload)
-    except (DecodeError, TypeError) as error:
+    except _NO_MESSAGE as error:
         raise MessageError(f"expected a reid_edge.v1.{kind}, got other bytes ({error}).") from error
     if envelope.version < 1:
         raise MessageError(f"expected a reid_edge.v1.{kind} of version 1 or later, got version {envelope.version}.")

@@ -29,7 +29,8 @@ def pack(feature: npt.NDArray[np.float32], encoding: Encoding) -> tuple[int, flo
     if encoding not in ENCODINGS:
         raise MessageError(f"encoding must be one of {', '.join(ENCODINGS)}; got {encoding!r}.")
     number = ENCODINGS.index(encoding) + 1
-    vector = np.asarray(feature, np.float32)
+    with np.errstate(all="ignore"):
+        vector = np.asarray(feature, np.float32)
     _check(vector)
     if encoding != "int8":
         return number, 0.0, vector.astype(_DTYPES[number - 1]).tobytes()
@@ -53,7 +54,8 @@ def unpack(number: int, dim: int, scale: float, data: bytes) -> npt.NDArray[np.f
         )
     vector = np.frombuffer(data, dtype).astype(np.float32)
     if ENCODINGS[number - 1] == "int8":
-        vector *= np.float32(scale)
+        with np.errstate(all="ignore"):  # what overflows is refused below
+            vector *= np.float32(scale)
     _check(vector)
     return vector
 

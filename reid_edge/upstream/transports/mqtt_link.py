@@ -81,7 +81,7 @@ class MqttLink:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._away: dict[MqttSession, float] = {}
-        # Not yet run: what is wrong with the settings shows here, and not in a thread.
+        # Made here, so that what is wrong with the settings shows here, and not in a thread.
         self._session = self._new_session()
         self._thread = threading.Thread(target=self._run, name=f"mqtt {client_id}", daemon=True)
         self._thread.start()
@@ -144,9 +144,11 @@ class MqttLink:
         )
 
     def _run(self) -> None:
+        session: MqttSession | None = self._session
         while not self._stop.is_set():
             start = time.monotonic()
-            failure, permanent = self._serve()
+            failure, permanent = self._serve(session)
+            session = None
             self._ready.clear()
             if time.monotonic() - start > _STABLE_S:
                 self.hold.accepted()
@@ -154,10 +156,10 @@ class MqttLink:
                 self._wake.clear()
                 self._wake.wait(self._pause(failure, permanent))
 
-    def _serve(self) -> tuple[str, bool]:
+    def _serve(self, session: MqttSession | None) -> tuple[str, bool]:
         """One connection, from its files to its end; returns why it ended, and whether trying again is in vain."""
         try:
-            session = self._session = self._new_session()
+            session = self._session = session or self._new_session()
             if not self._stop.is_set():
                 session.run(self._pass_on_verdicts)
         except SettingsError as error:
@@ -178,6 +180,7 @@ class MqttLink:
     def _on_session_ready(self) -> None:
         self.connects += 1
         self._ready.set()
+        LOG.info("connected to %s", self.uri)
 
     def _pass_on_verdicts(self) -> None:
         verdicts = self._session.verdicts

@@ -6,8 +6,11 @@ and it would send again what an earlier connection left behind, which is the out
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import selectors
+import socket
 import ssl
 import threading
 import time
@@ -25,12 +28,16 @@ if TYPE_CHECKING:
 
 #: Reason codes of MQTT 5 (section 2.4) that trying again does not change.
 PERMANENT_CODES = frozenset({0x81, 0x82, 0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x8E, 0x8F, 0x90, 0x95, 0x99, 0x9B, 0x9E})
-_CALLBACKS = ("on_connect", "on_subscribe", "on_message", "on_publish", "on_disconnect")
+_CALLBACKS = ("on_socket_open", "on_connect", "on_subscribe", "on_message", "on_publish", "on_disconnect")
 _KEEPALIVE_S = 30
 _CONNECT_S = 10.0
 _GOODBYE_S = 2.0
+_TURN_S = 1.0
 #: Seconds after which the broker drops what it could not pass on: whoever sent it sends it again.
 _EXPIRY_S = 60
+#: Bytes: the format's own limit, and what topic and properties may add to a message.
+_LARGEST = 268_435_455
+_PACKET_MARGIN = 256
 
 
 class MqttSession:
@@ -73,10 +80,14 @@ class MqttSession:
         self._pass_on, self._on_ready = on_message, on_ready
         self._most = window
         self._window = threading.Semaphore(0)
+        self._largest = _LARGEST
         self._deadline = math.inf
         self._leaving = False
         self._encrypted, self._answered = context is not None, False
         self._errors = _LastError()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
         self._client = self._make_client(client_id, context, confirm=confirm, extra=extra)
         self._connecting = _properties("CONNECT", SessionExpiryInterval=0, ReceiveMaximum=window)
         self._publishing = _properties("PUBLISH", MessageExpiryInterval=_EXPIRY_S)
@@ -86,24 +97,29 @@ class MqttSession:
         try:
             self._client.connect(self._where.host, self._where.port, _KEEPALIVE_S, properties=self._connecting)
             self._deadline = time.monotonic() + (_GOODBYE_S if self._leaving else _CONNECT_S)
-            while not self.failure and self._client.loop(1.0) == 0:
-                on_verdicts()
-                if time.monotonic() > self._deadline:
-                    self._fail("no answer in time")
+            self._serve(on_verdicts)
             self._fail(*self._lost())
         except OSError as error:
             self._fail(f"cannot connect: {error}", isinstance(error, ssl.SSLCertVerificationError))
         finally:
-            # paho's sockets close when the client goes; the callbacks would keep it, and this, until some collection.
+            # So that this and the client do not keep one another.
             for name in _CALLBACKS:
                 setattr(self._client, name, None)
+            self._client.on_socket_register_write = None
+            self._wake_reader.close()
+            self._wake_writer.close()
 
     def publish(self, topic: str, payload: bytes, *, timeout_s: float) -> None:
         """Queue a message with QoS 1; the broker's verdict comes later.
 
         Raises:
-            TransportError: The broker confirms too slowly, or paho refuses.
+            TransportError: The broker confirms too slowly or does not take so large a message, or paho refuses.
         """
+        if len(payload) + _PACKET_MARGIN > self._largest:
+            raise TransportError(
+                f"a batch of {len(payload)} bytes is larger than the {self._largest} that the broker takes: raise its "
+                "max_packet_size, or send fewer rows at once"
+            )
         if not self._window.acquire(timeout=max(0.0, timeout_s)):
             raise TransportError("the broker does not confirm earlier messages")
         info = self._client.publish(topic, payload, qos=1, properties=self._publishing)
@@ -130,6 +146,39 @@ class MqttSession:
         self._deadline = time.monotonic() + _GOODBYE_S
         self._client.disconnect()
 
+    def _serve(self, on_verdicts: Callable[[], None]) -> None:
+        # Not paho's own loop: that uses select(), which fails in a process with more than 1,024 open files.
+        sock: Any = self._client.socket()
+        with selectors.DefaultSelector() as selector, sock:
+            selector.register(self._wake_reader, selectors.EVENT_READ)
+            selector.register(sock, selectors.EVENT_READ)
+            while not self.failure and self._turn(selector, sock):
+                on_verdicts()
+                if time.monotonic() > self._deadline:
+                    self._fail("no answer in time")
+
+    def _turn(self, selector: selectors.BaseSelector, sock: Any) -> bool:
+        """Wait for something to read or write, and do so; False once the connection has ended."""
+        client = self._client
+        if client.socket() is None:
+            return False
+        selector.modify(sock, selectors.EVENT_READ | (selectors.EVENT_WRITE if client.want_write() else 0))
+        decrypted = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        ready = {key.fileobj: events for key, events in selector.select(0 if decrypted else _TURN_S)}
+        if woken := self._wake_reader in ready:
+            self._wake_reader.recv(4096)
+        if (decrypted or ready.get(sock, 0) & selectors.EVENT_READ) and client.loop_read() != 0:
+            return False
+        # Also when nothing is left to write: paho calls _wake again only after this.
+        if (woken or client.want_write()) and client.loop_write() != 0:
+            return False
+        return client.loop_misc() == 0
+
+    def _wake(self, *_arguments: object) -> None:
+        # Full: it will wake anyway.  Closed: the connection has ended.
+        with contextlib.suppress(OSError):
+            self._wake_writer.send(b"w")
+
     def _make_client(self, client_id: str, context: ssl.SSLContext | None, *, confirm: bool, extra: str) -> Client:
         try:
             from paho.mqtt.client import Client, MQTTv5
@@ -144,8 +193,8 @@ class MqttSession:
         client.connect_timeout = _CONNECT_S / 2
         client.max_inflight_messages = 0  # paho reads no limit of the broker's: ours is the window
         client.enable_logger(self._errors.logger)
-        # Once this is set, other threads only queue what they publish, and the thread of run() alone writes.
-        client.on_socket_register_write = _nothing
+        # With this set, other threads only queue what they publish, and the thread of run() alone writes.
+        client.on_socket_register_write = self._wake
         for name in _CALLBACKS:
             setattr(client, name, getattr(self, f"_{name}"))
         return client
@@ -163,6 +212,10 @@ class MqttSession:
 
     # paho calls these in the thread of run(), some while holding its own locks: they take none.
 
+    def _on_socket_open(self, _client: Client, _data: Any, sock: Any) -> None:
+        # Without this a small packet behind another one waits 40 ms for the broker's delayed acknowledgement.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
     def _on_connect(
         self, client: Client, _data: Any, _flags: ConnectFlags, code: ReasonCode, properties: Properties | None
     ) -> None:
@@ -171,6 +224,7 @@ class MqttSession:
             self._fail(f"the broker refused the connection: {code}", code.value in PERMANENT_CODES)
             return
         self._most = min(self._most, getattr(properties, "ReceiveMaximum", self._most))
+        self._largest = min(self._largest, getattr(properties, "MaximumPacketSize", self._largest))
         client.subscribe(self._subscription, qos=1)
 
     def _on_subscribe(
@@ -221,7 +275,3 @@ def _properties(packet: str, **values: int) -> Properties:
     for name, value in values.items():
         setattr(properties, name, value)
     return properties
-
-
-def _nothing(*_arguments: object) -> None:
-    pass

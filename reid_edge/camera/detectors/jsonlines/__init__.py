@@ -17,6 +17,7 @@ from reid_edge.camera.records import Detections, Frame, no_detections
 
 logger = logging.getLogger(__name__)
 
+Whole = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Box = Annotated[list[float], msgspec.Meta(min_length=4, max_length=5)]
 
 
@@ -31,14 +32,14 @@ class Line(msgspec.Struct, frozen=True):
     """
 
     boxes: Annotated[list[Box], msgspec.Meta(max_length=1000)]
-    frame: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    captured_us: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    frame: Whole | None = None
+    captured_us: Whole | None = None
     normalised: bool = False
 
 
 @dataclass
 class LineCounts:
-    """Lines so far: all, those that are none, those whose frame had passed; and frames for which none came."""
+    """Lines so far: all, malformed or too long, those whose frame had passed; and frames for which none came."""
 
     lines: int = 0
     malformed: int = 0
@@ -102,20 +103,26 @@ class JsonLinesDetector:
         with self._changed:
             self._changed.notify_all()
 
-    def _receive(self, text: bytes) -> None:
-        if not text.strip():
+    def _receive(self, text: bytes | None) -> None:
+        if text is not None and not text.strip():
             return
         self.counts.lines += 1
         try:
-            line = self._decoder.decode(text)
-            if line.frame is None and line.captured_us is None:
-                raise msgspec.ValidationError("neither `frame` nor `captured_us`")
+            line = self._decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._say_malformed(error)
             return
         with self._changed:
             self.counts.late += not self._hold(line)
             self._changed.notify_all()
+
+    def _decode(self, text: bytes | None) -> Line:
+        if text is None:
+            raise msgspec.DecodeError("longer than max_line_bytes")
+        line = self._decoder.decode(text)
+        if line.frame is None and line.captured_us is None:
+            raise msgspec.ValidationError("neither `frame` nor `captured_us`")
+        return line
 
     def _hold(self, line: Line) -> bool:
         found = Found(_detections(line.boxes), line.normalised)
@@ -131,5 +138,7 @@ class JsonLinesDetector:
 
 
 def _detections(boxes: list[list[float]]) -> Detections:
-    rows = np.array([box if len(box) == 5 else [*box, 1.0] for box in boxes], np.float32).reshape(-1, 5)
+    rows = np.array([box if len(box) == 5 else [*box, 1.0] for box in boxes]).reshape(-1, 5)
+    with np.errstate(over="ignore"):  # infinite then, and left out by the filter
+        rows = rows.astype(np.float32)
     return Detections(rows[:, :4].copy(), rows[:, 4].copy())

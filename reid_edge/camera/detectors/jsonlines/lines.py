@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import os
@@ -23,44 +24,35 @@ _JOIN_S = 1.0
 
 
 class LineSplitter:
-    """Cuts a stream of bytes into lines; those that are too long are left out and counted.
+    """Cuts a stream of bytes into lines, and gives None in place of one that is too long.
 
     Args:
         max_bytes: Longest line.
-
-    Attributes:
-        too_long: Lines left out.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._rest = bytearray()
         self._skipping = False
-        self.too_long = 0
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
+    def feed(self, chunk: bytes) -> Iterator[bytes | None]:
         """Lines that are whole with this chunk."""
         *ends, rest = chunk.split(b"\n")
         for end in ends:
             line = bytes(self._rest) + end
             self._rest.clear()
-            if self._skipping or len(line) > self._max_bytes:
-                self.too_long += not self._skipping
-                self._skipping = False
-            else:
-                yield line
+            yield None if self._skipping or len(line) > self._max_bytes else line
+            self._skipping = False
+        self._skipping = self._skipping or len(self._rest) + len(rest) > self._max_bytes
         if self._skipping:
-            return
-        self._rest += rest
-        if len(self._rest) > self._max_bytes:
             self._rest.clear()
-            self._skipping = True
-            self.too_long += 1
+        else:
+            self._rest += rest
 
-    def finish(self) -> Iterator[bytes]:
+    def finish(self) -> Iterator[bytes | None]:
         """The last line, if it did not end in a line break."""
-        if self._rest:
-            yield bytes(self._rest)
+        if self._rest or self._skipping:
+            yield None if self._skipping else bytes(self._rest)
         self._rest.clear()
         self._skipping = False
 
@@ -71,7 +63,7 @@ class LineServer:
     Args:
         listen: ``stdin``, ``unix:PATH``, or ``tcp:HOST:PORT`` on loopback.
         max_bytes: Longest line.
-        on_line: Called in the thread; may block, and the sender then waits.
+        on_line: Called in the thread, with None for a line that was too long; may block, and the sender then waits.
         on_idle: Called in the thread when a sender has gone.
 
     Attributes:
@@ -83,7 +75,7 @@ class LineServer:
     """
 
     def __init__(
-        self, listen: str, *, max_bytes: int, on_line: Callable[[bytes], None], on_idle: Callable[[], None]
+        self, listen: str, *, max_bytes: int, on_line: Callable[[bytes | None], None], on_idle: Callable[[], None]
     ) -> None:
         self._splitter = LineSplitter(max_bytes)
         self._on_line = on_line
@@ -97,11 +89,6 @@ class LineServer:
             self.sending.set()
         self._thread = threading.Thread(target=self._serve, name="detections", daemon=True)
         self._thread.start()
-
-    @property
-    def too_long(self) -> int:
-        """Lines left out because of their length."""
-        return self._splitter.too_long
 
     def close(self) -> None:
         """Listen no more."""
@@ -123,7 +110,7 @@ class LineServer:
             if self._listener is None:
                 self._read(sys.stdin.fileno())
             while self._listener is not None and self._ready(self._listener.fileno()):
-                with self._listener.accept()[0] as connection:
+                with contextlib.suppress(ConnectionError), self._listener.accept()[0] as connection:
                     self.sending.set()
                     self._read(connection.fileno())
         except (OSError, ValueError) as error:  # ValueError: standard input is closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from bisect import bisect_left, insort
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from reid_edge.camera.records import Detections, Frame
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,8 @@ class Found:
 class PendingFrames:
     """Detections known by the number of their frame.
 
-    When too many are held, whoever adds the next waits, so that a file of detections can be piped in whole.
+    When too many are held, whoever adds the next waits, so that a file of detections can be piped in whole.  If frames
+    pass and none of those held is for them, all are forgotten: their numbers are wrong, and must not block right ones.
 
     Args:
         capacity: Held at most.
@@ -50,10 +54,16 @@ class PendingFrames:
 
     def add(self, number: int, found: Found) -> bool:
         """Hold detections until their frame comes; False when it has come already."""
+        patience = self._next + self._capacity
         while len(self._found) >= self._capacity and number >= self._next and not self.closed:
             farthest = max(self._found)
             if number < farthest:  # a number far ahead, perhaps wrong, must not keep out those that are due
                 del self._found[farthest]
+            elif self._next >= patience:
+                logger.warning(
+                    "forgot detections of frames %d to %d at frame %d", min(self._found), farthest, self._next
+                )
+                self._found.clear()
             else:
                 self._changed.wait()
         if number < self._next:
@@ -62,8 +72,8 @@ class PendingFrames:
         return True
 
     def has(self, number: int) -> bool:
-        """Whether a frame's detections are there, or later ones, so that they will not come."""
-        return number in self._found or any(other > number for other in self._found)
+        """Whether a frame's detections are there, or those of one soon after, so that they will not come."""
+        return number in self._found or any(number < other <= number + self._capacity for other in self._found)
 
     def take(self, number: int) -> Found | None:
         """Detections of a frame; forgets it and all before it."""

@@ -56,12 +56,12 @@ def yolo_form(shape: tuple[int, ...]) -> YoloForm:
     Raises:
         DetectorError: No YOLO has such a shape.
     """
+    if len(shape) == 3 and shape[0] == 1 and shape[1] <= _END2END_ROWS and shape[2] == 6:
+        return "end2end"
     if len(shape) != 3 or shape[0] != 1 or min(shape[1:]) < 5:
         raise DetectorError(
             f"a YOLO's output has a shape such as 1×84×8400, 1×25200×85 or 1×300×6, not {shape}. Is 'output' right?"
         )
-    if shape[2] == 6 and shape[1] <= _END2END_ROWS:
-        return "end2end"
     if _V8_CHANNELS in shape:
         return "v8"
     if _V5_CHANNELS in shape:
@@ -142,9 +142,13 @@ def _only(outputs: Outputs, expected: str, fits: Callable[[tuple[int, ...]], boo
 
 def _yolo_rows(output: Array, form: YoloForm) -> Array:
     """N×channels."""
-    least = 6 if form != "v8" else 5
-    if output.ndim != 3 or output.shape[0] != 1 or min(output.shape[1:]) < least:
-        raise DetectorError(f"a YOLO of form {form} gives 1×N×channels, at least {least} channels, not {output.shape}.")
+    if form == "end2end":
+        fits = output.ndim == 3 and output.shape[2] == 6
+    else:
+        fits = output.ndim == 3 and min(output.shape[1:]) >= (5 if form == "v8" else 6)
+    if not fits or output.shape[0] != 1:
+        wanted = {"end2end": "1×N×6", "v8": "4 + classes channels", "v5": "5 + classes channels"}[form]
+        raise DetectorError(f"a YOLO of form {form} gives {wanted}, not {output.shape}. Set another 'form'.")
     # There are always more candidates than channels, but for what comes after suppression.
     rows: Array = output[0].T if form != "end2end" and output.shape[1] < output.shape[2] else output[0]
     return rows

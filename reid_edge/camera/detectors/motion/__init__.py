@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -9,6 +11,7 @@ from reid_edge.camera.detectors.config import MotionConfig
 from reid_edge.camera.detectors.motion.background import Background, StillScene, reduced
 from reid_edge.camera.detectors.motion.people import find_people
 from reid_edge.camera.records import Detections, Frame, no_detections
+from reid_edge.crops import Image
 
 
 class MotionDetector:
@@ -22,24 +25,30 @@ class MotionDetector:
         self._config = config
         self._background = Background(config.sensitivity, config.memory_s)
         self._scene = StillScene()
+        self._skipped: tuple[Image, int] | None = None
         self._shape: tuple[int, ...] = ()
         self.description = f"motion (OpenCV {cv2.__version__})"
 
     def __call__(self, frame: Frame) -> Detections:
         """See :class:`~reid_edge.camera.detectors.base.Detector`."""
-        factor = max(1, round(frame.image.shape[1] / self._config.width))
-        small = reduced(frame.image, factor)
+        halvings = max(0, round(math.log2(frame.image.shape[1] / self._config.width)))
+        small = reduced(frame.image, halvings)
         if small.shape != self._shape:  # the camera has changed its resolution
             self._shape = small.shape
             self._background.forget()
             self._scene.forget()
+            self._skipped = None
         if self._scene.is_still(small, frame.captured_us):
+            self._skipped = small, frame.captured_us
             return no_detections()
+        if self._skipped is not None:  # the time that has passed was the background's, not that of who has entered now
+            self._background.learn(*self._skipped)
+            self._skipped = None
         moving = self._background.moving(small, frame.captured_us)
         self._scene.remember(small, frame.captured_us, busy=bool(moving.any()))
         height = len(small)
         found = find_people(moving, self._config.min_height * height, self._config.max_height * height)
-        return Detections(found.boxes * np.float32(factor), found.scores)
+        return Detections(found.boxes * np.float32(frame.image.shape[1] // small.shape[1]), found.scores)
 
     def close(self) -> None:
         """Nothing is held but memory."""

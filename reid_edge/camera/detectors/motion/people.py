@@ -19,8 +19,6 @@ Span = tuple[int, int, int, int]
 _GROUP_WIDTH = 0.5
 #: Between two heads the outline dips by this part of the group's height; heads reach this high.
 _DIP, _HEAD = 0.1, 0.6
-#: A group in which no heads are seen is cut into equal people of this width, in heights.
-_CROWD_WIDTH, _PERSON_WIDTH, _WIDEST = 0.9, 0.42, 4.0
 #: Pieces of one person: shape of the whole, gap between in its heights, and part of the narrower that is in line.
 _PIECES_ASPECT, _PIECES_GAP, _PIECES_SHARED = (1.4, 4.5), 0.1, 0.75
 #: Blobs that are looked at in a frame, the largest first.
@@ -31,6 +29,7 @@ _FILL = (0.2, 0.28, 0.38, 0.68, 0.85, 1.01)
 _LIKELIHOOD = (0.0, 0.5, 1.0, 1.0, 0.5, 0.0)
 #: Of boxes of usual shape nine in ten are people (docs/detectors.md).
 _BEST_SCORE = 0.9
+_LEAST_SCORE = 0.1
 
 
 def find_people(moving: Image, min_height: float, max_height: float) -> Detections:
@@ -44,7 +43,7 @@ def find_people(moving: Image, min_height: float, max_height: float) -> Detectio
     rows = [
         (*span, score)
         for span, part in _blobs(moving, min_height)
-        if min_height <= span[3] - span[1] <= max_height and (score := _likeness(part)) > 0
+        if min_height <= span[3] - span[1] <= max_height and (score := _likeness(part)) >= _LEAST_SCORE
     ]
     table = np.array(rows, np.float32).reshape(-1, 5)
     return Detections(table[:, :4].copy(), table[:, 4].copy())
@@ -112,11 +111,7 @@ def _cuts(part: Part) -> list[int]:
     height, width = part.shape
     if width <= _GROUP_WIDTH * height:
         return []
-    cuts = dips(outline(part), _DIP * height, _HEAD * height)
-    if cuts or not _CROWD_WIDTH * height < width < _WIDEST * height:
-        return cuts
-    heads = max(2, round(width / (_PERSON_WIDTH * height)))
-    return [round(head * width / heads) for head in range(1, heads)]
+    return dips(outline(part), _DIP * height, _HEAD * height)
 
 
 def outline(part: Part) -> npt.NDArray[np.float64]:

@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-from reid_edge.camera.service import notify, watchdog_interval_s
+from reid_edge.systemd import notify, watchdog_interval_s
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -1,0 +1,98 @@
+"""Writes every key of a camera's settings, with its default and meaning, into docs/camera.md."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from reid_edge.camera.config import AgentConfig
+
+EXAMPLES = {"source.uri": "rtsp://192.0.2.7/main", "engine.bundle": "/opt/reid-edge/bundle", "camera.name": "gate-north"}
+UNSET = {
+    "source.max_fps": 10.0,
+    "source.fps": 25.0,
+    "source.start": "2026-11-23T08:00:00Z",
+    "source.width": 1280,
+    "source.height": 720,
+    "source.fourcc": "MJPG",
+    "engine.threads": 2,
+    "camera.pseudonym_key": "/etc/reid-edge/pseudonym.key",
+    "camera.off_switch": "/run/reid-edge/off",
+    "filter.max_width": 400.0,
+    "filter.max_height": 800.0,
+    "upstream.tls": {name: f"/etc/reid-edge/{file}" for name, file in
+                     {"ca": "ca.crt", "cert": "camera.crt", "key": "camera.key"}.items()},
+    "operation.state_dir": "/var/lib/reid-edge/gate-north",
+}  # fmt: skip
+
+
+PAGE = Path(__file__).parent / "camera.md"
+
+
+def main() -> None:
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def page(text: str) -> str:
+    """The page with its block of settings as the code has them."""
+    head, _, rest = text.partition("```toml\n")
+    return head + "```toml\n" + "\n".join(settings()) + "\n```" + rest.partition("```")[2]
+
+
+def settings() -> list[str]:
+    """The lines of the TOML."""
+    lines = []
+    for section in msgspec.structs.fields(AgentConfig):
+        kind = section.type if section.default is msgspec.NODEFAULT else type(section.default)
+        lines += ["", f"[{section.name}]  # {first_sentence(kind)}"]
+        if section.name == "detector":
+            lines.append('kind = "motion"  # others, with their keys: docs/detectors.md')
+        meanings = attributes(kind)
+        for key in msgspec.structs.fields(kind):
+            name = f"{section.name}.{key.name}"
+            default = EXAMPLES.get(name, default_of(key))
+            shown = f"{key.name} = {toml(UNSET[name] if default is None else default)}"
+            lines.append(f"{'# ' * (default is None)}{shown}  # {meanings[key.name]}")
+    return lines[1:]
+
+
+def default_of(key: Any) -> Any:
+    return key.default if key.default_factory is msgspec.NODEFAULT else key.default_factory()
+
+
+def first_sentence(kind: type) -> str:
+    return re.split(r"[.:;]( |$)", plain((inspect.getdoc(kind) or "").splitlines()[0]))[0]
+
+
+def attributes(kind: type) -> dict[str, str]:
+    """What the docstring says of each attribute, on one line."""
+    listed = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2]
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", listed, re.M)
+    return {name: plain(" ".join(text.split())) for name, text in entries}
+
+
+def plain(text: str) -> str:
+    return text.replace("``", "'")
+
+
+def toml(value: Any) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "{ " + ", ".join(f"{name} = {toml(one)}" for name, one in value.items()) + " }"
+        case list() | tuple():
+            return "[" + ", ".join(map(toml, value)) + "]"
+        case int() | float():
+            return repr(value)
+    text = str(value)
+    return text if re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]+Z", text) else json.dumps(text, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""``reid-edge run`` as a process: signals, exit codes, pages."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from reid_edge.gallery.store import open_store
+from reid_edge.upstream.outbox import Outbox
+from tests.broker import free_port
+from tests.camera.street import write_street
+
+COMMAND = [sys.executable, "-c", "from reid_edge.cli import main; main()", "run"]
+PATIENCE_S = 60
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    return write_street(tmp_path_factory.mktemp("street") / "street.avi")
+
+
+@pytest.fixture
+def camera(session_bundle, street, tmp_path):
+    """The options of a camera that plays the street in a loop, as a live one would."""
+    settings = tmp_path / "camera.toml"
+    settings.write_text(
+        f"""
+        [source]
+        uri = "{street}"
+        realtime = true
+        loop = true
+        [engine]
+        bundle = "{session_bundle.path}"
+        engine = "openvino"
+        [upstream]
+        uri = "sqlite:{tmp_path}/gallery.db"
+        [operation]
+        state_dir = "{tmp_path}/state"
+        listen = "127.0.0.1:{free_port()}"
+        """,
+        encoding="utf-8",
+    )
+    return settings
+
+
+def run(*options, **how):
+    return subprocess.run([*COMMAND, *map(str, options)], capture_output=True, text=True, timeout=PATIENCE_S, **how)
+
+
+@contextlib.contextmanager
+def started(camera):
+    with subprocess.Popen(
+        [*COMMAND, "--config", str(camera)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def page(camera, path):
+    port = camera.read_text().split('listen = "127.0.0.1:')[1].split('"')[0]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        return answer.read().decode()
+
+
+def value(camera, name):
+    """A number of /metrics; None before the agent serves it."""
+    try:
+        lines = page(camera, "/metrics").splitlines()
+    except OSError:
+        return None
+    return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+
+
+def wait_for(camera, name, least, process):
+    deadline = time.monotonic() + PATIENCE_S
+    while (value(camera, name) or 0) < least:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, f"{name} stays below {least}"
+        time.sleep(0.05)
+
+
+def stored(tmp_path):
+    store = open_store(f"sqlite:{tmp_path}/gallery.db", create=False)
+    try:
+        return sum(camera.observations for camera in store.cameras())
+    finally:
+        store.close()
+
+
+def test_a_term_signal_ends_it_well_and_nothing_is_left_behind(camera, tmp_path):
+    with started(camera) as process:
+        wait_for(camera, "reid_edge_observations_published_total", 2, process)
+        assert page(camera, "/healthz") == '{"status": "ok", "problems": []}'
+        process.send_signal(signal.SIGTERM)
+        output, log = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, log
+    assert "features stored upstream" in output
+    outbox = Outbox(tmp_path / "state/outbox.db")
+    assert outbox.depth == 0
+    outbox.close()
+    assert stored(tmp_path) >= 2
+
+
+def test_what_was_published_before_a_kill_arrives_after_the_next_start(camera, tmp_path):
+    text = camera.read_text()
+    camera.write_text(text.replace(f"sqlite:{tmp_path}/gallery.db", 'http://127.0.0.1:9"\ninsecure = true\n# "'))
+    with started(camera) as process:
+        wait_for(camera, "reid_edge_observations_published_total", 3, process)
+        process.kill()
+    camera.write_text(text)
+    with started(camera) as process:
+        wait_for(camera, "reid_edge_observations_acknowledged_total", 3, process)
+    assert stored(tmp_path) >= 3
+
+
+def test_a_hangup_signal_loads_the_bundle_again(camera):
+    with started(camera) as process:
+        wait_for(camera, "reid_edge_embeddings_total", 1, process)
+        process.send_signal(signal.SIGHUP)
+        wait_for(camera, "reid_edge_bundle_reloads_total", 1, process)
+
+
+def test_two_agents_do_not_share_an_outbox(camera):
+    with started(camera) as process:
+        wait_for(camera, "reid_edge_frames_total", 1, process)
+        second = run("--config", camera, "--listen", "")
+        assert second.returncode == 1
+        assert "OutboxError" in second.stderr
+        assert process.poll() is None
+
+
+def test_check_says_that_all_is_there_and_stores_nothing(camera, tmp_path):
+    done = run("--config", camera, "--check")
+    assert done.returncode == 0, done.stderr
+    for subject in ("model", "detector", "source", "outbox", "upstream"):
+        assert f"{subject} " in done.stdout
+    assert done.stdout.count(" ok ") == 5
+    assert stored(tmp_path) == 0
+
+
+def test_check_names_what_would_keep_it_from_starting(camera):
+    done = run("--config", camera, "--source", "missing.avi", "--upstream", "http://example.org", "--check")
+    assert done.returncode == 1
+    assert "source, upstream: mend this first" in done.stderr
+    assert "missing.avi" in done.stdout
+
+
+def test_check_tells_what_is_only_away(camera):
+    done = run("--config", camera, "--upstream", f"http://127.0.0.1:{free_port()}", "--insecure", "--check")
+    assert done.returncode == 0
+    assert " away " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "object missing required field"),
+        (["--config", "missing.toml"], "missing.toml"),
+        (["--detector", "motion:7"], "--detector: expected motion or one of motchallenge:VALUE"),
+        (["--precision", "fp8"], "engine.precision"),
+        (["--listen", "0.0.0.0:1"], "operation.listen"),
+        (["--upstream", "ftp://x"], "upstream.uri: expected one of mqtts:"),
+        (["--upstream", "http://127.0.0.1:9"], "--insecure"),
+    ],
+)
+def test_wrong_settings_are_named_and_nothing_is_begun(options, message, session_bundle, street, tmp_path):
+    given = [session_bundle.path, "--source", street, "--state-dir", tmp_path / "state"] if options else []
+    done = run(*given, *options, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "gallery.db").exists()

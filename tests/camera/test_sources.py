@@ -1,0 +1,347 @@
+import datetime
+import threading
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+
+from reid_edge.camera.clock import CaptureClock
+from reid_edge.camera.records import Frame
+from reid_edge.camera.sources import SourceConfig, open_source
+from reid_edge.camera.sources.buffer import FrameBuffer
+from reid_edge.camera.sources.redaction import redacted
+from reid_edge.camera.sources.thinning import Thinning
+from reid_edge.errors import SourceError
+
+START = datetime.datetime(2026, 5, 1, 12, 0, tzinfo=datetime.timezone.utc)
+START_US = 1_777_636_800_000_000
+
+
+def picture(value: int, size_wh=(64, 48)) -> np.ndarray:
+    return np.full((size_wh[1], size_wh[0], 3), value, np.uint8)
+
+
+def write_video(path, count: int, *, fps: float = 10.0):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (64, 48))
+    for number in range(count):
+        writer.write(picture(number * 10))
+    writer.release()
+    return path
+
+
+def write_images(folder, names):
+    folder.mkdir()
+    for number, name in enumerate(names):
+        cv2.imwrite(str(folder / name), picture(number * 10))
+    return folder
+
+
+def frames_of(**config) -> list[Frame]:
+    with open_source(SourceConfig(**config)) as source:
+        return list(source)
+
+
+def values(frames) -> list[int]:
+    """Which of the pictures written each frame is."""
+    return [round(frame.image.mean() / 10) for frame in frames]
+
+
+# --- files
+
+
+def test_a_video_gives_every_frame_once_in_order_with_its_time(tmp_path):
+    frames = frames_of(uri=str(write_video(tmp_path / "v.avi", 20)), start=START)
+    assert values(frames) == list(range(20))
+    assert [frame.index for frame in frames] == list(range(20))
+    assert [frame.captured_us for frame in frames] == [START_US + 100_000 * number for number in range(20)]
+    assert frames[0].image.shape == (48, 64, 3) and frames[0].image.dtype == np.uint8
+
+
+def test_without_a_start_a_file_begins_now(tmp_path):
+    clock = CaptureClock(wall_ns=lambda: 1234 * 10**9, monotonic_ns=lambda: 0)
+    with open_source(SourceConfig(uri=str(write_video(tmp_path / "v.avi", 2))), clock=clock) as source:
+        assert [frame.captured_us for frame in source] == [1234 * 10**6, 1234 * 10**6 + 100_000]
+
+
+def test_a_frame_rate_in_the_settings_overrides_the_files(tmp_path):
+    frames = frames_of(uri=str(write_video(tmp_path / "v.avi", 3)), start=START, fps=4)
+    assert [frame.captured_us - START_US for frame in frames] == [0, 250_000, 500_000]
+
+
+def test_real_pedestrians_on_video(real_data):
+    frames = frames_of(uri=str(real_data / "vtest.avi"), max_fps=1, start=START)
+    assert len(frames) == 80  # 795 frames, 10 a second
+    assert frames[-1].captured_us - START_US == pytest.approx(79_000_000, abs=1000)
+    assert frames[0].image.shape == (576, 768, 3)
+
+
+def test_images_come_in_natural_order(tmp_path):
+    folder = write_images(tmp_path / "f", ["a10.png", "a2.png", "a1.png", "b1.png", "A3.png"])
+    (folder / "notes.txt").write_text("no image")
+    frames = frames_of(uri=str(folder), start=START)
+    assert values(frames) == [2, 1, 4, 0, 3]
+    assert [frame.captured_us - START_US for frame in frames] == [0, 40_000, 80_000, 120_000, 160_000]
+
+
+def test_an_unreadable_image_is_counted_and_left_out_and_the_numbers_of_others_stay(tmp_path):
+    folder = write_images(tmp_path / "f", ["0.png", "1.png", "2.png"])
+    whole = (folder / "1.png").read_bytes()
+    (folder / "1.png").write_bytes(whole[: len(whole) // 2])
+    with open_source(SourceConfig(uri=str(folder), start=START)) as source:
+        frames = list(source)
+        assert source.stats.unreadable == 1
+    assert [frame.index for frame in frames] == [0, 2]
+    assert frames[1].captured_us == START_US + 80_000
+
+
+def test_one_image_is_a_folder_of_one(tmp_path):
+    folder = write_images(tmp_path / "f", ["7.png", "8.png"])
+    assert values(frames_of(uri=str(folder / "8.png"))) == [1]
+
+
+@pytest.mark.parametrize("kind", ["video", "folder"])
+def test_a_loop_goes_on_in_numbers_and_times(tmp_path, kind):
+    if kind == "video":
+        uri, step_us = write_video(tmp_path / "v.avi", 3), 100_000
+    else:
+        uri, step_us = write_images(tmp_path / "f", ["0.png", "1.png", "2.png"]), 40_000
+    with open_source(SourceConfig(uri=str(uri), loop=True, start=START)) as source:
+        frames = [source.read(5) for _ in range(8)]
+    assert values(frames) == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert [frame.index for frame in frames] == list(range(8))
+    assert [frame.captured_us - START_US for frame in frames] == [step_us * number for number in range(8)]
+
+
+def test_a_looped_file_that_has_gone_is_told(tmp_path):
+    video = write_video(tmp_path / "v.avi", 3)
+    with open_source(SourceConfig(uri=str(video), loop=True, queue=1)) as source:
+        source.read(5)
+        video.unlink()
+        with pytest.raises(SourceError, match="has gone or changed"):
+            for _ in range(100):
+                source.read(5)
+
+
+def test_a_looped_folder_that_has_gone_is_told(tmp_path):
+    folder = write_images(tmp_path / "f", ["0.png", "1.png", "2.png"])
+    with open_source(SourceConfig(uri=str(folder), loop=True, queue=1)) as source:
+        source.read(5)
+        for image in folder.iterdir():
+            image.unlink()
+        with pytest.raises(SourceError, match="has gone or changed"):
+            for _ in range(100):
+                source.read(5)
+
+
+def test_stride_and_rate_thin_a_file(tmp_path):
+    video = str(write_video(tmp_path / "v.avi", 20))
+    assert values(frames_of(uri=video, stride=7)) == [0, 7, 14]
+    assert values(frames_of(uri=video, max_fps=2.5)) == [0, 4, 8, 12, 16]
+    assert [frame.index for frame in frames_of(uri=video, stride=3, max_fps=2)] == [
+        0,
+        6,
+        12,
+        15,
+    ]  # due at 0, 0.5, 1, 1.5 s
+
+
+def test_a_slow_reader_loses_nothing_of_a_file_and_little_is_decoded_ahead(tmp_path):
+    with open_source(SourceConfig(uri=str(write_video(tmp_path / "v.avi", 20)), queue=2)) as source:
+        first = source.read(5)
+        while source.stats.frames < 4:  # one taken, two queued, one in hand
+            threading.Event().wait(0.001)
+        threading.Event().wait(0.05)
+        assert source.stats.frames == 4
+        assert values([first, *source]) == list(range(20))
+        assert source.stats.dropped == 0
+
+
+def test_in_real_time_a_file_is_played_as_a_camera_would(tmp_path):
+    with open_source(SourceConfig(uri=str(write_video(tmp_path / "v.avi", 10, fps=20)), realtime=True)) as source:
+        assert source.live
+        first = source.read(5)
+        while not source.stats.dropped:
+            threading.Event().wait(0.001)
+        latest = list(source)
+    assert latest[-1].index == 9 and first.index == 0
+    assert 1 + len(latest) + source.stats.dropped == 10 == source.stats.frames
+
+
+def test_stopping_ends_a_file_and_discards_what_is_queued(tmp_path):
+    source = open_source(SourceConfig(uri=str(write_video(tmp_path / "v.avi", 20)), loop=True))
+    source.read(5)
+    source.stop()
+    assert source.ended and source.read(5) is None and list(source) == []
+    source.stop()
+
+
+# --- bad input
+
+
+def bad_inputs(tmp_path):
+    (tmp_path / "text.avi").write_text("no video at all")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    write_video(tmp_path / "none.avi", 0)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "inner").mkdir()
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "1.jpg").write_bytes(b"\xff\xd8\xff")
+    return {
+        "missing.avi": "does not exist",
+        "text.avi": "is no video",
+        "empty.mp4": r"\(0 bytes\) is no video",
+        "none.avi": "no frame",
+        "folder": "no image in the folder",
+        "torn": "none of the 1 images",
+    }
+
+
+@pytest.mark.parametrize("name", ["missing.avi", "text.avi", "empty.mp4", "none.avi", "folder", "torn"])
+def test_what_holds_no_frame_is_refused_at_once(tmp_path, name):
+    message = bad_inputs(tmp_path)[name]
+    before = threading.active_count()
+    with pytest.raises(SourceError, match=message):
+        open_source(SourceConfig(uri=str(tmp_path / name)))
+    assert threading.active_count() == before
+
+
+def test_a_device_file_or_an_unknown_scheme_is_refused():
+    with pytest.raises(SourceError, match="neither a file nor a folder"):
+        open_source(SourceConfig(uri="/dev/null"))
+    with pytest.raises(SourceError, match="known: http, https"):
+        open_source(SourceConfig(uri="concat://a|b"))
+
+
+def test_options_for_files_are_refused_for_cameras():
+    with pytest.raises(SourceError, match="leave out loop, realtime"):
+        open_source(SourceConfig(uri="rtsp://127.0.0.1:1/x", loop=True, realtime=True))
+
+
+def test_gstreamer_without_gstreamer_says_where_to_get_it():
+    if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+        pytest.skip("this OpenCV has GStreamer")
+    with pytest.raises(SourceError, match=r"built without GStreamer.*JetPack"):
+        open_source(SourceConfig(uri="gst:videotestsrc ! appsink"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("stride", 0),
+        ("max_fps", 0),
+        ("start", "2026-05-01T12:00:00"),
+        ("backoff_s", -1),
+        ("fourcc", "MJPEG"),
+        ("url", "x"),
+    ],
+)
+def test_settings_are_checked_by_name(key, value):
+    with pytest.raises(msgspec.ValidationError, match=key):
+        msgspec.convert({"uri": "x.avi", key: value}, SourceConfig)
+
+
+# --- parts
+
+
+class Clocks:
+    """A wall clock that can be set, and one that cannot."""
+
+    def __init__(self) -> None:
+        self.wall = self.monotonic = 10**18
+
+    def pass_ms(self, count: float) -> None:
+        self.wall += round(count * 1e6)
+        self.monotonic += round(count * 1e6)
+
+    def capture_clock(self) -> CaptureClock:
+        return CaptureClock(wall_ns=lambda: self.wall, monotonic_ns=lambda: self.monotonic)
+
+
+def test_time_is_the_walls_and_follows_it_forward_at_once():
+    clocks = Clocks()
+    clock = clocks.capture_clock()
+    clocks.pass_ms(40)
+    assert clock.now_us() == clocks.wall // 1000
+    clocks.wall += 3600 * 10**9
+    clocks.pass_ms(40)
+    assert clock.now_us() == clocks.wall // 1000
+
+
+def test_a_wall_clock_set_back_is_caught_up_with_at_half_speed():
+    clocks = Clocks()
+    clock = clocks.capture_clock()
+    before = clock.now_us()
+    clocks.wall -= 2 * 10**9
+    times = []
+    for _ in range(200):
+        clocks.pass_ms(40)
+        times.append(clock.now_us())
+    steps = np.diff([before, *times])
+    assert (steps[:98] == 20_000).all()  # 2 s at 20 ms a frame
+    assert (steps[101:] == 40_000).all()
+    assert times[-1] == clocks.wall // 1000
+
+
+def test_time_never_runs_backwards_however_the_wall_clock_jumps(rng):
+    clocks = Clocks()
+    clock = clocks.capture_clock()
+    last = clock.now_us()
+    for jump in rng.integers(-(10**12), 10**12, 1000).tolist():
+        clocks.wall += jump
+        clocks.pass_ms(1)
+        now = clock.now_us()
+        assert now > last
+        last = now
+
+
+@pytest.mark.parametrize(("fps", "limit"), [(30, 10), (25, 10), (29.97, 15), (10, 25), (60, 7)])
+def test_thinning_holds_the_rate_on_average(fps, limit):
+    thinning = Thinning(1, limit)
+    taken = [index for index in range(6000) if thinning.takes(index, round(index * 1e6 / fps))]
+    assert len(taken) == pytest.approx(6000 / fps * min(limit, fps), rel=0.01)
+
+
+def test_thinning_takes_one_frame_after_a_long_pause():
+    thinning = Thinning(1, 10)
+    times = [0, 50_000, 9_000_000, 9_010_000, 9_050_000, 9_100_000]
+    assert [thinning.takes(index, time) for index, time in enumerate(times)] == [True, False, True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "rtsp://admin:s3cret@cam/stream",
+        "rtsp://admin:p@s/s3cret@cam/stream",
+        "rtsp:/admin:s3cret@cam/stream",
+        "http://cam/video?channel=1&user=x&password=s3cret",
+        "http://cam/video?s3cret=1&pwd=s3cret".replace("s3cret=1", "a=1"),
+        "gst:rtspsrc location=rtsp://admin:s3cret@cam/1 ! decodebin ! appsink",
+        'gst:rtspsrc location="rtsp://cam/1" user-id=admin user-pw="s3cret" ! appsink',
+    ],
+)
+def test_no_password_is_shown(uri):
+    shown = redacted(uri)
+    assert "s3cret" not in shown and "***" in shown
+
+
+def test_what_is_no_secret_is_shown():
+    assert redacted("rtsp://cam:554/live/1?channel=2&subtype=0") == "rtsp://cam:554/live/1?channel=2&subtype=0"
+    assert redacted("rtsp://admin:x@cam:554/live") == "rtsp://***@cam:554/live"
+
+
+def test_the_slot_of_a_camera_keeps_the_latest_frame():
+    buffer = FrameBuffer(1, overwrite=True)
+    for index in range(5):
+        assert buffer.put(Frame(picture(0), index, index))
+    assert buffer.get(0).index == 4 and buffer.dropped == 4
+    assert buffer.get(0) is None and not buffer.ended
+
+
+def test_an_error_comes_after_the_frames_before_it():
+    buffer = FrameBuffer(4, overwrite=False)
+    buffer.put(Frame(picture(0), 0, 0))
+    buffer.finish(SourceError("gone"))
+    assert not buffer.ended and buffer.get(0).index == 0
+    with pytest.raises(SourceError, match="gone"):
+        buffer.get(0)

@@ -1,0 +1,183 @@
+"""A real MJPEG camera on loopback, OpenCV's real client."""
+
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from reid_edge.camera.sources import SourceConfig, open_source
+from reid_edge.camera.sources.live import Backoff
+from tests.camera.mjpeg import MjpegCamera
+
+pytestmark = pytest.mark.skipif("'FFMPEG:                      NO' in __import__('cv2').getBuildInformation()")
+
+
+@pytest.fixture
+def camera():
+    camera = MjpegCamera()
+    yield camera
+    camera.hangs.clear()
+    camera.kill()
+
+
+def quick(uri: str, **options) -> SourceConfig:
+    return SourceConfig(
+        **{"uri": uri, "backoff_s": 0.02, "max_backoff_s": 0.1, "open_timeout_s": 1.0, "read_timeout_s": 0.5} | options
+    )
+
+
+def wait_for(condition, limit_s=10.0):
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_frames_come_with_growing_numbers_and_the_time_of_day(camera):
+    with open_source(quick(camera.url)) as source:
+        frames = [source.read(10) for _ in range(5)]
+        assert source.live and source.stats.connected
+    now_us = time.time_ns() // 1000
+    assert all(frame.image.shape == (120, 160, 3) for frame in frames)
+    assert [frame.index for frame in frames] == sorted({frame.index for frame in frames})
+    assert now_us - 60_000_000 < frames[0].captured_us < frames[-1].captured_us <= now_us
+
+
+def test_whoever_is_slow_gets_the_latest_frame_and_the_others_are_counted(camera):
+    with open_source(quick(camera.url)) as source:
+        first = source.read(10)
+        before = source.stats.dropped
+        wait_for(lambda: source.stats.dropped - before >= 10)
+        second = source.read(10)
+        assert second.index - first.index >= 10
+        assert source.stats.frames - source.stats.dropped <= 4  # two read, one waiting, one on its way
+
+
+def test_a_camera_that_is_killed_comes_back(camera, caplog):
+    caplog.set_level(logging.INFO)
+    secret = camera.url.replace("http://", "http://admin:s3cret@") + "?password=s3cret"
+    with open_source(quick(secret)) as source:
+        before = source.read(10)
+        camera.kill()
+        wait_for(lambda: source.stats.reconnects >= 3)
+        assert not source.stats.connected and "cannot be opened" in source.stats.error
+        while source.read(0) is not None:
+            pass
+        camera.start()
+        after = source.read(10)
+        assert after.index > before.index and after.captured_us > before.captured_us
+        wait_for(lambda: source.stats.connected)
+        assert source.stats.error is None
+    assert "trying again in" in caplog.text and caplog.text.count("connected, 160x120") == 2
+    assert "s3cret" not in caplog.text and "admin" not in caplog.text
+
+
+def test_a_stream_that_hangs_is_noticed_and_opened_again(camera):
+    with open_source(quick(camera.url)) as source:
+        source.read(10)
+        camera.hangs.set()
+        wait_for(lambda: not source.stats.connected)
+        assert "gave nothing for 0.5 s" in source.stats.error and source.stats.silent_s > 0.4
+        camera.hangs.clear()
+        wait_for(lambda: source.stats.connected)
+    assert camera.connections >= 2
+
+
+def test_a_port_that_never_answers_is_given_up_and_tried_again():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/video"
+        with open_source(quick(url, open_timeout_s=0.2)) as source:
+            assert source.read(0.01) is None and not source.ended
+            wait_for(lambda: source.stats.reconnects >= 2)
+
+
+def test_nobody_there_is_no_error_and_is_tried_without_end():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    with open_source(quick(f"http://127.0.0.1:{free}/video", backoff_s=0.001, max_backoff_s=0.002)) as source:
+        wait_for(lambda: source.stats.reconnects >= 5)
+        assert source.stats.frames == 0 and not source.ended
+
+
+def test_stop_returns_while_the_capture_hangs_in_a_read(camera):
+    source = open_source(quick(camera.url, read_timeout_s=3.0))
+    source.read(10)
+    camera.hangs.set()
+    time.sleep(0.05)
+    waiting = threading.Thread(target=lambda: list(source))
+    waiting.start()
+    began = time.monotonic()
+    source.stop()
+    assert time.monotonic() - began < 1.0
+    waiting.join(1.0)
+    assert not waiting.is_alive() and source.ended
+
+
+def test_stop_returns_while_waiting_for_the_next_attempt():
+    source = open_source(quick("http://127.0.0.1:1/video", backoff_s=60, max_backoff_s=60))
+    wait_for(lambda: source.stats.error is not None)
+    began = time.monotonic()
+    source.stop()
+    assert time.monotonic() - began < 0.4
+
+
+def test_a_rate_limit_thins_a_camera(camera):
+    with open_source(quick(camera.url, max_fps=10)) as source:
+        times = [source.read(10).captured_us for _ in range(4)]
+    assert (times[-1] - times[0]) / 3 == pytest.approx(100_000, rel=0.35)
+
+
+def test_a_camera_may_change_its_resolution_when_it_comes_back(camera):
+    with open_source(quick(camera.url)) as source:
+        assert source.read(10).image.shape == (120, 160, 3)
+        camera.kill()
+        wait_for(lambda: not source.stats.connected)
+        source.read(0)
+        camera.size_wh = (320, 240)
+        camera.start()
+        assert source.read(10).image.shape == (240, 320, 3)
+
+
+def test_a_process_ends_while_a_capture_hangs(camera):
+    program = (
+        "from reid_edge.camera.sources import *\n"
+        f"source = open_source(SourceConfig(uri={camera.url.replace('://', '://u:s3cret@')!r}, read_timeout_s=60))\n"
+        "source.read(10); print('captured', flush=True); input(); source.stop(); print('stopped', flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "captured\n"
+        camera.hangs.set()
+        time.sleep(0.1)
+        output, errors = process.communicate("\n", timeout=20)
+    assert (process.returncode, output) == (0, "stopped\n")
+    assert "s3cret" not in errors
+
+
+def test_a_process_that_forgets_to_stop_ends_in_order(camera):
+    program = (
+        "from reid_edge.camera.sources import *\n"
+        f"first = open_source(SourceConfig(uri={camera.url!r})); first.read(10)\n"
+        "open_source(SourceConfig(uri='/dev/video99'))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_waits_double_up_to_the_longest_with_jitter():
+    backoff = Backoff(1.0, 8.0)
+    waits = [backoff.next_s() for _ in range(50)]
+    for wait, doubled in zip(waits, [1, 2, 4, 8, *[8] * 46], strict=True):
+        assert doubled / 2 <= wait <= doubled
+    assert len(set(waits)) == 50
+    backoff.reset()
+    assert backoff.next_s() <= 1

@@ -1,0 +1,161 @@
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reid_edge.camera.tracking import EndedTrack
+from reid_edge.camera.tracklets import Sighting, TrackletConfig, Tracklets
+from reid_edge.upstream.message import encode_observation
+
+START = 1_760_000_000_000_000
+SECOND = 1_000_000
+MODEL = "ab" * 32
+AT_END = TrackletConfig(early_seconds=math.inf, every_seconds=math.inf)
+
+
+def sighting(track=1, second=0.0, quality=0.5, box=(0.1, 0.2, 0.3, 0.4)):
+    return Sighting(track, START + round(second * SECOND), box, 0.9, quality)
+
+
+def unit(*values):
+    vector = np.array(values, np.float32)
+    return vector / np.linalg.norm(vector)
+
+
+def ended(track, second=0.0):
+    return EndedTrack(track, START + round(second * SECOND))
+
+
+def test_the_feature_is_the_quality_weighted_mean_at_unit_length():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    one, other = unit(1, 0, 0), unit(0, 3, 4)
+    assert tracklets.add(sighting(quality=0.9), one) == []
+    assert tracklets.add(sighting(second=1, quality=0.3), other) == []
+    [published] = tracklets.end([ended(1, 2.5)])
+    expected = (0.9 * one + 0.3 * other) / np.linalg.norm(0.9 * one + 0.3 * other)
+    assert published.feature == pytest.approx(expected, abs=1e-6) and published.feature.dtype == np.float32
+    assert published.quality == pytest.approx((0.9 * 0.9 + 0.3 * 0.3) / 1.2)
+    assert published.crops == 2 and published.final and published.model_hash == MODEL and published.track == 1
+    assert (published.first_us, published.last_us) == (START, START + 2_500_000)
+
+
+def test_box_time_and_confidence_are_those_of_the_best_crop():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    best = Sighting(1, START + SECOND, (0.5, 0.5, 0.6, 0.8), 0.7, 0.8)
+    for seen in (sighting(quality=0.4), best, sighting(second=2, quality=0.8)):
+        tracklets.add(seen, unit(1, 2))
+    [published] = tracklets.end([ended(1)])
+    assert (published.captured_us, published.box, published.confidence) == (START + SECOND, best.box, 0.7)
+    assert published.last_us == START + 2 * SECOND
+
+
+def test_crops_may_come_in_any_order():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    for second in (3, 1, 2):
+        tracklets.add(sighting(second=second), unit(1, 0))
+    [published] = tracklets.finish()
+    assert (published.first_us, published.last_us) == (START + SECOND, START + 3 * SECOND)
+
+
+def test_published_early_then_every_so_often_then_at_the_end():
+    tracklets = Tracklets(TrackletConfig(early_seconds=3, every_seconds=10), model_hash=MODEL)
+    published = {}
+    for second in range(30):
+        for observation in tracklets.add(sighting(second=second), unit(1, 1)):
+            published[second] = observation
+    assert sorted(published) == [3, 13, 23]
+    assert [observation.crops for observation in published.values()] == [4, 14, 24]
+    assert not any(observation.final for observation in published.values())
+    [last] = tracklets.end([ended(1, 29.5)])
+    assert last.final and last.crops == 30
+
+
+def test_published_at_the_first_crop():
+    tracklets = Tracklets(TrackletConfig(early_seconds=0, every_seconds=math.inf), model_hash=MODEL)
+    assert [len(tracklets.add(sighting(second=second), unit(1, 1))) for second in range(5)] == [1, 0, 0, 0, 0]
+
+
+def test_a_track_without_a_crop_is_not_published():
+    tracklets = Tracklets(model_hash=MODEL)
+    assert tracklets.end([ended(5)]) == [] and tracklets.finish() == []
+
+
+def test_crops_of_no_quality_still_have_a_mean():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    tracklets.add(sighting(quality=0.0), unit(1, 0))
+    tracklets.add(sighting(quality=0.0), unit(0, 1))
+    [published] = tracklets.finish()
+    assert published.feature == pytest.approx(unit(1, 1), abs=1e-6) and published.quality == 0
+
+
+def test_finishing_publishes_every_live_track_once():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    for track in (3, 1, 2):
+        tracklets.add(sighting(track), unit(1, track))
+    assert sorted(observation.track for observation in tracklets.finish()) == [1, 2, 3]
+    assert tracklets.finish() == [] and len(tracklets) == 0
+
+
+def test_too_many_live_tracks_the_oldest_is_published_and_stays_closed():
+    tracklets = Tracklets(TrackletConfig(max_live=2, early_seconds=math.inf), model_hash=MODEL)
+    tracklets.add(sighting(1), unit(1, 0))
+    tracklets.add(sighting(2), unit(0, 1))
+    [published] = tracklets.add(sighting(3, 1), unit(1, 1))
+    assert (published.track, published.final, tracklets.overflowed) == (1, True, 1)
+    assert tracklets.add(sighting(1, 2), unit(1, 0)) == [] and tracklets.late == 1
+    assert tracklets.end([ended(1, 3)]) == []
+    assert sorted(observation.track for observation in tracklets.finish()) == [2, 3]
+
+
+def test_a_track_older_than_all_live_ones_makes_none_of_them_end():
+    tracklets = Tracklets(TrackletConfig(max_live=2), model_hash=MODEL)
+    for track in (5, 6, 3):
+        assert tracklets.add(sighting(track), unit(1, 0)) == []
+    assert (len(tracklets), tracklets.late, tracklets.overflowed) == (2, 1, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.booleans())
+def test_whatever_comes_each_embedded_track_is_final_once_and_nothing_grows(seed, limit, early):
+    rng = np.random.default_rng(seed)
+    config = TrackletConfig(max_live=limit, early_seconds=0.5 if early else math.inf, every_seconds=2)
+    tracklets, live, following, published, embedded = Tracklets(config, model_hash=MODEL), [], 1, [], set()
+    for step in range(120):
+        live, following = [*live, following], following + 1
+        for track in [track for track in live if rng.uniform() < 0.5]:
+            embedded.add(track)
+            seen = sighting(track, step / 10, quality=float(rng.uniform()))
+            published += tracklets.add(seen, unit(*rng.normal(size=4)))
+            assert len(tracklets) <= limit
+        gone = [track for track in live if rng.uniform() < 0.2]
+        live = [track for track in live if track not in gone]
+        published += tracklets.end(ended(track, step / 10) for track in gone)
+    published += tracklets.finish()
+    final = [observation.track for observation in published if observation.final]
+    assert len(final) == len(set(final)) and set(final) <= embedded
+    if not tracklets.late:
+        assert set(final) == embedded
+    for observation in published:
+        assert np.linalg.norm(observation.feature) == pytest.approx(1, abs=1e-5)
+        assert 0 <= observation.quality <= 1 and observation.crops >= 1
+        assert observation.first_us <= observation.captured_us <= observation.last_us
+        assert (
+            not any(later.track == observation.track for later in published[published.index(observation) + 1 :])
+            or not observation.final
+        )
+
+
+def test_what_is_published_fits_the_wire_format():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    tracklets.add(sighting(), unit(*range(1, 513)))
+    [published] = tracklets.finish()
+    assert 1024 < len(encode_observation(published)) < 1200
+
+
+@pytest.mark.parametrize("values", [{"early_seconds": -1}, {"every_seconds": 0}, {"max_live": 0}, {"late": 1}])
+def test_settings_that_make_no_sense_are_refused(values):
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(values, TrackletConfig)

@@ -1,0 +1,233 @@
+"""``reid-edge gallery`` as a person runs it: in processes of its own, on real files."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import cv2
+import numpy as np
+import pytest
+
+from reid_edge.gallery.collector import Collector
+from reid_edge.gallery.records import Selection
+from reid_edge.gallery.store import open_store
+from reid_edge.upstream.message import Gap, decode_ack
+from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
+from tests.conftest import random_crops
+from tests.gallery.stores import HOUR, MODEL, OTHER_MODEL, SECOND, batch, record, unit
+
+COMMAND = [sys.executable, "-c", "from reid_edge.cli import main; main()", "gallery"]
+WHY = ("--purpose", "a test")
+
+
+def gallery(*arguments, code=0):
+    run = subprocess.run(
+        [*COMMAND, *(a if isinstance(a, bytes) else str(a) for a in arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == code, run.stdout + run.stderr
+    assert "Traceback" not in run.stderr
+    return run.stdout if code == 0 else run.stdout + run.stderr
+
+
+def failure(*arguments):
+    """The message of a command that must fail as reid-edge fails: exit 1, one message, no traceback."""
+    return gallery(*arguments, code=1)
+
+
+@pytest.fixture
+def now():
+    return time.time_ns() // 1000
+
+
+@pytest.fixture
+def uri(tmp_path, now):
+    """Ann at the door an hour ago and in the yard half an hour ago, Bob at the door two hours ago."""
+    uri = f"sqlite:{tmp_path / 'gallery.db'}"
+    ann, bob = unit(512, seed=1), unit(512, seed=2)
+    door = [
+        record(1, ann, track=1, epoch="abcdef0123456789", at=now - HOUR),
+        record(2, bob, track=2, epoch="abcdef0123456789", at=now - 2 * HOUR),
+    ]
+    store = open_store(uri)
+    yard = [record(1, ann, track=1, camera="yard", at=now - HOUR // 2)]
+    Collector(store).receive(
+        [batch(door, epoch="abcdef0123456789", gaps=[Gap(3, 9, 7, "full")]), batch(yard, camera="yard")]
+    )
+    store.close()
+    return uri
+
+
+def test_info_and_cameras_say_what_is_held(uri):
+    shown = gallery("info", uri)
+    for text in ("observations", "7 in 1 gaps", "72 hours", f"{MODEL}, 512 numbers", "door", "yard"):
+        assert text in shown
+    facts = json.loads(gallery("info", uri, "--json"))
+    assert (facts["observations"], facts["lost"], facts["retention_hours"]) == (3, 7, 72)
+    assert [(one["camera"], one["observations"]) for one in facts["cameras"]] == [("door", 2), ("yard", 1)]
+    assert json.loads(gallery("cameras", uri, "--json")) == facts["cameras"]
+    assert "yard" in gallery("cameras", uri)
+
+
+def test_a_search_by_id_finds_the_person_elsewhere_and_is_accounted_for(uri, now):
+    shown = gallery("search", uri, "--id", "door/abc/1", "--top", 1, "--utc", *WHY)
+    seen = time.strftime("%Y-%m-%d %H:%M:%S+00:00", time.gmtime((now - HOUR // 2) // SECOND))
+    assert re.search(rf"1\.000 +yard +1 +{re.escape(seen)} .* yard/e1/1", shown)
+    again = json.loads(gallery("search", uri, "--id", "yard/e1/1", "--other-cameras", "--json", *WHY))
+    assert [one["id"] for one in again] == ["door/abcdef0123456789/1", "door/abcdef0123456789/2"]
+    assert again[0]["cosine"] == pytest.approx(1, abs=1e-3)
+    assert not any("feature" in field for field in again[0])
+    old = json.loads(gallery("search", uri, "--id", "yard/e1/1", "--until", "90m", "--json", *WHY))
+    assert [one["track"] for one in old] == [2]
+    assert "nothing found" in gallery("search", uri, "--id", "yard/e1/1", "--same-camera", *WHY)
+    entries = json.loads(gallery("audit", uri, "--json"))
+    assert [(entry["action"], entry["purpose"]) for entry in entries] == [("search", "a test")] * 4
+    assert entries[1]["detail"]["ids"] == ["door/abcdef0123456789/1", "door/abcdef0123456789/2"]
+    assert "a test" in gallery("audit", uri, "--last", 1)
+
+
+def test_erasing_shows_first_and_gives_a_receipt_then(uri, tmp_path):
+    asked = ("erase", uri, "--camera", "door", "--since", "90m", *WHY)
+    assert "1 observations would be erased" in failure(*asked)
+    receipt = json.loads(gallery(*asked, "--yes"))
+    assert (receipt["observations"], receipt["cameras"], receipt["leftovers"]) == (1, {"door": 1}, "none")
+    assert unit(512, seed=1).astype("<f2").tobytes() in (tmp_path / "gallery.db").read_bytes()  # the yard's
+    receipt = json.loads(gallery("erase", uri, "--id", "yard/e/1", "--yes", *WHY))
+    assert receipt["asked"] == {"cameras": ["yard"], "epoch": "e1", "track": 1}
+    on_disk = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert unit(512, seed=1).astype("<f2").tobytes() not in on_disk
+    assert json.loads(gallery("info", uri, "--json"))["observations"] == 1
+
+
+def test_retention_is_changed_applied_and_accounted_for(uri):
+    assert "0 observations" in gallery("expire", uri)
+    assert "1 observations deleted that were last seen more than 1.5 hours ago" in gallery(
+        "expire", uri, "--retention-hours", 1.5
+    )
+    assert json.loads(gallery("info", uri, "--json"))["retention_hours"] == 1.5
+    (entry,) = json.loads(gallery("audit", uri, "--json"))
+    assert (entry["action"], entry["detail"]) == ("retention", {"hours": 1.5, "before": 72.0})
+
+
+def test_a_model_is_accepted_by_its_hash(uri):
+    assert OTHER_MODEL in gallery("accept-model", uri, OTHER_MODEL)
+    assert [one["model_hash"] for one in json.loads(gallery("info", uri, "--json"))["models"]] == [MODEL, OTHER_MODEL]
+    assert json.loads(gallery("audit", uri, "--json"))[0]["action"] == "accept-model"
+
+
+def test_names_of_cameras_become_pseudonyms_with_the_key(tmp_path, now):
+    key = tmp_path / "key"
+    name = camera_pseudonym("door", load_or_create_key(key))
+    uri = f"sqlite:{tmp_path / 'gallery.db'}"
+    store = open_store(uri)
+    rows = [record(seq, unit(512, seed=1), camera=name, at=now - HOUR) for seq in (1, 2)]
+    Collector(store).receive([batch(rows, camera=name)])
+    store.close()
+    arguments = ("search", uri, "--id", "door/e1/1", "--camera", "door", "--json", *WHY)
+    (found,) = json.loads(gallery(*arguments, "--pseudonym-key", key))
+    assert found["camera"] == name
+    assert "holds nothing" in failure(*arguments)
+    assert "no key at" in failure(*arguments, "--pseudonym-key", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    receipt = json.loads(gallery("erase", uri, "--camera", "door", "--pseudonym-key", key, "--yes", *WHY))
+    assert receipt["cameras"] == {name: 2}
+
+
+def test_serve_takes_batches_and_ends_when_told(tmp_path, now):
+    uri = f"sqlite:{tmp_path / 'gallery.db'}"
+    serve = [*COMMAND, "serve", uri, "--listen", "http://127.0.0.1:0", "--insecure", "--retention-hours", "5"]
+    process = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        port = re.search(r"port (\d+)", process.stdout.readline())[1]
+        rows = [record(1, at=now - HOUR), record(2, at=now - 6 * HOUR)]
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/batches", data=batch(rows))
+        ack = decode_ack(urllib.request.urlopen(request, timeout=30).read())
+        assert ack.seqs == (1,)
+        assert "5 hours" in ack.refused[0].reason
+        health = urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=30)
+        assert health.read() == b"ok\n"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, output + errors
+    store = open_store(uri, create=False)
+    assert store.span(Selection()).observations == 1
+    assert store.retention_hours() == 5
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "sqlite:none.db"], "there is no gallery"),
+        (["info", "none.db"], "Did you mean sqlite:none.db"),
+        (["serve", "sqlite:none.db"], "--listen"),
+        (["serve", "sqlite:none.db", "--listen", "http://127.0.0.1:0"], "--insecure"),
+        (["serve", "sqlite:none.db", "--mqtt", "mqtts://localhost", "--ca", "ca.pem"], "--ca, --cert and --key"),
+        (["search", "URI", *WHY], "--image FILE and --bundle FOLDER, or --id ID"),
+        (["search", "URI", "--id", "yard/e1/1", "--image", "a.png", *WHY], "or --id ID"),
+        (["search", "URI", "--id", "yard", *WHY], "camera/epoch/number"),
+        (["search", "URI", "--id", "yard/e1/2", *WHY], "holds nothing under"),
+        (["search", "URI", "--id", "yard/e1/1", "--purpose", " "], "--purpose"),
+        (["search", "URI", "--id", "yard/e1/1", "--since", "1h", "--until", "2h", *WHY], "is later than"),
+        (["search", "URI", "--id", "yard/e1/1", "--since", "soon", *WHY], "a time is like"),
+        (["search", "URI", "--id", "yard/e1/1", "--same-camera", "--other-cameras", *WHY], "not both"),
+        (["search", "URI", "--image", "a.png", "--bundle", "none", *WHY], "not a bundle"),
+        (["erase", "URI", "--yes", *WHY], "say what to erase"),
+        (["erase", "URI", "--track", "1", "--yes", *WHY], "needs one --camera"),
+        (["erase", "URI", "--id", "yard/e1/1", "--camera", "yard", "--yes", *WHY], "--id means one tracklet"),
+        (["search", "URI", "--id", "yard/e1/1", "--purpose", b"\xff"], "printable"),
+        (["search", "URI", "--id", "yard/e1/1", "--camera", b"\xff", *WHY], "letters, digits"),
+        (["search", "URI", "--id", "yard/e1/99999999999999999999", *WHY], "camera/epoch/number"),
+        (["erase", "URI", "--camera", "yard", "--epoch", "a b", "--yes", *WHY], "letters, digits"),
+        (["expire", "URI", "--retention-hours", "nan"], "--retention-hours"),
+        (["expire", "URI", "--retention-hours", "0"], "--retention-hours"),
+        (["expire", "URI", "--retention-hours", "1e9"], "--retention-hours"),
+        (["accept-model", "URI", "ABC"], "64 hexadecimal digits"),
+    ],
+)
+def test_bad_input_gives_one_message_and_changes_nothing(monkeypatch, tmp_path, uri, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in failure(*(uri if argument == "URI" else argument for argument in arguments))
+    store = open_store(uri)
+    assert store.span(Selection()).observations == 3
+    assert store.audit_entries(5) == []
+    store.close()
+    assert {path.name for path in tmp_path.iterdir()} <= {"gallery.db", "none.db"}
+
+
+def test_an_image_finds_the_person_through_the_bundle(session_bundle, tmp_path, now, uri):
+    from reid_edge.runtime import Extractor
+
+    people = random_crops(np.random.default_rng(3), 4)
+    model = session_bundle.manifest.model_hash
+    features = Extractor(session_bundle.path)(people)
+    own = f"sqlite:{tmp_path / 'own.db'}"
+    store = open_store(own)
+    rows = [record(seq + 1, features[seq], model=model, at=now - HOUR) for seq in range(4)]
+    Collector(store).receive([batch(rows)])
+    store.close()
+    frame = np.zeros((700, 900, 3), np.uint8)
+    height, width = people[2].shape[:2]
+    frame[40 : 40 + height, 60 : 60 + width] = people[2]
+    cv2.imwrite(str(tmp_path / "crop.png"), people[2])
+    cv2.imwrite(str(tmp_path / "frame.png"), frame)
+    whole = ("--image", tmp_path / "crop.png")
+    boxed = ("--image", tmp_path / "frame.png", "--box", f"60,40,{60 + width},{40 + height}")
+    common = ("--bundle", session_bundle.path, "--json", *WHY)
+    for query in (whole, boxed):
+        found = json.loads(gallery("search", own, *query, *common))
+        assert found[0]["track"] == 3
+        assert found[0]["cosine"] > 0.999
+    digest = json.loads(gallery("audit", own, "--json"))[0]["detail"]["query"]["image_sha256"]
+    assert digest == subprocess.run(["sha256sum", tmp_path / "crop.png"], capture_output=True, text=True).stdout[:64]
+    assert "x1,y1,x2,y2" in failure("search", own, "--image", tmp_path / "frame.png", "--box", "1,2,3", *common)
+    assert "not a readable image" in failure("search", own, "--image", tmp_path / "own.db", *common)
+    # A gallery of another model is not searched; that shows before the image is even looked at.
+    assert "ModelMismatchError" in failure("search", uri, "--image", tmp_path / "none.png", *common)

@@ -1,0 +1,217 @@
+"""What a collector takes, refuses and acknowledges, with real batches and a real SQLite gallery."""
+
+import dataclasses
+import sqlite3
+import threading
+
+import numpy as np
+import pytest
+
+from reid_edge.errors import StoreError
+from reid_edge.gallery.collector import Collector
+from reid_edge.gallery.records import LONGEST_TRACKLET_US, Selection
+from reid_edge.gallery.store import open_store
+from reid_edge.upstream.message import Ack, Gap, decode_ack, encode_batch, encode_observation
+from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, batch, observation, record, unit
+
+EVERYTHING = Selection()
+
+
+class Clock:
+    """Where time stands still until it is moved."""
+
+    def __init__(self):
+        self.now = NOON + HOUR
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def collector(sqlite_store, clock):
+    return Collector(sqlite_store, clock=clock, expire_every_s=0)
+
+
+def receive(collector, rows, **options):
+    return decode_ack(collector.receive([batch(rows, **options)])[0])
+
+
+def changed(row, **values):
+    return dataclasses.replace(row, entry=dataclasses.replace(row.entry, **values))
+
+
+def test_what_is_acknowledged_is_stored(collector, sqlite_store, tmp_path):
+    rows = [record(seq) for seq in (3, 5, 8)]
+    ack = receive(collector, rows, gaps=(Gap(1, 2, 2, "full"), Gap(6, 7, 1, "expired")))
+    assert ack == Ack("door", "e1", (3, 5, 8), ((1, 2), (6, 7)))
+    (back,) = sqlite_store.find("door", "e1", 5)
+    assert back.entry == rows[1].entry
+    np.testing.assert_allclose(back.feature, rows[1].feature, atol=1e-3)
+    again = open_store(f"sqlite:{tmp_path / 'gallery.db'}")  # what others can see is committed
+    assert again.span(EVERYTHING).observations == 3
+    again.close()
+    assert (collector.stats.stored, collector.stats.gaps) == (3, 2)
+
+
+def test_a_batch_that_comes_again_is_acknowledged_again_and_stored_once(collector, sqlite_store):
+    payload = batch([record(seq) for seq in range(1, 6)], gaps=[Gap(9, 9, 1, "lost")])
+    first, second = collector.receive([payload])[0], collector.receive([payload])[0]
+    assert first == second
+    assert sqlite_store.span(EVERYTHING).observations == 5
+    stats = collector.stats
+    assert (stats.stored, stats.duplicates, stats.gaps, stats.batches) == (5, 5, 1, 2)
+
+
+def test_several_batches_are_one_commit_and_answered_in_order(sqlite_store, clock):
+    collector = Collector(sqlite_store, clock=clock)
+    receive(collector, [record(1)])
+    statements = []
+    sqlite_store._connection.set_trace_callback(statements.append)
+    payloads = [batch([record(1, camera=name)], camera=name) for name in ("a", "b", "c")]
+    acks = [decode_ack(ack) for ack in collector.receive(payloads)]
+    assert [ack.camera for ack in acks] == ["a", "b", "c"]
+    assert statements.count("COMMIT") == 1
+
+
+def test_what_is_no_batch_gets_no_acknowledgement_and_stops_no_other(collector):
+    acks = collector.receive([b"", b"\xff" * 40, batch([record(1)])])
+    assert acks[:2] == [b"", b""]
+    assert decode_ack(acks[2]).seqs == (1,)
+    assert collector.stats.malformed == 2
+
+
+def test_the_first_model_is_accepted_and_another_refused_with_the_command_to_run(collector, sqlite_store, caplog):
+    assert receive(collector, [record(1)]).seqs == (1,)
+    ack = receive(collector, [record(2), record(3, model=OTHER_MODEL), record(4)])
+    assert ack.seqs == (2, 4)
+    (refusal,) = ack.refused
+    assert refusal.seqs == (3,)
+    assert f"reid-edge gallery accept-model STORE {OTHER_MODEL}" in refusal.reason
+    (warning,) = caplog.messages  # only here: where the gallery lies is no business of a camera's
+    assert f"reid-edge gallery accept-model {sqlite_store.name} {OTHER_MODEL}" in warning
+    assert collector.stats.refused == {"model": 1}
+
+
+def test_a_model_that_a_person_accepts_is_taken_from_then_on(collector, sqlite_store, tmp_path):
+    receive(collector, [record(1)])
+    other = record(2, unit(64, seed=1), model=OTHER_MODEL)
+    assert receive(collector, [other]).refused
+    elsewhere = open_store(f"sqlite:{tmp_path / 'gallery.db'}")  # another process, where the size is not known
+    elsewhere.accept_model(OTHER_MODEL, None, now_us=NOON)
+    elsewhere.close()
+    assert receive(collector, [other]).seqs == (2,)
+    assert [(model.model_hash, model.dim) for model in sqlite_store.models()] == [(MODEL, DIM), (OTHER_MODEL, 64)]
+
+
+def test_features_of_another_size_than_the_model_has_are_refused(collector):
+    ack = receive(collector, [record(1), record(2, unit(256, seed=1)), record(3)])
+    assert ack.seqs == (1, 3)
+    assert "512 numbers" in ack.refused[0].reason
+
+
+def test_a_refused_observation_does_not_make_its_model_the_first(collector, sqlite_store):
+    receive(collector, [record(1, model=OTHER_MODEL, at=NOON + 9 * HOUR)])
+    assert sqlite_store.models() == []
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({"last_us": NOON + HOUR + 301 * SECOND}, "future"),
+        ({"first_us": NOON + SECOND}, "time"),
+        ({"captured_us": NOON + 2 * SECOND}, "time"),
+        ({"first_us": 0}, "time"),
+        ({"first_us": NOON + SECOND - LONGEST_TRACKLET_US - 1}, "time"),
+    ],
+)
+def test_impossible_times_are_refused_and_stop_no_other(collector, values, kind):
+    ack = receive(collector, [record(1), changed(record(2), **values), record(3)])
+    assert ack.seqs == (1, 3)
+    assert [refusal.seqs for refusal in ack.refused] == [(2,)]
+    assert collector.stats.refused == {kind: 1}
+
+
+def test_what_is_older_than_the_retention_is_refused_with_its_length(collector, sqlite_store, clock):
+    sqlite_store.set_retention_hours(2)
+    collector.retention.apply()
+    clock.now = NOON + 2 * HOUR + 3 * SECOND
+    ack = receive(collector, [record(1, at=NOON), record(2, at=NOON + 5 * SECOND)])
+    assert ack.seqs == (2,)
+    assert "2 hours" in ack.refused[0].reason
+
+
+def test_a_row_that_cannot_be_read_is_refused_and_stops_no_other(collector):
+    good = encode_observation(observation(record(1)))
+    ack = decode_ack(collector.receive([encode_batch("door", "e1", [(1, good), (2, good[:-7])])])[0])
+    assert ack.seqs == (1,)
+    assert ack.refused[0].seqs == (2,)
+    assert collector.stats.refused == {"unreadable": 1}
+
+
+def test_a_batch_of_another_camera_than_its_sender_is_refused(collector, sqlite_store):
+    payload = batch([record(1), record(2)])
+    (ack,) = collector.receive([payload], senders=["yard"])
+    assert decode_ack(ack).seqs == ()
+    assert decode_ack(ack).refused[0].seqs == (1, 2)
+    assert "'yard'" in decode_ack(ack).refused[0].reason
+    assert sqlite_store.span(EVERYTHING).observations == 0
+    (ack,) = collector.receive([payload], senders=["door"])
+    assert decode_ack(ack).seqs == (1, 2)
+
+
+def test_what_was_erased_is_acknowledged_so_that_the_camera_deletes_it_and_not_stored(collector, sqlite_store, clock):
+    rows = [record(seq) for seq in range(1, 4)]
+    receive(collector, rows[:2])
+    sqlite_store.erase(Selection(cameras=("door",)), now_us=clock.now)
+    assert receive(collector, rows).seqs == (1, 2, 3)
+    assert sqlite_store.span(EVERYTHING).observations == 0
+    assert collector.stats.erased == 3
+
+
+def test_retention_is_applied_on_the_way(collector, sqlite_store, clock):
+    receive(collector, [record(1)])
+    clock.now = NOON + 80 * HOUR
+    receive(collector, [record(2, at=NOON + 79 * HOUR)])
+    assert sqlite_store.span(EVERYTHING).observations == 1
+    assert collector.retention.expired == 1
+
+
+def test_retention_is_applied_while_nothing_comes(sqlite_store, clock):
+    collector = Collector(sqlite_store, clock=clock, expire_every_s=0.01)
+    receive(collector, [record(1)])
+    clock.now = NOON + 80 * HOUR
+    expired = threading.Event()
+    expire = sqlite_store.expire
+    sqlite_store.expire = lambda before_us: (expire(before_us), expired.set())[0]
+    with collector.retention.running():
+        assert expired.wait(10)
+    assert sqlite_store.span(EVERYTHING).observations == 0
+
+
+def test_a_store_that_fails_stores_nothing_and_recovers(collector, sqlite_store, tmp_path):
+    receive(collector, [record(1)])
+    other = sqlite3.connect(tmp_path / "gallery.db", isolation_level=None)
+    sqlite_store._connection.execute("PRAGMA busy_timeout = 1")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked"):
+        collector.receive([batch([record(2)])])
+    other.execute("ROLLBACK")
+    other.close()
+    assert (collector.stats.stored, collector.stats.batches) == (1, 1)
+    assert receive(collector, [record(2)]).seqs == (2,)
+
+
+def test_threads_are_served_one_after_another(collector, sqlite_store):
+    payloads = [batch([record(10 * number + each) for each in range(1, 11)]) for number in range(8)]
+    threads = [threading.Thread(target=collector.receive, args=([payload] * 2,)) for payload in payloads]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sqlite_store.span(EVERYTHING).observations == 80
+    assert (collector.stats.stored, collector.stats.duplicates) == (80, 80)

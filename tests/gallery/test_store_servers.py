@@ -1,0 +1,142 @@
+"""What only the galleries on servers have to deal with: lost connections, secrets in URIs, missing packages."""
+
+import subprocess
+import sys
+
+import pytest
+
+from reid_edge.errors import StoreError
+from reid_edge.gallery.records import AuditEntry, Selection
+from reid_edge.gallery.store import open_store
+from tests.gallery.stores import DIM, MODEL, NOON, record, start, unit
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory):
+    engine = start("postgresql", tmp_path_factory.mktemp("postgresql"))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def store(postgresql):
+    store = open_store(postgresql.uri())
+    store.accept_model(MODEL, DIM, now_us=NOON)
+    yield store
+    store.close()
+
+
+def other_connection(store):
+    import psycopg
+
+    return psycopg.connect(store._uri, autocommit=True)
+
+
+def test_the_audit_in_postgresql_can_only_be_added_to(store):
+    import psycopg
+
+    store.audit_append(AuditEntry(at_us=1, user="ann", action="search", purpose="why", detail={}))
+    with other_connection(store) as other:
+        for statement in ("DELETE FROM", "TRUNCATE", "UPDATE"):
+            suffix = " SET purpose = 'none'" if statement == "UPDATE" else ""
+            with pytest.raises(psycopg.errors.RaiseException, match="only be added to"):
+                other.execute(f"{statement} reid_edge.audit{suffix}")
+    assert store.audit_entries(5)[0].purpose == "why"
+
+
+def test_a_lost_connection_is_an_error_once_and_then_made_again(store):
+    store.add([record(1)])
+    with other_connection(store) as other:
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid()"
+        )
+    with pytest.raises(StoreError, match="cannot be used"):
+        store.add([record(2)])
+    assert store.add([record(2)]).stored == 1
+
+
+def test_commits_in_postgresql_are_durable(store):
+    assert store._connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+
+
+def test_a_gallery_of_a_later_release_is_refused(store):
+    with other_connection(store) as other:
+        other.execute("UPDATE reid_edge.settings SET value = '99' WHERE name = 'schema_version'")
+    with pytest.raises(StoreError, match=r"format 99.*Upgrade"):
+        open_store(store._uri)
+
+
+def test_passwords_are_not_shown():
+    pytest.importorskip("psycopg")
+    from reid_edge.gallery.store.postgresql import without_password
+
+    uri = "postgresql://ann:secret@db.example:5433/people?sslmode=verify-full&password=secret&host=/run/pg"
+    assert without_password(uri) == "postgresql://ann@db.example:5433/people?sslmode=verify-full&host=/run/pg"
+    with pytest.raises(StoreError) as caught:
+        open_store("postgresql://ann:secret@127.0.0.1:1/people?connect_timeout=1")
+    assert "secret" not in str(caught.value)
+    assert "ann@127.0.0.1" in str(caught.value)
+
+
+def test_a_milvus_lite_file_is_a_gallery_too(tmp_path):
+    pytest.importorskip("milvus_lite")
+    uri = f"milvus:{tmp_path / 'gallery.db'}"
+    store = open_store(uri)
+    store.accept_model(MODEL, DIM, now_us=NOON)
+    store.add([record(1), record(2)])
+    found = store.search(unit(DIM, seed=2), model_hash=MODEL, selection=Selection(), top=5)
+    assert [match.entry.seq for match in found] == [2, 1]
+    store.close()
+    again = open_store(uri, create=False)
+    assert again.span(Selection()).observations == 2
+    again.close()
+
+
+def test_a_milvus_that_was_killed_has_kept_all_and_is_used_again(tmp_path):
+    engine = start("milvus", tmp_path)
+    store = open_store(engine.uri())
+    store.accept_model(MODEL, DIM, now_us=NOON)
+    store.add([record(1), record(2)])
+    engine.kill_and_start_again()
+    with pytest.raises(StoreError, match="cannot be used"):
+        store.add([record(3)])
+    assert store.add([record(2), record(3)]).stored == 1
+    assert store.span(Selection()).observations == 3
+    store.close()
+    engine.close()
+
+
+def test_an_unreachable_milvus_is_an_error_soon():
+    pytest.importorskip("pymilvus")
+    with pytest.raises(StoreError, match="cannot be used"):
+        open_store("milvus:http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("uri", "package", "extra"),
+    [
+        ("postgresql://localhost/people", "psycopg", "postgresql"),
+        ("milvus:http://localhost:19530", "pymilvus", "milvus"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(uri, package, extra):
+    script = (
+        f"import sys; sys.modules['{package}'] = None\n"
+        "from reid_edge.gallery.store import open_store\n"
+        f"open_store('{uri}')"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "MissingExtraError: a gallery in" in run.stderr
+    assert f"pip install 'reid-edge[{extra}]'" in run.stderr
+
+
+@pytest.mark.parametrize("uri", ["gallery.db", "mysql://localhost/people", "sqlite:", ""])
+def test_another_uri_is_answered_with_those_that_there_are(uri):
+    with pytest.raises(StoreError, match="sqlite:PATH, postgresql://"):
+        open_store(uri)
+
+
+def test_a_bare_file_name_is_answered_with_the_uri_that_was_meant():
+    with pytest.raises(StoreError, match=r"Did you mean sqlite:gallery\.db"):
+        open_store("gallery.db")

@@ -1,0 +1,52 @@
+"""What is deployed beside the package: the unit is one that systemd takes, and the containers install what exists."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+UNIT = REPOSITORY / "deploy/systemd/reid-edge@.service"
+CONTAINERS = sorted((REPOSITORY / "deploy/container").glob("Containerfile*"))
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+
+
+@pytest.fixture
+def unit(tmp_path):
+    """The unit as an instance, with a command that exists."""
+    path = tmp_path / "reid-edge@north.service"
+    path.write_text(UNIT.read_text().replace("/opt/reid-edge/bin/reid-edge", "/bin/true"))
+    return path
+
+
+@needs_systemd
+def test_systemd_finds_no_fault_with_the_unit(unit):
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
+    complaints = [line for line in done.stderr.splitlines() if unit.name in line]
+    assert not complaints
+
+
+@needs_systemd
+def test_the_unit_is_sandboxed(unit):
+    done = subprocess.run(["systemd-analyze", "security", "--offline=yes", unit], capture_output=True, text=True)
+    exposure = re.search(r"exposure level for .*: ([\d.]+)", done.stdout)
+    assert exposure, done.stdout + done.stderr
+    assert float(exposure[1]) < 2.5
+
+
+def test_the_unit_has_a_watchdog_a_user_and_a_reload():
+    text = UNIT.read_text()
+    for line in ("Type=notify", "WatchdogSec=60", "User=reid-edge", "ExecReload=/bin/kill -HUP $MAINPID"):
+        assert f"\n{line}\n" in text
+
+
+@pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: path.name)
+def test_a_container_installs_extras_that_exist_and_is_no_root(path):
+    text = path.read_text()
+    extras = re.search(r"/src\[([\w,-]+)\]", text)[1].split(",")
+    known = re.findall(r"^([\w-]+) = \[", (REPOSITORY / "pyproject.toml").read_text(), re.M)
+    assert set(extras) <= set(known)
+    assert "\nUSER reid-edge\n" in text
