@@ -74,7 +74,7 @@ def agent(bundle: str, video: str) -> dict[str, float]:
     return {"wall_s": wall_s, "cpu_s": cpu_s, "crops": made.embedder.stats.embedded}
 
 
-def idle(bundle: str, video: str) -> dict[str, float]:
+def idle(bundle: str, _video: str) -> dict[str, float]:
     """An agent whose camera gives nothing, for 20 s."""
     import threading
 
@@ -115,7 +115,9 @@ def main() -> None:
         print(json.dumps(figures))
         return
     runs = [
-        (kind, measured(kind, options.bundle, options.video)) for _ in range(options.rounds) for kind in ("raw", "agent")
+        (kind, measured(kind, options.bundle, options.video))
+        for _ in range(options.rounds)
+        for kind in ("raw", "agent")
     ]
     middle = {
         kind: {key: statistics.median(run[key] for name, run in runs if name == kind) for key in runs[0][1]}

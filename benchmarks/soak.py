@@ -2,11 +2,12 @@
 
     python benchmarks/soak.py BUNDLE VIDEO FOLDER [--minutes 30] [--seed 1]
 
-Runs ``reid-edge run`` → mosquitto (deployed configuration, TLS 1.3, access list) → ``reid-edge gallery serve`` (SQLite),
-with a relay between agent and broker.  Every few seconds one of these happens: SIGKILL of the broker, of the agent or
-of the collector; SIGTERM of the agent; a frozen broker; a network that resets every connection, refuses, or swallows
-everything.  The agent writes every put that its outbox has committed to a ledger (``--agent`` below), fsynced after the
-commit.  In the end the faults stop, and after a drain every observation of the ledger must be in the gallery, once.
+Runs ``reid-edge run`` → mosquitto (deployed configuration, TLS 1.3, access list) → ``reid-edge gallery serve``
+(SQLite), with a relay between agent and broker.  Every few seconds one of these happens: SIGKILL of the broker, of the
+agent or of the collector; SIGTERM of the agent; a frozen broker; a network that resets every connection, refuses, or
+swallows everything.  The agent writes every put that its outbox has committed to a ledger (``--agent`` below), fsynced
+after the commit.  In the end the faults stop, and after a drain every observation of the ledger must be in the gallery,
+once.
 
 Writes ``FOLDER/soak.log``; exits 1 if anything is lost or stored twice.
 """
@@ -146,9 +147,11 @@ class Soak:
 
     def start_collector(self) -> None:
         certs = self.certs
-        command = [sys.executable, "-c", "from reid_edge.cli import main; main()", "gallery", "serve",
-                   f"sqlite:{self.folder}/gallery.db", "--mqtt", f"mqtts://localhost:{self.broker.port}",
-                   "--ca", f"{certs}/ca.crt", "--cert", f"{certs}/collector.crt", "--key", f"{certs}/collector.key"]  # fmt: skip
+        command = [
+            *(sys.executable, "-c", "from reid_edge.cli import main; main()", "gallery", "serve"),
+            *(f"sqlite:{self.folder}/gallery.db", "--mqtt", f"mqtts://localhost:{self.broker.port}"),
+            *("--ca", f"{certs}/ca.crt", "--cert", f"{certs}/collector.crt", "--key", f"{certs}/collector.key"),
+        ]
         self.collector = self._start(command, "collector")
 
     def _start(self, command: list[str], name: str) -> subprocess.Popen[bytes]:
@@ -241,8 +244,10 @@ class Soak:
         self.agent.wait(60)
         committed, stored = self.committed(), self.stored()
         lost, twice = committed - set(stored), self.repeated() + sum(count - 1 for count in stored.values())
-        self.say(f"{sum(self.faults.values())} faults; {len(committed)} observations committed by the outbox, "
-                 f"{len(stored)} stored, {len(lost)} lost, {twice} stored twice; peak RSS {dict(self.peak_rss_mb)} MB")  # fmt: skip
+        self.say(
+            f"{sum(self.faults.values())} faults; {len(committed)} observations committed by the outbox, "
+            f"{len(stored)} stored, {len(lost)} lost, {twice} stored twice; peak RSS {dict(self.peak_rss_mb)} MB"
+        )
         return not lost and not twice and len(committed) > 0
 
     def close(self) -> None:

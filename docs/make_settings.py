@@ -12,7 +12,11 @@ import msgspec
 
 from reid_edge.camera.config import AgentConfig
 
-EXAMPLES = {"source.uri": "rtsp://192.0.2.7/main", "engine.bundle": "/opt/reid-edge/bundle", "camera.name": "gate-north"}
+EXAMPLES = {
+    "source.uri": "rtsp://192.0.2.7/main",
+    "engine.bundle": "/opt/reid-edge/bundle",
+    "camera.name": "gate-north",
+}
 UNSET = {
     "source.max_fps": 10.0,
     "source.fps": 25.0,

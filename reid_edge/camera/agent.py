@@ -15,7 +15,6 @@ from reid_edge.camera.filters import DetectionFilter
 from reid_edge.camera.gate import Gate
 from reid_edge.camera.looker import Looker
 from reid_edge.camera.model import load_model
-from reid_edge.systemd import notify, watchdog_interval_s
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.status import Health
 from reid_edge.camera.switch import OffSwitch
@@ -23,6 +22,7 @@ from reid_edge.camera.tracking import Tracker
 from reid_edge.camera.upstream import name_on_the_wire, open_transport
 from reid_edge.camera.waiting import WaitingCrops
 from reid_edge.errors import ReidEdgeError
+from reid_edge.systemd import notify, watchdog_interval_s
 from reid_edge.upstream.delivery import Delivery
 from reid_edge.upstream.outbox import Outbox
 
@@ -152,7 +152,7 @@ class Agent:
         if unwritten:
             problems.append(f"the outbox cannot be written: {unwritten} observations wait in memory")
         if delivery.refused_waiting:
-            problems.append(f"the gallery refuses {delivery.refused_waiting} observations: {delivery.last_error}")
+            problems.append(f"the gallery refuses {delivery.refused_waiting} observations: {delivery.last_refusal}")
         return Health(tuple(problems))
 
     def _hanging(self) -> list[str]:

@@ -101,8 +101,8 @@ def _run(settings: AgentConfig) -> None:
         import cv2
 
         from reid_edge.camera.agent import Agent
-        from reid_edge.logs import set_up_logs
         from reid_edge.camera.status import StatusServer
+        from reid_edge.logs import set_up_logs
 
     set_up_logs(settings.operation.log_format, settings.operation.log_level)
     cv2.setNumThreads(settings.pipeline.opencv_threads)

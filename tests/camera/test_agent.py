@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reid_edge.bundle import model_hash, open_bundle, write_manifest
+from reid_edge.bundle import model_hash, write_manifest
 from reid_edge.camera.agent import Agent
 from reid_edge.camera.config import overridden, parse_settings
 from reid_edge.camera.metrics import AgentMetrics
@@ -201,7 +201,7 @@ def see_a_crowd(frame):
     """Forty people who do not move: more than any engine here embeds in the time of a frame."""
     left, top = np.meshgrid(np.arange(8) * 55.0, np.arange(5) * 70.0)
     corners = np.stack([left.ravel(), top.ravel()], 1)
-    return np.hstack([corners, corners + (50, 65), np.full((40, 1), 0.9)])
+    return np.hstack([corners, corners + np.array([50, 65]), np.full((40, 1), 0.9)])
 
 
 def test_a_file_loses_nothing_however_slow_the_engine(settings):

@@ -71,7 +71,7 @@ class Wire(threading.Thread):
 
 
 def pixel_runs(video: Path, input_size: tuple[int, int]) -> set[bytes]:
-    """Runs of pixels, as they would stand in a file: rows of frames, of crops, and of crops as the network takes them."""
+    """Runs of pixels, as they would stand in a file: rows of crops, and of crops as the network takes them."""
     capture = cv2.VideoCapture(str(video))
     frames = [capture.read()[1] for _ in range(60)]
     runs = set()

@@ -17,6 +17,7 @@ LOG = logging.getLogger(__name__)
 #: Seconds that a connection must last for earlier failures to be forgotten.
 _STABLE_S = 30.0
 _FLUSH_S = 2.0
+_CLOSE_S = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,8 @@ class MqttLink:
         self._stop.set()
         self._wake.set()
         self._session.disconnect()
-        self._thread.join()
+        # Not for ever: it may be waiting for an address to be looked up.
+        self._thread.join(_CLOSE_S)
 
     def _new_session(self) -> MqttSession:
         return MqttSession(
@@ -152,8 +154,8 @@ class MqttLink:
             self._ready.clear()
             if time.monotonic() - start > _STABLE_S:
                 self.hold.accepted()
+            self._wake.clear()  # before looking at _stop, which close() sets first
             if not self._stop.is_set():
-                self._wake.clear()
                 self._wake.wait(self._pause(failure, permanent))
 
     def _serve(self, session: MqttSession | None) -> tuple[str, bool]:
