@@ -41,18 +41,15 @@ from reid_edge.runtime.extractor import Extractor
 from reid_edge.upstream.message import Observation, encode_observation
 
 NEVER = 1e9
-PLAIN = GateConfig(better_by=NEVER, min_quality=0, patience_seconds=0)
+PLAIN = GateConfig(better_by=NEVER, min_quality=0, patience_s=0)
 WAITING = GateConfig(better_by=NEVER)
 GATES = {
     "every frame": GateConfig(mode="every"),
-    "first only": GateConfig(mode="first", min_quality=0, patience_seconds=0),
+    "first only": GateConfig(mode="first", min_quality=0, patience_s=0),
     "first good": GateConfig(mode="first"),
-    **{f"every {every:g} s": replaced(PLAIN, interval_seconds=every) for every in (0.5, 1, 2, 5)},
-    **{f"every {every:g} s, the first good": replaced(WAITING, interval_seconds=every) for every in (0.5, 1, 2, 5)},
-    **{
-        f"every {every:g} s, the first good, and better ones": GateConfig(interval_seconds=every)
-        for every in (0.5, 1, 2, 5)
-    },
+    **{f"every {every:g} s": replaced(PLAIN, interval_s=every) for every in (0.5, 1, 2, 5)},
+    **{f"every {every:g} s, the first good": replaced(WAITING, interval_s=every) for every in (0.5, 1, 2, 5)},
+    **{f"every {every:g} s, the first good, and better ones": GateConfig(interval_s=every) for every in (0.5, 1, 2, 5)},
     "default": GateConfig(),
 }
 
@@ -177,7 +174,7 @@ class Roboflow:
         from trackers import ByteTrackTracker
 
         self.tracker = ByteTrackTracker(
-            lost_track_buffer=round(30 * config.lifespan_seconds),
+            lost_track_buffer=round(30 * config.lifespan_s),
             frame_rate=rate,
             track_activation_threshold=config.high_confidence,
             high_conf_det_threshold=config.high_confidence,
@@ -223,7 +220,7 @@ def tracking(sequences: list[Sequence]) -> None:
     for key, values in {
         "min_iou": (0.1, 0.2, 0.3, 0.4),
         "high_confidence": (0.4, 0.5, 0.7),
-        "lifespan_seconds": (0.5, 1.5, 3.0),
+        "lifespan_s": (0.5, 1.5, 3.0),
     }.items():
         settings |= {f"{key} {value}": replaced(default, **{key: value}) for value in values}
     groups: dict[str, list[Sequence]] = defaultdict(list)
@@ -457,14 +454,14 @@ def ranked(observations: list[Observation], owners: dict[int, int]) -> Ranking:
 
 
 #: The mean over several trackers takes out some of the luck with few tracklets.
-TRACKERS = [TrackerConfig(min_iou=iou, lifespan_seconds=life) for iou in (0.2, 0.25, 0.3) for life in (1.0, 1.5, 2.0)]
+TRACKERS = [TrackerConfig(min_iou=iou, lifespan_s=life) for iou in (0.2, 0.25, 0.3) for life in (1.0, 1.5, 2.0)]
 
 
 def gating(embedded: list[Embedded]) -> None:
     table(
         "gating", "crops embedded", "tracklets", "embeddings per tracklet", "of all boxes, %", "bytes", "rank-1", "mAP"
     )
-    final_only = TrackletConfig(early_seconds=math.inf, every_seconds=math.inf)
+    final_only = TrackletConfig(early_s=math.inf, every_s=math.inf)
     rows = [(name, gate, final_only) for name, gate in GATES.items()]
     rows.append(("default, published by default", GateConfig(), TrackletConfig()))
     for name, gate, publish in rows:
@@ -496,11 +493,9 @@ def publishing(embedded: list[Embedded]) -> None:
         "90 % within", "mAP of the first", "of the last",
     )  # fmt: skip
     settings = {
-        "at the end": TrackletConfig(early_seconds=math.inf),
-        **{
-            f"after {early} s": TrackletConfig(early_seconds=early, every_seconds=math.inf) for early in (0, 1, 2, 3, 5)
-        },
-        **{f"after 3 s, then every {every} s": TrackletConfig(every_seconds=every) for every in (3, 10)},
+        "at the end": TrackletConfig(early_s=math.inf),
+        **{f"after {early} s": TrackletConfig(early_s=early, every_s=math.inf) for early in (0, 1, 2, 3, 5)},
+        **{f"after 3 s, then every {every} s": TrackletConfig(every_s=every) for every in (3, 10)},
         "default": TrackletConfig(),
     }
     for name, config in settings.items():

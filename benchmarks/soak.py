@@ -122,7 +122,7 @@ class Soak:
             engine = "openvino"
             threads = 1
             [tracklet]
-            every_seconds = 2.0
+            every_s = 2.0
             [upstream]
             uri = "mqtts://localhost:{self.relay.port}"
             resend_s = 5.0

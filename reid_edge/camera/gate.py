@@ -20,19 +20,19 @@ class GateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         mode: ``gated``: as the others say; ``first``: one crop per track; ``every``: all, for comparison.
-        interval_seconds: A live track gets a crop embedded so often.
+        interval_s: A live track gets a crop embedded so often.
         better_by: Between two of those, a crop is embedded whose quality is so many times the best so far.
-        better_seconds: At most so often.
+        better_s: At most so often.
         min_quality: What a track's first crop should have…
-        patience_seconds: … but when the track is so old, any will do.
+        patience_s: … but when the track is so old, any will do.
     """
 
     mode: Literal["gated", "first", "every"] = "gated"
-    interval_seconds: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    interval_s: Annotated[float, msgspec.Meta(gt=0)] = 1.0
     better_by: Annotated[float, msgspec.Meta(gt=1)] = 1.3
-    better_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.2
+    better_s: Annotated[float, msgspec.Meta(ge=0)] = 0.2
     min_quality: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.95
-    patience_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.3
+    patience_s: Annotated[float, msgspec.Meta(ge=0)] = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,11 +101,11 @@ class Gate:
         if config.mode == "every":
             return "every"
         if state.chosen_us is None:
-            waited = now_us - state.since_us >= config.patience_seconds * 1e6
+            waited = now_us - state.since_us >= config.patience_s * 1e6
             return "first" if waited or quality >= config.min_quality else None
         if config.mode == "first":
             return None
         since_s = (now_us - state.chosen_us) / 1e6
-        if since_s >= config.interval_seconds:
+        if since_s >= config.interval_s:
             return "interval"
-        return "better" if since_s >= config.better_seconds and quality > config.better_by * state.best else None
+        return "better" if since_s >= config.better_s and quality > config.better_by * state.best else None

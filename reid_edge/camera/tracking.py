@@ -27,14 +27,14 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         high_confidence: Boxes that score at least this start tracks; lower ones only continue them.
         min_iou: Overlap of a box with where its track should be by now.
-        lifespan_seconds: A track without a box for so long has ended.
+        lifespan_s: A track without a box for so long has ended.
         max_tracks: While so many are live, no other one starts.
         max_boxes: Of a frame with more boxes, those that score best are looked at.
     """
 
     high_confidence: Fraction = 0.6
     min_iou: Fraction = 0.25
-    lifespan_seconds: Seconds = 1.0
+    lifespan_s: Seconds = 1.0
     max_tracks: Count = 512
     max_boxes: Count = 256
 
@@ -79,7 +79,7 @@ class Tracker:
 
     def __init__(self, config: TrackerConfig | None = None, *, first_track: int = 1) -> None:
         self._config = config or TrackerConfig()
-        self._lifespan_us = round(self._config.lifespan_seconds * 1e6)
+        self._lifespan_us = round(self._config.lifespan_s * 1e6)
         self._bytetrack = self._new_bytetrack()
         self._live: dict[str, EndedTrack] = {}
         self._next = first_track

@@ -23,13 +23,13 @@ class TrackletConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     Every track is published when it ends, marked final.
 
     Attributes:
-        early_seconds: Published also when crops of so long a time are in; inf: not.
-        every_seconds: Published again so often after that; inf: not.
+        early_s: Published also when crops of so long a time are in; inf: not.
+        every_s: Published again so often after that; inf: not.
         max_live: Of more live tracks than this, the oldest is published as if it had ended.
     """
 
-    early_seconds: Annotated[float, msgspec.Meta(ge=0)] = 3.0
-    every_seconds: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    early_s: Annotated[float, msgspec.Meta(ge=0)] = 3.0
+    every_s: Annotated[float, msgspec.Meta(gt=0)] = 30.0
     max_live: Annotated[int, msgspec.Meta(ge=1)] = 1024
 
 
@@ -152,9 +152,9 @@ class Tracklets:
 
     def _is_due(self, tracklet: _Tracklet) -> bool:
         if tracklet.published_us is None:
-            since_us, wait_s = tracklet.first_us, self._config.early_seconds
+            since_us, wait_s = tracklet.first_us, self._config.early_s
         else:
-            since_us, wait_s = tracklet.published_us, self._config.every_seconds
+            since_us, wait_s = tracklet.published_us, self._config.every_s
         return tracklet.last_us - since_us >= wait_s * 1e6
 
     def _publish(self, tracklet: _Tracklet, *, final: bool) -> Observation:

@@ -88,9 +88,7 @@ class Serving:
 
     def trouble(self) -> str:
         """Why it does not work; "" if it does."""
-        if self._mqtt is not None and not self._mqtt.connected:
-            return self._mqtt.hold.reason or "no connection to the broker"
-        return ""
+        return "" if self._mqtt is None else self._mqtt.trouble
 
     def until(self, stopped: threading.Event) -> None:
         """Wait.

@@ -1,6 +1,7 @@
 """The whole agent: a real video, a real engine, a real outbox and gallery."""
 
 import contextlib
+import datetime
 import os
 import shutil
 import socket
@@ -16,12 +17,15 @@ from reid_edge.bundle import model_hash, write_manifest
 from reid_edge.camera.agent import Agent
 from reid_edge.camera.config import overridden, parse_settings
 from reid_edge.camera.metrics import AgentMetrics
+from reid_edge.camera.sources import open_source
 from reid_edge.errors import BundleCorruptError, SourceError
 from reid_edge.gallery.records import Selection
 from reid_edge.gallery.store import open_store
+from reid_edge.runtime import Extractor
 from tests.camera.street import STILL, street_frames, write_street
 
 PATIENCE_S = 60
+START = datetime.datetime(2026, 11, 23, 8, tzinfo=datetime.timezone.utc)
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +142,6 @@ def see_walkers(frame):
 
 
 def test_a_feature_of_the_gallery_is_that_of_the_walker(settings, session_bundle):
-    from reid_edge.runtime import Extractor
-
     config = settings({"detector.kind": "callable", "detector.function": "tests.camera.test_agent:see_walkers"})
     with opened(config) as agent:
         agent.run()
@@ -215,7 +217,7 @@ def test_a_file_loses_nothing_however_slow_the_engine(settings):
 
 def test_observations_wait_in_memory_while_the_disk_is_full(settings):
     away = {"upstream.uri": "http://127.0.0.1:9", "upstream.insecure": True, "operation.drain_s": 0}
-    config = settings({"source.realtime": True, "source.loop": True, "tracklet.every_seconds": 0.2, **away})
+    config = settings({"source.realtime": True, "source.loop": True, "tracklet.every_s": 0.2, **away})
     with running(config) as agent:
         wait_until(lambda: agent.embedder.stats.published > 0)
         with full_disk(agent.outbox):
@@ -372,3 +374,29 @@ def test_every_number_can_be_scraped(settings):
         assert metric(agent, "reid_edge_outbox_rows") == 0
         assert 0 < metric(agent, "reid_edge_engine_seconds", percentile="99") < 60
         assert 0 < metric(agent, "reid_edge_publish_seconds", percentile="50") < 60
+
+
+def test_pedestrians_of_a_real_video_are_found_again_by_their_pictures(settings, session_bundle, real_data):
+    video = real_data / "vtest.avi"  # 10 frames a second
+    config = settings({"source.uri": str(video), "source.start": START})
+    with opened(config) as agent:
+        agent.run()
+    assert agent.looker.stats.frames == 795
+    clear = [entry for entry in stored(config) if entry.final and entry.quality > 0.9 and entry.crops >= 3][:5]
+    assert len(clear) == 5
+    with open_source(config.source) as source:
+        pictures = {frame.captured_us: frame.image for frame in source}
+    extractor = Extractor(session_bundle, engine="openvino", precision="fp32")
+    store, found = open_store(config.upstream.uri), 0
+    try:
+        for entry in clear:
+            picture = pictures[entry.captured_us]
+            height, width = picture.shape[:2]
+            [feature] = extractor(picture, [np.array(entry.box) * (width, height, width, height)])
+            best = store.search(feature, model_hash=entry.model_hash, selection=Selection(), top=5)
+            # People of this video come back, so another of their tracklets may be nearer; and one track in the video
+            # goes from one person to another who covers him.
+            found += entry.tracklet in {match.entry.tracklet for match in best}
+    finally:
+        store.close()
+    assert found >= 4

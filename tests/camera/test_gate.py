@@ -8,7 +8,7 @@ from reid_edge.camera.gate import Gate, GateConfig
 from reid_edge.camera.tracking import EndedTrack, TrackedBoxes
 
 START = 1_760_000_000_000_000
-PLAIN = GateConfig(interval_seconds=1, better_by=1.3, better_seconds=0.2, min_quality=0.5, patience_seconds=0.5)
+PLAIN = GateConfig(interval_s=1, better_by=1.3, better_s=0.2, min_quality=0.5, patience_s=0.5)
 
 
 def tracked(tracks, ended=()):
@@ -123,7 +123,7 @@ def test_what_any_stream_of_tracks_gets(seed):
         assert (apart >= 200_000).all() and (apart <= 1_000_000).all()
 
 
-@pytest.mark.parametrize("values", [{"mode": "sometimes"}, {"interval_seconds": 0}, {"better_by": 1}, {"every": 1}])
+@pytest.mark.parametrize("values", [{"mode": "sometimes"}, {"interval_s": 0}, {"better_by": 1}, {"every": 1}])
 def test_settings_that_make_no_sense_are_refused(values):
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(values, GateConfig)

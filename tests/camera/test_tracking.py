@@ -62,7 +62,7 @@ def test_a_person_keeps_one_number_at_any_frame_rate(rng, rate):
 def test_a_person_hidden_for_less_than_the_lifespan_keeps_the_number(rng):
     street = Street(1, rng, speed=(30, 31))
     hidden = lambda time, boxes: np.array([not 2 <= time < 3])  # noqa: E731
-    owners, _ = walk(Tracker(TrackerConfig(lifespan_seconds=1.5)), street, np.arange(0, 6, 0.1), hidden)
+    owners, _ = walk(Tracker(TrackerConfig(lifespan_s=1.5)), street, np.arange(0, 6, 0.1), hidden)
     assert set(owners[0]) == {1}
 
 
@@ -75,7 +75,7 @@ def test_frames_at_irregular_times(rng):
 
 
 def test_a_track_ends_once_and_says_when_it_was_last_seen():
-    tracker = Tracker(TrackerConfig(lifespan_seconds=1))
+    tracker = Tracker(TrackerConfig(lifespan_s=1))
     for frame in range(5):
         tracker.update(found([10, 10, 50, 120]), START + frame * SECOND // 10)
     ended = []
@@ -88,7 +88,7 @@ def test_a_track_ends_once_and_says_when_it_was_last_seen():
 
 
 def test_after_a_gap_in_the_frames_nobody_is_continued():
-    tracker = Tracker(TrackerConfig(lifespan_seconds=1))
+    tracker = Tracker(TrackerConfig(lifespan_s=1))
     tracker.update(found([10, 10, 50, 120]), START)
     later = tracker.update(found([10, 10, 50, 120]), START + 10 * SECOND)
     assert later.ended == (EndedTrack(1, START),)
@@ -144,7 +144,7 @@ def test_a_score_that_is_no_number_is_left_out():
 
 
 def test_live_tracks_are_bounded_and_old_ones_go_on():
-    tracker = Tracker(TrackerConfig(max_tracks=20, max_boxes=8, lifespan_seconds=1000))
+    tracker = Tracker(TrackerConfig(max_tracks=20, max_boxes=8, lifespan_s=1000))
     grid = [[x, y, x + 20, y + 50] for y in range(0, 600, 60) for x in range(0, 600, 30)]
     for frame in range(60):
         tracked = tracker.update(found(*grid[(8 * frame) % 192 :][:8]), START + frame * 1000)
@@ -172,7 +172,7 @@ def test_a_clock_that_stands_or_goes_back_ends_nothing():
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.floats(0.01, 0.7), st.floats(0.3, 1))
 def test_numbers_are_unique_in_a_frame_grow_and_end_once(seed, people, step, shown):
     rng = np.random.default_rng(seed)
-    street, tracker = Street(people, rng, jitter=6), Tracker(TrackerConfig(lifespan_seconds=0.8))
+    street, tracker = Street(people, rng, jitter=6), Tracker(TrackerConfig(lifespan_s=0.8))
     seen, ended, highest = set(), [], 0
     for frame in range(30):
         boxes = street.boxes(frame * step)
@@ -209,7 +209,7 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch):
         Tracker()
 
 
-@pytest.mark.parametrize("values", [{"min_iou": 1.5}, {"lifespan_seconds": 0}, {"max_tracks": 0}, {"iou": 0.2}])
+@pytest.mark.parametrize("values", [{"min_iou": 1.5}, {"lifespan_s": 0}, {"max_tracks": 0}, {"iou": 0.2}])
 def test_settings_that_make_no_sense_are_refused(values):
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(values, TrackerConfig)

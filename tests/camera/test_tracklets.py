@@ -13,7 +13,7 @@ from reid_edge.upstream.message import encode_observation
 START = 1_760_000_000_000_000
 SECOND = 1_000_000
 MODEL = "ab" * 32
-AT_END = TrackletConfig(early_seconds=math.inf, every_seconds=math.inf)
+AT_END = TrackletConfig(early_s=math.inf, every_s=math.inf)
 
 
 def sighting(track=1, second=0.0, quality=0.5, box=(0.1, 0.2, 0.3, 0.4)):
@@ -61,7 +61,7 @@ def test_crops_may_come_in_any_order():
 
 
 def test_published_early_then_every_so_often_then_at_the_end():
-    tracklets = Tracklets(TrackletConfig(early_seconds=3, every_seconds=10), model_hash=MODEL)
+    tracklets = Tracklets(TrackletConfig(early_s=3, every_s=10), model_hash=MODEL)
     published = {}
     for second in range(30):
         for observation in tracklets.add(sighting(second=second), unit(1, 1)):
@@ -74,7 +74,7 @@ def test_published_early_then_every_so_often_then_at_the_end():
 
 
 def test_published_at_the_first_crop():
-    tracklets = Tracklets(TrackletConfig(early_seconds=0, every_seconds=math.inf), model_hash=MODEL)
+    tracklets = Tracklets(TrackletConfig(early_s=0, every_s=math.inf), model_hash=MODEL)
     assert [len(tracklets.add(sighting(second=second), unit(1, 1))) for second in range(5)] == [1, 0, 0, 0, 0]
 
 
@@ -100,7 +100,7 @@ def test_finishing_publishes_every_live_track_once():
 
 
 def test_too_many_live_tracks_the_oldest_is_published_and_stays_closed():
-    tracklets = Tracklets(TrackletConfig(max_live=2, early_seconds=math.inf), model_hash=MODEL)
+    tracklets = Tracklets(TrackletConfig(max_live=2, early_s=math.inf), model_hash=MODEL)
     tracklets.add(sighting(1), unit(1, 0))
     tracklets.add(sighting(2), unit(0, 1))
     [published] = tracklets.add(sighting(3, 1), unit(1, 1))
@@ -121,7 +121,7 @@ def test_a_track_older_than_all_live_ones_makes_none_of_them_end():
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.booleans())
 def test_whatever_comes_each_embedded_track_is_final_once_and_nothing_grows(seed, limit, early):
     rng = np.random.default_rng(seed)
-    config = TrackletConfig(max_live=limit, early_seconds=0.5 if early else math.inf, every_seconds=2)
+    config = TrackletConfig(max_live=limit, early_s=0.5 if early else math.inf, every_s=2)
     tracklets, live, following, published, embedded = Tracklets(config, model_hash=MODEL), [], 1, [], set()
     for step in range(120):
         live, following = [*live, following], following + 1
@@ -155,7 +155,7 @@ def test_what_is_published_fits_the_wire_format():
     assert 1024 < len(encode_observation(published)) < 1200
 
 
-@pytest.mark.parametrize("values", [{"early_seconds": -1}, {"every_seconds": 0}, {"max_live": 0}, {"late": 1}])
+@pytest.mark.parametrize("values", [{"early_s": -1}, {"every_s": 0}, {"max_live": 0}, {"late": 1}])
 def test_settings_that_make_no_sense_are_refused(values):
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(values, TrackletConfig)

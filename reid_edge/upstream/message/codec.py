@@ -15,7 +15,7 @@ try:
 
     from reid_edge.upstream.message import observation_pb2
 except ImportError as error:
-    raise MissingExtraError("protobuf", "camera", "the wire format") from error
+    raise MissingExtraError("protobuf", "camera,gallery", "the wire format") from error
 
 VERSION = 1
 """Of the messages that this release writes."""

@@ -11,16 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from reid_edge.errors import OutboxError
 from reid_edge.upstream.message import Ack, Encoding, Gap, GapReason, Observation, encode_observation
 from reid_edge.upstream.outbox import database, gaps, rows
-from reid_edge.upstream.outbox.age import AgeClock, AgeState, Reading, read_clocks
+from reid_edge.upstream.outbox.age import AgeClock, Reading, read_clocks
 from reid_edge.upstream.outbox.database import Synchronous
-from reid_edge.upstream.outbox.rows import Deleted, Payload, Row
+from reid_edge.upstream.outbox.rows import Payload, Row
+from reid_edge.upstream.outbox.state import State, load, save
 
 Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
@@ -28,29 +29,6 @@ _LOG = logging.getLogger(__name__)
 
 class _SetAsideError(Exception):
     """The file was damaged, and a new one has been started."""
-
-
-@dataclass(frozen=True)
-class _State:
-    """What is known without asking the file; replaced as a whole, after each commit."""
-
-    epoch: str
-    next_seq: int
-    rows: int
-    payload_bytes: int
-    gaps: int
-    dropped: dict[GapReason, int]
-
-    def with_rows(self, count: int, payload_bytes: int) -> _State:
-        return replace(
-            self,
-            next_seq=self.next_seq + count,
-            rows=self.rows + count,
-            payload_bytes=self.payload_bytes + payload_bytes,
-        )
-
-    def without(self, gone: Deleted) -> _State:
-        return replace(self, rows=self.rows - gone.rows, payload_bytes=self.payload_bytes - gone.payload_bytes)
 
 
 class Outbox:
@@ -225,7 +203,7 @@ class Outbox:
             OutboxError: The file cannot be written; the rows stay, and may be sent again.
         """
 
-        def work(db: sqlite3.Connection, state: _State) -> tuple[_State, None]:
+        def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
             for first_seq, last_seq in rows.runs(ack.seqs):
                 state = state.without(rows.delete(db, first_seq, last_seq))
             if ack.gaps:
@@ -289,17 +267,16 @@ class Outbox:
         with contextlib.ExitStack() as stack:
             db = database.connect(self.path)
             stack.callback(db.close)
-            found = db.execute("SELECT * FROM state").fetchone()
-            # Reads every page but those of a feature's tail: damage shows now rather than in a month.
-            waiting = db.execute("SELECT count(*), total(length(payload)), max(seq) FROM rows").fetchone()
-            if found is None or (waiting[2] or 0) >= found[2]:
-                raise sqlite3.DatabaseError("malformed: no state, or rows beyond the last")
-            _, epoch, next_seq, full, expired, lost, *age = found
-            self._clock = AgeClock(AgeState(*age), self._read_clocks)
-            dropped: dict[GapReason, int] = {"full": full, "expired": expired, "lost": lost}
-            next_seq = _leapt(next_seq) if leap else next_seq
-            state = _State(epoch, next_seq, waiting[0], int(waiting[1]), gaps.count(db), dropped)
-            self._saved(db, state)
+            state, age = load(db)
+            self._clock = AgeClock(age, self._read_clocks)
+            if leap:
+                state = replace(state, next_seq=_leapt(state.next_seq))
+            try:
+                self._saved(db, state)
+            except sqlite3.OperationalError:
+                if not database.emptied_log(self.path, db):
+                    raise
+                self._saved(db, state)
             self._db, self._state = db, state
             stack.pop_all()
 
@@ -327,7 +304,7 @@ class Outbox:
     def _write(
         self,
         doing: str,
-        work: Callable[[sqlite3.Connection, _State], tuple[_State, Result]],
+        work: Callable[[sqlite3.Connection, State], tuple[State, Result]],
         *,
         synchronous: Synchronous | None = None,
     ) -> Result:
@@ -352,8 +329,8 @@ class Outbox:
             return result
 
     def _committed(
-        self, db: sqlite3.Connection, work: Callable[[sqlite3.Connection, _State], tuple[_State, Result]]
-    ) -> tuple[_State, Result]:
+        self, db: sqlite3.Connection, work: Callable[[sqlite3.Connection, State], tuple[State, Result]]
+    ) -> tuple[State, Result]:
         try:
             db.execute("BEGIN IMMEDIATE")
             done = work(db, self._state)
@@ -398,7 +375,7 @@ class Outbox:
         raise _SetAsideError from error
 
     def _insert(self, payloads: Sequence[Payload]) -> None:
-        def work(db: sqlite3.Connection, state: _State) -> tuple[_State, None]:
+        def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
             state = self._with_losses(db, state)
             rows.insert(db, state.next_seq, self._clock.now_us(), payloads)
             state = state.with_rows(len(payloads), sum(map(len, payloads)))
@@ -416,7 +393,7 @@ class Outbox:
             self._write("writing", lambda db, state: (self._with_losses(db, state), None))
             self._unwritten = 0
 
-    def _with_losses(self, db: sqlite3.Connection, state: _State) -> _State:
+    def _with_losses(self, db: sqlite3.Connection, state: State) -> State:
         """Spend a sequence number on each observation that could not be put."""
         if not self._unwritten:
             return state
@@ -424,30 +401,20 @@ class Outbox:
         state = replace(state, next_seq=first_seq + self._unwritten)
         return self._noted(db, state, Gap(first_seq, state.next_seq - 1, self._unwritten, "lost"))
 
-    def _drop(self, db: sqlite3.Connection, state: _State, first_seq: int, last_seq: int, reason: GapReason) -> _State:
+    def _drop(self, db: sqlite3.Connection, state: State, first_seq: int, last_seq: int, reason: GapReason) -> State:
         """Delete rows and note the gap."""
         gone = rows.delete(db, first_seq, last_seq)
         if not gone.rows:
             return state
         return self._noted(db, state.without(gone), Gap(gone.first_seq, gone.last_seq, gone.rows, reason))
 
-    def _noted(self, db: sqlite3.Connection, state: _State, gap: Gap) -> _State:
+    def _noted(self, db: sqlite3.Connection, state: State, gap: Gap) -> State:
         gaps.note(db, gap)
         dropped = {**state.dropped, gap.reason: state.dropped[gap.reason] + gap.count}
         return self._saved(db, replace(state, dropped=dropped, gaps=gaps.count(db)))
 
-    def _saved(self, db: sqlite3.Connection, state: _State) -> _State:
-        db.execute(
-            "UPDATE state SET next_seq = ?, dropped_full = ?, dropped_expired = ?, dropped_lost = ?, age_us = ?, "
-            "boot = ?, boot_us = ?, steady_wall_us = ?, steady_age_us = ?, steady_boot = ?",
-            (
-                state.next_seq,
-                state.dropped["full"],
-                state.dropped["expired"],
-                state.dropped["lost"],
-                *astuple(self._clock.state()),
-            ),
-        )
+    def _saved(self, db: sqlite3.Connection, state: State) -> State:
+        save(db, state, self._clock.state())
         return state
 
     def _sound(self, query: str, parameters: Sequence[int]) -> tuple[int, list[Row]]:
