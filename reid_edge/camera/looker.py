@@ -90,7 +90,9 @@ class Looker:
     def _look_away(self) -> None:
         self.stats.off += 1
         if self._tracker.live:
-            self._waiting.put([], self._tracker.finish())
+            ended = self._tracker.finish()
+            self._gate.end(ended)
+            self._waiting.put([], ended)
 
     def _look_at(self, frame: Frame) -> None:
         seen_s = time.monotonic()

@@ -106,6 +106,7 @@ def _run(settings: AgentConfig) -> None:
 
     set_up_logs(settings.operation.log_format, settings.operation.log_level)
     cv2.setNumThreads(settings.pipeline.opencv_threads)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle that could be loaded again
     agent = Agent(settings)
     try:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -21,7 +21,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at the machine: Python, CPU, GPU, engines, and what exporting needs."""
+    """Look at the machine: Python, CPU, GPU, engines, and what each extra needs."""
     return [
         Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         _cpu(),
@@ -31,6 +31,10 @@ def examine() -> list[Finding]:
         _tensorrt(),
         _package("export", "nncf", "export", companions=("torch", "openvino", "onnx", "onnxscript")),
         _package("Parquet", "pyarrow", "parquet"),
+        _package("camera agent", "edgefirst-tracker", "camera", companions=("httpx", "paho-mqtt", "protobuf")),
+        _package("gallery server", "uvicorn", "gallery", companions=("starlette", "paho-mqtt", "protobuf")),
+        _package("gallery in PostgreSQL", "psycopg", "postgresql", companions=("pgvector",)),
+        _package("gallery in Milvus", "pymilvus", "milvus"),
     ]
 
 
