@@ -7,7 +7,6 @@ takes a millisecond without (shared measurement in ``docs/gallery.md``).
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,22 +16,18 @@ import numpy as np
 
 from reid_edge.errors import MissingExtraError, ModelMismatchError, StoreError
 from reid_edge.gallery.records import (
-    AcceptedModel,
     Added,
-    AuditEntry,
-    CameraSummary,
     Erased,
     Feature,
     Match,
     Record,
     Selection,
-    Span,
     StoredGap,
 )
-from reid_edge.gallery.store.base import DEFAULT_RETENTION_HOURS
-from reid_edge.gallery.store.erasures import allowed, outlived_us, standing
+from reid_edge.gallery.store.erasures import allowed, standing
 from reid_edge.gallery.store.postgresql_tables import LOCK, SCHEMA_VERSION, TABLES
 from reid_edge.gallery.store.sql import COLUMNS, condition, entry_row, json_selection, row_entry, selection_json
+from reid_edge.gallery.store.sql_store import SqlStore
 
 try:
     import psycopg
@@ -55,7 +50,7 @@ LEFTOVERS = (
 )
 
 
-class PostgresqlStore:
+class PostgresqlStore(SqlStore):
     """See :class:`reid_edge.gallery.store.base.Store`.
 
     A connection that breaks is opened again by the next call.
@@ -67,6 +62,8 @@ class PostgresqlStore:
     Raises:
         StoreError: No gallery there, no pgvector, or no connection.
     """
+
+    mark = "%s"
 
     def __init__(self, uri: str, *, create: bool) -> None:
         self.name = without_password(uri)
@@ -137,16 +134,7 @@ class PostgresqlStore:
     def expire(self, before_us: int) -> int:
         """Delete what was last seen before."""
         with self._transaction() as db:
-            count = db.execute("DELETE FROM observations WHERE last_us < %s", (before_us,)).rowcount
-            db.execute("DELETE FROM gaps WHERE received_us < %s", (before_us,))
-            db.execute("DELETE FROM erasures WHERE until_us < %s", (outlived_us(before_us),))
-        return count
-
-    def models(self) -> list[AcceptedModel]:
-        """Accepted models."""
-        with self._transaction() as db:
-            rows = db.execute("SELECT hash, dim, accepted_us FROM models ORDER BY number").fetchall()
-        return [AcceptedModel(*row) for row in rows]
+            return self._delete_before(db, before_us)
 
     def accept_model(self, model_hash: str, dim: int | None, *, now_us: int, only_first: bool = False) -> bool:
         """Take features of this model from now on."""
@@ -161,66 +149,6 @@ class PostgresqlStore:
             db.execute("UPDATE models SET dim = %s WHERE hash = %s AND dim IS NULL", (dim, model_hash))
             row = db.execute("SELECT dim FROM models WHERE hash = %s", (model_hash,)).fetchone()
         return row is not None and dim in (None, row[0])
-
-    def retention_hours(self) -> float:
-        """How long observations are kept."""
-        with self._transaction() as db:
-            row = db.execute("SELECT value FROM settings WHERE name = 'retention_hours'").fetchone()
-        return float(row[0]) if row else DEFAULT_RETENTION_HOURS
-
-    def set_retention_hours(self, hours: float) -> None:
-        """Change how long observations are kept."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT INTO settings VALUES ('retention_hours', %s) ON CONFLICT (name) DO UPDATE SET value = "
-                "excluded.value",
-                (repr(hours),),
-            )
-
-    def audit_append(self, entry: AuditEntry) -> None:
-        """Add to the audit."""
-        with self._transaction() as db:
-            db.execute(
-                'INSERT INTO audit (at_us, "user", action, purpose, detail) VALUES (%s, %s, %s, %s, %s)',
-                (entry.at_us, entry.user, entry.action, entry.purpose, json.dumps(entry.detail)),
-            )
-
-    def audit_entries(self, last: int) -> list[AuditEntry]:
-        """The last entries, oldest first."""
-        with self._transaction() as db:
-            rows = db.execute(
-                'SELECT number, at_us, "user", action, purpose, detail FROM audit ORDER BY number DESC LIMIT %s',
-                (last,),
-            ).fetchall()
-        return [
-            AuditEntry(
-                number=row[0], at_us=row[1], user=row[2], action=row[3], purpose=row[4], detail=json.loads(row[5])
-            )
-            for row in reversed(rows)
-        ]
-
-    def span(self, selection: Selection) -> Span:
-        """How many observations are meant, and of what time."""
-        where, values = condition(selection, "%s")
-        with self._transaction() as db:
-            rows = db.execute(
-                f"SELECT count(*), min(first_us), max(last_us) FROM observations WHERE {where}",  # noqa: S608
-                values,
-            ).fetchall()
-        return Span(*rows[0])
-
-    def cameras(self) -> list[CameraSummary]:
-        """What is held of each camera."""
-        with self._transaction() as db:
-            rows = db.execute(
-                "SELECT camera, coalesce(observations, 0), coalesce(tracklets, 0), first_us, last_us, "
-                "coalesce(gaps, 0), coalesce(lost, 0) FROM (SELECT camera, count(*) AS observations, "
-                "count(DISTINCT (epoch, track)) AS tracklets, min(first_us) AS first_us, max(last_us) AS last_us "
-                "FROM observations GROUP BY camera) AS seen FULL JOIN (SELECT camera, count(*) AS gaps, "
-                "sum(count)::bigint AS lost FROM gaps GROUP BY camera) AS dropped USING (camera) ORDER BY camera"
-            ).fetchall()
-        names = ("camera", "observations", "tracklets", "first_us", "last_us", "gaps", "lost")
-        return [CameraSummary(**dict(zip(names, row, strict=True))) for row in rows]
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -253,6 +181,11 @@ class PostgresqlStore:
             db = self._open_connection()
             with db.transaction():
                 yield db
+
+    def _reading(self) -> contextlib.AbstractContextManager[Any]:
+        return self._transaction()
+
+    _writing = _reading
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

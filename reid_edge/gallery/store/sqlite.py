@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,23 +12,19 @@ import numpy as np
 
 from reid_edge.errors import ModelMismatchError
 from reid_edge.gallery.records import (
-    AcceptedModel,
     Added,
-    AuditEntry,
-    CameraSummary,
     Entry,
     Erased,
     Feature,
     Match,
     Record,
     Selection,
-    Span,
     StoredGap,
 )
-from reid_edge.gallery.store.base import DEFAULT_RETENTION_HOURS
-from reid_edge.gallery.store.erasures import allowed, outlived_us, standing
+from reid_edge.gallery.store.erasures import allowed, standing
 from reid_edge.gallery.store.feature_blocks import Block, FeatureBlocks, Numbers, best, products
 from reid_edge.gallery.store.sql import COLUMNS, condition, entry_row, json_selection, row_entry, selection_json
+from reid_edge.gallery.store.sql_store import SqlStore
 from reid_edge.gallery.store.sqlite_file import connect, store_errors
 
 STORED = np.dtype("<f2")
@@ -41,11 +36,10 @@ ROWS_AT_A_TIME = 8192
 _COLUMNS = ", ".join(COLUMNS)
 _MARKS = ", ".join("?" * (len(COLUMNS) + 1))
 _INSERT = f"INSERT OR IGNORE INTO observations ({_COLUMNS}, feature) VALUES ({_MARKS})"  # noqa: S608
-_AUDIT_FIELDS = ("number", "at_us", "user", "action", "purpose", "detail")
 _INSERT_GAP = "INSERT OR IGNORE INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
-class SqliteStore:
+class SqliteStore(SqlStore):
     """See :class:`reid_edge.gallery.store.base.Store`.
 
     Args:
@@ -56,6 +50,8 @@ class SqliteStore:
     Raises:
         StoreError: No gallery there, or it cannot be opened.
     """
+
+    mark = "?"
 
     def __init__(self, path: Path, *, create: bool, memory_bytes: int = MEMORY_BYTES) -> None:
         self.name = f"sqlite:{path}"
@@ -116,18 +112,10 @@ class SqliteStore:
     def expire(self, before_us: int) -> int:
         """Delete what was last seen before."""
         with self._writing() as db:
-            count = db.execute("DELETE FROM observations WHERE last_us < ?", (before_us,)).rowcount
-            db.execute("DELETE FROM gaps WHERE received_us < ?", (before_us,))
-            db.execute("DELETE FROM erasures WHERE until_us < ?", (outlived_us(before_us),))
+            count = self._delete_before(db, before_us)
         if count:
             self._forget()
         return count
-
-    def models(self) -> list[AcceptedModel]:
-        """Accepted models."""
-        with self._reading() as db:
-            rows = db.execute("SELECT hash, dim, accepted_us FROM models ORDER BY number").fetchall()
-        return [AcceptedModel(*row) for row in rows]
 
     def accept_model(self, model_hash: str, dim: int | None, *, now_us: int, only_first: bool = False) -> bool:
         """Take features of this model from now on."""
@@ -140,61 +128,6 @@ class SqliteStore:
             db.execute("UPDATE models SET dim = coalesce(dim, ?) WHERE hash = ?", (dim, model_hash))
             row = db.execute("SELECT dim FROM models WHERE hash = ?", (model_hash,)).fetchone()
         return row is not None and dim in (None, row[0])
-
-    def retention_hours(self) -> float:
-        """How long observations are kept."""
-        with self._reading() as db:
-            row = db.execute("SELECT value FROM settings WHERE name = 'retention_hours'").fetchone()
-        return float(row[0]) if row else DEFAULT_RETENTION_HOURS
-
-    def set_retention_hours(self, hours: float) -> None:
-        """Change how long observations are kept."""
-        with self._writing() as db:
-            db.execute("INSERT OR REPLACE INTO settings VALUES ('retention_hours', ?)", (repr(hours),))
-
-    def audit_append(self, entry: AuditEntry) -> None:
-        """Add to the audit."""
-        with self._writing() as db:
-            db.execute(
-                "INSERT INTO audit (at_us, user, action, purpose, detail) VALUES (?, ?, ?, ?, ?)",
-                (entry.at_us, entry.user, entry.action, entry.purpose, json.dumps(entry.detail)),
-            )
-
-    def audit_entries(self, last: int) -> list[AuditEntry]:
-        """The last entries, oldest first."""
-        with self._reading() as db:
-            rows = db.execute(
-                "SELECT number, at_us, user, action, purpose, detail FROM audit ORDER BY number DESC LIMIT ?", (last,)
-            ).fetchall()
-        return [
-            AuditEntry(
-                number=row[0], at_us=row[1], user=row[2], action=row[3], purpose=row[4], detail=json.loads(row[5])
-            )
-            for row in reversed(rows)
-        ]
-
-    def span(self, selection: Selection) -> Span:
-        """How many observations are meant, and of what time."""
-        where, values = condition(selection, "?")
-        with self._reading() as db:
-            row = db.execute(
-                f"SELECT count(*), min(first_us), max(last_us) FROM observations WHERE {where}",  # noqa: S608
-                values,
-            ).fetchone()
-        return Span(*row)
-
-    def cameras(self) -> list[CameraSummary]:
-        """What is held of each camera."""
-        with self._reading() as db:
-            rows = db.execute(
-                "SELECT camera, max(observations), max(tracklets), min(first_us), max(last_us), max(gaps), max(lost) "
-                "FROM (SELECT camera, count(*) AS observations, count(DISTINCT epoch || '/' || track) AS tracklets, "
-                "min(first_us) AS first_us, max(last_us) AS last_us, 0 AS gaps, 0 AS lost FROM observations "
-                "GROUP BY camera UNION ALL SELECT camera, 0, 0, NULL, NULL, count(*), sum(count) FROM gaps "
-                "GROUP BY camera) GROUP BY camera ORDER BY camera"
-            ).fetchall()
-        names = ("camera", "observations", "tracklets", "first_us", "last_us", "gaps", "lost")
-        return [CameraSummary(**dict(zip(names, row, strict=True))) for row in rows]
 
     def close(self) -> None:
         """Let go of the file."""
