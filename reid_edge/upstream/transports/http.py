@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import threading
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from reid_edge.errors import MissingExtraError, SettingsError, TransportError
 from reid_edge.upstream.transports.hold import PASSING, Hold
+from reid_edge.upstream.transports.inbox import Inbox
 from reid_edge.upstream.transports.tls import TlsFiles, client_context, endpoint
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class HttpTransport:
         self.hold = Hold(LOG, passing=backoff_s)
         self._endpoint = endpoint(url, {"https": 8443, "http": 8080}, tls, insecure=insecure)
         self._tls = tls if self._endpoint.secure else None
-        self._acks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._inbox = Inbox()
         self._closed = threading.Event()
         self._sending = threading.Lock()
         self._httpx = _import_httpx()
@@ -83,18 +83,12 @@ class HttpTransport:
 
     def acks(self, timeout_s: float) -> list[bytes]:
         """All acknowledgements that have come; waits for the first at most so long."""
-        heard: list[bytes] = []
-        try:
-            heard.append(self._acks.get(timeout=timeout_s) if timeout_s > 0 else self._acks.get_nowait())
-            while True:
-                heard.append(self._acks.get_nowait())
-        except queue.Empty:
-            return heard
+        return self._inbox.take(timeout_s)
 
     def close(self) -> None:
         """Close the connection; if a batch is on its way, once its answer is there."""
         self._closed.set()
-        self._acks.put(b"")
+        self._inbox.wake()
         if self._sending.acquire(blocking=False):
             self._drop_client()
             self._sending.release()
@@ -119,7 +113,7 @@ class HttpTransport:
     def _judge(self, response: Response, size: int) -> None:
         if response.status_code == 200:
             self.hold.accepted()
-            self._acks.put(response.content)
+            self._inbox.put(response.content)
             return
         permanent = response.status_code not in _PASSING
         reason = (

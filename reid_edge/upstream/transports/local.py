@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable, Sequence
 
 from reid_edge.errors import GalleryError, TransportError
+from reid_edge.upstream.transports.inbox import Inbox
 
 
 class LocalTransport:
@@ -20,7 +20,7 @@ class LocalTransport:
 
     def __init__(self, receive: Callable[[Sequence[bytes]], list[bytes]]) -> None:
         self._receive = receive
-        self._acks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._inbox = Inbox()
         self._closed = threading.Event()
 
     def send(self, batch: bytes) -> None:
@@ -36,19 +36,13 @@ class LocalTransport:
         except GalleryError as error:
             raise TransportError(f"the gallery in this process cannot store: {error}") from error
         for answer in answers:
-            self._acks.put(answer)
+            self._inbox.put(answer)
 
     def acks(self, timeout_s: float) -> list[bytes]:
         """Acknowledgements that have come, waiting up to ``timeout_s`` for the first."""
-        acks: list[bytes] = []
-        try:
-            acks.append(self._acks.get(timeout=timeout_s))
-            while True:
-                acks.append(self._acks.get_nowait())
-        except queue.Empty:
-            return acks
+        return self._inbox.take(0.0 if self._closed.is_set() else timeout_s)
 
     def close(self) -> None:
         """Accept no more; wakes a waiting ``acks``."""
         self._closed.set()
-        self._acks.put(b"")
+        self._inbox.wake()

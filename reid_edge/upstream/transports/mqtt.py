@@ -6,13 +6,12 @@ the outbox sends again, and a broker that kept them would only add a second trut
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import queue
 import re
 
 from reid_edge.errors import SettingsError
 from reid_edge.upstream.transports.hold import PASSING, Hold
+from reid_edge.upstream.transports.inbox import Inbox
 from reid_edge.upstream.transports.mqtt_link import Message, MqttLink
 from reid_edge.upstream.transports.tls import TlsFiles
 
@@ -22,7 +21,6 @@ LOG = logging.getLogger(__name__)
 NO_COLLECTOR, NOT_AUTHORISED = 0x10, 0x87
 _PERMANENT = frozenset({NOT_AUTHORISED, 0x90, 0x99})
 _SEND_TIMEOUT_S = 1.0
-_MOST_ACKS = 10_000
 
 
 def observations_topic(camera: str) -> str:
@@ -70,7 +68,7 @@ class MqttTransport:
     ) -> None:
         self.hold = Hold(LOG, passing=backoff_s)
         self._topic = observations_topic(checked_name(camera))
-        self._acks: queue.Queue[bytes] = queue.Queue(_MOST_ACKS)
+        self._inbox = Inbox()
         self.link = MqttLink(
             uri,
             client_id=camera,
@@ -106,24 +104,15 @@ class MqttTransport:
 
     def acks(self, timeout_s: float) -> list[bytes]:
         """All acknowledgements that have come; waits for the first at most so long."""
-        heard: list[bytes] = []
-        try:
-            heard.append(self._acks.get(timeout=timeout_s) if timeout_s > 0 else self._acks.get_nowait())
-            while True:
-                heard.append(self._acks.get_nowait())
-        except queue.Empty:
-            return heard
+        return self._inbox.take(timeout_s)
 
     def close(self) -> None:
         """Send what is queued and disconnect; wakes a waiting ``acks``."""
         self.link.close()
-        with contextlib.suppress(queue.Full):
-            self._acks.put_nowait(b"")
+        self._inbox.wake()
 
     def _heard(self, message: Message) -> None:
-        # Full only if nobody reads: an acknowledgement that is lost is earned again.
-        with contextlib.suppress(queue.Full):
-            self._acks.put_nowait(message.payload)
+        self._inbox.put(message.payload)
 
     def _judged(self, code: int) -> None:
         if code == 0:
