@@ -26,6 +26,7 @@
     ├── UpstreamError
     │   ├── MessageError               bytes that are no message that this release reads
     │   ├── OutboxError                the outbox cannot be written or read
+    │   │   └── OutboxInUseError             another process has it
     │   └── TransportError             the receiving end cannot be reached, or does not accept
     └── GalleryError
         ├── StoreError                 the store cannot be opened, reached or written
@@ -148,6 +149,10 @@ class MessageError(UpstreamError, ValueError):
 
 class OutboxError(UpstreamError):
     """The outbox cannot be written or read."""
+
+
+class OutboxInUseError(OutboxError):
+    """Another process, or another outbox of this one, has the file."""
 
 
 class TransportError(UpstreamError):

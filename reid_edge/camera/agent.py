@@ -15,6 +15,7 @@ from reid_edge.camera.filters import DetectionFilter
 from reid_edge.camera.gate import Gate
 from reid_edge.camera.looker import Looker
 from reid_edge.camera.model import load_model
+from reid_edge.camera.publisher import Publisher
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.status import Health
 from reid_edge.camera.switch import OffSwitch
@@ -96,12 +97,12 @@ class Agent:
             self.waiting,
             is_off=OffSwitch(config.camera.off_switch),
         )
+        self.publisher = Publisher(self.outbox, config.upstream.encoding)
         self.embedder = Embedder(
             self.waiting,
             model,
-            self.outbox,
+            self.publisher,
             config.tracklet,
-            encoding=config.upstream.encoding,
             max_batch=config.engine.max_batch,
             max_latency_s=pipeline.max_latency_ms / 1000,
         )
@@ -145,7 +146,7 @@ class Agent:
 
     def health(self) -> Health:
         """What is wrong now."""
-        source, unwritten, delivery = self.source.stats, self.embedder.stats.unwritten, self.delivery.stats
+        source, unwritten, delivery = self.source.stats, self.publisher.stats.unwritten, self.delivery.stats
         problems = self._hanging()
         if self.source.live and source.silent_s > self.config.operation.stalled_s:
             problems.append(f"no frame for {source.silent_s:.0f} s: {source.error or 'the camera gives none'}")
@@ -207,7 +208,7 @@ class Agent:
         if any(worker.is_alive() for worker in workers):
             log.error("a thread hangs and is left behind: %s", ", ".join(self._hanging()) or "busy")
         self.delivery.stop(drain_s=self.config.operation.drain_s)
-        lost, left = self.embedder.stats.unwritten, self.outbox.depth
+        lost, left = self.publisher.stats.unwritten, self.outbox.depth
         if lost:
             log.error("%d observations are lost: the outbox could not be written", lost)
         log.info("stopped; %d observations wait in the outbox for the next start", left)

@@ -13,7 +13,7 @@ from reid_edge.camera.detectors import open_detector
 from reid_edge.camera.model import load_model
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.upstream import name_on_the_wire, open_transport
-from reid_edge.errors import ReidEdgeError, TransportError
+from reid_edge.errors import OutboxInUseError, ReidEdgeError, TransportError
 from reid_edge.upstream.message import decode_ack, encode_batch
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.transports import Transport
@@ -73,7 +73,10 @@ def _source(config: AgentConfig, closing: contextlib.ExitStack) -> Finding:
 
 
 def _outbox(config: AgentConfig, closing: contextlib.ExitStack) -> Finding:
-    outbox = Outbox(config.state_dir / "outbox.db")
+    try:
+        outbox = Outbox(config.state_dir / "outbox.db")
+    except OutboxInUseError:
+        return Finding("outbox", "ok", f"{config.state_dir / 'outbox.db'}: in use, an agent is running")
     closing.callback(outbox.close)
     return Finding("outbox", "ok", f"{outbox.path}: {outbox.depth} observations wait")
 

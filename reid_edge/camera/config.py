@@ -92,7 +92,7 @@ class UpstreamSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         insecure: Allow no TLS on loopback.
         encoding: Of a feature on the wire.
         max_rows: Most observations that the outbox keeps.
-        max_mb: Most space that they take, 10⁶ bytes.
+        max_mb: Most space that they take, 10⁶ bytes; the file takes a tenth more, its log 16 MB.
         retention_hours: Undelivered observations are dropped after it, and so declared.
         synchronous: ``FULL``: survives a power cut; ``NORMAL``: may lose the last second to one.
         resend_s: What is not acknowledged by then is sent again.

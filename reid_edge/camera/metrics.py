@@ -66,15 +66,15 @@ class AgentMetrics(Collector):
         )
 
     def _delivering(self) -> Iterator[Metric]:
-        outbox, embedder, delivery = self._agent.outbox, self._agent.embedder.stats, self._agent.delivery
-        yield _counter("observations_published", "Observations that the outbox took.", embedder.published)
-        yield _gauge("observations_unwritten", "Waiting in memory for the outbox to be writable.", embedder.unwritten)
-        yield _counters("observations_dropped", "By reason.", dict(outbox.dropped) | {"unwritten": embedder.lost})
+        outbox, publisher, delivery = self._agent.outbox, self._agent.publisher.stats, self._agent.delivery
+        yield _counter("observations_published", "Observations that the outbox took.", publisher.published)
+        yield _gauge("observations_unwritten", "Waiting in memory for the outbox to be writable.", publisher.unwritten)
+        yield _counters("observations_dropped", "By reason.", dict(outbox.dropped) | {"unwritten": publisher.lost})
         yield _gauge("outbox_rows", "Observations that are not acknowledged.", outbox.depth)
         yield _gauge("outbox_bytes", "Their size.", outbox.bytes)
         yield _gauge("outbox_age_seconds", "Age of the oldest.", self._outbox_age_s())
-        yield _counter("observations_sent", "Including repeats.", delivery.stats.sent)
-        yield _counter("observations_resent", "Repeats.", delivery.stats.resent)
+        yield _counter("observations_sent", "Sent, each counted once.", delivery.stats.sent)
+        yield _counter("observations_resent", "Sent again.", delivery.stats.resent)
         yield _counter("observations_acknowledged", "Committed by the gallery.", delivery.stats.acknowledged)
         yield _counter("observations_refused", "Refusals by the gallery.", delivery.stats.refused)
         yield _gauge("upstream_connected", "1 if the last attempt to send succeeded.", delivery.stats.connected)

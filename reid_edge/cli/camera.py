@@ -123,17 +123,17 @@ def _run(settings: AgentConfig) -> None:
 
 
 def _report(agent: Agent) -> None:
-    looker, embedder = agent.looker.stats, agent.embedder.stats
+    looker, published = agent.looker.stats, agent.publisher.stats.published
     rows = [
         ["frames", f"{looker.frames:,}"],
         ["people detected", f"{looker.detections:,}"],
-        ["crops embedded", f"{embedder.embedded:,}"],
-        ["features published", f"{embedder.published:,}"],
+        ["crops embedded", f"{agent.embedder.stats.embedded:,}"],
+        ["features published", f"{published:,}"],
         ["features stored upstream", f"{agent.delivery.stats.acknowledged:,}"],
         ["waiting in the outbox", f"{agent.outbox.depth:,}"],
     ]
     print_table(f"camera {agent.camera}", ("", ""), rows)
-    if agent.config.in_process and embedder.published:
+    if agent.config.in_process and published:
         uri = agent.config.upstream.uri
         console.print(
             f"Next: reid-edge gallery info {uri}, then reid-edge gallery search {uri} --image CROP.jpg "

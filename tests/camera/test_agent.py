@@ -111,7 +111,7 @@ def test_people_of_a_video_arrive_in_the_gallery(settings, session_bundle):
         agent.run()
     entries = stored(config)
     assert agent.looker.stats.frames == 60
-    assert len(entries) == agent.embedder.stats.published == agent.delivery.stats.acknowledged
+    assert len(entries) == agent.publisher.stats.published == agent.delivery.stats.acknowledged
     assert agent.outbox.depth == 0
     assert {entry.camera for entry in entries} == {"north"}
     assert {entry.model_hash for entry in entries} == {session_bundle.manifest.model_hash}
@@ -173,7 +173,7 @@ def test_while_the_gallery_is_away_features_wait_and_a_later_run_delivers_them(s
     with opened(away) as agent:
         agent.run()
         waiting = agent.outbox.depth
-    assert waiting == agent.embedder.stats.published > 0
+    assert waiting == agent.publisher.stats.published > 0
     back = settings({"filter.confidence": 1.0})  # sees nobody: only delivers
     with opened(back) as agent:
         agent.run()
@@ -219,14 +219,14 @@ def test_observations_wait_in_memory_while_the_disk_is_full(settings):
     away = {"upstream.uri": "http://127.0.0.1:9", "upstream.insecure": True, "operation.drain_s": 0}
     config = settings({"source.realtime": True, "source.loop": True, "tracklet.every_s": 0.2, **away})
     with running(config) as agent:
-        wait_until(lambda: agent.embedder.stats.published > 0)
+        wait_until(lambda: agent.publisher.stats.published > 0)
         with full_disk(agent.outbox):
-            wait_until(lambda: agent.embedder.stats.unwritten >= 3)
+            wait_until(lambda: agent.publisher.stats.unwritten >= 3)
             assert any("outbox cannot be written" in problem for problem in agent.health().problems)
-        wait_until(lambda: agent.embedder.stats.unwritten == 0)
+        wait_until(lambda: agent.publisher.stats.unwritten == 0)
         assert not agent.health().problems
-    assert agent.embedder.stats.lost == 0
-    assert agent.outbox.depth == agent.embedder.stats.published
+    assert agent.publisher.stats.lost == 0
+    assert agent.outbox.depth == agent.publisher.stats.published
 
 
 @contextlib.contextmanager

@@ -131,7 +131,7 @@ def test_two_agents_do_not_share_an_outbox(camera):
         wait_for(camera, "reid_edge_frames_total", 1, process)
         second = run("--config", camera, "--listen", "")
         assert second.returncode == 1
-        assert "OutboxError" in second.stderr
+        assert "OutboxInUseError" in second.stderr
         assert process.poll() is None
 
 

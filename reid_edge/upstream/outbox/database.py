@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from reid_edge.errors import OutboxError
+from reid_edge.errors import OutboxError, OutboxInUseError
 
 APPLICATION_ID = 0x52654964
 SCHEMA_VERSION = 1
@@ -75,7 +75,7 @@ def lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise OutboxError(
+        raise OutboxInUseError(
             f"the outbox {path} is in use, by another process or another Outbox of this one. "
             "Stop that one, or give each camera its own outbox file."
         ) from error
