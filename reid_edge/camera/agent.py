@@ -34,8 +34,6 @@ HANGING_S = 30.0
 JOIN_S = 10.0
 #: How long a signal may wait: its handler must not touch locks, so it cannot wake anybody.
 LOOK_UP_S = 0.5
-#: Sequence numbers leap when an outbox is opened; a run may have so many tracks for each, and no number comes twice.
-TRACKS_PER_SEQ = 16
 
 
 class Agent:
@@ -91,7 +89,7 @@ class Agent:
             self.source,
             detector,
             self.filter,
-            Tracker(config.tracker, first_track=TRACKS_PER_SEQ * self.outbox.last_seq + 1),
+            Tracker(config.tracker),
             Gate(config.gate),
             self.waiting,
             is_off=OffSwitch(config.camera.off_switch),

@@ -70,7 +70,6 @@ class Embedder:
     ) -> None:
         self._waiting = waiting
         self._outbox = outbox
-        self._config = config
         self._encoding = encoding
         self._max_batch = max_batch
         self._max_latency_s = max_latency_s
@@ -78,7 +77,8 @@ class Embedder:
         self._extractor = extractor
         self._next_extractor: Extractor | None = None
         self._swap = threading.Lock()
-        self._tracklets = self._new_tracklets()
+        # A tracklet has a number when it is published: no more of them than sequence numbers, so none comes twice.
+        self._tracklets = Tracklets(config, model_hash=_model_hash(extractor), first_tracklet=outbox.last_seq + 1)
         self._unwritten: deque[Observation] = deque()
         self.stats = EmbedderStats()
         self.engine_latencies_s = recent_latencies()
@@ -151,10 +151,9 @@ class Embedder:
             extractor, self._next_extractor = self._next_extractor, None
         if extractor is None:
             return []
-        published = self._tracklets.finish()
         self._extractor = extractor
-        self._tracklets = self._new_tracklets()
-        return published
+        return self._tracklets.change_model(_model_hash(extractor))
 
-    def _new_tracklets(self) -> Tracklets:
-        return Tracklets(self._config, model_hash=self._extractor.bundle.manifest.model_hash)
+
+def _model_hash(extractor: Extractor) -> str:
+    return extractor.bundle.manifest.model_hash
