@@ -12,7 +12,8 @@ FOLDER holds labelled data, none of which can be given away with this repository
 
 Sections: ``tracking`` (purity by setting and frame rate), ``quality`` (what each degradation of a crop costs, and
 whether crop_quality finds the better crops of a track), ``gating`` (video), ``publishing`` (when to publish),
-``cameras`` (tracklets across the cameras of Market-1501; give a bundle whose network was not trained on it).
+``splitting`` (when a track becomes another tracklet), ``cameras`` (tracklets across the cameras of Market-1501; give a
+bundle whose network was not trained on it, as for the second half of ``splitting``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -41,6 +43,7 @@ from reid_edge.runtime.extractor import Extractor
 from reid_edge.upstream.message import Observation, encode_observation
 
 NEVER = 1e9
+UNSPLIT = TrackletConfig(split_cosine=-1)  # gates and times of publication are compared on the same tracklets
 PLAIN = GateConfig(better_by=NEVER, min_quality=0, patience_s=0)
 WAITING = GateConfig(better_by=NEVER)
 GATES = {
@@ -407,41 +410,54 @@ def sharp(picture: np.ndarray, box: np.ndarray) -> float:
 
 @dataclass
 class Outcome:
-    """What went upstream, how much was embedded, and whose track each was."""
+    """What went upstream, how much was embedded, and of each tracklet its track and the labels of its boxes."""
 
     published: list[Observation]
     crops: int
-    owners: dict[int, int]
     boxes: int
+    tracks: dict[int, int]
+    votes: dict[int, Counter[int]]
+
+    @property
+    def owners(self) -> dict[int, int]:
+        """Whose most of the labelled boxes of a tracklet are."""
+        return {tracklet: vote.most_common(1)[0][0] for tracklet, vote in self.votes.items() if vote}
 
 
 def replay(embedded: Embedded, tracker: TrackerConfig, gate: GateConfig, tracklets: TrackletConfig) -> Outcome:
     tracking, gating = Tracker(tracker), Gate(gate)
     collecting = Tracklets(tracklets, model_hash="0" * 64)
-    votes: dict[int, Counter[int]] = defaultdict(Counter)
-    published, crops, boxes = [], 0, 0
+    shown: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    published, tracks, crops, boxes = [], {}, 0, 0
     width, height = embedded.sequence.size
+
+    def publish(track: int, observations: list[Observation]) -> None:
+        published.extend(observations)
+        tracks.update((seen.track, track) for seen in observations)
+
     for frame, (detections, features) in embedded.frames.items():
         now = time_us(embedded.sequence, frame)
         tracked = tracking.update(detections, now)
         rows = [int(np.flatnonzero((detections.boxes == box).all(1))[0]) for box in tracked.boxes]
         grades = crop_quality(detections.boxes, width=width, height=height)[rows]
         for track, who in zip(tracked.tracks, identities(embedded.sequence, frame, tracked.boxes), strict=True):
-            votes[int(track)][who] += 1
+            shown[int(track)].append((now, int(who)))
         boxes += len(tracked.tracks)
         for row in gating.select(tracked, grades, now).rows:
             box = tuple((tracked.boxes[row] / [width, height, width, height]).tolist())
             sighting = Sighting(int(tracked.tracks[row]), now, box, float(tracked.scores[row]), float(grades[row]))
-            published += collecting.add(sighting, features[rows[row]])
+            publish(sighting.track, collecting.add(sighting, features[rows[row]]))
             crops += 1
-        published += collecting.end(tracked.ended)
-    published += collecting.end(tracking.finish())
-    owners = {}
-    for track, vote in votes.items():
-        vote.pop(0, None)
-        if vote:
-            owners[track] = vote.most_common(1)[0][0]
-    return Outcome(published, crops, owners, boxes)
+        for ended in tracked.ended:
+            publish(ended.track, collecting.end([ended]))
+    for ended in tracking.finish():
+        publish(ended.track, collecting.end([ended]))
+    votes = {
+        seen.track: Counter(who for at, who in shown[tracks[seen.track]] if who and seen.first_us <= at <= seen.last_us)
+        for seen in published
+        if seen.final
+    }
+    return Outcome(published, crops, boxes, tracks, votes)
 
 
 def ranked(observations: list[Observation], owners: dict[int, int]) -> Ranking:
@@ -461,9 +477,9 @@ def gating(embedded: list[Embedded]) -> None:
     table(
         "gating", "crops embedded", "tracklets", "embeddings per tracklet", "of all boxes, %", "bytes", "rank-1", "mAP"
     )
-    final_only = TrackletConfig(early_s=math.inf, every_s=math.inf)
+    final_only = replaced(UNSPLIT, early_s=math.inf, every_s=math.inf)
     rows = [(name, gate, final_only) for name, gate in GATES.items()]
-    rows.append(("default, published by default", GateConfig(), TrackletConfig()))
+    rows.append(("default, published by default", GateConfig(), UNSPLIT))
     for name, gate, publish in rows:
         results = [measures(replay(item, tracker, gate, publish)) for item in embedded for tracker in TRACKERS]
         tracklets, crops, share, size, rank1, mean_ap = np.mean(results, axis=0)
@@ -493,10 +509,10 @@ def publishing(embedded: list[Embedded]) -> None:
         "90 % within", "mAP of the first", "of the last",
     )  # fmt: skip
     settings = {
-        "at the end": TrackletConfig(early_s=math.inf),
-        **{f"after {early} s": TrackletConfig(early_s=early, every_s=math.inf) for early in (0, 1, 2, 3, 5)},
-        **{f"after 3 s, then every {every} s": TrackletConfig(every_s=every) for every in (3, 10)},
-        "default": TrackletConfig(),
+        "at the end": replaced(UNSPLIT, early_s=math.inf),
+        **{f"after {early} s": replaced(UNSPLIT, early_s=early, every_s=math.inf) for early in (0, 1, 2, 3, 5)},
+        **{f"after 3 s, then every {every} s": replaced(UNSPLIT, every_s=every) for every in (3, 10)},
+        "default": UNSPLIT,
     }
     for name, config in settings.items():
         rows = []
@@ -518,6 +534,72 @@ def publishing(embedded: list[Embedded]) -> None:
         sent, size, mean, most, first_ap, last_ap = np.mean(rows, axis=0)
         quality_of = f"{100 * first_ap:.1f} | {100 * last_ap:.1f}"
         print(f"| {name} | {sent:.2f} | {size:.0f} | {mean:.1f} | {most:.1f} | {quality_of} |", flush=True)
+
+
+# --- splitting
+
+COSINES = (-1, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8)
+
+
+def splitting(embedded: list[Embedded]) -> None:
+    """What a threshold does on video: tracks of two people, told apart, and of one, cut for nothing."""
+    table(
+        "splitting", "split_cosine", "tracklets", "purity, %", "mixed tracklets", "splits of one person", "rank-1",
+        "mAP",
+    )  # fmt: skip
+    for cosine in COSINES:
+        config = TrackletConfig(early_s=math.inf, every_s=math.inf, split_cosine=cosine)
+        results = []
+        for item in embedded:
+            for tracker in TRACKERS:
+                outcome = replay(item, tracker, GateConfig(), config)
+                most = [max(vote.values()) for vote in outcome.votes.values() if vote]
+                all_of = [vote.total() for vote in outcome.votes.values() if vote]
+                mixed = sum(top < 0.9 * total for top, total in zip(most, all_of, strict=True))
+                result = ranked(outcome.published, outcome.owners)
+                results.append([
+                    len(outcome.published), 100 * sum(most) / sum(all_of), mixed, split_for_nothing(outcome),
+                    100 * result.rank1, 100 * result.mean_ap,
+                ])  # fmt: skip
+        count, *cells = np.mean(results, axis=0)
+        print(f"| {cosine} | {count:.0f} | {' | '.join(f'{cell:.1f}' for cell in cells)} |", flush=True)
+
+
+def split_for_nothing(outcome: Outcome) -> int:
+    """Tracklets of the same person as the one before them of the same track."""
+    owners: dict[int, list[int]] = defaultdict(list)
+    for seen in sorted(outcome.published, key=lambda seen: seen.first_us):
+        if seen.track in outcome.owners:
+            owners[outcome.tracks[seen.track]].append(outcome.owners[seen.track])
+    return sum(one == other for people in owners.values() for one, other in pairwise(people))
+
+
+def splitting_alone(features: np.ndarray, images: list[Path]) -> None:
+    """The same for Market-1501: tracklets of 4 crops or more (fewer are never split), and 4 each of two people."""
+    tracklets = [rows for rows in market_tracklets(images) if len(rows) >= 4]
+    rng = np.random.default_rng(0)
+    changing = []
+    for rows in tracklets:
+        same_camera = [other for other in tracklets if images[other[0]].name[5:7] == images[rows[0]].name[5:7]]
+        following = same_camera[rng.integers(len(same_camera))]
+        if images[following[0]].name[:4] != images[rows[0]].name[:4]:
+            changing.append(rows[:4] + following[:4])
+    table(
+        f"splitting: {len(tracklets)} tracklets of one person, {len(changing)} that go over to another",
+        "split_cosine", "of one, split, %", "of two, split, %",
+    )  # fmt: skip
+    for cosine in COSINES:
+        shares = [100 * np.mean([parts(rows, features, cosine) > 1 for rows in runs]) for runs in (tracklets, changing)]
+        print(f"| {cosine} | {shares[0]:.2f} | {shares[1]:.1f} |", flush=True)
+
+
+def parts(rows: list[int], features: np.ndarray, cosine: float) -> int:
+    """How many tracklets come of these crops."""
+    config = TrackletConfig(early_s=math.inf, every_s=math.inf, split_cosine=cosine)
+    collecting = Tracklets(config, model_hash="0" * 64)
+    for second, row in enumerate(rows):
+        collecting.add(Sighting(1, second * 1_000_000, (0, 0, 1, 1), 1.0, 1.0), features[row])
+    return collecting.split + 1
 
 
 # --- tracklets across cameras
@@ -549,9 +631,7 @@ def market_tracklets(images: list[Path]) -> list[list[int]]:
     return tracklets
 
 
-def cameras(extractor: Extractor, root: Path) -> None:
-    images = market_images(root)
-    features = embedded_files(extractor, images)
+def cameras(features: np.ndarray, images: list[Path]) -> None:
     seconds = np.array([int(image.name[10:16]) / 25 for image in images])
     tracklets = market_tracklets(images)
     table(
@@ -633,7 +713,7 @@ def table(title: str, *columns: str) -> None:
 
 
 def main() -> None:
-    sections = ("tracking", "quality", "gating", "publishing", "cameras")
+    sections = ("tracking", "quality", "gating", "publishing", "splitting", "cameras")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", type=Path, nargs="+")
     parser.add_argument("--only", nargs="+", choices=sections, default=sections)
@@ -646,7 +726,7 @@ def main() -> None:
         print(f"\n# {bundle.name}")
         extractor = Extractor(bundle, engine="openvino", precision="fp32", threads=2)
         embedded = []
-        if set(arguments.only) & {"quality", "gating", "publishing"}:
+        if set(arguments.only) & {"quality", "gating", "publishing", "splitting"}:
             embedded = [embed(sequence, extractor) for sequence in sequences if sequence.has_pictures]
         if "quality" in arguments.only:
             quality(extractor, root, embedded)
@@ -654,8 +734,15 @@ def main() -> None:
             gating(embedded)
         if "publishing" in arguments.only:
             publishing(embedded)
+        if "splitting" in arguments.only:
+            splitting(embedded)
+        if set(arguments.only) & {"splitting", "cameras"}:
+            images = market_images(root)
+            features = embedded_files(extractor, images)
+        if "splitting" in arguments.only:
+            splitting_alone(features, images)
         if "cameras" in arguments.only:
-            cameras(extractor, root)
+            cameras(features, images)
             weighting(extractor, root)
 
 

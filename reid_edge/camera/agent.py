@@ -20,6 +20,7 @@ from reid_edge.camera.sources import open_source
 from reid_edge.camera.status import Health
 from reid_edge.camera.switch import OffSwitch
 from reid_edge.camera.tracking import Tracker
+from reid_edge.camera.tracklets import Tracklets
 from reid_edge.camera.upstream import name_on_the_wire, open_transport
 from reid_edge.camera.waiting import WaitingCrops
 from reid_edge.errors import ReidEdgeError
@@ -35,8 +36,6 @@ HANGING_S = 30.0
 JOIN_S = 10.0
 #: How long a signal may wait: its handler must not touch locks, so it cannot wake anybody.
 LOOK_UP_S = 0.5
-#: Sequence numbers leap when an outbox is opened; a run may have so many tracks for each, and no number comes twice.
-TRACKS_PER_SEQ = 16
 
 
 class Agent:
@@ -92,17 +91,23 @@ class Agent:
             self.source,
             detector,
             self.filter,
-            Tracker(config.tracker, first_track=TRACKS_PER_SEQ * self.outbox.last_seq + 1),
+            Tracker(config.tracker),
             Gate(config.gate),
             self.waiting,
             is_off=OffSwitch(config.camera.off_switch),
         )
         self.publisher = Publisher(self.outbox, config.upstream.encoding)
+        # A tracklet has a number when it is published: no more of them than sequence numbers, so none comes twice.
+        self.tracklets = Tracklets(
+            config.tracklet,
+            model_hash=model.bundle.manifest.model_hash,
+            first_tracklet=self.outbox.last_seq + 1,
+        )
         self.embedder = Embedder(
             self.waiting,
             model,
             self.publisher,
-            config.tracklet,
+            self.tracklets,
             max_batch=config.engine.max_batch,
             max_latency_s=pipeline.max_latency_ms / 1000,
         )

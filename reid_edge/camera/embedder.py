@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from reid_edge.camera.heart import Heart
 from reid_edge.camera.latencies import recent_latencies
 from reid_edge.camera.publisher import Publisher
-from reid_edge.camera.tracklets import TrackletConfig, Tracklets
+from reid_edge.camera.tracklets import Tracklets
 from reid_edge.camera.waiting import WaitingCrop, WaitingCrops
 from reid_edge.runtime import Extractor
 from reid_edge.upstream.message import Observation
@@ -38,7 +38,7 @@ class Embedder:
         waiting: The crops.
         extractor: Of features.
         publisher: Takes what is to be published.
-        config: When to publish.
+        tracklets: Averages features, and says when to publish; of the extractor's model.
         max_batch: Most crops at once.
         max_latency_s: From a frame's being taken up to the features of its crops.
     """
@@ -48,21 +48,20 @@ class Embedder:
         waiting: WaitingCrops,
         extractor: Extractor,
         publisher: Publisher,
-        config: TrackletConfig,
+        tracklets: Tracklets,
         *,
         max_batch: int,
         max_latency_s: float,
     ) -> None:
         self._waiting = waiting
         self._publisher = publisher
-        self._config = config
+        self._tracklets = tracklets
         self._max_batch = max_batch
         self._max_latency_s = max_latency_s
         self._engine_s = 0.0
         self._extractor = extractor
         self._next_extractor: Extractor | None = None
         self._swap = threading.Lock()
-        self._tracklets = self._new_tracklets()
         self.stats = EmbedderStats()
         self.engine_latencies_s = recent_latencies()
         self.crop_latencies_s = recent_latencies()
@@ -112,10 +111,5 @@ class Embedder:
             extractor, self._next_extractor = self._next_extractor, None
         if extractor is None:
             return []
-        published = self._tracklets.finish()
         self._extractor = extractor
-        self._tracklets = self._new_tracklets()
-        return published
-
-    def _new_tracklets(self) -> Tracklets:
-        return Tracklets(self._config, model_hash=self._extractor.bundle.manifest.model_hash)
+        return self._tracklets.change_model(extractor.bundle.manifest.model_hash)

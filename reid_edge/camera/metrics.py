@@ -57,6 +57,8 @@ class AgentMetrics(Collector):
         yield _counter("engine_calls", "Batches.", embedder.stats.batches)
         yield from _latency("engine_seconds", "One batch in the engine.", embedder.engine_latencies_s)
         yield from _latency("crop_seconds", "From a frame's being taken up to the feature.", embedder.crop_latencies_s)
+        yield _gauge("tracklets", "Live ones.", len(agent.tracklets))
+        yield _counter("tracklets_split", "Tracks that went over to another person.", agent.tracklets.split)
         yield _counter("bundle_reloads", "Bundles put in place while running.", agent.reloads)
         yield _counter("bundle_reload_failures", "Bundles that were not used.", agent.failed_reloads)
         yield InfoMetricFamily(

@@ -71,18 +71,17 @@ class Tracker:
 
     Args:
         config: Thresholds.
-        first_track: Number of the first track; the next ones count up.
 
     Raises:
         MissingExtraError: ``edgefirst-tracker`` is not installed.
     """
 
-    def __init__(self, config: TrackerConfig | None = None, *, first_track: int = 1) -> None:
+    def __init__(self, config: TrackerConfig | None = None) -> None:
         self._config = config or TrackerConfig()
         self._lifespan_us = round(self._config.lifespan_s * 1e6)
         self._bytetrack = self._new_bytetrack()
         self._live: dict[str, EndedTrack] = {}
-        self._next = first_track
+        self._next = 1
         self._now_us = 0
 
     @property

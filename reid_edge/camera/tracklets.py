@@ -1,4 +1,4 @@
-"""One feature for all that a track has shown, and when it goes upstream."""
+"""One feature for all that a track has shown of one person, and when it goes upstream."""
 
 from __future__ import annotations
 
@@ -15,22 +15,28 @@ from reid_edge.upstream.message import Observation
 
 #: A crop counts at least so much: with every quality 0 there would be no mean.
 LEAST_WEIGHT = 1e-3
+#: A mean of fewer crops is too poor to doubt another crop by: a track's first one is often a bad one.
+SURE_CROPS = 2
+
+Feature = npt.NDArray[np.float32]
 
 
 class TrackletConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a track's feature is published; the defaults were measured (``benchmarks/gating.md``).
+    """When a tracklet's feature is published; the defaults were measured (``benchmarks/gating.md``).
 
-    Every track is published when it ends, marked final.
+    Every tracklet is published when it ends, marked final.
 
     Attributes:
         early_s: Published also when crops of so long a time are in; inf: not.
         every_s: Published again so often after that; inf: not.
         max_live: Of more live tracks than this, the oldest is published as if it had ended.
+        split_cosine: Two crops in a row less like the tracklet than this begin another one; -1: never.
     """
 
     early_s: Annotated[float, msgspec.Meta(ge=0)] = 3.0
     every_s: Annotated[float, msgspec.Meta(gt=0)] = 30.0
     max_live: Annotated[int, msgspec.Meta(ge=1)] = 1024
+    split_cosine: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.6
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Sighting:
     """A crop that was chosen to be embedded.
 
     Attributes:
-        track: Number of its track.
+        track: The tracker's number of its track.
         captured_us: When its frame was captured.
         box: x1 y1 x2 y2 as fractions of the frame.
         confidence: The detector's score, 0 to 1.
@@ -53,18 +59,21 @@ class Sighting:
 
 
 class _Tracklet:
-    """Sums over the crops of a track, and the best of them."""
+    """Sums over the crops of one person, the best of them, and a crop that may be someone else's."""
 
-    def __init__(self, first: Sighting, dim: int) -> None:
-        self.best = first
-        self.first_us = self.last_us = first.captured_us
-        self.total = np.zeros(dim)
+    def __init__(self, sighting: Sighting, feature: Feature) -> None:
+        self.number: int | None = None
+        self.best = sighting
+        self.first_us = self.last_us = sighting.captured_us
+        self.total = np.zeros(len(feature))
         self.weight = 0.0
         self.weighted_quality = 0.0
         self.crops = 0
         self.published_us: int | None = None
+        self.doubted: tuple[Sighting, Feature] | None = None
+        self.add(sighting, feature)
 
-    def add(self, sighting: Sighting, feature: npt.NDArray[np.float32]) -> None:
+    def add(self, sighting: Sighting, feature: Feature) -> None:
         weight = max(sighting.quality, LEAST_WEIGHT)
         self.total += weight * feature.astype(np.float64)
         self.weight += weight
@@ -74,35 +83,44 @@ class _Tracklet:
         self.last_us = max(self.last_us, sighting.captured_us)
         if sighting.quality > self.best.quality:
             self.best = sighting
+        self.doubted = None
 
 
 class Tracklets:
     """Collects the features of live tracks and says what to publish.
 
-    Not for several threads.  All features must be of one model.  What goes upstream is the mean of a track's features,
-    weighted by the quality of their crops, at unit length, with the box and time of the best crop.
+    Not for several threads.  What goes upstream is the mean of a tracklet's features, weighted by the quality of their
+    crops, at unit length, with the box and time of the best crop.
+
+    A track is one tracklet as long as it shows one person.  A crop unlike the mean of two or more is held back: if the
+    next one is unlike it too, and like the one held back, the tracker has gone over to someone else, and the two begin
+    another tracklet; otherwise it was a bad crop, or the last of its track, and is left out.
 
     Args:
         config: When to publish.
-        model_hash: Of the bundle that made the features.
+        model_hash: Of the bundle that makes the features.
+        first_tracklet: Number of the tracklet that is published first; the next ones count up.
 
     Attributes:
+        split: Times that a track went over to someone else.
         overflowed: Tracks that were ended for lack of room.
         late: Crops that came after that for such a track, left out.
     """
 
-    def __init__(self, config: TrackletConfig | None = None, *, model_hash: str) -> None:
+    def __init__(self, config: TrackletConfig | None = None, *, model_hash: str, first_tracklet: int = 1) -> None:
         self._config = config or TrackletConfig()
         self._model_hash = model_hash
+        self._next = first_tracklet
         self._live: dict[int, _Tracklet] = {}
         self._closed = -1  # tracks up to this number were ended for lack of room
+        self.split = 0
         self.overflowed = 0
         self.late = 0
 
     def __len__(self) -> int:
         return len(self._live)
 
-    def add(self, sighting: Sighting, feature: npt.NDArray[np.float32]) -> list[Observation]:
+    def add(self, sighting: Sighting, feature: Feature) -> list[Observation]:
         """Take in the feature of a crop.
 
         Args:
@@ -110,18 +128,39 @@ class Tracklets:
             feature: D float32, unit length.
 
         Returns:
-            What is to be published now: none, or this track's feature so far, and those of tracks that had to make
-            room.
+            What is to be published now: none, or the feature of this tracklet so far, those of tracks that had to make
+            room, and that of the person whom the track has left.
         """
         published = [] if sighting.track in self._live else self._make_room(sighting.track)
         if sighting.track <= self._closed:
             self.late += 1
             return published
-        tracklet = self._live.setdefault(sighting.track, _Tracklet(sighting, len(feature)))
-        tracklet.add(sighting, feature)
+        tracklet, left = self._take_in(sighting, feature)
+        if left is not None:
+            published.append(self._publish(left, final=True))
         if self._is_due(tracklet):
             published.append(self._publish(tracklet, final=False))
         return published
+
+    def _take_in(self, sighting: Sighting, feature: Feature) -> tuple[_Tracklet, _Tracklet | None]:
+        """The tracklet that this track now is, and the one that it was if that has ended."""
+        tracklet = self._live.get(sighting.track)
+        if tracklet is None:
+            tracklet = self._live[sighting.track] = _Tracklet(sighting, feature)
+        elif tracklet.crops < SURE_CROPS or self._are_alike(tracklet.total, feature):
+            tracklet.add(sighting, feature)
+        elif tracklet.doubted is not None and self._are_alike(tracklet.doubted[1], feature):
+            self.split += 1
+            following = self._live[sighting.track] = _Tracklet(*tracklet.doubted)
+            following.add(sighting, feature)
+            return following, tracklet
+        else:
+            tracklet.doubted = sighting, feature
+        return tracklet, None
+
+    def _are_alike(self, one: npt.NDArray[np.floating], other: Feature) -> bool:
+        lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
+        return float(one @ other) >= self._config.split_cosine * lengths or self._config.split_cosine == -1
 
     def end(self, ended: Iterable[EndedTrack]) -> list[Observation]:
         """Final features of tracks that have ended; call it after all of their crops were added.
@@ -136,8 +175,14 @@ class Tracklets:
         return published
 
     def finish(self) -> list[Observation]:
-        """Final features of all live tracks."""
+        """Final features of all live tracks.  One that goes on after all is another tracklet."""
         return self.end([EndedTrack(track, tracklet.last_us) for track, tracklet in self._live.items()])
+
+    def change_model(self, model_hash: str) -> list[Observation]:
+        """Final features of all live tracks; those to come are of another model."""
+        published = self.finish()
+        self._model_hash = model_hash
+        return published
 
     def _make_room(self, track: int) -> list[Observation]:
         """End the oldest live track if there are too many; numbers grow, so one number says which are closed."""
@@ -159,12 +204,14 @@ class Tracklets:
 
     def _publish(self, tracklet: _Tracklet, *, final: bool) -> Observation:
         tracklet.published_us = tracklet.last_us
+        if tracklet.number is None:
+            tracklet.number, self._next = self._next, self._next + 1
         best = tracklet.best
         norm = float(np.linalg.norm(tracklet.total))
         feature = tracklet.total / norm if norm > 0 else tracklet.total
         return Observation(
             model_hash=self._model_hash,
-            track=best.track,
+            track=tracklet.number,
             captured_us=best.captured_us,
             first_us=tracklet.first_us,
             last_us=tracklet.last_us,

@@ -283,7 +283,10 @@ def test_a_new_bundle_is_taken_up_while_running_and_never_mixes_with_the_old_one
     with opened(settings({"filter.confidence": 1.0})) as agent:
         agent.run()
         assert agent.outbox.depth == 0
-    assert {entry.model_hash for entry in stored(config)} == {session_bundle.manifest.model_hash, new_hash}
+    entries = stored(config)
+    assert {entry.model_hash for entry in entries} == {session_bundle.manifest.model_hash, new_hash}
+    finals = [entry.tracklet for entry in entries if entry.final]  # who walks on is another tracklet
+    assert len(set(finals)) == len(finals)
 
 
 def test_a_damaged_bundle_is_not_taken_up(settings, session_bundle, tmp_path):

@@ -96,11 +96,11 @@ def test_after_a_gap_in_the_frames_nobody_is_continued():
 
 
 def test_finishing_ends_every_track_and_numbers_go_on():
-    tracker = Tracker(first_track=7)
+    tracker = Tracker()
     tracker.update(found([10, 10, 50, 120], [300, 10, 340, 120]), START)
-    assert sorted(end.track for end in tracker.finish()) == [7, 8]
+    assert sorted(end.track for end in tracker.finish()) == [1, 2]
     assert tracker.finish() == ()
-    assert tracker.update(found([10, 10, 50, 120]), START + 1).tracks.tolist() == [9]
+    assert tracker.update(found([10, 10, 50, 120]), START + 1).tracks.tolist() == [3]
 
 
 def test_a_low_score_continues_a_track_and_starts_none():

@@ -14,6 +14,7 @@ START = 1_760_000_000_000_000
 SECOND = 1_000_000
 MODEL = "ab" * 32
 AT_END = TrackletConfig(early_s=math.inf, every_s=math.inf)
+ONE, OTHER, THIRD = np.eye(3, dtype=np.float32)  # people who look nothing like one another
 
 
 def sighting(track=1, second=0.0, quality=0.5, box=(0.1, 0.2, 0.3, 0.4)):
@@ -31,7 +32,7 @@ def ended(track, second=0.0):
 
 def test_the_feature_is_the_quality_weighted_mean_at_unit_length():
     tracklets = Tracklets(AT_END, model_hash=MODEL)
-    one, other = unit(1, 0, 0), unit(0, 3, 4)
+    one, other = unit(4, 3, 0), unit(4, 0, 3)
     assert tracklets.add(sighting(quality=0.9), one) == []
     assert tracklets.add(sighting(second=1, quality=0.3), other) == []
     [published] = tracklets.end([ended(1, 2.5)])
@@ -85,10 +86,91 @@ def test_a_track_without_a_crop_is_not_published():
 
 def test_crops_of_no_quality_still_have_a_mean():
     tracklets = Tracklets(AT_END, model_hash=MODEL)
-    tracklets.add(sighting(quality=0.0), unit(1, 0))
-    tracklets.add(sighting(quality=0.0), unit(0, 1))
+    tracklets.add(sighting(quality=0.0), unit(2, 1))
+    tracklets.add(sighting(quality=0.0), unit(1, 2))
     [published] = tracklets.finish()
     assert published.feature == pytest.approx(unit(1, 1), abs=1e-6) and published.quality == 0
+
+
+def shown(tracklets, *people, track=1):
+    """A track shows these people, a second each; what is published."""
+    return [seen for second, who in enumerate(people) for seen in tracklets.add(sighting(track, second), who)]
+
+
+def test_a_track_that_goes_over_to_someone_else_is_two_tracklets():
+    tracklets = Tracklets(AT_END, model_hash=MODEL, first_tracklet=7)
+    left = shown(tracklets, ONE, ONE, ONE, ONE, OTHER, OTHER, OTHER, OTHER, OTHER, OTHER)
+    both = left + tracklets.end([ended(1, 9.5)])
+    assert [seen.track for seen in both] == [7, 8] and all(seen.final for seen in both)
+    assert [seen.crops for seen in both] == [4, 6] and tracklets.split == 1
+    assert [seen.feature.tolist() for seen in both] == [ONE.tolist(), OTHER.tolist()]
+    times = [((seen.first_us - START) / SECOND, (seen.last_us - START) / SECOND) for seen in both]
+    assert times == [(0, 3), (4, 9.5)]
+
+
+def test_the_first_of_two_people_is_published_with_the_second_crop_of_the_other():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    assert shown(tracklets, ONE, ONE, OTHER) == []
+    assert len(tracklets.add(sighting(second=3), OTHER)) == 1
+
+
+def test_a_crop_of_someone_else_neither_splits_nor_counts():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    assert shown(tracklets, ONE, ONE, OTHER, ONE, OTHER, ONE, OTHER) == []
+    [published] = tracklets.finish()
+    assert published.feature.tolist() == ONE.tolist() and (published.crops, tracklets.split) == (4, 0)
+
+
+def test_a_bad_first_crop_is_not_a_tracklet_of_its_own():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    assert shown(tracklets, OTHER, ONE, ONE, ONE) == []
+    [published] = tracklets.finish()
+    assert published.crops == 4
+
+
+def test_bad_crops_in_a_row_that_are_unlike_one_another_do_not_split():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    assert shown(tracklets, ONE, ONE, OTHER, THIRD, ONE) == []
+    [published] = tracklets.finish()
+    assert published.feature.tolist() == ONE.tolist() and published.crops == 3
+
+
+def test_a_person_who_comes_back_on_the_same_track_is_a_third_tracklet():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    published = shown(tracklets, ONE, ONE, OTHER, OTHER, ONE, ONE) + tracklets.finish()
+    assert [(seen.track, seen.crops, seen.final) for seen in published] == [(1, 2, True), (2, 2, True), (3, 2, True)]
+    assert tracklets.finish() == []
+
+
+def test_a_tracklet_published_early_keeps_its_number_and_the_next_one_has_another():
+    tracklets = Tracklets(TrackletConfig(early_s=1), model_hash=MODEL)
+    published = shown(tracklets, ONE, ONE, OTHER, OTHER, OTHER) + tracklets.finish()
+    assert [(seen.track, seen.final) for seen in published] == [(1, False), (1, True), (2, False), (2, True)]
+
+
+def test_people_as_alike_as_the_threshold_are_one():
+    apart = unit(3, 4, 0)  # cosine 0.6 to ONE
+    for threshold, count in ((0.55, 1), (0.65, 2)):
+        tracklets = Tracklets(TrackletConfig(early_s=math.inf, split_cosine=threshold), model_hash=MODEL)
+        assert len(shown(tracklets, ONE, ONE, apart, apart) + tracklets.finish()) == count
+
+
+def test_splitting_can_be_turned_off():
+    tracklets = Tracklets(TrackletConfig(early_s=math.inf, split_cosine=-1), model_hash=MODEL)
+    assert shown(tracklets, ONE, -ONE, -ONE, -ONE) == []
+    assert [seen.crops for seen in tracklets.finish()] == [4]
+
+
+def test_a_change_of_model_ends_every_tracklet_and_who_goes_on_has_a_new_number():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    shown(tracklets, ONE, ONE, OTHER)
+    [before] = tracklets.change_model("cd" * 32)
+    shown(tracklets, OTHER, OTHER)
+    [after] = tracklets.finish()
+    assert [(seen.track, seen.model_hash, seen.crops) for seen in (before, after)] == [
+        (1, MODEL, 2),
+        (2, "cd" * 32, 2),
+    ]
 
 
 def test_finishing_publishes_every_live_track_once():
@@ -119,7 +201,7 @@ def test_a_track_older_than_all_live_ones_makes_none_of_them_end():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.booleans())
-def test_whatever_comes_each_embedded_track_is_final_once_and_nothing_grows(seed, limit, early):
+def test_whatever_comes_each_tracklet_is_final_once_and_nothing_grows(seed, limit, early):
     rng = np.random.default_rng(seed)
     config = TrackletConfig(max_live=limit, early_s=0.5 if early else math.inf, every_s=2)
     tracklets, live, following, published, embedded = Tracklets(config, model_hash=MODEL), [], 1, [], set()
@@ -135,9 +217,9 @@ def test_whatever_comes_each_embedded_track_is_final_once_and_nothing_grows(seed
         published += tracklets.end(ended(track, step / 10) for track in gone)
     published += tracklets.finish()
     final = [observation.track for observation in published if observation.final]
-    assert len(final) == len(set(final)) and set(final) <= embedded
+    assert sorted(final) == list(range(1, len(final) + 1))
     if not tracklets.late:
-        assert set(final) == embedded
+        assert len(final) == len(embedded) + tracklets.split
     for observation in published:
         assert np.linalg.norm(observation.feature) == pytest.approx(1, abs=1e-5)
         assert 0 <= observation.quality <= 1 and observation.crops >= 1
@@ -155,7 +237,9 @@ def test_what_is_published_fits_the_wire_format():
     assert 1024 < len(encode_observation(published)) < 1200
 
 
-@pytest.mark.parametrize("values", [{"early_s": -1}, {"every_s": 0}, {"max_live": 0}, {"late": 1}])
+@pytest.mark.parametrize(
+    "values", [{"early_s": -1}, {"every_s": 0}, {"max_live": 0}, {"split_cosine": 1.1}, {"late": 1}]
+)
 def test_settings_that_make_no_sense_are_refused(values):
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(values, TrackletConfig)
