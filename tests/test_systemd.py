@@ -39,3 +39,8 @@ def test_no_watchdog_for_this_process(monkeypatch, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert watchdog_interval_s() is None
+
+
+def test_a_systemd_that_has_gone_is_no_reason_to_stop(monkeypatch, tmp_path):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    notify("WATCHDOG=1")

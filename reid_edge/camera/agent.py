@@ -84,6 +84,7 @@ class Agent:
         closing.callback(detector.close)
         self.source = closing.enter_context(open_source(config.source))
         self.filter = DetectionFilter(config.filter)
+        self.off_switch = OffSwitch(config.camera.off_switch)
         self.waiting = WaitingCrops(
             limit=pipeline.max_waiting_crops, drop_oldest=self.source.live, budget_s=pipeline.max_latency_ms / 1000
         )
@@ -94,7 +95,8 @@ class Agent:
             Tracker(config.tracker),
             Gate(config.gate),
             self.waiting,
-            is_off=OffSwitch(config.camera.off_switch),
+            is_off=self.off_switch,
+            most_pixels=model.bundle.manifest.input.size,
         )
         self.publisher = Publisher(self.outbox, config.upstream.encoding)
         # A tracklet has a number when it is published: no more of them than sequence numbers, so none comes twice.
@@ -155,6 +157,8 @@ class Agent:
         problems = self._hanging()
         if self.source.live and source.silent_s > self.config.operation.stalled_s:
             problems.append(f"no frame for {source.silent_s:.0f} s: {source.error or 'the camera gives none'}")
+        if self.off_switch.trouble:
+            problems.append(self.off_switch.trouble)
         if unwritten:
             problems.append(f"the outbox cannot be written: {unwritten} observations wait in memory")
         if delivery.refused_waiting:

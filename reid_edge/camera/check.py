@@ -1,20 +1,24 @@
-"""Is everything there that an agent needs?  Without looking at a person or storing anything."""
+"""Is everything there that an agent needs?  Looks at no person and makes nothing but the key of a pseudonym."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from reid_edge.camera.config import AgentConfig
 from reid_edge.camera.detectors import open_detector
 from reid_edge.camera.model import load_model
 from reid_edge.camera.sources import open_source
+from reid_edge.camera.switch import OffSwitch
 from reid_edge.camera.upstream import name_on_the_wire, open_transport
-from reid_edge.errors import OutboxInUseError, ReidEdgeError, TransportError
-from reid_edge.upstream.message import decode_ack, encode_batch
+from reid_edge.errors import OutboxInUseError, ReidEdgeError, StoreError, TransportError
+from reid_edge.upstream.message import Ack, decode_ack, encode_batch
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.transports import Transport
 
@@ -37,8 +41,10 @@ def examine(config: AgentConfig) -> list[Finding]:
         "model": _model,
         "detector": _detector,
         "source": _source,
+        "off switch": _switch,
         "outbox": _outbox,
         "upstream": _upstream,
+        "metrics": _listen,
     }
     findings = []
     for subject, step in steps.items():
@@ -73,25 +79,48 @@ def _source(config: AgentConfig, closing: contextlib.ExitStack) -> Finding:
 
 
 def _outbox(config: AgentConfig, closing: contextlib.ExitStack) -> Finding:
+    path = config.state_dir / "outbox.db"
+    if not path.exists():
+        return Finding("outbox", "ok", f"{path} will be made") if _can_be_made(path) else _not_made("outbox", path)
     try:
-        outbox = Outbox(config.state_dir / "outbox.db")
+        outbox = Outbox(path)
     except OutboxInUseError:
-        return Finding("outbox", "ok", f"{config.state_dir / 'outbox.db'}: in use, an agent is running")
+        return Finding("outbox", "ok", f"{path}: in use, an agent is running")
     closing.callback(outbox.close)
     return Finding("outbox", "ok", f"{outbox.path}: {outbox.depth} observations wait")
 
 
 def _upstream(config: AgentConfig, closing: contextlib.ExitStack) -> Finding:
+    if config.in_process:
+        return _store(config.upstream.uri, closing)
     camera = name_on_the_wire(config.camera)
     transport = open_transport(config, camera, closing)
-    if answer := _no_answer(transport, camera):
-        return Finding("upstream", "away", f"{transport.name}: {answer}; features wait in the outbox until it is there")
+    ack, problem = _answer(transport, camera)
+    if ack is None:
+        return _no_answer(transport, problem)
+    if ack.refused:
+        return Finding("upstream", "wrong", f"{transport.name}: {ack.refused[0].reason}")
     return Finding("upstream", "ok", f"{transport.name} answers camera {camera}")
 
 
-def _no_answer(transport: Transport, camera: str) -> str | None:
+def _store(uri: str, closing: contextlib.ExitStack) -> Finding:
+    """A gallery in this process: looked at, not made, and nothing of it expires."""
+    from reid_edge.gallery.store import open_store
+
+    scheme, _, rest = uri.partition(":")
+    if scheme == "sqlite" and not (path := Path(rest)).exists():
+        return Finding("upstream", "ok", f"{path} will be made") if _can_be_made(path) else _not_made("upstream", path)
+    try:
+        store = open_store(uri, create=False)
+    except StoreError as error:
+        return Finding("upstream", "wrong" if scheme == "sqlite" else "away", str(error))
+    closing.callback(store.close)
+    return Finding("upstream", "ok", f"{store.name}: a gallery in this process")
+
+
+def _answer(transport: Transport, camera: str) -> tuple[Ack | None, str]:
     """Send a batch of nothing and wait for its acknowledgement; returns why none came."""
-    problem, give_up = "no acknowledgement", time.monotonic() + ANSWER_S
+    problem, give_up = "no acknowledgement, is a collector running?", time.monotonic() + ANSWER_S
     sent = False
     while time.monotonic() < give_up:
         try:
@@ -101,6 +130,46 @@ def _no_answer(transport: Transport, camera: str) -> str | None:
         except TransportError as error:
             problem = str(error)
         for payload in transport.acks(0.2):
-            if payload and decode_ack(payload).epoch == "check":
-                return None
-    return problem
+            if payload and (ack := decode_ack(payload)).epoch == "check":
+                return ack, ""
+    return None, problem
+
+
+def _no_answer(transport: Transport, problem: str) -> Finding:
+    """What a person has to put right is wrong; all else may mend itself."""
+    holds = [getattr(part, "hold", None) for part in (transport, getattr(transport, "link", None))]
+    refusals = [hold for hold in holds if hold is not None and hold.reason]
+    wrong = any(hold.alerts for hold in refusals)
+    reasons = [hold.reason for hold in refusals] or [problem.rstrip(".")]
+    reason = "; ".join(reason.removeprefix(f"{transport.name}: ") for reason in reasons)
+    then = "mend this" if wrong else "features wait in the outbox until it is there"
+    return Finding("upstream", "wrong" if wrong else "away", f"{transport.name}: {reason}; {then}")
+
+
+def _listen(config: AgentConfig, closing: contextlib.ExitStack) -> Finding:
+    if not config.operation.listen:
+        return Finding("metrics", "ok", "not served")
+    host, port = config.operation.listen.rsplit(":", 1)
+    try:
+        closing.enter_context(socket.create_server((host, int(port))))
+    except (OSError, OverflowError) as error:
+        return Finding("metrics", "wrong", f"operation.listen: {config.operation.listen}: {error}")
+    return Finding("metrics", "ok", f"http://{config.operation.listen}/metrics and /healthz")
+
+
+def _switch(config: AgentConfig, _closing: contextlib.ExitStack) -> Finding:
+    switch = OffSwitch(config.camera.off_switch)
+    off = switch()
+    if switch.trouble:
+        return Finding("off switch", "wrong", switch.trouble)
+    return Finding("off switch", "ok", "the camera is off" if off else "the camera is on")
+
+
+def _can_be_made(path: Path) -> bool:
+    """Whether this user may make a file there, folders included."""
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def _not_made(subject: str, path: Path) -> Finding:
+    return Finding(subject, "wrong", f"{path} cannot be made: this user may not write there")

@@ -29,7 +29,7 @@ else:
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
-IN_PROCESS = ("sqlite", "postgresql", "milvus")
+IN_PROCESS = ("sqlite", "postgresql", "postgres", "milvus")
 """Schemes of an upstream that is a store, opened in this process."""
 
 
@@ -104,7 +104,7 @@ class UpstreamSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     encoding: Literal["fp16", "fp32", "int8"] = "fp16"
     max_rows: Positive = 100_000
     max_mb: Positive = 256
-    retention_hours: Seconds = 72.0
+    retention_hours: Annotated[float, msgspec.Meta(gt=0, le=87_600)] = 72.0
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
     resend_s: Seconds = 10.0
 
@@ -152,14 +152,29 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def state_dir(self) -> Path:
-        """Folder of the outbox."""
+        """Folder of the outbox.
+
+        Raises:
+            SettingsError: None is given, and the user has no home.
+        """
         if self.operation.state_dir:
             return self.operation.state_dir
         systemd = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-        return Path(systemd) if systemd else Path.home() / ".local/state/reid-edge" / self.camera.name
+        if systemd:
+            return Path(systemd)
+        try:
+            return Path.home() / ".local/state/reid-edge" / self.camera.name
+        except RuntimeError as error:
+            raise SettingsError("operation.state_dir: this user has no home folder; give --state-dir.") from error
 
 
 Tables = dict[str, Any]
+
+#: What is expected of keys whose type alone does not say it.
+FORMS = {
+    "camera.name": "expected 1 to 64 letters, digits, '.', '_' or '-'",
+    "operation.listen": "expected 127.0.0.1:PORT, localhost:PORT, or '' for none",
+}
 
 
 def read_settings(path: Path) -> Tables:
@@ -207,12 +222,15 @@ def _path(wanted: type, value: object) -> object:
     assert wanted is Path, wanted
     if not isinstance(value, str):
         raise ValueError(f"expected a path, got {value!r}")
-    return Path(value).expanduser()
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"expected a path, got {value!r}: {error}") from error
 
 
 def _explained(message: str, origin: str) -> str:
     """Msgspec's message with the key first: ``source.loop: expected bool, got str``."""
     problem, _, where = message.partition(" - at `$")
     key = where.rstrip("`").lstrip(".") or "top level"
-    problem = problem[:1].lower() + problem[1:]
+    problem = FORMS.get(key) or problem[:1].lower() + problem[1:]
     return f"{origin}: {key}: {problem.replace('`', chr(39))}. docs/camera.md lists every key."

@@ -18,7 +18,7 @@ from reid_edge.camera.sources import Source
 from reid_edge.camera.tracking import TrackedBoxes, Tracker
 from reid_edge.camera.tracklets import Sighting
 from reid_edge.camera.waiting import WaitingCrop, WaitingCrops
-from reid_edge.crops import crop_boxes
+from reid_edge.crops import Image, crop_boxes, resize_into
 
 
 @dataclass
@@ -49,6 +49,7 @@ class Looker:
         gate: Says which are worth embedding.
         waiting: Where their crops go.
         is_off: Whether the camera is switched off now.
+        most_pixels: Height and width above which a crop waits resized to them: what the network takes.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Looker:
         waiting: WaitingCrops,
         *,
         is_off: Callable[[], bool],
+        most_pixels: tuple[int, int],
     ) -> None:
         self._source = source
         self._detector = detector
@@ -69,6 +71,7 @@ class Looker:
         self._gate = gate
         self._waiting = waiting
         self._is_off = is_off
+        self._most_pixels = most_pixels
         self.stats = LookerStats()
         self.heart = Heart()
 
@@ -115,7 +118,7 @@ class Looker:
         # The filter has clipped every box to the frame: none is skipped.
         crops, _ = crop_boxes(frame.image, tracked.boxes[rows])
         return [
-            WaitingCrop(crop.copy(), Sighting(track, frame.captured_us, tuple(box), score, value), seen_s)
+            WaitingCrop(self._kept(crop), Sighting(track, frame.captured_us, tuple(box), score, value), seen_s)
             for crop, track, box, score, value in zip(
                 crops,
                 tracked.tracks[rows].tolist(),
@@ -125,3 +128,12 @@ class Looker:
                 strict=True,
             )
         ]
+
+    def _kept(self, crop: Image) -> Image:
+        """A copy of a crop, since a view would keep the whole frame; no larger than the network's input."""
+        height, width = self._most_pixels
+        if crop.shape[0] * crop.shape[1] <= height * width:
+            return crop.copy()
+        kept = np.empty((height, width, 3), np.uint8)
+        resize_into(crop, kept)
+        return kept

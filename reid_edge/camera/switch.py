@@ -12,6 +12,9 @@ class OffSwitch:
     Args:
         path: The file; None: never off.
         every_s: The file is looked for at most so often.
+
+    Attributes:
+        trouble: Why it cannot be told whether the file exists, which counts as off; "" if it can.
     """
 
     def __init__(self, path: Path | None, *, every_s: float = 0.5) -> None:
@@ -19,10 +22,17 @@ class OffSwitch:
         self._every_s = every_s
         self._next = 0.0
         self._off = False
+        self.trouble = ""
 
     def __call__(self) -> bool:
         """Whether no frame may be looked at now."""
         if self._path is not None and time.monotonic() >= self._next:
             self._next = time.monotonic() + self._every_s
-            self._off = self._path.exists()
+            self._look(self._path)
         return self._off
+
+    def _look(self, path: Path) -> None:
+        try:
+            self._off, self.trouble = path.exists(), ""
+        except OSError as error:
+            self._off, self.trouble = True, f"the off switch {path} cannot be looked for: {error.strerror}"

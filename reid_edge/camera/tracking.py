@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgefirst.tracker import ByteTrack, TrackInfo
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 

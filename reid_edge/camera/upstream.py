@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from reid_edge.camera.config import AgentConfig, CameraSection, UpstreamSection
-from reid_edge.errors import SettingsError
+from reid_edge.camera.sources import redacted
+from reid_edge.errors import SettingsError, StoreError
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
 from reid_edge.upstream.transports import Transport
+
+if TYPE_CHECKING:
+    from reid_edge.gallery.collector import Collector
+
+log = logging.getLogger(__name__)
 
 SCHEMES = ("mqtts", "https", "sqlite", "postgresql", "milvus", "mqtt", "http")
 
@@ -33,7 +42,7 @@ def open_transport(config: AgentConfig, camera: str, closing: contextlib.ExitSta
 
     Raises:
         SettingsError: No such way, or it would send in the clear.
-        StoreError: The store in this process cannot be opened.
+        StoreError: The gallery's file cannot be opened.
         MissingExtraError: A package is not installed.
     """
     upstream = config.upstream
@@ -43,15 +52,44 @@ def open_transport(config: AgentConfig, camera: str, closing: contextlib.ExitSta
 
 
 def _in_process(uri: str, closing: contextlib.ExitStack) -> Transport:
-    from reid_edge.gallery.collector import Collector
-    from reid_edge.gallery.store import open_store
     from reid_edge.upstream.transports.local import LocalTransport
 
-    store = open_store(uri, create=True)
-    closing.callback(store.close)
-    collector = Collector(store)
-    closing.enter_context(collector.retention.running())
-    return LocalTransport(collector.receive)
+    gallery = closing.enter_context(contextlib.closing(_Gallery(uri)))
+    try:
+        gallery.open()
+    except StoreError as error:
+        if uri.startswith("sqlite:"):
+            raise
+        log.warning("features wait in the outbox: %s", error)  # a server that is away may come back
+    transport = LocalTransport(gallery.receive)
+    transport.name = redacted(uri)
+    return transport
+
+
+class _Gallery:
+    """A gallery in this process, opened when its store can be reached."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._opened = contextlib.ExitStack()
+        self._collector: Collector | None = None
+
+    def open(self) -> Collector:
+        from reid_edge.gallery.collector import Collector
+        from reid_edge.gallery.store import open_store
+
+        if self._collector is None:
+            store = open_store(self._uri, create=True)
+            self._opened.callback(store.close)
+            self._collector = Collector(store)
+            self._opened.enter_context(self._collector.retention.running())
+        return self._collector
+
+    def receive(self, batches: Sequence[bytes]) -> list[bytes]:
+        return self.open().receive(batches)
+
+    def close(self) -> None:
+        self._opened.close()
 
 
 def _remote(upstream: UpstreamSection, camera: str) -> Transport:
@@ -65,4 +103,4 @@ def _remote(upstream: UpstreamSection, camera: str) -> Transport:
 
         return HttpTransport(upstream.uri, tls=upstream.tls, insecure=upstream.insecure)
     known = ", ".join(f"{name}:" for name in SCHEMES)
-    raise SettingsError(f"upstream.uri: expected one of {known}, got '{upstream.uri}'.")
+    raise SettingsError(f"upstream.uri: expected one of {known}, got '{redacted(upstream.uri)}'.")

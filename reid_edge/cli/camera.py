@@ -61,6 +61,9 @@ def run(
     tables = overridden({} if config is None else read_settings(config), given)
     if detector is not None:
         tables["detector"] = detector_table(detector)
+    for section, key, way in (("source", "uri", "--source VIDEO"), ("engine", "bundle", "BUNDLE as an argument")):
+        if section not in tables:
+            raise SettingsError(f"no {section}: give {way}, or [{section}] {key} in a settings file (docs/camera.md).")
     settings = parse_settings(tables, origin=str(config or "settings"))
     if check:
         _check(settings)
@@ -88,10 +91,12 @@ def detector_table(text: str) -> dict[str, str]:
 def _check(settings: AgentConfig) -> None:
     with extra("camera", "running a camera"):
         from reid_edge.camera.check import examine
+        from reid_edge.camera.upstream import name_on_the_wire
 
     findings = examine(settings)
     rows = [[finding.subject, finding.state, finding.detail] for finding in findings]
-    print_table(f"camera {settings.camera.name}", ("", "state", "detail"), rows)
+    name, wire = settings.camera.name, name_on_the_wire(settings.camera)
+    print_table(f"camera {name}" + f", upstream {wire}" * (wire != name), ("", "state", "detail"), rows)
     if wrong := [finding.subject for finding in findings if finding.state == "wrong"]:
         raise SettingsError(f"{', '.join(wrong)}: mend this first; the agent would not start.")
 
@@ -104,9 +109,9 @@ def _run(settings: AgentConfig) -> None:
         from reid_edge.camera.status import StatusServer
         from reid_edge.logs import set_up_logs
 
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle that could be loaded again
     set_up_logs(settings.operation.log_format, settings.operation.log_level)
     cv2.setNumThreads(settings.pipeline.opencv_threads)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle that could be loaded again
     agent = Agent(settings)
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -123,18 +128,20 @@ def _run(settings: AgentConfig) -> None:
 
 
 def _report(agent: Agent) -> None:
-    looker, published = agent.looker.stats, agent.publisher.stats.published
+    published, delivery = agent.publisher.stats.published, agent.delivery.stats
     rows = [
-        ["frames", f"{looker.frames:,}"],
-        ["people detected", f"{looker.detections:,}"],
+        ["frames", f"{agent.looker.stats.frames:,}"],
+        ["people detected", f"{agent.looker.stats.detections:,}"],
         ["crops embedded", f"{agent.embedder.stats.embedded:,}"],
         ["features published", f"{published:,}"],
-        ["features stored upstream", f"{agent.delivery.stats.acknowledged:,}"],
+        ["features stored upstream, earlier ones included", f"{delivery.acknowledged:,}"],
         ["waiting in the outbox", f"{agent.outbox.depth:,}"],
     ]
+    if delivery.refused_waiting:
+        rows.append(["of these refused", f"{delivery.refused_waiting:,}: {delivery.last_refusal}"])
     print_table(f"camera {agent.camera}", ("", ""), rows)
     if agent.config.in_process and published:
-        uri = agent.config.upstream.uri
+        uri = agent.transport.name
         console.print(
             f"Next: reid-edge gallery info {uri}, then reid-edge gallery search {uri} --image CROP.jpg "
             f"--bundle {agent.config.engine.bundle} --purpose TEXT",

@@ -157,7 +157,7 @@ def erase(
 ) -> None:
     """Erase by camera, time or tracklet; prints a receipt, JSON."""
     from reid_edge.cli.gallery_asking import opened, selection_of, stored
-    from reid_edge.cli.gallery_showing import print_json
+    from reid_edge.cli.gallery_showing import note_nothing_erased, print_json
     from reid_edge.gallery.audit import checked_purpose
     from reid_edge.gallery.erasing import checked_selection, erase_with_receipt
     from reid_edge.gallery.records import Selection
@@ -174,6 +174,8 @@ def erase(
         if yes:
             receipt = erase_with_receipt(gallery, selection, purpose=purpose, now_us=now_us())
             print_json(dataclasses.asdict(receipt))
+            if not receipt.observations:
+                note_nothing_erased(gallery.cameras())
             return
         count = gallery.span(selection).observations
     console.print(f"{count:,} observations would be erased from {gallery.name}; --yes does it.", soft_wrap=True)

@@ -149,6 +149,8 @@ def _query_by_image(store: Store, image: Path, box: str | None, bundle: Path) ->
     manifest = open_bundle(bundle).manifest
     require_model(store, manifest.model_hash)
     boxes = None if box is None else [_box(box)]
+    if not image.exists():
+        raise InputError(f"--image {image}: there is no such file; give the path of a picture.")
     pixels = read_image(image)
     extractor = Extractor(bundle)
     features = extractor([pixels]) if boxes is None else extractor(pixels, boxes)

@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from reid_edge.console import console, print_table
+import rich.box
+from rich.measure import Measurement
+from rich.table import Table
+
+from reid_edge.console import console, error_console, print_table
 from reid_edge.gallery.records import AuditEntry, CameraSummary
 from reid_edge.gallery.search import Found
 from reid_edge.gallery.summary import Summary
-from reid_edge.gallery.times import time_text
+from reid_edge.gallery.times import duration_text, time_text
 
 #: Characters of an epoch in a table; an id may be typed with so few.
 EPOCH_SHOWN = 8
-CAMERA_SHOWN = 16
+MOST_CAMERAS_NAMED = 20
 
 
 def print_json(value: Any) -> None:
@@ -35,18 +39,31 @@ def print_found(found: Sequence[Found], named: str, *, utc: bool) -> None:
     if not found:
         console.print("nothing found: no other tracklet of these cameras and that time is held", soft_wrap=True)
         return
-    rows = [
-        [
+    table = Table(title=f"nearest to {named}", title_justify="left", box=rich.box.SIMPLE)
+    table.add_column("cosine", justify="right", no_wrap=True)
+    table.add_column("track", justify="right", no_wrap=True)
+    table.add_column("first seen", no_wrap=True)
+    table.add_column("for", no_wrap=True)
+    table.add_column("id", no_wrap=True)
+    for one in found:
+        table.add_row(
             f"{one.cosine:.3f}",
-            _short(one.best.camera, CAMERA_SHOWN),
             str(one.best.track),
             time_text(one.first_us, utc=utc),
-            time_text(one.last_us, utc=utc),
+            duration_text(one.last_us - one.first_us),
             f"{one.best.camera}/{one.best.epoch[:EPOCH_SHOWN]}/{one.best.seq}",
-        ]
-        for one in found
-    ]
-    print_table(f"nearest to {named}", ("cosine", "camera", "track", "first seen", "last seen", "id"), rows)
+        )
+    # As wide as it is, whatever the terminal: ids are to be copied, never on two lines, never shortened.
+    table.width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    console.print(table, crop=False)
+
+
+def note_nothing_erased(held: Sequence[CameraSummary]) -> None:
+    """Say, beside a receipt, that there was nothing to erase, and of which cameras there would be."""
+    names = [one.camera for one in held if one.observations]
+    more = f" and {len(names) - MOST_CAMERAS_NAMED} more" if len(names) > MOST_CAMERAS_NAMED else ""
+    cameras = f"observations of {', '.join(names[:MOST_CAMERAS_NAMED])}{more} are held" if names else "none are held"
+    error_console.print(f"note: nothing was erased, since nothing held is meant; {cameras}.", soft_wrap=True)
 
 
 def print_summary(summary: Summary, *, utc: bool) -> None:
@@ -86,7 +103,3 @@ def print_audit(entries: Sequence[AuditEntry], store: str, *, utc: bool) -> None
         for one in entries
     ]
     print_table(f"audit of {store}", ("", "when", "who", "did", "for", "detail"), rows)
-
-
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"

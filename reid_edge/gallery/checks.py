@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from reid_edge.features import l2_normalised
 from reid_edge.gallery.records import LONGEST_TRACKLET_US, AcceptedModel, Entry, Record, StoredGap
+from reid_edge.gallery.times import duration_text
 from reid_edge.upstream.message import Gap, Observation
 
 #: Two clocks are seldom further apart than this; what is from later than now plus this is refused.
@@ -29,10 +30,14 @@ def time_fault(seen: Observation, *, now_us: int, oldest_us: int) -> Fault | Non
     if seen.last_us - seen.first_us > LONGEST_TRACKLET_US:
         return Fault("time", "a tracklet cannot last longer than a week.")
     if seen.last_us > now_us + CLOCK_TOLERANCE_US:
-        return Fault("future", "from later than the gallery's clock shows; set the clock of the camera.")
+        return Fault(
+            "future",
+            "from later than the gallery's clock shows: the camera's clock is ahead, or its video file was stamped in "
+            "the future.",
+        )
     if seen.last_us < oldest_us:
-        hours = (now_us - oldest_us) / 3.6e9
-        return Fault("expired", f"last seen longer ago than the {hours:g} hours for which this gallery keeps anything.")
+        kept = duration_text(now_us - oldest_us)
+        return Fault("expired", f"last seen longer ago than the {kept} for which this gallery keeps anything.")
     return None
 
 

@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from reid_edge.errors import MessageError
+from reid_edge.errors import MessageError, ModelMismatchError, StoreError
 from reid_edge.gallery.checks import Fault, model_fault, record_of, stored_gap, time_fault
-from reid_edge.gallery.records import AcceptedModel, Record, StoredGap
+from reid_edge.gallery.records import AcceptedModel, Added, Record, StoredGap
 from reid_edge.gallery.retention import Retention, now_us
 from reid_edge.gallery.store import Store
 from reid_edge.upstream.message import Ack, Batch, Observation, Refusal, decode_batch, encode_ack
@@ -127,7 +127,7 @@ class Collector:
         records = [record for part in parts for record in part.records]
         gaps = [gap for part in parts for gap in part.gaps]
         if records or gaps:
-            added = self._store.add(records, gaps)
+            added = self._added(records, gaps)
             self._stats.stored += added.stored
             self._stats.duplicates += added.duplicates
             self._stats.erased += added.erased
@@ -136,6 +136,16 @@ class Collector:
         for part in parts:
             for fault, seqs in part.refused.items():
                 self._stats.refused[fault.kind] += len(seqs)
+
+    def _added(self, records: Sequence[Record], gaps: Sequence[StoredGap]) -> Added:
+        try:
+            return self._store.add(records, gaps)
+        except ModelMismatchError as error:  # another gallery is in its place now
+            self._models = {}
+            raise StoreError(f"the gallery was replaced while it was open: {error}") from error
+        except StoreError:
+            self._models = {}  # what works again may be another gallery
+            raise
 
     def _sorted(self, payload: bytes, sender: str | None, moment: int) -> _Sorted | None:
         try:

@@ -26,6 +26,15 @@ _KEEPALIVE_S = 75
 _GRACE_S = 5
 
 
+def _without_colours(record: logging.LogRecord) -> bool:
+    """Uvicorn says everything twice, once for terminals; a log in JSON would hold both."""
+    record.__dict__.pop("color_message", None)
+    return True
+
+
+logging.getLogger("uvicorn.error").addFilter(_without_colours)
+
+
 class HttpServer:
     """Serves an ASGI application until closed.
 
@@ -38,6 +47,7 @@ class HttpServer:
 
     Attributes:
         port: Where it listens.
+        address: Likewise, as a URI with the port.
 
     Raises:
         SettingsError: An address or certificates that cannot be used.
@@ -66,9 +76,11 @@ class HttpServer:
         # Listening before the thread runs: whoever connects from now on is served.
         self._socket = _listen(uri, where.host, where.port)
         self.port: int = self._socket.getsockname()[1]
+        host = f"[{where.host}]" if ":" in where.host else where.host
+        self.address = f"{'https' if where.secure else 'http'}://{host}:{self.port}"
         self._thread = threading.Thread(target=self._run, name="http server", daemon=True)
         self._thread.start()
-        LOG.info("listening on %s, port %d", uri, self.port)
+        LOG.info("listening on %s", self.address)
 
     @property
     def running(self) -> bool:

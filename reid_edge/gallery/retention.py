@@ -14,6 +14,8 @@ from reid_edge.gallery.store import Store
 log = logging.getLogger(__name__)
 
 HOUR_US = 3600 * 1_000_000
+#: A deletion that another process holds up longer ends with this one: nothing of it is committed.
+STOP_S = 2.0
 
 
 def now_us() -> int:
@@ -81,4 +83,4 @@ class Retention:
             yield
         finally:
             stopped.set()
-            thread.join()
+            thread.join(STOP_S)

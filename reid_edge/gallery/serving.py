@@ -81,7 +81,7 @@ class Serving:
             app = gallery_app(self.collector, metrics=metrics, healthy=self.trouble)
             server = HttpServer(app, ways.listen, tls=ways.tls, insecure=ways.insecure)
             self._serve(server, closing)
-            self.addresses.append(f"{ways.listen} (port {server.port})")
+            self.addresses.append(server.address)
         if ways.operations is not None:
             app = operations_app(metrics=metrics, healthy=self.trouble)
             self._serve(HttpServer(app, ways.operations, insecure=True), closing)

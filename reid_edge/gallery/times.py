@@ -37,6 +37,15 @@ def parse_time(text: str, *, now_us: int) -> int:
         ) from error
 
 
+def duration_text(duration_us: int) -> str:
+    """A duration in hours, minutes or seconds: ``72 hours``, ``1.5 minutes``, ``0 s``."""
+    seconds = max(0, duration_us) / 1_000_000
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= length:
+            return f"{round(seconds / length, 2):.10g} {unit}"
+    return f"{round(seconds, 1):g} s"
+
+
 def time_text(moment_us: int | None, *, utc: bool = False) -> str:
     """A time to the second, with its offset: local, or UTC; ``–`` for none."""
     if moment_us is None:

@@ -180,6 +180,26 @@ def test_while_the_gallery_is_away_features_wait_and_a_later_run_delivers_them(s
     assert len(stored(back)) == waiting
 
 
+def test_a_database_that_is_away_at_the_start_keeps_nobody_from_looking(settings):
+    away = settings({"upstream.uri": "postgresql://me@127.0.0.1:1/reid", "operation.drain_s": 0})
+    with opened(away) as agent:
+        agent.run()
+        assert agent.outbox.depth == agent.publisher.stats.published > 0
+
+
+def test_large_crops_wait_no_larger_than_the_network_takes_them(settings, session_bundle):
+    with opened(settings()) as agent:
+        height, width = session_bundle.manifest.input.size
+        large = np.random.default_rng(0).integers(0, 256, (1000, 430, 3), dtype=np.uint8)
+        kept = agent.looker._kept(large)
+        assert kept.shape == (height, width, 3)
+        extractor = agent.embedder.extractor
+        np.testing.assert_array_equal(extractor([kept]), extractor([large]))
+        small = large[:40, :20]
+        np.testing.assert_array_equal(agent.looker._kept(small), small)
+        assert agent.looker._kept(small).base is None
+
+
 def test_a_live_source_that_is_too_fast_loses_the_oldest_crops_counted_and_stays_bounded(settings):
     config = settings(
         {

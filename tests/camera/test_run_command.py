@@ -138,10 +138,21 @@ def test_two_agents_do_not_share_an_outbox(camera):
 def test_check_says_that_all_is_there_and_stores_nothing(camera, tmp_path):
     done = run("--config", camera, "--check")
     assert done.returncode == 0, done.stderr
-    for subject in ("model", "detector", "source", "outbox", "upstream"):
+    for subject in ("model", "detector", "source", "off switch", "outbox", "upstream", "metrics"):
         assert f"{subject} " in done.stdout
-    assert done.stdout.count(" ok ") == 5
-    assert stored(tmp_path) == 0
+    assert done.stdout.count(" ok ") == 7
+    assert not (tmp_path / "gallery.db").exists()
+    assert not (tmp_path / "state").exists()
+
+
+def test_check_beside_a_running_agent_finds_only_its_port_taken(camera):
+    with started(camera) as process:
+        wait_for(camera, "reid_edge_frames_total", 1, process)
+        done = run("--config", camera, "--check")
+        assert done.returncode == 1
+        assert "metrics: mend this first" in done.stderr
+        assert "in use, an agent is running" in " ".join(done.stdout.split())
+        assert run("--config", camera, "--listen", "", "--check").returncode == 0
 
 
 def test_check_names_what_would_keep_it_from_starting(camera):
@@ -160,13 +171,16 @@ def test_check_tells_what_is_only_away(camera):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "object missing required field"),
+        ([], "no source: give --source VIDEO"),
         (["--config", "missing.toml"], "missing.toml"),
         (["--detector", "motion:7"], "--detector: expected motion or one of motchallenge:VALUE"),
         (["--precision", "fp8"], "engine.precision"),
         (["--listen", "0.0.0.0:1"], "operation.listen"),
         (["--upstream", "ftp://x"], "upstream.uri: expected one of mqtts:"),
         (["--upstream", "http://127.0.0.1:9"], "--insecure"),
+        (["--upstream", "mysql://me:S3CRET@db/reid"], "got 'mysql://***@db/reid'"),
+        (["--camera", "gate north"], "camera.name: expected 1 to 64 letters"),
+        (["--state-dir", "~nosuchuser/x"], "operation.state_dir: expected a path"),
     ],
 )
 def test_wrong_settings_are_named_and_nothing_is_begun(options, message, session_bundle, street, tmp_path):

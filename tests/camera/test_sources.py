@@ -1,5 +1,6 @@
 import datetime
 import threading
+import time
 
 import cv2
 import msgspec
@@ -12,7 +13,7 @@ from reid_edge.camera.sources import SourceConfig, open_source
 from reid_edge.camera.sources.buffer import FrameBuffer
 from reid_edge.camera.sources.redaction import redacted
 from reid_edge.camera.sources.thinning import Thinning
-from reid_edge.errors import SourceError
+from reid_edge.errors import SettingsError, SourceError
 
 START = datetime.datetime(2026, 5, 1, 12, 0, tzinfo=datetime.timezone.utc)
 START_US = 1_777_636_800_000_000
@@ -58,10 +59,27 @@ def test_a_video_gives_every_frame_once_in_order_with_its_time(tmp_path):
     assert frames[0].image.shape == (48, 64, 3) and frames[0].image.dtype == np.uint8
 
 
-def test_without_a_start_a_file_begins_now(tmp_path):
+def test_without_a_start_a_file_ends_now(tmp_path):
     clock = CaptureClock(wall_ns=lambda: 1234 * 10**9, monotonic_ns=lambda: 0)
     with open_source(SourceConfig(uri=str(write_video(tmp_path / "v.avi", 2))), clock=clock) as source:
-        assert [frame.captured_us for frame in source] == [1234 * 10**6, 1234 * 10**6 + 100_000]
+        assert [frame.captured_us for frame in source] == [1234 * 10**6 - 100_000, 1234 * 10**6]
+
+
+@pytest.mark.parametrize("kind", ["video", "folder"])
+def test_no_frame_of_a_loop_is_of_the_future(tmp_path, kind):
+    if kind == "video":
+        uri = write_video(tmp_path / "v.avi", 3)
+    else:
+        uri = write_images(tmp_path / "f", ["0.png", "1.png", "2.png"])
+    with open_source(SourceConfig(uri=str(uri), loop=True)) as source:
+        for _ in range(12):
+            assert source.read(5).captured_us <= time.time_ns() // 1000
+
+
+def test_a_start_before_1970_is_refused(tmp_path):
+    start = datetime.datetime(1969, 1, 1, tzinfo=datetime.timezone.utc)
+    with pytest.raises(SettingsError, match=r"source\.start"):
+        open_source(SourceConfig(uri=str(write_video(tmp_path / "v.avi", 2)), start=start))
 
 
 def test_a_frame_rate_in_the_settings_overrides_the_files(tmp_path):

@@ -78,7 +78,7 @@ def test_info_and_cameras_say_what_is_held(uri):
 def test_a_search_by_id_finds_the_person_elsewhere_and_is_accounted_for(uri, now):
     shown = gallery("search", uri, "--id", "door/abc/1", "--top", 1, "--utc", *WHY)
     seen = time.strftime("%Y-%m-%d %H:%M:%S+00:00", time.gmtime((now - HOUR // 2) // SECOND))
-    assert re.search(rf"1\.000 +yard +1 +{re.escape(seen)} .* yard/e1/1", shown)
+    assert re.search(rf"1\.000 +1 +{re.escape(seen)} +1 s +yard/e1/1", shown)
     again = json.loads(gallery("search", uri, "--id", "yard/e1/1", "--other-cameras", "--json", *WHY))
     assert [one["id"] for one in again] == ["door/abcdef0123456789/1", "door/abcdef0123456789/2"]
     assert again[0]["cosine"] == pytest.approx(1, abs=1e-3)
@@ -103,6 +103,27 @@ def test_erasing_shows_first_and_gives_a_receipt_then(uri, tmp_path):
     on_disk = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert unit(512, seed=1).astype("<f2").tobytes() not in on_disk
     assert json.loads(gallery("info", uri, "--json"))["observations"] == 1
+
+
+def test_an_erasure_of_nothing_says_so_and_names_the_cameras_that_are_held(uri):
+    asked = ("erase", uri, "--camera", "dor", "--yes", *WHY)
+    run = subprocess.run([*COMMAND, *asked], capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout)["observations"] == 0
+    assert "nothing was erased" in run.stderr
+    assert "door, yard" in run.stderr
+
+
+def test_ids_in_the_table_of_a_search_can_be_copied(tmp_path, now):
+    """On one line each, whatever the terminal, and so that --id takes them."""
+    uri = f"sqlite:{tmp_path / 'gallery.db'}"
+    camera, epoch = "gate-north-" + "x" * 53, "3d5a6eff64636442"
+    store = open_store(uri)
+    rows = [record(seq, unit(512, seed=1), camera=camera, epoch=epoch, at=now - HOUR) for seq in (2298, 2299)]
+    Collector(store).receive([batch(rows, camera=camera, epoch=epoch)])
+    store.close()
+    shown = gallery("search", uri, "--id", f"{camera}/3d5a/2299", *WHY)
+    assert f"{camera}/3d5a6eff/2298" in shown
+    gallery("search", uri, "--id", f"{camera}/3d5a6eff/2298", *WHY)
 
 
 def test_retention_is_changed_applied_and_accounted_for(uri):
@@ -144,7 +165,7 @@ def test_serve_takes_batches_and_ends_when_told(tmp_path, now):
     serve = [*COMMAND, "serve", uri, "--listen", "http://127.0.0.1:0", "--insecure", "--retention-hours", "5"]
     process = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        port = re.search(r"port (\d+)", process.stdout.readline())[1]
+        port = re.search(r"http://127\.0\.0\.1:(\d+)$", process.stdout.readline().rstrip())[1]
         rows = [record(1, at=now - HOUR), record(2, at=now - 6 * HOUR)]
         request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/batches", data=batch(rows))
         ack = decode_ack(urllib.request.urlopen(request, timeout=30).read())
@@ -156,6 +177,9 @@ def test_serve_takes_batches_and_ends_when_told(tmp_path, now):
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=30)
     assert process.returncode == 0, output + errors
+    assert f'"listening on http://127.0.0.1:{port}"' in errors
+    assert "Started server process" in errors
+    assert "color_message" not in errors
     store = open_store(uri, create=False)
     assert store.span(Selection()).observations == 1
     assert store.retention_hours() == 5
@@ -229,5 +253,6 @@ def test_an_image_finds_the_person_through_the_bundle(session_bundle, tmp_path, 
     assert digest == subprocess.run(["sha256sum", tmp_path / "crop.png"], capture_output=True, text=True).stdout[:64]
     assert "x1,y1,x2,y2" in failure("search", own, "--image", tmp_path / "frame.png", "--box", "1,2,3", *common)
     assert "not a readable image" in failure("search", own, "--image", tmp_path / "own.db", *common)
+    assert "there is no such file" in failure("search", own, "--image", tmp_path / "none.png", *common)
     # A gallery of another model is not searched; that shows before the image is even looked at.
     assert "ModelMismatchError" in failure("search", uri, "--image", tmp_path / "none.png", *common)

@@ -8,6 +8,7 @@ import pytest
 from reid_edge.errors import StoreError
 from reid_edge.gallery.records import AuditEntry, Selection
 from reid_edge.gallery.store import open_store
+from reid_edge.gallery.store.passwords import hidden, without_passwords
 from tests.gallery.stores import DIM, MODEL, NOON, record, start, unit
 
 
@@ -69,14 +70,55 @@ def test_a_gallery_of_a_later_release_is_refused(store):
 
 def test_passwords_are_not_shown():
     pytest.importorskip("psycopg")
-    from reid_edge.gallery.store.postgresql import without_password
-
     uri = "postgresql://ann:secret@db.example:5433/people?sslmode=verify-full&password=secret&host=/run/pg"
-    assert without_password(uri) == "postgresql://ann@db.example:5433/people?sslmode=verify-full&host=/run/pg"
+    assert without_passwords(uri) == "postgresql://ann@db.example:5433/people?sslmode=verify-full&host=/run/pg"
     with pytest.raises(StoreError) as caught:
         open_store("postgresql://ann:secret@127.0.0.1:1/people?connect_timeout=1")
     assert "secret" not in str(caught.value)
     assert "ann@127.0.0.1" in str(caught.value)
+
+
+ODD = ["S3CRET#x", "S3CRET?x", "S3 CRET", "S3%CRET", "S3/CRET", "S3@CRET", "S3:CRET", "12/S3CRET", "%53%33CRET"]
+
+
+@pytest.mark.parametrize("password", ODD)
+@pytest.mark.parametrize(
+    "store", ["postgresql://me:{}@127.0.0.1:1/reid", "POSTGRESQL://me:{}@h/reid", "milvus:http://u:{}@127.0.0.1:1"]
+)
+def test_no_odd_password_is_in_an_error(monkeypatch, store, password):
+    pytest.importorskip("psycopg")
+    if "milvus" in store:
+        pytest.importorskip("pymilvus")
+        monkeypatch.setattr("reid_edge.gallery.store.milvus_client.TIMEOUT_S", 1)
+    with pytest.raises(StoreError) as caught:
+        open_store(store.format(password), create=False)
+    assert "CRET" not in str(caught.value)
+    assert "S3" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://me:S3CRET#x@h:1/reid", "postgresql://me@h:1/reid"),
+        ("postgresql://me:a/b@c?d@h/reid", "postgresql://me@h/reid"),
+        ("postgresql://me:S3CRET/reid", "postgresql://me"),
+        ("postgresql://me@h:5432/reid?sslmode=require", "postgresql://me@h:5432/reid?sslmode=require"),
+        ("postgresql://[::1]:5432/reid", "postgresql://[::1]:5432/reid"),
+        ("postgresql:///reid?sslpassword=a%20b&host=/run", "postgresql:///reid?host=/run"),
+        ("http://h:19530/reid", "http://h:19530/reid"),
+        ("gallery.db", "gallery.db"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(uri, shown):
+    assert without_passwords(uri) == shown
+
+
+def test_what_a_driver_quotes_of_a_password_is_hidden():
+    uri = "postgresql://me:12/S3 CRET@h/reid"
+    text = hidden(
+        'port "12" of "h": invalid token "CRET", database "S3 CRET" in "postgresql://me:12/S3 CRET@h/reid"', uri
+    )
+    assert text == 'port "***" of "h": invalid token "***", database "***" in "postgresql://me@h/reid"'
 
 
 def test_a_milvus_lite_file_is_a_gallery_too(tmp_path):

@@ -5,17 +5,24 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from reid_edge.errors import StoreError
+from reid_edge.gallery import retention
+from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.records import AuditEntry, Selection
+from reid_edge.gallery.retention import Retention
 from reid_edge.gallery.store import open_store
+from reid_edge.gallery.store import sqlite as sqlite_module
 from reid_edge.gallery.store.feature_blocks import SPAN, FeatureBlocks
 from reid_edge.gallery.store.sqlite import SqliteStore
-from tests.gallery.stores import DIM, HOUR, MODEL, NOON, record, unit
+from reid_edge.upstream.message import decode_ack
+from tests.gallery.stores import DIM, HOUR, MODEL, NOON, batch, record, unit
 
 EVERYTHING = Selection()
 
@@ -177,8 +184,74 @@ def test_a_gallery_of_a_later_release_is_refused(store, path):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(StoreError, match="No such file"):
+    with pytest.raises(StoreError, match=r"the folder .*none does not exist. Make it"):
         open_store(f"sqlite:{tmp_path / 'none' / 'gallery.db'}")
+
+
+def test_a_folder_is_no_gallery(tmp_path):
+    with pytest.raises(StoreError, match=r"is a folder; a gallery is a file: sqlite:.*gallery\.db"):
+        open_store(f"sqlite:{tmp_path}")
+
+
+def test_memory_is_a_file_like_any_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    open_store("sqlite::memory:").close()
+    assert (tmp_path / ":memory:").stat().st_size > 0
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "removed within the call"])
+def test_nothing_is_acknowledged_into_a_file_that_is_gone(tmp_path, path, monkeypatch, how):
+    store = open_store(f"sqlite:{path}")
+    collector = Collector(store, clock=lambda: NOON + HOUR)
+    assert decode_ack(collector.receive([batch([record(1)])])[0]).seqs == (1,)
+    remove = lambda: [file.unlink() for file in tmp_path.glob("gallery.db*")]  # noqa: E731
+    if how == "removed within the call":
+        allow = sqlite_module.allowed
+        monkeypatch.setattr(sqlite_module, "allowed", lambda *given: (remove(), monkeypatch.undo(), allow(*given))[-1])
+    else:
+        remove()
+    if how == "replaced":
+        SqliteStore(path, create=True).close()
+    with pytest.raises(StoreError, match="removed or replaced"):
+        collector.receive([batch([record(2)])])
+    assert decode_ack(collector.receive([batch([record(2)])])[0]).seqs == (2,)
+    store.close()
+    again = open_store(f"sqlite:{path}", create=False)
+    assert seqs(again) == [2]
+    again.close()
+
+
+def test_a_reader_does_not_make_a_gallery_that_is_gone(path, store):
+    reader = open_store(f"sqlite:{path}", create=False)
+    for file in path.parent.glob("gallery.db*"):
+        file.unlink()
+    with pytest.raises(StoreError, match="removed or replaced"):
+        reader.models()
+    with pytest.raises(StoreError, match="there is no gallery"):
+        reader.models()
+    assert not path.exists()
+    reader.close()
+
+
+def test_a_stop_does_not_wait_for_another_process_that_keeps_the_file(path, store, monkeypatch):
+    monkeypatch.setattr(retention, "STOP_S", 0.1)
+    monkeypatch.setattr(sqlite_module, "CLOSE_S", 0.1)
+    keeper = Retention(store, every_s=0.01)
+    waiting = threading.Event()
+    expire = store.expire
+    monkeypatch.setattr(store, "expire", lambda before: (waiting.set(), expire(before))[-1])
+    other = sqlite3.connect(path, isolation_level=None)
+    with keeper.running():
+        other.execute("BEGIN IMMEDIATE")
+        waiting.clear()
+        assert waiting.wait(10)
+        began = time.monotonic()
+    store.close()
+    assert time.monotonic() - began < 2
+    other.execute("ROLLBACK")
+    other.close()
+    with pytest.raises(StoreError, match="closed"):
+        store.models()
 
 
 @pytest.mark.parametrize("memory_bytes", [0, 100 * DIM * 4, 1 << 30])

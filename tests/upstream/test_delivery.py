@@ -1,4 +1,5 @@
 import contextlib
+import logging
 import random
 import re
 import threading
@@ -12,6 +13,7 @@ import pytest
 from reid_edge.errors import MessageError, StoreError, TransportError
 from reid_edge.upstream.delivery import Delivery
 from reid_edge.upstream.delivery.flights import Flights
+from reid_edge.upstream.delivery.refusal_log import RefusalLog
 from reid_edge.upstream.delivery.refusals import Refusals
 from reid_edge.upstream.message import Ack, Batch, Gap, Refusal, decode_batch, encode_ack
 from reid_edge.upstream.outbox import Outbox
@@ -307,6 +309,63 @@ def test_refused_rows_hold_nobody_up_and_are_taken_later(outbox):
     assert [seq for seq, _ in outbox.pending(0, 9)] == [8]
     assert delivery.stats.refused_waiting == 1
     assert receiver.duplicates == 0
+
+
+def refusal_warnings(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "refuses" in record.getMessage()]
+
+
+def test_the_log_tells_each_kind_of_refusal_once(outbox, caplog):
+    receiver = Receiver()
+    receiver.refuses = lambda track: f"row {track} of 99:\nno room." if track < 50 else "model not accepted"
+    outbox.put([observed(track, dim=4) for track in range(60)])
+    with delivering(outbox, LocalTransport(receiver.receive), batch_rows=60, retry_refused_s=0.05) as delivery:
+        receiver.wait(lambda: delivery.stats.refused >= 120)
+    first, second = refusal_warnings(caplog)
+    assert re.search(r"refuses observations: row \d+ of 99: no room\. .*wait .*tried again: 60$", first)
+    assert "model not accepted" in second
+
+
+def test_a_refusal_that_comes_back_after_all_was_taken_is_logged_again(caplog):
+    log = RefusalLog(logging.getLogger("reid_edge.test"))
+    log.note(["no room"], 3)
+    log.note(["no room"], 2)
+    log.note([], 0)
+    log.note(["no room"], 1)
+    assert len(refusal_warnings(caplog)) == 2
+    log.note(["kind " + "x" * number for number in range(1000)], 1)
+    assert len(refusal_warnings(caplog)) < 30
+
+
+def test_what_a_lost_connection_held_is_sent_again_at_once(outbox):
+    transport = HeldTransport()
+    transport.losses = 0
+    outbox.put([observed(1)])
+    with delivering(outbox, transport, resend_s=3600) as delivery:
+        transport.wait(lambda: transport.seqs() == [1])
+        transport.answer(encode_ack(Ack(CAMERA, outbox.epoch, (1,))))
+        delivery_has(delivery, 1)
+        outbox.put([observed(2)])
+        transport.wait(lambda: transport.seqs() == [1, 2])
+        transport.losses += 1
+        transport.wait(lambda: transport.seqs() == [1, 2, 2])
+
+
+def delivery_has(delivery: Delivery, acknowledged: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while delivery.stats.last_ack_us is None or delivery.stats.acknowledged < acknowledged:
+        assert time.monotonic() < deadline, "in vain"
+        time.sleep(0.005)
+
+
+def test_a_flapping_connection_to_a_silent_gallery_sends_nothing_again():
+    flights = Flights(10)
+    flights.add((1, 2), 0)
+    flights.lost()
+    assert flights.due(0, 64) == ()
+    flights.acknowledged((1,), 5)
+    flights.lost()
+    assert flights.due(5, 64) == (2,)
 
 
 def test_gaps_are_delivered_without_rows_and_until_acknowledged(tmp_path):

@@ -2,14 +2,17 @@
 
 import contextlib
 import logging
+import re
 import resource
 import socket
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from reid_edge.errors import SettingsError, TransportError
+from reid_edge.upstream.transports.http import HttpTransport
 from reid_edge.upstream.transports.mqtt import MqttTransport
 from tests.broker import Broker, make_all_certs, make_certs, tls_files
 from tests.traffic import Peer, ack, batch, next_acks, wait_until
@@ -116,6 +119,7 @@ def test_what_a_lost_connection_held_is_not_sent_again(tmp_path, transport_to):
     with broker, Peer(broker.port) as gallery:
         gallery.subscribe("reid/v1/+/obs")
         wait_until(lambda: transport.link.connects == 2, "it was connected again")
+        assert transport.losses == 1
         transport.send(b"new")
         assert gallery.next_message()[1] == b"new"
 
@@ -297,6 +301,31 @@ def test_it_works_in_a_process_with_more_than_1024_open_files(certs, tmp_path, t
 def test_an_address_that_is_not_safe_is_refused(uri, insecure, message):
     with pytest.raises(SettingsError, match=message):
         MqttTransport(uri, camera="camA", insecure=insecure)
+
+
+@pytest.mark.parametrize(
+    "userinfo",
+    [
+        *("u:S3CRET@", ":S3CRET@", "S3CRET@", "u:S3CRET/x@", "u:S3CRET?x#@", "u:S3CRET@x@", "u:[S3CRET@"),
+        *("u:S3CRET%40", "u:S3CRET\uff20", "u:S3CRET\n@", "//S3CRET@", "u:S3CRET\u2100@"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["mqtt://", "mqtts://", "https://", "http://", "", "ftp://", "mqtt:"])
+def test_no_message_repeats_a_password(userinfo, scheme):
+    uri = f"{scheme}{userinfo}127.0.0.1:1"
+    for make in (partial(MqttTransport, camera="camA"), HttpTransport):
+        with pytest.raises(SettingsError, match=r"127\.0\.0\.1:1") as caught:
+            make(uri, insecure=True)
+        assert "S3CRET" not in str(caught.value)
+        assert caught.value.__context__ is None
+
+
+def test_a_failure_to_connect_names_the_broker_once(tmp_path, transport_to):
+    transport = transport_to(Broker(tmp_path))
+    with pytest.raises(TransportError) as caught:
+        transport.send(b"batch")
+    assert str(caught.value).count(transport.name) == 1
+    assert re.search(r"refused\.$", str(caught.value))
 
 
 def test_certificates_that_do_not_fit_are_refused_at_once(certs, tmp_path):

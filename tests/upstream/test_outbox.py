@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import re
+import shutil
 import signal
 import sqlite3
 import stat
@@ -307,6 +308,13 @@ def test_bounds_must_be_positive(tmp_path, options):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("retention_s", [1e300, float("inf"), 10 * 366 * 86400])
+def test_a_retention_beyond_ten_years_is_refused(tmp_path, retention_s):
+    with pytest.raises(OutboxError, match="ten years"):
+        Outbox(tmp_path / "outbox.db", retention_s=retention_s)
+    assert list(tmp_path.iterdir()) == []
+
+
 # Age.
 
 
@@ -516,7 +524,7 @@ def test_a_second_process_is_turned_away(tmp_path):
             Outbox(path)
         second = run(code, path)
         assert second.returncode == 1
-        assert "OutboxError" in second.stderr
+        assert "OutboxInUseError" in second.stderr
         assert "in use" in second.stderr
         assert outbox.pending(0, 1)
     assert run(code, path).returncode == 0
@@ -828,6 +836,113 @@ def test_a_put_that_finds_the_damage_is_kept_in_the_new_file(tmp_path):
         assert [gap.reason for gap in outbox.gaps()] == ["lost"]
         outbox.acknowledge(Ack("c", "the epoch before", (1, 2, 3)))
         assert tracks(outbox) == [track]
+
+
+def remove_file(path):
+    path.unlink()
+
+
+def remove_file_and_log(path):
+    path.unlink()
+    path.with_name("outbox.db-wal").unlink()
+
+
+def remove_folder(path):
+    shutil.rmtree(path.parent)
+
+
+def move_folder_away(path):
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+def put_another_outbox_there(path):
+    other = path.with_name("other.db")
+    filled(other, 3)
+    other.replace(path)
+
+
+@pytest.mark.parametrize(
+    "removal", [remove_file, remove_file_and_log, remove_folder, move_folder_away, put_another_outbox_there]
+)
+@pytest.mark.parametrize("noticed_by", ["put", "expire"])
+def test_an_outbox_that_is_removed_while_it_runs_is_begun_anew_and_the_loss_declared(
+    tmp_path, caplog, removal, noticed_by
+):
+    path = tmp_path / "state" / "outbox.db"
+    with opened(path) as outbox:
+        outbox.put([observed(track) for track in range(1, 6)])
+        epoch = outbox.epoch
+        removal(path)
+        if noticed_by == "expire":
+            outbox.expire()
+            assert outbox.depth == 0
+        outbox.put([observed(6)])
+        assert outbox.epoch != epoch
+        assert tracks(outbox) == [6]
+        (gap,) = outbox.gaps()
+        assert (gap.count, gap.reason) == (5, "lost")
+        assert len(outbox.set_aside) == (removal is put_another_outbox_there)
+        with pytest.raises(OutboxError, match="in use"):
+            Outbox(path)
+    assert "5 observations that waited in it are lost" in caplog.text
+    with opened(path) as outbox:
+        assert tracks(outbox) == [6]
+        assert outbox.dropped["lost"] == 5
+    assert integrity(path) == "ok"
+
+
+def test_an_outbox_that_took_the_place_is_set_aside_whole(tmp_path):
+    path = tmp_path / "outbox.db"
+    other = tmp_path / "elsewhere" / "outbox.db"
+    with opened(path) as outbox, opened(other) as stopped:
+        outbox.put([observed(1)])
+        stopped.put([observed(track) for track in (7, 8)])
+        for suffix in ("", "-wal"):  # as after kill -9: its rows are in its log alone
+            shutil.copy(f"{other}{suffix}", f"{path}{suffix}.copy")
+            Path(f"{path}{suffix}.copy").replace(f"{path}{suffix}")
+        outbox.put([observed(2)])
+        assert tracks(outbox) == [2]
+        (aside,) = outbox.set_aside
+    with contextlib.closing(sqlite3.connect(aside)) as connection:
+        assert connection.execute("SELECT count(*) FROM rows").fetchone() == (2,)
+
+
+def test_closing_an_outbox_that_was_removed_says_how_many_are_lost(tmp_path, caplog):
+    path = tmp_path / "state" / "outbox.db"
+    with opened(path) as outbox:
+        outbox.put([observed(1), observed(2)])
+        remove_folder(path)
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "removed while in use: 2 observations" in record.getMessage()
+    with opened(path) as outbox:
+        assert [(gap.count, gap.reason) for gap in outbox.gaps()] == [(2, "lost")]
+
+
+def test_closing_an_empty_outbox_that_was_removed_leaves_nothing_behind(tmp_path, caplog):
+    path = tmp_path / "state" / "outbox.db"
+    with opened(path):
+        remove_folder(path)
+    assert list(tmp_path.iterdir()) == []
+    assert not caplog.records
+
+
+def test_an_outbox_that_another_took_over_is_left_to_it(tmp_path):
+    path = tmp_path / "state" / "outbox.db"
+    with opened(path) as outbox:
+        outbox.put([observed(1)])
+        remove_folder(path)
+        with opened(path) as other:
+            other.put([observed(2)])
+            for _ in range(2):
+                with pytest.raises(OutboxError, match="in use"):
+                    outbox.put([observed(3)])
+            assert path.with_name("outbox.db-wal").stat().st_size > 0
+            other.put([observed(4)])
+            assert tracks(other) == [2, 4]
+        outbox.put([observed(5)])
+        assert tracks(outbox) == [2, 4, 5]
+        assert outbox.dropped["lost"] == 1
 
 
 def test_a_row_whose_bytes_changed_is_lost_alone_and_declared(tmp_path, caplog):

@@ -31,12 +31,12 @@ class SourceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         uri: A video file; a folder of images; ``rtsp://…`` or ``http://…`` (also rtmp, rtp, srt, tcp, udp);
             ``/dev/video0`` or its number; ``gst:`` and a GStreamer pipeline that ends in ``appsink``.
-        loop: Begin a file or folder again at its end.
+        loop: Begin a file or folder again at its end; without ``start`` in real time from then on.
         realtime: Play a file as a camera would: at its own speed, and a frame that nobody fetched is overwritten.
         stride: Take every n-th frame.
         max_fps: Take no more frames per second of the source's time.
         fps: Frames per second of a folder (25 if not given), or of a file that tells wrong ones.
-        start: When a file's first frame was captured; now, if not given.
+        start: When a file's first frame was captured; so that its last is captured now, if not given.
         queue: Frames of a file that are decoded ahead.
         width: Asked of a ``/dev/video`` device, pixels.
         height: Likewise.

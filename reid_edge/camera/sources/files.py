@@ -20,7 +20,7 @@ from reid_edge.camera.sources.decoding import grab, retrieve, told_fps, told_pos
 from reid_edge.camera.sources.stats import SourceStats
 from reid_edge.camera.sources.thinning import Thinning
 from reid_edge.crops import Image
-from reid_edge.errors import FrameError, SourceError
+from reid_edge.errors import FrameError, SettingsError, SourceError
 from reid_edge.runtime.images import IMAGE_SUFFIXES, read_image
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,9 @@ class Picture:
 class Playable(Protocol):
     """A file or folder that can be played from its beginning, again and again."""
 
+    duration_us: int
+    """From the first frame to the last; 0 if nothing tells."""
+
     def play(self) -> Iterator[Picture]:
         """Its frames, in order."""
         ...
@@ -65,6 +68,7 @@ class VideoFile:
     def __init__(self, path: Path, fps: float | None) -> None:
         self._path = path
         self._fps = fps
+        self.duration_us = 0
         if not any(picture.load() is not None for picture in self.play()):
             raise SourceError(
                 f"{path} ({path.stat().st_size} bytes) is no video that OpenCV {cv2.__version__} decodes, or has no "
@@ -81,6 +85,8 @@ class VideoFile:
 
     def _pictures(self, capture: cv2.VideoCapture) -> Iterator[Picture]:
         step_us = round(1e6 / (self._fps or told_fps(capture) or DEFAULT_FPS))
+        promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.duration_us = round(max(0.0, promised - 1) * step_us)
         index, position_us = 0, 0
         while grab(capture):
             if index:
@@ -88,7 +94,6 @@ class VideoFile:
                 position_us = told_us if told_us > position_us else position_us + step_us
             yield Picture(index, position_us, lambda: retrieve(capture))
             index += 1
-        promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         if 0 < index < _WHOLE * promised:
             logger.warning("%s ended after %d of %d frames: it is damaged there", self._path, index, promised)
 
@@ -112,6 +117,7 @@ class ImageFolder:
                 f"no image in the folder {path}; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}. "
                 "Folders in it are not searched."
             )
+        self.duration_us = round((len(self._paths) - 1) * self._step_us)
         if not any(_load(image) is not None for image in self._paths):
             raise SourceError(f"none of the {len(self._paths)} images in {path} can be read. Copy them again.")
 
@@ -131,10 +137,13 @@ class FileReader:
 
     Raises:
         SourceError: No frame in it.
+        SettingsError: It is said to have started before 1970.
     """
 
     def __init__(self, config: SourceConfig, clock: CaptureClock, stats: SourceStats) -> None:
         path = Path(config.uri).expanduser()
+        if config.start is not None and config.start.timestamp() < 0:
+            raise SettingsError(f"source.start: expected a time after 1970, got {config.start.isoformat()}.")
         as_images = path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
         self._file: Playable = ImageFolder(path, config.fps) if as_images else VideoFile(path, config.fps)
         self._config = config
@@ -148,20 +157,32 @@ class FileReader:
         Raises:
             SourceError: Nothing in the file can be decoded any more.
         """
-        config = self._config
-        first_us = self._clock.now_us() if config.start is None else round(config.start.timestamp() * 1e6)
-        thinning = Thinning(config.stride, config.max_fps)
+        first_us = self._first_us()
+        thinning = Thinning(self._config.stride, self._config.max_fps)
         began = time.monotonic()
         for picture in self._rounds():
-            if config.realtime and stopping.wait(began + picture.position_us / 1e6 - time.monotonic()):
+            captured_us = first_us + picture.position_us
+            if stopping.wait(self._early_s(captured_us, began + picture.position_us / 1e6)):
                 return
-            if not thinning.takes(picture.index, first_us + picture.position_us):
+            if not thinning.takes(picture.index, captured_us):
                 continue
             if (image := picture.load()) is None:
                 self._stats.unreadable += 1
             else:
                 self._decoded += 1
-                yield Frame(image, first_us + picture.position_us, picture.index)
+                yield Frame(image, captured_us, picture.index)
+
+    def _first_us(self) -> int:
+        """When the first frame was captured: so that the last one is not later than now."""
+        if self._config.start is not None:
+            return round(self._config.start.timestamp() * 1e6)
+        return self._clock.now_us() - (0 if self._config.realtime else self._file.duration_us)
+
+    def _early_s(self, captured_us: int, due_s: float) -> float:
+        """How long a frame has to wait: for its turn at the file's own speed, or until it is not of the future."""
+        if self._config.realtime:
+            return due_s - time.monotonic()
+        return 0.0 if self._config.start is not None else (captured_us - self._clock.now_us()) / 1e6
 
     def _rounds(self) -> Iterator[Picture]:
         """The file once, or again and again with numbers and times that go on."""

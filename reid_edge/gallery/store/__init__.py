@@ -6,6 +6,7 @@ from pathlib import Path
 
 from reid_edge.errors import StoreError
 from reid_edge.gallery.store.base import DEFAULT_RETENTION_HOURS, Store
+from reid_edge.gallery.store.passwords import without_passwords
 
 __all__ = ["DEFAULT_RETENTION_HOURS", "Store", "open_store"]
 
@@ -38,5 +39,8 @@ def open_store(uri: str, *, create: bool = True) -> Store:
             from reid_edge.gallery.store.milvus import MilvusStore
 
             return MilvusStore(rest, create=create)
-    hint = "" if separator else f" Did you mean sqlite:{uri}?"
-    raise StoreError(f"a gallery is one of {URIS}; got '{uri}'.{hint}")
+    shown = without_passwords(uri)
+    lower = f"{scheme.lower()}:"
+    hint = "" if separator else f" Did you mean sqlite:{shown}?"
+    hint = f" Write {lower} in lower case." if scheme != scheme.lower() and f" {lower}" in f" {URIS}" else hint
+    raise StoreError(f"a gallery is one of {URIS}; got '{shown}'.{hint}")

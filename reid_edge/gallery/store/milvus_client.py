@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_edge.errors import MissingExtraError, StoreError
+from reid_edge.gallery.store.passwords import hidden, without_passwords
 
 try:
     import grpc  # type: ignore[import-untyped]
@@ -42,7 +43,7 @@ class Client:
         uri: What pymilvus takes; a token comes from ``MILVUS_TOKEN``.
 
     Attributes:
-        name: The URI.
+        name: The URI, without a password.
         failed: A call has failed since this was last set to False.
 
     Raises:
@@ -51,13 +52,14 @@ class Client:
     """
 
     def __init__(self, uri: str) -> None:
-        self.name = f"milvus:{uri}"
+        self.name = f"milvus:{without_passwords(uri)}"
+        self._uri = uri
         self.failed = False
         self._hint = ""
         if "://" not in uri:
             _check_lite(Path(uri))
             self._hint = " Another process may have it open: a Milvus Lite file is for one at a time."
-        with self._errors():
+        with self._errors(ValueError):  # a port that is no number
             self._client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=TIMEOUT_S)
         self._hint = ""
 
@@ -157,12 +159,13 @@ class Client:
         self._client.close()
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, *more: type[Exception]) -> Iterator[None]:
         try:
             yield
-        except (MilvusException, grpc.RpcError, OSError) as error:
+        except (MilvusException, grpc.RpcError, OSError, *more) as error:
             self.failed = True
-            raise StoreError(f"the gallery in {self.name} cannot be used: {error}.{self._hint}") from error
+            text = hidden(str(error), self._uri)
+            raise StoreError(f"the gallery in {self.name} cannot be used: {text}.{self._hint}") from error
 
 
 def _check_lite(path: Path) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from reid_edge.gallery.records import (
     StoredGap,
 )
 from reid_edge.gallery.store.erasures import allowed, standing
+from reid_edge.gallery.store.passwords import hidden, without_passwords
 from reid_edge.gallery.store.postgresql_tables import LOCK, SCHEMA_VERSION, TABLES
 from reid_edge.gallery.store.sql import COLUMNS, condition, entry_row, json_selection, row_entry, selection_json
 from reid_edge.gallery.store.sql_store import SqlStore
@@ -66,7 +66,7 @@ class PostgresqlStore(SqlStore):
     mark = "%s"
 
     def __init__(self, uri: str, *, create: bool) -> None:
-        self.name = without_password(uri)
+        self.name = without_passwords(uri)
         self._uri = uri
         self._lock = threading.RLock()
         self._connection: Connection | None = None
@@ -192,7 +192,10 @@ class PostgresqlStore(SqlStore):
         try:
             yield
         except psycopg.Error as error:
-            raise StoreError(f"the gallery in {self.name} cannot be used: {str(error).strip()}") from error
+            raise StoreError(f"the gallery in {self.name} cannot be used: {self._text(error)}") from error
+
+    def _text(self, error: psycopg.Error) -> str:
+        return hidden(str(error).strip(), self._uri)
 
     def _open_connection(self) -> Connection:
         if self._connection is None or self._connection.closed:
@@ -234,7 +237,7 @@ class PostgresqlStore(SqlStore):
             except psycopg.Error as error:
                 raise StoreError(
                     f"{self.name} needs the extension pgvector 0.7 or later: install it on the server and run, as its "
-                    f"administrator, CREATE EXTENSION vector ({str(error).strip()})."
+                    f"administrator, CREATE EXTENSION vector ({self._text(error)})."
                 ) from error
             db.execute(TABLES)
             db.execute("INSERT INTO reid_edge.settings VALUES ('schema_version', %s)", (str(SCHEMA_VERSION),))
@@ -243,12 +246,3 @@ class PostgresqlStore(SqlStore):
 def _tables_exist(db: Connection) -> bool:
     row = db.execute("SELECT to_regclass('reid_edge.settings') IS NOT NULL").fetchone()
     return bool(row and row[0])
-
-
-def without_password(uri: str) -> str:
-    """A PostgreSQL URI that can be shown."""
-    parts = urlsplit(uri)
-    user, at, host = parts.netloc.rpartition("@")
-    query = [(key, value) for key, value in parse_qsl(parts.query) if "password" not in key]
-    shown = f"{user.partition(':')[0]}{at}{host}"
-    return urlunsplit(parts._replace(netloc=shown, query=urlencode(query, safe="/")))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_edge.errors import ModelMismatchError
+from reid_edge.errors import ModelMismatchError, StoreError
 from reid_edge.gallery.records import (
     Added,
     Entry,
@@ -25,13 +25,15 @@ from reid_edge.gallery.store.erasures import allowed, standing
 from reid_edge.gallery.store.feature_blocks import Block, FeatureBlocks, Numbers, best, products
 from reid_edge.gallery.store.sql import COLUMNS, condition, entry_row, json_selection, row_entry, selection_json
 from reid_edge.gallery.store.sql_store import SqlStore
-from reid_edge.gallery.store.sqlite_file import connect, store_errors
+from reid_edge.gallery.store.sqlite_file import connect, identity, store_errors
 
 STORED = np.dtype("<f2")
 #: Features of half a million observations of 512 numbers.
 MEMORY_BYTES = 1 << 30
 #: Rows compared at a time when a search does not cover everything.
 ROWS_AT_A_TIME = 8192
+#: How long closing waits for another thread's call, and once more after that was interrupted.
+CLOSE_S = 2.0
 
 _COLUMNS = ", ".join(COLUMNS)
 _MARKS = ", ".join("?" * (len(COLUMNS) + 1))
@@ -41,6 +43,9 @@ _INSERT_GAP = "INSERT OR IGNORE INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 class SqliteStore(SqlStore):
     """See :class:`reid_edge.gallery.store.base.Store`.
+
+    If the file is removed or replaced while it is open, the call that notices fails, and the next one opens what is
+    there then.
 
     Args:
         path: The file.
@@ -55,11 +60,12 @@ class SqliteStore(SqlStore):
 
     def __init__(self, path: Path, *, create: bool, memory_bytes: int = MEMORY_BYTES) -> None:
         self.name = f"sqlite:{path}"
-        self._path = path
-        self._connection = connect(path, create=create)
+        self._path = path.absolute()
+        self._create = create
+        self._closed = False
         self._lock = threading.RLock()
         self._blocks = FeatureBlocks(memory_bytes)
-        self._listed: tuple[tuple[int, int, int], Numbers] = ((0, 0, 0), _numbers(()))
+        self._open()
 
     def add(self, records: Sequence[Record], gaps: Sequence[StoredGap] = ()) -> Added:
         """Store what is not stored yet."""
@@ -131,21 +137,57 @@ class SqliteStore(SqlStore):
 
     def close(self) -> None:
         """Let go of the file."""
-        with self._lock:
+        self._closed = True
+        if not self._lock.acquire(timeout=CLOSE_S):
+            with contextlib.suppress(sqlite3.Error):  # it was closed meanwhile
+                self._connection.interrupt()
+            if not self._lock.acquire(timeout=CLOSE_S):
+                return  # it waits for another process; nothing of it is committed when this one ends
+        try:
             self._blocks.clear()
             self._connection.close()
+        finally:
+            self._lock.release()
+
+    def _open(self) -> None:
+        """Open the file, and remember which one that is."""
+        self._connection = connect(self._path, create=self._create)
+        self._file = identity(self._path)
+        self._blocks.clear()
+        self._listed: tuple[tuple[int, int, int], Numbers] = ((0, 0, 0), _numbers(()))
+
+    def _check_file(self) -> None:
+        """A removed file takes everything, and nobody would ever see it again."""
+        if self._file is None or identity(self._path) != self._file:
+            self._file = None
+            raise StoreError(
+                f"the gallery's file {self._path} was removed or replaced while it was open; the next attempt opens "
+                f"what is there{' or makes it anew' if self._create else ''}."
+            )
+
+    def _ready(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StoreError(f"the gallery in {self._path} is closed.")
+        if self._file is None:
+            self._connection.close()
+            self._open()
+        self._check_file()
+        return self._connection
 
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         with self._lock, store_errors(self._path):
-            self._connection.execute(begin)
+            db = self._ready()
+            db.execute(begin)
             try:
-                yield self._connection
-                self._connection.execute("COMMIT")
+                yield db
+                self._check_file()
+                db.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:  # SQLite itself undoes some
-                    self._connection.execute("ROLLBACK")
+                if db.in_transaction:  # SQLite itself undoes some
+                    db.execute("ROLLBACK")
                 raise
+            self._check_file()  # it may have gone during the commit
 
     def _reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         return self._transaction("BEGIN")

@@ -14,7 +14,7 @@ from reid_edge.errors import StoreError
 APPLICATION_ID = 0x72656964
 SCHEMA_VERSION = 1
 #: How long to wait for another process's commit.
-WAIT_S = 30.0
+WAIT_S = 5.0
 
 _TABLES = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -59,13 +59,15 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
         StoreError: There is none, it is no gallery, or it cannot be opened.
     """
     with store_errors(path):
+        _check_place(path)
         if create:
             _create_file(path)
         elif not path.is_file():
             raise StoreError(
                 f"there is no gallery at {path}; 'reid-edge gallery serve sqlite:{path}' makes one and fills it."
             )
-        connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+        # Absolute: SQLite gives ':memory:' a meaning of its own.
+        connection = sqlite3.connect(path.absolute(), timeout=WAIT_S, isolation_level=None, check_same_thread=False)
         try:
             _check_or_make_tables(connection, path)
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
@@ -84,6 +86,25 @@ def store_errors(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise StoreError(f"the gallery in {path} cannot be used: {text}.") from error
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file is there now, by device and inode; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _check_place(path: Path) -> None:
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise StoreError(
+            f"cannot open {path}: the folder {folder} does not exist. Make it (mkdir -p), or give another path."
+        )
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder; a gallery is a file: sqlite:{path / 'gallery.db'}, say.")
 
 
 def _create_file(path: Path) -> None:

@@ -44,10 +44,10 @@ class TensorRTEngine:
         stamp = artifact.plan
         if stamp is None:
             raise EngineError(f"{path} has no plan stamp in the manifest. {REBUILD}")
-        library = load_library(stamp.library)
         gpu = find_gpu()
-        if gpu is None:
-            raise EngineUnavailableError("TensorRT is installed, but CUDA finds no GPU on this machine.")
+        if gpu is None:  # before the library is loaded: it takes 100 MB
+            raise EngineUnavailableError("TensorRT plans need a GPU, and CUDA finds none on this machine.")
+        library = load_library(stamp.library)
         check_stamp(stamp, library, gpu)
         self._cuda = cuda_runtime()
         runtime = library.Runtime(make_logger(library))

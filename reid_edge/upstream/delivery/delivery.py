@@ -11,6 +11,7 @@ from itertools import chain
 
 from reid_edge.errors import MessageError, OutboxError, TransportError
 from reid_edge.upstream.delivery.flights import Flights
+from reid_edge.upstream.delivery.refusal_log import RefusalLog
 from reid_edge.upstream.delivery.refusals import Refusals
 from reid_edge.upstream.delivery.stats import DeliveryStats
 from reid_edge.upstream.message import Ack, Gap, decode_ack, encode_batch
@@ -29,7 +30,8 @@ class Delivery:
     """Two threads: one sends what waits in an outbox, the other deletes what is acknowledged.
 
     At most ``window_rows`` rows wait for an acknowledgement.  What is not acknowledged within ``resend_s`` is sent
-    again, and then less and less often until an acknowledgement of anything comes.  Rows that the receiving end refuses
+    again, and then less and less often until an acknowledgement of anything comes; at once if the transport tells by
+    its ``losses`` that what it was given may be gone.  Rows that the receiving end refuses
     stay in the outbox and are tried again, a batch every ``retry_refused_s`` and rarer, in no row's way.  While the
     transport does not accept, attempts become rarer, up to one a minute.
 
@@ -68,6 +70,8 @@ class Delivery:
         self._most_backoff_s = most_backoff_s
         self._failures = 0
         self._expire_due_s = 0.0
+        self._refusal_log = RefusalLog(_LOG)
+        self._losses = 0
         self._changed = threading.Condition()  # guards what follows
         self._news = True
         self._stopping = False
@@ -124,6 +128,7 @@ class Delivery:
     def _send_step(self) -> None:
         """Send one batch, or wait until there may be one."""
         self._expire()
+        self._heed_losses()
         with self._changed:
             self._news = False
             if self._outbox.epoch != self._epoch:
@@ -216,6 +221,7 @@ class Delivery:
             self._report(error)
             self._sleep(1.0)
             return
+        self._heed_losses()
         epoch = self._epoch
         decoded = [self._decoded(payload) for payload in payloads if payload]
         acks = [ack for ack in decoded if ack is not None and ack.epoch == epoch]
@@ -243,6 +249,18 @@ class Delivery:
             stats.last_ack_us = time.time_ns() // 1000
             if gaps:
                 self._gaps_due_s = 0.0
+            self._news = True
+            self._changed.notify_all()
+        self._refusal_log.note([refusal.reason for refusal in refused], stats.refused_waiting)
+
+    def _heed_losses(self) -> None:
+        """Send again at once what the transport may have lost, e.g. with its connection."""
+        losses: int = getattr(self._transport, "losses", 0)
+        with self._changed:
+            if losses == self._losses:
+                return
+            self._losses = losses
+            self._flights.lost()
             self._news = True
             self._changed.notify_all()
 

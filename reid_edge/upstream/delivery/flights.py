@@ -55,6 +55,16 @@ class Flights:
         self._unacked.update(seqs)
         self._again.append(seqs)
 
+    def lost(self) -> None:
+        """What is under way may never arrive: it is due at once, unless no acknowledgements came when it was sent.
+
+        Then the receiving end is down, and each of a flapping connection's losses would send all once more.
+        """
+        if self._flights and self._flights[-1].sent_s - self._last_ack_s <= self._resend_s:
+            self._again.extend(flight.seqs for flight in self._flights)
+            self._flights.clear()
+            self._departures.clear()
+
     def forget(self, seqs: Collection[int]) -> int:
         """Rows that need not be sent again; returns how many of them were under way."""
         before = len(self._unacked)

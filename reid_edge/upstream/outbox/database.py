@@ -133,6 +133,47 @@ def create(path: Path) -> None:
         raise
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file is at a path: (device, inode); None if there is none.
+
+    Raises:
+        OSError: That cannot be told.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def log_path(path: Path) -> Path:
+    """The write-ahead log of a file."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def still_locked(path: Path, descriptor: int) -> bool:
+    """Whether the file that :func:`lock` locked is still the one at its place."""
+    held = os.fstat(descriptor)
+    return identity(path.with_name(f"{path.name}.lock")) == (held.st_dev, held.st_ino)
+
+
+def close_stray(path: Path, connection: sqlite3.Connection, log: tuple[int, int] | None) -> None:
+    """Close a file that is no longer at its path; ``log`` is the identity of its log.
+
+    SQLite deletes the log by its name, and by now that may be the log of another file.
+    """
+    place, kept = log_path(path), path.with_name(f"{path.name}-wal.kept")
+    foreign = identity(place) not in (None, log)
+    if foreign:
+        place.replace(kept)
+    with contextlib.suppress(sqlite3.Error):
+        connection.close()
+    if foreign:
+        kept.replace(place)
+    else:
+        place.unlink(missing_ok=True)
+
+
 def emptied_log(path: Path, connection: sqlite3.Connection) -> bool:
     """Move what the write-ahead log holds into the file and give its space back; False if that gave none."""
     try:

@@ -25,6 +25,7 @@ from reid_edge.upstream.outbox.state import State, load, save
 
 Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
+MOST_RETENTION_S = 10 * 365 * 86400
 
 
 class _SetAsideError(Exception):
@@ -42,19 +43,22 @@ class Outbox:
     with a new epoch is started, at once.  Sequence numbers grow, and leap at each opening, so that none is given twice
     even if the last commits were lost with the power or an older copy of the file was put back.
 
+    A file that was removed or replaced is noticed at the next :meth:`put`, :meth:`expire` or :meth:`close`: what waited
+    in it is declared as lost, what is in its place is set aside, and a new file is started.
+
     All methods may be called from any thread.
 
     Args:
         path: The file; folders that are missing are made, for this user alone.
         max_rows: Most rows kept.
         max_bytes: Most bytes of encoded observations kept.  The file takes about a tenth more, its log up to 16 MB.
-        retention_s: Rows older than this are dropped by :meth:`expire`.
+        retention_s: Rows older than this are dropped by :meth:`expire`; at most ten years.
         synchronous: ``FULL``: each put waits for the disk.  ``NORMAL``: the last puts may be lost with the power, and
             no gap tells of them.
         read_clocks: Looks at the machine's clocks.
 
     Raises:
-        OutboxError: Another process has it, or it cannot be written.
+        OutboxError: Another process has it, it cannot be written, or a bound makes no sense.
     """
 
     def __init__(
@@ -71,6 +75,8 @@ class Outbox:
             raise OutboxError(
                 f"max_rows, max_bytes and retention_s must be positive; got {max_rows}, {max_bytes}, {retention_s}."
             )
+        if retention_s > MOST_RETENTION_S:
+            raise OutboxError(f"retention_s must be at most {MOST_RETENTION_S} (ten years); got {retention_s:g}.")
         self.path = Path(path)
         self.set_aside: list[Path] = []
         self._max_rows = max_rows
@@ -81,6 +87,8 @@ class Outbox:
         self._listeners: list[Callable[[], None]] = []
         self._lock = threading.RLock()
         self._db: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._log_identity: tuple[int, int] | None = None
         self._dirty = True
         self._unwritten = 0
         self._lock_descriptor: int | None = database.lock(self.path)
@@ -148,6 +156,7 @@ class Outbox:
         if not payloads:
             return
         with self._lock:
+            self._check_place()
             try:
                 self._insert(payloads)
             except _SetAsideError:
@@ -223,6 +232,7 @@ class Outbox:
             OutboxError: The file cannot be written.
         """
         with self._lock, suppress(_SetAsideError):
+            self._check_place()
             self._clock.settle()
             last = self._read(lambda db: rows.last_older_than(db, self._clock.now_us() - self._retention_us), 0)
             if last:
@@ -239,6 +249,7 @@ class Outbox:
         with self._lock:
             if self._db is not None:
                 with suppress(OutboxError, _SetAsideError):
+                    self._check_place(closing=True)
                     self._declare()
             self._disconnect()
             if self._lock_descriptor is not None:
@@ -277,6 +288,8 @@ class Outbox:
                 if not database.emptied_log(self.path, db):
                     raise
                 self._saved(db, state)
+            self._identity = database.identity(self.path)
+            self._log_identity = database.identity(database.log_path(self.path))
             self._db, self._state = db, state
             stack.pop_all()
 
@@ -285,6 +298,56 @@ class Outbox:
             with suppress(sqlite3.Error):
                 self._db.close()
             self._db = None
+
+    def _check_place(self, *, closing: bool = False) -> None:
+        """Start anew if the file was removed or replaced: what goes into it now, nobody would ever find."""
+        with suppress(OSError):  # else it cannot be told now: SQLite will say what is wrong
+            found = database.identity(self.path)
+            if self._db is not None and found != self._identity:
+                self._leave_stray(self._db, replaced=found is not None, closing=closing)
+
+    def _leave_stray(self, db: sqlite3.Connection, *, replaced: bool, closing: bool) -> None:
+        waited, what = self._state.rows, "replaced" if replaced else "removed"
+        self._db = None
+        with suppress(OSError):
+            database.close_stray(self.path, db, self._log_identity)
+        if closing and not waited and not self._unwritten:
+            return
+        _LOG.log(
+            logging.ERROR if closing and waited else logging.WARNING,
+            "the outbox %s was %s while in use: %d observations that waited in it are lost. A new "
+            "one is started, which declares them as a gap. Stop the camera before its outbox is moved.",
+            self.path,
+            what,
+            waited,
+        )
+        self._start_over(self._take_place)
+
+    def _take_place(self) -> None:
+        """Start a new file where the old one was; what lies there is set aside."""
+        self._renew_lock()
+        if database.identity(self.path) is not None:
+            self.set_aside.append(database.set_aside(self.path))
+            _LOG.warning("what was in its place is set aside as %s.", self.set_aside[-1].name)
+        database.create(self.path)
+        self._connect(leap=False)
+
+    def _renew_lock(self) -> None:
+        """Lock again if the lock's file has gone, with the folder or alone."""
+        held = self._lock_descriptor
+        if held is not None and not database.still_locked(self.path, held):
+            self._lock_descriptor = database.lock(self.path)
+            os.close(held)
+
+    def _start_over(self, begin: Callable[[], None]) -> None:
+        """Count what waits as lost, and begin with another file."""
+        self._unwritten += self._state.rows
+        self._state = replace(self._state, rows=0, payload_bytes=0, gaps=0)
+        try:
+            begin()
+        except (sqlite3.Error, OSError) as failure:
+            self._disconnect()
+            raise database.outbox_error(self.path, "starting anew", failure) from failure
 
     def _begin_anew(self, error: sqlite3.Error) -> None:
         """Set the damaged file aside and start a new one."""
@@ -355,6 +418,7 @@ class Outbox:
         if self._lock_descriptor is None:
             raise OutboxError(f"the outbox {self.path} is closed.")
         if self._db is None:  # a new file could not be started the last time
+            self._renew_lock()
             self._open()
         assert self._db is not None
         return self._db
@@ -365,13 +429,7 @@ class Outbox:
             self._disconnect()
         if not database.is_corruption(error):
             raise database.outbox_error(self.path, doing, error) from error
-        self._unwritten += self._state.rows
-        self._state = replace(self._state, rows=0, payload_bytes=0, gaps=0)
-        try:
-            self._begin_anew(error)
-        except (sqlite3.Error, OSError) as failure:
-            self._disconnect()
-            raise database.outbox_error(self.path, "starting anew", failure) from failure
+        self._start_over(lambda: self._begin_anew(error))
         raise _SetAsideError from error
 
     def _insert(self, payloads: Sequence[Payload]) -> None:

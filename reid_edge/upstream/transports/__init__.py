@@ -8,6 +8,9 @@ from typing import Protocol
 class Transport(Protocol):
     """Carries batches there and acknowledgements back; it may lose, repeat and reorder both.
 
+    It may have an attribute ``losses``: a number that grows when what was sent may have been lost, e.g. with a
+    connection, and that it pays to send again now.
+
     One thread calls ``send``, another ``acks``; ``close`` may come from any, and ends a waiting ``acks``.
     """
 

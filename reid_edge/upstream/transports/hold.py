@@ -25,7 +25,7 @@ class Hold:
     Attributes:
         refusals: Number of refusals so far.
         alerts: Those among them that a person has to put right.
-        reason: The last one; empty when the other end accepts.
+        reason: The last one, without a full stop; empty when the other end accepts.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Hold:
 
     def refused(self, reason: str, *, permanent: bool = False, at_least_s: float = 0.0) -> float:
         """Note a refusal; returns the seconds to wait.  Refusals during a pause do not make it longer."""
+        reason = reason.rstrip(" .")  # it may be a sentence, and others go on after it
         with self._lock:
             self.refusals += 1
             self.alerts += permanent

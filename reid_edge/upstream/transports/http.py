@@ -116,9 +116,8 @@ class HttpTransport:
             self._inbox.put(response.content)
             return
         permanent = response.status_code not in _PASSING
-        reason = (
-            f"{self.name} answered {response.status_code} to a batch of {size} bytes: {response.text[:200].strip()}"
-        )
+        words = response.text[:200].strip().rstrip(".")
+        reason = f"{self.name} answered {response.status_code} to a batch of {size} bytes: {words}"
         self.hold.refused(reason, permanent=permanent, at_least_s=_retry_after_s(response))
         raise TransportError(f"{reason}.")
 

@@ -69,6 +69,7 @@ class MqttTransport:
         self.hold = Hold(LOG, passing=backoff_s)
         self._topic = observations_topic(checked_name(camera))
         self._inbox = Inbox()
+        self._recoveries = 0
         self.link = MqttLink(
             uri,
             client_id=camera,
@@ -93,6 +94,11 @@ class MqttTransport:
         """Whether the broker is there and takes what is sent."""
         return self.link.connected and not self.hold.reason
 
+    @property
+    def losses(self) -> int:
+        """How often what was sent may have been lost: with a connection, or by a broker that now takes it again."""
+        return max(0, self.link.connects - 1) + self._recoveries
+
     def send(self, batch: bytes) -> None:
         """Queue one batch; waits up to a second for the connection and for earlier batches.
 
@@ -116,6 +122,7 @@ class MqttTransport:
 
     def _judged(self, code: int) -> None:
         if code == 0:
+            self._recoveries += bool(self.hold.reason)
             self.hold.accepted()
         else:
             self.hold.refused(self._explained(code), permanent=code in _PERMANENT)

@@ -100,7 +100,8 @@ class MqttLink:
         """
         deadline = time.monotonic() + timeout_s
         if not self._ready.wait(timeout_s):
-            raise TransportError(f"{self.uri}: not connected. {self.hold.reason or 'No attempt has ended yet.'}")
+            reason = self.hold.reason.removeprefix(f"{self.uri}: ") or "no attempt has ended yet"
+            raise TransportError(f"{self.uri}: not connected: {reason}.")
         try:
             self._session.publish(topic, payload, timeout_s=deadline - time.monotonic())
         except TransportError as error:

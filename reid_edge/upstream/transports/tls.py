@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,17 +55,25 @@ def endpoint(uri: str, schemes: Mapping[str, int], tls: TlsFiles | None, *, inse
     Raises:
         SettingsError: Another form, or a rule is broken.
     """
+    shown = without_userinfo(uri)
+    if shown != uri:  # before reading it: the reader's own errors repeat what they cannot read
+        raise SettingsError(f"expected {_forms(schemes)} without a user or a password, got {shown!r}.")
     try:
         parts = urlsplit(uri)
         port = parts.port
     except ValueError as error:
         raise SettingsError(f"{uri!r} is no address ({error}); expected {_forms(schemes)}.") from error
     whole = f"{parts.scheme}://{parts.netloc}"
-    if parts.scheme not in schemes or not parts.hostname or parts.username or uri.rstrip("/") != whole:
+    if parts.scheme not in schemes or not parts.hostname or uri.rstrip("/") != whole:
         raise SettingsError(f"expected {_forms(schemes)}, got {uri!r}.")
     found = Endpoint(parts.hostname, schemes[parts.scheme] if port is None else port, parts.scheme in SECURE_SCHEMES)
     _hold_to_the_rule(uri, found, tls, insecure=insecure)
     return found
+
+
+def without_userinfo(uri: str) -> str:
+    """An address to show: ``***`` for all that may be a user and a password, however oddly they are written."""
+    return re.sub(r"\A([A-Za-z][A-Za-z0-9+.-]*://)?.*(?:@|%40|\uff20|\ufe6b)", r"\1***@", uri, flags=re.DOTALL)
 
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:
