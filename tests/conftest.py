@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see reid_edge.cli.export
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -63,6 +64,12 @@ class RealData:
 @pytest.fixture(scope="session")
 def real_data() -> RealData:
     return RealData()
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_heard(caplog) -> None:
+    """Whatever a library that another test has used did to the root logger."""
+    caplog.set_level(logging.WARNING)
 
 
 @pytest.fixture
