@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reid_edge.camera.config import AgentConfig, CameraSection, UpstreamSection
-from reid_edge.camera.sources import redacted
 from reid_edge.errors import SettingsError, StoreError
+from reid_edge.redaction import redacted, without_passwords
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
 from reid_edge.upstream.transports import Transport
 
@@ -62,7 +62,7 @@ def _in_process(uri: str, closing: contextlib.ExitStack) -> Transport:
             raise
         log.warning("features wait in the outbox: %s", error)  # a server that is away may come back
     transport = LocalTransport(gallery.receive)
-    transport.name = redacted(uri)
+    transport.name = without_passwords(uri)  # as it can be typed for 'reid-edge gallery'
     return transport
 
 

@@ -11,9 +11,9 @@ from reid_edge.camera.clock import CaptureClock
 from reid_edge.camera.records import Frame
 from reid_edge.camera.sources import SourceConfig, open_source
 from reid_edge.camera.sources.buffer import FrameBuffer
-from reid_edge.camera.sources.redaction import redacted
 from reid_edge.camera.sources.thinning import Thinning
 from reid_edge.errors import SettingsError, SourceError
+from reid_edge.redaction import redacted
 
 START = datetime.datetime(2026, 5, 1, 12, 0, tzinfo=datetime.timezone.utc)
 START_US = 1_777_636_800_000_000

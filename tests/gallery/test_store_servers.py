@@ -8,7 +8,7 @@ import pytest
 from reid_edge.errors import StoreError
 from reid_edge.gallery.records import AuditEntry, Selection
 from reid_edge.gallery.store import open_store
-from reid_edge.gallery.store.passwords import hidden, without_passwords
+from reid_edge.redaction import hidden, without_passwords
 from tests.gallery.stores import DIM, MODEL, NOON, record, start, unit
 
 

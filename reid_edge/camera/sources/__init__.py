@@ -6,12 +6,12 @@ from reid_edge.camera.clock import CaptureClock
 from reid_edge.camera.sources.config import SourceConfig, kind_of
 from reid_edge.camera.sources.files import FileReader
 from reid_edge.camera.sources.live import LiveReader
-from reid_edge.camera.sources.redaction import redacted
 from reid_edge.camera.sources.source import Source
 from reid_edge.camera.sources.stats import SourceStats
 from reid_edge.errors import SourceError
+from reid_edge.redaction import redacted
 
-__all__ = ["Source", "SourceConfig", "SourceStats", "open_source", "redacted"]
+__all__ = ["Source", "SourceConfig", "SourceStats", "open_source"]
 
 _FILES = ("file", "folder")
 

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from reid_edge.camera.sources.redaction import redacted
 from reid_edge.errors import SourceError
+from reid_edge.redaction import redacted
 
 Kind = Literal["file", "folder", "stream", "device", "gstreamer"]
 

@@ -15,10 +15,10 @@ from reid_edge.camera.clock import CaptureClock
 from reid_edge.camera.records import Frame
 from reid_edge.camera.sources.config import GSTREAMER_PREFIX, SourceConfig, kind_of
 from reid_edge.camera.sources.decoding import grab, retrieve
-from reid_edge.camera.sources.redaction import redacted
 from reid_edge.camera.sources.stats import SourceStats
 from reid_edge.camera.sources.thinning import Thinning
 from reid_edge.errors import SourceError
+from reid_edge.redaction import redacted
 
 logger = logging.getLogger(__name__)
 

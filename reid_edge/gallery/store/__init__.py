@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reid_edge.errors import StoreError
 from reid_edge.gallery.store.base import DEFAULT_RETENTION_HOURS, Store
-from reid_edge.gallery.store.passwords import without_passwords
+from reid_edge.redaction import without_passwords
 
 __all__ = ["DEFAULT_RETENTION_HOURS", "Store", "open_store"]
 

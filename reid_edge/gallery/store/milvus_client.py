@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reid_edge.errors import MissingExtraError, StoreError
-from reid_edge.gallery.store.passwords import hidden, without_passwords
+from reid_edge.redaction import hidden, without_passwords
 
 try:
     import grpc  # type: ignore[import-untyped]

@@ -24,10 +24,10 @@ from reid_edge.gallery.records import (
     StoredGap,
 )
 from reid_edge.gallery.store.erasures import allowed, standing
-from reid_edge.gallery.store.passwords import hidden, without_passwords
 from reid_edge.gallery.store.postgresql_tables import LOCK, SCHEMA_VERSION, TABLES
 from reid_edge.gallery.store.sql import COLUMNS, condition, entry_row, json_selection, row_entry, selection_json
 from reid_edge.gallery.store.sql_store import SqlStore
+from reid_edge.redaction import hidden, without_passwords
 
 try:
     import psycopg

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from reid_edge.errors import SettingsError
+from reid_edge.redaction import without_userinfo
 
 #: Schemes of which nothing on the way can be read.
 SECURE_SCHEMES = frozenset({"https", "mqtts"})
@@ -69,11 +69,6 @@ def endpoint(uri: str, schemes: Mapping[str, int], tls: TlsFiles | None, *, inse
     found = Endpoint(parts.hostname, schemes[parts.scheme] if port is None else port, parts.scheme in SECURE_SCHEMES)
     _hold_to_the_rule(uri, found, tls, insecure=insecure)
     return found
-
-
-def without_userinfo(uri: str) -> str:
-    """An address to show: ``***`` for all that may be a user and a password, however oddly they are written."""
-    return re.sub(r"\A([A-Za-z][A-Za-z0-9+.-]*://)?.*(?:@|%40|\uff20|\ufe6b)", r"\1***@", uri, flags=re.DOTALL)
 
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:

@@ -1,4 +1,9 @@
-"""Nothing that is shown, logged or written down holds a password: addresses, and what drivers say of them."""
+"""Nothing that is shown, logged or written down holds a password: addresses, and what drivers say of them.
+
+Three kinds of address, three rules: of a video stream or pipeline everything that looks secret goes (:func:`redacted`);
+of a gallery the password goes and the user stays, so that what is shown can be typed again
+(:func:`without_passwords`); where no user belongs, all that may be one goes (:func:`without_userinfo`).
+"""
 
 from __future__ import annotations
 
@@ -15,10 +20,28 @@ _NO_PORT = re.compile(
 _OPTION = re.compile(
     r"(?P<before>)[\w.-]*(?:password|passwd|pwd|token|secret)[\w.-]*\s*=(?P<secret>[^&]*)&?(?P<after>)", re.IGNORECASE
 )
+# To the last @ of a word, since people put @, / and : in passwords without encoding them.
+_USER = re.compile(r"([a-zA-Z][\w+.-]*:/*)\S*@")
+_SECRET = re.compile(
+    r"((?:[?&;]|\b)[\w-]*(?:pass|pwd|pw|user|usr|login|token|key|secret|auth|sig|cred|session)[\w-]*\s*=\s*)"
+    r"(\"[^\"]*\"|'[^']*'|[^\s&;]+)",
+    re.IGNORECASE,
+)
+_ANY_USER = re.compile(r"\A([A-Za-z][A-Za-z0-9+.-]*://)?.*(?:@|%40|\uff20|\ufe6b)", re.DOTALL)
 _DELIMITERS = re.compile(r"[\s/#?@:%&=,;+]+")
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 #: Shorter parts of a password say nothing, and are parts of many words.
 _TELLING = 3
+
+
+def redacted(uri: str) -> str:
+    """A stream's URI or a pipeline with user, password, and parameters that look secret, replaced by ``***``."""
+    return _SECRET.sub(r"\1***", _USER.sub(r"\1***@", uri))
+
+
+def without_userinfo(uri: str) -> str:
+    """An address to show: ``***`` for all that may be a user and a password, however oddly they are written."""
+    return _ANY_USER.sub(r"\1***@", uri)
 
 
 def without_passwords(uri: str) -> str:
