@@ -24,6 +24,8 @@ CLIENT_NAME = "client_name"
 _MOST_CONNECTIONS = 10_000
 _KEEPALIVE_S = 75
 _GRACE_S = 5
+#: Then the thread is left behind: its store hangs.
+_CLOSE_S = 10
 
 
 def _without_colours(record: logging.LogRecord) -> bool:
@@ -90,7 +92,7 @@ class HttpServer:
     def close(self) -> None:
         """Take no more requests; those that are being served have a few seconds."""
         self._server.should_exit = True
-        self._thread.join()
+        self._thread.join(_CLOSE_S)
         self._socket.close()
 
     def _run(self) -> None:

@@ -28,6 +28,8 @@ _WINDOW = 200
 #: One commit takes at most so many bytes, so that memory and the wait for an acknowledgement stay bounded.
 _MOST_BYTES = 16 * 2**20
 _ACK_TIMEOUT_S = 5.0
+#: A stop waits so long for the last commit; batches that are not acknowledged come again.
+_CLOSE_S = 10.0
 
 
 @dataclass
@@ -120,7 +122,7 @@ class MqttCollector:
     def close(self) -> None:
         """Store and acknowledge what is here, then disconnect."""
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(_CLOSE_S)
         self.link.close()
 
     def _run(self) -> None:
