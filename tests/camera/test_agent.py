@@ -252,20 +252,20 @@ def test_observations_wait_in_memory_while_the_disk_is_full(settings):
 @contextlib.contextmanager
 def full_disk(outbox):
     """SQLite may not make the outbox's file larger: as on a full disk, writes fail."""
-    with outbox._lock:
-        outbox._db.execute("CREATE TABLE ballast (bytes BLOB)")
-        pages = outbox._db.execute("PRAGMA page_count").fetchone()[0]
-        outbox._db.execute(f"PRAGMA max_page_count = {pages}")
+    with outbox._file.lock:
+        outbox._file._db.execute("CREATE TABLE ballast (bytes BLOB)")
+        pages = outbox._file._db.execute("PRAGMA page_count").fetchone()[0]
+        outbox._file._db.execute(f"PRAGMA max_page_count = {pages}")
         for size in (6000, 600, 60):
             with contextlib.suppress(sqlite3.OperationalError):
                 while True:
-                    outbox._db.execute("INSERT INTO ballast VALUES (zeroblob(?))", (size,))
+                    outbox._file._db.execute("INSERT INTO ballast VALUES (zeroblob(?))", (size,))
     try:
         yield
     finally:
-        with outbox._lock:
-            outbox._db.execute("PRAGMA max_page_count = 1073741823")
-            outbox._db.execute("DROP TABLE ballast")
+        with outbox._file.lock:
+            outbox._file._db.execute("PRAGMA max_page_count = 1073741823")
+            outbox._file._db.execute("DROP TABLE ballast")
 
 
 def other_model(bundle, folder):
