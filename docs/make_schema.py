@@ -1,15 +1,24 @@
-"""Write docs/manifest.schema.json from the classes of reid_edge.bundle."""
+"""Write docs/manifest.schema.json and docs/benchmark.schema.json from the classes that they describe."""
 
 import inspect
 from pathlib import Path
 
 import msgspec
 
+from reid_edge.benchmark.records import BenchmarkResult
 from reid_edge.bundle import Manifest
 
 
 def manifest_schema() -> bytes:
-    schema = msgspec.json.schema(Manifest)
+    return _schema(Manifest)
+
+
+def benchmark_schema() -> bytes:
+    return _schema(BenchmarkResult)
+
+
+def _schema(record: type) -> bytes:
+    schema = msgspec.json.schema(record)
     for definition in schema["$defs"].values():
         definition["description"] = inspect.cleandoc(definition["description"])  # as Python 3.13 does by itself
     return msgspec.json.format(msgspec.json.encode(schema), indent=2) + b"\n"
@@ -17,3 +26,4 @@ def manifest_schema() -> bytes:
 
 if __name__ == "__main__":
     Path(__file__).with_name("manifest.schema.json").write_bytes(manifest_schema())
+    Path(__file__).with_name("benchmark.schema.json").write_bytes(benchmark_schema())

@@ -17,15 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import BundleCorruptError, BundleError, BundleVersionError, EngineUnavailableError, OutputError
+from reid_edge.tuning_record import Execution, Tuning
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 
 EngineName = Literal["onnxruntime", "openvino", "tensorrt"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "tuned"]
 Distance = Literal["cosine", "euclidean"]
 ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino", "tensorrt")
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+#: ``ModelSpec.dataset`` of a network that was never trained: what it costs is real, its features are not.
+RANDOM_WEIGHTS = "none: random weights"
+#: ``tuned``: INT8 and float by layer, as was fastest on one device (:mod:`reid_edge.tuning_record`).
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "tuned")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,7 @@ class FeatureSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """The network and the checkpoint that it came from."""
+    """The network and the checkpoint that it came from; ``variant``: how it differs from the paper's primary model."""
 
     width: float
     parameters: int
@@ -73,6 +77,7 @@ class ModelSpec:
     dataset: str
     recipe: str
     metrics: dict[str, float] = field(default_factory=dict)
+    variant: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,13 +159,15 @@ class Artifact:
         engine: The engine that loads it.
         precision: What was asked for.
         files: The first is the one to load.
-        rewrite: Exact rewrites applied: ``fold``, ``collapse``.
+        rewrite: Exact rewrites applied: ``fold``, ``collapse conv3.0``, … (:mod:`reid_edge.osnet.rewrites`).
         mult_adds: Of this form, one crop; a collapsed form has more than the network it computes.
         max_batch: Largest batch it takes.
         needs_vnni: INT8 weights use the full range, which saturates on x86 without VNNI.
         parity: Against the checkpoint; None where the file cannot run on the machine that made it.
         verdict: For INT8.
         plan: For TensorRT.
+        int8: Parts of the network in INT8, for ``tuned``.
+        execution: How the engine is to run it; None: its defaults.
     """
 
     engine: EngineName
@@ -173,6 +180,8 @@ class Artifact:
     parity: Parity | None = None
     verdict: Verdict | None = None
     plan: PlanStamp | None = None
+    int8: tuple[str, ...] = ()
+    execution: Execution | None = None
 
     @property
     def name(self) -> str:
@@ -206,7 +215,7 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Median time of one call of the extractor on crops, milliseconds, on the exporting machine."""
+    """Median time from a frame and boxes to features, milliseconds, on the exporting machine."""
 
     artifact: str
     crops: int
@@ -224,6 +233,7 @@ class Manifest:
         artifacts: Every model form.
         golden: ``.npz`` with ``crops`` (G×H×W×3 uint8, BGR) and ``features`` (G×512 float32, the checkpoint's, not
             normalised).
+        tuning: How the tuned file was chosen, if there is one.
     """
 
     format_version: int = FORMAT_VERSION
@@ -236,6 +246,7 @@ class Manifest:
     golden: FileEntry
     calibration: Calibration | None = None
     latency: tuple[Latency, ...] = ()
+    tuning: Tuning | None = None
     tools: dict[str, str] = field(default_factory=dict)
 
     def entries(self) -> list[FileEntry]:

@@ -10,6 +10,7 @@
     ├── OutputError              nowhere to write, or something is there already
     ├── ParityError              an exported file does not compute what the checkpoint computes
     ├── QuantizationRejected     INT8 changes the ranking more than allowed
+    ├── TuningError              no form of a network is fast enough here, or keeps the accuracy
     ├── BundleError
     │   ├── BundleCorruptError         a file is missing or a byte has changed
     │   └── BundleVersionError         written by another format version
@@ -85,6 +86,10 @@ class ParityError(ReidEdgeError):
 
 class QuantizationRejected(ReidEdgeError):  # noqa: N818 - a verdict, not a malfunction
     """INT8 that changes the ranking more than the limit."""
+
+
+class TuningError(ReidEdgeError):
+    """No form of a network is fast enough on this device, or keeps the accuracy."""
 
 
 class BundleError(ReidEdgeError):

@@ -127,7 +127,7 @@ def test_the_model_hash_names_the_function_not_the_precision(session_bundle):
 
 
 def test_golden_features_are_the_checkpoints(session_bundle, checkpoint):
-    from reid_edge.export.exporter import reference_features
+    from reid_edge.export.reference import reference_features
 
     crops, features = session_bundle.golden()
     assert crops.shape == (8, 256, 128, 3)

@@ -61,7 +61,7 @@ class EngineSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     bundle: Path
     engine: Literal["auto", "openvino", "onnxruntime", "tensorrt"] = "auto"
-    precision: Literal["auto", "fp32", "fp16", "int8"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "int8", "tuned"] = "auto"
     threads: Positive | None = None
     device: str = "CPU"
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8

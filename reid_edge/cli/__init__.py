@@ -13,8 +13,11 @@ from typing import Annotated, Literal, cast
 import typer
 
 import reid_edge
+from reid_edge.cli.benchmark import benchmark
 from reid_edge.cli.camera import run
 from reid_edge.cli.gallery import gallery_app
+from reid_edge.cli.report import report
+from reid_edge.cli.tune import tune
 from reid_edge.console import (
     BUNDLE_HEADERS,
     bundle_rows,
@@ -33,10 +36,13 @@ app = typer.Typer(
     help="OSNet person re-identification on edge devices: export, verify, run, search, evaluate.",
 )
 app.command()(run)
+app.command()(benchmark)
+app.command()(report)
+app.command()(tune)
 app.add_typer(gallery_app, name="gallery")
 
 EngineChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt"]
-PrecisionChoice = Literal["auto", "fp32", "fp16", "int8"]
+PrecisionChoice = Literal["auto", "fp32", "fp16", "int8", "tuned"]
 
 BundleArgument = Annotated[Path, typer.Argument(help="Folder that 'reid-edge export' made.")]
 EngineOption = Annotated[EngineChoice, typer.Option(help="What runs the model.")]
@@ -152,7 +158,8 @@ def import_checkpoint(
     target = out or Path(source.name.removesuffix(".tar").removesuffix(".pth") + ".safetensors")
     save_checkpoint(checkpoint, target, force=force)
     console.print(
-        f"{target}: OSNet x{checkpoint.info.width:g}, sha256 of the weights {checkpoint.sha256}\n"
+        f"{target}: OSNet x{checkpoint.info.width:g} {checkpoint.info.variant}".rstrip()
+        + f", sha256 of the weights {checkpoint.sha256}\n"
         f"Next: reid-edge export --checkpoint {shlex.quote(str(target))}",
         soft_wrap=True,
     )
@@ -252,7 +259,8 @@ def inspect(
         return
     calibration = manifest.calibration
     facts = {
-        "model": f"OSNet x{manifest.model.width:g}, {manifest.model.parameters:,} parameters",
+        "model": f"OSNet x{manifest.model.width:g} {manifest.model.variant}".rstrip()
+        + f", {manifest.model.parameters:,} parameters",
         "model hash": manifest.model_hash,
         "trained on": manifest.model.dataset,
         "input": f"{manifest.input.size[0]}x{manifest.input.size[1]} {manifest.input.dtype} {manifest.input.layout} "

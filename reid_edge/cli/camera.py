@@ -34,7 +34,7 @@ def run(
     ] = None,
     camera: Annotated[str | None, typer.Option(help="Name of the camera.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 or int8.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16, int8 or tuned.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine.")] = None,
     max_latency_ms: Annotated[int | None, typer.Option(min=1, help="From frame to feature.")] = None,
     state_dir: Annotated[Path | None, typer.Option(help="Where the outbox lies.")] = None,

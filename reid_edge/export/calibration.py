@@ -44,12 +44,40 @@ def shipped_name(checkpoint: Checkpoint, size: tuple[int, int]) -> str:
     return f"{checkpoint.sha256[:12]}-{size[0]}x{size[1]}.npz"
 
 
+def calibration_set(checkpoint: Checkpoint, crops: Path | None, notify: Notify) -> CalibrationSet:
+    """From a folder of real crops; without one, the set that ships for the checkpoint, or one made from it now.
+
+    Args:
+        checkpoint: At the size that is exported.
+        crops: The folder, or None.
+        notify: Called with a text and a number of steps before long work; returns what to call after each step.
+
+    Raises:
+        CalibrationError: No usable crops.
+    """
+    size = checkpoint.info.size
+    if crops is not None:
+        return folder_set(crops, size)
+    return shipped_set(checkpoint, size) or distilled_set(checkpoint, size, notify)
+
+
 def shipped_set(checkpoint: Checkpoint, size: tuple[int, int]) -> CalibrationSet | None:
     """The set that ships for this very checkpoint at this size, if there is one."""
-    if (path := asset("calibration", shipped_name(checkpoint, size))) is None:
-        return None
+    path = asset("calibration", shipped_name(checkpoint, size))
+    return None if path is None else saved_set(path)
+
+
+def saved_set(path: Path) -> CalibrationSet:
+    """A distilled set in a file."""
     with np.load(path) as stored:
         return _set(stored["calibration"], stored["held_out"], "distilled", _NOTE)
+
+
+def save_set(made: CalibrationSet, path: Path) -> None:
+    """Keep a distilled set, whole or not at all."""
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(partial, calibration=made.calibration, held_out=made.held_out)
+    partial.replace(path)
 
 
 def distilled_set(checkpoint: Checkpoint, size: tuple[int, int], notify: Notify) -> CalibrationSet:

@@ -11,9 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import openvino
-import torch
 
 import reid_edge
 from reid_edge.benchmark.latency import measure
@@ -34,29 +32,21 @@ from reid_edge.bundle import (
     with_artifact,
     write_manifest,
 )
-from reid_edge.crops import RESIZE_RULE, Image, normalised
-from reid_edge.errors import ParityError, QuantizationRejected
-from reid_edge.export.calibration import CalibrationSet, Notify, distilled_set, folder_set, shipped_set
-from reid_edge.export.distill import GOLDEN_STEPS, distill
+from reid_edge.crops import RESIZE_RULE
+from reid_edge.export.calibration import CalibrationSet, Notify, calibration_set
 from reid_edge.export.onnx import Deployable, InputFormat, export_onnx
 from reid_edge.export.quantize import quantize_onnx, quantize_openvino
+from reid_edge.export.reference import make_reference
 from reid_edge.export.staging import staged_folder
 from reid_edge.export.tensorrt import build_tensorrt
-from reid_edge.export.verdict import judge
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.complexity import complexity
-from reid_edge.osnet.config import OSNetConfig
-from reid_edge.osnet.network import OSNet
 from reid_edge.osnet.rewrites import fold
-from reid_edge.runtime.engines import Batch, EngineOptions, Features, load_engine
-from reid_edge.runtime.extractor import as_input
-from reid_edge.runtime.golden import COSINE_LIMITS, measure_parity
+from reid_edge.runtime.engines import Batch
 
 Format = Literal["onnx", "openvino", "tensorrt"]
 TargetCpu = Literal["any", "vnni"]
 
-GOLDEN_CROPS = 8
-GOLDEN_SEED = 1
 GOLDEN = "golden.npz"
 ONNX_FILES: dict[Precision, str] = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy", "opencv-python-headless")
@@ -96,13 +86,16 @@ class ExportOptions:
     time_files: bool = True
 
 
-def export_bundle(checkpoint: Checkpoint, options: ExportOptions, notify: Notify) -> Bundle:
+def export_bundle(
+    checkpoint: Checkpoint, options: ExportOptions, notify: Notify, *, calibration: CalibrationSet | None = None
+) -> Bundle:
     """Export a checkpoint; the bundle appears when every file in it has been checked, or not at all.
 
     Args:
         checkpoint: Any width.
         options: What to make.
         notify: Called with a text and a number of steps before long work; returns what to call after each step.
+        calibration: At the size that is exported, where it has been made already.
 
     Raises:
         ConfigError: A size too small for the network.
@@ -112,9 +105,10 @@ def export_bundle(checkpoint: Checkpoint, options: ExportOptions, notify: Notify
         QuantizationRejected: INT8 changes the ranking too much.
     """
     size = options.size or checkpoint.info.size
-    OSNetConfig(width=checkpoint.info.width, size=size)
+    replace(checkpoint.info.config, size=size)
+    checkpoint = replace(checkpoint, info=replace(checkpoint.info, size=size))
     with staged_folder(options.out, force=options.force) as folder:
-        _Export(checkpoint, options, size, folder, notify).run()
+        _Export(checkpoint, options, folder, notify, calibration).run()
     return open_bundle(options.out)
 
 
@@ -122,17 +116,20 @@ class _Export:
     """One export, into a folder that nobody else sees yet."""
 
     def __init__(
-        self, checkpoint: Checkpoint, options: ExportOptions, size: tuple[int, int], folder: Path, notify: Notify
+        self,
+        checkpoint: Checkpoint,
+        options: ExportOptions,
+        folder: Path,
+        notify: Notify,
+        calibration: CalibrationSet | None,
     ) -> None:
-        self.checkpoint = replace(checkpoint, info=replace(checkpoint.info, size=size))
+        self.checkpoint = checkpoint
         self.options = options
         self.folder = folder
         self.notify = notify
-        self.network = self.checkpoint.network()
-        self.calibration = self._calibration() if "int8" in options.precisions else None
-        self.golden = self._golden()
-        self.golden_features = self._reference(self.golden)
-        self.held_out_features = self._reference(self.calibration.held_out) if self.calibration else None
+        if "int8" in options.precisions and calibration is None:
+            calibration = calibration_set(checkpoint, options.calibration, notify)
+        self.reference = make_reference(checkpoint, calibration, notify)
         self.manifest = self._empty_manifest()
 
     def run(self) -> None:
@@ -172,7 +169,7 @@ class _Export:
             quantize_onnx(self.folder / ONNX_FILES["fp32"], path, self._calibration_batches(), needs_vnni=self._vnni)
         else:
             network = Deployable(
-                fold(self.network), self.checkpoint.info, self.options.input_format, half=precision == "fp16"
+                fold(self.reference.network), self.checkpoint.info, self.options.input_format, half=precision == "fp16"
             )
             export_onnx(network, path)
         return self._checked("onnxruntime", precision, (ONNX_FILES[precision],))
@@ -191,14 +188,6 @@ class _Export:
     def _tensorrt(self, precision: Precision) -> Artifact:
         return build_tensorrt(self.folder, self.manifest, precision, max_batch=self.options.max_batch)
 
-    @property
-    def _vnni(self) -> bool:
-        return self.options.target_cpu == "vnni"
-
-    def _calibration_batches(self) -> list[Batch]:
-        assert self.calibration is not None
-        return [as_input(crop[None], self.manifest.input) for crop in self.calibration.calibration]
-
     def _checked(self, engine: EngineName, precision: Precision, files: tuple[str, ...]) -> Artifact:
         """Describe files, and run them against the checkpoint."""
         artifact = Artifact(
@@ -210,47 +199,16 @@ class _Export:
             max_batch=self.options.max_batch,
             needs_vnni=precision == "int8" and self._vnni,
         )
-        loaded = load_engine(Bundle(self.folder, self.manifest), artifact, EngineOptions())
-        parity = measure_parity(
-            loaded, self.manifest.input, self.golden, self.golden_features, max_batch=self.options.max_batch
+        return self.reference.check(
+            Bundle(self.folder, self.manifest), artifact, keep_rejected=self.options.keep_rejected
         )
-        if precision != "int8":
-            _require_parity(artifact, parity.cosine_min)
-            return replace(artifact, parity=parity)
-        assert self.calibration is not None and self.held_out_features is not None
-        inputs = (as_input(crop[None], self.manifest.input) for crop in self.calibration.held_out)
-        verdict = judge(
-            self.held_out_features,
-            np.concatenate([loaded.infer(crop) for crop in inputs]),
-            golden_cosine=parity.cosine_min,
-            crops=f"{len(self.calibration.held_out)} {self.calibration.record.source}",
-        )
-        if verdict.reasons and not self.options.keep_rejected:
-            raise QuantizationRejected(
-                f"{artifact.name} rejected: {'; '.join(verdict.reasons)} (on {verdict.crops} crops that were not used "
-                "to calibrate). Nothing was written. Try other calibration crops (--calibration DIR), leave INT8 out "
-                "(--precision fp32,fp16), or keep it all the same (--keep-rejected)."
-            )
-        return replace(artifact, parity=parity, verdict=verdict)
 
-    def _calibration(self) -> CalibrationSet:
-        if self.options.calibration is not None:
-            return folder_set(self.options.calibration, self.checkpoint.info.size)
-        size = self.checkpoint.info.size
-        return shipped_set(self.checkpoint, size) or distilled_set(self.checkpoint, size, self.notify)
+    @property
+    def _vnni(self) -> bool:
+        return self.options.target_cpu == "vnni"
 
-    def _golden(self) -> Image:
-        """Crops of nobody: a bundle travels to cameras."""
-        size = self.checkpoint.info.size
-        distilled = self.calibration if self.calibration and self.calibration.record.source == "distilled" else None
-        if made := distilled or shipped_set(self.checkpoint, size):
-            return made.held_out[:GOLDEN_CROPS]
-        on_step = self.notify("distilling golden crops from the checkpoint", GOLDEN_STEPS)
-        return distill(self.checkpoint, GOLDEN_CROPS, size=size, seed=GOLDEN_SEED, steps=GOLDEN_STEPS, on_step=on_step)
-
-    def _reference(self, crops: Image) -> Features:
-        """The checkpoint's own features, in PyTorch, not normalised."""
-        return reference_features(self.network, self.checkpoint, crops)
+    def _calibration_batches(self) -> list[Batch]:
+        return self.reference.calibration_batches(self.manifest.input)
 
     def _empty_manifest(self) -> Manifest:
         info = self.checkpoint.info
@@ -267,7 +225,7 @@ class _Export:
         )
         features = FeatureSpec(dim=info.config.feature_dim, norm=self.options.norm, distance="cosine")
         counted = complexity(info.config)
-        np.savez_compressed(self.folder / GOLDEN, crops=self.golden, features=self.golden_features)
+        self.reference.save_golden(self.folder / GOLDEN)
         return Manifest(
             model_hash=model_hash(self.checkpoint.sha256, spec, features),
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -281,44 +239,17 @@ class _Export:
                 dataset=info.dataset,
                 recipe=info.recipe,
                 metrics=info.metrics,
+                variant=str(info.variant),
             ),
             artifacts=(),
             golden=file_entry(self.folder, GOLDEN),
-            calibration=self.calibration.record if self.calibration else None,
-            tools=_tool_versions(),
+            calibration=self.reference.calibration.record if self.reference.calibration else None,
+            tools=tool_versions(),
         )
 
 
-def reference_features(network: OSNet, checkpoint: Checkpoint, crops: Image) -> Features:
-    """A checkpoint's features in PyTorch: what every exported file is measured against.
-
-    Args:
-        network: The checkpoint's network.
-        checkpoint: Says mean and std.
-        crops: N×H×W×3 uint8, BGR.
-
-    Returns:
-        N×D float32, not normalised.
-    """
-    batches = np.array_split(crops, -(-len(crops) // 32))
-    with torch.no_grad():
-        outputs = [
-            network(torch.from_numpy(normalised(batch, checkpoint.info.mean, checkpoint.info.std))) for batch in batches
-        ]
-    features: Features = torch.cat(outputs).numpy()
-    return features
-
-
-def _require_parity(artifact: Artifact, cosine: float) -> None:
-    limit = COSINE_LIMITS[artifact.precision]
-    if not cosine >= limit:
-        raise ParityError(
-            f"{artifact.name} does not compute what the checkpoint computes: lowest cosine similarity {cosine:.6f} "
-            f"on the golden crops, at least {limit} expected. Nothing was written."
-        )
-
-
-def _tool_versions() -> dict[str, str]:
+def tool_versions() -> dict[str, str]:
+    """Versions of what makes a bundle."""
     versions = {"reid-edge": reid_edge.__version__, "python": platform.python_version()}
     for package in _TOOLS:
         try:

@@ -18,10 +18,18 @@ from reid_edge.runtime.engines import Batch
 
 #: Gates stay in float: one scale for what they see of four streams costs up to 11 mAP, and reorders around these tiny
 #: layers make INT8 slower than FP32 (docs/quantization.md).  So does what comes before conv1 (node names "/…").
-_IGNORED = nncf.IgnoredScope(patterns=[r".*gate.*", r"^/.*"])
+_ALWAYS_FLOAT = (r".*gate.*", r"^/.*")
 
 
-def quantize_openvino(model_path: Path, out: Path, batches: list[Batch], *, needs_vnni: bool) -> None:
+def quantize_openvino(
+    model_path: Path,
+    out: Path,
+    batches: list[Batch],
+    *,
+    needs_vnni: bool,
+    keep_float: tuple[str, ...] = (),
+    draft: bool = False,
+) -> None:
     """Quantize an ONNX file into an OpenVINO IR.
 
     Args:
@@ -29,24 +37,30 @@ def quantize_openvino(model_path: Path, out: Path, batches: list[Batch], *, need
         out: The ``.xml``; the ``.bin`` goes beside it.
         batches: Calibration inputs, one crop each.
         needs_vnni: Use the full int8 range of weights; else half of it, so that x86 without VNNI does not overflow.
+        keep_float: Regular expressions of further nodes to leave in float, matched from the start of their names.
+        draft: Leave out what makes it accurate and takes time: enough to see how fast it is.
     """
     quantized = _quantize(
         openvino.convert_model(model_path),
         [{INPUT: batch} for batch in batches],
+        keep_float,
         preset=nncf.QuantizationPreset.MIXED,
         # Layer by layer, from what INT8 really computes; the fast kind cost our x0.25 0.3 mAP (docs/quantization.md).
         # NNCF's ONNX backend fails at it on branches.
-        fast_bias_correction=False,
+        fast_bias_correction=draft,
         advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=_overflow_fix(needs_vnni)),
     )
     openvino.save_model(quantized, out, compress_to_fp16=False)
 
 
-def quantize_onnx(model_path: Path, out: Path, batches: list[Batch], *, needs_vnni: bool) -> None:
+def quantize_onnx(
+    model_path: Path, out: Path, batches: list[Batch], *, needs_vnni: bool, keep_float: tuple[str, ...] = ()
+) -> None:
     """Quantize an ONNX file into one with signed, symmetric Q/DQ nodes, the only kind that TensorRT takes."""
     quantized = _quantize(
         onnx.load(model_path),
         [{INPUT: batch} for batch in batches],
+        keep_float,
         preset=nncf.QuantizationPreset.PERFORMANCE,
         advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=_overflow_fix(needs_vnni)),
     )
@@ -76,14 +90,14 @@ def _make_signed(model: onnx.ModelProto) -> None:
     del model.graph.value_info[:]
 
 
-def _quantize(model: Any, inputs: list[dict[str, Batch]], **parameters: Any) -> Any:
+def _quantize(model: Any, inputs: list[dict[str, Batch]], keep_float: tuple[str, ...], **parameters: Any) -> Any:
     nncf.set_log_level(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):  # bars of its own, which break the caller's
         return nncf.quantize(
             model,
             nncf.Dataset(inputs),
             subset_size=len(inputs),
-            ignored_scope=_IGNORED,
+            ignored_scope=nncf.IgnoredScope(patterns=[*_ALWAYS_FLOAT, *keep_float], validate=False),
             **parameters,
         )
 

@@ -33,6 +33,8 @@ from reid_edge.runtime.golden import cosine_limit, verify_artifact
 
 #: Folder of the plans in a bundle.
 PLANS = "tensorrt"
+#: Batch that a plan is to be fastest at, where nobody says which.
+USUAL_BATCH = 8
 
 
 def why_not_here() -> EngineError | None:
@@ -85,7 +87,14 @@ def _remove_unlisted_plans(bundle: Bundle) -> None:
         (bundle.path / PLANS).rmdir()
 
 
-def build_tensorrt(folder: Path, manifest: Manifest, precision: Precision, *, max_batch: int | None = None) -> Artifact:
+def build_tensorrt(
+    folder: Path,
+    manifest: Manifest,
+    precision: Precision,
+    *,
+    max_batch: int | None = None,
+    usual_batch: int = USUAL_BATCH,
+) -> Artifact:
     """Build the plan of one precision from a bundle's ONNX file, into the bundle's folder; check it if a GPU is there.
 
     The file's name holds its hash, so that a plan which the manifest lists is never overwritten.
@@ -95,6 +104,7 @@ def build_tensorrt(folder: Path, manifest: Manifest, precision: Precision, *, ma
         manifest: Its manifest, or what there is of it.
         precision: Which ONNX file.
         max_batch: Largest batch; None takes the ONNX file's.
+        usual_batch: The batch that the plan is to be fastest at.
 
     Raises:
         EngineUnavailableError: No TensorRT library, or the bundle has no such ONNX file.
@@ -109,7 +119,7 @@ def build_tensorrt(folder: Path, manifest: Manifest, precision: Precision, *, ma
     partial = folder / PLANS / f"{precision}.partial"
     try:
         partial.parent.mkdir(exist_ok=True)
-        stamp = build_plan(onnx_path, partial, max_batch=max_batch or source.max_batch)
+        stamp = build_plan(onnx_path, partial, max_batch=max_batch or source.max_batch, usual_batch=usual_batch)
         relative = f"{PLANS}/{precision}-{sha256_of(partial)[:8]}.plan"
         partial.replace(folder / relative)
     except OSError as error:
@@ -146,13 +156,14 @@ def _checked(bundle: Bundle, plan: Artifact) -> Artifact:
     return replace(plan, parity=parity)
 
 
-def build_plan(onnx_path: Path, out: Path, *, max_batch: int) -> PlanStamp:
+def build_plan(onnx_path: Path, out: Path, *, max_batch: int, usual_batch: int = USUAL_BATCH) -> PlanStamp:
     """Build a plan for the GPU at hand (``tensorrt_rtx`` builds without one too).
 
     Args:
         onnx_path: Says the precision.
         out: Where the plan goes.
         max_batch: Largest batch of the optimisation profile; the smallest is 1.
+        usual_batch: The batch that the profile is optimised for, if it is not larger than ``max_batch``.
 
     Raises:
         EngineUnavailableError: No TensorRT library is installed.
@@ -164,11 +175,8 @@ def build_plan(onnx_path: Path, out: Path, *, max_batch: int) -> PlanStamp:
     logger = make_logger(library)
     builder = library.Builder(logger)
     network = builder.create_network(_network_flags(library))
-    parser = library.OnnxParser(network, logger)
-    if not parser.parse(onnx_path.read_bytes()):
-        errors = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
-        raise EngineError(f"{library.__name__} {library.__version__} cannot parse {onnx_path.name}: {errors}")
-    batches = (1, min(8, max_batch), max_batch)
+    _parser = _parsed(library, logger, network, onnx_path)  # owns weights until the plan is built
+    batches = (1, min(usual_batch, max_batch), max_batch)
     plan = builder.build_serialized_network(network, _config(builder, network, batches))
     if plan is None:
         raise EngineError(f"{library.__name__} {library.__version__} could not build {onnx_path.name}; see its log.")
@@ -181,6 +189,30 @@ def build_plan(onnx_path: Path, out: Path, *, max_batch: int) -> PlanStamp:
         built_precision=_built_precision(library, logger, out) if gpu else {},
         batches=batches,
     )
+
+
+def count_layers(onnx_path: Path) -> int:
+    """How many layers an ONNX file has for TensorRT, before it fuses them.
+
+    Raises:
+        EngineUnavailableError: No TensorRT library is installed.
+        EngineError: The library could not parse it.
+    """
+    library = load_library()
+    logger = make_logger(library)
+    builder = library.Builder(logger)
+    network = builder.create_network(_network_flags(library))
+    _parsed(library, logger, network, onnx_path)
+    return int(network.num_layers)
+
+
+def _parsed(library: ModuleType, logger: Any, network: Any, onnx_path: Path) -> Any:
+    """Fill a network; returns the parser."""
+    parser = library.OnnxParser(network, logger)
+    if not parser.parse(onnx_path.read_bytes()):
+        errors = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        raise EngineError(f"{library.__name__} {library.__version__} cannot parse {onnx_path.name}: {errors}")
+    return parser
 
 
 def _network_flags(library: ModuleType) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import reid_edge
 from reid_edge.errors import CheckpointError, CheckpointMismatchError, OutputError
-from reid_edge.osnet.config import BASE_SIZE, OSNetConfig
+from reid_edge.osnet.config import BASE_SIZE, OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 
 FORMAT_VERSION = 1
@@ -32,6 +32,7 @@ class CheckpointInfo:
 
     Attributes:
         width: β.
+        variant: How the network differs from the paper's primary model.
         size: Height and width of the input it was trained at, pixels.
         mean: Per-channel mean that the input is normalised with, RGB, full scale = 1.
         std: Per-channel standard deviation, likewise.
@@ -45,6 +46,7 @@ class CheckpointInfo:
     """
 
     width: float
+    variant: Variant = field(default_factory=Variant)
     size: tuple[int, int] = BASE_SIZE
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -60,7 +62,7 @@ class CheckpointInfo:
     @property
     def config(self) -> OSNetConfig:
         """The network that the weights belong to, at its training size."""
-        return OSNetConfig(width=self.width, size=self.size)
+        return OSNetConfig(width=self.width, size=self.size, variant=self.variant)
 
 
 @dataclass(frozen=True)

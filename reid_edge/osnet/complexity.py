@@ -7,16 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.config import GATED, OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """Parameters (classifier left out) and mult-adds of one crop."""
+    """Parameters (classifier left out), mult-adds of one crop, and depth as the paper's Table 8 counts it."""
 
     parameters: int
     mult_adds: int
+    depth: int
 
 
 def complexity(config: OSNetConfig) -> Complexity:
@@ -30,7 +31,20 @@ def complexity(config: OSNetConfig) -> Complexity:
     return Complexity(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         mult_adds=count_mult_adds(network, torch.empty(1, 3, *config.size, device="meta")),
+        depth=depth(config.variant),
     )
+
+
+def depth(variant: Variant) -> int:
+    """Layers with weights on the longest path: 78 of the primary model, 210 of 3-8-6.
+
+    Pointwise and depthwise count as two (Table 8).  Outside of the bottlenecks are conv1, two transitions, conv5, fc
+    and a classifier.
+    """
+    convolutions = max(variant.streams) * (2 if variant.convolution == "lite" else 1)
+    gate = 2 if variant.fusion in GATED else 0
+    reduce_and_restore = 2
+    return 6 + sum(variant.blocks) * (reduce_and_restore + convolutions + gate)
 
 
 def count_mult_adds(network: nn.Module, example: Tensor) -> int:

@@ -1,9 +1,10 @@
-"""What one OSNet is: width, input size, and the channel counts that follow from them."""
+"""What one OSNet is: width, input size, variant, and the channel counts that follow from them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
+from typing import Literal, get_args
 
 from reid_edge.errors import ConfigError
 
@@ -16,6 +17,58 @@ MAX_WIDTH = 1.5
 MIN_SIDE = 13
 MAX_SIDE = 4096
 
+Convolution = Literal["lite", "standard"]
+Fusion = Literal["unified", "separate", "streamwise", "fixed", "addition", "concatenation"]
+#: Fusions whose weights depend on the input.
+GATED: tuple[Fusion, ...] = ("unified", "separate", "streamwise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """How a network differs from the paper's primary model (section 4.1, Table 5; section 4.3; supplement A).
+
+    Attributes:
+        streams: 3x3 layers of each stream of a bottleneck, ascending; T is their number.  ``(4, 4, 4, 4)`` are four
+            streams of the same depth (the paper does not say which depth its model 3 has).
+        convolution: ``lite``: pointwise, then depthwise; ``standard``: dense 3x3 (model 2).
+        fusion: How streams become one: ``unified``: one channel-wise gate shared by all; ``separate``: a gate each
+            (model 6); ``streamwise``: shared, one number a stream (model 7); ``fixed``: channel-wise weights that are
+            learned and then the same for every input (model 8); ``addition`` (model 5); ``concatenation`` (model 4).
+        blocks: Bottlenecks of conv2, conv3 and conv4; (3, 8, 6) is Table 8's deeper network.
+        instance_norm: OSNet-IBN: instance norm after conv1 in place of its batch norm, and after the residual sum of
+            every bottleneck of conv2.
+
+    Raises:
+        ConfigError: A convolution or fusion of no such name; streams that are none, empty or not ascending; a stage
+            without bottlenecks.
+    """
+
+    streams: tuple[int, ...] = (1, 2, 3, 4)
+    convolution: Convolution = "lite"
+    fusion: Fusion = "unified"
+    blocks: tuple[int, int, int] = (2, 2, 2)
+    instance_norm: bool = False
+
+    def __post_init__(self) -> None:
+        _require_word("convolution", self.convolution, get_args(Convolution))
+        _require_word("fusion", self.fusion, get_args(Fusion))
+        if not self.streams or min(self.streams) < 1 or list(self.streams) != sorted(self.streams):
+            raise ConfigError(
+                f"streams must be ascending numbers of layers, each at least 1, e.g. (1, 2, 3, 4), got {self.streams}."
+            )
+        if len(self.blocks) != 3 or min(self.blocks) < 1:
+            raise ConfigError(f"blocks must be three numbers, each at least 1, e.g. (2, 2, 2), got {self.blocks}.")
+
+    def __str__(self) -> str:
+        """What differs from the primary model, e.g. ``fusion=addition``; "" for that model itself."""
+        changed = (one.name for one in fields(self) if getattr(self, one.name) != one.default)
+        return ", ".join(f"{name}={getattr(self, name)}" for name in changed)
+
+
+def _require_word(name: str, word: str, words: tuple[str, ...]) -> None:
+    if word not in words:
+        raise ConfigError(f"{name} must be one of {', '.join(words)}, got '{word}'.")
+
 
 @dataclass(frozen=True)
 class OSNetConfig:
@@ -25,6 +78,7 @@ class OSNetConfig:
         width: β, the multiplier of every stage's channels, in (0, 1.5].
         size: Input height and width in pixels, each at least 13.
         feature_dim: Length of the feature, 512 at every width.
+        variant: How it differs from the paper's primary model.
 
     Raises:
         ConfigError: A width or size outside those ranges.
@@ -33,6 +87,7 @@ class OSNetConfig:
     width: float = 1.0
     size: tuple[int, int] = BASE_SIZE
     feature_dim: int = 512
+    variant: Variant = Variant()
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= MAX_WIDTH:

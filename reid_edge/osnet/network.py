@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
-from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.config import Fusion, OSNetConfig, Variant
 
 #: Reduction of a bottleneck's 1x1 convolution (section 3.3), and of the gate's hidden layer.
 BOTTLENECK_REDUCTION = 4
 GATE_REDUCTION = 16
-#: Streams of a bottleneck: stream t has t Lite 3x3 layers.
-STREAMS = 4
 
 
 class ConvNorm(nn.Module):
     """Convolution without bias, then batch norm: a *linear* layer."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel: int = 1, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel: int = 1, stride: int = 1, instance_norm: bool = False
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(out_channels)
+        self.norm: nn.Module = (
+            nn.InstanceNorm2d(out_channels, affine=True) if instance_norm else nn.BatchNorm2d(out_channels)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(x))  # type: ignore[no-any-return]
@@ -49,55 +52,109 @@ class Lite3x3(nn.Module):
 
 
 class Gate(nn.Module):
-    """Unified aggregation gate: channel-wise weights in (0, 1), one gate shared by all streams (section 3.2)."""
+    """Aggregation gate: weights in (0, 1) that depend on the input, by channel or one for all (section 3.2)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, scalar: bool = False) -> None:
         super().__init__()
         hidden = max(1, channels // GATE_REDUCTION)
         self.fc1 = nn.Conv2d(channels, hidden, 1)
-        self.fc2 = nn.Conv2d(hidden, channels, 1)
+        self.fc2 = nn.Conv2d(hidden, 1 if scalar else channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = x.mean((2, 3), keepdim=True)
-        return x * torch.sigmoid(self.fc2(torch.relu(self.fc1(pooled))))
+        return x * self.weights(x.mean((2, 3), keepdim=True))
+
+    def weights(self, pooled: Tensor) -> Tensor:
+        """Weights of a stream from its channels' means, both N×C×1×1 (N×1×1×1 where the gate is scalar)."""
+        return torch.sigmoid(self.fc2(torch.relu(self.fc1(pooled))))
+
+
+class FixedGate(nn.Module):
+    """Weights in (0, 1), one a channel, that are the same for every input (Table 5, model 8)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weights()
+
+    def weights(self) -> Tensor:
+        """1×C×1×1."""
+        return torch.sigmoid(self.logits).view(1, -1, 1, 1)
 
 
 class Bottleneck(nn.Module):
-    """1x1 reduce, four gated streams of growing receptive field, 1x1 restore, residual (figure 4)."""
+    """1x1 reduce, gated streams of growing receptive field, 1x1 restore, residual (figure 4)."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, variant: Variant, *, instance_norm: bool = False) -> None:
         super().__init__()
         middle = max(1, out_channels // BOTTLENECK_REDUCTION)
+        self.fusion = variant.fusion
         self.reduce = ConvNormReLU(in_channels, middle)
         self.streams = nn.ModuleList(
-            nn.Sequential(*(Lite3x3(middle) for _ in range(length))) for length in range(1, STREAMS + 1)
+            nn.Sequential(*(_layer(middle, variant) for _ in range(length))) for length in variant.streams
         )
-        self.gate = Gate(middle)
-        self.restore = ConvNorm(middle, out_channels)
+        self.gate = _gate(middle, variant)
+        fused = middle * len(variant.streams) if variant.fusion == "concatenation" else middle
+        self.restore = ConvNorm(fused, out_channels)
         self.project = ConvNorm(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
+        self.norm: nn.Module = nn.InstanceNorm2d(out_channels, affine=True) if instance_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         reduced = self.reduce(x)
-        fused = reduce(torch.add, (self.gate(stream(reduced)) for stream in self.streams))
-        return torch.relu(self.restore(fused) + self.project(x))
+        gates = stream_gates(self.gate, len(self.streams))
+        gated = (gate(stream(reduced)) for stream, gate in zip(self.streams, gates, strict=True))
+        fused = fuse(gated, self.fusion)
+        return torch.relu(self.norm(self.restore(fused) + self.project(x)))
+
+
+def fuse(gated: Iterable[Tensor], fusion: Fusion) -> Tensor:
+    """Join gated streams, each N×C×H×W: N×C×H×W, or N×TC×H×W by concatenation."""
+    return torch.cat(list(gated), 1) if fusion == "concatenation" else reduce(torch.add, gated)
+
+
+def stream_gates(gate: nn.Module, streams: int) -> list[nn.Module]:
+    """The gate of each stream: its own, or the one that all share."""
+    return list(gate) if isinstance(gate, nn.ModuleList) else [gate] * streams
+
+
+def _layer(channels: int, variant: Variant) -> nn.Module:
+    return Lite3x3(channels) if variant.convolution == "lite" else ConvNormReLU(channels, channels, kernel=3)
+
+
+def _gate(channels: int, variant: Variant) -> nn.Module:
+    if variant.fusion == "separate":
+        return nn.ModuleList(Gate(channels) for _ in variant.streams)
+    if variant.fusion == "fixed":
+        return nn.ModuleList(FixedGate(channels) for _ in variant.streams)
+    if variant.fusion in ("addition", "concatenation"):
+        return nn.Identity()
+    return Gate(channels, scalar=variant.fusion == "streamwise")
 
 
 class OSNet(nn.Module):
     """The feature extractor; a classifier is training's business.
 
     Input N×3×H×W float, RGB, normalised with the checkpoint's mean and std; output N×512 float, not normalised.
+
+    Attributes:
+        config: What it is.
+        absorb_mean: Whether :class:`reid_edge.export.onnx.Deployable` is to let conv1 subtract the mean
+            (:func:`reid_edge.osnet.rewrites.absorb_mean`).
     """
 
     def __init__(self, config: OSNetConfig) -> None:
         super().__init__()
         self.config = config
+        self.absorb_mean = False
+        variant = config.variant
         stem, *stages = config.channels
-        self.conv1 = ConvNormReLU(3, stem, kernel=7, stride=2)
-        self.conv2 = _blocks(stem, stages[0])
+        self.conv1 = ConvNormReLU(3, stem, kernel=7, stride=2, instance_norm=variant.instance_norm)
+        self.conv2 = _stage(stem, stages[0], variant, 0)
         self.transition2 = ConvNormReLU(stages[0], stages[0])
-        self.conv3 = _blocks(stages[0], stages[1])
+        self.conv3 = _stage(stages[0], stages[1], variant, 1)
         self.transition3 = ConvNormReLU(stages[1], stages[1])
-        self.conv4 = _blocks(stages[1], stages[2])
+        self.conv4 = _stage(stages[1], stages[2], variant, 2)
         self.conv5 = ConvNormReLU(stages[2], stages[2])
         self.fc = nn.Linear(stages[2], config.feature_dim)
         self.fc_norm: nn.Module = nn.BatchNorm1d(config.feature_dim)
@@ -112,8 +169,10 @@ class OSNet(nn.Module):
         return torch.relu(self.fc_norm(self.fc(pooled)))
 
 
-def _blocks(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(Bottleneck(in_channels, out_channels), Bottleneck(out_channels, out_channels))
+def _stage(in_channels: int, out_channels: int, variant: Variant, number: int) -> nn.Sequential:
+    instance_norm = variant.instance_norm and number == 0
+    inputs = [in_channels] + [out_channels] * (variant.blocks[number] - 1)
+    return nn.Sequential(*(Bottleneck(n, out_channels, variant, instance_norm=instance_norm) for n in inputs))
 
 
 def _initialise(module: nn.Module) -> None:

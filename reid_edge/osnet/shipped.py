@@ -35,12 +35,15 @@ def find_checkpoint(path: Path | None, width: float | None) -> Checkpoint:
 
 
 def _shipped(width: float | None) -> Checkpoint:
-    shipped = {
-        checkpoint.info.width: checkpoint for checkpoint in map(load_checkpoint, assets("models", "*.safetensors"))
-    }
+    shipped = {checkpoint.info.width: checkpoint for checkpoint in shipped_checkpoints()}
     if width in shipped:
         return shipped[width]
     raise CheckpointError(
         f"no checkpoint of width {width} ships with reid-edge (it ships: {', '.join(map(str, sorted(shipped)))}). "
         "Give one with --checkpoint: a file that reid-edge wrote, or an OSNet .pth from torchreid's model zoo."
     )
+
+
+def shipped_checkpoints() -> list[Checkpoint]:
+    """Every checkpoint that ships."""
+    return [load_checkpoint(path) for path in assets("models", "*.safetensors")]

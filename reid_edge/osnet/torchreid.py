@@ -20,7 +20,7 @@ from reid_edge.errors import (
     ConfigError,
 )
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, check_state, check_values, tool_versions
-from reid_edge.osnet.config import BASE_CHANNELS, BASE_SIZE, OSNetConfig, width_of_channels
+from reid_edge.osnet.config import BASE_CHANNELS, BASE_SIZE, OSNetConfig, Variant, width_of_channels
 from reid_edge.osnet.network import OSNet
 
 #: torchreid's name of a module → ours, applied in this order.
@@ -36,6 +36,7 @@ _RENAMES = tuple(
         (r"^(conv[234]\.[01])\.downsample\.", r"\1.project."),
         (r"^(.*streams\.\d\.\d)\.conv1\.", r"\1.pointwise."),
         (r"^(.*streams\.\d\.\d)\.conv2\.", r"\1.depthwise."),
+        (r"^(conv2\.[01])\.IN\.", r"\1.norm."),
         (r"^conv([23])\.2\.0\.", r"transition\1."),
         (r"^fc\.0\.", "fc."),
         (r"^fc\.1\.", "fc_norm."),
@@ -45,12 +46,15 @@ _RENAMES = tuple(
 #: Layers that show the channels of the four stages.
 _STAGE_WEIGHTS = ("conv1.conv.weight", "transition2.conv.weight", "transition3.conv.weight", "conv5.conv.weight")
 _CLASSIFIER = "classifier."
+_INSTANCE_NORM = re.compile(r"^conv2\.\d+\.norm\.")
 
 
 def import_torchreid(
     path: Path, *, width: float | None = None, size: tuple[int, int] = BASE_SIZE, dataset: str = "unknown"
 ) -> Checkpoint:
     """Read a torchreid OSNet ``.pth`` or ``.pth.tar``; width comes from the shapes, the classifier is dropped.
+
+    OSNet-IBN (``osnet_ibn_x1_0``) is known by its instance norms; ``info.variant`` says which variant was found.
 
     Args:
         path: The file, a bare state dict or one wrapped under ``state_dict``, with or without ``module.`` prefixes.
@@ -70,9 +74,12 @@ def import_torchreid(
         raise CheckpointMismatchError(
             f"{path} holds weights of width {found}, but width {width} was asked for; use --width {found}."
         )
-    OSNetConfig(width=found, size=size)
+    variant = Variant(instance_norm=any(_INSTANCE_NORM.match(name) for name in state))
+    OSNetConfig(width=found, size=size, variant=variant)
     source = f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-    info = CheckpointInfo(width=found, size=size, dataset=dataset, tools=tool_versions(), source=source)
+    info = CheckpointInfo(
+        width=found, variant=variant, size=size, dataset=dataset, tools=tool_versions(), source=source
+    )
     with torch.device("meta"):
         expected = OSNet(info.config).state_dict()
     state = _with_batch_counts(state, expected)

@@ -1,10 +1,15 @@
-"""What this CPU can do, as far as INT8 cares."""
+"""What this CPU is and can do."""
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
+
+from reid_edge.runtime.limits import usable_cpus
+from reid_edge.runtime.system_files import ROOT, read_text
+from reid_edge.tuning_record import DeviceClass
 
 #: Instruction sets worth naming, with the flag that Linux gives them.
 _NAMED_FLAGS = {
@@ -13,39 +18,111 @@ _NAMED_FLAGS = {
     "avx512_vnni": "AVX512-VNNI",
     "avx_vnni": "AVX-VNNI",
     "avx512_bf16": "AVX512-BF16",
+    "avx512_fp16": "AVX512-FP16",
+    "amx_bf16": "AMX-BF16",
     "amx_int8": "AMX-INT8",
+    "asimdhp": "FP16 (Arm)",
     "asimddp": "dot product (Arm)",
     "i8mm": "I8MM (Arm)",
+    "bf16": "BF16 (Arm)",
+    "sve": "SVE (Arm)",
+}
+
+#: Arm cores by implementer and part, as MIDR_EL1 gives them (Arm's technical reference manuals; same names as lscpu).
+_ARM_CORES = {
+    ("0x41", "0xd03"): "Cortex-A53",
+    ("0x41", "0xd04"): "Cortex-A35",
+    ("0x41", "0xd05"): "Cortex-A55",
+    ("0x41", "0xd07"): "Cortex-A57",
+    ("0x41", "0xd08"): "Cortex-A72",
+    ("0x41", "0xd09"): "Cortex-A73",
+    ("0x41", "0xd0a"): "Cortex-A75",
+    ("0x41", "0xd0b"): "Cortex-A76",
+    ("0x41", "0xd0c"): "Neoverse-N1",
+    ("0x41", "0xd0d"): "Cortex-A77",
+    ("0x41", "0xd0e"): "Cortex-A76AE",
+    ("0x41", "0xd40"): "Neoverse-V1",
+    ("0x41", "0xd41"): "Cortex-A78",
+    ("0x41", "0xd42"): "Cortex-A78AE",
+    ("0x41", "0xd44"): "Cortex-X1",
+    ("0x41", "0xd46"): "Cortex-A510",
+    ("0x41", "0xd47"): "Cortex-A710",
+    ("0x41", "0xd49"): "Neoverse-N2",
+    ("0x41", "0xd4b"): "Cortex-A78C",
+    ("0x41", "0xd4f"): "Neoverse-V2",
+    ("0x41", "0xd80"): "Cortex-A520",
+    ("0x41", "0xd81"): "Cortex-A720",
+    ("0x41", "0xd83"): "Neoverse-V3AE",
+    ("0x4e", "0x003"): "NVIDIA Denver 2",
+    ("0x4e", "0x004"): "NVIDIA Carmel",
+    ("0xc0", "0xac3"): "Ampere-1",
 }
 
 
 @cache
-def cpu_flags() -> frozenset[str]:
+def cpu_flags(root: Path = ROOT) -> frozenset[str]:
     """Flags that /proc/cpuinfo lists for the first core; empty where there is none."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
+    lines = read_text(root / "proc/cpuinfo").splitlines()
     return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Feat"))), []))
 
 
 @cache
-def cpu_name() -> str:
-    """Model name of the CPU, or its architecture where the system does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+def cpu_name(root: Path = ROOT) -> str:
+    """Model name of the CPU, on Arm the kinds of its cores, or the architecture where the system does not tell."""
+    fields = [line.partition(":") for line in read_text(root / "proc/cpuinfo").splitlines()]
+    pairs = [(key.strip(), value.strip()) for key, _, value in fields]
+    # Arm kernels that give a model name give a useless one: "ARMv8 Processor rev 1 (v8l)".
+    names = _arm_cores(pairs) or [value for key, value in pairs if key == "model name"][:1]
+    return " + ".join(names) or platform.machine()
 
 
-def instruction_sets() -> list[str]:
+def instruction_sets(root: Path = ROOT) -> list[str]:
     """Names of the instruction sets that matter to inference and that this CPU has."""
-    return [name for flag, name in _NAMED_FLAGS.items() if flag in cpu_flags()]
+    return [name for flag, name in _NAMED_FLAGS.items() if flag in cpu_flags(root)]
 
 
-def saturates_int8() -> bool:
-    """Whether products of full-range int8 weights may overflow here: x86 without VNNI adds pairs in 16 bits."""
+def isa_limit() -> str:
+    """``ONEDNN_MAX_CPU_ISA``, which lets a CPU stand in for an older one; "" where nothing is limited.
+
+    Source: oneDNN's developer guide, "CPU Dispatcher Control".
+    """
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
+    return "" if limit in {"ALL", "DEFAULT"} else limit
+
+
+def saturates_int8(root: Path = ROOT) -> bool:
+    """Whether products of full-range int8 weights may overflow here: x86 without VNNI adds pairs in 16 bits.
+
+    A CPU that stands in for an older one (:func:`isa_limit`) is taken for that.
+    """
     x86 = platform.machine().lower() in {"x86_64", "amd64", "i686", "i386"}
-    return x86 and not cpu_flags() & {"avx512_vnni", "avx_vnni"}
+    return x86 and not cpu_flags(root) & _vnni_flags(isa_limit())
+
+
+def here(gpu: str = "", root: Path = ROOT) -> DeviceClass:
+    """What decides whether a choice made on another device holds on this one.
+
+    Args:
+        gpu: Name of the GPU, for files that run there.
+        root: Where the system's files are.
+    """
+    return DeviceClass(
+        cpu=cpu_name(root),
+        instruction_sets=tuple(instruction_sets(root)),
+        cpus=usable_cpus(root),
+        isa_limit=isa_limit(),
+        gpu=gpu,
+    )
+
+
+def _arm_cores(pairs: list[tuple[str, str]]) -> list[str]:
+    implementers = [value for key, value in pairs if key == "CPU implementer"]
+    parts = [value for key, value in pairs if key == "CPU part"]
+    cores = dict.fromkeys(zip(implementers, parts, strict=False))
+    return [_ARM_CORES.get(core, f"Arm core {core[0]}/{core[1]}") for core in cores]
+
+
+def _vnni_flags(limit: str) -> frozenset[str]:
+    if limit in {"SSE41", "AVX", "AVX2", "AVX512_CORE"}:
+        return frozenset()
+    return frozenset({"avx_vnni"} if limit.startswith("AVX2_VNNI") else {"avx_vnni", "avx512_vnni"})

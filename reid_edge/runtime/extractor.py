@@ -90,6 +90,11 @@ class Extractor:
         """Artifact, library and device, e.g. for a log."""
         return f"{self.artifact.name} on {self._engine.description}"
 
+    @property
+    def engine_description(self) -> str:
+        """Library, version and device."""
+        return self._engine.description
+
     def __call__(self, image: Image | Sequence[Image], boxes: npt.ArrayLike | None = None) -> Features:
         """Features of every box in a frame, or of every crop in a list.
 
@@ -138,6 +143,21 @@ class Extractor:
         for size in self._batch_sizes:
             if size <= max(1, crops):
                 self._features([np.zeros((height, width, 3), np.uint8)] * size)
+
+    def infer(self, batch: Batch) -> Features:
+        """What the engine alone makes of ready input: for measuring it.
+
+        Args:
+            batch: N inputs as the model files take them (:func:`as_input`), of any N.
+
+        Returns:
+            N×D float32, not normalised; computed in the batch sizes that calls use.
+        """
+        features = np.empty((len(batch), self.bundle.manifest.features.dim), np.float32)
+        with self._lock:
+            for start, size in _chunks(len(batch), self._batch_sizes):
+                features[start : start + size] = self._engine.infer(batch[start : start + size])
+        return features
 
     def _features(self, crops: Sequence[Image]) -> Features:
         manifest = self.bundle.manifest

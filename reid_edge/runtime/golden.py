@@ -106,12 +106,13 @@ def _verification(bundle: Bundle, artifact: Artifact, options: EngineOptions) ->
 def cosine_limit(manifest: Manifest, artifact: Artifact) -> float:
     """Lowest cosine similarity to the golden features that an artifact may show on any machine.
 
-    For INT8 that follows from what it reached where it was exported; for an INT8 plan that was never run, from what
-    the ONNX file that it was built from reached.
+    For INT8 and tuned files that follows from what they reached where they were exported; for a plan that was never
+    run, from what the ONNX file that it was built from reached.
     """
-    if artifact.precision != "int8":
-        return COSINE_LIMITS[artifact.precision]
-    exported = [held.parity for held in (artifact, *manifest.artifacts) if held.precision == "int8" and held.parity]
+    if limit := COSINE_LIMITS.get(artifact.precision):
+        return limit
+    like = [held for held in (artifact, *manifest.artifacts) if held.precision == artifact.precision]
+    exported = [held.parity for held in like if held.parity]
     return exported[0].cosine_min - INT8_TOLERANCE
 
 

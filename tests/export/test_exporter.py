@@ -10,11 +10,12 @@ import torch
 
 from reid_edge.bundle import open_bundle
 from reid_edge.errors import CalibrationError, ConfigError, OutputError, ParityError, QuantizationRejected
-from reid_edge.export import exporter, staging
+from reid_edge.export import staging
 from reid_edge.export.calibration import shipped_set
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.osnet.network import OSNet
+from reid_edge.runtime import golden
 from tests.conftest import quiet
 from tests.osnet.test_network import randomised
 
@@ -159,7 +160,7 @@ def test_a_linked_output_is_replaced_where_it_points(tmp_path):
 def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
     out = tmp_path / "b"
     before = export_bundle(_tiny(), _options(out), quiet)
-    monkeypatch.setitem(exporter.COSINE_LIMITS, "fp32", 1.1)
+    monkeypatch.setitem(golden.COSINE_LIMITS, "fp32", 1.1)
     with pytest.raises(ParityError, match="does not compute what the checkpoint computes"):
         export_bundle(_tiny(0.06), _options(out, force=True), quiet)
     assert open_bundle(out).manifest == before.manifest
@@ -199,7 +200,7 @@ def test_an_output_that_cannot_be_made_is_an_error(tmp_path):
 
 
 def test_folders_made_for_a_failed_export_are_removed(tmp_path, monkeypatch):
-    monkeypatch.setitem(exporter.COSINE_LIMITS, "fp32", 1.1)
+    monkeypatch.setitem(golden.COSINE_LIMITS, "fp32", 1.1)
     with pytest.raises(ParityError):
         export_bundle(_tiny(), _options(tmp_path / "new" / "folder" / "b"), quiet)
     assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from reid_edge.errors import ConfigError
 from reid_edge.osnet.config import (
     OSNetConfig,
+    Variant,
     format_size,
     parse_size,
     scaled_channels,
@@ -66,3 +67,8 @@ def test_sizes_are_read_and_written_height_first():
     assert format_size((256, 128)) == "256x128"
     with pytest.raises(ConfigError, match="HEIGHTxWIDTH"):
         parse_size("256")
+
+
+def test_a_variant_says_how_it_differs():
+    assert str(Variant()) == ""
+    assert str(Variant(fusion="addition", instance_norm=True)) == "fusion=addition, instance_norm=True"

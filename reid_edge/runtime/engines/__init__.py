@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 from reid_edge.bundle import ENGINES, PRECISIONS, Artifact, Bundle, EngineName, Precision
 from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError
-from reid_edge.runtime.cpu import saturates_int8
+from reid_edge.runtime.cpu import here, saturates_int8
 from reid_edge.runtime.engines.base import Batch, Engine, EngineOptions, Features
 from reid_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from reid_edge.runtime.engines.openvino import OpenVINOEngine
 from reid_edge.runtime.engines.tensorrt import TensorRTEngine
+from reid_edge.runtime.engines.trtlib import find_gpu
 
 __all__ = ["AUTO_ORDER", "Batch", "Engine", "EngineOptions", "Features", "choose_engine", "load_engine"]
 
+_logger = logging.getLogger(__name__)
+
 #: ``auto`` takes the first that works: a GPU plan is built for this very device, OpenVINO is the faster on a CPU.
 AUTO_ORDER: tuple[EngineName, ...] = ("tensorrt", "openvino", "onnxruntime")
-#: ``auto`` precision: floats are never worse; INT8 is a choice that a benchmark on the device should make.
+#: ``auto`` precision: floats are never worse; INT8 is a choice that a benchmark on the device should make.  A tuned
+#: file is the fruit of one: ``auto`` takes it first, on the class of device that it was tuned on.
 _AUTO_PRECISION: dict[EngineName, tuple[Precision, ...]] = {
     "tensorrt": ("fp16", "fp32"),
     "openvino": ("fp32", "fp16"),
@@ -66,14 +71,18 @@ def choose_engine(
             f"precisions: {', '.join(PRECISIONS)}; or auto."
         )
     candidates = [
+        (artifact.engine, artifact.precision)
+        for artifact in _tuned_for_here(bundle)
+        if engine in ("auto", artifact.engine) and precision == "auto"
+    ] + [
         (name, wanted)
         for name in (AUTO_ORDER if engine == "auto" else (engine,))
         for wanted in (_AUTO_PRECISION[name] if precision == "auto" else (precision,))
         if any((held.engine, held.precision) == (name, wanted) for held in bundle.manifest.artifacts)
     ]
     if not candidates:
-        held = ", ".join(artifact.name for artifact in bundle.manifest.artifacts)
-        raise EngineUnavailableError(f"{bundle.path} holds no {engine}/{precision}; it holds {held}.")
+        held_names = ", ".join(artifact.name for artifact in bundle.manifest.artifacts)
+        raise EngineUnavailableError(f"{bundle.path} holds no {engine}/{precision}; it holds {held_names}.")
     reasons = []
     for name, wanted in candidates:
         artifact = bundle.artifact(name, wanted)
@@ -86,3 +95,20 @@ def choose_engine(
     raise EngineUnavailableError(
         f"no engine on this machine can run {bundle.path}:\n" + "\n".join(reasons) + "\nSee also: reid-edge doctor"
     )
+
+
+def _tuned_for_here(bundle: Bundle) -> list[Artifact]:
+    """The bundle's tuned files, if this is the class of device that they were tuned on; else a warning."""
+    tuning = bundle.manifest.tuning
+    if tuning is None:
+        return []
+    gpu = find_gpu() if tuning.device.gpu else None
+    if differences := tuning.device.differences(here(gpu.name if gpu else "")):
+        _logger.warning(
+            "%s was tuned on another class of device (%s): its tuned file may be slower here than the plain ones. "
+            "Tune on this device: reid-edge tune",
+            bundle.path,
+            "; ".join(differences),
+        )
+        return []
+    return [artifact for artifact in bundle.manifest.artifacts if artifact.precision == "tuned"]

@@ -16,15 +16,16 @@ class OnnxRuntimeEngine:
 
     batch_sizes: tuple[int, ...] | None = None
 
-    def __init__(self, path: Path, _artifact: Artifact, options: EngineOptions) -> None:
+    def __init__(self, path: Path, artifact: Artifact, options: EngineOptions) -> None:
         try:
             import onnxruntime
         except ImportError as error:
             raise MissingExtraError("onnxruntime", "onnx", "the ONNX Runtime engine") from error
         session_options = onnxruntime.SessionOptions()
         session_options.log_severity_level = 3
-        if options.threads is not None:
-            session_options.intra_op_num_threads = options.threads
+        threads = options.threads or (artifact.execution.threads if artifact.execution else None)
+        if threads is not None:
+            session_options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(str(path), session_options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self.description = f"onnxruntime {onnxruntime.__version__} CPU"

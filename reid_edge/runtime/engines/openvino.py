@@ -1,4 +1,4 @@
-"""OpenVINO: static batches, each compiled on first use."""
+"""OpenVINO: static batches, each compiled on first use, and split among streams where that was found faster."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from reid_edge.bundle import Artifact
 from reid_edge.errors import EngineError, MissingExtraError
 from reid_edge.runtime.engines.base import Batch, EngineOptions, Features
+from reid_edge.tuning_record import Execution
 
 #: A static batch of 8 takes 0.8 of a dynamic one's time (benchmarks/README.md); sizes between are put together.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
@@ -35,30 +36,50 @@ class OpenVINOEngine:
                 raise EngineError(f"OpenVINO cannot keep compiled models in {options.cache_dir}: {error}") from error
         self._path = path
         self._device = options.device
-        self._properties = _properties(artifact, options)
-        self._requests: dict[int, Any] = {}
+        self._execution = artifact.execution or Execution()
+        self._properties = _properties(artifact, self._execution, options)
+        self._requests: dict[int, list[Any]] = {}
         self.batch_sizes: tuple[int, ...] | None = tuple(size for size in BATCH_SIZES if size <= artifact.max_batch)
         version = openvino.get_version().split("-")[0]
         self.description = f"openvino {version} {self._core.get_property(options.device, 'FULL_DEVICE_NAME').strip()}"
 
     def infer(self, batch: Batch) -> Features:
         """See :class:`~reid_edge.runtime.engines.base.Engine`."""
-        request = self._requests.get(len(batch)) or self._compile(batch.shape)
-        request.infer([batch], share_inputs=True)
-        return np.array(request.get_output_tensor().data, dtype=np.float32)
+        requests = self._requests.get(len(batch)) or self._compile(batch.shape)
+        parts = np.split(batch, len(requests))
+        if len(requests) == 1:
+            requests[0].infer(parts, share_inputs=True)
+        else:
+            for request, part in zip(requests, parts, strict=True):
+                request.start_async([part], share_inputs=True)
+            for request in requests:
+                request.wait()
+        return np.concatenate([request.get_output_tensor().data for request in requests]).astype(np.float32, copy=False)
 
-    def _compile(self, shape: tuple[int, ...]) -> Any:
+    def _compile(self, shape: tuple[int, ...]) -> list[Any]:
+        """One request for each part that a batch of this size is computed in."""
+        size, *rest = shape
+        streams = self._execution.streams if size % self._execution.streams == 0 else 1
         model = self._core.read_model(self._path)
-        model.reshape(list(shape))
-        request = self._core.compile_model(model, self._device, self._properties).create_infer_request()
-        self._requests[shape[0]] = request
-        return request
+        model.reshape([size // streams, *rest])
+        split = {"NUM_STREAMS": streams} if streams > 1 else {}  # not every device knows streams
+        try:
+            compiled = self._core.compile_model(model, self._device, self._properties | split)
+        except RuntimeError as error:  # e.g. bf16 where ONEDNN_MAX_CPU_ISA forbids it
+            raise EngineError(f"OpenVINO cannot compile {self._path} ({self._execution}): {error}") from error
+        requests = [compiled.create_infer_request() for _ in range(streams)]
+        self._requests[size] = requests
+        return requests
 
 
-def _properties(artifact: Artifact, options: EngineOptions) -> dict[str, Any]:
+def _properties(artifact: Artifact, execution: Execution, options: EngineOptions) -> dict[str, Any]:
     # Without the hint a CPU with AMX or AVX512-BF16 runs "FP32" in bfloat16, and features drift from the checkpoint's.
-    float_type = "f16" if artifact.precision != "fp32" and options.device != "CPU" else "f32"
-    properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": float_type}
-    if options.threads is not None:
-        properties["INFERENCE_NUM_THREADS"] = options.threads
+    half = artifact.precision != "fp32" and options.device != "CPU"
+    properties: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f16" if half else execution.float_type,
+    }
+    threads = options.threads or execution.threads
+    if threads is not None:
+        properties["INFERENCE_NUM_THREADS"] = threads
     return properties

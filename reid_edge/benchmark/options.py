@@ -1,0 +1,114 @@
+"""What a benchmark measures, and how thoroughly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from reid_edge.benchmark.conductor import Query, Subject
+from reid_edge.benchmark.records import SCENARIOS, Scenario
+from reid_edge.bundle import ENGINES, PRECISIONS, Artifact, Bundle, EngineName, Precision
+from reid_edge.errors import EngineUnavailableError, InputError
+
+#: Crops a query of the offline scenario: the largest batch that an export allows by default.
+OFFLINE_CROPS = 32
+#: A budget for timing one bundle, and for each more.
+FIRST_BUNDLE_SECONDS = 150.0
+NEXT_BUNDLE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """What to measure.
+
+    Attributes:
+        engines: Which engines; None: all that a bundle has files for.
+        precisions: Which files; None: all.
+        threads: CPU threads, one worker each; None leaves the choice to the engine.
+        scenarios: See :data:`reid_edge.benchmark.records.Scenario`.
+        crops: Crops a query of multi-stream and end-to-end; single-stream has one, offline 32.
+        rounds: How often each is timed.
+        seconds: Of samples for each, in each round, at most.
+        budget_seconds: Rounds are shortened so that timing takes about so long; None: 150 for one bundle and 30 for
+            each more.
+        roofline: Measure this device's peaks too.
+        root: Market-1501, to measure mAP and R1 of each form; None: not measured.
+        partial: ``root`` holds a subset on purpose.
+        command: What was typed.
+
+    Raises:
+        InputError: A number out of range, or scenarios and crops that make no query.
+    """
+
+    engines: tuple[EngineName, ...] | None = None
+    precisions: tuple[Precision, ...] | None = None
+    threads: tuple[int | None, ...] = (None,)
+    scenarios: tuple[Scenario, ...] = SCENARIOS
+    crops: tuple[int, ...] = (1, 8)
+    rounds: int = 6
+    seconds: float = 1.0
+    budget_seconds: float | None = None
+    roofline: bool = True
+    root: Path | None = None
+    partial: bool = False
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.crops or min(self.crops) < 1 or max(self.crops) > 1024:
+            raise InputError(f"crops must be from 1 to 1024, got {', '.join(map(str, self.crops)) or 'none'}.")
+        if not 1 <= self.rounds <= 1000 or not 0 < self.seconds <= 3600:
+            raise InputError(f"rounds must be from 1 to 1000 and seconds up to 3600: {self.rounds}, {self.seconds:g}.")
+        if self.budget_seconds is not None and not 0 < self.budget_seconds <= 86400:
+            raise InputError(f"a budget is up to 86400 seconds, got {self.budget_seconds:g}.")
+        if not self.threads or not all(count is None or 1 <= count <= 512 for count in self.threads):
+            raise InputError(f"threads must be from 1 to 512, got {', '.join(map(str, self.threads)) or 'none'}.")
+        asked = {query.scenario for query in self.queries()}
+        if missing := [scenario for scenario in self.scenarios if scenario not in asked]:
+            raise InputError(f"{', '.join(missing)} needs more than one crop a query; add some: crops 1,8.")
+
+    def queries(self) -> tuple[Query, ...]:
+        """What each model form is asked."""
+        counts = {
+            "single-stream": (1,),
+            "multi-stream": tuple(count for count in self.crops if count > 1),
+            "offline": (OFFLINE_CROPS,),
+            "end-to-end": self.crops,
+        }
+        return tuple(
+            Query(scenario=scenario, crops=count)
+            for scenario in dict.fromkeys(self.scenarios)
+            for count in dict.fromkeys(counts[scenario])
+        )
+
+    def budget(self, bundles: int) -> float:
+        """Seconds for timing so many bundles."""
+        if self.budget_seconds is not None:
+            return self.budget_seconds
+        return FIRST_BUNDLE_SECONDS + NEXT_BUNDLE_SECONDS * (bundles - 1)
+
+    def artifacts(self, bundle: Bundle) -> list[Artifact]:
+        """The bundle's model forms that are asked for.
+
+        Raises:
+            EngineUnavailableError: It holds none.
+        """
+        held = bundle.manifest.artifacts
+        chosen = [
+            artifact
+            for artifact in held
+            if (self.engines is None or artifact.engine in self.engines)
+            and (self.precisions is None or artifact.precision in self.precisions)
+        ]
+        if not chosen:
+            engines, precisions = ",".join(self.engines or ENGINES), ",".join(self.precisions or PRECISIONS)
+            names = ", ".join(artifact.name for artifact in held) or "no model form"
+            raise EngineUnavailableError(f"{bundle.path} holds nothing of {engines} × {precisions}; it holds {names}.")
+        return chosen
+
+    def subjects(self, bundle: Bundle) -> list[Subject]:
+        """One for each model form and number of threads."""
+        return [
+            Subject(bundle=bundle.path, engine=artifact.engine, precision=artifact.precision, threads=threads)
+            for artifact in self.artifacts(bundle)
+            for threads in dict.fromkeys(self.threads)
+        ]

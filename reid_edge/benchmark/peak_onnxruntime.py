@@ -1,0 +1,58 @@
+"""Peak kernels by ONNX Runtime: products of matrices in float32 and INT8."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from reid_edge.benchmark.peak_kernels import Arithmetic, Build, Kernel
+
+_ROWS = 128
+
+
+def onnxruntime_kernels(threads: int) -> list[Build]:
+    """Two sizes in each arithmetic."""
+    return [partial(_build, arithmetic, size, threads) for arithmetic in ("fp32", "int8") for size in (512, 1024)]
+
+
+def _build(arithmetic: Arithmetic, size: int, threads: int, batch: int) -> Kernel:
+    import onnxruntime
+
+    rng = np.random.default_rng(0)
+    rows = _ROWS * batch
+    left: Any = rng.random((rows, size), np.float32)
+    right: Any = rng.random((size, size), np.float32)
+    if arithmetic == "int8":
+        left, right = (255 * left).astype(np.uint8), (127 * right).astype(np.int8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(_product(left, right), options, providers=["CPUExecutionProvider"])
+    return Kernel(
+        arithmetic=arithmetic,
+        operations=2 * rows * size * size,
+        threads=threads,
+        how=f"product of matrices {rows}×{size} and {size}×{size}, ONNX Runtime {onnxruntime.__version__}",
+        run=partial(session.run, None, {"left": left}),
+    )
+
+
+def _product(left: Any, right: Any) -> bytes:
+    """An ONNX model of one product, the right factor constant, as an engine gets to see weights."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    int8 = right.dtype == np.int8
+    node = helper.make_node("MatMulInteger" if int8 else "MatMul", ["left", "right"], ["product"])
+    graph = helper.make_graph(
+        [node],
+        "product",
+        [helper.make_tensor_value_info("left", TensorProto.UINT8 if int8 else TensorProto.FLOAT, left.shape)],
+        [helper.make_tensor_value_info("product", TensorProto.INT32 if int8 else TensorProto.FLOAT, left.shape)],
+        [numpy_helper.from_array(right, "right")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    serialised: bytes = onnx.ModelProto.SerializeToString(model)
+    return serialised

@@ -1,0 +1,83 @@
+"""One subject in its worker, and what was heard of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reid_edge.benchmark.energy import EnergyMeter, Reading
+from reid_edge.benchmark.process import WorkerProcess
+from reid_edge.benchmark.protocol import Load, Loaded, Prepare, Prepared, Round, Timed
+from reid_edge.benchmark.records import Energy
+from reid_edge.benchmark.timing import Query, Subject, Timing
+
+
+class Player:
+    """One subject, its worker, and what was heard of it."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.process = WorkerProcess(subject.environment)
+        self.prepared: dict[Query, Prepared] = {}
+        self.rounds: dict[Query, list[tuple[float, ...]]] = {}
+        self._turns: dict[Query, list[tuple[Reading, int]]] = {}
+
+    def load(self) -> None:
+        """Load the model form."""
+        subject = self.subject
+        request = Load(
+            bundle=str(subject.bundle), engine=subject.engine, precision=subject.precision, threads=subject.threads
+        )
+        self.loaded = self.process.ask(request, Loaded)
+
+    def prepare(self, query: Query, seconds: float) -> None:
+        """Warm up to a query."""
+        request = Prepare(scenario=query.scenario, crops=query.crops, seconds=seconds)
+        self.prepared[query] = self.process.ask(request, Prepared, seconds=seconds)
+        self.rounds[query] = []
+        self._turns[query] = []
+
+    def take_turn(self, query: Query, seconds: float, meter: EnergyMeter | None) -> None:
+        """Time a query for one round."""
+        request = Round(scenario=query.scenario, crops=query.crops, seconds=seconds)
+        if meter is None:
+            timed = self.process.ask(request, Timed, seconds=seconds)
+        else:
+            with meter.measuring() as reading:
+                timed = self.process.ask(request, Timed, seconds=seconds)
+            self._turns[query].append((reading, timed.queries))
+        self.rounds[query].append(timed.samples_ms)
+
+    def timing(self, query: Query, source: str) -> Timing:
+        """What was heard of a query."""
+        prepared = self.prepared[query]
+        return Timing(
+            subject=self.subject,
+            query=query,
+            rounds_ms=tuple(self.rounds[query]),
+            warm_up=prepared.warm_up,
+            settled=prepared.settled,
+            load_ms=self.loaded.load_ms,
+            first_ms=prepared.first_ms,
+            peak_rss_mb=prepared.peak_rss_mb,
+            description=self.loaded.description,
+            execution=self.loaded.execution,
+            energy=energy_of(self._turns[query], query.crops, source),
+        )
+
+
+def energy_of(turns: Sequence[tuple[Reading, int]], crops: int, source: str) -> Energy | None:
+    """Energy of turns, each a reading and the number of queries; None without turns, or where a counter stood still.
+
+    What the machine draws at rest is counted too: it is drawn while the crops are computed.
+
+    Args:
+        turns: Of one subject and query.
+        crops: Of each query.
+        source: See :class:`~reid_edge.benchmark.records.Energy`.
+    """
+    read = [reading.joules for reading, _ in turns if reading.joules is not None]
+    if not turns or len(read) < len(turns):
+        return None
+    queries = sum(count for _, count in turns)
+    seconds = sum(reading.seconds for reading, _ in turns)
+    return Energy(joules_per_crop=sum(read) / (queries * crops), mean_watts=sum(read) / seconds, source=source)

@@ -1,0 +1,115 @@
+"""The conductor's end of a worker: a process that sleeps unless it is asked something."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+from reid_edge.benchmark.protocol import Failed, Reply, Request
+from reid_edge.errors import EngineError
+
+Wanted = TypeVar("Wanted", bound=msgspec.Struct)
+
+#: Longer than any engine takes to compile a network; a worker that says nothing for so long is stuck.
+PATIENCE_SECONDS = 600.0
+#: Of what a worker that died wrote to stderr.
+_SHOWN_CHARACTERS = 1500
+
+
+class WorkerProcess:
+    """A process that holds one model form, stopped (SIGSTOP) whenever it is not asked: its pools would spin.
+
+    Args:
+        environment: Added to this process's.
+        patience: Seconds to wait for a reply, on top of what the request itself takes.
+    """
+
+    def __init__(self, environment: Mapping[str, str], *, patience: float = PATIENCE_SECONDS) -> None:
+        self._patience = patience
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._buffer = b""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "reid_edge.benchmark.worker", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env={**os.environ, **environment},
+            start_new_session=True,  # Ctrl-C is the conductor's to handle
+        )
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def ask(self, request: Request, wanted: type[Wanted], *, seconds: float = 0.0) -> Wanted:
+        """Wake the worker, ask, and stop it again.
+
+        Args:
+            request: What to do.
+            wanted: Type of the reply to it.
+            seconds: What the request itself takes.
+
+        Raises:
+            EngineError: It could not, or died, or is stuck; with the reason.
+        """
+        self._signal(signal.SIGCONT)
+        try:
+            line = self._line_after(msgspec.json.encode(request) + b"\n", time.monotonic() + self._patience + seconds)
+        finally:
+            self._signal(signal.SIGSTOP)
+        reply: Reply = msgspec.json.decode(line, type=Reply)
+        if isinstance(reply, Failed):
+            raise EngineError(reply.reason)
+        assert isinstance(reply, wanted)
+        return reply
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+        self._said.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def _line_after(self, request: bytes, deadline: float) -> bytes:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(request)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise EngineError(self._why_it_ended()) from None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise EngineError(f"no answer for {self._patience:g} s: the engine is stuck.")
+                block = os.read(self._process.stdout.fileno(), 1 << 20)
+                if not block:
+                    raise EngineError(self._why_it_ended())
+                self._buffer += block
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _why_it_ended(self) -> str:
+        code = self._process.wait()
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
+        return f"the process ended with {how}" + (f":\n{said}" if said else ".")

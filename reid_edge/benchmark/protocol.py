@@ -1,0 +1,67 @@
+"""What the conductor and its workers say to one another: one JSON message a line."""
+
+from __future__ import annotations
+
+import msgspec
+
+from reid_edge.benchmark.records import Scenario
+from reid_edge.bundle import EngineName, Precision
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Load one model form; answered by :class:`Loaded`."""
+
+    bundle: str
+    engine: EngineName
+    precision: Precision
+    threads: int | None
+
+
+class Prepare(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Make a query's input, run it once, and warm up for at most so many seconds; answered by :class:`Prepared`."""
+
+    scenario: Scenario
+    crops: int
+    seconds: float
+
+
+class Round(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Time a prepared query for so many seconds; answered by :class:`Timed`."""
+
+    scenario: Scenario
+    crops: int
+    seconds: float
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Loading took ``load_ms``; ``description`` is the engine's, ``execution`` the model form's, "" for defaults."""
+
+    load_ms: float
+    description: str
+    execution: str
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The first query's time, the queries before times had settled, and the peak of resident memory so far, MiB."""
+
+    first_ms: float
+    warm_up: int
+    settled: bool
+    peak_rss_mb: float | None
+
+
+class Timed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Times in order, milliseconds; ``queries`` counts also those that woke the caches before the first sample."""
+
+    samples_ms: tuple[float, ...]
+    queries: int
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What was asked could not be done, and why."""
+
+    reason: str
+
+
+Request = Load | Prepare | Round
+Reply = Loaded | Prepared | Timed | Failed

@@ -1,0 +1,253 @@
+"""What a benchmark writes: one JSON document that says what was timed, how, on what, and every raw sample.
+
+``docs/benchmark.schema.json`` is made from the classes below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from reid_edge.bundle import EngineName, Precision
+
+FORMAT_VERSION = 1
+
+#: MLPerf Inference's LoadGen scenarios, and the whole path of a camera: single-stream: one crop a query; multi-stream:
+#: N crops a query (the people of one frame); offline: as many crops a second as can be had; end-to-end: from a frame
+#: and N boxes to N features, crops cut and resized by the extractor.
+Scenario = Literal["single-stream", "multi-stream", "offline", "end-to-end"]
+SCENARIOS: tuple[Scenario, ...] = ("single-stream", "multi-stream", "offline", "end-to-end")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Times of one scenario, milliseconds a query, over all samples of all rounds: nothing is left out.
+
+    Attributes:
+        samples: How many.
+        min: Shortest.
+        p50: Median; p90, p95, p99: percentiles, each an observed time (nearest rank).
+        ci_low: Lower end of the 95 % confidence interval of the median (order statistics, no distribution assumed).
+        ci_high: Upper end.
+        round_spread: (largest − smallest median of a round) ÷ p50: how much the machine changed between rounds.
+        verdict: ``noisy`` where the interval or the spread is too wide for the median to be believed.
+        reasons: Why it is noisy.
+    """
+
+    samples: int
+    min: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    ci_low: float
+    ci_high: float
+    round_spread: float
+    verdict: Literal["steady", "noisy"]
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Energy:
+    """Energy over the timed rounds, where the device tells: joules a crop, and which counter said so."""
+
+    joules_per_crop: float
+    mean_watts: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One scenario of one model form with one number of threads.
+
+    Attributes:
+        model: Index into ``BenchmarkResult.models``.
+        engine: What ran it.
+        engine_description: Library, version, device, as the engine reports them.
+        precision: Which of the bundle's files.
+        execution: How, in words: streams and float type of a tuned file; "" for the defaults.
+        scenario: See :data:`Scenario`.
+        crops: Crops a query: 1, N, or for offline the batch.
+        threads: CPU threads asked for; None: the engine's choice.
+        rounds_ms: Raw samples, one tuple a round, milliseconds a query, in the order measured.
+        warm_up: Queries before the first sample; ended when their median had settled.
+        summary: Of those samples.
+        crops_per_second: ``crops`` ÷ p50.
+        gflops: Achieved, 2 × mult-adds of the form × crops ÷ p50, in 10⁹ a second.
+        fraction_of_peak: ``gflops`` ÷ this device's measured peak in the arithmetic of the precision; None without.
+        size_bytes: Of the model's files.
+        load_ms: From the start of loading to a loaded engine, its library included, no cache.
+        first_ms: First query, with what is compiled on demand; queries of fewer crops, or of another scenario, may
+            have run before in the same process, and what they had compiled is there already.
+        peak_rss_mb: Largest resident memory of the process once this query had warmed up, MiB; queries of fewer crops
+            ran before it.  None where the system does not tell.
+        energy: None where the device does not tell.
+    """
+
+    model: int
+    engine: EngineName
+    engine_description: str
+    precision: Precision
+    execution: str = ""
+    scenario: Scenario
+    crops: int
+    threads: int | None
+    rounds_ms: tuple[tuple[float, ...], ...]
+    warm_up: int
+    summary: Summary
+    crops_per_second: float
+    gflops: float
+    fraction_of_peak: float | None
+    size_bytes: int
+    load_ms: float
+    first_ms: float
+    peak_rss_mb: float | None
+    energy: Energy | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotRun:
+    """A model form that was asked for and could not be timed here, and why."""
+
+    model: int
+    artifact: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """One bundle.
+
+    Attributes:
+        name: The folder's name.
+        model_hash: See the bundle's manifest.
+        width: β.
+        size: Input height and width.
+        parameters: Of the network, classifier left out.
+        mult_adds: Of one crop, as the paper's Table 6 counts.
+        form_mult_adds: Of each model form, by ``engine/precision``: a collapsed form has more than the network.
+        accuracy: mAP and R1 in percent by dataset and model form, where measured, e.g.
+            ``{"market1501/openvino/int8/mAP": 70.1}``; without a form, the checkpoint's own.
+        trained: False for a cell of the grid with random weights: its times count, its features do not.
+    """
+
+    name: str
+    model_hash: str
+    width: float
+    size: tuple[int, int]
+    parameters: int
+    mult_adds: int
+    form_mult_adds: dict[str, int] = field(default_factory=dict)
+    accuracy: dict[str, float] = field(default_factory=dict)
+    trained: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """What this device reached at best in one arithmetic, in the same run.
+
+    Attributes:
+        arithmetic: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+        gflops: 10⁹ operations a second, a multiply-add counted as two.
+        threads: CPU threads that it took; None on a GPU.
+        how: What was computed, by what library.
+    """
+
+    arithmetic: Literal["fp32", "fp16", "bf16", "int8"]
+    gflops: float
+    threads: int | None
+    how: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roofline:
+    """Measured peaks: arithmetic, and memory bandwidth in 10⁹ bytes a second (read plus written)."""
+
+    peaks: tuple[Peak, ...]
+    bandwidth_gbs: float
+    bandwidth_how: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """The machine at one moment; what the system does not tell is absent.
+
+    Attributes:
+        at: ISO 8601, UTC.
+        load_1min: Load average of the last minute.
+        temperatures_c: By sensor, degrees Celsius.
+        frequencies_mhz: Of the cores.
+        throttle_events: Counters of thermal throttling, by core or zone.
+    """
+
+    at: str
+    load_1min: float | None = None
+    temperatures_c: dict[str, float] = field(default_factory=dict)
+    frequencies_mhz: tuple[float, ...] = ()
+    throttle_events: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What was measured on.
+
+    Attributes:
+        name: One line that a person would call it by: Jetson model, GPU and CPU, or CPU.
+        cpu: Model name.
+        architecture: ``x86_64``, ``aarch64``.
+        instruction_sets: Those that matter to inference.
+        isa_limit: ``ONEDNN_MAX_CPU_ISA`` where set: the machine then stands in for an older one.
+        cores: Physical cores, None where the system does not tell; ``cpus``: logical CPUs usable by this process.
+        caches: By level, bytes.
+        governor: CPU frequency governor.
+        memory_bytes: Of the machine, or the container's limit where that is smaller.
+        jetson: Model, power mode (nvpmodel), clocks, L4T release; empty elsewhere.
+        gpus: Name, driver and compute capability of each.
+        os: Distribution and kernel.
+        container: What kind of container or virtual machine this is, "" for none that shows.
+        libraries: Versions of everything that takes part.
+        python: Version.
+    """
+
+    name: str
+    cpu: str
+    architecture: str
+    instruction_sets: tuple[str, ...] = ()
+    isa_limit: str = ""
+    cores: int | None = None
+    cpus: int
+    caches: dict[str, int] = field(default_factory=dict)
+    governor: str = ""
+    memory_bytes: int | None = None
+    jetson: dict[str, str] = field(default_factory=dict)
+    gpus: tuple[str, ...] = ()
+    os: str
+    container: str = ""
+    libraries: dict[str, str] = field(default_factory=dict)
+    python: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkResult:
+    """One benchmark on one device.
+
+    Attributes:
+        command: The command line, so that anybody can repeat it.
+        protocol: How times were taken: rounds, seconds a round, order, warm-up rule, in words and numbers.
+        device: What it ran on.
+        before: The machine before the first round; ``after``: after the last.
+        notes: What a reader must know: e.g. throttled in the meantime.
+    """
+
+    format_version: int = FORMAT_VERSION
+    created: str
+    command: str
+    protocol: dict[str, str | int | float]
+    device: Device
+    before: Condition
+    after: Condition
+    roofline: Roofline | None
+    models: tuple[ModelEntry, ...]
+    runs: tuple[Run, ...]
+    not_run: tuple[NotRun, ...] = ()
+    notes: tuple[str, ...] = ()

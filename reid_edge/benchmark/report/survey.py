@@ -1,0 +1,242 @@
+"""What the page and the tables show: runs of several results side by side, by device, query and model form."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from reid_edge.benchmark.records import SCENARIOS, BenchmarkResult, Device, ModelEntry, Peak, Run, Scenario
+from reid_edge.bundle import ENGINES, PRECISIONS
+from reid_edge.errors import InputError
+
+
+@dataclass(frozen=True, order=True)
+class Query:
+    """What is asked of a model form at a time; the order is that of the scenarios."""
+
+    rank: int
+    crops: int
+
+    @property
+    def scenario(self) -> Scenario:
+        """See :data:`reid_edge.benchmark.records.Scenario`."""
+        return SCENARIOS[self.rank]
+
+    def __str__(self) -> str:
+        plural = "crop" if self.crops == 1 else "crops"
+        return {
+            "single-stream": f"single-stream, {self.crops} {plural}",
+            "multi-stream": f"multi-stream, {self.crops} {plural}",
+            "offline": f"offline, batch {self.crops}",
+            "end-to-end": f"end-to-end, {self.crops} {plural} of a frame",
+        }[self.scenario]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """mAP in percent on a dataset; ``measured``: of this very form, else the checkpoint's own."""
+
+    dataset: str
+    mean_ap: float
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run with the model that it ran."""
+
+    model: ModelEntry
+    run: Run
+
+    @property
+    def form(self) -> str:
+        """``engine/precision``."""
+        return f"{self.run.engine}/{self.run.precision}"
+
+    @property
+    def query(self) -> Query:
+        """What was asked."""
+        return Query(SCENARIOS.index(self.run.scenario), self.run.crops)
+
+    @property
+    def noisy(self) -> bool:
+        """The median is not to be believed."""
+        return self.run.summary.verdict == "noisy"
+
+    @property
+    def mult_adds(self) -> int:
+        """Of this form, one crop."""
+        return self.model.form_mult_adds.get(self.form, self.model.mult_adds)
+
+    @property
+    def intensity(self) -> float:
+        """Operations a byte that must come from memory at least: the model's files once a query, each crop once.
+
+        Layers' outputs are left out, as if every one fitted the caches: the true number is this or smaller
+        (Williams, Waterman, Patterson: Roofline, CACM 2009, count compulsory traffic so).
+        """
+        crop_bytes = 3 * self.model.size[0] * self.model.size[1]
+        return 2 * self.mult_adds * self.run.crops / (self.run.size_bytes + crop_bytes * self.run.crops)
+
+    def accuracies(self) -> list[Accuracy]:
+        """Of this form where measured; else of the checkpoint, for float forms, which export holds to its features."""
+        found: dict[str, Accuracy] = {}
+        for key, value in self.model.accuracy.items():
+            dataset, *_, metric = parts = key.split("/")
+            measured = "/".join(parts[-3:-1]) == self.form
+            own = not any(engine in parts for engine in ENGINES) and self.run.precision in ("fp32", "fp16")
+            if metric == "mAP" and (measured or (own and dataset not in found)):
+                found[dataset] = Accuracy(dataset, value, measured)
+        return list(found.values())
+
+    def accuracy(self, dataset: str) -> Accuracy | None:
+        """The one on a dataset."""
+        return next((accuracy for accuracy in self.accuracies() if accuracy.dataset == dataset), None)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One device with all of its results."""
+
+    label: str
+    results: tuple[BenchmarkResult, ...]
+    entries: tuple[Entry, ...]
+
+    @property
+    def device(self) -> Device:
+        """The same in every result."""
+        return self.results[0].device
+
+    @property
+    def peaks(self) -> list[Peak]:
+        """The highest of each arithmetic and number of threads, over all results."""
+        peaks = [peak for result in self.results if result.roofline for peak in result.roofline.peaks]
+        best: dict[tuple[str, int | None], Peak] = {}
+        for peak in sorted(peaks, key=lambda peak: peak.gflops):
+            best[peak.arithmetic, peak.threads] = peak
+        return sorted(best.values(), key=lambda peak: peak.gflops)
+
+    @property
+    def bandwidth_gbs(self) -> float | None:
+        """The highest, 10⁹ bytes a second."""
+        return max((result.roofline.bandwidth_gbs for result in self.results if result.roofline), default=None)
+
+    def asked(self, query: Query) -> list[Entry]:
+        """Runs of one query."""
+        return [entry for entry in self.entries if entry.query == query]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything that is shown."""
+
+    sites: tuple[Site, ...]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Runs of all devices."""
+        return [entry for site in self.sites for entry in site.entries]
+
+    @property
+    def queries(self) -> list[Query]:
+        """In order of the scenarios."""
+        return sorted({entry.query for entry in self.entries})
+
+    @property
+    def forms(self) -> list[str]:
+        """``engine/precision``, in a fixed order."""
+        known = [f"{engine}/{precision}" for engine in ENGINES for precision in PRECISIONS]
+        held = {entry.form for entry in self.entries}
+        return [form for form in known if form in held]
+
+    @property
+    def datasets(self) -> list[str]:
+        """Those with an mAP."""
+        return sorted({accuracy.dataset for entry in self.entries for accuracy in entry.accuracies()})
+
+
+def survey(results: Sequence[BenchmarkResult]) -> Survey:
+    """Put results together by device, in the order given.
+
+    Results of the same device are joined, so that a grid and a bundle timed on another day make one device.
+
+    Raises:
+        InputError: Two results hold the same run of the same device, so that one of them would have to be left out.
+    """
+    by_device: dict[str, list[BenchmarkResult]] = {}
+    for result in results:
+        by_device.setdefault(_identity(result.device), []).append(result)
+    labels = _labels([group[0].device for group in by_device.values()])
+    return Survey(tuple(_site(label, group) for label, group in zip(labels, by_device.values(), strict=True)))
+
+
+def models_of(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Runs by model, wide and large models first."""
+    ordered = sorted(entries, key=lambda entry: (-entry.model.mult_adds, entry.model.name, entry.model.model_hash))
+    return {name: list(group) for name, group in groupby(ordered, key=lambda entry: entry.model.name)}
+
+
+def _identity(device: Device) -> str:
+    """What makes two results comparable run by run: libraries and operating system may differ."""
+    return repr(
+        (
+            device.name,
+            device.cpu,
+            device.instruction_sets,
+            device.isa_limit,
+            device.cpus,
+            device.governor,
+            device.gpus,
+            sorted(device.jetson.items()),
+        )
+    )
+
+
+def _site(label: str, results: Sequence[BenchmarkResult]) -> Site:
+    entries = tuple(Entry(result.models[run.model], run) for result in results for run in result.runs)
+    seen: set[tuple[object, ...]] = set()
+    for entry in entries:
+        run = entry.run
+        key = (entry.model.name, entry.model.model_hash, entry.form, run.execution, entry.query, run.threads)
+        if key in seen:
+            created = " and ".join(result.created for result in results)
+            raise InputError(
+                f"two results of the same device, {label} (made {created}), hold the same run: {entry.model.name}, "
+                f"{entry.form}, {entry.query}, {threads_text(run.threads)}. Leave one of the files out."
+            )
+        seen.add(key)
+    return Site(label, tuple(results), entries)
+
+
+def threads_text(threads: int | None) -> str:
+    """``2 threads``, or whose choice it was."""
+    if threads is None:
+        return "threads: engine's choice"
+    return "1 thread" if threads == 1 else f"{threads} threads"
+
+
+def _labels(devices: Sequence[Device]) -> list[str]:
+    """Short and different: the name, the limits that were set, and where that is not enough CPUs and a number."""
+    labels = [_name(device) for device in devices]
+    clashing = Counter(labels)
+    labels = [
+        f"{label}, {device.cpus} CPUs" + (f", {device.governor}" if device.governor else "")
+        if clashing[label] > 1
+        else label
+        for label, device in zip(labels, devices, strict=True)
+    ]
+    counted = Counter(labels)
+    seen: Counter[str] = Counter()
+    for position, label in enumerate(labels):
+        seen[label] += 1
+        if counted[label] > 1:
+            labels[position] = f"{label} ({seen[label]})"
+    return labels
+
+
+def _name(device: Device) -> str:
+    mode = device.jetson.get("power mode", "")
+    limits = [f"limited to {device.isa_limit}" if device.isa_limit else "", mode if mode not in device.name else ""]
+    return ", ".join([device.name, *filter(None, limits)])

@@ -1,0 +1,228 @@
+"""Rows of text, the same for the page and for Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reid_edge.benchmark.records import BenchmarkResult, Condition
+from reid_edge.benchmark.report.survey import Entry, Query, Site, models_of
+
+NOT_KNOWN = "–"
+#: Marks a median that is not to be believed.
+NOISY = "≈"
+#: γ = 1 (paper, Table 1).
+BASE_SIZE = (256, 128)
+
+RUN_HEADERS = (
+    "model", "form", "execution", "query", "threads", "p50 ms", "95 % interval", "p90", "p95", "p99", "min", "samples",
+    "crops/s", "GFLOP/s", "of peak", "mAP", "mult-adds", "file MB", "load ms", "first ms", "RSS MiB", "mJ/crop",
+    "verdict",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """One cell of Table 6: lines of text, the first of which is the mult-adds; None inside a grid: not timed."""
+
+    mult_adds: str
+    parameters: str
+    times: tuple[str, ...]
+    accuracies: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """β rows × γ columns."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, str, tuple[GridCell | None, ...]], ...]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits, never as a power of ten; a dash for what is not known."""
+    if value is None:
+        return NOT_KNOWN
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.{digits - 1}e}")  # first, since 9.996 becomes 10.0 and not 10.00
+    exponent = math.floor(math.log10(abs(rounded)))
+    return f"{rounded if exponent < digits else value:,.{max(0, digits - 1 - exponent)}f}"
+
+
+def percent(value: float | None) -> str:
+    """A fraction as percent."""
+    return NOT_KNOWN if value is None else f"{number(100 * value, 2)} %"
+
+
+def median(entry: Entry) -> str:
+    """The median, marked where it is noisy."""
+    return (NOISY if entry.noisy else "") + number(entry.run.summary.p50)
+
+
+def mean_ap(entry: Entry) -> str:
+    """The first dataset's mAP of this form; in brackets where it is the checkpoint's own."""
+    for accuracy in entry.accuracies():
+        return f"{accuracy.mean_ap:.1f}" if accuracy.measured else f"({accuracy.mean_ap:.1f})"
+    return NOT_KNOWN
+
+
+def threads_cell(threads: int | None) -> str:
+    """A number, or that the engine chose."""
+    return "auto" if threads is None else str(threads)
+
+
+def run_row(entry: Entry) -> tuple[str, ...]:
+    """Everything about one run, as in :data:`RUN_HEADERS`."""
+    run, summary = entry.run, entry.run.summary
+    return (
+        entry.model.name,
+        entry.form,
+        run.execution or "default",
+        str(entry.query),
+        threads_cell(run.threads),
+        median(entry),
+        f"{number(summary.ci_low)} to {number(summary.ci_high)}",
+        *(number(value) for value in (summary.p90, summary.p95, summary.p99, summary.min)),
+        f"{summary.samples:,}",
+        number(run.crops_per_second),
+        number(run.gflops),
+        percent(run.fraction_of_peak),
+        mean_ap(entry),
+        f"{entry.mult_adds / 1e6:,.1f}M",
+        f"{run.size_bytes / 1e6:.2f}",
+        *(number(value) for value in (run.load_ms, run.first_ms, run.peak_rss_mb)),
+        number(None if run.energy is None else 1e3 * run.energy.joules_per_crop),
+        "; ".join((summary.verdict, *summary.reasons)),
+    )
+
+
+def fastest(entries: Sequence[Entry]) -> Entry:
+    """The lowest median; a steady one before a noisy one of the same time."""
+    return min(entries, key=lambda entry: (entry.run.summary.p50, entry.noisy))
+
+
+def best_rows(site: Site, query: Query) -> list[tuple[str, ...]]:
+    """The fastest form of every model."""
+    best = [fastest(entries) for entries in models_of(site.asked(query)).values()]
+    return [
+        (
+            entry.model.name,
+            median(entry),
+            entry.form,
+            threads_cell(entry.run.threads),
+            number(entry.run.summary.p99),
+            number(entry.run.crops_per_second),
+            percent(entry.run.fraction_of_peak),
+            mean_ap(entry),
+        )
+        for entry in best
+    ]
+
+
+BEST_HEADERS = ("model", "p50 ms", "form", "threads", "p99 ms", "crops/s", "of peak", "mAP")
+
+
+def grid_of(site: Site, query: Query) -> Grid | None:
+    """Table 6 of one device, or None where fewer than two widths and two resolutions were timed."""
+    entries = site.asked(query)
+    widths = sorted({entry.model.width for entry in entries}, reverse=True)
+    sizes = sorted({entry.model.size for entry in entries}, reverse=True)
+    cells = {(entry.model.width, entry.model.size) for entry in entries}
+    # Bundles of many sizes are no grid: most of the table would be empty.
+    if min(len(widths), len(sizes)) < 2 or 2 * len(cells) < len(widths) * len(sizes):
+        return None
+    rows = []
+    for width in widths:
+        row = [[e for e in entries if (e.model.width, e.model.size) == (width, size)] for size in sizes]
+        parameters = next(cell for cell in row if cell)[0].model.parameters
+        rows.append((f"{width:g}", f"{parameters / 1e6:.1f}M", tuple(_cell(cell) if cell else None for cell in row)))
+    return Grid(tuple(_resolution(size) for size in sizes), tuple(rows))
+
+
+def _resolution(size: tuple[int, int]) -> str:
+    gamma = size[0] / BASE_SIZE[0]
+    exact = (size[0], size[1]) == (BASE_SIZE[0] * gamma, BASE_SIZE[1] * gamma)
+    return (f"γ = {gamma:g}, " if exact else "") + f"{size[0]}×{size[1]}"
+
+
+def _cell(entries: Sequence[Entry]) -> GridCell:
+    by_form: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_form.setdefault(entry.form, []).append(entry)
+    best = [fastest(group) for group in by_form.values()]
+    ranked = sorted(best, key=lambda entry: entry.run.summary.p50)
+    accuracies = {
+        f"mAP {accuracy.mean_ap:.1f} ({accuracy.dataset})": None for entry in ranked for accuracy in entry.accuracies()
+    }
+    model = entries[0].model
+    return GridCell(
+        mult_adds=f"{model.mult_adds / 1e6:,.1f}M",
+        parameters=f"{model.parameters / 1e6:.1f}M",
+        times=tuple(f"{median(entry)} ms {entry.form}" for entry in ranked),
+        accuracies=tuple(accuracies),
+    )
+
+
+def device_facts(site: Site) -> list[tuple[str, str]]:
+    """What is known of a device; what is not is left out."""
+    device = site.device
+    facts = {
+        "CPU": f"{device.cpu}, {device.architecture}",
+        "cores": (f"{device.cores} physical, " if device.cores else "") + f"{device.cpus} logical usable",
+        "instruction sets": " ".join(device.instruction_sets),
+        "limited to": device.isa_limit,
+        "caches": ", ".join(f"{level} {_bytes(size)}" for level, size in device.caches.items()),
+        "governor": device.governor,
+        "memory": _bytes(device.memory_bytes) if device.memory_bytes else "",
+        **{f"Jetson {key.replace('_', ' ')}": value for key, value in device.jetson.items()},
+        "GPU": "; ".join(device.gpus),
+        "system": device.os,
+        "container": device.container,
+        "Python": device.python,
+        "libraries": ", ".join(f"{name} {version}" for name, version in device.libraries.items()),
+        "peaks measured": ", ".join(
+            f"{peak.arithmetic} {number(peak.gflops)} GFLOP/s"
+            + (f" ({threads_cell(peak.threads)} thr.)" if peak.threads else "")
+            for peak in site.peaks
+        ),
+        "memory bandwidth": "" if site.bandwidth_gbs is None else f"{number(site.bandwidth_gbs)} GB/s",
+    }
+    return [(name, value) for name, value in facts.items() if value]
+
+
+def condition_facts(result: BenchmarkResult) -> list[tuple[str, str]]:
+    """Before and after, for what the system tells."""
+    before, after = _condition(result.before), _condition(result.after)
+    return [
+        (name, f"{before.get(name, NOT_KNOWN)} before, {after.get(name, NOT_KNOWN)} after")
+        for name in dict.fromkeys((*before, *after))
+    ]
+
+
+def protocol_facts(result: BenchmarkResult) -> list[tuple[str, str]]:
+    """How times were taken."""
+    return [(name.replace("_", " "), str(value)) for name, value in result.protocol.items()]
+
+
+def _condition(condition: Condition) -> dict[str, str]:
+    facts = {}
+    if condition.load_1min is not None:
+        facts["load"] = f"{condition.load_1min:.2f}"
+    if condition.temperatures_c:
+        sensor, hottest = max(condition.temperatures_c.items(), key=lambda item: item[1])
+        facts["hottest sensor"] = f"{hottest:.0f} °C ({sensor})"
+    if condition.frequencies_mhz:
+        low, high = min(condition.frequencies_mhz), max(condition.frequencies_mhz)
+        facts["core clocks"] = f"{low:.0f} to {high:.0f} MHz" if round(low) != round(high) else f"{high:.0f} MHz"
+    if condition.throttle_events:
+        facts["throttle events"] = f"{sum(condition.throttle_events.values()):,}"
+    return facts
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{number(count / size)} {unit}"
+    return f"{count} B"

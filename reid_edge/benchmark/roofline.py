@@ -1,0 +1,127 @@
+"""This device's roofline, measured: what it computes at best in each arithmetic, and moves at best to and from memory.
+
+Source of the model: Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore
+architectures", CACM 52 (2009). The best time counts, not the median: a roof is what cannot be passed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from reid_edge.benchmark.memory_bandwidth import measure_bandwidth
+from reid_edge.benchmark.peak_kernels import Arithmetic, Build, Kernel, candidates
+from reid_edge.benchmark.records import Peak, Roofline
+from reid_edge.errors import ConfigError, EngineError
+
+#: A wide machine needs more work a call than a narrow one has patience for: batches grow until a call takes this long.
+LONG_ENOUGH_SECONDS = 0.002
+BATCHES = (1, 8, 64)
+#: A kernel runs at least this often, however slow.
+MIN_CALLS = 3
+#: The processes may take this much longer than was asked for: imports, and slow machines' minimum of calls.
+GRACE_SECONDS = 120.0
+
+
+def measure_roofline(threads_options: Sequence[int | None] = (None,), seconds: float = 7.0) -> Roofline:
+    """Peaks for each number of threads, and memory bandwidth, each in a process of its own with nothing else in it.
+
+    Args:
+        threads_options: CPU threads to measure with; None leaves the choice to the engine.
+        seconds: For everything together; slow machines take longer, since each kernel runs a few times.
+
+    Raises:
+        ConfigError: A number of threads below 1.
+        EngineError: A process failed; with what it said.
+    """
+    if any(threads is not None and threads < 1 for threads in threads_options):
+        raise ConfigError(f"a peak takes at least 1 thread, got {list(threads_options)}.")
+    options = list(dict.fromkeys(threads_options))
+    share = seconds / (len(options) + 1)
+    peaks: list[Peak] = []
+    for threads in options:
+        peaks += msgspec.json.decode(_in_process("peaks", threads, share), type=list[Peak])
+    bandwidth, how = msgspec.json.decode(_in_process("bandwidth", None, share), type=tuple[float, str])
+    return Roofline(peaks=_highest(peaks), bandwidth_gbs=bandwidth, bandwidth_how=how)
+
+
+def find_peak(roofline: Roofline, arithmetic: Arithmetic, threads: int | None) -> Peak | None:
+    """What a run is held against: the peak with its number of threads; for the engine's choice, the highest."""
+    fitting = [peak for peak in roofline.peaks if peak.arithmetic == arithmetic and threads in {None, peak.threads}]
+    return max(fitting, key=_gflops, default=None)
+
+
+def measure_peaks(threads: int | None, seconds: float) -> tuple[Peak, ...]:
+    """Peaks of the first engine that is installed, in this process; each kernel gets the same share of the time."""
+    builds = candidates(threads)
+    return _highest([peak for build in builds for peak in _time_kernel(build, seconds / len(builds))])
+
+
+def _time_kernel(build: Build, seconds: float) -> Iterator[Peak]:
+    end = time.perf_counter() + seconds
+    for batch in BATCHES:
+        kernel = build(batch)
+        if kernel is None:
+            return
+        best = _best_seconds(kernel.run, end=0.0)
+        if best >= LONG_ENOUGH_SECONDS or batch == BATCHES[-1]:
+            yield _peak(kernel, min(best, _best_seconds(kernel.run, end)))
+            return
+        yield _peak(kernel, best)
+
+
+def _best_seconds(run: Callable[[], object], end: float) -> float:
+    run()
+    times: list[float] = []
+    while len(times) < MIN_CALLS or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _peak(kernel: Kernel, seconds: float) -> Peak:
+    gflops = kernel.operations / seconds / 1e9
+    return Peak(arithmetic=kernel.arithmetic, gflops=round(gflops, 1), threads=kernel.threads, how=kernel.how)
+
+
+def _gflops(peak: Peak) -> float:
+    return peak.gflops
+
+
+def _highest(peaks: Sequence[Peak]) -> tuple[Peak, ...]:
+    """One for each arithmetic and number of threads, in the order that they came in."""
+    kinds = dict.fromkeys((peak.arithmetic, peak.threads) for peak in peaks)
+    return tuple(max((p for p in peaks if (p.arithmetic, p.threads) == kind), key=_gflops) for kind in kinds)
+
+
+def _in_process(task: str, threads: int | None, seconds: float) -> str:
+    """What a fresh process says: its last line."""
+    command = [sys.executable, "-m", __name__, task, str(threads or 0), str(seconds)]
+    # What OpenBLAS reads when NumPy is imported; the engines take their number as an option.
+    environment = os.environ | ({"OPENBLAS_NUM_THREADS": str(threads)} if threads else {})
+    try:
+        run = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=seconds + GRACE_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EngineError(
+            f"measuring {task} took longer than {error.timeout:.0f} s; leave the roofline out with --no-roofline."
+        ) from error
+    if run.returncode != 0 or not run.stdout.strip():
+        raise EngineError(f"measuring {task} failed (exit status {run.returncode}):\n{run.stderr.strip()[-2000:]}")
+    return run.stdout.splitlines()[-1]
+
+
+def _main(task: str, threads: int, seconds: float) -> None:
+    measured = measure_peaks(threads or None, seconds) if task == "peaks" else measure_bandwidth(seconds)
+    print(msgspec.json.encode(measured).decode())  # noqa: T201 - what the parent reads
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))

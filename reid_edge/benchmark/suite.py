@@ -1,0 +1,180 @@
+"""A benchmark of bundles on this device: everything that goes into one result."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+
+from reid_edge.benchmark.accuracy import Notify, load_splits, measure_accuracy
+from reid_edge.benchmark.assembly import is_trained, model_entry, run_of
+from reid_edge.benchmark.conditions import changes, read_conditions
+from reid_edge.benchmark.conductor import WARM_UP_SECONDS, Failure, Subject, Timing, step_count, time_subjects
+from reid_edge.benchmark.device import describe_device
+from reid_edge.benchmark.energy import find_meter, missing_reason
+from reid_edge.benchmark.memory import workers_at_once
+from reid_edge.benchmark.options import BenchmarkOptions
+from reid_edge.benchmark.records import BenchmarkResult, Condition, NotRun, Roofline, Run
+from reid_edge.benchmark.roofline import measure_roofline
+from reid_edge.benchmark.scenarios import FRAME_SIZE
+from reid_edge.benchmark.statistics import CONFIDENCE, MOST_INTERVAL, MOST_ROUND_SPREAD
+from reid_edge.benchmark.worker import WAKING_QUERIES, WARM_UP_TOLERANCE, WARM_UP_WINDOW
+from reid_edge.bundle import Bundle, open_bundle
+from reid_edge.errors import EngineError, InputError, MissingExtraError
+from reid_edge.evaluation.market1501 import LabelledImage, Split
+from reid_edge.runtime import Extractor
+from reid_edge.runtime.cpu import isa_limit
+
+
+def benchmark_bundles(paths: Sequence[Path], options: BenchmarkOptions, notify: Notify) -> BenchmarkResult:
+    """Time bundles on this device.
+
+    Everything that can be wrong with what is asked is found before anything long begins.
+
+    Args:
+        paths: Folders that ``reid-edge export`` made.
+        options: What to measure.
+        notify: Called with a text and a number of steps before long work; returns what to call with steps done.
+
+    Raises:
+        InputError: No bundle, or one twice.
+        BundleError: Not a bundle.
+        EngineUnavailableError: A bundle holds nothing of what is asked for.
+        DatasetError: ``root`` does not hold the dataset.
+        EngineError: Nothing at all could be timed; with the reasons.
+    """
+    bundles = _opened(paths)
+    subjects = [options.subjects(bundle) for bundle in bundles]
+    splits = load_splits(options.root, partial=options.partial) if options.root else None
+    device, before = describe_device(), read_conditions()
+    roofline, roofline_notes = _roofline(options, notify)
+    timings, failures = _timed([one for group in subjects for one in group], options, len(bundles), notify)
+    after = read_conditions()
+    return BenchmarkResult(
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        command=options.command,
+        protocol=_protocol(options, len(bundles)),
+        device=device,
+        before=before,
+        after=after,
+        roofline=roofline,
+        models=tuple(
+            model_entry(bundle, options.artifacts(bundle), _accuracy(bundle, timings, splits, notify))
+            for bundle in bundles
+        ),
+        runs=tuple(_run(timing, bundles, roofline) for timing in timings),
+        not_run=tuple(_not_run(failure, bundles) for failure in failures),
+        notes=(*_notes(before, after, timings), *roofline_notes),
+    )
+
+
+def _opened(paths: Sequence[Path]) -> list[Bundle]:
+    if not paths:
+        raise InputError("no bundle to benchmark: name one or more folders that 'reid-edge export' made.")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise InputError("a bundle is named twice; name each once.")
+    return [open_bundle(path) for path in paths]
+
+
+def _timed(
+    subjects: list[Subject], options: BenchmarkOptions, bundles: int, notify: Notify
+) -> tuple[list[Timing], list[Failure]]:
+    queries = options.queries()
+    timings, failures = time_subjects(
+        subjects,
+        queries,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        budget_seconds=options.budget(bundles),
+        on_step=notify(f"timing {len(subjects)} model forms", step_count(len(subjects), len(queries), options.rounds)),
+        energy_meter=find_meter(),
+    )
+    if not timings:
+        reasons = "\n".join(f"  {failure.subject.name}: {failure.reason}" for failure in failures)
+        raise EngineError(f"nothing could be timed:\n{reasons}\nSee also: reid-edge doctor")
+    return timings, failures
+
+
+def _roofline(options: BenchmarkOptions, notify: Notify) -> tuple[Roofline | None, tuple[str, ...]]:
+    if not options.roofline:
+        return None, ()
+    on_step = notify("measuring this device's peaks", 1)
+    try:
+        roofline = measure_roofline(options.threads)
+    except (EngineError, MissingExtraError) as error:
+        return None, (f"No roofline: {error}",)
+    on_step(1)
+    return roofline, ()
+
+
+def _accuracy(
+    bundle: Bundle,
+    timings: Sequence[Timing],
+    splits: dict[Split, list[LabelledImage]] | None,
+    notify: Notify,
+) -> dict[str, float]:
+    """Of each form that could be timed, mAP and R1 in percent; random weights have none worth the time."""
+    found: dict[str, float] = {}
+    if splits is None or not is_trained(bundle):
+        return found
+    subjects = [timing.subject for timing in timings if timing.subject.bundle == bundle.path]
+    for engine, precision in dict.fromkeys((subject.engine, subject.precision) for subject in subjects):
+        extractor = Extractor(bundle, engine=engine, precision=precision, cache_dir=None)
+        ranking = measure_accuracy(extractor, splits, notify)
+        found[f"market1501/{engine}/{precision}/mAP"] = round(100 * ranking.mean_ap, 2)
+        found[f"market1501/{engine}/{precision}/R1"] = round(100 * ranking.rank1, 2)
+    return found
+
+
+def _index(subject: Subject, bundles: Sequence[Bundle]) -> int:
+    return next(index for index, bundle in enumerate(bundles) if bundle.path == subject.bundle)
+
+
+def _run(timing: Timing, bundles: Sequence[Bundle], roofline: Roofline | None) -> Run:
+    index = _index(timing.subject, bundles)
+    artifact = bundles[index].artifact(timing.subject.engine, timing.subject.precision)
+    return run_of(timing, index, artifact, roofline)
+
+
+def _not_run(failure: Failure, bundles: Sequence[Bundle]) -> NotRun:
+    subject = failure.subject
+    threads = "" if subject.threads is None else f" with {subject.threads} threads"
+    return NotRun(
+        model=_index(subject, bundles),
+        artifact=f"{subject.engine}/{subject.precision}{threads}",
+        reason=failure.reason,
+    )
+
+
+def _notes(before: Condition, after: Condition, timings: Sequence[Timing]) -> tuple[str, ...]:
+    notes = [*changes(before, after), missing_reason()]
+    if unsettled := [timing for timing in timings if not timing.settled]:
+        notes.append(
+            f"Times had not settled when warming up ended in {len(unsettled)} of {len(timings)} runs: "
+            + ", ".join(dict.fromkeys(timing.subject.name for timing in unsettled))
+            + "."
+        )
+    if limit := isa_limit():
+        notes.append(
+            f"oneDNN was kept to {limit} (ONEDNN_MAX_CPU_ISA): OpenVINO ran as on an older CPU, ONNX Runtime and "
+            "NumPy ran as on this one."
+        )
+    return tuple(note for note in notes if note)
+
+
+def _protocol(options: BenchmarkOptions, bundles: int) -> dict[str, str | int | float]:
+    return {
+        "rounds": options.rounds,
+        "seconds_per_round": options.seconds,
+        "budget_seconds": options.budget(bundles),
+        "order": "each model form in a process of its own, stopped (SIGSTOP) while others are timed; in each round "
+        "each query is timed on every form in turn, in shuffled order (seeded)",
+        "warm_up": f"windows of {WARM_UP_WINDOW} queries until two medians differ by at most "
+        f"{100 * WARM_UP_TOLERANCE:g} %, at most {WARM_UP_SECONDS:g} s; up to {WAKING_QUERIES} untimed queries after "
+        "each sleep",
+        "statistics": f"all samples; percentiles by nearest rank; {100 * CONFIDENCE:g} % interval of the median by "
+        f"order statistics; noisy where that is wider than {100 * MOST_INTERVAL:g} % of the median, or medians of "
+        f"rounds differ by over {100 * MOST_ROUND_SPREAD:g} %",
+        "end_to_end": f"{FRAME_SIZE[1]}x{FRAME_SIZE[0]} frame and boxes of people, cut and resized, to features",
+        "forms_at_once": workers_at_once(),
+    }

@@ -1,0 +1,166 @@
+"""One model form in a process of its own: loads it, warms it up, and times it when told to.
+
+``python -m reid_edge.benchmark.worker PARENT`` reads requests on stdin and writes replies on stdout, as
+:mod:`reid_edge.benchmark.protocol` says.  Engines keep pools of spinning threads; two in one process halve each other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from reid_edge.benchmark.protocol import Failed, Load, Loaded, Prepare, Prepared, Reply, Request, Round, Timed
+from reid_edge.benchmark.records import Scenario
+from reid_edge.benchmark.scenarios import make_query
+from reid_edge.runtime import Extractor
+
+#: Warmed up when the medians of two windows of so many queries, one after the other, differ by at most this share.
+WARM_UP_WINDOW = 8
+WARM_UP_TOLERANCE = 0.02
+#: A process that has slept finds cold caches and sleeping threads: untimed queries before each round, at most this
+#: share of its time.
+WAKING_QUERIES = 3
+WAKING_SHARE = 0.25
+#: From linux/prctl.h: the signal that this process gets when its parent dies.
+_PR_SET_PDEATHSIG = 1
+
+
+class Worker:
+    """Answers requests about one model form."""
+
+    def __init__(self) -> None:
+        self._extractor: Extractor | None = None
+        self._queries: dict[tuple[Scenario, int], Callable[[], object]] = {}
+
+    def answer(self, request: Request) -> Reply:
+        """Do what is asked."""
+        if isinstance(request, Load):
+            return self._load(request)
+        return self._prepare(request) if isinstance(request, Prepare) else self._time(request)
+
+    def _load(self, request: Load) -> Loaded:
+        start = time.perf_counter()
+        self._extractor = Extractor(
+            Path(request.bundle),
+            engine=request.engine,
+            precision=request.precision,
+            threads=request.threads,
+            cache_dir=None,
+        )
+        load_ms = _ms_since(start)
+        execution = self._extractor.artifact.execution
+        return Loaded(
+            load_ms=load_ms,
+            description=self._extractor.engine_description,
+            execution="" if execution is None else str(execution),
+        )
+
+    def _prepare(self, request: Prepare) -> Prepared:
+        assert self._extractor is not None
+        query = make_query(self._extractor, request.scenario, request.crops)
+        self._queries[request.scenario, request.crops] = query
+        first_ms = _time_once(query)
+        warm_up, settled = warm_up_until_settled(lambda: _time_once(query), request.seconds)
+        return Prepared(first_ms=first_ms, warm_up=1 + warm_up, settled=settled, peak_rss_mb=peak_rss_mb())
+
+    def _time(self, request: Round) -> Timed:
+        query = self._queries[request.scenario, request.crops]
+        waking = 0
+        limit = time.perf_counter() + WAKING_SHARE * request.seconds
+        while waking < WAKING_QUERIES and (waking == 0 or time.perf_counter() < limit):
+            query()
+            waking += 1
+        samples: list[float] = []
+        end = time.perf_counter() + request.seconds
+        while not samples or time.perf_counter() < end:
+            samples.append(_time_once(query))
+        return Timed(samples_ms=tuple(round(sample, 4) for sample in samples), queries=waking + len(samples))
+
+
+def warm_up_until_settled(time_query: Callable[[], float], seconds: float) -> tuple[int, bool]:
+    """Run queries until their times have settled, for at most so many seconds.
+
+    Args:
+        time_query: Runs one and returns its time.
+        seconds: The limit; what has not settled by then is timed as it is, and its rounds will tell.
+
+    Returns:
+        How many ran, and whether they settled.
+    """
+    end = time.perf_counter() + seconds
+    count, before = 0, 0.0
+    window: list[float] = []
+    while time.perf_counter() < end:
+        window.append(time_query())
+        count += 1
+        if len(window) == WARM_UP_WINDOW:
+            now = statistics.median(window)
+            if abs(now - before) <= WARM_UP_TOLERANCE * before:
+                return count, True
+            before, window = now, []
+    return count, False
+
+
+def peak_rss_mb(status: Path = Path("/proc/self/status")) -> float | None:
+    """Largest resident memory of this process so far, MiB; None where the system does not tell.
+
+    ``VmHWM`` begins anew with the program; ``ru_maxrss`` would count what the parent held when it forked.
+    """
+    try:
+        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    peaks = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return next((round(int(kibibytes) / 1024, 1) for kibibytes in peaks), None)
+
+
+def _time_once(query: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    query()
+    return _ms_since(start)
+
+
+def _ms_since(start: float) -> float:
+    return 1000 * (time.perf_counter() - start)
+
+
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answer until there is no more to read, or until a request fails."""
+    worker = Worker()
+    for line in requests:
+        try:
+            reply = worker.answer(msgspec.json.decode(line, type=Request))
+        except Exception as error:
+            reply = Failed(reason=f"{type(error).__name__}: {error}")
+        replies.write(msgspec.json.encode(reply) + b"\n")
+        replies.flush()
+        if isinstance(reply, Failed):
+            return
+
+
+def die_with(parent: int) -> None:
+    """Be killed when the parent ends, however it ends: a stopped process would stay for ever."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before that was set
+        os._exit(1)
+
+
+def own_stdout() -> BinaryIO:
+    """Stdout for replies alone: what engines print goes to stderr."""
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return replies
+
+
+if __name__ == "__main__":
+    die_with(int(sys.argv[1]))
+    serve(sys.stdin.buffer, own_stdout())

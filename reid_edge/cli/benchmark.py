@@ -1,0 +1,152 @@
+"""``reid-edge benchmark``: what this device does, in numbers."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from reid_edge.console import extra, progress_bars
+from reid_edge.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reid_edge.benchmark.options import BenchmarkOptions
+
+#: oneDNN's names of instruction sets, from its developer guide's "CPU Dispatcher Control".
+ISA_NAMES = (
+    "SSE41",
+    "AVX",
+    "AVX2",
+    "AVX2_VNNI",
+    "AVX2_VNNI_2",
+    "AVX512_CORE",
+    "AVX512_CORE_VNNI",
+    "AVX512_CORE_BF16",
+    "AVX512_CORE_FP16",
+    "AVX512_CORE_AMX",
+    "AVX512_CORE_AMX_FP16",
+)
+
+
+def benchmark(
+    bundles: Annotated[list[Path] | None, typer.Argument(help="Folders that 'reid-edge export' made.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Of openvino,onnxruntime,tensorrt; all that a bundle has files for if not given.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="Of fp32,fp16,int8,tuned; all if not given.")] = None,
+    threads: Annotated[
+        str, typer.Option(help="CPU threads, e.g. auto,1,2; auto leaves the choice to the engine.")
+    ] = "auto",
+    crops: Annotated[str, typer.Option(help="Crops a query of multi-stream and end-to-end.")] = "1,8",
+    scenario: Annotated[
+        str, typer.Option(help="Of single-stream,multi-stream,offline,end-to-end.")
+    ] = "single-stream,multi-stream,offline,end-to-end",
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 6,
+    seconds: Annotated[float, typer.Option(help="Of samples for each in each round, at most.")] = 1.0,
+    budget_seconds: Annotated[
+        float | None,
+        typer.Option(help="Shorten rounds so that timing takes about so long; 150, and 30 for each more bundle."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the result, every sample in it.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    root: Annotated[Path | None, typer.Option(help="Market-1501: measure mAP and R1 of each file too.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="A subset: do not check the number of images.")] = False,
+    roofline: Annotated[bool, typer.Option(help="Measure this device's peaks too.")] = True,
+    isa: Annotated[
+        str | None, typer.Option(help="Keep oneDNN (OpenVINO) to older instructions, e.g. AVX2: ONEDNN_MAX_CPU_ISA.")
+    ] = None,
+    grid: Annotated[
+        Path | None, typer.Option(help="Make the 16 cells of the paper's Table 6 in this folder, and benchmark them.")
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="For --grid: weights besides those that ship; once for each file.")
+    ] = None,
+) -> None:
+    """Time bundles on this device, each file in a process of its own, in interleaved rounds."""
+    from reid_edge.benchmark.options import BenchmarkOptions
+    from reid_edge.benchmark.records import SCENARIOS, Scenario
+    from reid_edge.benchmark.result_file import check_result_path, write_result
+    from reid_edge.benchmark.suite import benchmark_bundles
+    from reid_edge.bundle import ENGINES, PRECISIONS, EngineName, Precision
+    from reid_edge.cli.benchmark_showing import print_result
+
+    options = BenchmarkOptions(
+        engines=cast("tuple[EngineName, ...] | None", _names(engine, ENGINES, "--engine")),
+        precisions=cast("tuple[Precision, ...] | None", _names(precision, PRECISIONS, "--precision")),
+        threads=tuple(None if one == "auto" else _number(one, "--threads") for one in _parts(threads)),
+        scenarios=cast("tuple[Scenario, ...]", _names(scenario, SCENARIOS, "--scenario")),
+        crops=tuple(_number(one, "--crops") for one in _parts(crops)),
+        rounds=rounds,
+        seconds=seconds,
+        budget_seconds=budget_seconds,
+        roofline=roofline,
+        root=root,
+        partial=partial,
+        command=shlex.join(["reid-edge", *sys.argv[1:]]),
+    )
+    if checkpoint and grid is None:
+        raise InputError("--checkpoint gives weights for the cells of --grid DIR; a bundle has its own.")
+    if out is not None:
+        check_result_path(out, force=force)
+    if isa is not None:
+        _limit_isa(isa)
+    with progress_bars() as notify:
+        made = [] if grid is None else _make_grid(grid, checkpoint or [], options, notify)
+        result = benchmark_bundles([*(bundles or []), *made], options, notify)
+    print_result(result)
+    if out is not None:
+        write_result(out, result)
+
+
+def _make_grid(
+    folder: Path, checkpoints: list[Path], options: BenchmarkOptions, notify: Callable[[str, int], Callable[..., None]]
+) -> list[Path]:
+    # Else two torch processes on few cores spin against each other (reid_edge.cli.export).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with extra("export", "making the grid of Table 6"):
+        from reid_edge.export.exporter import Format
+        from reid_edge.export.grid import make_grid
+        from reid_edge.osnet.shipped import find_checkpoint, shipped_checkpoints
+
+    formats: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
+    given = [find_checkpoint(path, None) for path in checkpoints]
+    return make_grid(
+        folder,
+        [*given, *shipped_checkpoints()],
+        notify,
+        precisions=options.precisions or ("fp32",),
+        formats=tuple(form for engine, form in formats.items() if options.engines is None or engine in options.engines),
+    )
+
+
+def _limit_isa(name: str) -> None:
+    """For this process and all workers; oneDNN reads it when it is first used."""
+    if name.upper() not in ISA_NAMES:
+        raise InputError(f"--isa takes one of {', '.join(ISA_NAMES)}, got '{name}'.")
+    os.environ["ONEDNN_MAX_CPU_ISA"] = name.upper()
+
+
+def _names(text: str | None, allowed: tuple[str, ...], option: str) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    chosen = _parts(text)
+    if not chosen or set(chosen) - set(allowed):
+        raise InputError(f"{option} takes one or more of {','.join(allowed)}, got '{text}'.")
+    return chosen
+
+
+def _number(text: str, option: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{option} takes whole numbers with commas between, e.g. 1,2; got '{text}'.") from None
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

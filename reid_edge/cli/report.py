@@ -1,0 +1,53 @@
+"""``reid-edge report``: results of many devices as one page, or as Markdown."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reid_edge.console import console
+from reid_edge.errors import OutputError
+
+PAGE = Path("report.html")
+
+
+def report(
+    results: Annotated[
+        list[Path], typer.Argument(help="Files that 'reid-edge benchmark --out' wrote, of any devices.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The page; ./report.html if neither this nor --markdown is given.")
+    ] = None,
+    markdown: Annotated[str | None, typer.Option(help="Markdown tables: a file, or - to print them.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Put benchmarks of many devices side by side: one page with plots that needs no network, or Markdown tables."""
+    from reid_edge.benchmark.report import markdown_report, read_result, survey, write_page, write_text
+
+    tables = Path(markdown) if markdown not in (None, "-") else None
+    if out is None and markdown is None:
+        out = PAGE
+    for path in (out, tables):
+        _check_free(path, force)
+    found = survey([read_result(path) for path in results])
+    if markdown == "-":
+        sys.stdout.write(markdown_report(found))
+    if tables is not None:
+        write_text(tables, markdown_report(found))
+    if out is not None:
+        write_page(found, out)
+    if written := [str(path) for path in (tables, out) if path is not None]:
+        text = f"{', '.join(written)}: {len(found.entries)} runs on {len(found.sites)} devices"
+        console.print(text.replace(" 1 devices", " 1 device"), soft_wrap=True)
+
+
+def _check_free(path: Path | None, force: bool) -> None:
+    if path is None:
+        return
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file in it, e.g. {path / PAGE}.")
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists already; use --force to replace it, or another name.")

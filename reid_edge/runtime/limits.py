@@ -1,0 +1,76 @@
+"""What this process may use of the machine: CPU affinity and control groups, version 1 and 2."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from reid_edge.runtime.system_files import ROOT, count_listed, read_fields, read_integer, read_text
+
+
+def usable_cpus(root: Path = ROOT) -> int:
+    """Logical CPUs that this process may use: its affinity, and no more than the control group's quota, rounded up."""
+    allowed = read_fields(root / "proc/self/status").get("Cpus_allowed_list", "")
+    cpus = count_listed(allowed) or os.cpu_count() or 1
+    quota = cpu_quota(root)
+    return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
+
+
+def cpu_quota(root: Path = ROOT) -> float | None:
+    """CPUs' worth of time that the control groups grant; None for no limit.
+
+    Source: the kernel's admin-guide/cgroup-v2.rst (``cpu.max``) and scheduler/sched-bwc.rst (``cpu.cfs_quota_us``).
+    """
+    quotas = []
+    for folder in _control_groups(root, "cpu"):
+        quota, _, period = read_text(folder / "cpu.max").partition(" ")
+        quota = quota or read_text(folder / "cpu.cfs_quota_us")
+        period = period or read_text(folder / "cpu.cfs_period_us")
+        if quota.isdigit() and period.isdigit():  # "max" and "-1" are no limit
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
+
+
+def quota_throttles(root: Path = ROOT) -> int | None:
+    """Periods in which the quota stopped this control group; None where there is no quota."""
+    if cpu_quota(root) is None:
+        return None
+    counts = [read_fields(folder / "cpu.stat", " ").get("nr_throttled") for folder in _control_groups(root, "cpu")]
+    return sum(int(count) for count in counts if count)
+
+
+def usable_memory(root: Path = ROOT) -> int | None:
+    """Bytes of the machine, or the control group's limit where that is smaller."""
+    limits = [_kibibytes(root, "MemTotal")]
+    for folder in _control_groups(root, "memory"):
+        limits += [read_integer(folder / "memory.max"), read_integer(folder / "memory.limit_in_bytes")]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def free_memory(root: Path = ROOT) -> int | None:
+    """Bytes that can be had without swapping, in a control group no more than its limit."""
+    known = [bytes_ for bytes_ in (_kibibytes(root, "MemAvailable"), usable_memory(root)) if bytes_ is not None]
+    return min(known, default=None)
+
+
+def _kibibytes(root: Path, key: str) -> int | None:
+    number = read_fields(root / "proc/meminfo").get(key, "").removesuffix("kB").strip()
+    return 1024 * int(number) if number.isdigit() else None
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of this process's group and of those above it, in whichever hierarchy has the controller."""
+    mounts = root / "sys/fs/cgroup"
+    for line in read_text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers == "":
+            base = mounts if (mounts / "cgroup.controllers").exists() else mounts / "unified"
+        elif controller in controllers.split(","):
+            base = next((mount for name in (controllers, controller) if (mount := mounts / name).is_dir()), mounts)
+        else:
+            continue
+        folder = base / path.lstrip("/")
+        # Inside a container the path may be the host's, of which only the mount's own folder shows.
+        yield from (each for each in (folder, *folder.parents) if each == base or base in each.parents)

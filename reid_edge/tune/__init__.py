@@ -1,0 +1,1 @@
+"""The fastest bundle for the device at hand that keeps the accuracy."""

@@ -1,0 +1,90 @@
+"""What a form must keep to be chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from reid_edge.benchmark.accuracy import Notify, measure_accuracy
+from reid_edge.bundle import Bundle, EngineName, Precision
+from reid_edge.evaluation.market1501 import LabelledImage, Split
+from reid_edge.runtime import Extractor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Whether a form keeps the accuracy, by which figures, and why not."""
+
+    passed: bool
+    figures: dict[str, float]
+    note: str = ""
+
+
+class Constraint(Protocol):
+    """Decides on a checked candidate's bundle."""
+
+    text: str
+
+    def judge(self, bundle: Bundle) -> Kept:
+        """Judge a bundle's one file, ``tuned``."""
+        ...
+
+
+class Agreement:
+    """Without labels: the verdict that INT8 gets on export (:mod:`reid_edge.export.verdict`)."""
+
+    text = "features agree with the checkpoint's: the verdict of docs/quantization.md"
+
+    def judge(self, bundle: Bundle) -> Kept:
+        """See :class:`Constraint`."""
+        artifact = bundle.manifest.artifacts[0]
+        verdict, parity = artifact.verdict, artifact.parity
+        assert verdict is not None and parity is not None
+        figures = {
+            "cosine_mean": verdict.cosine_mean,
+            "ranking": verdict.ranking,
+            "neighbours": verdict.neighbours,
+            "variance": verdict.variance,
+            "golden_cosine_min": parity.cosine_min,
+        }
+        return Kept(passed=verdict.verdict == "accepted", figures=figures, note="; ".join(verdict.reasons))
+
+
+class MeanPrecision:
+    """With labels: mAP at most so many points under FP32's.
+
+    Args:
+        base: The plain export; its FP32 is what the candidates are compared with.
+        engine: What runs it.
+        splits: Query and gallery, labelled.
+        max_drop: Points, of 100.
+        notify: Told of progress.
+    """
+
+    def __init__(
+        self,
+        base: Bundle,
+        engine: EngineName,
+        splits: Mapping[Split, Sequence[LabelledImage]],
+        *,
+        max_drop: float,
+        notify: Notify,
+    ) -> None:
+        self._base, self._engine, self._splits, self._max_drop, self._notify = base, engine, splits, max_drop, notify
+        self._exact: float | None = None
+        counts = f"{len(splits['query']):,} queries, {len(splits['gallery']):,} gallery"
+        self.text = f"mAP at most {max_drop:g} under FP32's on market1501 ({counts})"
+
+    def judge(self, bundle: Bundle) -> Kept:
+        """See :class:`Constraint`."""
+        if self._exact is None:
+            self._exact = self._map(self._base, "fp32")
+        reached = self._map(bundle, "tuned")
+        drop = self._exact - reached
+        note = "" if drop <= self._max_drop else f"mAP {reached:.2f}, {drop:.2f} under FP32's {self._exact:.2f}"
+        return Kept(passed=not note, figures={"mAP": reached, "mAP of FP32": self._exact}, note=note)
+
+    def _map(self, bundle: Bundle, precision: Precision) -> float:
+        extractor = Extractor(bundle, engine=self._engine, precision=precision, cache_dir=None)
+        return 100 * measure_accuracy(extractor, self._splits, self._notify).mean_ap

@@ -1,0 +1,111 @@
+"""What a run has measured so far, on disk, so that an interrupted one goes on where it was."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from reid_edge.errors import OutputError
+
+_Value = TypeVar("_Value")
+_FILE = "journal.json"
+
+
+class Journal:
+    """Measured values by key, in a folder.
+
+    Args:
+        folder: Made if it is not there; emptied if it holds the work of another task.
+        identity: What the values depend on: checkpoint, device, objective, versions.
+    """
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self._path = folder / _FILE
+        self._identity = identity
+        self._start = time.monotonic()
+        self._before, self._values = self._read()
+        self.resumed = bool(self._values)
+        if not self.resumed:
+            _empty(folder)
+            self._write()
+
+    def recall(self, key: str, measure: Callable[[], _Value], kind: type[_Value]) -> _Value:
+        """The value measured before under this key, or else measured now.
+
+        Raises:
+            OutputError: The journal cannot be written.
+        """
+        if key in self._values:
+            return msgspec.json.decode(self._values[key], type=kind)
+        value = measure()
+        self._values[key] = msgspec.Raw(msgspec.json.encode(value))
+        self._write()
+        return value
+
+    @property
+    def seconds(self) -> float:
+        """How long the task has taken so far, what was interrupted included."""
+        return self._before + time.monotonic() - self._start
+
+    def knows(self, key: str) -> bool:
+        """Whether a value was measured under this key."""
+        return key in self._values
+
+    def _read(self) -> tuple[float, dict[str, msgspec.Raw]]:
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            kind = tuple[str, float, dict[str, msgspec.Raw]]
+            identity, seconds, values = msgspec.json.decode(self._path.read_bytes(), type=kind)
+            if identity == self._identity:
+                return seconds, {key: msgspec.Raw(bytes(value)) for key, value in values.items()}
+        return 0.0, {}
+
+    def _write(self) -> None:
+        partial = self._path.with_suffix(f".{os.getpid()}.partial")
+        try:
+            partial.write_bytes(msgspec.json.encode((self._identity, self.seconds, self._values)))
+            partial.replace(self._path)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror}.") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != _LOCK:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+_LOCK = "lock"
+
+
+@contextlib.contextmanager
+def work_folder(out: Path) -> Iterator[Path]:
+    """The folder beside ``out`` in which one process at a time works; it goes when the block ends well.
+
+    Raises:
+        OutputError: Another process works there, or it cannot be made.
+    """
+    folder = out.resolve().with_name(f"{out.resolve().name}.tuning")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _LOCK).open("w")
+    except OSError as error:
+        raise OutputError(f"cannot work in {folder}: {error.strerror}. Use another --out.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(
+                f"another reid-edge tune works in {folder}; wait for it, or use another --out."
+            ) from error
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)

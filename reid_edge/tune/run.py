@@ -1,0 +1,234 @@
+"""Checkpoints in, the bundle that is fastest on this device out."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from reid_edge.benchmark.conductor import Subject, time_subjects
+from reid_edge.benchmark.energy import EnergyMeter, find_meter, missing_reason
+from reid_edge.bundle import Bundle, EngineName, open_bundle, with_artifact, write_manifest
+from reid_edge.errors import ConfigError, TuningError
+from reid_edge.evaluation.market1501 import LabelledImage, Split
+from reid_edge.export.calibration import CalibrationSet, calibration_set, save_set, saved_set
+from reid_edge.export.exporter import ExportOptions, export_bundle
+from reid_edge.export.reference import make_reference
+from reid_edge.export.staging import staged_folder
+from reid_edge.osnet.checkpoint import Checkpoint
+from reid_edge.osnet.complexity import complexity
+from reid_edge.tune.constraint import Agreement, Constraint, MeanPrecision
+from reid_edge.tune.engines import TuningEngine, tuning_engine
+from reid_edge.tune.journal import Journal, work_folder
+from reid_edge.tune.objective import Objective, Score
+from reid_edge.tune.tuner import Choice, Notify, Tuner
+from reid_edge.tune.workshop import Workshop
+
+#: A checkpoint whose plain exports all take longer than this many times the limit is not tuned: nothing gained more.
+HOPELESS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions:
+    """What to tune for.
+
+    Attributes:
+        out: The tuned bundle's folder.
+        engine: ``openvino``, ``onnxruntime`` or ``tensorrt``.
+        objective: What is minimised.
+        budget_minutes: For each checkpoint that is tuned, about; distilling calibration crops comes on top.
+        latency_ms: Take the most accurate checkpoint whose objective is at most this; None: the only one given.
+        labelled: Query and gallery to keep the mAP on; None: features must agree instead.
+        max_drop: Points of mAP, of 100, that may be lost.
+        calibration: Folder of real crops; None: the set made from the checkpoint.
+        force: Replace a bundle that is there.
+    """
+
+    out: Path
+    engine: EngineName = "openvino"
+    objective: Objective = Objective()  # noqa: RUF009 - frozen
+    budget_minutes: float = 15
+    latency_ms: float | None = None
+    labelled: Mapping[Split, Sequence[LabelledImage]] | None = None
+    max_drop: float = 0.5
+    calibration: Path | None = None
+    force: bool = False
+
+
+def tune(checkpoints: Sequence[Checkpoint], options: TuneOptions, notify: Notify) -> Bundle:
+    """Tune for this device; the bundle appears when its file has been chosen and checked, or not at all.
+
+    Interrupted, it goes on where it was when it is run again with the same arguments.
+
+    Args:
+        checkpoints: One; or with ``latency_ms`` any number, of which the most accurate that is fast enough is taken.
+        options: What for.
+        notify: Called with a text and a number of steps before long work; returns what to call after each step.
+
+    Raises:
+        ConfigError: Options that do not go together, or an objective that this device does not tell.
+        OutputError: The output exists or cannot be written, or another process tunes there.
+        EngineUnavailableError: Files for the engine cannot be made here.
+        TuningError: Nothing is fast enough, or keeps the accuracy; or nothing can be timed here.
+        CalibrationError: No usable crops.
+    """
+    engine = tuning_engine(options.engine, options.objective.query.crops)
+    if reason := engine.why_untimed():
+        raise TuningError(reason)
+    meter = _meter(options.objective)
+    if len(checkpoints) != 1 and options.latency_ms is None:
+        raise ConfigError("several checkpoints need --latency-ms: how fast the one that is taken has to be.")
+    # Before any work: is there anything in the way?
+    with staged_folder(options.out, force=options.force) as staged, work_folder(options.out) as folder:
+        slower: list[str] = []
+        for checkpoint in by_accuracy(checkpoints):
+            attempt = _Attempt(checkpoint, options, engine, folder, notify, meter)
+            if (reason := attempt.hopeless()) or (reason := attempt.too_slow()):
+                slower.append(reason)
+                continue
+            attempt.write(staged)
+            break
+        else:
+            raise TuningError(
+                f"no checkpoint reaches {options.latency_ms} ms here: {'; '.join(slower)}. "
+                "Give a smaller width or input size (--checkpoint), fewer crops, or a larger --latency-ms."
+            )
+    return open_bundle(options.out)
+
+
+def by_accuracy(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """The most accurate first, as their own figures say where all have the same one; else the one with most work."""
+    shared = set.intersection(*(set(checkpoint.info.metrics) for checkpoint in checkpoints))
+    figure = next((name for name in sorted(shared) if name.endswith("mAP")), None)
+    if figure is not None:
+        return sorted(checkpoints, key=lambda checkpoint: -checkpoint.info.metrics[figure])
+    return sorted(checkpoints, key=lambda checkpoint: -complexity(checkpoint.info.config).mult_adds)
+
+
+def _meter(objective: Objective) -> EnergyMeter | None:
+    if objective.goal != "energy":
+        return None
+    meter = find_meter()
+    if meter is None:
+        raise ConfigError(f"--objective energy: {missing_reason()} Use p50, p99 or throughput.")
+    return meter
+
+
+class _Attempt:
+    """One checkpoint."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        options: TuneOptions,
+        engine: TuningEngine,
+        folder: Path,
+        notify: Notify,
+        meter: EnergyMeter | None,
+    ) -> None:
+        self._checkpoint, self._options, self._notify, self._meter = checkpoint, options, notify, meter
+        self._engine = engine
+        self._folder = folder / checkpoint.sha256[:12]
+        self._folder.mkdir(exist_ok=True)
+        self._journal = Journal(self._folder, _identity(checkpoint, options, engine))
+        self._calibration = self._calibration_set()
+        self._base = self._plain_export()
+
+    def _calibration_set(self) -> CalibrationSet:
+        """Made once: distilling takes minutes."""
+        path = self._folder / "calibration.npz"
+        if self._journal.resumed and path.exists():
+            return saved_set(path)
+        made = calibration_set(self._checkpoint, self._options.calibration, self._notify)
+        if made.record.source == "distilled":
+            save_set(made, path)
+        return made
+
+    def _plain_export(self) -> Bundle:
+        path = self._folder / "plain"
+        if self._journal.resumed and path.exists():
+            return open_bundle(path)
+        options = ExportOptions(
+            out=path, formats=self._engine.formats, precisions=self._engine.plain, keep_rejected=True,
+            time_files=False, force=True,
+        )  # fmt: skip
+        return export_bundle(self._checkpoint, options, self._notify, calibration=self._calibration)
+
+    def hopeless(self) -> str:
+        """Why tuning cannot make this checkpoint fast enough; "" if it might."""
+        limit = self._options.latency_ms
+        if limit is None:
+            return ""
+        best = self._journal.recall("plain", self._best_plain, float)
+        return f"{_name(self._checkpoint)} takes {best:.2f} untuned" if best > HOPELESS * limit else ""
+
+    def too_slow(self) -> str:
+        """Why the tuned form is not fast enough; "" if it is."""
+        limit = self._options.latency_ms
+        self._choice = self._tuner().run()
+        reached = next(trial.objective for trial in self._choice.tuning.trials if trial.outcome == "chosen")
+        assert reached is not None
+        return f"{_name(self._checkpoint)} takes {reached:.2f}" if limit is not None and reached > limit else ""
+
+    def write(self, folder: Path) -> None:
+        """The plain export, with the tuned file and its evidence."""
+        shutil.copytree(self._base.path, folder, dirs_exist_ok=True)
+        choice: Choice = self._choice
+        manifest = self._base.manifest
+        for artifact in choice.bundle.manifest.artifacts:
+            for entry in artifact.files:
+                (folder / entry.path).parent.mkdir(exist_ok=True)
+                shutil.copyfile(choice.bundle.path / entry.path, folder / entry.path)
+            manifest = with_artifact(manifest, artifact)
+        write_manifest(folder, replace(manifest, tuning=choice.tuning))
+
+    def _tuner(self) -> Tuner:
+        checkpoint, options = self._checkpoint, self._options
+        reference = make_reference(checkpoint, self._calibration, self._notify)
+        workshop = Workshop(self._base, reference, self._engine, self._folder)
+        return Tuner(
+            workshop,
+            options.objective,
+            self._constraint(),
+            self._journal,
+            budget_minutes=options.budget_minutes,
+            notify=self._notify,
+            meter=self._meter,
+        )
+
+    def _constraint(self) -> Constraint:
+        options = self._options
+        if options.labelled is None:
+            return Agreement()
+        return MeanPrecision(
+            self._base, options.engine, options.labelled, max_drop=options.max_drop, notify=self._notify
+        )
+
+    def _best_plain(self) -> float:
+        artifacts = [artifact for artifact in self._base.manifest.artifacts if artifact.engine == self._options.engine]
+        subjects = [Subject(bundle=self._base.path, engine=one.engine, precision=one.precision) for one in artifacts]
+        query = self._options.objective.query
+        timings, failures = time_subjects(subjects, [query], rounds=3, seconds=0.3, energy_meter=self._meter)
+        scores: list[Score] = [self._options.objective.score(timing) for timing in timings]
+        if not scores:
+            raise TuningError(f"nothing could be timed: {'; '.join(failure.reason for failure in failures)}")
+        return min(score.value for score in scores)
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    height, width = checkpoint.info.size
+    return f"x{checkpoint.info.width:g} at {height}x{width}"
+
+
+def _identity(checkpoint: Checkpoint, options: TuneOptions, engine: TuningEngine) -> str:
+    """What measured values depend on."""
+    labelled = {} if options.labelled is None else {split: len(images) for split, images in options.labelled.items()}
+    decisive = [
+        checkpoint.sha256, checkpoint.info.size, options.engine, options.objective, options.max_drop, labelled,
+        str(options.calibration), engine.device(), engine.tools(),
+    ]  # fmt: skip
+    return hashlib.sha256(msgspec.json.encode(decisive)).hexdigest()

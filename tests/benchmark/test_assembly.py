@@ -1,0 +1,105 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from reid_edge.benchmark.assembly import arithmetic_of, is_trained, model_entry, peak_of, run_of
+from reid_edge.benchmark.records import Peak, Roofline
+from reid_edge.benchmark.timing import Query, Subject, Timing
+from reid_edge.bundle import Artifact, FileEntry
+from reid_edge.tuning_record import Execution
+
+ARTIFACT = Artifact(
+    engine="openvino",
+    precision="fp32",
+    files=(FileEntry(path="a", size_bytes=700, sha256=""), FileEntry(path="b", size_bytes=300, sha256="")),
+    rewrite=("fold",),
+    mult_adds=80_000_000,
+    max_batch=32,
+)
+ROOFLINE = Roofline(
+    peaks=(
+        Peak(arithmetic="fp32", gflops=100, threads=1, how=""),
+        Peak(arithmetic="fp32", gflops=160, threads=2, how=""),
+        Peak(arithmetic="int8", gflops=640, threads=2, how=""),
+        Peak(arithmetic="fp16", gflops=9000, threads=None, how="of the GPU"),
+    ),
+    bandwidth_gbs=20,
+    bandwidth_how="",
+)
+
+
+def timing(threads=2, crops=8):
+    return Timing(
+        subject=Subject(bundle=Path("b"), engine="openvino", precision="fp32", threads=threads),
+        query=Query(scenario="multi-stream", crops=crops),
+        rounds_ms=((16.0,) * 10, (16.0,) * 10),
+        warm_up=17,
+        settled=True,
+        load_ms=100.0,
+        first_ms=200.0,
+        peak_rss_mb=150.0,
+        description="openvino 2026.4",
+        execution="",
+    )
+
+
+def test_achieved_gflops_are_two_a_mult_add():
+    run = run_of(timing(), 3, ARTIFACT, ROOFLINE)
+    # 2 · 80M · 8 crops in 16 ms: 1.28 GFLOP / 0.016 s.
+    assert run.gflops == pytest.approx(80)
+    assert run.fraction_of_peak == pytest.approx(0.5)
+    assert run.crops_per_second == pytest.approx(500)
+    assert run.size_bytes == 1000
+    assert (run.model, run.scenario, run.crops, run.threads) == (3, "multi-stream", 8, 2)
+    assert run.summary.samples == 20
+
+
+@pytest.mark.parametrize(("threads", "peak"), [(1, 100), (2, 160), (None, 160), (4, None)])
+def test_a_form_is_held_against_the_peak_of_as_many_threads(threads, peak):
+    found = peak_of(ARTIFACT, threads, ROOFLINE)
+    assert (found and found.gflops) == peak
+
+
+def test_without_a_roofline_there_is_no_fraction():
+    assert run_of(timing(), 0, ARTIFACT, None).fraction_of_peak is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "arithmetic"),
+    [
+        ({"precision": "fp16"}, "fp32"),  # CPU engines compute FP16 files in FP32
+        ({"precision": "int8"}, "int8"),
+        ({"precision": "tuned", "int8": ("conv2",), "execution": Execution(float_type="bf16")}, "int8"),
+        ({"precision": "tuned", "execution": Execution(float_type="bf16")}, "bf16"),
+        ({"precision": "fp16", "engine": "tensorrt"}, "fp16"),
+        ({"precision": "fp32", "engine": "tensorrt"}, "fp32"),
+    ],
+)
+def test_the_arithmetic_is_that_which_most_is_computed_in(changes, arithmetic):
+    assert arithmetic_of(dataclasses.replace(ARTIFACT, **changes)) == arithmetic
+
+
+def test_a_plan_is_held_against_the_gpu():
+    plan = dataclasses.replace(ARTIFACT, engine="tensorrt", precision="fp16")
+    assert peak_of(plan, None, ROOFLINE).gflops == 9000
+    assert peak_of(dataclasses.replace(plan, precision="fp32"), None, ROOFLINE) is None
+
+
+def test_a_bundle_is_described_by_its_manifest(session_bundle):
+    artifacts = [session_bundle.artifact("openvino", "int8")]
+    entry = model_entry(session_bundle, artifacts, {"market1501/openvino/int8/mAP": 70.1})
+    # OSNet ×0.25 at 256×128, paper's Table 6: 0.2M parameters, 82.3M mult-adds; the card in models/: mAP 70.4, R1 87.3.
+    assert entry.mult_adds == 82_314_880
+    assert round(entry.parameters / 1e6, 1) == 0.2
+    assert entry.form_mult_adds == {"openvino/int8": 82_314_880}
+    assert entry.accuracy == {"market1501/mAP": 70.4, "market1501/R1": 87.3, "market1501/openvino/int8/mAP": 70.1}
+    assert (entry.width, entry.size, entry.trained) == (0.25, (256, 128), True)
+
+
+def test_random_weights_are_told(session_bundle):
+    manifest = session_bundle.manifest
+    model = dataclasses.replace(manifest.model, dataset="none: random weights")
+    bundle = dataclasses.replace(session_bundle, manifest=dataclasses.replace(manifest, model=model))
+    assert not is_trained(bundle)
+    assert not model_entry(bundle, [], {}).trained

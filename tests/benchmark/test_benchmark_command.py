@@ -1,0 +1,217 @@
+"""``reid-edge benchmark`` as a person types it."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import jsonschema
+import msgspec
+import numpy as np
+import pytest
+
+from reid_edge.benchmark.records import BenchmarkResult
+from reid_edge.benchmark.result_file import write_result
+from reid_edge.errors import OutputError
+from tests.conftest import random_crops
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "benchmark.schema.json"
+#: As short as can be: what is measured is of no interest here.
+QUICK = ("--rounds", "2", "--seconds", "0.05", "--budget-seconds", "6", "--no-roofline")
+
+
+def reid_edge(*arguments, **options):
+    command = [sys.executable, "-c", "from reid_edge.cli import main; main()", "benchmark", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def failure(*arguments, **options):
+    run = reid_edge(*arguments, **options)
+    assert run.returncode != 0, run.stdout
+    assert "Traceback" not in run.stderr
+    return " ".join(run.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory):
+    """Five people, each once in the query and once, the same picture, in the gallery."""
+    root = tmp_path_factory.mktemp("market")
+    rng = np.random.default_rng(0)
+    for folder in ("query", "bounding_box_test"):
+        (root / folder).mkdir()
+    for identity in range(1, 6):
+        crop = random_crops(rng, 1)[0]
+        cv2.imwrite(str(root / "query" / f"{identity:04}_c1s1_000001_00.jpg"), crop)
+        cv2.imwrite(str(root / "bounding_box_test" / f"{identity:04}_c2s1_000001_00.jpg"), crop)
+    return root
+
+
+@pytest.fixture(scope="module")
+def benchmarked(session_bundle, market, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results") / "here.json"
+    forms = ("--precision", "int8", "--threads", "1", "--crops", "1,2", "--isa", "avx2")
+    run = reid_edge(session_bundle.path, *forms, *QUICK, "--root", market, "--partial", "--out", out)
+    assert run.returncode == 0, run.stderr
+    return run, out
+
+
+def test_the_result_fits_its_schema(benchmarked):
+    _, out = benchmarked
+    jsonschema.validate(json.loads(out.read_text()), json.loads(SCHEMA.read_text()))
+    assert [path.name for path in out.parent.iterdir()] == ["here.json"]
+
+
+def test_the_schema_in_docs_is_that_of_the_code():
+    script = runpy.run_path(str(SCHEMA.with_name("make_schema.py")))
+    assert SCHEMA.read_bytes() == script["benchmark_schema"](), "run: python docs/make_schema.py"
+
+
+def test_every_form_is_timed_in_every_scenario_with_every_sample_kept(benchmarked):
+    result = msgspec.json.decode(benchmarked[1].read_bytes(), type=BenchmarkResult)
+    found = {(run.engine, run.precision, run.scenario, run.crops) for run in result.runs}
+    queries = [("single-stream", 1), ("multi-stream", 2), ("offline", 32), ("end-to-end", 1), ("end-to-end", 2)]
+    assert found == {(engine, "int8", *query) for engine in ("openvino", "onnxruntime") for query in queries}
+    assert len(result.runs) == 10
+    for run in result.runs:
+        samples = sorted(sample for samples in run.rounds_ms for sample in samples)
+        assert len(run.rounds_ms) == 2
+        assert run.summary.samples == len(samples)
+        assert run.summary.min == samples[0] <= run.summary.p50 <= run.summary.p99 <= samples[-1]
+        assert run.crops_per_second * run.summary.p50 == pytest.approx(1000 * run.crops)
+        assert run.gflops * run.summary.p50 == pytest.approx(2 * 82.31488 * run.crops)
+        assert (run.threads, run.fraction_of_peak) == (1, None)
+
+
+def test_the_result_says_on_what_and_how(benchmarked, session_bundle):
+    result = msgspec.json.decode(benchmarked[1].read_bytes(), type=BenchmarkResult)
+    assert result.models[0].model_hash == session_bundle.manifest.model_hash
+    assert result.models[0].mult_adds == 82_314_880
+    assert result.protocol["rounds"] == 2
+    assert "benchmark" in result.command
+    assert "--isa avx2" in result.command
+    assert result.device.isa_limit == "AVX2"
+    assert any("ONEDNN_MAX_CPU_ISA" in note for note in result.notes)
+    assert result.before.at <= result.after.at
+    assert result.roofline is None
+
+
+def test_accuracy_is_measured_for_each_form(benchmarked):
+    accuracy = msgspec.json.decode(benchmarked[1].read_bytes(), type=BenchmarkResult).models[0].accuracy
+    for form in ("openvino/int8", "onnxruntime/int8"):
+        assert accuracy[f"market1501/{form}/mAP"] == 100  # the same picture twice
+        assert accuracy[f"market1501/{form}/R1"] == 100
+    assert accuracy["market1501/mAP"] == 70.4
+
+
+def test_the_table_can_be_read_in_a_pipe(benchmarked):
+    run, _ = benchmarked
+    lines = run.stdout.splitlines()
+    rows = [line.split() for line in lines if "onnxruntime/int8, 1 thread" in line]
+    assert len(rows) == 6  # five queries, and what the form takes besides
+    assert sum("openvino/int8, 1 thread" in line for line in lines) == 6
+    assert "82.3M mult-adds" in run.stdout
+    assert "note: " in run.stdout
+
+
+def test_a_form_that_cannot_run_is_listed_and_the_others_are_timed(bundle_copy, tmp_path):
+    (bundle_copy.path / "model.int8.onnx").write_bytes(b"broken")
+    forms = ("--engine", "onnxruntime", "--scenario", "single-stream")
+    run = reid_edge(bundle_copy.path, *forms, *QUICK, "--out", tmp_path / "r.json")
+    assert run.returncode == 0, run.stderr
+    result = msgspec.json.decode((tmp_path / "r.json").read_bytes(), type=BenchmarkResult)
+    assert {run.precision for run in result.runs} == {"fp32", "fp16"}
+    assert [one.artifact for one in result.not_run] == ["onnxruntime/int8"]
+    assert "BundleCorruptError" in result.not_run[0].reason
+    assert "not run: copy onnxruntime/int8: BundleCorruptError" in " ".join(run.stdout.split())
+
+
+def test_when_nothing_runs_it_fails_with_the_reasons(bundle_copy, tmp_path):
+    (bundle_copy.path / "model.onnx").unlink()
+    forms = ("--engine", "onnxruntime", "--precision", "fp32", "--out", tmp_path / "r.json")
+    assert "nothing could be timed: onnxruntime/fp32 of copy: BundleCorruptError" in failure(
+        bundle_copy.path, *forms, *QUICK
+    )
+    assert not (tmp_path / "r.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no bundle to benchmark"),
+        (["nowhere"], "nowhere is not a bundle"),
+        (["BUNDLE", "BUNDLE"], "named twice"),
+        (["BUNDLE", "--engine", "torch"], "--engine takes one or more of onnxruntime,openvino,tensorrt, got 'torch'"),
+        (["BUNDLE", "--engine", ""], "--engine takes"),
+        (["BUNDLE", "--precision", "tuned", "--engine", "openvino"], "holds nothing of openvino × tuned"),
+        (["BUNDLE", "--scenario", "server"], "--scenario takes one or more of single-stream,"),
+        (["BUNDLE", "--threads", "two"], "--threads takes whole numbers"),
+        (["BUNDLE", "--threads", "0"], "threads must be from 1"),
+        (["BUNDLE", "--crops", "1.5"], "--crops takes whole numbers"),
+        (["BUNDLE", "--crops", "1", "--scenario", "multi-stream"], "more than one crop"),
+        (["BUNDLE", "--isa", "MMX"], "--isa takes one of SSE41, "),
+        (["BUNDLE", "--out", "."], ". is a folder; name a file in it"),
+        (["BUNDLE", "--out", "none/r.json"], "none is not a folder"),
+        (["BUNDLE", "--root", "."], "no query split"),
+        (["BUNDLE", "--checkpoint", "x.pth"], "--grid"),
+    ],
+)
+def test_bad_input_gives_one_message_before_any_work(tmp_path, session_bundle, arguments, message):
+    given = [str(session_bundle.path) if one == "BUNDLE" else one for one in arguments]
+    assert message in failure(*given, cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_result_is_replaced_only_on_purpose(benchmarked, session_bundle):
+    before = benchmarked[1].read_bytes()
+    assert "exists already; use --force" in failure(session_bundle.path, "--out", benchmarked[1])
+    assert benchmarked[1].read_bytes() == before
+
+
+def test_a_disk_that_cannot_be_written_leaves_nothing(benchmarked, tmp_path):
+    result = msgspec.json.decode(benchmarked[1].read_bytes(), type=BenchmarkResult)
+    (tmp_path / "r.json").mkdir()  # taken since it was checked
+    with pytest.raises(OutputError, match="cannot write"):
+        write_result(tmp_path / "r.json", result)
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_ends_the_workers_and_leaves_nothing(session_bundle, tmp_path, number):
+    command = [sys.executable, "-c", "from reid_edge.cli import main; main()", "benchmark", str(session_bundle.path)]
+    command += ["--engine", "onnxruntime", "--scenario", "single-stream", "--rounds", "1000", "--no-roofline"]
+    command += ["--out", str(tmp_path / "r.json")]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while len(workers := children(run.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(workers) >= 2
+    run.send_signal(number)
+    assert run.wait(20) != 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert not list(tmp_path.iterdir())
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in text.read_text().split()] if text.exists() else []
+
+
+def test_it_runs_without_torch(session_bundle):
+    script = (
+        "import sys\n"
+        "sys.modules['torch'] = None; sys.modules['nncf'] = None\n"
+        f"sys.argv = ['reid-edge', 'benchmark', {str(session_bundle.path)!r}, '--engine', 'onnxruntime',\n"
+        "            '--precision', 'fp32', '--scenario', 'single-stream', '--no-roofline', '--rounds', '1',\n"
+        "            '--seconds', '0.05']\n"
+        "from reid_edge.cli import main\n"
+        "main()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env={**os.environ}
+    )
+    assert run.returncode == 0, run.stderr

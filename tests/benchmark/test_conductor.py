@@ -1,0 +1,119 @@
+import contextlib
+import time
+from pathlib import Path
+
+import pytest
+
+from reid_edge.benchmark.conductor import Clock, step_count, time_subjects
+from reid_edge.benchmark.energy import Reading
+from reid_edge.benchmark.memory import MOST_WORKERS, workers_at_once
+from reid_edge.benchmark.player import energy_of
+from reid_edge.benchmark.timing import Query, Subject
+
+ONE = Query(scenario="single-stream", crops=1)
+FRAME = Query(scenario="end-to-end", crops=2)
+
+
+class SteadyMeter:
+    """Of a device that always draws 10 W."""
+
+    source = "nameplate"
+
+    @contextlib.contextmanager
+    def measuring(self):
+        reading, start = Reading(), time.monotonic()
+        yield reading
+        reading.seconds = time.monotonic() - start
+        reading.joules = 10 * reading.seconds
+
+
+@pytest.fixture(scope="module")
+def timed(session_bundle, tmp_path_factory):
+    nowhere = Subject(bundle=tmp_path_factory.mktemp("none"), engine="openvino", precision="fp32")
+    subjects = [
+        Subject(bundle=session_bundle.path, engine="onnxruntime", precision="int8", threads=1),
+        nowhere,
+        Subject(bundle=session_bundle.path, engine="openvino", precision="fp32"),
+    ]
+    steps: list[int] = []
+    timings, failures = time_subjects(
+        subjects, [FRAME, ONE], rounds=2, seconds=0.05, on_step=steps.append, energy_meter=SteadyMeter()
+    )
+    return subjects, timings, failures, steps
+
+
+def test_every_subject_is_timed_in_every_query_and_round(timed):
+    subjects, timings, _, _ = timed
+    found = [(timing.subject, timing.query) for timing in timings]
+    assert found == [(subjects[0], FRAME), (subjects[0], ONE), (subjects[2], FRAME), (subjects[2], ONE)]
+    for timing in timings:
+        assert len(timing.rounds_ms) == 2
+        assert all(sample > 0 for samples in timing.rounds_ms for sample in samples)
+        assert timing.warm_up > 0
+        assert timing.first_ms > 0
+    assert [timing.description.split()[0] for timing in timings] == ["onnxruntime"] * 2 + ["openvino"] * 2
+
+
+def test_a_subject_that_fails_is_reported_and_the_others_go_on(timed):
+    subjects, _, failures, _ = timed
+    assert [failure.subject for failure in failures] == [subjects[1]]
+    assert failures[0].reason.startswith("BundleError: ")
+
+
+def test_all_steps_are_reported_whoever_fails(timed):
+    _, _, _, steps = timed
+    assert sum(steps) == step_count(3, 2, 2) == 18
+
+
+def test_larger_queries_come_later_in_the_peak_of_memory(timed):
+    _, timings, _, _ = timed
+    assert timings[0].peak_rss_mb >= timings[1].peak_rss_mb  # 2 crops of a frame after 1
+
+
+def test_energy_is_counted_around_the_rounds(timed):
+    _, timings, _, _ = timed
+    for timing in timings:
+        assert timing.energy.mean_watts == pytest.approx(10)
+        assert timing.energy.source == "nameplate"
+        # 10 W for at least as long as the quickest query took.
+        quickest = min(map(min, timing.rounds_ms)) / 1000
+        assert timing.energy.joules_per_crop >= 10 * quickest / timing.query.crops
+
+
+def test_energy_a_crop_is_joules_over_crops():
+    turns = [(Reading(joules=6.0, seconds=2.0), 10), (Reading(joules=2.0, seconds=2.0), 10)]
+    energy = energy_of(turns, 4, "rapl")
+    assert (energy.joules_per_crop, energy.mean_watts, energy.source) == (0.1, 2, "rapl")
+
+
+def test_a_counter_that_stands_still_gives_no_energy():
+    assert energy_of([], 1, "") is None
+    assert energy_of([(Reading(joules=6.0, seconds=2.0), 10), (Reading(joules=None, seconds=2.0), 10)], 1, "x") is None
+
+
+def test_a_budget_shortens_turns_and_never_lengthens_them():
+    assert Clock(1.0, None).turn(1000) == 1.0
+    assert Clock(1.0, 10_000).turn(10) == 1.0
+    assert Clock(1.0, 100).turn(200) == pytest.approx(100 / 200 / 1.25, rel=0.01)
+    assert Clock(1.0, 1).turn(100_000) == 0.02
+
+
+def test_a_budget_bounds_warming_up():
+    assert Clock(1.0, None).warm_up(1000) == 2.0
+    assert Clock(1.0, 100).warm_up(50) == 0.5
+
+
+@pytest.mark.parametrize(("available", "expected"), [(100, 1), (4_000_000, 4), (10**9, MOST_WORKERS)])
+def test_as_many_are_loaded_at_once_as_half_the_memory_holds(tmp_path, available, expected):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemTotal:  8000000 kB\nMemFree:  5 kB\nMemAvailable:   {available} kB\n")
+    assert workers_at_once(meminfo) == expected
+
+
+def test_without_a_word_on_memory_the_most_are_loaded(tmp_path):
+    assert workers_at_once(tmp_path / "none") == MOST_WORKERS
+    assert 1 <= workers_at_once(Path("/proc/meminfo")) <= MOST_WORKERS
+
+
+def test_nothing_to_time_is_no_trouble():
+    assert time_subjects([], [ONE], rounds=1, seconds=0.1) == ([], [])

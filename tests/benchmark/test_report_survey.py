@@ -1,0 +1,169 @@
+import json
+from dataclasses import replace
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reid_edge.benchmark.report import read_result, survey
+from reid_edge.benchmark.report.survey import Accuracy, Entry
+from reid_edge.benchmark.report.tables import grid_of, number
+from reid_edge.errors import InputError
+from tests.benchmark.results import ORIN, TABLE_6, XEON, grid_models, make_result, model
+
+ONE = make_result([model()])
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(value):
+        path = tmp_path / "result.json"
+        path.write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
+        return path
+
+    return write
+
+
+def as_json(result):
+    return json.loads(msgspec.json.encode(result))
+
+
+def test_a_result_is_read_as_it_was_written(written):
+    assert read_result(written(as_json(ONE))) == ONE
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "not a benchmark's result"),
+        (b"", "not a benchmark's result"),
+        (b'{"format_version": 1', "not a benchmark's result"),
+        ([1, 2], "not a benchmark's result"),
+        ({"name": "My app"}, "no format_version"),
+        ({"format_version": "one"}, "not a benchmark's result"),
+        ({"format_version": 2, "something": "new"}, "format 2; this release reads up to 1.*Upgrade"),
+        ({"format_version": 1, "created": "today"}, "missing required field"),
+    ],
+)
+def test_what_is_no_result_is_an_error(written, content, message):
+    with pytest.raises(InputError, match=message):
+        read_result(written(content))
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="No such file"):
+        read_result(tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize("key", ["runs", "not_run"])
+def test_a_run_of_a_model_that_is_not_listed_is_an_error(written, key):
+    value = as_json(ONE)
+    value[key][0]["model"] = 1
+    with pytest.raises(InputError, match="names model 1 but lists 1"):
+        read_result(written(value))
+
+
+def test_the_same_run_twice_is_an_error_that_says_which():
+    again = make_result([model()], precisions=("fp32",), queries=(("single-stream", 1, 0.7),), engines=("openvino",))
+    with pytest.raises(InputError, match=r"osnet_x0_25_256x128, openvino/fp32, single-stream, 1 crop.*Leave one"):
+        survey([ONE, again])
+
+
+def test_results_of_one_device_are_joined_and_of_others_are_not():
+    other = make_result([model(0.5)])
+    orin = make_result([model()], device=ORIN)
+    found = survey([ONE, orin, other])
+    assert [(site.label, len(site.results), len(site.entries)) for site in found.sites] == [
+        ("Intel Xeon Silver 4410Y", 2, 48),
+        ("NVIDIA Jetson Orin Nano Developer Kit, 15W (0)", 1, 24),
+    ]
+    assert {entry.model.width for entry in found.sites[0].entries} == {0.25, 0.5}
+
+
+def test_labels_tell_devices_apart():
+    devices = [
+        XEON,
+        replace(XEON, isa_limit="AVX2"),
+        replace(XEON, cpus=4),
+        replace(ORIN, jetson={"power mode": "MAXN (2)"}),
+        replace(ORIN, instruction_sets=("neon",)),
+        replace(ORIN, instruction_sets=()),
+    ]
+    labels = [site.label for site in survey([make_result([model()], device=device) for device in devices]).sites]
+    assert labels == [
+        "Intel Xeon Silver 4410Y, 2 CPUs, performance",
+        "Intel Xeon Silver 4410Y, limited to AVX2",
+        "Intel Xeon Silver 4410Y, 4 CPUs, performance",
+        "NVIDIA Jetson Orin Nano Developer Kit, MAXN (2)",
+        "NVIDIA Jetson Orin Nano Developer Kit, 15W (0), 6 CPUs (1)",
+        "NVIDIA Jetson Orin Nano Developer Kit, 15W (0), 6 CPUs (2)",
+    ]
+
+
+def test_accuracy_is_that_of_the_form_or_for_float_the_checkpoints_and_never_a_guess():
+    timed = model(accuracy={"market1501/mAP": 70.4, "market1501/openvino/int8/mAP": 70.1, "market1501/R1": 87.0})
+    result = make_result([timed], queries=(("offline", 32, 1.0),))
+    found = {entry.form: entry.accuracies() for entry in survey([result]).entries}
+    own = [Accuracy("market1501", 70.4, measured=False)]
+    assert found == {
+        "onnxruntime/fp32": own,
+        "onnxruntime/fp16": own,
+        "onnxruntime/int8": [],
+        "openvino/fp32": own,
+        "openvino/fp16": own,
+        "openvino/int8": [Accuracy("market1501", 70.1, measured=True)],
+    }
+
+
+def test_intensity_counts_the_file_once_and_every_crop_once():
+    entry = Entry(replace(ONE.models[0], mult_adds=1_000_000), replace(ONE.runs[0], crops=8, size_bytes=213_568))
+    # 8 crops: 16 million operations; 213,568 bytes of weights and 8 × 98,304 of pixels: a million bytes.
+    assert entry.intensity == pytest.approx(16.0)
+    collapsed = replace(entry, model=replace(entry.model, form_mult_adds={entry.form: 2_000_000}))
+    assert collapsed.intensity == pytest.approx(32.0)
+
+
+def test_the_grid_is_the_papers_table_6():
+    site = survey([make_result(grid_models(), precisions=("fp32",))]).sites[0]
+    grid = grid_of(site, survey([make_result(grid_models())]).queries[0])
+    assert grid.columns == ("γ = 1, 256×128", "γ = 0.75, 192×96", "γ = 0.5, 128×64", "γ = 0.25, 64×32")
+    assert [(width, parameters) for width, parameters, _ in grid.rows] == [
+        ("1", "2.2M"),
+        ("0.75", "1.3M"),
+        ("0.5", "0.6M"),
+        ("0.25", "0.2M"),
+    ]
+    printed = [[cell.mult_adds for cell in cells] for _, _, cells in grid.rows]
+    assert printed == [[f"{millions}M" for millions in row] for _, row in TABLE_6.values()]
+    trained = grid.rows[3][2][0]
+    assert trained.accuracies == ("mAP 70.4 (market1501)",)
+    assert not any(cell.accuracies for _, _, cells in grid.rows for cell in cells if cell is not trained)
+
+
+def test_a_few_models_are_no_grid():
+    models = [model(1.0), model(0.25, (64, 32)), model(0.5, (128, 64))]
+    found = survey([make_result(models)])
+    assert grid_of(found.sites[0], found.queries[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.01234, "0.0123"),
+        (1.7249, "1.72"),
+        (9.996, "10.0"),
+        (99.96, "100"),
+        (123456.7, "123,457"),
+        (None, "–"),
+        (0, "0"),
+    ],
+)
+def test_numbers_have_three_digits(value, text):
+    assert number(value) == text
+
+
+@given(st.floats(1e-6, 1e9))
+def test_a_number_is_never_far_from_what_it_shows(value):
+    shown = float(number(value).replace(",", ""))
+    assert abs(shown - value) <= 0.00501 * value

@@ -1,0 +1,186 @@
+"""What a worker does, and what its process does when things go wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from reid_edge.benchmark.process import WorkerProcess
+from reid_edge.benchmark.protocol import Load, Loaded, Prepare, Prepared, Round, Timed
+from reid_edge.benchmark.worker import WARM_UP_WINDOW, peak_rss_mb, warm_up_until_settled
+from reid_edge.errors import EngineError
+
+
+@pytest.fixture
+def worker():
+    process = WorkerProcess({"REID_EDGE_NOTHING": "42"})
+    yield process
+    process.close()
+
+
+def load(bundle, precision="fp32"):
+    return Load(bundle=str(bundle.path), engine="onnxruntime", precision=precision, threads=1)
+
+
+def state(pid: int) -> str:
+    """``T`` for stopped, ``Z`` or nothing for gone: man 5 proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
+
+
+def wait_for_state(pid: int, wanted: str) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if state(pid) in wanted:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_worker_loads_warms_up_and_times(worker, session_bundle):
+    loaded = worker.ask(load(session_bundle), Loaded)
+    assert loaded.load_ms > 0
+    assert loaded.description.startswith("onnxruntime ")
+    prepared = worker.ask(Prepare(scenario="multi-stream", crops=3, seconds=0.05), Prepared)
+    assert prepared.first_ms > 0
+    assert prepared.warm_up >= 1
+    assert 20 < prepared.peak_rss_mb < 4000  # Python and an engine at least
+    timed = worker.ask(Round(scenario="multi-stream", crops=3, seconds=0.05), Timed)
+    assert len(timed.samples_ms) < timed.queries
+    assert all(sample > 0 for sample in timed.samples_ms)
+    # Time was up only with the last of them.
+    assert sum(timed.samples_ms[:-1]) < 50 * 1.5
+
+
+def test_a_worker_sleeps_between_requests_and_has_its_environment(worker, session_bundle):
+    worker.ask(load(session_bundle), Loaded)
+    assert wait_for_state(worker.pid, "T")
+    assert b"REID_EDGE_NOTHING=42" in Path(f"/proc/{worker.pid}/environ").read_bytes()
+
+
+def test_what_a_worker_cannot_do_is_named(worker, bundle_copy):
+    (bundle_copy.path / "model.onnx").write_bytes(b"")
+    with pytest.raises(EngineError, match=r"BundleCorruptError: .*model\.onnx is not the file"):
+        worker.ask(load(bundle_copy), Loaded)
+
+
+def test_a_worker_that_dies_says_how(worker, session_bundle):
+    worker.ask(load(session_bundle), Loaded)
+    os.kill(worker.pid, signal.SIGKILL)
+    assert wait_for_state(worker.pid, "Z")
+    with pytest.raises(EngineError, match="ended with signal SIGKILL"):
+        worker.ask(Prepare(scenario="offline", crops=1, seconds=0.1), Prepared)
+
+
+def test_a_worker_that_breaks_down_shows_what_it_wrote(session_bundle):
+    worker = WorkerProcess({"PYTHONHOME": "/nowhere"})
+    try:
+        with pytest.raises(EngineError, match=r"ended with exit code 1:[\s\S]*encodings"):
+            worker.ask(load(session_bundle), Loaded)
+    finally:
+        worker.close()
+
+
+def test_a_stuck_worker_is_given_up(session_bundle):
+    worker = WorkerProcess({}, patience=0.0)  # no process starts in no time
+    try:
+        with pytest.raises(EngineError, match="stuck"):
+            worker.ask(load(session_bundle), Loaded)
+    finally:
+        worker.close()
+    assert state(worker.pid) in ("", "Z")
+
+
+def test_a_sleeping_worker_ends_with_its_parent():
+    script = (
+        "import time\n"
+        "from reid_edge.benchmark.process import WorkerProcess\n"
+        "from reid_edge.benchmark.protocol import Load, Loaded\n"
+        "from reid_edge.errors import EngineError\n"
+        "worker = WorkerProcess({})\n"
+        "import select\n"
+        "worker._process.stdin.write(b'\\n'); worker._process.stdin.flush()\n"  # answered once it is up: Failed
+        "select.select([worker._process.stdout], [], [])\n"
+        "print(worker.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        pid = int(parent.stdout.readline())
+    finally:
+        parent.kill()
+        parent.wait()
+    assert wait_for_state(pid, ("", "Z"))
+
+
+def test_what_engines_print_does_not_get_between_replies():
+    script = (
+        "import os\n"
+        "from reid_edge.benchmark.worker import own_stdout\n"
+        "replies = own_stdout()\n"
+        "os.write(1, b'chatter of a library\\n'); print('chatter of Python', flush=True)\n"
+        "replies.write(b'reply\\n'); replies.flush()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "reply\n"
+    assert run.stderr == "chatter of a library\nchatter of Python\n"
+
+
+def test_warming_up_ends_when_two_windows_agree():
+    times = iter([50.0] * WARM_UP_WINDOW + [20.0] * WARM_UP_WINDOW + [20.3] * WARM_UP_WINDOW)
+    assert warm_up_until_settled(lambda: next(times), 60) == (3 * WARM_UP_WINDOW, True)
+
+
+def test_a_slow_query_does_not_warm_up_past_its_time():
+    def slow():
+        time.sleep(0.05)
+        return 50.0
+
+    ran, settled = warm_up_until_settled(slow, 0.12)
+    assert (1 <= ran <= 3, settled) == (True, False)
+
+
+def test_warming_up_that_never_settles_ends_by_the_clock():
+    count = iter(range(10_000))
+
+    def doubling():
+        time.sleep(0.001)
+        return 2.0 ** (next(count) // WARM_UP_WINDOW % 2)
+
+    ran, settled = warm_up_until_settled(doubling, 0.1)
+    assert not settled
+    assert ran == next(count) >= 1
+
+
+def test_peak_memory_is_read_as_the_kernel_writes_it(tmp_path):
+    status = tmp_path / "status"
+    status.write_text("Name:\tpython\nVmPeak:\t  999999 kB\nVmHWM:\t  262144 kB\nVmRSS:\t  100000 kB\n")
+    assert peak_rss_mb(status) == 256
+    status.write_text("Name:\tpython\n")
+    assert peak_rss_mb(status) is None
+    assert peak_rss_mb(tmp_path / "none") is None
+
+
+def test_a_workers_memory_is_not_its_parents(session_bundle):
+    """``ru_maxrss`` would be: it lives on through fork and exec."""
+    script = (
+        "import sys\n"
+        "ballast = bytearray(b'x') * (600 << 20)\n"
+        "from reid_edge.benchmark.process import WorkerProcess\n"
+        "from reid_edge.benchmark.protocol import *\n"
+        "worker = WorkerProcess({})\n"
+        "load = Load(bundle=sys.argv[1], engine='onnxruntime', precision='fp32', threads=1)\n"
+        "worker.ask(load, Loaded)\n"
+        "print(worker.ask(Prepare(scenario='single-stream', crops=1, seconds=0.01), Prepared).peak_rss_mb)\n"
+        "worker.close()\n"
+    )
+    command = [sys.executable, "-c", script, str(session_bundle.path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(run.stdout) < 400
