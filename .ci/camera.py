@@ -43,6 +43,11 @@ with tempfile.TemporaryDirectory() as folder:
     subprocess.run([sys.executable, "-c", first_feature], check=True, env=environment)
     warm = time.perf_counter() - start
 with tempfile.TemporaryDirectory() as folder:
+    timing = ["--budget-seconds", "5", "--engine", "openvino", "--out", f"{folder}/here.json"]
+    subprocess.run([reid_edge, "benchmark", bundle, *timing], check=True)
+    assert json.loads(pathlib.Path(f"{folder}/here.json").read_text())["runs"]
+    subprocess.run([reid_edge, "report", f"{folder}/here.json", "--markdown", "-"], check=True)
+with tempfile.TemporaryDirectory() as folder:
     video = cv2.VideoWriter(f"{folder}/street.avi", cv2.VideoWriter_fourcc(*"MJPG"), 20, (480, 360))
     for x in range(0, 240, 4):
         picture = np.full((360, 480, 3), 100, np.uint8)

@@ -160,6 +160,8 @@ def _agreement(stage: Stage, player: Player, reference: Player, part: Part) -> A
 
 
 def _arithmetic(contender: Contender) -> str:
+    if contender.precision == "tuned":  # may hold INT8
+        return "int8"
     return "half" if contender.precision == "fp32" and contender.floats != "f32" else contender.precision
 
 

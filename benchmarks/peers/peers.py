@@ -64,8 +64,11 @@ def peer_contenders(made: Artefacts) -> list[Contender]:
 
 
 def bundle_contenders(label: str, path: Path) -> tuple[list[Contender], list[Contender]]:
-    """Each model form of a bundle that runs on a CPU; and its raw limits: the OpenVINO files alone."""
-    artifacts = [one for one in open_bundle(path).manifest.artifacts if one.engine in ("openvino", "onnxruntime")]
+    """Each model form of a bundle that runs on a CPU, or its tuned one; and its raw limits, OpenVINO alone."""
+    manifest = open_bundle(path).manifest
+    artifacts = [one for one in manifest.artifacts if one.engine in ("openvino", "onnxruntime")]
+    if manifest.tuning is not None:
+        artifacts = [one for one in artifacts if one.precision == "tuned"]
     whole, raw = [], []
     for artifact in artifacts:
         if artifact.precision == "fp16":  # on a CPU it runs as FP32

@@ -328,33 +328,17 @@ def evaluate(
     partial: Annotated[bool, typer.Option("--partial", help="A subset: do not check the number of images.")] = False,
 ) -> None:
     """Measure ranking quality, CMC and mAP, of any engine on a labelled dataset."""
-    import numpy as np
-
-    from reid_edge.evaluation.market1501 import LabelledImage, load_market1501
-    from reid_edge.evaluation.ranking import Labelled, rank
+    from reid_edge.benchmark.accuracy import load_splits, measure_accuracy
     from reid_edge.runtime import Extractor
-    from reid_edge.runtime.images import extract_files
 
-    splits = {split: load_market1501(root, split, partial=partial) for split in ("query", "gallery")}
+    splits = load_splits(root, partial=partial)
     extractor = Extractor(bundle, engine=engine, precision=precision, threads=threads)
-
     with progress_bars() as notify:
-
-        def labelled(split: str, images: list[LabelledImage]) -> Labelled:
-            on_block = notify(f"{split} features", len(images))
-            return Labelled(
-                extract_files(extractor, [image.path for image in images], on_block),
-                np.array([image.identity for image in images]),
-                np.array([image.camera for image in images]),
-            )
-
-        query, gallery = (labelled(split, images) for split, images in splits.items())
-        distance = extractor.bundle.manifest.features.distance
-        result = rank(query, gallery, distance=distance, on_block=notify("ranking", len(query.features)))
+        result = measure_accuracy(extractor, splits, notify)
     ranks = {f"R{k}": f"{100 * result.cmc[k - 1]:.2f}" for k in (1, 5, 10) if k <= len(result.cmc)}
     print_table(
-        f"{dataset}: {result.queries:,} of {len(query.features):,} queries have a match, "
-        f"{len(gallery.features):,} gallery, {distance} distance",
+        f"{dataset}: {result.queries:,} of {len(splits['query']):,} queries have a match, "
+        f"{len(splits['gallery']):,} gallery, {extractor.bundle.manifest.features.distance} distance",
         ("engine", *ranks, "mAP"),
         [[extractor.description, *ranks.values(), f"{100 * result.mean_ap:.2f}"]],
     )

@@ -3,7 +3,7 @@ import pytest
 from reid_edge.osnet.config import OSNetConfig
 from reid_edge.osnet.rewrites import BlockRewrite
 from reid_edge.tune.forms import kept_float, make_form, node_pattern, parts, place_of, places
-from reid_edge.tune.profile import summed
+from reid_edge.tune.profile import Profile, summed
 from reid_edge.tune.search import mixtures, probes
 
 CONFIG = OSNetConfig(width=0.25)
@@ -117,6 +117,13 @@ def test_a_nameless_layer_counts_for_the_place_before_it_and_pools_for_none():
     assert profile.places == {"conv2.0": 1.5, "elsewhere": 0.25, "conv5": 0.125}
     assert profile.reorders == 0.125
     assert profile.total == 1.875
+
+
+def test_the_least_of_two_passes_is_kept_place_by_place():
+    one = Profile(places={"conv1": 2.0, "fc": 1.0}, reorders=0.5)
+    other = Profile(places={"conv1": 1.5, "fc": 4.0}, reorders=0.25)
+    assert one.least(other) == Profile(places={"conv1": 1.5, "fc": 1.0}, reorders=0.25)
+    assert str(one.least(other)) == "layers 2.50 ms, of which reorders 10 %"
 
 
 def test_parts_name_every_side_of_every_block():
