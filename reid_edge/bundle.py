@@ -10,7 +10,7 @@ import hashlib
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -172,10 +172,10 @@ class Artifact:
 
     engine: EngineName
     precision: Precision
-    files: tuple[FileEntry, ...]
+    files: Annotated[tuple[FileEntry, ...], msgspec.Meta(min_length=1)]
     rewrite: tuple[str, ...]
     mult_adds: int
-    max_batch: int
+    max_batch: Annotated[int, msgspec.Meta(ge=1)]
     needs_vnni: bool = False
     parity: Parity | None = None
     verdict: Verdict | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
 
 FloatType = Literal["f32", "bf16", "f16"]
 
@@ -18,8 +20,8 @@ class Execution:
         float_type: What the layers that are not INT8 are computed in.
     """
 
-    threads: int | None = None
-    streams: int = 1
+    threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    streams: Annotated[int, msgspec.Meta(ge=1)] = 1
     float_type: FloatType = "f32"
 
     def __str__(self) -> str:
@@ -69,6 +71,7 @@ class Trial:
         objective: What was minimised: milliseconds a query, or its inverse for throughput, joules a crop for energy;
             None where it was not timed.
         ci_low: Of the objective, 95 %; ``ci_high``.
+        heat: Which heat the objective comes from; figures of different heats were not taken side by side.
         outcome: ``chosen``, ``slower``, ``inaccurate``, ``pruned`` (its profile promised too little) or ``failed``.
         note: Why.
     """
@@ -81,6 +84,7 @@ class Trial:
     objective: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
+    heat: str = ""
     outcome: Literal["chosen", "slower", "inaccurate", "pruned", "failed"]
     note: str = ""
 

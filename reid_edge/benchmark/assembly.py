@@ -6,9 +6,12 @@ from reid_edge.benchmark.conductor import Timing
 from reid_edge.benchmark.records import ModelEntry, Peak, Roofline, Run
 from reid_edge.benchmark.statistics import summarise
 from reid_edge.bundle import Artifact, Bundle
+from reid_edge.runtime.limits import usable_cpus
 from reid_edge.tuning_record import FloatType
 
 _FLOATS: dict[FloatType, str] = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
+#: Bottlenecks of the paper's primary model.
+_BLOCKS = tuple(f"{stage}.{number}" for stage in ("conv2", "conv3", "conv4") for number in (0, 1))
 #: What a checkpoint's metadata calls figures of merit, as fractions; a result gives percent.
 _METRICS = {"mAP": "mAP", "rank1": "R1"}
 
@@ -42,23 +45,43 @@ def run_of(timing: Timing, model: int, artifact: Artifact, roofline: Roofline | 
     )
 
 
-def peak_of(artifact: Artifact, threads: int | None, roofline: Roofline | None) -> Peak | None:
-    """The measured peak that a model form is held against: of its arithmetic, its number of threads, CPU or GPU."""
-    wanted = arithmetic_of(artifact)
+def peak_of(
+    artifact: Artifact, threads: int | None, roofline: Roofline | None, *, cpus: int | None = None
+) -> Peak | None:
+    """The measured peak that a model form is held against: of its arithmetic, its number of threads, CPU or GPU.
+
+    Args:
+        artifact: The form.
+        threads: CPU threads that were asked for; None: what the form was tuned for, else the engine's choice.
+        roofline: The device's peaks; None: not measured.
+        cpus: CPUs at hand: more threads than those share them, and some engines start no more; None: of this process.
+    """
+    wanted, threads = arithmetic_of(artifact), threads_of(artifact, threads)
     gpu = artifact.engine == "tensorrt"
+    cpus = usable_cpus() if cpus is None else cpus
     peaks = [
         peak
         for peak in (roofline.peaks if roofline else ())
         if peak.arithmetic == wanted
         and (peak.threads is None) == gpu
-        and (gpu or threads is None or peak.threads == threads)
+        and (gpu or threads is None or min(peak.threads or cpus, cpus) == min(threads, cpus))
     ]
     return max(peaks, key=lambda peak: peak.gflops, default=None)
 
 
+def threads_of(artifact: Artifact, threads: int | None) -> int | None:
+    """CPU threads that a form runs with: those asked for, else those it was tuned for, else the engine's choice."""
+    return threads or (artifact.execution.threads if artifact.execution else None)
+
+
 def arithmetic_of(artifact: Artifact) -> str:
-    """What most of a model form is computed in; CPU engines keep FP16 files in memory and compute them in FP32."""
-    if artifact.precision == "int8" or artifact.int8:
+    """What most of a model form is computed in; CPU engines keep FP16 files in memory and compute them in FP32.
+
+    A tuned file counts as INT8 where every bottleneck has its streams or its ends (1x1 convolutions) in INT8, each
+    about half of a bottleneck's multiply-adds; one with any bottleneck in float is held against its float type's peak.
+    """
+    in_int8 = {part.partition(" ")[0] for part in artifact.int8}
+    if artifact.precision == "int8" or in_int8.issuperset(_BLOCKS):
         return "int8"
     if artifact.execution is not None:
         return _FLOATS[artifact.execution.float_type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,17 +94,23 @@ class BenchmarkOptions:
             EngineUnavailableError: It holds none.
         """
         held = bundle.manifest.artifacts
-        chosen = [
-            artifact
-            for artifact in held
-            if (self.engines is None or artifact.engine in self.engines)
-            and (self.precisions is None or artifact.precision in self.precisions)
-        ]
-        if not chosen:
-            engines, precisions = ",".join(self.engines or ENGINES), ",".join(self.precisions or PRECISIONS)
-            names = ", ".join(artifact.name for artifact in held) or "no model form"
-            raise EngineUnavailableError(f"{bundle.path} holds nothing of {engines} × {precisions}; it holds {names}.")
-        return chosen
+        chosen = self.chosen(bundle.path, [artifact.name for artifact in held])
+        return [artifact for artifact in held if artifact.name in chosen]
+
+    def chosen(self, path: Path, names: Sequence[str]) -> list[str]:
+        """Those that are asked for of the forms, ``engine/precision``, that a bundle holds or is going to.
+
+        Raises:
+            EngineUnavailableError: None is.
+        """
+        engines, precisions = self.engines or ENGINES, self.precisions or PRECISIONS
+        wanted = {f"{engine}/{precision}" for engine in engines for precision in precisions}
+        if found := [name for name in names if name in wanted]:
+            return found
+        raise EngineUnavailableError(
+            f"{path} holds nothing of {','.join(engines)} × {','.join(precisions)}; "
+            f"it holds {', '.join(names) or 'no model form'}."
+        )
 
     def subjects(self, bundle: Bundle) -> list[Subject]:
         """One for each model form and number of threads."""

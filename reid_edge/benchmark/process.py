@@ -18,12 +18,29 @@ import msgspec
 from reid_edge.benchmark.protocol import Failed, Reply, Request
 from reid_edge.errors import EngineError
 
+#: What ``python -m`` does, without the current folder on the path: a msgspec.py that lies there is not ours to run.
+#: Python 3.11 has ``-P`` for it, 3.10 has not.
+_RUN_MODULE = (
+    "import sys; sys.path[:] = [folder for folder in sys.path if folder]; del sys.argv[0]; "
+    "import runpy; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+
 Wanted = TypeVar("Wanted", bound=msgspec.Struct)
 
 #: Longer than any engine takes to compile a network; a worker that says nothing for so long is stuck.
 PATIENCE_SECONDS = 600.0
 #: Of what a worker that died wrote to stderr.
 _SHOWN_CHARACTERS = 1500
+
+
+def module_command(name: str, *arguments: object) -> list[str]:
+    """Command that runs an installed module as ``python -m`` does, but never code from the current folder.
+
+    Args:
+        name: Of the module, dotted.
+        arguments: For its ``sys.argv``.
+    """
+    return [sys.executable, "-c", _RUN_MODULE, name, *map(str, arguments)]
 
 
 class WorkerProcess:
@@ -39,7 +56,7 @@ class WorkerProcess:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._buffer = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "reid_edge.benchmark.worker", str(os.getpid())],
+            module_command("reid_edge.benchmark.worker", os.getpid()),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -15,8 +16,15 @@ def check_result_path(path: Path, *, force: bool) -> None:
     """Say before the work that there is nowhere to write its result.
 
     Raises:
-        OutputError: A file is there and ``force`` is not given, or the folder cannot be written.
+        OutputError: A file is there and ``force`` is not given, or the folder cannot be written, or the file
+            system does not take such a name.
     """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OutputError(f"--out {path} cannot be written: {error.strerror}; use another --out.") from error
     if path.is_dir():
         raise OutputError(f"--out {path} is a folder; name a file in it, e.g. {path / 'result.json'}.")
     if path.exists() and not force:
@@ -34,11 +42,13 @@ def write_result(path: Path, result: BenchmarkResult) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Not from the result's own name: that may be as long as a name can be.
+    partial = path.with_name(f".reid-edge.{os.getpid()}.partial")
     try:
         partial.write_bytes(msgspec.json.encode(result) + b"\n")
         partial.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error above says more
+            partial.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ import msgspec
 
 from reid_edge.benchmark.memory_bandwidth import measure_bandwidth
 from reid_edge.benchmark.peak_kernels import Arithmetic, Build, Kernel, candidates
+from reid_edge.benchmark.process import module_command
 from reid_edge.benchmark.records import Peak, Roofline
 from reid_edge.errors import ConfigError, EngineError
 
@@ -102,7 +103,7 @@ def _highest(peaks: Sequence[Peak]) -> tuple[Peak, ...]:
 
 def _in_process(task: str, threads: int | None, seconds: float) -> str:
     """What a fresh process says: its last line."""
-    command = [sys.executable, "-m", __name__, task, str(threads or 0), str(seconds)]
+    command = module_command(__name__, task, threads or 0, seconds)
     # What OpenBLAS reads when NumPy is imported; the engines take their number as an option.
     environment = os.environ | ({"OPENBLAS_NUM_THREADS": str(threads)} if threads else {})
     try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reid_edge.benchmark.accuracy import Notify, load_splits, measure_accuracy
-from reid_edge.benchmark.assembly import is_trained, model_entry, run_of
+from reid_edge.benchmark.assembly import is_trained, model_entry, run_of, threads_of
 from reid_edge.benchmark.conditions import changes, read_conditions
 from reid_edge.benchmark.conductor import WARM_UP_SECONDS, Failure, Subject, Timing, step_count, time_subjects
 from reid_edge.benchmark.device import describe_device
@@ -47,7 +47,7 @@ def benchmark_bundles(paths: Sequence[Path], options: BenchmarkOptions, notify: 
     subjects = [options.subjects(bundle) for bundle in bundles]
     splits = load_splits(options.root, partial=options.partial) if options.root else None
     device, before = describe_device(), read_conditions()
-    roofline, roofline_notes = _roofline(options, notify)
+    roofline, roofline_notes = _roofline(options, bundles, notify)
     timings, failures = _timed([one for group in subjects for one in group], options, len(bundles), notify)
     after = read_conditions()
     return BenchmarkResult(
@@ -68,12 +68,39 @@ def benchmark_bundles(paths: Sequence[Path], options: BenchmarkOptions, notify: 
     )
 
 
+def check_request(paths: Sequence[Path], to_be_made: Mapping[Path, Sequence[str]], options: BenchmarkOptions) -> None:
+    """Find what :func:`benchmark_bundles` would refuse, before bundles are made for it.
+
+    Args:
+        paths: Bundles that are there.
+        to_be_made: Folders of bundles that are going to be made, and the forms of each, ``engine/precision``.
+        options: What to measure.
+
+    Raises:
+        InputError: No bundle, or one twice.
+        BundleError: Not a bundle.
+        EngineUnavailableError: A bundle will hold nothing of what is asked for.
+        DatasetError: ``root`` does not hold the dataset.
+    """
+    _check_named([*paths, *to_be_made])
+    for path in paths:
+        options.artifacts(open_bundle(path))
+    for path, names in to_be_made.items():
+        options.chosen(path, names)
+    if options.root:
+        load_splits(options.root, partial=options.partial)
+
+
 def _opened(paths: Sequence[Path]) -> list[Bundle]:
+    _check_named(paths)
+    return [open_bundle(path) for path in paths]
+
+
+def _check_named(paths: Sequence[Path]) -> None:
     if not paths:
         raise InputError("no bundle to benchmark: name one or more folders that 'reid-edge export' made.")
     if len({path.resolve() for path in paths}) < len(paths):
         raise InputError("a bundle is named twice; name each once.")
-    return [open_bundle(path) for path in paths]
 
 
 def _timed(
@@ -95,12 +122,16 @@ def _timed(
     return timings, failures
 
 
-def _roofline(options: BenchmarkOptions, notify: Notify) -> tuple[Roofline | None, tuple[str, ...]]:
+def _roofline(
+    options: BenchmarkOptions, bundles: Sequence[Bundle], notify: Notify
+) -> tuple[Roofline | None, tuple[str, ...]]:
     if not options.roofline:
         return None, ()
     on_step = notify("measuring this device's peaks", 1)
+    artifacts = [artifact for bundle in bundles for artifact in options.artifacts(bundle)]
+    tuned = [threads_of(artifact, threads) for artifact in artifacts for threads in options.threads]
     try:
-        roofline = measure_roofline(options.threads)
+        roofline = measure_roofline(tuple(dict.fromkeys((*options.threads, *tuned))))
     except (EngineError, MissingExtraError) as error:
         return None, (f"No roofline: {error}",)
     on_step(1)

@@ -97,32 +97,41 @@ def benchmark(
     if isa is not None:
         _limit_isa(isa)
     with progress_bars() as notify:
-        made = [] if grid is None else _make_grid(grid, checkpoint or [], options, notify)
-        result = benchmark_bundles([*(bundles or []), *made], options, notify)
+        paths = bundles or []
+        made = [] if grid is None else _make_grid(grid, checkpoint or [], paths, options, notify)
+        result = benchmark_bundles([*paths, *made], options, notify)
     print_result(result)
     if out is not None:
         write_result(out, result)
 
 
 def _make_grid(
-    folder: Path, checkpoints: list[Path], options: BenchmarkOptions, notify: Callable[[str, int], Callable[..., None]]
+    folder: Path,
+    checkpoints: list[Path],
+    bundles: list[Path],
+    options: BenchmarkOptions,
+    notify: Callable[[str, int], Callable[..., None]],
 ) -> list[Path]:
+    """Make the grid once nothing is wrong with it, nor with what else is to be benchmarked."""
+    from reid_edge.benchmark.suite import check_request
+
     # Else two torch processes on few cores spin against each other (reid_edge.cli.export).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with extra("export", "making the grid of Table 6"):
         from reid_edge.export.exporter import Format
-        from reid_edge.export.grid import make_grid
+        from reid_edge.export.grid import make_cells, plan_grid
         from reid_edge.osnet.shipped import find_checkpoint, shipped_checkpoints
 
     formats: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
     given = [find_checkpoint(path, None) for path in checkpoints]
-    return make_grid(
+    cells = plan_grid(
         folder,
         [*given, *shipped_checkpoints()],
-        notify,
         precisions=options.precisions or ("fp32",),
         formats=tuple(form for engine, form in formats.items() if options.engines is None or engine in options.engines),
     )
+    check_request(bundles, {cell.path: cell.forms for cell in cells}, options)
+    return make_cells(cells, notify)
 
 
 def _limit_isa(name: str) -> None:

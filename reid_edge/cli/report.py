@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from reid_edge.console import console
-from reid_edge.errors import OutputError
+from reid_edge.errors import InputError, OutputError
 
 PAGE = Path("report.html")
 
@@ -30,6 +30,8 @@ def report(
     tables = Path(markdown) if markdown not in (None, "-") else None
     if out is None and markdown is None:
         out = PAGE
+    if out is not None and tables is not None and out.resolve() == tables.resolve():
+        raise InputError(f"--out and --markdown are both {out}: one would replace the other; give two different files.")
     for path in (out, tables):
         _check_free(path, force)
     found = survey([read_result(path) for path in results])

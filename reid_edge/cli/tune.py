@@ -113,10 +113,10 @@ def show_tuning(bundle: Bundle) -> None:
     assert tuning is not None
     timed = [trial for trial in tuning.trials if trial.objective is not None]
     rows = [
-        [trial.name, f"{trial.objective:.3f}", _interval(trial), trial.outcome, trial.note]
-        for trial in sorted(timed, key=lambda trial: trial.objective or 0)
+        [trial.name, trial.heat, f"{trial.objective:.3f}", _interval(trial), trial.outcome, trial.note]
+        for trial in sorted(timed, key=lambda trial: (_HEATS.index(trial.heat), trial.objective or 0))
     ]
-    print_table(f"{bundle.path}: {tuning.objective}", ("form", "median", "95 %", "outcome", "note"), rows)
+    print_table(f"{bundle.path}: {tuning.objective}", ("form", "heat", "median", "95 %", "outcome", "note"), rows)
     console.print(
         f"{len(tuning.trials) - len(timed)} more forms were left out by their layers' times, failed, or found no time; "
         f"all stand in the manifest: reid-edge inspect {shlex.quote(str(bundle.path))} --json",
@@ -125,6 +125,10 @@ def show_tuning(bundle: Bundle) -> None:
     gains = ", ".join(f"{gain:.2f} times as fast as the {name}" for name, gain in tuning.gains.items())
     kept = ", ".join(f"{name} {value:.4g}" for name, value in tuning.accuracy.items())
     console.print(f"Tuned: {gains}. Kept: {kept}. {tuning.minutes:.1f} minutes.", soft_wrap=True)
+
+
+#: Only times of the same heat were taken side by side.
+_HEATS = ("final", "second heat", "first heat", "")
 
 
 def _interval(trial: Trial) -> str:

@@ -34,6 +34,7 @@ from reid_edge.bundle import (
 )
 from reid_edge.crops import RESIZE_RULE
 from reid_edge.export.calibration import CalibrationSet, Notify, calibration_set
+from reid_edge.export.ir import save_ir
 from reid_edge.export.onnx import Deployable, InputFormat, export_onnx
 from reid_edge.export.quantize import quantize_onnx, quantize_openvino
 from reid_edge.export.reference import make_reference
@@ -182,7 +183,7 @@ class _Export:
         if precision == "int8":
             quantize_openvino(source, path, self._calibration_batches(), needs_vnni=self._vnni)
         else:
-            openvino.save_model(openvino.convert_model(source), path, compress_to_fp16=precision == "fp16")
+            save_ir(openvino.convert_model(source), path, half_weights=precision == "fp16")
         return self._checked("openvino", precision, (relative, f"openvino/{precision}.bin"))
 
     def _tensorrt(self, precision: Precision) -> Artifact:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import openvino
 
+from reid_edge.export.ir import save_ir
 from reid_edge.export.onnx import INPUT
 from reid_edge.runtime.engines import Batch
 
@@ -50,7 +51,7 @@ def quantize_openvino(
         fast_bias_correction=draft,
         advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=_overflow_fix(needs_vnni)),
     )
-    openvino.save_model(quantized, out, compress_to_fp16=False)
+    save_ir(quantized, out)
 
 
 def quantize_onnx(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
     out = out.resolve()
     _check_replaceable(out, force)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    _remove_abandoned(out)
     missing = [parent for parent in out.parents if not parent.exists()]
     try:
         partial.mkdir(parents=True)
@@ -41,6 +43,14 @@ def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
         for parent in missing:
             with contextlib.suppress(OSError):  # holds the bundle, or was never made
                 parent.rmdir()
+
+
+def _remove_abandoned(out: Path) -> None:
+    """What processes that were killed have left."""
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
+        pid = folder.name.split(".")[-2]
+        if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_replaceable(out: Path, force: bool) -> None:

@@ -53,6 +53,19 @@ class Candidate:
     max_batch: int
 
     @property
+    def complexity(self) -> tuple[int, ...]:
+        """Sorts the simpler first: float32 before other floats before INT8, then fewer rewrites, parts and settings."""
+        execution = self.execution
+        return (
+            bool(self.form.int8),
+            execution.float_type != "f32",
+            len(self.form.plan.names()),
+            len(self.form.int8),
+            execution.streams,
+            execution.threads is not None,
+        )
+
+    @property
     def key(self) -> str:
         """Names this candidate's folder and its entry in the journal."""
         text = repr((self.form.key, self.execution, self.max_batch))

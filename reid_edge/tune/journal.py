@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from reid_edge.errors import OutputError
+from reid_edge.errors import OutputError, ReidEdgeError
 
 _Value = TypeVar("_Value")
 _FILE = "journal.json"
@@ -31,8 +31,9 @@ class Journal:
         self._path = folder / _FILE
         self._identity = identity
         self._start = time.monotonic()
-        self._before, self._values = self._read()
-        self.resumed = bool(self._values)
+        found = self._read()
+        self.resumed = found is not None
+        self._before, self._values = found or (0.0, {})
         if not self.resumed:
             _empty(folder)
             self._write()
@@ -59,13 +60,13 @@ class Journal:
         """Whether a value was measured under this key."""
         return key in self._values
 
-    def _read(self) -> tuple[float, dict[str, msgspec.Raw]]:
+    def _read(self) -> tuple[float, dict[str, msgspec.Raw]] | None:
         with contextlib.suppress(OSError, msgspec.DecodeError):
             kind = tuple[str, float, dict[str, msgspec.Raw]]
             identity, seconds, values = msgspec.json.decode(self._path.read_bytes(), type=kind)
             if identity == self._identity:
                 return seconds, {key: msgspec.Raw(bytes(value)) for key, value in values.items()}
-        return 0.0, {}
+        return None
 
     def _write(self) -> None:
         partial = self._path.with_suffix(f".{os.getpid()}.partial")
@@ -89,13 +90,18 @@ _LOCK = "lock"
 
 @contextlib.contextmanager
 def work_folder(out: Path) -> Iterator[Path]:
-    """The folder beside ``out`` in which one process at a time works; it goes when the block ends well.
+    """The folder beside ``out`` in which one process at a time works.
+
+    It goes when the block ends well, or with an error that the same work would meet again; it stays when the block was
+    interrupted, or the disk was full.
 
     Raises:
-        OutputError: Another process works there, or it cannot be made.
+        OutputError: Another process works there, something else is there, or it cannot be made.
     """
     folder = out.resolve().with_name(f"{out.resolve().name}.tuning")
     try:
+        if folder.exists() and not (folder / _LOCK).exists():
+            raise OutputError(f"{folder} is there, and no tuning made it; remove it, or use another --out.")
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / _LOCK).open("w")
     except OSError as error:
@@ -107,5 +113,11 @@ def work_folder(out: Path) -> Iterator[Path]:
             raise OutputError(
                 f"another reid-edge tune works in {folder}; wait for it, or use another --out."
             ) from error
-        yield folder
+        try:
+            yield folder
+        except OutputError:
+            raise
+        except ReidEdgeError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         shutil.rmtree(folder, ignore_errors=True)

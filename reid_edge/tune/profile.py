@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from reid_edge.benchmark.process import module_command
 from reid_edge.benchmark.scenarios import SEED
 from reid_edge.bundle import Artifact, Bundle, open_bundle
 from reid_edge.errors import EngineError
@@ -69,8 +70,7 @@ def profile(bundle: Bundle, crops: int) -> Profile:
     Raises:
         EngineError: It does not run here; with what it said.
     """
-    command = [sys.executable, "-m", __name__, str(bundle.path), str(crops)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    run = subprocess.run(module_command(__name__, bundle.path, crops), capture_output=True, text=True, check=False)
     if run.returncode != 0:
         said = run.stderr.strip().splitlines() or [f"exit code {run.returncode}"]
         raise EngineError(f"the profile of {bundle.path.name} failed: {said[-1]}")

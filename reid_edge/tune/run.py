@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +12,8 @@ import msgspec
 
 from reid_edge.benchmark.conductor import Subject, time_subjects
 from reid_edge.benchmark.energy import EnergyMeter, find_meter, missing_reason
-from reid_edge.bundle import Bundle, EngineName, open_bundle, with_artifact, write_manifest
-from reid_edge.errors import ConfigError, TuningError
+from reid_edge.bundle import Bundle, EngineName, FileEntry, open_bundle, with_artifact, write_manifest
+from reid_edge.errors import CalibrationError, ConfigError, TuningError
 from reid_edge.evaluation.market1501 import LabelledImage, Split
 from reid_edge.export.calibration import CalibrationSet, calibration_set, save_set, saved_set
 from reid_edge.export.exporter import ExportOptions, export_bundle
@@ -21,11 +21,12 @@ from reid_edge.export.reference import make_reference
 from reid_edge.export.staging import staged_folder
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.complexity import complexity
+from reid_edge.runtime.images import list_images
 from reid_edge.tune.constraint import Agreement, Constraint, MeanPrecision
 from reid_edge.tune.engines import TuningEngine, tuning_engine
 from reid_edge.tune.journal import Journal, work_folder
 from reid_edge.tune.objective import Objective, Score
-from reid_edge.tune.tuner import Choice, Notify, Tuner
+from reid_edge.tune.tuner import Notify, Tuner
 from reid_edge.tune.workshop import Workshop
 
 #: A checkpoint whose plain exports all take longer than this many times the limit is not tuned: nothing gained more.
@@ -80,6 +81,14 @@ def tune(checkpoints: Sequence[Checkpoint], options: TuneOptions, notify: Notify
     if reason := engine.why_untimed():
         raise TuningError(reason)
     meter = _meter(options.objective)
+    if options.latency_ms is not None and options.objective.goal not in ("p50", "p99"):
+        raise ConfigError(
+            f"--latency-ms bounds a query's time; --objective {options.objective.goal} is none. Use p50 or p99."
+        )
+    if options.latency_ms is not None and not options.latency_ms > 0:
+        raise ConfigError(f"--latency-ms must be more than 0, got {options.latency_ms}.")
+    if options.calibration is not None and not options.calibration.is_dir():
+        raise CalibrationError(f"no folder of calibration crops at {options.calibration}.")
     if len(checkpoints) != 1 and options.latency_ms is None:
         raise ConfigError("several checkpoints need --latency-ms: how fast the one that is taken has to be.")
     # Before any work: is there anything in the way?
@@ -175,16 +184,15 @@ class _Attempt:
         return f"{_name(self._checkpoint)} takes {reached:.2f}" if limit is not None and reached > limit else ""
 
     def write(self, folder: Path) -> None:
-        """The plain export, with the tuned file and its evidence."""
-        shutil.copytree(self._base.path, folder, dirs_exist_ok=True)
-        choice: Choice = self._choice
-        manifest = self._base.manifest
+        """The plain export, without INT8 that its verdict rejects, and the tuned file with its evidence."""
+        base, choice = self._base, self._choice
+        kept = tuple(one for one in base.manifest.artifacts if one.verdict is None or not one.verdict.reasons)
+        manifest = replace(base.manifest, artifacts=kept, tuning=choice.tuning)
+        _copy(base, [manifest.golden, *(entry for artifact in kept for entry in artifact.files)], folder)
         for artifact in choice.bundle.manifest.artifacts:
-            for entry in artifact.files:
-                (folder / entry.path).parent.mkdir(exist_ok=True)
-                shutil.copyfile(choice.bundle.path / entry.path, folder / entry.path)
+            _copy(choice.bundle, artifact.files, folder)
             manifest = with_artifact(manifest, artifact)
-        write_manifest(folder, replace(manifest, tuning=choice.tuning))
+        write_manifest(folder, manifest)
 
     def _tuner(self) -> Tuner:
         checkpoint, options = self._checkpoint, self._options
@@ -224,11 +232,20 @@ def _name(checkpoint: Checkpoint) -> str:
     return f"x{checkpoint.info.width:g} at {height}x{width}"
 
 
+def _copy(bundle: Bundle, entries: Iterable[FileEntry], folder: Path) -> None:
+    for entry in entries:
+        target = folder / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.path / entry.path, target)
+
+
 def _identity(checkpoint: Checkpoint, options: TuneOptions, engine: TuningEngine) -> str:
     """What measured values depend on."""
-    labelled = {} if options.labelled is None else {split: len(images) for split, images in options.labelled.items()}
+    images = [image.path for images in (options.labelled or {}).values() for image in images]
+    if options.calibration is not None:
+        images += list_images([options.calibration])
     decisive = [
-        checkpoint.sha256, checkpoint.info.size, options.engine, options.objective, options.max_drop, labelled,
-        str(options.calibration), engine.device(), engine.tools(),
+        checkpoint.sha256, checkpoint.info.size, options.engine, options.objective, options.max_drop,
+        [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in images], engine.device(), engine.tools(),
     ]  # fmt: skip
     return hashlib.sha256(msgspec.json.encode(decisive)).hexdigest()

@@ -96,7 +96,7 @@ def mixtures(
         float alone; and the best uniform ones.
     """
     by_total = sorted(measured, key=lambda pair: sum(pair[1].values()))
-    in_float = [pair for pair in measured if not pair[0].form.int8]
+    in_float = [pair for pair in measured if not pair[0].form.int8] or by_total
     named = [
         ("best of each block", _best(config, measured, by_total[0], margin=0.0)),
         ("best form, blocks exchanged", _best(config, measured, by_total[0], margin=WORTHWHILE)),

@@ -11,7 +11,7 @@ from reid_edge.errors import EngineError, ParityError, TuningError
 from reid_edge.osnet.config import OSNetConfig
 from reid_edge.tune.constraint import Constraint, Kept
 from reid_edge.tune.executions import refinements, run_by
-from reid_edge.tune.forms import Candidate, Form, make_form
+from reid_edge.tune.forms import Candidate, Form, make_form, parts
 from reid_edge.tune.journal import Journal
 from reid_edge.tune.objective import Objective, Score
 from reid_edge.tune.profile import Profile, profile
@@ -49,10 +49,12 @@ class _Evidence:
     engine: str
     trials: dict[str, Trial] = field(default_factory=dict)
 
-    def add(self, candidate: Candidate, outcome: str, *, score: Score | None = None, note: str = "") -> None:
+    def add(
+        self, candidate: Candidate, outcome: str, *, score: Score | None = None, heat: str = "", note: str = ""
+    ) -> None:
         known = self.trials.get(candidate.name)
-        if score is None and known is not None:
-            score = Score(known.objective, known.ci_low, known.ci_high) if known.objective is not None else None
+        if score is None and known is not None and known.objective is not None:
+            score, heat = Score(known.objective, known.ci_low, known.ci_high), known.heat
         self.trials[candidate.name] = Trial(
             name=candidate.name,
             engine=self.engine,
@@ -62,6 +64,7 @@ class _Evidence:
             objective=score.value if score else None,
             ci_low=score.low if score else None,
             ci_high=score.high if score else None,
+            heat=heat,
             outcome=outcome,  # type: ignore[arg-type]
             note=note,
         )
@@ -129,6 +132,8 @@ class Tuner:
         asked = self._engine.probes(self._config, float_type)
         if self._engine.profiled:
             measured = self._profiles(asked, float_type)
+            if not measured:  # this float type cannot be compiled here
+                return []
             forms = mixtures(self._config, [(probe, times.places) for probe, times in measured], most=FORMS)
         else:
             forms = [(probe.name, probe.form) for probe in asked]
@@ -180,9 +185,10 @@ class Tuner:
             return replace(standing, failures={**failures, **standing.failures})
 
         standing = self._journal.recall(_heat_key(name, candidates.values()), run, Standing)
-        self._note(standing, candidates)
+        self._note(standing, candidates, name)
         if not standing.scores:
-            raise TuningError(f"nothing could be timed: {'; '.join(standing.failures.values())}")
+            reasons = [*standing.failures.values()] or [trial.note for trial in self._evidence.trials.values()]
+            raise TuningError(f"nothing could be timed: {'; '.join(dict.fromkeys(reasons))}")
         return standing
 
     def _made(self, candidates: Collection[Candidate]) -> tuple[dict[str, tuple[Bundle, Precision]], dict[str, str]]:
@@ -208,18 +214,24 @@ class Tuner:
     def _race(self, entrants: Mapping[str, tuple[Bundle, Precision]], heat: Heat) -> Standing:
         return run_heat(entrants, self._engine.name, self._objective, heat, self._notify, self._meter)
 
-    def _note(self, standing: Standing, candidates: Mapping[str, Candidate]) -> None:
+    def _note(self, standing: Standing, candidates: Mapping[str, Candidate], heat: str) -> None:
         for name, score in standing.scores.items():
             if name in candidates:
-                self._evidence.add(candidates[name], "slower", score=score)
+                self._evidence.add(candidates[name], "slower", score=score, heat=heat)
         for name, reason in standing.failures.items():
             if name in candidates:
                 self._evidence.add(candidates[name], "failed", note=reason)
 
     def _with_plain(self, finalists: Sequence[Candidate]) -> list[Candidate]:
-        """The plain form comes first: what is no faster is not chosen over it."""
-        plain = self._candidate("plain float", make_form({}, config=self._config))
-        return [plain, *(candidate for candidate in finalists if candidate.key != plain.key)]
+        """What the plain exports compute can always be chosen, so that the choice is never slower than they are."""
+        plain = [self._candidate("plain float", make_form({}, config=self._config))]
+        if "int8" in self._engine.plain:
+            int8 = make_form({}, int8=parts(self._config), config=self._config)
+            plain.append(self._candidate("plain int8", int8))
+        if "fp16" in self._engine.plain:
+            plain.append(run_by(plain[0], Execution(float_type="f16")))
+        keys = {candidate.key for candidate in plain}
+        return [*plain, *(candidate for candidate in finalists if candidate.key not in keys)]
 
     def _choose(self, finalists: Sequence[Candidate]) -> Choice:
         bundles = self._checked(finalists)
@@ -236,8 +248,8 @@ class Tuner:
             )
 
         standing = self._journal.recall(_heat_key("final", candidates.values()), run, Standing)
-        self._note(standing, candidates)
-        for name in fastest_first(standing, list(candidates)):
+        self._note(standing, candidates, "final")
+        for name in fastest_first(standing, sorted(candidates, key=lambda name: candidates[name].complexity)):
             kept = self._kept(candidates[name], bundles[name])
             if kept.passed:
                 self._evidence.add(candidates[name], "chosen", note=kept.note)

@@ -28,6 +28,8 @@ ROOFLINE = Roofline(
     bandwidth_how="",
 )
 
+INT8_BLOCKS = ("conv2.0 ends", "conv2.1 streams", "conv3.0 ends", "conv3.1 ends", "conv4.0 streams", "conv4.1 ends")
+
 
 def timing(threads=2, crops=8):
     return Timing(
@@ -55,10 +57,23 @@ def test_achieved_gflops_are_two_a_mult_add():
     assert run.summary.samples == 20
 
 
-@pytest.mark.parametrize(("threads", "peak"), [(1, 100), (2, 160), (None, 160), (4, None)])
+@pytest.mark.parametrize(("threads", "peak"), [(1, 100), (2, 160), (None, 160), (3, None)])
 def test_a_form_is_held_against_the_peak_of_as_many_threads(threads, peak):
-    found = peak_of(ARTIFACT, threads, ROOFLINE)
+    found = peak_of(ARTIFACT, threads, ROOFLINE, cpus=4)
     assert (found and found.gflops) == peak
+
+
+def test_threads_beyond_the_cpus_share_them():
+    assert peak_of(ARTIFACT, 8, ROOFLINE, cpus=2).gflops == 160
+    asked = dataclasses.replace(ROOFLINE, peaks=(Peak(arithmetic="fp32", gflops=150, threads=8, how=""),))
+    assert peak_of(ARTIFACT, 8, asked, cpus=2).gflops == 150
+    assert peak_of(ARTIFACT, 1, asked, cpus=2) is None
+
+
+def test_a_tuned_form_runs_with_its_own_threads_unless_others_are_asked_for():
+    tuned = dataclasses.replace(ARTIFACT, precision="tuned", execution=Execution(threads=1))
+    assert peak_of(tuned, None, ROOFLINE, cpus=4).gflops == 100
+    assert peak_of(tuned, 2, ROOFLINE, cpus=4).gflops == 160
 
 
 def test_without_a_roofline_there_is_no_fraction():
@@ -70,7 +85,9 @@ def test_without_a_roofline_there_is_no_fraction():
     [
         ({"precision": "fp16"}, "fp32"),  # CPU engines compute FP16 files in FP32
         ({"precision": "int8"}, "int8"),
-        ({"precision": "tuned", "int8": ("conv2",), "execution": Execution(float_type="bf16")}, "int8"),
+        ({"precision": "tuned", "int8": INT8_BLOCKS, "execution": Execution(float_type="bf16")}, "int8"),
+        ({"precision": "tuned", "int8": INT8_BLOCKS[1:], "execution": Execution(float_type="bf16")}, "bf16"),
+        ({"precision": "tuned", "int8": ("conv1", "fc"), "execution": Execution()}, "fp32"),
         ({"precision": "tuned", "execution": Execution(float_type="bf16")}, "bf16"),
         ({"precision": "fp16", "engine": "tensorrt"}, "fp16"),
         ({"precision": "fp32", "engine": "tensorrt"}, "fp32"),

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from reid_edge.benchmark.records import BenchmarkResult
-from reid_edge.benchmark.result_file import write_result
+from reid_edge.benchmark.result_file import check_result_path, write_result
 from reid_edge.errors import OutputError
 from tests.conftest import random_crops
 
@@ -158,6 +158,11 @@ def test_when_nothing_runs_it_fails_with_the_reasons(bundle_copy, tmp_path):
         (["BUNDLE", "--out", "none/r.json"], "none is not a folder"),
         (["BUNDLE", "--root", "."], "no query split"),
         (["BUNDLE", "--checkpoint", "x.pth"], "--grid"),
+        (["BUNDLE", "--out", 255 * "a" + ".json"], "File name too long; use another --out"),
+        (["nope", "--grid", "g1"], "nope is not a bundle"),
+        (["--grid", "g1", "--engine", "tensorrt"], "holds nothing of tensorrt × "),
+        (["--grid", "g1", "--root", "nowhere"], "nowhere"),
+        (["g1/osnet_x1_256x128", "--grid", "g1"], "named twice"),
     ],
 )
 def test_bad_input_gives_one_message_before_any_work(tmp_path, session_bundle, arguments, message):
@@ -178,6 +183,17 @@ def test_a_disk_that_cannot_be_written_leaves_nothing(benchmarked, tmp_path):
     with pytest.raises(OutputError, match="cannot write"):
         write_result(tmp_path / "r.json", result)
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_a_name_may_be_as_long_as_the_disk_takes(benchmarked, tmp_path):
+    result = msgspec.json.decode(benchmarked[1].read_bytes(), type=BenchmarkResult)
+    path = tmp_path / (245 * "a" + ".json")
+    check_result_path(path, force=False)
+    write_result(path, result)
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OutputError, match="File name too long"):
+        write_result(tmp_path / (255 * "a" + ".json"), result)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -166,6 +166,32 @@ def test_markdown_shows_a_grid_as_the_paper_does():
     assert rows[5][2].strip().endswith("mAP 70.4 (market1501)")
 
 
+def test_a_command_stays_in_its_fence():
+    command = "reid-edge benchmark x\n```\n# Mine\n`````\nend"
+    text = markdown_report(survey([replace(make_result([model()]), command=command)]))
+    assert f"``````text\n{command}\n``````\n" in text
+    plain = markdown_report(survey([make_result([model()])]))
+    assert "\n```text\n" in plain
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("[x](https://evil)", r"\[x\](https://evil)"),
+        ("![x](y)", r"!\[x\](y)"),
+        ("a`b", r"a\`b"),
+        ("~~~ *b*", r"\~\~\~ \*b\*"),
+        ("a\\|b", r"a\\\|b"),  # a backslash of its own must not free the column's mark
+        ("osnet_x0_25", "osnet_x0_25"),
+    ],
+)
+def test_a_name_does_nothing_in_markdown(name, shown):
+    text = markdown_report(survey([make_result([replace(model(), name=name)], device=replace(XEON, name=name))]))
+    assert f"### {shown}\n" in text
+    assert f"\n| {shown} | " in text
+    assert f"* Not run: {shown}, " in text
+
+
 @pytest.fixture
 def result_file(tmp_path):
     path = tmp_path / "xeon.json"
@@ -203,8 +229,16 @@ def test_nothing_is_replaced_unless_told(result_file, tmp_path):
 
 
 def test_a_bad_result_leaves_nothing(result_file, tmp_path):
-    with pytest.raises(InputError, match="Leave one"):
+    with pytest.raises(InputError, match="Leave one of the files out"):
         report([result_file, result_file], out=tmp_path / "page.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["xeon.json"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_page_and_tables_cannot_be_one_file(result_file, tmp_path, force):
+    out = tmp_path / "both"
+    with pytest.raises(InputError, match=r"both.*two different files"):
+        report([result_file], out=out, markdown=str(tmp_path / "new" / ".." / "both"), force=force)
     assert [path.name for path in tmp_path.iterdir()] == ["xeon.json"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reid_edge.benchmark.process import WorkerProcess
+from reid_edge.benchmark.process import WorkerProcess, module_command
 from reid_edge.benchmark.protocol import Load, Loaded, Prepare, Prepared, Round, Timed
 from reid_edge.benchmark.worker import WARM_UP_WINDOW, peak_rss_mb, warm_up_until_settled
 from reid_edge.errors import EngineError
@@ -42,6 +42,24 @@ def wait_for_state(pid: int, wanted: str) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+def test_code_in_the_current_folder_is_not_run(tmp_path, monkeypatch, session_bundle):
+    for name in ("msgspec", "numpy", "runpy", "reid_edge"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('code from the current folder')")
+    monkeypatch.chdir(tmp_path)
+    process = WorkerProcess({})
+    try:
+        assert process.ask(load(session_bundle), Loaded).load_ms > 0
+    finally:
+        process.close()
+
+
+def test_a_module_gets_its_arguments(tmp_path, monkeypatch):
+    (tmp_path / "shows.py").write_text("import sys\nprint(__name__, sys.argv[1:], '' in sys.path)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run = subprocess.run(module_command("shows", 1, "a b"), capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "__main__ ['1', 'a b'] False"
 
 
 def test_a_worker_loads_warms_up_and_times(worker, session_bundle):

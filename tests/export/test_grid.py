@@ -119,6 +119,39 @@ def test_trained_forms_that_the_grid_cannot_make_again_are_not_lost(copy, monkey
     assert stamp(copy / TRAINED) == before
 
 
+@pytest.mark.parametrize("changes", [{"precision": "tuned"}, {"engine": "tensorrt", "precision": "int8"}])
+@pytest.mark.parametrize("checkpoints", [CHECKPOINTS, [trained(0.05)]], ids=["same", "trained"])
+def test_what_a_grid_cannot_make_of_random_weights_is_not_lost_either(copy, monkeypatch, changes, checkpoints):
+    table_of(monkeypatch, 0.05)
+    manifest = open_bundle(copy / RANDOM).manifest
+    added = replace(manifest.artifacts[0], **changes)
+    write_manifest(copy / RANDOM, replace(manifest, artifacts=(*manifest.artifacts, added)))
+    before = stamp(copy / RANDOM)
+    with pytest.raises(OutputError, match=added.name):
+        make_grid(copy, checkpoints, quiet, precisions=("fp16",))
+    assert stamp(copy / RANDOM) == before
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"half"), lambda path: path.unlink()])
+def test_a_cell_with_a_broken_file_is_made_anew(copy, monkeypatch, damage):
+    table_of(monkeypatch, 0.06)
+    before = open_bundle(copy / TRAINED)
+    damage(copy / TRAINED / "model.onnx")
+    (path,) = make_grid(copy, CHECKPOINTS, quiet, formats=("onnx",))
+    after = open_bundle(path)
+    for entry in after.manifest.entries():
+        after.checked_path(entry)
+    assert {one.name for one in after.manifest.artifacts} == {one.name for one in before.manifest.artifacts}
+
+
+def test_a_cell_that_must_not_be_replaced_is_found_before_any_is_made(copy, monkeypatch):
+    table_of(monkeypatch, 0.05, 0.06)
+    shutil.rmtree(copy / RANDOM)
+    with pytest.raises(OutputError, match="a street"):
+        make_grid(copy, [], quiet)
+    assert not (copy / RANDOM).exists()
+
+
 def test_random_weights_are_the_same_every_time_and_disturb_nobody():
     torch.manual_seed(7)
     expected = torch.rand(3)

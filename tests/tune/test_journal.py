@@ -1,6 +1,6 @@
 import pytest
 
-from reid_edge.errors import OutputError
+from reid_edge.errors import OutputError, TuningError
 from reid_edge.tune.journal import Journal, work_folder
 from reid_edge.tune.objective import Score
 
@@ -60,3 +60,28 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot work in"), work_folder(tmp_path / "file" / "bundle"):
         pass
+
+
+def test_a_folder_that_no_tuning_made_is_left_alone(tmp_path):
+    folder = tmp_path / "bundle.tuning"
+    folder.mkdir()
+    (folder / "precious.txt").write_text("mine")
+    with pytest.raises(OutputError, match="no tuning made it"), work_folder(tmp_path / "bundle"):
+        pass
+    assert (folder / "precious.txt").read_text() == "mine"
+
+
+def test_an_error_that_would_come_again_leaves_no_work_folder_and_a_full_disk_does(tmp_path):
+    with pytest.raises(TuningError), work_folder(tmp_path / "bundle") as folder:
+        raise TuningError("nothing is fast enough")
+    assert not folder.exists()
+    with pytest.raises(OutputError), work_folder(tmp_path / "bundle") as folder:
+        raise OutputError("disk full")
+    assert folder.exists()
+
+
+def test_a_run_stopped_before_its_first_measurement_keeps_what_it_made(tmp_path):
+    Journal(tmp_path, "task")
+    (tmp_path / "calibration.npz").write_text("minutes of work")
+    assert Journal(tmp_path, "task").resumed
+    assert (tmp_path / "calibration.npz").exists()

@@ -5,8 +5,12 @@ import pytest
 from reid_edge.benchmark.conductor import Query
 from reid_edge.benchmark.records import Energy
 from reid_edge.errors import ConfigError
+from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.rewrites import BlockRewrite
+from reid_edge.tune.forms import Candidate, make_form
 from reid_edge.tune.objective import Objective, Score
 from reid_edge.tune.race import Standing, fastest_first
+from reid_edge.tuning_record import Execution
 
 
 def standing(**medians):
@@ -67,3 +71,17 @@ def test_a_query_follows_from_the_objective():
     assert Objective(goal="throughput", crops=6).query == Query(scenario="offline", crops=32)
     with pytest.raises(ConfigError, match="from 1 to 1024, got 0"):
         Objective(crops=0)
+
+
+def test_simpler_forms_come_before_those_that_gain_as_much():
+    config = OSNetConfig(width=0.25)
+    joined = {"conv2.0": BlockRewrite(join=True)}
+    ordered = [
+        Candidate("plain", make_form({}, config=config), Execution(), 32),
+        Candidate("two streams", make_form({}, config=config), Execution(streams=2), 32),
+        Candidate("join", make_form(joined, config=config), Execution(), 32),
+        Candidate("bf16", make_form({}, config=config), Execution(float_type="bf16"), 32),
+        Candidate("int8", make_form({}, int8=["fc"], config=config), Execution(), 32),
+    ]
+    shuffled = [ordered[number] for number in (3, 0, 4, 2, 1)]
+    assert sorted(shuffled, key=lambda one: one.complexity) == ordered

@@ -170,6 +170,8 @@ def test_the_fastest_plan_that_keeps_the_accuracy_is_chosen(tmp_path, monkeypatc
     tuning = bundle.manifest.tuning
     assert tuning.gains == {f"plain export tensorrt/{name}": 2.0 for name in ("fp32", "fp16", "int8")}
     assert tuning.device.gpu == "Orin"
-    assert {trial.name for trial in tuning.trials} == {"plain float", "collapse float", "collapse float, f16"}
+    # What the plain exports compute can be chosen in the end, whatever the heats took.
+    plain = {"plain float", "plain float, f16", "plain int8"}
+    assert {trial.name for trial in tuning.trials} == plain | {"collapse float", "collapse float, f16"}
     # Three plain ones into the export's folder; each candidate's own once, though heats and the choice ask for it.
-    assert sorted(builds.values()) == [1, 1, 1, 3]
+    assert sorted(builds.values()) == [1, 1, 1, 1, 1, 3]

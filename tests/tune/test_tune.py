@@ -1,12 +1,13 @@
-"""Real engines, a tiny network, a budget that leaves time for the plain forms only."""
+"""Real engines, a tiny network, few options."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from reid_edge.bundle import Bundle
-from reid_edge.errors import ConfigError, OutputError, TuningError
+from reid_edge.bundle import Bundle, open_bundle
+from reid_edge.errors import BundleCorruptError, CalibrationError, ConfigError, OutputError, TuningError
 from reid_edge.export.calibration import calibration_set
 from reid_edge.export.reference import make_reference
 from reid_edge.runtime import Extractor
@@ -165,6 +166,28 @@ def test_no_checkpoint_fast_enough_is_an_error_that_says_what_each_takes(tuned, 
     with pytest.raises(TuningError, match=r"no checkpoint reaches 1e-06 ms here: x0.05 at 32x16 takes .* untuned"):
         tune([_tiny()], options(tmp_path / "bundle", latency_ms=1e-6), steps)
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"latency_ms": 0.0}, {"latency_ms": 5.0, "objective": Objective(goal="throughput")}]
+)
+def test_a_latency_that_bounds_nothing_is_refused(tmp_path, changes):
+    with pytest.raises(ConfigError, match="--latency-ms"):
+        tune([_tiny()], options(tmp_path / "bundle", **changes), steps)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_calibration_folder_leaves_nothing(tmp_path):
+    with pytest.raises(CalibrationError, match="no folder of calibration crops"):
+        tune([_tiny()], options(tmp_path / "new" / "bundle", calibration=tmp_path / "nowhere"), steps)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_manifest_that_asks_for_no_streams_is_refused(tuned, tmp_path):
+    path = shutil.copytree(tuned.path, tmp_path / "copy") / "manifest.json"
+    path.write_text(path.read_text().replace('"streams": 1', '"streams": 0').replace('"streams": 2', '"streams": 0'))
+    with pytest.raises(BundleCorruptError, match=">= 1"):
+        open_bundle(path.parent)
 
 
 def test_the_most_accurate_checkpoint_comes_first():

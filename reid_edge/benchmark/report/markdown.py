@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from reid_edge.benchmark.report.survey import Entry, Query, Site, Survey, models_of
@@ -44,7 +45,7 @@ def _about(site: Site) -> str:
     facts = [device.cpu, f"{device.cpus} CPUs", device.container, device.os, libraries]
     about = [fact for fact in facts if fact and fact not in site.label]
     commands = "\n".join(result.command for result in site.results)
-    return f"{_text(', '.join(about))}; medians, ms a query:\n\n```text\n{commands}\n```"
+    return f"{_text(', '.join(about))}; medians, ms a query:\n\n{_fenced(commands)}"
 
 
 def _runs(site: Site) -> tuple[Sequence[str], list[list[str]]]:
@@ -107,6 +108,15 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(map(_text, line)) + " |" for line in lines)
 
 
+def _fenced(text: str) -> str:
+    """As a block of code, in a fence longer than any that the text holds."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"
+
+
 def _text(text: str) -> str:
-    """On one line, and without the characters that Markdown would take for a column or for HTML."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    """On one line, and without what Markdown would take for a column, a link, code, emphasis or HTML.
+
+    Underscores stay: within a word, as names have them, they mean nothing.
+    """
+    return re.sub(r"[\\`*\[\]~|]", r"\\\g<0>", " ".join(text.split())).replace("<", "&lt;")

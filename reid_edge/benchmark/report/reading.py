@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from reid_edge.benchmark.records import FORMAT_VERSION, BenchmarkResult
+from reid_edge.benchmark.records import FORMAT_VERSION, BenchmarkResult, ModelEntry, Run
 from reid_edge.errors import InputError
+
+#: Figures that are divided by or drawn on a logarithmic axis are within these: no true one is outside, and inside them
+#: nothing that the report computes overflows.
+LEAST, MOST = 1e-12, 1e18
+_POSITIVE_TIMES = ("min", "p50", "p90", "p95", "p99", "ci_low", "ci_high")
+_NOT_NEGATIVE = ("crops_per_second", "fraction_of_peak", "size_bytes", "load_ms", "first_ms", "peak_rss_mb")
+
+#: Where it stands, what it is, and the range that it must be in; None where the device does not tell.
+_Figure = tuple[str, float | None, float, float]
 
 
 def read_result(path: Path) -> BenchmarkResult:
     """Read one result.
 
     Raises:
-        InputError: No such file, no JSON, no result, or of a later format version.
+        InputError: No such file, no JSON, no result, of another format version, or figures that cannot be.
     """
     try:
         text = path.read_bytes()
@@ -28,6 +38,7 @@ def read_result(path: Path) -> BenchmarkResult:
     except (msgspec.DecodeError, ValueError) as error:  # ValueError: also bytes that are not UTF-8
         raise InputError(f"{path} is not a benchmark's result: {error}; run the benchmark again.") from error
     _check_indices(path, result)
+    _check_figures(path, result)
     return result
 
 
@@ -44,6 +55,11 @@ def _check_version(path: Path, text: bytes) -> None:
         raise InputError(
             f"{path} is not a benchmark's result ({error}); give a file that 'reid-edge benchmark --out' wrote."
         ) from error
+    if number < 1:
+        raise InputError(
+            f"{path} has format_version {number}, expected 1 to {FORMAT_VERSION}; it has been edited: "
+            "run the benchmark again."
+        )
     if number > FORMAT_VERSION:
         raise InputError(
             f"{path} has result format {number}; this release reads up to {FORMAT_VERSION}. "
@@ -58,3 +74,57 @@ def _check_indices(path: Path, result: BenchmarkResult) -> None:
             raise InputError(
                 f"{path} names model {number} but lists {count}; it has been edited or cut: run the benchmark again."
             )
+
+
+def _check_figures(path: Path, result: BenchmarkResult) -> None:
+    """So that nothing behind this divides by zero, or draws it on a logarithmic axis."""
+    for field, value, least, most in _figures(result):
+        if value is not None and not least <= value <= most:
+            raise InputError(
+                f"{path}: {field} is {value!s:.30}, expected {least:g} to {most:g}; "
+                "it has been edited or cut: run the benchmark again."
+            )
+    for position, model in enumerate(result.models):
+        for key in model.accuracy:
+            if "/" not in key:
+                raise InputError(
+                    f"{path}: models[{position}].accuracy has the key '{key}', expected dataset/metric, "
+                    "e.g. market1501/mAP; it has been edited: run the benchmark again."
+                )
+
+
+def _figures(result: BenchmarkResult) -> Iterator[_Figure]:
+    for position, model in enumerate(result.models):
+        yield from _of_model(f"models[{position}]", model)
+    for position, run in enumerate(result.runs):
+        yield from _of_run(f"runs[{position}]", run)
+    if result.roofline:
+        yield "roofline.bandwidth_gbs", result.roofline.bandwidth_gbs, LEAST, MOST
+        for position, peak in enumerate(result.roofline.peaks):
+            yield f"roofline.peaks[{position}].gflops", peak.gflops, LEAST, MOST
+    yield "device.memory_bytes", result.device.memory_bytes, 0, MOST
+    for level, size in result.device.caches.items():
+        yield f"device.caches[{level}]", size, 0, MOST
+
+
+def _of_model(at: str, model: ModelEntry) -> Iterator[_Figure]:
+    yield f"{at}.mult_adds", model.mult_adds, 1, MOST
+    yield f"{at}.parameters", model.parameters, 0, MOST
+    yield f"{at}.width", model.width, LEAST, MOST
+    for form, mult_adds in model.form_mult_adds.items():
+        yield f"{at}.form_mult_adds[{form}]", mult_adds, 1, MOST
+    for axis, pixels in enumerate(model.size):
+        yield f"{at}.size[{axis}]", pixels, 1, MOST
+    for key, percent in model.accuracy.items():
+        yield f"{at}.accuracy[{key}]", percent, 0, 100
+
+
+def _of_run(at: str, run: Run) -> Iterator[_Figure]:
+    yield f"{at}.crops", run.crops, 1, MOST
+    yield f"{at}.gflops", run.gflops, LEAST, MOST
+    for name in _POSITIVE_TIMES:
+        yield f"{at}.summary.{name}", getattr(run.summary, name), LEAST, MOST
+    for name in _NOT_NEGATIVE:
+        yield f"{at}.{name}", getattr(run, name), 0, MOST
+    if run.energy:
+        yield f"{at}.energy.joules_per_crop", run.energy.joules_per_crop, 0, MOST

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from reid_edge.benchmark.records import SCENARIOS, BenchmarkResult, Device, ModelEntry, Peak, Run, Scenario
+from reid_edge.benchmark.report.naming import SHORT_HASH, device_labels, named_apart
 from reid_edge.bundle import ENGINES, PRECISIONS
 from reid_edge.errors import InputError
 
@@ -160,22 +159,26 @@ class Survey:
 def survey(results: Sequence[BenchmarkResult]) -> Survey:
     """Put results together by device, in the order given.
 
-    Results of the same device are joined, so that a grid and a bundle timed on another day make one device.
+    Results of the same device are joined, so that a grid and a bundle timed on another day make one device.  Different
+    models of the same name get their hash added to it.
 
     Raises:
-        InputError: Two results hold the same run of the same device, so that one of them would have to be left out.
+        InputError: The same run of the same device is there twice, so that one of them would have to be left out.
     """
     by_device: dict[str, list[BenchmarkResult]] = {}
-    for result in results:
+    for result in named_apart(results):
         by_device.setdefault(_identity(result.device), []).append(result)
-    labels = _labels([group[0].device for group in by_device.values()])
+    labels = device_labels([group[0].device for group in by_device.values()])
     return Survey(tuple(_site(label, group) for label, group in zip(labels, by_device.values(), strict=True)))
 
 
 def models_of(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     """Runs by model, wide and large models first."""
     ordered = sorted(entries, key=lambda entry: (-entry.model.mult_adds, entry.model.name, entry.model.model_hash))
-    return {name: list(group) for name, group in groupby(ordered, key=lambda entry: entry.model.name)}
+    by_name: dict[str, list[Entry]] = {}
+    for entry in ordered:
+        by_name.setdefault(entry.model.name, []).append(entry)
+    return by_name
 
 
 def _identity(device: Device) -> str:
@@ -195,19 +198,31 @@ def _identity(device: Device) -> str:
 
 
 def _site(label: str, results: Sequence[BenchmarkResult]) -> Site:
-    entries = tuple(Entry(result.models[run.model], run) for result in results for run in result.runs)
-    seen: set[tuple[object, ...]] = set()
-    for entry in entries:
-        run = entry.run
-        key = (entry.model.name, entry.model.model_hash, entry.form, run.execution, entry.query, run.threads)
-        if key in seen:
-            created = " and ".join(result.created for result in results)
-            raise InputError(
-                f"two results of the same device, {label} (made {created}), hold the same run: {entry.model.name}, "
-                f"{entry.form}, {entry.query}, {threads_text(run.threads)}. Leave one of the files out."
-            )
-        seen.add(key)
-    return Site(label, tuple(results), entries)
+    entries: list[Entry] = []
+    first: dict[tuple[object, ...], BenchmarkResult] = {}
+    for result in results:
+        for run in result.runs:
+            entry = Entry(result.models[run.model], run)
+            key = (entry.model.name, entry.model.model_hash, entry.form, run.execution, entry.query, run.threads)
+            if key in first:
+                raise InputError(_twice(label, entry, first[key], result))
+            first[key] = result
+            entries.append(entry)
+    return Site(label, tuple(results), tuple(entries))
+
+
+def _twice(label: str, entry: Entry, one: BenchmarkResult, other: BenchmarkResult) -> str:
+    run = f"{entry.form}, {entry.query}, {threads_text(entry.run.threads)}"
+    if one is other:
+        return (
+            f"the result of {label}, made {one.created}, lists the model {entry.model.name} "
+            f"(hash {entry.model.model_hash[:SHORT_HASH]}) more than once, with the same run: {run}. "
+            "Benchmark that bundle once, or give its copy's folder another name."
+        )
+    return (
+        f"two results of the same device, {label} (made {one.created} and {other.created}), hold the same run: "
+        f"{entry.model.name}, {run}. Leave one of the files out."
+    )
 
 
 def threads_text(threads: int | None) -> str:
@@ -215,28 +230,3 @@ def threads_text(threads: int | None) -> str:
     if threads is None:
         return "threads: engine's choice"
     return "1 thread" if threads == 1 else f"{threads} threads"
-
-
-def _labels(devices: Sequence[Device]) -> list[str]:
-    """Short and different: the name, the limits that were set, and where that is not enough CPUs and a number."""
-    labels = [_name(device) for device in devices]
-    clashing = Counter(labels)
-    labels = [
-        f"{label}, {device.cpus} CPUs" + (f", {device.governor}" if device.governor else "")
-        if clashing[label] > 1
-        else label
-        for label, device in zip(labels, devices, strict=True)
-    ]
-    counted = Counter(labels)
-    seen: Counter[str] = Counter()
-    for position, label in enumerate(labels):
-        seen[label] += 1
-        if counted[label] > 1:
-            labels[position] = f"{label} ({seen[label]})"
-    return labels
-
-
-def _name(device: Device) -> str:
-    mode = device.jetson.get("power mode", "")
-    limits = [f"limited to {device.isa_limit}" if device.isa_limit else "", mode if mode not in device.name else ""]
-    return ", ".join([device.name, *filter(None, limits)])

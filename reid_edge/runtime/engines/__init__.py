@@ -72,8 +72,8 @@ def choose_engine(
         )
     candidates = [
         (artifact.engine, artifact.precision)
-        for artifact in _tuned_for_here(bundle)
-        if engine in ("auto", artifact.engine) and precision == "auto"
+        for artifact in (_tuned_for_here(bundle) if precision == "auto" else [])
+        if engine in ("auto", artifact.engine)
     ] + [
         (name, wanted)
         for name in (AUTO_ORDER if engine == "auto" else (engine,))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import openvino
 
+from reid_edge.export.ir import save_ir
 from reid_edge.export.quantize import quantize_openvino
 from reid_edge.osnet.config import OSNetConfig
 from reid_edge.runtime.cpu import cpu_flags, here
@@ -33,7 +34,7 @@ class OpenVINOTuning(TuningEngine):
     def write(self, source: Path, out: Path, int8: Quantization | None) -> None:
         """See :class:`~reid_edge.tune.engines.base.TuningEngine`."""
         if int8 is None:
-            openvino.save_model(openvino.convert_model(source), out, compress_to_fp16=False)
+            save_ir(openvino.convert_model(source), out)
         else:
             quantize_openvino(source, out, int8.batches, needs_vnni=False, keep_float=int8.keep_float, draft=int8.draft)
 
