@@ -356,10 +356,18 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ≥ and × is no reason to fail
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was half written is removed
+    asked_to_stop: list[int] = []
+
+    def stop(number: int, _frame: object) -> None:
+        asked_to_stop.append(number)
+        sys.exit(143)  # so that what was half written is removed
+
+    signal.signal(signal.SIGTERM, stop)
     try:
         app()
     except ReidEdgeError as error:
+        if asked_to_stop:  # in the middle of an import, which made an ImportError of it
+            sys.exit(143)
         error_console.print(type(error).__name__, style="bold red", end=": ")
         error_console.print(str(error), soft_wrap=True)
         sys.exit(1)
