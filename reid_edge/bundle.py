@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import BundleCorruptError, BundleError, BundleVersionError, EngineUnavailableError, OutputError
-from reid_edge.tuning_record import Execution, Tuning
+from reid_edge.tuning_record import Execution, FloatType, Tuning
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -187,6 +187,16 @@ class Artifact:
     def name(self) -> str:
         """``engine/precision``."""
         return f"{self.engine}/{self.precision}"
+
+    @property
+    def float_precision(self) -> Literal["fp32", "fp16"] | None:
+        """The one float type of a file all in float; None where it holds INT8, or is computed in bfloat16."""
+        if self.precision != "tuned":
+            return None if self.precision == "int8" else self.precision
+        if self.int8:
+            return None
+        floats: dict[FloatType, Literal["fp32", "fp16"]] = {"f32": "fp32", "f16": "fp16"}
+        return floats.get((self.execution or Execution()).float_type)
 
     @property
     def size_bytes(self) -> int:

@@ -17,7 +17,7 @@ from contenders import Contender
 from inputs import Features
 from raw_limit import run_benchmark_app
 from results import Agreement, Entry, Part, Run
-from workers import ContenderError, WorkerProcess
+from workers import ContenderError, ContenderProcess
 
 from reid_edge.benchmark.statistics import summarise
 
@@ -76,7 +76,7 @@ class Player:
     """A contender, its process, and its times."""
 
     contender: Contender
-    worker: WorkerProcess
+    worker: ContenderProcess
     load_s: float = 0.0
     parts: tuple[Part, ...] = ()
     prepared: dict[tuple[Part, int], dict[str, Any]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ def load_all(stage: Stage, contenders: Sequence[Contender], environment: dict[st
         player.parts = ("whole", "network") if answer["whole"] else ("network",)
 
     for contender in contenders:
-        player = Player(contender, WorkerProcess(contender, environment))
+        player = Player(contender, ContenderProcess(contender, environment))
         stage.players.append(player)
         stage.all_do(load, [player])
 

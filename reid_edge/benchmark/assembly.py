@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reid_edge.benchmark.conductor import Timing
 from reid_edge.benchmark.records import ModelEntry, Peak, Roofline, Run
 from reid_edge.benchmark.statistics import summarise
-from reid_edge.bundle import Artifact, Bundle
+from reid_edge.benchmark.timing import Timing
+from reid_edge.bundle import RANDOM_WEIGHTS, Artifact, Bundle
 from reid_edge.runtime.limits import usable_cpus
 from reid_edge.tuning_record import FloatType
 
@@ -112,7 +112,7 @@ def model_entry(bundle: Bundle, artifacts: list[Artifact], accuracy: dict[str, f
 
 def is_trained(bundle: Bundle) -> bool:
     """False for random weights, as cells of the grid have."""
-    return not bundle.manifest.model.dataset.startswith("none")
+    return bundle.manifest.model.dataset != RANDOM_WEIGHTS
 
 
 def _own_accuracy(metrics: dict[str, float]) -> dict[str, float]:

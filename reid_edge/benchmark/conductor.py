@@ -15,8 +15,6 @@ from reid_edge.benchmark.player import Player
 from reid_edge.benchmark.timing import Failure, Query, Subject, Timing
 from reid_edge.errors import EngineError
 
-__all__ = ["WARM_UP_SECONDS", "Failure", "Query", "Subject", "Timing", "step_count", "time_subjects"]
-
 #: Longest warm-up of one query.
 WARM_UP_SECONDS = 2.0
 #: Of a budget, all warming up takes at most this share.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reid_edge.benchmark.conductor import Query, Subject, Timing, time_subjects
+from reid_edge.benchmark.conductor import time_subjects
 from reid_edge.benchmark.statistics import summarise
+from reid_edge.benchmark.timing import Query, Subject, Timing
 from reid_edge.bundle import Artifact, Latency
 from reid_edge.errors import EngineError
 from reid_edge.runtime.cpu import cpu_name

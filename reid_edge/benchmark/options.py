@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reid_edge.benchmark.conductor import Query, Subject
 from reid_edge.benchmark.records import SCENARIOS, Scenario
+from reid_edge.benchmark.timing import Query, Subject
 from reid_edge.bundle import ENGINES, PRECISIONS, Artifact, Bundle, EngineName, Precision
 from reid_edge.errors import EngineUnavailableError, InputError
 

@@ -10,12 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
-from reid_edge.benchmark.protocol import Failed, Reply, Request
+from reid_edge.benchmark.protocol import Failed, Reply
 from reid_edge.errors import EngineError
 
 #: What ``python -m`` does, without the current folder on the path: a msgspec.py that lies there is not ours to run.
@@ -25,7 +25,7 @@ _RUN_MODULE = (
     "import runpy; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
 )
 
-Wanted = TypeVar("Wanted", bound=msgspec.Struct)
+Wanted = TypeVar("Wanted")
 
 #: Longer than any engine takes to compile a network; a worker that says nothing for so long is stuck.
 PATIENCE_SECONDS = 600.0
@@ -43,20 +43,32 @@ def module_command(name: str, *arguments: object) -> list[str]:
     return [sys.executable, "-c", _RUN_MODULE, name, *map(str, arguments)]
 
 
+_MODEL_WORKER = module_command("reid_edge.benchmark.worker")
+
+
 class WorkerProcess:
     """A process that holds one model form, stopped (SIGSTOP) whenever it is not asked: its pools would spin.
 
     Args:
         environment: Added to this process's.
+        command: What is started; this process's id is added as the last argument.
+        replies: Type of all that it may reply; :class:`~reid_edge.benchmark.protocol.Failed` may be among them.
         patience: Seconds to wait for a reply, on top of what the request itself takes.
     """
 
-    def __init__(self, environment: Mapping[str, str], *, patience: float = PATIENCE_SECONDS) -> None:
-        self._patience = patience
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        command: Sequence[str] = _MODEL_WORKER,
+        replies: Any = Reply,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._replies, self._patience = replies, patience
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._buffer = b""
         self._process = subprocess.Popen(
-            module_command("reid_edge.benchmark.worker", os.getpid()),
+            [*command, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -69,11 +81,11 @@ class WorkerProcess:
         """Of the process."""
         return self._process.pid
 
-    def ask(self, request: Request, wanted: type[Wanted], *, seconds: float = 0.0) -> Wanted:
+    def ask(self, request: object, wanted: type[Wanted], *, seconds: float = 0.0) -> Wanted:
         """Wake the worker, ask, and stop it again.
 
         Args:
-            request: What to do.
+            request: What to do; sent as JSON.
             wanted: Type of the reply to it.
             seconds: What the request itself takes.
 
@@ -85,7 +97,7 @@ class WorkerProcess:
             line = self._line_after(msgspec.json.encode(request) + b"\n", time.monotonic() + self._patience + seconds)
         finally:
             self._signal(signal.SIGSTOP)
-        reply: Reply = msgspec.json.decode(line, type=Reply)
+        reply = msgspec.json.decode(line, type=self._replies)
         if isinstance(reply, Failed):
             raise EngineError(reply.reason)
         assert isinstance(reply, wanted)

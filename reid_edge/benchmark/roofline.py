@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from reid_edge.benchmark.memory_bandwidth import measure_bandwidth
-from reid_edge.benchmark.peak_kernels import Arithmetic, Build, Kernel, candidates
+from reid_edge.benchmark.peak_kernels import Build, Kernel, candidates
 from reid_edge.benchmark.process import module_command
 from reid_edge.benchmark.records import Peak, Roofline
 from reid_edge.errors import ConfigError, EngineError
@@ -49,12 +49,6 @@ def measure_roofline(threads_options: Sequence[int | None] = (None,), seconds: f
         peaks += msgspec.json.decode(_in_process("peaks", threads, share), type=list[Peak])
     bandwidth, how = msgspec.json.decode(_in_process("bandwidth", None, share), type=tuple[float, str])
     return Roofline(peaks=_highest(peaks), bandwidth_gbs=bandwidth, bandwidth_how=how)
-
-
-def find_peak(roofline: Roofline, arithmetic: Arithmetic, threads: int | None) -> Peak | None:
-    """What a run is held against: the peak with its number of threads; for the engine's choice, the highest."""
-    fitting = [peak for peak in roofline.peaks if peak.arithmetic == arithmetic and threads in {None, peak.threads}]
-    return max(fitting, key=_gflops, default=None)
 
 
 def measure_peaks(threads: int | None, seconds: float) -> tuple[Peak, ...]:

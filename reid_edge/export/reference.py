@@ -18,7 +18,7 @@ from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.network import OSNet
 from reid_edge.runtime.engines import Batch, EngineOptions, Features, load_engine
 from reid_edge.runtime.extractor import as_input
-from reid_edge.runtime.golden import COSINE_LIMITS, measure_parity
+from reid_edge.runtime.golden import COSINE_LIMITS, float_limit, measure_parity
 
 GOLDEN_CROPS = 8
 GOLDEN_SEED = 1
@@ -62,7 +62,7 @@ class Reference:
             keep_rejected: Return INT8 that changes the ranking too much, with that verdict, instead of raising.
 
         Returns:
-            The artifact with its parity, and its verdict where it is not float32 or float16.
+            The artifact with its parity, and its verdict where it is INT8 or tuned.
 
         Raises:
             ParityError: It does not compute what the checkpoint computes.
@@ -72,8 +72,8 @@ class Reference:
         spec = bundle.manifest.input
         engine = load_engine(bundle, artifact, EngineOptions())
         parity = measure_parity(engine, spec, self.golden, self.golden_features, max_batch=artifact.max_batch)
+        _require_parity(artifact, parity.cosine_min)
         if artifact.precision in COSINE_LIMITS:
-            _require_parity(artifact, parity.cosine_min)
             return replace(artifact, parity=parity)
         assert self.calibration is not None and self.held_out_features is not None
         inputs = (as_input(crop[None], spec) for crop in self.calibration.held_out)
@@ -144,8 +144,8 @@ def reference_features(network: OSNet, checkpoint: Checkpoint, crops: Image) -> 
 
 
 def _require_parity(artifact: Artifact, cosine: float) -> None:
-    limit = COSINE_LIMITS[artifact.precision]
-    if not cosine >= limit:
+    limit = float_limit(artifact)
+    if limit is not None and not cosine >= limit:
         raise ParityError(
             f"{artifact.name} does not compute what the checkpoint computes: lowest cosine similarity {cosine:.6f} "
             f"on the golden crops, at least {limit} expected. Nothing was written."

@@ -14,7 +14,7 @@ from reid_edge.features import l2_normalised, row_cosines
 from reid_edge.runtime.engines import Engine, EngineOptions, load_engine
 from reid_edge.runtime.extractor import Extractor, as_input
 
-#: Lowest cosine similarity to the checkpoint's features that a file may have.
+#: Lowest cosine similarity to the checkpoint's features that a file all in such floats may have.
 COSINE_LIMITS: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9999}
 #: How far INT8 on another machine may fall below what it reached where it was exported.
 INT8_TOLERANCE = 0.02
@@ -103,13 +103,22 @@ def _verification(bundle: Bundle, artifact: Artifact, options: EngineOptions) ->
     return Verification(artifact, "right" if parity.cosine_min >= limit else "wrong", detail)
 
 
+def float_limit(artifact: Artifact) -> float | None:
+    """Lowest cosine similarity to the checkpoint's features that rounding alone explains.
+
+    None where a file holds INT8 or is computed in bfloat16: its verdict says what it may lose.
+    """
+    precision = artifact.float_precision
+    return COSINE_LIMITS[precision] if precision else None
+
+
 def cosine_limit(manifest: Manifest, artifact: Artifact) -> float:
     """Lowest cosine similarity to the golden features that an artifact may show on any machine.
 
-    For INT8 and tuned files that follows from what they reached where they were exported; for a plan that was never
-    run, from what the ONNX file that it was built from reached.
+    Where :func:`float_limit` sets none, that follows from what the file reached where it was exported; for a plan that
+    was never run, from what the ONNX file that it was built from reached.
     """
-    if limit := COSINE_LIMITS.get(artifact.precision):
+    if limit := float_limit(artifact):
         return limit
     like = [held for held in (artifact, *manifest.artifacts) if held.precision == artifact.precision]
     exported = [held.parity for held in like if held.parity]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from reid_edge.benchmark.conductor import Query, Timing
 from reid_edge.benchmark.records import Summary
 from reid_edge.benchmark.statistics import summarise
+from reid_edge.benchmark.timing import Query, Timing
 from reid_edge.errors import ConfigError
 
 Goal = Literal["p50", "p99", "throughput", "energy"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from reid_edge.benchmark.energy import EnergyMeter
 from reid_edge.bundle import Artifact, Bundle, Precision
 from reid_edge.errors import EngineError, ParityError, TuningError
 from reid_edge.osnet.config import OSNetConfig
 from reid_edge.tune.constraint import Constraint, Kept
+from reid_edge.tune.evidence import Evidence
 from reid_edge.tune.executions import refinements, run_by
 from reid_edge.tune.forms import Candidate, Form, make_form, parts
 from reid_edge.tune.journal import Journal
@@ -18,7 +19,7 @@ from reid_edge.tune.profile import Profile, profile
 from reid_edge.tune.race import Heat, Standing, fastest_first, run_heat
 from reid_edge.tune.search import Probe, absorbing, mixtures
 from reid_edge.tune.workshop import Workshop
-from reid_edge.tuning_record import Execution, FloatType, Trial, Tuning
+from reid_edge.tuning_record import Execution, FloatType, Tuning
 
 Notify = Callable[[str, int], Callable[..., None]]
 
@@ -40,34 +41,6 @@ class Choice:
 
     bundle: Bundle
     tuning: Tuning
-
-
-@dataclass
-class _Evidence:
-    """Trials by name; a later one of the same name replaces an earlier one."""
-
-    engine: str
-    trials: dict[str, Trial] = field(default_factory=dict)
-
-    def add(
-        self, candidate: Candidate, outcome: str, *, score: Score | None = None, heat: str = "", note: str = ""
-    ) -> None:
-        known = self.trials.get(candidate.name)
-        if score is None and known is not None and known.objective is not None:
-            score, heat = Score(known.objective, known.ci_low, known.ci_high), known.heat
-        self.trials[candidate.name] = Trial(
-            name=candidate.name,
-            engine=self.engine,
-            rewrite=candidate.form.plan.names(),
-            int8=tuple(sorted(candidate.form.int8)),
-            execution=candidate.execution,
-            objective=score.value if score else None,
-            ci_low=score.low if score else None,
-            ci_high=score.high if score else None,
-            heat=heat,
-            outcome=outcome,  # type: ignore[arg-type]
-            note=note,
-        )
 
 
 class Tuner:
@@ -98,7 +71,7 @@ class Tuner:
         self._journal, self._notify, self._meter = journal, notify, meter
         self._budget = 60 * budget_minutes
         self._engine = workshop.engine
-        self._evidence = _Evidence(workshop.engine.name)
+        self._evidence = Evidence(workshop.engine.name)
         self._config: OSNetConfig = workshop.reference.network.config
 
     def run(self) -> Choice:
@@ -158,7 +131,7 @@ class Tuner:
     def _profile(self, candidate: Candidate, number: int) -> Profile | None:
         crops = min(self._objective.query.crops, candidate.max_batch)
         key = f"profile {number} {candidate.key}"
-        needed = number == 0 and candidate.name.startswith("plain")
+        needed = number == 0 and not candidate.form.blocks
         if not needed and not self._journal.knows(key) and self._elapsed() > _PROBING * self._budget:
             if number == 0:
                 self._evidence.add(candidate, "pruned", note="no time was left to profile it")
@@ -209,7 +182,7 @@ class Tuner:
 
     def _too_late(self, candidate: Candidate) -> bool:
         left = self._elapsed() < _MAKING * self._budget
-        return not (left or self._engine.profiled or candidate.name.startswith("plain"))
+        return not (left or self._engine.profiled or not candidate.form.blocks)
 
     def _race(self, entrants: Mapping[str, tuple[Bundle, Precision]], heat: Heat) -> Standing:
         return run_heat(entrants, self._engine.name, self._objective, heat, self._notify, self._meter)

@@ -114,9 +114,10 @@ def test_a_bundle_is_described_by_its_manifest(session_bundle):
     assert (entry.width, entry.size, entry.trained) == (0.25, (256, 128), True)
 
 
-def test_random_weights_are_told(session_bundle):
+@pytest.mark.parametrize(("dataset", "trained"), [("none: random weights", False), ("nonesuch-reid", True)])
+def test_random_weights_are_told(session_bundle, dataset, trained):
     manifest = session_bundle.manifest
-    model = dataclasses.replace(manifest.model, dataset="none: random weights")
+    model = dataclasses.replace(manifest.model, dataset=dataset)
     bundle = dataclasses.replace(session_bundle, manifest=dataclasses.replace(manifest, model=model))
-    assert not is_trained(bundle)
-    assert not model_entry(bundle, [], {}).trained
+    assert is_trained(bundle) == trained
+    assert model_entry(bundle, [], {}).trained == trained

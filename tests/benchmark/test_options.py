@@ -1,7 +1,7 @@
 import pytest
 
-from reid_edge.benchmark.conductor import Query
 from reid_edge.benchmark.options import BenchmarkOptions
+from reid_edge.benchmark.timing import Query
 from reid_edge.errors import EngineUnavailableError, InputError
 
 

@@ -9,8 +9,7 @@ from reid_edge.benchmark import memory_bandwidth
 from reid_edge.benchmark.peak_kernels import candidates, numpy_kernels
 from reid_edge.benchmark.peak_onnxruntime import onnxruntime_kernels
 from reid_edge.benchmark.peak_openvino import openvino_kernels
-from reid_edge.benchmark.records import Peak, Roofline
-from reid_edge.benchmark.roofline import find_peak, measure_peaks, measure_roofline
+from reid_edge.benchmark.roofline import measure_peaks, measure_roofline
 from reid_edge.errors import ConfigError, EngineError
 from reid_edge.runtime.cpu import cpu_flags
 from tests.benchmark.recorded_trees import NUC, plant
@@ -33,24 +32,13 @@ def test_every_arithmetic_has_a_peak_for_each_number_of_threads(roofline):
 def test_narrow_arithmetic_is_the_faster_one_where_the_cpu_has_units_for_it(roofline):
     if not cpu_flags() & {"avx512_vnni", "avx_vnni"}:
         pytest.skip("no VNNI here")
-    assert find_peak(roofline, "int8", 1).gflops > 1.5 * find_peak(roofline, "fp32", 1).gflops
+    gflops = {peak.arithmetic: peak.gflops for peak in roofline.peaks if peak.threads == 1}
+    assert gflops["int8"] > 1.5 * gflops["fp32"]
 
 
 def test_bandwidth_is_that_of_memory(roofline):
     assert 0.5 < roofline.bandwidth_gbs < 5000
     assert roofline.bandwidth_how.startswith("STREAM ")
-
-
-def test_a_run_is_held_against_the_peak_of_its_own_threads():
-    def peak(arithmetic, threads, gflops):
-        return Peak(arithmetic=arithmetic, gflops=gflops, threads=threads, how="")
-
-    peaks = (peak("fp32", 1, 100.0), peak("fp32", 2, 190.0), peak("int8", 2, 800.0))
-    measured = Roofline(peaks=peaks, bandwidth_gbs=30.0, bandwidth_how="")
-    assert find_peak(measured, "fp32", 1).gflops == 100.0
-    assert find_peak(measured, "fp32", None).gflops == 190.0
-    assert find_peak(measured, "int8", 1) is None
-    assert find_peak(measured, "bf16", None) is None
 
 
 def test_openvino_computes_what_is_counted():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,21 @@ def test_a_stuck_worker_is_given_up(session_bundle):
     finally:
         worker.close()
     assert state(worker.pid) in ("", "Z")
+
+
+def test_another_program_is_asked_in_its_own_words(tmp_path):
+    program = tmp_path / "echo.py"
+    program.write_text(
+        "import json, sys\n"
+        "for line in sys.stdin:\n"
+        "    print(json.dumps({'heard': json.loads(line), 'parent': int(sys.argv[1])}), flush=True)\n"
+    )
+    process = WorkerProcess({}, command=[sys.executable, str(program)], replies=dict[str, Any])
+    try:
+        assert process.ask({"do": "this"}, dict) == {"heard": {"do": "this"}, "parent": os.getpid()}
+        assert wait_for_state(process.pid, "T")
+    finally:
+        process.close()
 
 
 def test_a_sleeping_worker_ends_with_its_parent():

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from reid_edge.errors import BoxError, BundleVersionError, ConfigError, EngineEr
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.runtime import Extractor, engines
 from reid_edge.runtime import extractor as extractor_module
+from reid_edge.tuning_record import Execution
 from tests.conftest import quiet, random_crops
 
 LIMITS = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.95}
@@ -144,6 +146,20 @@ def test_a_result_is_the_callers_own(exact, rng):
     kept = first.copy()
     exact(random_crops(rng, 2))
     np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_what_openvino_returned_stays_as_it_was_and_streams_split_nothing_up(session_bundle, rng, streams):
+    plain = session_bundle.artifact("openvino", "fp32")
+    split = replace(plain, precision="tuned", execution=Execution(streams=streams))
+    first, second = rng.integers(0, 256, (2, 4, 256, 128, 3), dtype=np.uint8)
+    engine = engines.load_engine(session_bundle, split, engines.EngineOptions(threads=2))
+    found = engine.infer(first)
+    engine.infer(second)
+    assert (found.dtype, found.shape) == (np.float32, (4, 512))
+    row_by_row = engines.load_engine(session_bundle, plain, engines.EngineOptions(threads=1))
+    expected = np.concatenate([row_by_row.infer(first[row : row + 1]) for row in range(4)])
+    np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
 
 
 def test_threads_may_share_an_extractor(session_bundle, rng):

@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from reid_edge.benchmark.conductor import Query
 from reid_edge.benchmark.records import Energy
+from reid_edge.benchmark.timing import Query
 from reid_edge.errors import ConfigError
 from reid_edge.osnet.config import OSNetConfig
 from reid_edge.osnet.rewrites import BlockRewrite

@@ -46,15 +46,14 @@ class OpenVINOEngine:
     def infer(self, batch: Batch) -> Features:
         """See :class:`~reid_edge.runtime.engines.base.Engine`."""
         requests = self._requests.get(len(batch)) or self._compile(batch.shape)
-        parts = np.split(batch, len(requests))
         if len(requests) == 1:
-            requests[0].infer(parts, share_inputs=True)
-        else:
-            for request, part in zip(requests, parts, strict=True):
-                request.start_async([part], share_inputs=True)
-            for request in requests:
-                request.wait()
-        return np.concatenate([request.get_output_tensor().data for request in requests]).astype(np.float32, copy=False)
+            requests[0].infer([batch], share_inputs=True)
+            return _output(requests[0]).astype(np.float32)  # a copy: the next call writes there
+        for request, part in zip(requests, np.split(batch, len(requests)), strict=True):
+            request.start_async([part], share_inputs=True)
+        for request in requests:
+            request.wait()
+        return np.concatenate([_output(request) for request in requests]).astype(np.float32, copy=False)
 
     def _compile(self, shape: tuple[int, ...]) -> list[Any]:
         """One request for each part that a batch of this size is computed in."""
@@ -72,9 +71,14 @@ class OpenVINOEngine:
         return requests
 
 
+def _output(request: Any) -> Features:
+    features: Features = request.get_output_tensor().data
+    return features
+
+
 def _properties(artifact: Artifact, execution: Execution, options: EngineOptions) -> dict[str, Any]:
     # Without the hint a CPU with AMX or AVX512-BF16 runs "FP32" in bfloat16, and features drift from the checkpoint's.
-    half = artifact.precision != "fp32" and options.device != "CPU"
+    half = artifact.float_precision != "fp32" and options.device != "CPU"
     properties: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f16" if half else execution.float_type,
