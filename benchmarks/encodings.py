@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_edge.evaluation.market1501 import load_market1501
+from reid_edge.datasets.loading import load_split
 from reid_edge.evaluation.ranking import Labelled, rank
 from reid_edge.features import l2_normalised, row_cosines
 from reid_edge.runtime import Extractor
@@ -48,7 +48,9 @@ def main() -> None:
     options = parser.parse_args()
     extractor = Extractor(options.bundle, engine="openvino", precision="fp32")
     model_hash = extractor.bundle.manifest.model_hash
-    images = {split: load_market1501(options.root, split, partial=options.partial) for split in ("query", "gallery")}
+    images = {
+        split: load_split("market1501", options.root, split, partial=options.partial) for split in ("query", "gallery")
+    }
     features = {
         split: l2_normalised(extract_files(extractor, [image.path for image in images[split]], lambda _: None))
         for split in images

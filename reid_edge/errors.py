@@ -21,6 +21,10 @@
     │   ├── FrameError                 a frame or crop of wrong type, dtype or shape
     │   └── BoxError                   a box array of wrong shape, or empty or non-finite boxes
     ├── DatasetError             a dataset folder that is not what it should be
+    ├── TrainingError            a training run cannot go on
+    │   ├── DivergedError              a loss or a weight that is no finite number
+    │   ├── CollapseError              all features have become the same
+    │   └── ResumeError                a saved state that is not of this run
     ├── SettingsError            a settings file, or a key in it, that is not what it should be
     ├── SourceError              no video where it should be
     ├── DetectorError            a detector's file or stream is not what was described
@@ -130,6 +134,22 @@ class BoxError(InputError):
 
 class DatasetError(ReidEdgeError):
     """A dataset folder that is not what it should be."""
+
+
+class TrainingError(ReidEdgeError):
+    """A training run that cannot go on."""
+
+
+class DivergedError(TrainingError):
+    """A loss or a weight that is no finite number any more."""
+
+
+class CollapseError(TrainingError):
+    """Features that have become the same for every image."""
+
+
+class ResumeError(TrainingError):
+    """A saved state that is missing, unreadable, or of another run."""
 
 
 class SettingsError(ReidEdgeError, ValueError):

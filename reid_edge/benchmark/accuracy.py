@@ -1,15 +1,24 @@
-"""Ranking quality of one model form on labelled images."""
+"""Ranking quality of model forms on labelled images: of one, of one with mirrored crops, or of several together."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from reid_edge.evaluation.market1501 import LabelledImage, Split, load_market1501
+from reid_edge.bundle import Distance
+from reid_edge.crops import Image
+from reid_edge.datasets.loading import load_split
+from reid_edge.datasets.records import LabelledImage, Split
+from reid_edge.errors import InputError
 from reid_edge.evaluation.ranking import Labelled, Ranking, rank
+from reid_edge.features import l2_normalised
 from reid_edge.runtime import Extractor
+from reid_edge.runtime.engines import Features
 from reid_edge.runtime.images import extract_files
 
 #: The splits that a ranking takes.
@@ -19,17 +28,104 @@ _SPLITS: tuple[Split, ...] = ("query", "gallery")
 Notify = Callable[[str, int], Callable[..., None]]
 
 
-def load_splits(root: Path, *, partial: bool = False) -> dict[Split, list[LabelledImage]]:
-    """Query and gallery of Market-1501.
+def load_splits(
+    root: Path, *, dataset: str = "market1501", number: int = 0, partial: bool = False
+) -> dict[Split, list[LabelledImage]]:
+    """Query and gallery of a re-identification dataset.
+
+    Args:
+        root: Folder of the dataset.
+        dataset: Of :data:`reid_edge.datasets.loading.REID_DATASETS`, or a union of them.
+        number: Which of the ten random splits, where a dataset has such (VIPeR, GRID).
+        partial: Take a subset on purpose: do not check the number of images.
 
     Raises:
-        DatasetError: Not there, or not whole; ``partial`` takes a subset on purpose.
+        DatasetError: Not there, or not whole.
     """
-    return {split: load_market1501(root, split, partial=partial) for split in _SPLITS}
+    return {split: load_split(dataset, root, split, partial=partial, number=number) for split in _SPLITS}
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """One feature of each crop, from one model form or from several.
+
+    With ``flip`` each model's feature is the mean of the crop's f and the mirrored crop's f′: (f + f′) / 2; where the
+    manifest's norm is l2 both are of unit length, and so is the mean made: (f + f′) / ‖f + f′‖.  The features of
+    several models are concatenated, each normalised as its manifest says (OSNet paper, supplement B: not averaged,
+    since two networks' dimensions have nothing to do with each other).  Of unit features the cosine then is the mean
+    of the models' cosines.
+
+    Args:
+        extractors: One or more.
+        flip: Average over mirrored crops; costs twice the time.
+
+    Raises:
+        InputError: The models normalise their features differently: one's lengths would outvote the other's.
+    """
+
+    extractors: tuple[Extractor, ...]
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        norms = {extractor.bundle.manifest.features.norm for extractor in self.extractors}
+        if len(norms) > 1:
+            listed = ", ".join(f"{one.bundle.path}: {one.bundle.manifest.features.norm}" for one in self.extractors)
+            raise InputError(
+                "features of several models are concatenated, so all must be normalised alike, "
+                f"got norms {listed}. Export them with the same --norm."
+            )
+
+    @property
+    def name(self) -> str:
+        """Artifacts, e.g. ``openvino/fp32``, of several with ``+`` between."""
+        return " + ".join(extractor.artifact.name for extractor in self.extractors)
+
+    @property
+    def description(self) -> str:
+        """Artifacts, libraries and devices, and whether crops are mirrored too."""
+        each = Counter(extractor.description for extractor in self.extractors)
+        joined = " + ".join(text if count == 1 else f"{count} × {text}" for text, count in each.items())
+        return f"{joined}, with mirrored crops" if self.flip else joined
+
+    @property
+    def distance(self) -> Distance:
+        """The one that all manifests name.
+
+        Raises:
+            InputError: They name different ones.
+        """
+        named = {extractor.bundle.manifest.features.distance for extractor in self.extractors}
+        if len(named) > 1:
+            raise InputError(
+                f"the bundles name different distances, {' and '.join(sorted(named))}; choose one with --distance."
+            )
+        return named.pop()
+
+    def __call__(self, crops: Sequence[Image]) -> Features:
+        """Features of crops.
+
+        Args:
+            crops: N of any sizes, H×W×3 uint8 BGR.
+
+        Returns:
+            N×D float32, D the sum of the models' dimensions.
+
+        Raises:
+            FrameError: A crop that is not H×W×3 uint8.
+        """
+        return np.concatenate([self._of_one(extractor, crops) for extractor in self.extractors], axis=1)
+
+    def _of_one(self, extractor: Extractor, crops: Sequence[Image]) -> Features:
+        features = extractor(crops)
+        if not self.flip:
+            return features
+        mirrored = extractor([np.asarray(cv2.flip(crop, 1), np.uint8) for crop in crops])
+        mean: Features = np.mean([features, mirrored], axis=0, dtype=np.float32)
+        return l2_normalised(mean) if extractor.bundle.manifest.features.norm == "l2" else mean
 
 
 def measure_accuracy(extractor: Extractor, splits: Mapping[Split, Sequence[LabelledImage]], notify: Notify) -> Ranking:
-    """CMC and mAP of an extractor's features.
+    """CMC and mAP of an extractor's features, by the distance that its manifest names.
 
     Args:
         extractor: Any engine and precision.
@@ -40,15 +136,52 @@ def measure_accuracy(extractor: Extractor, splits: Mapping[Split, Sequence[Label
         FrameError: A file that is not a readable image.
         InputError: No query has a match.
     """
-    query, gallery = (_labelled(extractor, split, splits[split], notify) for split in _SPLITS)
-    distance = extractor.bundle.manifest.features.distance
-    return rank(query, gallery, distance=distance, on_block=notify("ranking", len(query.features)))
+    return measure_splits(Embedder((extractor,)), [splits], notify)[0]
 
 
-def _labelled(extractor: Extractor, split: str, images: Sequence[LabelledImage], notify: Notify) -> Labelled:
-    on_block = notify(f"{split} features, {extractor.artifact.name}", len(images))
+def measure_splits(
+    embedder: Embedder,
+    numbered: Sequence[Mapping[Split, Sequence[LabelledImage]]],
+    notify: Notify,
+    *,
+    distance: Distance | None = None,
+) -> list[Ranking]:
+    """CMC and mAP on each of several random splits of one dataset; an image that is in many is embedded once.
+
+    Args:
+        embedder: What makes features.
+        numbered: See :func:`load_splits`; most datasets have one.
+        notify: Told of progress.
+        distance: ``cosine`` or ``euclidean``; None: the manifests'.
+
+    Raises:
+        FrameError: A file that is not a readable image.
+        InputError: No query has a match; or the manifests name different distances and none is given.
+    """
+    distance = distance or embedder.distance
+    paths = list(dict.fromkeys(image.path for splits in numbered for split in _SPLITS for image in splits[split]))
+    features = extract_files(embedder, paths, notify(f"features, {embedder.name}", len(paths)))
+    rows = {path: row for row, path in enumerate(paths)}
+    on_block = notify("ranking", sum(len(splits["query"]) for splits in numbered))
+    return [
+        rank(*(_labelled(features, rows, splits[split]) for split in _SPLITS), distance=distance, on_block=on_block)
+        for splits in numbered
+    ]
+
+
+def mean_ranking(rankings: Sequence[Ranking]) -> Ranking:
+    """The mean over random splits, each split counting the same; ``queries`` is their sum."""
+    ranks = min(len(ranking.cmc) for ranking in rankings)
+    return Ranking(
+        cmc=np.mean([ranking.cmc[:ranks] for ranking in rankings], axis=0),
+        mean_ap=float(np.mean([ranking.mean_ap for ranking in rankings])),
+        queries=sum(ranking.queries for ranking in rankings),
+    )
+
+
+def _labelled(features: Features, rows: Mapping[Path, int], images: Sequence[LabelledImage]) -> Labelled:
     return Labelled(
-        extract_files(extractor, [image.path for image in images], on_block),
+        features[[rows[image.path] for image in images]],
         np.array([image.identity for image in images]),
         np.array([image.camera for image in images]),
     )

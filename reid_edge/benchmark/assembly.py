@@ -13,7 +13,7 @@ _FLOATS: dict[FloatType, str] = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 #: Bottlenecks of the paper's primary model.
 _BLOCKS = tuple(f"{stage}.{number}" for stage in ("conv2", "conv3", "conv4") for number in (0, 1))
 #: What a checkpoint's metadata calls figures of merit, as fractions; a result gives percent.
-_METRICS = {"mAP": "mAP", "rank1": "R1"}
+_METRICS = {"mAP": "mAP", "rank1": "R1", "R1": "R1"}
 
 
 def run_of(timing: Timing, model: int, artifact: Artifact, roofline: Roofline | None) -> Run:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import socket
-import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
+from reid_edge import settings
 from reid_edge.camera.detectors import DetectorConfig, MotionConfig
 from reid_edge.camera.filters import FilterConfig
 from reid_edge.camera.gate import GateConfig
@@ -19,12 +18,8 @@ from reid_edge.camera.sources import SourceConfig
 from reid_edge.camera.tracking import TrackerConfig
 from reid_edge.camera.tracklets import TrackletConfig
 from reid_edge.errors import SettingsError
+from reid_edge.settings import Tables
 from reid_edge.upstream.transports.tls import TlsFiles
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -168,8 +163,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise SettingsError("operation.state_dir: this user has no home folder; give --state-dir.") from error
 
 
-Tables = dict[str, Any]
-
+GUIDE = "docs/camera.md"
 #: What is expected of keys whose type alone does not say it.
 FORMS = {
     "camera.name": "expected 1 to 64 letters, digits, '.', '_' or '-'",
@@ -183,22 +177,7 @@ def read_settings(path: Path) -> Tables:
     Raises:
         SettingsError: No file, or no TOML.
     """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the settings file {path}: {error}. Give --config FILE.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is no TOML: {error}. See docs/camera.md for an example.") from error
-
-
-def overridden(tables: Tables, values: Mapping[str, object]) -> Tables:
-    """The tables with ``section.key`` values put over them; a value of None leaves what is there."""
-    merged = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()}
-    for dotted, value in values.items():
-        section, key = dotted.split(".")
-        if value is not None and isinstance(table := merged.setdefault(section, {}), dict):
-            table[key] = value
-    return merged
+    return settings.read_settings(path, guide=GUIDE)
 
 
 def parse_settings(tables: Tables, *, origin: str = "settings") -> AgentConfig:
@@ -207,30 +186,9 @@ def parse_settings(tables: Tables, *, origin: str = "settings") -> AgentConfig:
     Raises:
         SettingsError: A key is missing, unknown, or its value is not what it should be: the message names it.
     """
-    try:
-        return msgspec.convert(tables, AgentConfig, dec_hook=_path)
-    except msgspec.ValidationError as error:
-        raise SettingsError(_explained(str(error), origin)) from error
+    return settings.checked_settings(tables, AgentConfig, origin=origin, guide=GUIDE, forms=FORMS)
 
 
 def default_camera_name() -> str:
     """This machine's name, as far as a camera may be called so."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "camera"
-
-
-def _path(wanted: type, value: object) -> object:
-    assert wanted is Path, wanted
-    if not isinstance(value, str):
-        raise ValueError(f"expected a path, got {value!r}")
-    try:
-        return Path(value).expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"expected a path, got {value!r}: {error}") from error
-
-
-def _explained(message: str, origin: str) -> str:
-    """Msgspec's message with the key first: ``source.loop: expected bool, got str``."""
-    problem, _, where = message.partition(" - at `$")
-    key = where.rstrip("`").lstrip(".") or "top level"
-    problem = FORMS.get(key) or problem[:1].lower() + problem[1:]
-    return f"{origin}: {key}: {problem.replace('`', chr(39))}. docs/camera.md lists every key."

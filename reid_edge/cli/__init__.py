@@ -15,8 +15,11 @@ import typer
 import reid_edge
 from reid_edge.cli.benchmark import benchmark
 from reid_edge.cli.camera import run
+from reid_edge.cli.evaluate import evaluate
+from reid_edge.cli.explain import explain
 from reid_edge.cli.gallery import gallery_app
 from reid_edge.cli.report import report
+from reid_edge.cli.train import train
 from reid_edge.cli.tune import tune
 from reid_edge.console import (
     BUNDLE_HEADERS,
@@ -39,6 +42,9 @@ app.command()(run)
 app.command()(benchmark)
 app.command()(report)
 app.command()(tune)
+app.command()(explain)
+app.command()(train)
+app.command()(evaluate)
 app.add_typer(gallery_app, name="gallery")
 
 EngineChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt"]
@@ -315,33 +321,6 @@ def build(
     with progress_bars() as notify:
         built = build_into_bundle(opened, chosen, max_batch=max_batch, on_step=notify("building plans", len(chosen)))
     print_table(str(bundle), BUNDLE_HEADERS, bundle_rows(built.manifest))
-
-
-@app.command()
-def evaluate(
-    bundle: BundleArgument,
-    root: Annotated[Path, typer.Option(help="Folder of the dataset.")],
-    dataset: Annotated[Literal["market1501"], typer.Option(help="Which dataset it is.")] = "market1501",
-    engine: EngineOption = "auto",
-    precision: PrecisionOption = "auto",
-    threads: ThreadsOption = None,
-    partial: Annotated[bool, typer.Option("--partial", help="A subset: do not check the number of images.")] = False,
-) -> None:
-    """Measure ranking quality, CMC and mAP, of any engine on a labelled dataset."""
-    from reid_edge.benchmark.accuracy import load_splits, measure_accuracy
-    from reid_edge.runtime import Extractor
-
-    splits = load_splits(root, partial=partial)
-    extractor = Extractor(bundle, engine=engine, precision=precision, threads=threads)
-    with progress_bars() as notify:
-        result = measure_accuracy(extractor, splits, notify)
-    ranks = {f"R{k}": f"{100 * result.cmc[k - 1]:.2f}" for k in (1, 5, 10) if k <= len(result.cmc)}
-    print_table(
-        f"{dataset}: {result.queries:,} of {len(splits['query']):,} queries have a match, "
-        f"{len(splits['gallery']):,} gallery, {extractor.bundle.manifest.features.distance} distance",
-        ("engine", *ranks, "mAP"),
-        [[extractor.description, *ranks.values(), f"{100 * result.mean_ap:.2f}"]],
-    )
 
 
 def _choices(text: str, allowed: tuple[str, ...], option: str) -> tuple[str, ...]:

@@ -43,7 +43,8 @@ def run(
     check: Annotated[bool, typer.Option("--check", help="Say whether all is there, and stop.")] = False,
 ) -> None:
     """Watch a camera: detect, track, embed, and deliver tracklet features to a gallery."""
-    from reid_edge.camera.config import overridden, parse_settings, read_settings
+    from reid_edge.camera.config import parse_settings, read_settings
+    from reid_edge.settings import overridden
 
     given = {
         "engine.bundle": bundle and str(bundle),

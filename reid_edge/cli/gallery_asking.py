@@ -143,8 +143,8 @@ def query(
 
 def _query_by_image(store: Store, image: Path, box: str | None, bundle: Path) -> Query:
     from reid_edge.bundle import open_bundle, sha256_of
+    from reid_edge.images import read_image
     from reid_edge.runtime.extractor import Extractor
-    from reid_edge.runtime.images import read_image
 
     manifest = open_bundle(bundle).manifest
     require_model(store, manifest.model_hash)

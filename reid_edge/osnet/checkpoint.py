@@ -7,6 +7,7 @@ import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 import safetensors
@@ -21,6 +22,10 @@ from reid_edge.osnet.network import OSNet
 
 FORMAT_VERSION = 1
 METADATA_KEY = "reid_edge"
+HEAD_KEY = "reid_edge_head"
+#: What the names of a head's tensors in the file begin with; no tensor of the network does.
+HEAD_PREFIX = "head."
+FEATURE_DIM = OSNetConfig.feature_dim
 #: ImageNet pixel statistics, RGB, in units of full scale: what torchreid's OSNet weights expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -43,6 +48,7 @@ class CheckpointInfo:
         tools: Versions of what made the file.
         code_commit: Commit of the code that trained it, where known.
         source: Where the weights came from, for imported ones: file name and sha256.
+        training: The resolved configuration of the training run, as JSON has it; empty for imported weights.
     """
 
     width: float
@@ -57,6 +63,7 @@ class CheckpointInfo:
     tools: dict[str, str] = field(default_factory=dict)
     code_commit: str = "unknown"
     source: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     @property
@@ -65,23 +72,59 @@ class CheckpointInfo:
         return OSNetConfig(width=self.width, size=self.size, variant=self.variant)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Head:
+    """The linear layer on top of the feature, where what it tells is of use by itself.
+
+    Attributes:
+        names: What each output stands for, C of them.
+        weight: C×512.
+        bias: C.
+        kind: ``category``: the highest output names the image; ``attributes``: each above 0 holds.
+
+    Raises:
+        CheckpointMismatchError: Shapes that do not go with the names, or numbers that are not finite.
+    """
+
+    names: tuple[str, ...]
+    weight: Tensor
+    bias: Tensor
+    kind: Literal["category", "attributes"]
+
+    def __post_init__(self) -> None:
+        count = len(self.names)
+        shapes = tuple(self.weight.shape), tuple(self.bias.shape)
+        if not count or shapes != ((count, FEATURE_DIM), (count,)):
+            raise CheckpointMismatchError(
+                f"a head of {count} names needs a weight of {(count, FEATURE_DIM)} and a bias of {(count,)}, at least "
+                f"one name; got {shapes[0]} and {shapes[1]}."
+            )
+        check_values(self.tensors, what="head")
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensors by their names in a file."""
+        return {f"{HEAD_PREFIX}weight": self.weight, f"{HEAD_PREFIX}bias": self.bias}
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Weights, what they say of themselves, and the sha256 that names them.
 
-    ``sha256`` is taken over the tensors (name, shape, float32 bytes, in name order), so the same weights have the
-    same name whichever file they lie in.
+    ``sha256`` is taken over the network's tensors (name, shape, float32 bytes, in name order), so the same weights
+    have the same name whichever file they lie in.  The head is no part of it: it does not change the feature.
     """
 
     info: CheckpointInfo
     state: dict[str, Tensor]
+    head: Head | None = None
 
     @property
     def sha256(self) -> str:
         """Hash of the weights."""
         digest = hashlib.sha256()
         for name in sorted(self.state):
-            tensor = self.state[name].detach().to(torch.float32).contiguous()
+            tensor = self.state[name].detach().cpu().to(torch.float32).contiguous()
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
@@ -161,22 +204,49 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         info = msgspec.json.decode(metadata[METADATA_KEY], type=CheckpointInfo)
-    except msgspec.ValidationError as error:
+        about = msgspec.json.decode(metadata[HEAD_KEY], type=_AboutHead) if HEAD_KEY in metadata else None
+    except msgspec.MsgspecError as error:
         raise CheckpointError(f"{path}: metadata not understood: {error}.") from error
     if info.format_version > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has checkpoint format {info.format_version}; this release reads up to {FORMAT_VERSION}. "
             "Upgrade reid-edge."
         )
-    return Checkpoint(info, state)
+    return Checkpoint(info, state, None if about is None else _taken_head(state, about, path))
 
 
-def save_checkpoint(checkpoint: Checkpoint, path: Path, *, force: bool = False) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _AboutHead:
+    """What a file's metadata says of the head."""
+
+    names: tuple[str, ...]
+    kind: Literal["category", "attributes"]
+
+
+def _taken_head(state: dict[str, Tensor], about: _AboutHead, path: Path) -> Head:
+    """Move a head's tensors out of what was read."""
+    try:
+        weight, bias = state.pop(f"{HEAD_PREFIX}weight"), state.pop(f"{HEAD_PREFIX}bias")
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} says that it holds a head, but has no tensor {error}; take another copy of the file."
+        ) from error
+    return Head(names=about.names, weight=weight, bias=bias, kind=about.kind)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path, *, force: bool = False, half: bool = False) -> None:
     """Write a native checkpoint, whole or not at all.
 
+    Args:
+        checkpoint: What is written.
+        path: Where; ends in ``.safetensors``.
+        force: Replace what is there.
+        half: Write weights as float16, half as large.  They are rounded, so what is loaded again is another model with
+            another sha256.
+
     Raises:
-        OutputError: The name does not end in ``.safetensors``, the file exists and ``force`` is off, or it cannot be
-            written.
+        OutputError: The name does not end in ``.safetensors``, the file exists and ``force`` is off, it cannot be
+            written, or a weight is too large for float16.
         CheckpointMismatchError: The weights do not fit the width.
     """
     if path.suffix != ".safetensors":
@@ -185,15 +255,40 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, *, force: bool = False) 
         raise OutputError(f"{path} exists already; use --force to replace it.")
     checkpoint.network()
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    state = {name: tensor.contiguous() for name, tensor in checkpoint.state.items()}
+    state = _stored(checkpoint, half=half)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(state, partial, {METADATA_KEY: msgspec.json.encode(checkpoint.info).decode()})
+        safetensors.torch.save_file(state, partial, _metadata(checkpoint))
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
         partial.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise OutputError(f"cannot write {path}: {error}.") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
+    metadata = {METADATA_KEY: msgspec.json.encode(checkpoint.info).decode()}
+    if checkpoint.head is not None:
+        about = _AboutHead(names=checkpoint.head.names, kind=checkpoint.head.kind)
+        metadata[HEAD_KEY] = msgspec.json.encode(about).decode()
+    return metadata
+
+
+def _stored(checkpoint: Checkpoint, *, half: bool) -> dict[str, Tensor]:
+    """All tensors as they go into the file."""
+    state = checkpoint.state | ({} if checkpoint.head is None else checkpoint.head.tensors)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    if not half:
+        return state
+    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    if too_large := [name for name, tensor in halved.items() if not bool(torch.isfinite(tensor).all())]:
+        raise OutputError(
+            f"float16 holds numbers up to {torch.finfo(torch.float16).max:.0f}, and these tensors have larger ones: "
+            f"{', '.join(too_large)}. Save this checkpoint in full precision."
+        )
+    return halved
 
 
 def tool_versions() -> dict[str, str]:

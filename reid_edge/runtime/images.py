@@ -5,38 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from reid_edge.crops import Image
 from reid_edge.errors import FrameError
+from reid_edge.images import IMAGE_SUFFIXES, read_image
 from reid_edge.runtime.engines import Features
-from reid_edge.runtime.extractor import Extractor
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-#: First bytes of a format → what a whole file holds near its end; OpenCV decodes truncated files without a word.
-_END_MARKERS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
 #: Images held in memory at a time.
 BLOCK = 32
-
-
-def read_image(path: Path) -> Image:
-    """Decode an image, H×W×3 uint8 BGR.
-
-    Raises:
-        FrameError: Missing, or not a readable image.
-    """
-    try:
-        data = path.read_bytes()
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):  # cv2.error: no bytes at all, or more pixels than OpenCV allows
-        image = None
-    if image is None:
-        raise FrameError(f"{path} is not a readable image.")
-    for start, end in _END_MARKERS.items():
-        if data.startswith(start) and end not in data:
-            raise FrameError(f"{path} is truncated: its end marker is missing. Copy it again.")
-    return np.asarray(image, dtype=np.uint8)
 
 
 def list_images(inputs: Sequence[Path]) -> list[Path]:
@@ -65,12 +42,14 @@ def list_images(inputs: Sequence[Path]) -> list[Path]:
 
 
 def extract_files(
-    extractor: Extractor, paths: Sequence[Path], on_block: Callable[[int], object] = lambda _count: None
+    extractor: Callable[[Sequence[Image]], Features],
+    paths: Sequence[Path],
+    on_block: Callable[[int], object] = lambda _count: None,
 ) -> Features:
     """Features of images, each taken as one crop: N×D float32, in order.
 
     Args:
-        extractor: Any.
+        extractor: An Extractor, or anything else that makes features of crops.
         paths: N image files.
         on_block: Called with the number of images done since the last call.
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from reid_edge.benchmark.conductor import Subject, time_subjects
+from reid_edge.benchmark.conductor import time_subjects
 from reid_edge.benchmark.energy import EnergyMeter, find_meter, missing_reason
+from reid_edge.benchmark.timing import Subject
 from reid_edge.bundle import Bundle, EngineName, FileEntry, open_bundle, with_artifact, write_manifest
+from reid_edge.datasets.records import LabelledImage, Split
 from reid_edge.errors import CalibrationError, ConfigError, TuningError
-from reid_edge.evaluation.market1501 import LabelledImage, Split
 from reid_edge.export.calibration import CalibrationSet, calibration_set, save_set, saved_set
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.export.reference import make_reference

@@ -15,13 +15,14 @@ import pytest
 
 from reid_edge.bundle import model_hash, write_manifest
 from reid_edge.camera.agent import Agent
-from reid_edge.camera.config import overridden, parse_settings
+from reid_edge.camera.config import parse_settings
 from reid_edge.camera.metrics import AgentMetrics
 from reid_edge.camera.sources import open_source
 from reid_edge.errors import BundleCorruptError, SourceError
 from reid_edge.gallery.records import Selection
 from reid_edge.gallery.store import open_store
 from reid_edge.runtime import Extractor
+from reid_edge.settings import overridden
 from tests.camera.street import STILL, street_frames, write_street
 
 PATIENCE_S = 60

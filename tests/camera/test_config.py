@@ -5,8 +5,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reid_edge.camera.config import default_camera_name, overridden, parse_settings, read_settings
+from reid_edge.camera.config import default_camera_name, parse_settings, read_settings
 from reid_edge.errors import SettingsError
+from reid_edge.settings import overridden
 
 DOCS = Path(__file__).parents[2] / "docs"
 LEAST = {"source": {"uri": "rtsp://camera/1"}, "engine": {"bundle": "bundle"}}

@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 
 from reid_edge.errors import CheckpointError, CheckpointMismatchError, OutputError
-from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
+from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, Head, load_checkpoint, save_checkpoint
 from reid_edge.osnet.network import OSNet
 from reid_edge.osnet.shipped import find_checkpoint
 
@@ -114,3 +114,92 @@ def test_a_checkpoint_of_another_width_is_refused(small, tmp_path):
     save_checkpoint(small, path)
     with pytest.raises(CheckpointMismatchError, match=r"width 0\.1, but width 0\.25"):
         find_checkpoint(path, 0.25)
+
+
+@pytest.fixture
+def head():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 512, generator=generator)
+    return Head(names=("hat", "bag [red]", "größe"), weight=weight, bias=torch.tensor([1.0, -2, 3]), kind="attributes")
+
+
+def test_the_configuration_of_the_training_run_comes_back(small, tmp_path):
+    training = {"recipe": "scratch", "model": {"size": [64, 32], "start": None}, "loss": {"triplet": 0.5}}
+    info = dataclasses.replace(small.info, training=training)
+    save_checkpoint(dataclasses.replace(small, info=info), tmp_path / "c.safetensors")
+    assert load_checkpoint(tmp_path / "c.safetensors").info.training == training
+
+
+def test_a_file_from_before_the_configuration_was_kept_still_loads(small, tmp_path):
+    path = tmp_path / "c.safetensors"
+    safetensors.torch.save_file(small.state, path, {"reid_edge": '{"width": 0.1, "recipe": "old"}'})
+    loaded = load_checkpoint(path)
+    assert (loaded.info.recipe, loaded.info.training, loaded.head) == ("old", {}, None)
+
+
+def test_a_head_comes_back_and_changes_neither_name_nor_network(small, head, tmp_path):
+    path = tmp_path / "c.safetensors"
+    with_head = dataclasses.replace(small, head=head)
+    save_checkpoint(with_head, path)
+    loaded = load_checkpoint(path)
+    assert loaded.head.names == ("hat", "bag [red]", "größe")
+    assert loaded.head.kind == "attributes"
+    assert torch.equal(loaded.head.weight, head.weight)
+    assert torch.equal(loaded.head.bias, head.bias)
+    assert loaded.sha256 == with_head.sha256 == small.sha256
+    assert set(loaded.state) == set(small.state)
+    loaded.network()
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "names"), [((3, 512), (2,), 3), ((3, 511), (3,), 3), ((3, 512), (3,), 2), ((0, 512), (0,), 0)]
+)
+def test_a_head_whose_parts_do_not_go_together_is_refused(weight, bias, names):
+    with pytest.raises(CheckpointMismatchError, match=f"head of {names} names"):
+        Head(names=("n",) * names, weight=torch.zeros(weight), bias=torch.zeros(bias), kind="category")
+
+
+def test_a_head_that_is_not_finite_is_refused():
+    with pytest.raises(CheckpointMismatchError, match=r"head\.weight: holds NaN"):
+        Head(names=("n",), weight=torch.full((1, 512), torch.nan), bias=torch.zeros(1), kind="category")
+
+
+def test_a_head_that_is_promised_and_missing_is_an_error(small, tmp_path):
+    path = tmp_path / "c.safetensors"
+    about = {"reid_edge": '{"width": 0.1}', "reid_edge_head": '{"names": ["a"], "kind": "category"}'}
+    safetensors.torch.save_file(small.state, path, about)
+    with pytest.raises(CheckpointError, match=r"no tensor 'head\.weight'"):
+        load_checkpoint(path)
+
+
+def test_half_precision_halves_the_file_and_rounds_once(small, head, tmp_path):
+    whole, half, again = (tmp_path / f"{name}.safetensors" for name in ("whole", "half", "again"))
+    small.state["conv1.norm.num_batches_tracked"].fill_(100_001)  # no float16 number
+    small.state["fc.bias"][0] = 1 / 3
+    with_head = dataclasses.replace(small, head=head)
+    save_checkpoint(with_head, whole)
+    save_checkpoint(with_head, half, half=True)
+    assert half.stat().st_size < 0.62 * whole.stat().st_size  # the rest is names
+    loaded = load_checkpoint(half)
+    assert loaded.state["fc.bias"].dtype == loaded.head.weight.dtype == torch.float16
+    assert float(loaded.state["fc.bias"][0]) == 0.333251953125  # 1365 / 4096
+    assert int(loaded.state["conv1.norm.num_batches_tracked"]) == 100_001
+    assert all(parameter.dtype == torch.float32 for parameter in loaded.network().parameters())
+    save_checkpoint(loaded, again)  # full precision of what was rounded: the same name
+    assert load_checkpoint(again).sha256 == loaded.sha256 != small.sha256
+
+
+def test_weights_too_large_for_half_precision_are_refused(small, tmp_path):
+    small.state["fc_norm.running_var"][3] = 70_000.0
+    with pytest.raises(OutputError, match=r"65504.*fc_norm\.running_var"):
+        save_checkpoint(small, tmp_path / "c.safetensors", half=True)
+    assert list(tmp_path.iterdir()) == []
+    save_checkpoint(small, tmp_path / "c.safetensors")
+
+
+def test_a_write_that_fails_keeps_the_old_file(small, tmp_path):
+    path = tmp_path / "c.safetensors"
+    path.mkdir()  # what the finished file cannot replace
+    with pytest.raises(OutputError, match="cannot write"):
+        save_checkpoint(small, path, force=True)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c.safetensors"]

@@ -21,7 +21,7 @@ from reid_edge.camera.sources.stats import SourceStats
 from reid_edge.camera.sources.thinning import Thinning
 from reid_edge.crops import Image
 from reid_edge.errors import FrameError, SettingsError, SourceError
-from reid_edge.runtime.images import IMAGE_SUFFIXES, read_image
+from reid_edge.images import IMAGE_SUFFIXES, read_image
 
 logger = logging.getLogger(__name__)
 

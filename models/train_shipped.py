@@ -1,0 +1,312 @@
+"""Train the checkpoints that ship, from random weights to files, cards and calibration sets.
+
+    python models/train_shipped.py --root MARKET1501 --out DIR [--widths 0.25,1.0] [--install]
+
+For each width (0.25, 0.5, 0.75 and 1.0 if none are given) by the recipe in shipped.toml:
+
+1. DIR/x0_25/validated: trained without the last 100 identities of the train split, judged by them.  The test split is
+   never read, here or below.
+2. DIR/x0_25/whole: the same again on all 751 identities; this is what ships (--keep-held-out: ship the first instead).
+3. DIR/models/*.safetensors in half precision, a card beside it, and DIR/calibration/*.npz.
+
+--install copies these into the repository: models/, the cards in models/README.md, calibration/; `export --width` takes
+them from there.  Ctrl-C or SIGTERM saves; the same command goes on.  To compare recipes give each its own --config and
+--out, and --validate-only.  A try without a GPU, in minutes:
+
+    python models/train_shipped.py --root MARKET1501 --out DIR --widths 0.25 --epochs 1 --identities 20 --size 64x32
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see reid_edge.cli.export
+
+import msgspec
+import torch
+
+from reid_edge.console import console, error_console, progress_bars
+from reid_edge.errors import OutputError, ReidEdgeError
+from reid_edge.export.calibration import shipped_name
+from reid_edge.osnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from reid_edge.osnet.complexity import complexity
+from reid_edge.settings import read_settings
+from reid_edge.training.config import TrainConfig
+from reid_edge.training.folder import RunFolder
+from reid_edge.training.run import train
+from reid_edge.training.settings import resolve, to_tables
+from reid_edge.training.stop import StoppedError
+from reid_edge.training.task import load_material
+
+HERE = Path(__file__).parent
+DATASET = "market1501"
+#: Rounding weights to float16 turns a feature by less than this, or something is wrong.
+LOWEST_COSINE = 0.999
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that is done.
+
+    Attributes:
+        config: What was trained.
+        checkpoint: Of its last epoch.
+        seconds: Of training, over all sessions.
+        device: What trained.
+        day: When it was done, UTC.
+    """
+
+    config: TrainConfig
+    checkpoint: Checkpoint
+    seconds: float
+    device: str
+    day: str
+
+
+def main() -> None:
+    """Everything, or what is left of it to do."""
+    arguments = parsed()
+    plans = {width: configurations(arguments, width) for width in arguments.widths}
+    made = []
+    for width, (validated, whole) in plans.items():
+        name = f"x{width:g}".replace(".", "_")
+        judged = run(validated, arguments.out / name / "validated")
+        if not arguments.validate_only:
+            shipped = judged if arguments.keep_held_out else run(whole, arguments.out / name / "whole")
+            made.append(arguments.out / "models" / f"osnet_{name}_{DATASET}.safetensors")
+            ship(judged, shipped, made[-1])
+    if made:
+        calibrate(made, arguments.out / "calibration")
+    if arguments.install:
+        install(made, arguments.out / "calibration", HERE.parent)
+
+
+def parsed() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="Market-1501; only its train split is read")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and of what they make")
+    parser.add_argument("--config", type=Path, default=HERE / "shipped.toml", help="the recipe")
+    parser.add_argument("--widths", type=_numbers, default=(0.25, 0.5, 0.75, 1.0), help="e.g. 0.25,1.0")
+    parser.add_argument("--seed", type=int, help="the recipe's if not given")
+    parser.add_argument("--validation", type=int, default=100, help="identities held out of the first run")
+    parser.add_argument("--validate-only", action="store_true", help="train and judge, ship nothing")
+    parser.add_argument("--keep-held-out", action="store_true", help="ship what was judged; do not train on all")
+    parser.add_argument("--install", action="store_true", help="copy what was made into this repository")
+    trial = parser.add_argument_group("for a try")
+    trial.add_argument("--epochs", type=int)
+    trial.add_argument("--identities", type=int, help="train on so many only")
+    trial.add_argument("--size", help="input HEIGHTxWIDTH")
+    trial.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    trial.add_argument("--partial", action="store_true", help="a subset of Market-1501: do not check its counts")
+    arguments = parser.parse_args()
+    tried = [f"--{name}" for name in ("epochs", "identities", "size", "partial") if getattr(arguments, name)]
+    if arguments.install and (tried or arguments.validate_only):
+        parser.error(f"--install is for real checkpoints, not with {' '.join(tried) or '--validate-only'}")
+    return arguments
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def configurations(arguments: argparse.Namespace, width: float) -> tuple[TrainConfig, TrainConfig]:
+    """The run that is judged, and the run on all identities."""
+    tables = read_settings(arguments.config, guide="docs/training.md")
+    given = {
+        "data.dataset": DATASET,
+        "data.root": str(arguments.root),
+        "data.identities": arguments.identities,
+        "data.partial": arguments.partial or None,
+        "model.width": width,
+        "model.size": arguments.size,
+        "schedule.epochs": arguments.epochs,
+        "run.seed": arguments.seed,
+        "run.device": arguments.device,
+    }
+    judged, whole = (resolve(None, tables, given | {"data.validation": held})[0] for held in (arguments.validation, 0))
+    return judged, whole
+
+
+def run(config: TrainConfig, folder: Path) -> Run:
+    """Train, or go on with it, or remember that it is done.
+
+    Raises:
+        ReidEdgeError: As training raises; also if what is there was begun by another recipe.
+    """
+    begun = RunFolder(folder).state.is_file()
+    with progress_bars() as notify:
+        result = train(config, folder, resume=begun, force=not begun, notify=notify, say=console.print)
+    note = folder.with_name(f"{folder.name}.json")
+    if not note.is_file():
+        day = datetime.now(timezone.utc).date().isoformat()
+        note.write_bytes(msgspec.json.encode({"device": device_name(config), "day": day}))
+    checkpoint = load_checkpoint(RunFolder(folder, config.networks).last(0))
+    figures = figures_text(checkpoint.info.metrics)
+    console.print(f"{folder}: {figures or 'nothing held out'}; {minutes(result.seconds)} of training", soft_wrap=True)
+    noted = msgspec.json.decode(note.read_bytes(), type=dict[str, str])
+    return Run(config=config, checkpoint=checkpoint, seconds=result.seconds, **noted)
+
+
+def device_name(config: TrainConfig) -> str:
+    """What trained."""
+    if config.run.device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+
+
+def ship(judged: Run, shipped: Run, out: Path) -> None:
+    """Write a run's checkpoint in half precision, with a card beside it."""
+    material = load_material(shipped.config)
+    training = to_tables(shipped.config)
+    training["data"]["root"] = "."  # where it lay on this machine is nobody's business
+    info = dataclasses.replace(
+        shipped.checkpoint.info,
+        dataset=f"Market-1501 train split ({material.classes} identities, {len(material.images):,} images; "
+        "research only)",
+        recipe=recipe_text(shipped.config),
+        metrics=judged.checkpoint.info.metrics,
+        training=training,
+    )
+    save_checkpoint(dataclasses.replace(shipped.checkpoint, info=info), out, force=True, half=True)
+    halved = load_checkpoint(out)
+    cosine = lowest_cosine(shipped.checkpoint, halved)
+    if not cosine >= LOWEST_COSINE:
+        out.unlink()
+        raise OutputError(
+            f"half precision turns a feature of {out.name} to a cosine of {cosine:.5f}, expected at least "
+            f"{LOWEST_COSINE}; ship this network in full precision."
+        )
+    out.with_suffix(".md").write_text(card(halved, out.name, judged, shipped), encoding="utf-8")
+    console.print(f"{out}: {out.stat().st_size:,} bytes, cosine to full precision ≥ {cosine:.6f}", soft_wrap=True)
+
+
+@torch.inference_mode()
+def lowest_cosine(first: Checkpoint, second: Checkpoint) -> float:
+    """Lowest cosine between the features that two checkpoints make of the same smooth noise."""
+    coarse = torch.randn(16, 3, 8, 4, generator=torch.Generator().manual_seed(0))
+    pixels = torch.nn.functional.interpolate(coarse, first.info.size, mode="bilinear")
+    cosines = torch.nn.functional.cosine_similarity(first.network()(pixels), second.network()(pixels))
+    return float(cosines.min())
+
+
+def recipe_text(config: TrainConfig) -> str:
+    """A line on how it was trained; the checkpoint's ``training`` has every value."""
+    loss, augment, schedule, batch = config.loss, config.augment, config.schedule, config.batch
+    margin = "soft margin" if loss.triplet_margin is None else f"margin {loss.triplet_margin:g}"
+    warmup = f" after {schedule.warmup} of warm-up" if schedule.warmup else ""
+    parts = [
+        f"from scratch: {schedule.epochs} {'epoch' if schedule.epochs == 1 else 'epochs'}, "
+        f"{config.optimiser.name} {config.optimiser.learning_rate:g} {schedule.kind}{warmup}",
+        f"batch {batch.size}" + (f" of {batch.instances} images a person" if batch.instances else ""),
+        f"label smoothing {loss.smoothing:g}",
+    ]
+    if loss.triplet:
+        parts.append(f"hard triplet ×{loss.triplet:g}, {margin}, from epoch {loss.triplet_start}")
+    if loss.mutual:
+        parts.append(f"mutual learning of two networks ×{loss.mutual:g}, the first one kept")
+    named = ("flip", "translate", "patch", "erase", "brightness", "contrast", "saturation", "hue")
+    parts += [f"{name} {value:g}" for name in named if (value := getattr(augment, name))]
+    if config.run.ema:
+        parts.append(f"averaged weights, decay {config.run.ema:g}")
+    return ", ".join(parts)
+
+
+def card(checkpoint: Checkpoint, name: str, judged: Run, shipped: Run) -> str:
+    """What stands in models/README.md of a checkpoint.
+
+    Args:
+        checkpoint: As it is in the file.
+        name: Of the file.
+        judged: The run whose figures these are.
+        shipped: The run whose weights these are.
+    """
+    info = checkpoint.info
+    work = complexity(info.config)
+    held_out = judged.config.data.validation
+    twin = "these weights" if judged is shipped else "a twin, trained by the same recipe and seed without them"
+    triple = [" ".join(f"{value:.3f}" for value in values) for values in (info.mean, info.std)]
+    rows = {
+        "network": f"OSNet ×{info.width:g} (Zhou et al., ICCV 2019), {work.parameters:,} parameters, "
+        f"{work.mult_adds / 1e6:,.1f}M mult-adds at {info.size[0]}×{info.size[1]}",
+        "input": f"{info.size[0]}×{info.size[1]}, RGB, mean {triple[0]}, std {triple[1]}",
+        "output": "512-D feature; compare by cosine distance",
+        "trained on": f"{info.dataset.partition(' (')[0]}: {info.dataset.partition('(')[2].partition(';')[0]}, six "
+        "cameras on one campus. **Research-only data**: check its terms before you deploy this checkpoint commercially",
+        "recipe": f"{info.recipe}; seed {shipped.config.run.seed}; {minutes(shipped.seconds)} on {shipped.device}, "
+        f"{shipped.day}",
+        "quality": f"{figures_text(info.metrics)}: {held_out} identities held out of the train split, single query, "
+        f"cosine, by {twin}. The test split was not looked at",
+        "limits": "people filmed outdoors from above head height by day, in one place; expect much lower ranking "
+        "quality elsewhere without fine-tuning. It compares clothing and build, not faces, and is no proof of identity",
+        "weights' sha256": f"`{checkpoint.sha256}`, float16",
+        "made by": f"`python models/train_shipped.py`, code `{info.code_commit[:12]}`; every value of the recipe is in "
+        "the file's metadata (`training`)",
+    }
+    lines = [f"## `{name}`", "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
+    return "\n".join(lines) + "\n"
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as minutes, where there are some."""
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def figures_text(metrics: dict[str, float]) -> str:
+    """``mAP 75.1, R1 90.3`` from a checkpoint's metrics."""
+    return ", ".join(f"{key.rpartition('/')[2]} {100 * value:.1f}" for key, value in metrics.items())
+
+
+def calibrate(checkpoints: list[Path], folder: Path) -> None:
+    """Make the calibration sets, in a process of its own."""
+    script = HERE.parent / "calibration" / "make_default.py"
+    subprocess.run([sys.executable, script, *checkpoints, "--out", folder], check=True)
+
+
+def install(checkpoints: list[Path], calibration: Path, repository: Path) -> None:
+    """Copy checkpoints, cards and calibration sets to where ``export`` and users look for them."""
+    models, readme = repository / "models", repository / "models" / "README.md"
+    for path in checkpoints:
+        if (models / path.name).is_file():
+            replaced = load_checkpoint(models / path.name)
+            (repository / "calibration" / shipped_name(replaced, replaced.info.size)).unlink(missing_ok=True)
+        checkpoint = load_checkpoint(path)
+        set_name = shipped_name(checkpoint, checkpoint.info.size)
+        shutil.copyfile(path, models / path.name)
+        shutil.copyfile(calibration / set_name, repository / "calibration" / set_name)
+        text = readme.read_text(encoding="utf-8")
+        readme.write_text(with_card(text, path.with_suffix(".md").read_text(encoding="utf-8")), encoding="utf-8")
+        console.print(f"installed {models / path.name}; in calibration/README.md name {set_name}", soft_wrap=True)
+
+
+def with_card(readme: str, new: str) -> str:
+    """The page with a card in place of the one under the same heading, or else after all other cards."""
+    heading = new.partition("\n")[0]
+    sections = re.split(r"(?m)^(?=## )", readme)
+    places = [place for place, section in enumerate(sections) if section.partition("\n")[0] == heading]
+    cards = [place for place, section in enumerate(sections) if section.startswith("## `")]
+    if places:
+        sections[places[0]] = new + "\n"
+    else:
+        sections.insert(max(cards, default=0) + 1, new + "\n")
+    return "".join(sections).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except StoppedError as error:
+        error_console.print(f"{error}\nThe same command goes on.", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except ReidEdgeError as error:
+        error_console.print(f"{type(error).__name__}: {error}", soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,103 @@
+"""``reid-edge evaluate``: ranking quality of bundles on labelled images."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from reid_edge.console import print_table, progress_bars
+from reid_edge.errors import BundleError, InputError
+
+if TYPE_CHECKING:
+    from reid_edge.bundle import Bundle
+    from reid_edge.evaluation.ranking import Ranking
+
+#: What holds weights and is no bundle.
+_CHECKPOINTS = (".safetensors", ".pth", ".tar")
+_RANKS = (1, 5, 10, 20)
+
+
+def evaluate(
+    bundles: Annotated[
+        list[Path], typer.Argument(metavar="BUNDLE", help="Of several, the features are concatenated: an ensemble.")
+    ],
+    root: Annotated[Path, typer.Option(help="Folder of the dataset; of a CSV, the file.")],
+    dataset: Annotated[
+        str, typer.Option(help="Which dataset it is, e.g. market1501 or folder (docs/datasets.md).")
+    ] = "market1501",
+    split: Annotated[
+        str, typer.Option(help="Of VIPeR's and GRID's ten random splits: 0 to 9, or all: their mean.")
+    ] = "0",
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the feature of the mirrored crop.")] = False,
+    distance: Annotated[
+        Literal["cosine", "euclidean"] | None, typer.Option(help="The bundle's own if not given.")
+    ] = None,
+    engine: Annotated[
+        Literal["auto", "openvino", "onnxruntime", "tensorrt"], typer.Option(help="What runs the model.")
+    ] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "fp16", "int8", "tuned"], typer.Option(help="Which of the bundle's files.")
+    ] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; the engine's choice if not given.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="A subset: do not check the number of images.")] = False,
+) -> None:
+    """Measure ranking quality, CMC and mAP, of any engine on a labelled dataset."""
+    from reid_edge.benchmark.accuracy import Embedder, load_splits, mean_ranking, measure_splits
+    from reid_edge.runtime import Extractor
+
+    opened = [_open(path) for path in bundles]
+    numbered = [
+        load_splits(root, dataset=dataset, number=number, partial=partial) for number in _numbers(split, dataset)
+    ]
+    embedder = Embedder(
+        tuple(Extractor(bundle, engine=engine, precision=precision, threads=threads) for bundle in opened), flip=flip
+    )
+    distance = distance or embedder.distance
+    with progress_bars() as notify:
+        rankings = measure_splits(embedder, numbered, notify, distance=distance)
+    queries, gallery = (sum(len(splits[kind]) for splits in numbered) for kind in ("query", "gallery"))
+    mean = mean_ranking(rankings)
+    which = dataset if len(numbered) == 1 else f"{dataset}, mean of {len(numbered)} random splits"
+    _print(
+        f"{which}: {mean.queries:,} of {queries:,} queries have a match, {gallery:,} gallery, {distance} distance",
+        embedder.description,
+        mean,
+    )
+
+
+def _print(title: str, engine: str, result: Ranking) -> None:
+    ranks = {f"R{k}": f"{100 * result.cmc[k - 1]:.2f}" for k in _RANKS if k <= len(result.cmc)}
+    print_table(title, ("engine", *ranks, "mAP"), [[engine, *ranks.values(), f"{100 * result.mean_ap:.2f}"]])
+
+
+def _numbers(text: str, dataset: str) -> list[int]:
+    """Numbers of the random splits that ``--split`` means.
+
+    Raises:
+        InputError: Neither a number nor ``all``; or ``all`` of a dataset with one split.
+        DatasetError: No such dataset.
+    """
+    from reid_edge.datasets.loading import has_random_splits
+    from reid_edge.datasets.splits import SPLITS
+
+    if text.isdecimal():
+        return [int(text)]
+    if text != "all":
+        raise InputError(f"--split takes a number from 0 to {SPLITS - 1}, or all; got '{text}'.")
+    if not has_random_splits(dataset):
+        raise InputError(f"{dataset} has one split only, its own; leave out --split.")
+    return list(range(SPLITS))
+
+
+def _open(path: Path) -> Bundle:
+    from reid_edge.bundle import open_bundle
+
+    if path.suffix in _CHECKPOINTS and not path.is_dir():
+        raise BundleError(
+            f"{path} is a checkpoint; what is evaluated is a bundle, as it will run. Make one with: "
+            f"reid-edge export --checkpoint {shlex.quote(str(path))} --out BUNDLE"
+        )
+    return open_bundle(path)

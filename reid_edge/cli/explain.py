@@ -1,0 +1,42 @@
+"""``reid-edge explain``: what a checkpoint's network looks at, as one page or one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reid_edge.console import console, extra, progress_bars
+
+PAGE = Path("explain.html")
+
+
+def explain(
+    checkpoint: Annotated[Path, typer.Argument(help="A .safetensors that reid-edge wrote, or torchreid's .pth.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images; each image is one crop.")],
+    clusters: Annotated[int, typer.Option(min=0, help="Clusters of gate vectors; 0: activation maps alone.")] = 8,
+    nearest: Annotated[int, typer.Option(min=1, help="Images shown of each cluster.")] = 15,
+    maps: Annotated[int, typer.Option(min=0, help="Images whose activation maps are shown, evenly from all.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Of the clusters' random starts.")] = 1,
+    out: Annotated[Path, typer.Option(help="A .html page that needs no network, or a .png sheet.")] = PAGE,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Show which images open a network's gates alike, and where in an image it is active."""
+    with extra("train", "looking inside a network"):
+        from reid_edge.osnet.shipped import find_checkpoint
+        from reid_edge.training.explain.explanation import PRIVACY, ExplainOptions
+        from reid_edge.training.explain.explanation import explain as look
+        from reid_edge.training.explain.writing import open_writer
+
+    from reid_edge.runtime.images import list_images
+
+    options = ExplainOptions(clusters=clusters, nearest=nearest, maps=maps, seed=seed)
+    write = open_writer(out, force=force)
+    loaded = find_checkpoint(checkpoint, None)
+    paths = list_images(images)
+    with progress_bars() as notify:
+        on_block = notify("looking at images", len(paths))
+        explanation = look(loaded, paths, options, name=checkpoint.name, on_block=on_block)
+    write(explanation)
+    console.print(f"{out}: {explanation.title}, {len(paths)} images\n{PRIVACY}", soft_wrap=True)

@@ -1,0 +1,131 @@
+"""``reid-edge train``: a checkpoint from labelled images."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reid_edge.console import console, error_console, extra, progress_bars
+from reid_edge.errors import ConfigError, SettingsError
+
+if TYPE_CHECKING:
+    from reid_edge.training.config import TrainConfig
+    from reid_edge.training.run import TrainResult
+
+
+def train(
+    recipe: Annotated[
+        str | None, typer.Option(help="scratch, finetune, cross-domain, mutual, classify or attributes.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Its name; several joined by +, or mix4 (docs/datasets.md).")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the dataset.")] = None,
+    width: Annotated[float | None, typer.Option(help="Width multiplier β, in (0, 1.5].")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Resolution multiplier γ of 256x128.")] = None,
+    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH, pixels.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="In all; the recipe's stages keep their proportion.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images of a step, over all processes.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Weights to start from: a reid-edge .safetensors or torchreid .pth.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is random.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings, TOML (docs/training.md); options go before it.")
+    ] = None,
+    values: Annotated[
+        list[str] | None, typer.Option("--set", help="table.key=VALUE, any value of the settings; repeat for several.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; ./train-… if not given.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the resolved settings as TOML, and stop.")] = False,
+) -> None:
+    """Train OSNet on labelled images, by one of the paper's recipes."""
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # until there is something to save
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see reid_edge.cli.export
+    with extra("train", "training"):
+        from reid_edge.training.run import silent
+        from reid_edge.training.run import train as run
+        from reid_edge.training.settings import run_name, to_toml
+        from reid_edge.training.stop import StoppedError
+
+    if resume is not None and (config is not None or out is not None or force or recipe is not None):
+        raise SettingsError(
+            "--resume FOLDER goes on as the run began: leave out --config, --recipe, --out and --force."
+        )
+    given: dict[str, object] = {
+        "data.dataset": dataset,
+        "data.root": root and str(root),
+        "model.width": width,
+        "model.size": _size(size, resolution),
+        "model.start": start and str(start),
+        "schedule.epochs": epochs,
+        "batch.size": batch,
+        "optimiser.learning_rate": lr,
+        "run.seed": seed,
+        "run.device": device,
+    }
+    resolved, notes = _resolved(recipe, config, resume, given, values or [])
+    if show:
+        sys.stdout.write(to_toml(resolved))
+        return
+    first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes
+    for note in notes if first else ():
+        _say(note)
+    folder = resume or out or run_name(resolved)
+    try:
+        with progress_bars() if first else contextlib.nullcontext(silent) as notify:
+            result = run(resolved, folder, resume=resume is not None, force=force, notify=notify, say=_say)
+    except StoppedError as stopped:
+        if first:
+            _say(str(stopped))
+        sys.exit(stopped.exit_code)
+    if first:
+        _report(resolved, result)
+
+
+def _resolved(
+    recipe: str | None, config: Path | None, resume: Path | None, given: dict[str, object], values: list[str]
+) -> tuple[TrainConfig, tuple[str, ...]]:
+    from reid_edge.settings import assignment, read_settings
+    from reid_edge.training.folder import RunFolder, check_resumable
+    from reid_edge.training.settings import GUIDE, resolve
+
+    if resume is not None:
+        check_resumable(resume)
+        config = RunFolder(resume).config
+    tables = {} if config is None else read_settings(config, guide=GUIDE)
+    return resolve(recipe, tables, given | dict(assignment(value) for value in values))
+
+
+def _size(size: str | None, resolution: float | None) -> list[int] | None:
+    from reid_edge.osnet.config import parse_size, size_of_resolution
+
+    if size is not None and resolution is not None:
+        raise ConfigError("give --size or --resolution, not both.")
+    if size is None and resolution is None:
+        return None
+    return list(parse_size(size) if size is not None else size_of_resolution(resolution or 0))
+
+
+def _say(line: str) -> None:
+    error_console.print(line, soft_wrap=True)
+
+
+def _report(config: TrainConfig, result: TrainResult) -> None:
+    figures = ", ".join(f"{name} {100 * value:.2f}" for name, value in result.metrics.items())
+    judged = f"held-out {config.data.dataset}: {figures}" if figures else "nothing was held out to be judged by"
+    console.print(f"{judged}; trained in {result.seconds:,.0f} s", soft_wrap=True)
+    for path in result.best:
+        console.print(str(path), soft_wrap=True)
+    console.print(f"Next: reid-edge export --checkpoint {shlex.quote(str(result.best[0]))}", soft_wrap=True)

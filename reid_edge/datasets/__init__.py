@@ -1,0 +1,1 @@
+"""What labelled images there are, from the folders that datasets unpack to; no torch."""

@@ -1,0 +1,146 @@
+"""Images of one category each: CIFAR-10 and CIFAR-100, ImageNet, and folders of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.datasets.cifar import CIFAR10, CIFAR100, read_binary
+from reid_edge.datasets.layout import images_in, locate
+from reid_edge.errors import DatasetError
+
+CategorySplit = Literal["train", "test"]
+#: Names that :func:`load_categories` takes.
+CATEGORY_DATASETS: tuple[str, ...] = ("cifar10", "cifar100", "imagenet", "folder")
+
+#: name → split → images, and how many categories.
+_COUNTS: dict[str, tuple[dict[CategorySplit, int], int]] = {
+    "cifar10": ({"train": 50_000, "test": 10_000}, 10),
+    "cifar100": ({"train": 50_000, "test": 10_000}, 100),
+    "imagenet": ({"train": 1_281_167, "test": 50_000}, 1_000),
+}
+_TEST_FOLDERS = ("test", "val")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Categories:
+    """Images with a category each.
+
+    Attributes:
+        images: N files, or their pixels, N×H×W×3 uint8 BGR.
+        labels: N int64, indices into ``names``.
+        names: Of the categories.
+    """
+
+    images: tuple[Path, ...] | npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+def load_categories(name: str, root: Path, split: CategorySplit, *, partial: bool = False) -> Categories:
+    """Load one split, always in the same order.
+
+    * ``cifar10``, ``cifar100``: the official binary version (``cifar-10-batches-bin``, ``cifar-100-binary``), whose
+      pixels are read at once; of CIFAR-10 also a tree of image files as for ``folder``.
+    * ``imagenet``, ``folder``: ``ROOT/train/<category>/*`` and ``ROOT/test/<category>/*`` or ``ROOT/val/…``.  Indices
+      follow the names of the folders in ``train``.
+
+    Args:
+        name: One of :data:`CATEGORY_DATASETS`.
+        root: Folder that the dataset unpacks to, or the one above.
+        split: Which images.
+        partial: Take a subset: numbers of images and categories are not checked.
+
+    Raises:
+        DatasetError: An unknown name, no such folder, another layout, other numbers, or one category only.
+    """
+    if name not in _LOADERS:
+        raise DatasetError(f"{name!r} is no known dataset of categories; known: {', '.join(CATEGORY_DATASETS)}.")
+    try:
+        categories = _LOADERS[name](root, split)
+    except OSError as error:  # a folder without permission, a disk that fails
+        raise DatasetError(f"{root} cannot be read ({error}).") from error
+    if len(categories.names) < 2:
+        raise DatasetError(f"{root} has one category only ({categories.names[0]}); there is nothing to tell apart.")
+    if not partial:
+        _check_counts(name, root, split, categories)
+    return categories
+
+
+def _check_counts(name: str, root: Path, split: CategorySplit, categories: Categories) -> None:
+    if name not in _COUNTS:
+        return
+    images, names = _COUNTS[name]
+    if (len(categories.labels), len(categories.names)) != (images[split], names):
+        raise DatasetError(
+            f"{root} holds {len(categories.labels):,} images of {len(categories.names):,} categories; {name}'s {split} "
+            f"split has {images[split]:,} of {names:,}. Unpack it again, or use --partial for a subset on purpose."
+        )
+
+
+def _cifar10(root: Path, split: CategorySplit) -> Categories:
+    folder = locate("CIFAR-10", root, (CIFAR10.folder, "cifar10"), (CIFAR10.files["test"][0], "train"))
+    if (folder / "train").is_dir():
+        return _tree("CIFAR-10", folder, split)
+    return Categories(**read_binary(CIFAR10, folder, split)._asdict())
+
+
+def _cifar100(root: Path, split: CategorySplit) -> Categories:
+    folder = locate("CIFAR-100", root, (CIFAR100.folder, "cifar100"), CIFAR100.files["test"])
+    return Categories(**read_binary(CIFAR100, folder, split)._asdict())
+
+
+def _imagenet(root: Path, split: CategorySplit) -> Categories:
+    return _tree("ImageNet", locate("ImageNet", root, ("imagenet", "ILSVRC/Data/CLS-LOC"), ("train",)), split)
+
+
+def _folder(root: Path, split: CategorySplit) -> Categories:
+    return _tree("a folder of images", locate("a folder of images", root, ("folder",), ("train",)), split)
+
+
+_LOADERS: dict[str, Callable[[Path, CategorySplit], Categories]] = {
+    "cifar10": _cifar10,
+    "cifar100": _cifar100,
+    "imagenet": _imagenet,
+    "folder": _folder,
+}
+
+
+def _tree(title: str, root: Path, split: CategorySplit) -> Categories:
+    known = [path.name for path in _subfolders(root / "train")]
+    folder = root / "train" if split == "train" else root / _test_folder(title, root)
+    folders = _subfolders(folder)
+    if strange := [path.name for path in folders if path.name not in known]:
+        raise DatasetError(
+            f"{folder} holds categories that {root / 'train'} does not: {', '.join(strange[:5])}. "
+            f"Expected one folder for each of the {len(known):,} categories of the train split."
+        )
+    images: list[Path] = []
+    labels: list[int] = []
+    for path in folders:
+        found = images_in(path)
+        images += found
+        labels += [known.index(path.name)] * len(found)
+    return Categories(images=tuple(images), labels=np.array(labels, np.int64), names=tuple(known))
+
+
+def _test_folder(title: str, root: Path) -> str:
+    for name in _TEST_FOLDERS:
+        if (root / name).is_dir():
+            return name
+    raise DatasetError(f"{root} holds no test split of {title}: expected {root / 'test'} or {root / 'val'}.")
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    if not folders:
+        raise DatasetError(
+            f"{folder} holds no folders: expected one for each category, with its images in it. "
+            "ImageNet's validation images have to be sorted into such folders first."
+        )
+    return folders

@@ -1,0 +1,142 @@
+"""The one door to all re-identification datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial as bound
+from pathlib import Path
+
+from reid_edge.datasets.boxes import DUKEMTMC, MARKET1501, load_boxes
+from reid_edge.datasets.cuhk03 import load_cuhk03
+from reid_edge.datasets.grid import load_grid
+from reid_edge.datasets.msmt17 import load_msmt17
+from reid_edge.datasets.plain import load_folder
+from reid_edge.datasets.records import LabelledImage, Split
+from reid_edge.datasets.sizes import check_size
+from reid_edge.datasets.splits import SPLITS
+from reid_edge.datasets.table import load_csv
+from reid_edge.datasets.viper import load_viper
+from reid_edge.errors import DatasetError
+
+_FIXED: dict[str, Callable[[Path, Split], list[LabelledImage]]] = {
+    "market1501": bound(load_boxes, MARKET1501),
+    "cuhk03": load_cuhk03,
+    "dukemtmc": bound(load_boxes, DUKEMTMC),
+    "msmt17": load_msmt17,
+    "folder": load_folder,
+    "csv": load_csv,
+}
+_RANDOM: dict[str, Callable[[Path, Split, int], list[LabelledImage]]] = {"viper": load_viper, "grid": load_grid}
+#: Names that :func:`load_split` takes, alone or joined by ``+``.
+REID_DATASETS: tuple[str, ...] = ("market1501", "cuhk03", "dukemtmc", "msmt17", "viper", "grid", "folder", "csv")
+#: The paper's training set for VIPeR and GRID (section 4.1).
+MIX4 = ("market1501", "cuhk03", "dukemtmc", "msmt17")
+
+#: A union's members are told apart by these steps, the same for every split.
+_IDENTITY_STEP, _CAMERA_STEP = 10_000_000, 10_000
+
+
+def members_of(name: str) -> tuple[str, ...]:
+    """The datasets that a name stands for: itself, or a union's members.
+
+    Raises:
+        DatasetError: A name that is not known, or one twice.
+    """
+    members = MIX4 if name == "mix4" else tuple(name.split("+"))
+    for member in members:
+        if member not in REID_DATASETS:
+            raise DatasetError(
+                f"{member!r} is no known dataset; known: {', '.join(REID_DATASETS)}, several of them joined by +, "
+                f"and mix4 ({'+'.join(MIX4)})."
+            )
+    if len(set(members)) != len(members):
+        raise DatasetError(f"the union {name} names a dataset twice.")
+    return members
+
+
+def has_random_splits(name: str) -> bool:
+    """Whether ``number`` matters: the dataset is, or holds, one that is halved at random (VIPeR, GRID)."""
+    return any(member in _RANDOM for member in members_of(name))
+
+
+def load_split(name: str, root: Path, split: Split, *, partial: bool = False, number: int = 0) -> list[LabelledImage]:
+    """List the images of one split of a dataset, always in the same order.
+
+    Junk is left out, distractors (identity 0) are kept.  In a union, identities and cameras of different members are
+    different numbers; distractors stay 0.
+
+    Args:
+        name: One of :data:`REID_DATASETS`, several joined by ``+``, or ``mix4``.
+        root: Folder that the dataset unpacks to, or the one above; of a union, the folder that holds each member in a
+            folder of its name; of ``csv``, the file.
+        split: Which images.
+        partial: Take a subset: do not compare the numbers of images and identities with the paper's Table 2.
+        number: Which random split of VIPeR and GRID, 0 to 9.
+
+    Raises:
+        DatasetError: An unknown name, no such folder, another layout, other numbers, an image twice, or only one
+            identity to train on.
+        MissingExtraError: h5py or scipy is not installed, where a dataset needs it.
+        OutputError: CUHK03 cannot be extracted beside its file.
+    """
+    _check_number(name, number)
+    members = members_of(name)
+    if len(members) == 1:
+        images = _load(name, root, split, partial=partial, number=number)
+    else:
+        images = []
+        for place, member in enumerate(members):
+            loaded = _load(member, root / member, split, partial=partial, number=number)
+            images += [_told_apart(image, place, split) for image in loaded]
+    if split == "train" and len({image.identity for image in images}) < 2:
+        raise DatasetError(
+            f"{name} in {root} has images of one identity only; there is nothing to tell apart. Add more people."
+        )
+    return images
+
+
+def _check_number(name: str, number: int) -> None:
+    if not 0 <= number < SPLITS:
+        raise DatasetError(f"split {number} does not exist: the random splits are numbered 0 to {SPLITS - 1}.")
+    if number and not has_random_splits(name):
+        raise DatasetError(
+            f"{name} has one split only, its own; leave out split {number} ({', '.join(_RANDOM)} have ten)."
+        )
+
+
+def _load(name: str, root: Path, split: Split, *, partial: bool, number: int) -> list[LabelledImage]:
+    try:
+        images = _RANDOM[name](root, split, number) if name in _RANDOM else _FIXED[name](root, split)
+    except OSError as error:  # a folder without permission, a disk that fails
+        raise DatasetError(f"{root} cannot be read ({error}).") from error
+    if not images:
+        raise DatasetError(f"{root}: the {split} split of {name} has no image. Unpack it again.")
+    _check_twice(images)
+    if split == "query" and (nobody := [image.path for image in images if not image.identity]):
+        raise DatasetError(f"{nobody[0]} has identity 0, which stands for distractors: they belong in the gallery.")
+    if not partial:
+        check_size(name, split, images)
+    return images
+
+
+def _check_twice(images: Sequence[LabelledImage]) -> None:
+    seen: set[Path] = set()
+    for image in images:
+        if image.path in seen:
+            raise DatasetError(f"{image.path} is listed twice. Unpack the dataset again, or correct the list.")
+        seen.add(image.path)
+
+
+def _told_apart(image: LabelledImage, place: int, split: Split) -> LabelledImage:
+    if image.identity >= _IDENTITY_STEP or image.camera >= _CAMERA_STEP:
+        raise DatasetError(
+            f"{image.path}: in a union, identities must be below {_IDENTITY_STEP:,} and cameras below {_CAMERA_STEP:,}."
+        )
+    distractor = split != "train" and not image.identity
+    return replace(
+        image,
+        identity=0 if distractor else image.identity + place * _IDENTITY_STEP,
+        camera=image.camera + place * _CAMERA_STEP if image.camera else 0,
+        member=place,
+    )

@@ -1,0 +1,1 @@
+"""OSNet checkpoints from labelled images: datasets in, safetensors out."""

@@ -1,0 +1,181 @@
+"""Random changes of training images, for a whole batch at once, on the device that trains.
+
+What is random comes in as numbers: an augmented batch is a pure function of its input, which can be repeated, resumed
+and captured in a CUDA graph.  Nothing here waits for a value of the device.
+
+Geometry is ours, since moves are whole pixels or one fixed enlargement and one sampling does them all; colour is
+kornia's (``benchmarks/augmentation.py`` compares).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from reid_edge.errors import MissingExtraError
+from reid_edge.training.config import AugmentConfig
+from reid_edge.training.patches import ERASE_COLUMNS, PATCH_COLUMNS, erase, paste, uniform_integers
+
+Triple = tuple[float, float, float]
+
+#: Of random translation crop (torchreid's Random2DTranslation).
+ENLARGEMENT = 9 / 8
+#: Of the crop for ImageNet: side of the image by side of the crop.
+CROP_SOURCE = 256 / 224
+
+
+def normalise(pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
+    """Pixels as the network takes them; the same numbers as ``reid_edge.crops.normalised``.
+
+    Args:
+        pixels: N×3×H×W uint8, RGB.
+        mean: RGB, full scale = 1.
+        std: RGB, full scale = 1.
+
+    Returns:
+        N×3×H×W float32 on the same device, (pixel / 255 − mean) / std.
+    """
+    scale, shift = _scale_and_shift(mean, std, pixels.device)
+    return pixels.float() * scale - shift
+
+
+def _scale_and_shift(mean: Triple, std: Triple, device: torch.device) -> tuple[Tensor, Tensor]:
+    scale = [1 / (255 * each) for each in std]
+    shift = [middle / each for middle, each in zip(mean, std, strict=True)]
+    planes = torch.tensor([scale, shift], dtype=torch.float32, device=device)[..., None, None]
+    return planes[0], planes[1]
+
+
+class Augmenter:
+    """Random flip, crop, patch, colours and erasing of a batch, in this order, and the normalisation.
+
+    Args:
+        config: What changes how often; whatever is 0 costs nothing.
+        size: Height and width that the network takes.
+        mean: RGB, full scale = 1.
+        std: RGB, full scale = 1.
+        device: Where batches are.
+
+    Attributes:
+        columns: Uniform numbers that an image needs.
+        needs_partner: Random patch is on, which takes pixels of another training image.
+        source_size: Height and width of the pixels that come in: ``size``, or larger where it crops.
+
+    Raises:
+        MissingExtraError: Colours are to change, and kornia is not installed.
+    """
+
+    def __init__(
+        self, config: AugmentConfig, size: tuple[int, int], mean: Triple, std: Triple, device: torch.device
+    ) -> None:
+        self._config, self._size = config, size
+        self._scale, self._shift = _scale_and_shift(mean, std, device)
+        self._parts = _columns(config)
+        self._jitter = _jitter(config) if self._parts["colour"] else None
+        self._moves = any(self._parts[each] for each in ("flip", "translate", "shift", "crop"))
+        self.columns = sum(self._parts.values())
+        self.needs_partner = config.patch > 0
+        ratio = CROP_SOURCE if config.resized_crop else 1.0
+        self.source_size = round(size[0] * ratio), round(size[1] * ratio)
+
+    def __call__(self, pixels: Tensor, numbers: Tensor, partners: Tensor | None = None) -> Tensor:
+        """Return the batch as the network takes it, N×3×H×W float32, RGB, normalised.
+
+        Args:
+            pixels: N×3×h×w uint8, RGB; h×w is ``source_size``.
+            numbers: N×``columns`` float32, uniform on [0, 1), on the same device.
+            partners: Of each image another one, like ``pixels``; needed if ``needs_partner``.
+
+        Raises:
+            ValueError: Partners are needed and not given.
+        """
+        if self.needs_partner and partners is None:
+            raise ValueError("random patch needs partners: give the pixels of other images, like those of the batch.")
+        drawn = dict(zip(self._parts, torch.split(numbers, list(self._parts.values()), 1), strict=True))
+        images = self._moved(pixels, drawn) if self._moves else pixels.float()
+        if partners is not None and self.needs_partner:
+            images = paste(images, partners, drawn["patch"], self._config.patch)
+        if self._jitter is not None:
+            images = self._jitter(images, drawn["colour"])
+        images = images * self._scale - self._shift
+        return erase(images, drawn["erase"], self._config.erase) if self._config.erase else images
+
+    def _moved(self, pixels: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+        """Flip, crops and shift in one sampling; N×3×H×W float32, 0 … 255."""
+        y, y_seen = self._places(drawn, 0)
+        x, x_seen = self._places(drawn, 1)
+        height, width = pixels.shape[2:]
+        # As grid_sample counts: −1 and 1 are the outer edges of the first and the last pixel.
+        shape = len(pixels), *self._size
+        across = ((2 * x + 1) / width - 1)[:, None, :].expand(shape)
+        down = ((2 * y + 1) / height - 1)[:, :, None].expand(shape)
+        grid = torch.stack([across, down], -1)
+        # Without enlargement all places are whole pixels: nearest leaves them untouched, bilinear would round.
+        mode = "bilinear" if self._config.translate else "nearest"
+        moved = functional.grid_sample(pixels.float(), grid, mode, "border", align_corners=False)
+        return moved * (y_seen[:, None, :, None] & x_seen[:, None, None, :]) if self._config.shift else moved
+
+    def _places(self, drawn: dict[str, Tensor], axis: int) -> tuple[Tensor, Tensor]:
+        """Along rows (0) or columns (1): the place in the source of each output pixel, N×size, and if it has one."""
+        config, size = self._config, self._size[axis]
+        place = torch.arange(size, dtype=torch.float32, device=self._scale.device)
+        place = place.expand(len(drawn["flip"]), size)
+        if config.shift:
+            place = place + uniform_integers(drawn["shift"][:, axis, None], 2 * config.shift) - config.shift
+        seen = (place >= 0) & (place <= size - 1)
+        if config.translate:
+            enlarged = round(size * ENLARGEMENT)
+            offset = uniform_integers(drawn["translate"][:, axis + 1, None], enlarged - size)
+            crop = ((place + offset + 0.5) * (size / enlarged) - 0.5).clamp(0, size - 1)
+            place = torch.where(drawn["translate"][:, :1] < config.translate, crop, place)
+        if config.flip and axis == 1:
+            place = torch.where(drawn["flip"] < config.flip, size - 1 - place, place)
+        if config.resized_crop:
+            place = place + uniform_integers(drawn["crop"][:, axis, None], self.source_size[axis] - size)
+        return place, seen
+
+
+def _columns(config: AugmentConfig) -> dict[str, int]:
+    """Uniform numbers of an image for each change; 0 for those that are off."""
+    colours = (config.brightness, config.contrast, config.saturation, config.hue)
+    return {
+        "flip": 1 if config.flip else 0,
+        "translate": 3 if config.translate else 0,
+        "shift": 2 if config.shift else 0,
+        "crop": 2 if config.resized_crop else 0,
+        "patch": PATCH_COLUMNS if config.patch else 0,
+        "colour": 4 if any(colours) else 0,
+        "erase": ERASE_COLUMNS if config.erase else 0,
+    }
+
+
+def _jitter(config: AugmentConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    """Colour jitter as torchvision defines it (its order is random; here it is the one of its arguments).
+
+    The function takes N×3×H×W of 0 … 255 and N×4 numbers, and returns the like of the former.
+    """
+    try:
+        from kornia import enhance
+    except ImportError as error:
+        raise MissingExtraError("kornia", "train", "colour jitter") from error
+    factors = {
+        enhance.adjust_brightness_accumulative: config.brightness,
+        enhance.adjust_contrast_with_mean_subtraction: config.contrast,
+        enhance.adjust_saturation_with_gray_subtraction: config.saturation,
+    }
+
+    def jitter(images: Tensor, numbers: Tensor) -> Tensor:
+        images = images / 255
+        spread = 2 * numbers - 1
+        for column, (change, limit) in enumerate(factors.items()):
+            if limit:
+                images = change(images, (1 + spread[:, column] * limit).clamp(min=0))
+        if config.hue:
+            images = enhance.adjust_hue(images, spread[:, 3] * (2 * math.pi * config.hue))
+        return images * 255
+
+    return jitter

@@ -1,0 +1,147 @@
+"""What is shown of a network: found once, written as a page or a sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reid_edge.errors import InputError
+from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
+from reid_edge.osnet.config import format_size
+from reid_edge.training.explain.clusters import Clustering, check_clusters, cluster_gates
+from reid_edge.training.explain.looking import check_gated, look_inside
+
+PRIVACY = (
+    "This holds pictures of people. Keep it, pass it on and delete it by the same rules as the images that it was "
+    "made from."
+)
+#: Pixels of the input that a cell of conv4 and conv5 stands for, each way: two strides and two 2x2 pools.
+CELL = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions:
+    """What is looked for.
+
+    Attributes:
+        clusters: Of gate vectors; 0: none, only activation maps.
+        nearest: Images shown of each cluster.
+        maps: Images whose activation maps are shown, evenly from all.
+        seed: Of k-means' random starts.
+    """
+
+    clusters: int = 8
+    nearest: int = 15
+    maps: int = 24
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.clusters < 0 or self.nearest < 1 or self.maps < 0:
+            raise InputError(
+                f"clusters and maps must be at least 0 and nearest at least 1, "
+                f"got {self.clusters}, {self.maps} and {self.nearest}."
+            )
+        if self.clusters == self.maps == 0:
+            raise InputError("clusters and maps are both 0: nothing would be shown.")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Explanation:
+    """What was found.
+
+    Attributes:
+        name: Of the checkpoint.
+        info: What the checkpoint says of itself.
+        sha256: Of its weights.
+        paths: The N images.
+        clustering: Of their gates; None if not asked for.
+        shown: Indices of the images whose maps are shown.
+        maps: Their activation maps, h×w each, in that order.
+    """
+
+    name: str
+    info: CheckpointInfo
+    sha256: str
+    paths: tuple[Path, ...]
+    clustering: Clustering | None
+    shown: tuple[int, ...]
+    maps: npt.NDArray[np.float32]
+
+    @property
+    def title(self) -> str:
+        """What the network is."""
+        return f"OSNet ×{self.info.width:g} {self.info.variant}".rstrip()
+
+    @property
+    def model(self) -> str:
+        """What the network was made from and for."""
+        return f"{self.name}, input {format_size(self.info.size)}, sha256 of the weights {self.sha256[:12]}…"
+
+    def picture_size(self, height: int) -> tuple[int, int]:
+        """Height and width of a picture of the input's proportions."""
+        return height, max(1, round(height * self.info.size[1] / self.info.size[0]))
+
+    def stream_names(self) -> list[str]:
+        """Each stream of the last bottleneck by number and receptive field, in cells."""
+        fields = [2 * length + 1 for length in self.info.variant.streams]
+        return [f"stream {number}, {field}×{field}" for number, field in enumerate(fields, 1)]
+
+
+def explain(
+    checkpoint: Checkpoint,
+    paths: Sequence[Path],
+    options: ExplainOptions,
+    *,
+    name: str,
+    on_block: Callable[[int], object] = lambda _count: None,
+) -> Explanation:
+    """Look at what a network does with images.
+
+    Args:
+        checkpoint: Any OSNet.
+        paths: N image files, each one crop of a person.
+        options: What is looked for.
+        name: Of the checkpoint, to be shown.
+        on_block: Called with the number of images done since the last call.
+
+    Raises:
+        CheckpointMismatchError: The weights do not fit.
+        FrameError: A file that is not a readable image.
+        InputError: No images, fewer than clusters, or a network without gates while clusters are asked for.
+    """
+    if not paths:
+        raise InputError("no images to look at; give image files, or folders of them.")
+    if options.clusters:
+        check_gated(checkpoint.info.variant)
+        check_clusters(len(paths), options.clusters)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inside = look_inside(checkpoint.network().to(device), checkpoint.info, paths, on_block)
+    clustering = None
+    if options.clusters and inside.gates is not None:
+        clustering = cluster_gates(inside.gates, options.clusters, nearest=options.nearest, seed=options.seed)
+    shown = _evenly(len(paths), options.maps)
+    return Explanation(
+        name=name,
+        info=checkpoint.info,
+        sha256=checkpoint.sha256,
+        paths=tuple(paths),
+        clustering=clustering,
+        shown=shown,
+        maps=inside.maps[list(shown)],
+    )
+
+
+def _evenly(count: int, wanted: int) -> tuple[int, ...]:
+    """At most ``wanted`` indices below ``count``, as evenly as whole numbers allow."""
+    return tuple(index * count // wanted for index in range(wanted)) if wanted < count else tuple(range(count))
+
+
+def signed(difference: float) -> str:
+    """A difference of weights as text, with a true minus, and 0 without a sign."""
+    text = f"{difference:+.4f}"
+    return "0.0000" if not float(text) else text.replace("-", "−")

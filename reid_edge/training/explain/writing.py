@@ -1,0 +1,55 @@
+"""An explanation as a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from reid_edge.errors import OutputError
+from reid_edge.training.explain.explanation import Explanation
+
+
+def open_writer(path: Path, *, force: bool = False) -> Callable[[Explanation], None]:
+    """What writes an explanation to a file, whole or not at all; all that can be checked before is checked.
+
+    Args:
+        path: Ends in ``.html`` (one page that holds everything) or ``.png`` (a sheet).
+        force: Replace what is there.
+
+    Raises:
+        OutputError: Another suffix, a file that exists while ``force`` is off, or, when writing, no place.
+        MissingExtraError: Jinja (page) or Matplotlib (sheet) is not installed.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file in it, e.g. {path / 'explain.html'}.")
+    if path.suffix not in (".html", ".png"):
+        raise OutputError(f"the output must end in .html (a page) or .png (a sheet), got {path}.")
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists already; use --force to replace it, or another name.")
+    render = _rendering(path.suffix)
+    return lambda explanation: _write(path, render(explanation))
+
+
+def _rendering(suffix: str) -> Callable[[Explanation], bytes]:
+    if suffix == ".png":
+        from reid_edge.training.explain.sheet import sheet
+
+        return sheet
+    from reid_edge.training.explain.page import page
+
+    return lambda explanation: page(explanation).encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose a writable folder.") from error
+    finally:
+        with contextlib.suppress(OSError):  # there is none, or no folder either
+            partial.unlink()

@@ -1,0 +1,181 @@
+"""The folder of a run: what lies where, whose it is, and that every file in it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from reid_edge.errors import OutputError, ResumeError
+
+#: First line of a run's configuration: what tells the folder from anyone else's with a file of that name.
+MARK = "# The settings of a run of reid-edge train."
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run's files.
+
+    Attributes:
+        path: The folder.
+        networks: How many learn; of several, each has its own checkpoints.
+    """
+
+    path: Path
+    networks: int = 1
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, TOML."""
+        return self.path / "config.toml"
+
+    @property
+    def state(self) -> Path:
+        """All that resuming needs."""
+        return self.path / "state.pt"
+
+    @property
+    def metrics(self) -> Path:
+        """A row an epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def curves(self) -> Path:
+        """The rows as a picture."""
+        return self.path / "curves.png"
+
+    @property
+    def log(self) -> Path:
+        """What the run said."""
+        return self.path / "log.txt"
+
+    @property
+    def board(self) -> Path:
+        """TensorBoard's folder."""
+        return self.path / "tensorboard"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that writes here."""
+        return self.path / "lock"
+
+    def best(self, network: int) -> Path:
+        """The checkpoint of the best epoch."""
+        return self._checkpoint("best", network)
+
+    def last(self, network: int) -> Path:
+        """The checkpoint of the last save."""
+        return self._checkpoint("last", network)
+
+    def files(self) -> list[Path]:
+        """All that a run leaves here."""
+        every = [one(network) for one in (self.best, self.last) for network in range(self.networks)]
+        return [self.config, self.state, self.metrics, self.curves, self.log, self.board, self.lock, *every]
+
+    def _checkpoint(self, what: str, network: int) -> Path:
+        return self.path / (f"{what}-{network + 1}.safetensors" if self.networks > 1 else f"{what}.safetensors")
+
+
+def check_new(path: Path, *, force: bool) -> None:
+    """Refuse, before any work, a folder in which no run can be begun; nothing is changed.
+
+    Raises:
+        OutputError: It holds something, or cannot be written.
+    """
+    if path.is_symlink() and not path.exists():
+        raise OutputError(f"{path} is a link to nothing; remove it, or give another --out.")
+    if not path.exists():
+        parent = next(one for one in path.absolute().parents if one.exists())
+        if not (parent.is_dir() and os.access(parent, os.W_OK)):
+            raise OutputError(f"{path} cannot be made: {parent} is not a writable folder. Give another --out.")
+        return
+    if not (path.is_dir() and os.access(path, os.W_OK)):
+        raise OutputError(f"{path} is not a writable folder; give another --out.")
+    held = [one.name for one in path.iterdir()]
+    if held and not _is_run(RunFolder(path)):
+        raise OutputError(f"{path} holds {held[0]}, which no run made; give another --out.")
+    if held and not force:
+        raise OutputError(
+            f"{path} holds a run already; go on with it by --resume {path}, replace it with --force, "
+            "or give another --out."
+        )
+
+
+def _is_run(folder: RunFolder) -> bool:
+    try:
+        return folder.config.read_text(encoding="utf-8").startswith(MARK)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def check_resumable(path: Path) -> None:
+    """Refuse a folder without a run that could go on.
+
+    Raises:
+        ResumeError: No configuration or no state in it.
+    """
+    folder = RunFolder(path)
+    for needed in (folder.config, folder.state):
+        if not needed.is_file():
+            raise ResumeError(f"{path} holds no run to go on with: {needed.name} is missing. Start one with --out.")
+
+
+@contextlib.contextmanager
+def claimed(folder: RunFolder, *, new: bool) -> Iterator[None]:
+    """Hold the folder against other processes; a new run empties it of an old run's files.
+
+    Raises:
+        OutputError: Another process has it, or it cannot be written.
+    """
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock = folder.lock.open("w")
+    except OSError as error:
+        raise OutputError(f"cannot write in {folder.path}: {error.strerror}. Give another --out.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OutputError(
+                f"another process trains in {folder.path}; wait for it, or give another --out."
+            ) from error
+        if new:
+            _empty(folder)
+        try:
+            yield
+        finally:
+            folder.lock.unlink(missing_ok=True)
+
+
+def _empty(folder: RunFolder) -> None:
+    """Remove what a run, also one of more networks, leaves; nothing else."""
+    old = {*folder.files(), *RunFolder(folder.path, 2).files(), *RunFolder(folder.path, 1).files()} - {folder.lock}
+    try:
+        for path in sorted(old):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot replace the run in {folder.path}: {error}.") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that at any time either the old or the new content is there, on disk.
+
+    Raises:
+        OutputError: It cannot be written; the old content stays.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; what was there before stays.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

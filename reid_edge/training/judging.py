@@ -1,0 +1,171 @@
+"""Figures of networks on held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from reid_edge.evaluation.attributes import judge_attributes
+from reid_edge.evaluation.ranking import Labelled, rank
+from reid_edge.features import l2_normalised
+from reid_edge.training.augment import normalise
+from reid_edge.training.learner import Learner
+from reid_edge.training.pixels import PixelSource
+
+Floats = npt.NDArray[np.float32]
+Triple = tuple[float, float, float]
+Figures = dict[str, float]
+
+#: Images that go through a network at once.
+_BATCH = 128
+
+
+class Score(Protocol):
+    """What makes figures of the features and logits of held-out images.
+
+    Attributes:
+        names: Of the figures; the first is the one by which a network is best.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the figures; the first is the one by which a network is best."""
+
+    def figures(self, features: Floats, logits: Floats) -> Figures:
+        """Figures in [0, 1], by name, of N×512 features and N×C logits."""
+
+    def labels(self) -> npt.NDArray[np.generic]:
+        """What the images are labelled with, for a fingerprint."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RankingScore:
+    """Search of people among others: mAP and rank-1, cosine distance, Market-1501 protocol.
+
+    Attributes:
+        identities: N, queries first.
+        cameras: N.
+        queries: How many are queries; the others are the gallery.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("mAP", "R1")
+    identities: npt.NDArray[np.int64]
+    cameras: npt.NDArray[np.int64]
+    queries: int
+
+    def figures(self, features: Floats, logits: Floats) -> Figures:  # noqa: ARG002
+        """See ``Score``."""
+        parts = slice(None, self.queries), slice(self.queries, None)
+        query, gallery = (Labelled(features[part], self.identities[part], self.cameras[part]) for part in parts)
+        ranking = rank(query, gallery)
+        return {"mAP": ranking.mean_ap, "R1": ranking.rank1}
+
+    def labels(self) -> npt.NDArray[np.generic]:
+        """See ``Score``."""
+        return np.stack([self.identities, self.cameras])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CategoryScore:
+    """Share of images whose category is right.
+
+    Attributes:
+        categories: N int64.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("top1",)
+    categories: npt.NDArray[np.int64]
+
+    def figures(self, features: Floats, logits: Floats) -> Figures:  # noqa: ARG002
+        """See ``Score``."""
+        return {"top1": float((logits.argmax(1) == self.categories).mean())}
+
+    def labels(self) -> npt.NDArray[np.generic]:
+        """See ``Score``."""
+        return self.categories
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttributeScore:
+    """Figures of the PA-100K protocol.
+
+    Attributes:
+        values: N×A of 0 and 1.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("mA", "Acc", "Prec", "Rec", "F1")
+    values: npt.NDArray[np.uint8]
+
+    def figures(self, features: Floats, logits: Floats) -> Figures:  # noqa: ARG002
+        """See ``Score``."""
+        quality = judge_attributes(logits > 0, self.values)
+        values = (quality.mean_accuracy, quality.accuracy, quality.precision, quality.recall, quality.f1)
+        return dict(zip(self.names, values, strict=True))
+
+    def labels(self) -> npt.NDArray[np.generic]:
+        """See ``Score``."""
+        return self.values
+
+
+class Judge:
+    """Judges a run's networks; of several also what they are together (supplement B: features concatenated).
+
+    Args:
+        source: Pixels of the held-out images; the networks get them as an engine would, without any augmentation.
+        score: Makes figures.
+        mean: RGB, full scale = 1.
+        std: RGB, full scale = 1.
+    """
+
+    def __init__(self, source: PixelSource, score: Score, mean: Triple, std: Triple) -> None:
+        self._source, self._score, self._mean, self._std = source, score, mean, std
+
+    @property
+    def best_by(self) -> str:
+        """The figure by which a network is best."""
+        return self._score.names[0]
+
+    def columns(self, networks: int) -> tuple[str, ...]:
+        """Names of all figures: of several networks ``mAP-1``, …, and ``mAP-both`` together."""
+        return tuple(name + end for end in endings(networks) for name in self._score.names)
+
+    def __call__(self, learners: Sequence[nn.Module]) -> list[Figures]:
+        """Figures of each network; of several, last, of all together."""
+        seen = [self._look(learner) for learner in learners]
+        found = [self._score.figures(*one) for one in seen]
+        if len(seen) > 1:
+            features = np.concatenate([l2_normalised(one) for one, _ in seen], 1)
+            found.append(self._score.figures(features, np.mean([logits for _, logits in seen], 0)))
+        return found
+
+    @torch.inference_mode()
+    def _look(self, learner: nn.Module) -> tuple[Floats, Floats]:
+        assert isinstance(learner, Learner)
+        training = learner.training
+        learner.eval()
+        features, logits = [], []
+        batches = torch.split(torch.arange(len(self._source)), _BATCH)
+        self._source.prefetch(batches)
+        for indices in batches:
+            seen = learner(normalise(self._source.batch(indices), self._mean, self._std))
+            features.append(seen[0].float().cpu())
+            logits.append(seen[1].float().cpu())
+        learner.train(training)
+        return torch.cat(features).numpy(), torch.cat(logits).numpy()
+
+
+def endings(networks: int) -> tuple[str, ...]:
+    """What figures' names end with: nothing for one network; else its number, and ``-both``."""
+    return ("",) if networks == 1 else (*(f"-{number + 1}" for number in range(networks)), "-both")
+
+
+def named(found: Sequence[Figures], networks: int) -> Figures:
+    """Figures of all networks under names of their own."""
+    pairs = zip(endings(networks), found, strict=True) if found else ()
+    return {f"{name}{end}": value for end, figures in pairs for name, value in figures.items()}

@@ -1,0 +1,224 @@
+"""The loop of a run: steps, looks at how it goes, evaluations, and saves."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from reid_edge.errors import DivergedError
+from reid_edge.osnet.checkpoint import save_checkpoint
+from reid_edge.training import distributed
+from reid_edge.training.augment import Augmenter
+from reid_edge.training.collapse import CollapseWatch
+from reid_edge.training.config import TrainConfig
+from reid_edge.training.folder import RunFolder
+from reid_edge.training.judging import Figures, Judge, endings, named
+from reid_edge.training.keeping import Keeper
+from reid_edge.training.pixels import PixelSource
+from reid_edge.training.randomness import numbers
+from reid_edge.training.recording import Recording
+from reid_edge.training.samplers import rank_slice
+from reid_edge.training.schedule import rate
+from reid_edge.training.state import SavedState, save_state
+from reid_edge.training.step import Stepper
+from reid_edge.training.stop import StoppedError, StopRequest
+
+#: Steps between looks at the loss; each waits for the device.
+LOOK_STEPS = 50
+#: Steps between questions, among several processes, whether one was asked to stop.
+ASK_STEPS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the loop joins.
+
+    Attributes:
+        batches: Of an epoch: what a step learns from, over all processes.
+        source: Pixels of the training images.
+        targets: Of the training images.
+        recording: None in processes that write nothing, all but the first; likewise ``judge`` without held-out images.
+    """
+
+    config: TrainConfig
+    folder: RunFolder
+    batches: Callable[[int], list[Tensor]]
+    source: PixelSource
+    targets: Tensor
+    augmenter: Augmenter
+    stepper: Stepper
+    judge: Judge | None
+    keeper: Keeper
+    recording: Recording | None
+    advance: Callable[..., object]
+
+
+class Loop:
+    """Trains from where ``state`` is to the end.
+
+    Args:
+        parts: What is joined.
+        state: Where the run is; its progress is changed as it goes.
+        stop: Is looked at between steps.
+    """
+
+    def __init__(self, parts: Parts, state: SavedState, stop: StopRequest) -> None:
+        self._parts, self._state, self._stop = parts, state, stop
+        self._config, self._progress = parts.config, state.progress
+        self._steps_per_epoch = len(parts.batches(0))
+        self._watch = CollapseWatch(parts.config.run.collapse_spread)
+        self._saved_at = self._time = time.monotonic()
+        self._device = next(parts.stepper.learners.parameters()).device
+
+    def run(self) -> None:
+        """Train.
+
+        Raises:
+            StoppedError: A signal asked for it; the state is saved.
+            DivergedError: A loss or a weight is no number; the last good state and checkpoints stay.
+            CollapseError: All features are the same; likewise.
+            OutputError: A file cannot be written; the one before stays.
+        """
+        if not self._progress.step:
+            self._save()  # also tells, before any work, whether a state can be written here
+        for epoch in range(self._progress.step // self._steps_per_epoch, self._config.schedule.epochs):
+            self._epoch(epoch)
+        self._progress.finished = True
+        self._save()
+
+    def _epoch(self, epoch: int) -> None:
+        begun, first = time.monotonic(), self._progress.step - epoch * self._steps_per_epoch
+        batches = self._parts.batches(epoch)[first:]
+        self._parts.source.prefetch(rank_slice(batch, distributed.rank(), distributed.world()) for batch in batches)
+        for number, batch in enumerate(batches, 1):
+            self._step(batch)
+            if self._progress.step % LOOK_STEPS == 0 or number == len(batches):
+                self._look()
+            if number == len(batches):
+                self._end(epoch, number * self._config.batch.size / max(time.monotonic() - begun, 1e-9))
+            self._pause()
+
+    def _step(self, batch: Tensor) -> None:
+        parts, rank, world = self._parts, distributed.rank(), distributed.world()
+        own = rank_slice(batch, rank, world)
+        pixels = parts.source.batch(own)
+        drawn = numbers(self._config.run.seed, self._progress.step, len(batch), parts.augmenter.columns)
+        partners = self._partners(batch, pixels) if parts.augmenter.needs_partner else None
+        parts.stepper(pixels, parts.targets[own], rank_slice(drawn, rank, world), partners, self._progress.step)
+        self._progress.step += 1
+        parts.advance()
+
+    def _partners(self, batch: Tensor, pixels: Tensor) -> Tensor:
+        """Of each image the one half a batch further: of another identity, also where those stand together."""
+        half, world = len(batch) // 2, distributed.world()
+        if world == 1:
+            return pixels.roll(half, 0)
+        return self._parts.source.batch(rank_slice(batch.roll(half), distributed.rank(), world))
+
+    def _pause(self) -> None:
+        """Stop, or save, where the time for it has come."""
+        step = self._progress.step
+        if (distributed.world() == 1 or step % ASK_STEPS == 0) and distributed.any_of(
+            bool(self._stop.number), self._device
+        ):
+            self._save()
+            raise StoppedError(
+                f"stopped after step {step:,} (epoch {step // self._steps_per_epoch + 1} of "
+                f"{self._config.schedule.epochs}); nothing is lost. Go on with: "
+                f"reid-edge train --resume {shlex.quote(str(self._parts.folder.path))}",
+                self._stop.number or 15,
+            )
+        if time.monotonic() - self._saved_at > 60 * self._config.run.save_minutes:
+            self._save()
+
+    def _look(self) -> None:
+        """Take note of the means since the last look, and stop if they say that all is lost."""
+        progress = self._progress
+        steps = progress.step % self._steps_per_epoch or self._steps_per_epoch
+        since = steps - progress.summed_steps
+        means = self._parts.stepper.read()
+        self._refuse_infinite(means)
+        for name, mean in means.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + mean * since
+        progress.summed_steps = steps
+        self._watch.see(means["spread"], progress.step)
+
+    def _end(self, epoch: int, images_per_second: float) -> None:
+        """Note an epoch, and judge the networks when their time has come."""
+        progress, config = self._progress, self._config
+        last = epoch + 1 == config.schedule.epochs
+        due = last or (config.run.evaluate_every and (epoch + 1) % config.run.evaluate_every == 0)
+        row = {"epoch": float(epoch + 1), "step": float(progress.step)}
+        row["learning_rate"] = rate(
+            config.schedule, config.optimiser.learning_rate, progress.step - 1, self._steps_per_epoch
+        )
+        row |= {name: value / progress.summed_steps for name, value in progress.sums.items()}
+        progress.sums, progress.summed_steps = {}, 0
+        recording = self._parts.recording
+        if recording is None:
+            return
+        figures = self._judge() if due else {}
+        progress.rows.append(row | figures)
+        recording.line(_described(row, figures, config.schedule.epochs, images_per_second))
+        recording.rows(progress.rows, last=last)
+        if due:
+            self._save()
+
+    def _judge(self) -> Figures:
+        """Judge all networks, and keep those that are better than ever."""
+        parts, networks = self._parts, list(self._parts.stepper.evaluated.children())
+        self._check_weights()
+        found = parts.judge(networks) if parts.judge else []
+        for number, network in enumerate(networks):
+            self._keep(number, network, found[number] if found else {})
+        return named(found, len(networks))
+
+    def _keep(self, number: int, network: nn.Module, figures: Figures) -> None:
+        parts, progress = self._parts, self._progress
+        checkpoint = parts.keeper.checkpoint(network, figures)
+        save_checkpoint(checkpoint, parts.folder.last(number), force=True)
+        merit = figures[parts.judge.best_by] if parts.judge else None
+        if merit is None or merit > progress.best[number]:
+            save_checkpoint(checkpoint, parts.folder.best(number), force=True)
+            progress.best[number] = -math.inf if merit is None else merit
+            end = endings(self._config.networks)[number]
+            progress.figures |= {f"{name}{end}": value for name, value in figures.items()}
+
+    def _save(self) -> None:
+        """Save the state, unless it is no good."""
+        now = time.monotonic()
+        self._progress.seconds += now - self._time
+        self._saved_at = self._time = now
+        if self._parts.recording is None:
+            return
+        self._check_weights()
+        stepper = self._parts.stepper.state_dict()
+        self._refuse_infinite(stepper["sums"])
+        save_state(self._parts.folder.state, replace(self._state, stepper=stepper))
+
+    def _check_weights(self) -> None:
+        held = self._parts.stepper.learners.state_dict().values()
+        finite = [tensor.isfinite().all() for tensor in held if tensor.is_floating_point()]
+        if not bool(torch.stack(finite).all()):
+            self._refuse_infinite({"a weight": math.nan})
+
+    def _refuse_infinite(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"{name} has become {value} by step {self._progress.step:,}: training has diverged. The last good "
+                    f"state and checkpoints stay in {self._parts.folder.path}. Start a new run with a lower learning "
+                    "rate (--lr), with a warm-up (--set schedule.warmup=5), or with --set run.precision=float32."
+                )
+
+
+def _described(row: dict[str, float], figures: Figures, epochs: int, images_per_second: float) -> str:
+    shown = [f"epoch {row['epoch']:.0f}/{epochs}", f"loss {row['loss']:.3f}", f"accuracy {100 * row['accuracy']:.1f}"]
+    shown += [f"{name} {100 * value:.2f}" for name, value in figures.items()]
+    return "  ".join([*shown, f"rate {row['learning_rate']:.2g}", f"{images_per_second:,.0f} images/s"])

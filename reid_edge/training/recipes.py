@@ -1,0 +1,70 @@
+"""The paper's recipes as configurations."""
+
+from __future__ import annotations
+
+from reid_edge.osnet.config import Variant
+from reid_edge.training.config import (
+    AugmentConfig,
+    BatchConfig,
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimiserConfig,
+    RecipeName,
+    ScheduleConfig,
+    TrainConfig,
+)
+
+_AMSGRAD = OptimiserConfig(name="amsgrad", learning_rate=0.0015)
+_STAGED = ScheduleConfig(epochs=150, milestones=(60, 120), frozen=10)
+
+RECIPES: dict[RecipeName, TrainConfig] = {
+    # Section 4.1: SGD 0.065, ×0.1 at 150, 225, 300 of 350 epochs, random flip, crop and patch.
+    "scratch": TrainConfig(recipe="scratch"),
+    # Section 4.1: AMSGrad 0.0015, ×0.1 every 60 of 150 epochs, base frozen for 10; random flip and erasing.
+    "finetune": TrainConfig(
+        recipe="finetune",
+        augment=AugmentConfig(translate=0.0, patch=0.0, erase=0.5),
+        optimiser=_AMSGRAD,
+        schedule=_STAGED,
+    ),
+    # Supplement A: as fine-tuning, with OSNet-IBN, colour jitter, and without random erasing.
+    "cross-domain": TrainConfig(
+        recipe="cross-domain",
+        model=ModelConfig(variant=Variant(instance_norm=True)),
+        augment=AugmentConfig(translate=0.0, patch=0.0, brightness=0.2, contrast=0.15),
+        optimiser=_AMSGRAD,
+        schedule=_STAGED,
+    ),
+    # Supplement B: cross-entropy + 0.5 × triplet + mutual learning, cosine schedule.  The triplet loss sees features
+    # of unit length, which the paper does not ask for: it cannot collapse them then.
+    "mutual": TrainConfig(
+        recipe="mutual",
+        augment=AugmentConfig(translate=0.0, patch=0.0, erase=0.5),
+        loss=LossConfig(triplet=0.5, triplet_normalised=True, mutual=1.0),
+        optimiser=_AMSGRAD,
+        schedule=ScheduleConfig(epochs=250, kind="cosine", frozen=10),
+        batch=BatchConfig(instances=4),
+    ),
+    # Section 4.3, after DenseNet's setting: SGD 0.1, ×0.1 at a half and three quarters of 300 epochs, flip and shift.
+    "classify": TrainConfig(
+        recipe="classify",
+        task="category",
+        data=DataConfig(dataset="cifar10", validation=5000),
+        model=ModelConfig(size=(32, 32)),
+        augment=AugmentConfig(translate=0.0, patch=0.0, shift=4),
+        loss=LossConfig(smoothing=0.0),
+        optimiser=OptimiserConfig(learning_rate=0.1, weight_decay=1e-4, nesterov=True),
+        schedule=ScheduleConfig(epochs=300, milestones=(150, 225)),
+    ),
+    # Section 4.2 (PA-100K) leaves the schedule open: fine-tuning's, with flips only.
+    "attributes": TrainConfig(
+        recipe="attributes",
+        task="attributes",
+        data=DataConfig(dataset="pa100k", validation=0),
+        augment=AugmentConfig(translate=0.0, patch=0.0),
+        loss=LossConfig(smoothing=0.0),
+        optimiser=_AMSGRAD,
+        schedule=_STAGED,
+    ),
+}

@@ -1,0 +1,252 @@
+"""A training run from configuration to checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint
+from reid_edge.osnet.shipped import find_checkpoint
+from reid_edge.training import distributed
+from reid_edge.training.augment import Augmenter
+from reid_edge.training.config import TrainConfig
+from reid_edge.training.folder import MARK, RunFolder, check_new, check_resumable, claimed, write_whole
+from reid_edge.training.judging import Judge
+from reid_edge.training.keeping import Keeper
+from reid_edge.training.learner import make_learners
+from reid_edge.training.loop import Loop, Parts
+from reid_edge.training.objective import Objective
+from reid_edge.training.pixels import PixelSource, open_pixels, pixel_statistics
+from reid_edge.training.recording import Recording, check_packages
+from reid_edge.training.samplers import balanced_batches, check_balance, shuffled_batches
+from reid_edge.training.settings import check, to_tables, to_toml
+from reid_edge.training.state import Progress, SavedState, check_config, check_data, load_state
+from reid_edge.training.step import Stepper
+from reid_edge.training.stop import StopRequest
+from reid_edge.training.task import Images, Material, load_material
+
+Triple = tuple[float, float, float]
+Notify = Callable[[str, int], Callable[..., object]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a run has come to.
+
+    Attributes:
+        best: Checkpoint of each network, of the epoch in which it was best.
+        metrics: Its figures on held-out images, by name; of several networks each with its number.  Empty where
+            nothing was held out.
+        seconds: That training took, over all sessions.
+    """
+
+    best: tuple[Path, ...]
+    metrics: dict[str, float]
+    seconds: float
+
+
+def silent(_text: str, _steps: int) -> Callable[..., object]:
+    """Show no progress."""
+    return lambda _count=1: None
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    notify: Notify = silent,
+    say: Callable[[str], object] = lambda _line: None,
+) -> TrainResult:
+    """Train as configured; started by torchrun, one of several processes that do it together.
+
+    Everything that can be checked is checked before the first step.  While it trains, SIGTERM and SIGINT are requests
+    to save and stop.
+
+    Args:
+        config: What to do.
+        out: Folder of the run (docs/training.md lists its files).
+        resume: Go on with the run in ``out``; of a finished run, nothing is left to do.
+        force: Replace the run in ``out``.
+        notify: Starts a progress bar with a text and a number of steps.
+        say: Gets a line an epoch.
+
+    Raises:
+        SettingsError: Values that do not go together, or with this machine.
+        DatasetError: The dataset is not what it should be.
+        CheckpointError: ``model.start`` cannot be read, or does not fit.
+        OutputError: ``out`` cannot be used, or the disk is full.
+        ResumeError: No run to go on with, or not this one.
+        MissingExtraError: A package of the extra ``train`` is not installed.
+        StoppedError: A signal asked for it; the run can go on.
+        DivergedError: A loss or weight is no number any more.
+        CollapseError: All features have become the same.
+    """
+    check(config)
+    check_packages()
+    device = distributed.pick_device(config.run.device)
+    with distributed.joined(device):
+        writes = distributed.rank() == 0
+        notify, say = (notify, say) if writes else (silent, lambda _line: None)
+        folder = RunFolder(out, config.networks)
+        saved = _saved(folder, config) if resume else None
+        if saved is None and writes:
+            check_new(out, force=force)
+        if saved is not None and saved.progress.finished:
+            return _result(folder, saved.progress)
+        prepared = _prepare(config, folder, device, saved, notify)
+        with claimed(folder, new=not resume) if writes else contextlib.nullcontext():
+            _train(prepared, notify, say if writes else None)
+    return _result(folder, prepared.state.progress)
+
+
+def _saved(folder: RunFolder, config: TrainConfig) -> SavedState:
+    check_resumable(folder.path)
+    saved = load_state(folder.state)
+    check_config(saved, config)
+    return saved
+
+
+def _result(folder: RunFolder, progress: Progress) -> TrainResult:
+    best = tuple(folder.best(number) for number in range(folder.networks))
+    return TrainResult(best=best, metrics=dict(progress.figures), seconds=progress.seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """All that the loop needs and that may be refused, made before the run's folder is touched."""
+
+    config: TrainConfig
+    folder: RunFolder
+    material: Material
+    state: SavedState
+    batches: Callable[[int], list[Tensor]]
+    source: PixelSource
+    augmenter: Augmenter
+    stepper: Stepper
+    judge: Judge | None
+
+
+def _prepare(
+    config: TrainConfig, folder: RunFolder, device: torch.device, saved: SavedState | None, notify: Notify
+) -> _Prepared:
+    material = load_material(config)
+    if saved is not None:
+        check_data(saved, config, material.fingerprint)
+    start = find_checkpoint(config.model.start, None) if config.model.start and saved is None else None
+    learners = make_learners(config, material.classes, start)
+    batches = _sampler(config, material)
+    source = _pixels(material.images, _source_size(config), config, device, notify, "reading training images")
+    state = saved or _begun(config, material, *_statistics(config, source, start))
+    judge = None
+    if material.judged is not None:
+        judged = _pixels(material.judged.images, config.model.size, config, device, notify, "reading held-out images")
+        judge = Judge(judged, material.judged.score, state.mean, state.std)
+    augmenter = Augmenter(config.augment, config.model.size, state.mean, state.std, device)
+    stepper = Stepper(
+        learners,
+        Objective(config, material.positive_rates),
+        augmenter,
+        config,
+        device=device,
+        steps_per_epoch=len(batches(0)),
+    )
+    if state.stepper:
+        stepper.load_state_dict(state.stepper)
+    return _Prepared(
+        config=config, folder=folder, material=material, state=state, batches=batches,
+        source=source, augmenter=augmenter, stepper=stepper, judge=judge,
+    )  # fmt: skip
+
+
+def _train(prepared: _Prepared, notify: Notify, say: Callable[[str], object] | None) -> None:
+    """Run the loop; ``say`` is given in the one process that writes."""
+    config, state, folder = prepared.config, prepared.state, prepared.folder
+    recording = None if say is None else _recording(prepared, say)
+    advance = notify("training", config.schedule.epochs * len(prepared.batches(0)))
+    advance(state.progress.step)
+    parts = Parts(
+        config=config,
+        folder=folder,
+        batches=prepared.batches,
+        source=prepared.source,
+        targets=prepared.material.targets,
+        augmenter=prepared.augmenter,
+        stepper=prepared.stepper,
+        judge=prepared.judge,
+        keeper=Keeper(config, prepared.material.names, state.mean, state.std),
+        recording=recording,
+        advance=advance,
+    )
+    stop = StopRequest()
+    with contextlib.closing(recording) if recording else contextlib.nullcontext(), stop.listening():
+        Loop(parts, state, stop).run()
+
+
+def _recording(prepared: _Prepared, say: Callable[[str], object]) -> Recording:
+    config, folder, state = prepared.config, prepared.folder, prepared.state
+    write_whole(folder.config, f"{MARK}\n\n{to_toml(config)}".encode())
+    figures = prepared.judge.columns(config.networks) if prepared.judge else ()
+    recording = Recording(folder, figures, step=state.progress.step, say=say)
+    recording.line(_begin_line(prepared))
+    return recording
+
+
+def _begin_line(prepared: _Prepared) -> str:
+    material, progress = prepared.material, prepared.state.progress
+    text = (
+        f"{len(material.targets):,} images, {material.classes:,} classes, {len(prepared.batches(0)):,} steps an epoch"
+    )
+    if progress.step:
+        text = f"going on after step {progress.step:,}; {text}"
+        if prepared.state.torch_version != str(torch.__version__):
+            text += f"; begun with torch {prepared.state.torch_version}, this is {torch.__version__}: rounds otherwise"
+    return text
+
+
+def _begun(config: TrainConfig, material: Material, mean: Triple, std: Triple) -> SavedState:
+    return SavedState(
+        config=to_tables(config),
+        data=material.fingerprint,
+        torch_version=str(torch.__version__),
+        mean=mean,
+        std=std,
+        progress=Progress(best=[float("-inf")] * config.networks),
+        stepper={},
+    )
+
+
+def _sampler(config: TrainConfig, material: Material) -> Callable[[int], list[Tensor]]:
+    """Batches of an epoch; whether there can be any is found out now."""
+    size, instances, seed = config.batch.size, config.batch.instances, config.run.seed
+    if instances is None:
+        count = len(material.targets)
+        shuffled_batches(count, size, seed=seed, epoch=0)
+        return lambda epoch: shuffled_batches(count, size, seed=seed, epoch=epoch)
+    identities = material.targets.tolist()
+    check_balance(identities, size, instances)
+    return lambda epoch: balanced_batches(identities, size, instances, seed=seed, epoch=epoch)
+
+
+def _source_size(config: TrainConfig) -> tuple[int, int]:
+    augmenter = Augmenter(config.augment, config.model.size, IMAGENET_MEAN, IMAGENET_STD, torch.device("cpu"))
+    return augmenter.source_size
+
+
+def _pixels(
+    images: Images, size: tuple[int, int], config: TrainConfig, device: torch.device, notify: Notify, text: str
+) -> PixelSource:
+    memory_bytes = int(config.data.memory_gb * 1e9)
+    return open_pixels(images, size, device, memory_bytes=memory_bytes, on_image=notify(text, len(images)))
+
+
+def _statistics(config: TrainConfig, source: PixelSource, start: Checkpoint | None) -> tuple[Triple, Triple]:
+    if config.model.statistics == "dataset":
+        return pixel_statistics(source)
+    return (IMAGENET_MEAN, IMAGENET_STD) if start is None else (start.info.mean, start.info.std)

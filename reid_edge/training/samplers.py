@@ -1,0 +1,158 @@
+"""Which images a step learns from.
+
+An epoch is a list of batches of the whole run, over all processes; it depends on seed and epoch only, so that resuming
+needs no sampler state and all processes agree.  Each process takes its slice.  Every epoch of a run has equally many
+batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reid_edge.errors import DatasetError, SettingsError
+from reid_edge.training.randomness import Use, generator
+
+Indices = npt.NDArray[np.int64]
+
+#: Identities that an error names.
+_NAMED = 10
+
+
+def shuffled_batches(count: int, size: int, *, seed: int, epoch: int) -> list[torch.Tensor]:
+    """Cut all images, shuffled, into batches; the last, incomplete one is dropped.
+
+    Args:
+        count: Images.
+        size: Images of a batch.
+        seed: Of the run.
+        epoch: From 0.
+
+    Returns:
+        ⌊count / size⌋ int64 tensors of ``size`` indices.
+
+    Raises:
+        DatasetError: Fewer images than one batch.
+    """
+    if count < size:
+        raise DatasetError(
+            f"a batch takes {size} images, and there are only {count}. Set batch.size to {count} or less."
+        )
+    order = torch.from_numpy(generator(seed, Use.SAMPLING, epoch).permutation(count))
+    return list(torch.split(order[: count // size * size], size))
+
+
+def check_balance(identities: Sequence[int], size: int, instances: int) -> None:
+    """Check that identity-balanced batches can be drawn, before anything long starts.
+
+    Args:
+        identities: Identity of each image.
+        size: Images of a batch.
+        instances: Images of one identity in a batch.
+
+    Raises:
+        SettingsError: ``size`` is not a multiple of ``instances``, or less than two identities.
+        DatasetError: Identities with one image only (no positive pair), or too few identities or images for a batch.
+    """
+    if size % instances or size // instances < 2:
+        raise SettingsError(
+            f"batch.size must be at least twice batch.instances and a multiple of it: {size} images of a batch are "
+            f"not two or more identities × {instances}."
+        )
+    values, counts = np.unique(np.asarray(identities, np.int64), return_counts=True)
+    if (lonely := values[counts == 1]).size:
+        named = ", ".join(map(str, lonely[:_NAMED])) + (", …" if lonely.size > _NAMED else "")
+        raise DatasetError(
+            f"{lonely.size} of {values.size} identities have one image only, and the triplet loss needs two of each: "
+            f"{named}. Leave them out, or train without triplet loss (loss.triplet = 0, no batch.instances)."
+        )
+    wanted = size // instances
+    if values.size < wanted:
+        raise DatasetError(
+            f"a batch takes {wanted} identities × {instances} images, and there are only {values.size} identities. "
+            f"Set batch.size to {values.size * instances} or less."
+        )
+    if len(identities) < size:
+        raise DatasetError(
+            f"a batch takes {size} images, and there are only {len(identities)}. Set batch.size to "
+            f"{len(identities) // instances * instances} or less."
+        )
+
+
+def balanced_batches(
+    identities: Sequence[int], size: int, instances: int, *, seed: int, epoch: int
+) -> list[torch.Tensor]:
+    """Draw batches of size / instances different identities with ``instances`` images each.
+
+    The PK batches of Hermans et al. (arXiv 1703.07737, section 2): identities come up equally often, in random order,
+    each once before any comes again (but for the few that do not fill a batch).  So are the images of one identity; one
+    with fewer than ``instances`` gives all of them, and the rest again, with replacement.  There are as many batches as
+    in an epoch of plain shuffling.
+
+    Args:
+        identities: Identity of each image.
+        size: Images of a batch.
+        instances: Images of one identity in a batch.
+        seed: Of the run.
+        epoch: From 0.
+
+    Returns:
+        ⌊N / size⌋ int64 tensors of ``size`` indices; images of one identity stand together.
+
+    Raises:
+        SettingsError: See ``check_balance``.
+        DatasetError: See ``check_balance``.
+    """
+    check_balance(identities, size, instances)
+    rng = generator(seed, Use.SAMPLING, epoch)
+    _, owner, counts = np.unique(np.asarray(identities, np.int64), return_inverse=True, return_counts=True)
+    decks = [_Deck(images, rng) for images in np.split(np.argsort(owner, kind="stable"), np.cumsum(counts)[:-1])]
+    batches: list[torch.Tensor] = []
+    group = size // instances
+    while len(batches) < len(identities) // size:
+        order = rng.permutation(len(decks))
+        for start in range(0, len(order) - group + 1, group):
+            drawn = [decks[identity].draw(instances) for identity in order[start : start + group]]
+            batches.append(torch.from_numpy(np.concatenate(drawn)))
+    return batches[: len(identities) // size]
+
+
+class _Deck:
+    """The images of one identity, dealt like cards, and shuffled again when too few are left for a draw."""
+
+    def __init__(self, images: Indices, rng: np.random.Generator) -> None:
+        self._images, self._rng = images, rng
+        self._left = images[:0]
+
+    def draw(self, count: int) -> Indices:
+        if (missing := count - len(self._images)) > 0:
+            return np.concatenate([self._images, self._rng.choice(self._images, missing)])
+        if len(self._left) < count:
+            self._left = self._rng.permutation(self._images)
+        drawn, self._left = self._left[:count], self._left[count:]
+        return drawn
+
+
+def rank_slice(batch: torch.Tensor, rank: int, world: int) -> torch.Tensor:
+    """Return the part of a batch, or of anything with a row per image of it, that one process works on.
+
+    Parts stand one after the other: gathered in order of rank, they are the batch again.
+
+    Args:
+        batch: B×….
+        rank: Of the process, from 0.
+        world: Processes.
+
+    Raises:
+        SettingsError: B is not a multiple of ``world``.
+    """
+    if len(batch) % world:
+        raise SettingsError(
+            f"batch.size must be a multiple of the {world} processes, got {len(batch)}. "
+            f"Set batch.size to {max(1, len(batch) // world) * world}."
+        )
+    share = len(batch) // world
+    return batch[rank * share : (rank + 1) * share]

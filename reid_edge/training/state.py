@@ -1,0 +1,141 @@
+"""What a run must remember to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reid_edge.errors import ResumeError
+from reid_edge.settings import Tables
+from reid_edge.training.config import TrainConfig
+from reid_edge.training.folder import write_whole
+from reid_edge.training.settings import differences, to_tables
+
+FORMAT_VERSION = 1
+#: Values that may change when a run goes on: they decide what is looked at and kept, and where, not what is learned.
+CHANGEABLE = (
+    "data.memory_gb",
+    "data.root",
+    "run.collapse_spread",
+    "run.device",
+    "run.evaluate_every",
+    "run.graph",
+    "run.save_minutes",
+)
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        step: Optimisation steps done.
+        seconds: That it took, over all its sessions.
+        sums: Of the objective's parts in this epoch: mean × steps, by name.
+        summed_steps: Steps that ``sums`` stand for.
+        best: Highest figure of each network so far; minus infinity before the first.
+        figures: Of the epoch in which the first network was best.
+        rows: Of the metrics file, one an epoch.
+        finished: All epochs are done.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+    summed_steps: int = 0
+    best: list[float] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+    rows: list[dict[str, float]] = field(default_factory=list)
+    finished: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedState:
+    """A run between two steps.
+
+    Attributes:
+        config: Its resolved configuration, as tables.
+        data: Hash of what it learns from and is judged by.
+        torch_version: That computed it: another may round otherwise.
+        mean: What the input is normalised with, RGB, full scale = 1.
+        std: Likewise.
+        progress: How far it has come.
+        stepper: Learners, optimiser, averaged weights, sums (:meth:`reid_edge.training.step.Stepper.state_dict`).
+    """
+
+    config: Tables
+    data: str
+    torch_version: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    progress: Progress
+    stepper: dict[str, Any]
+
+
+def save_state(path: Path, state: SavedState) -> None:
+    """Write a state, whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written; an older one stays.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT_VERSION, **vars(state), "progress": vars(state.progress)}, buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def load_state(path: Path) -> SavedState:
+    """Read a state; nothing in the file is run as code.
+
+    Raises:
+        ResumeError: Missing, damaged, or of another release.
+    """
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ResumeError(f"no state at {path}; there is no run to go on with. Start one with --out.") from error
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
+        problem = str(error).partition("\n")[0]
+        raise ResumeError(f"{path} cannot be read ({problem}); copy it again, or start the run anew.") from error
+    version = held.pop("format", None) if isinstance(held, dict) else None
+    if version != FORMAT_VERSION:
+        raise ResumeError(
+            f"{path} is a state of format {version}, and this release reads format {FORMAT_VERSION}; "
+            "go on with the release that began the run, or start it anew."
+        )
+    try:
+        return SavedState(**{**held, "progress": Progress(**held["progress"])})
+    except (TypeError, KeyError) as error:
+        raise ResumeError(f"{path} lacks what a state holds ({error}); start the run anew.") from error
+
+
+def check_config(state: SavedState, config: TrainConfig) -> None:
+    """Refuse to go on with another configuration: the result would be that of neither.
+
+    Raises:
+        ResumeError: Lists each key with its old and new value.
+    """
+    changed = [one for one in differences(state.config, to_tables(config)) if one[0] not in CHANGEABLE]
+    if changed:
+        listed = "\n  ".join(f"{key}: was {old!r}, is {new!r}" for key, old, new in changed)
+        raise ResumeError(
+            f"the run was begun with another configuration:\n  {listed}\nGo on with the old values, or start a new run "
+            f"with --out. Only these may change: {', '.join(CHANGEABLE)}."
+        )
+
+
+def check_data(state: SavedState, config: TrainConfig, fingerprint: str) -> None:
+    """Refuse to go on with other data.
+
+    Raises:
+        ResumeError: The fingerprint is another.
+    """
+    if fingerprint != state.data:
+        raise ResumeError(
+            f"the data in {config.data.root} are not those that the run was begun with: names, order or labels of the "
+            "images differ. Put them back, or start a new run with --out."
+        )

@@ -1,0 +1,273 @@
+"""One optimisation step: augmentation, forward, backward, optimiser, moving average; recorded as a graph on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from reid_edge.errors import ResumeError, SettingsError
+from reid_edge.training import distributed
+from reid_edge.training.average import Average
+from reid_edge.training.config import RunConfig, TrainConfig
+from reid_edge.training.graph import CudaGraphs, Recorder, Repeated
+from reid_edge.training.norms import share_norms
+from reid_edge.training.optimiser import make_optimiser, optimiser_state, restore_optimiser
+from reid_edge.training.schedule import frozen, rate, triplet_weight
+
+
+class ImageMaker(Protocol):
+    """What makes training images on the device (:class:`reid_edge.training.augment.Augmenter`)."""
+
+    def __call__(self, pixels: Tensor, numbers: Tensor, partners: Tensor | None, /) -> Tensor:
+        """Uint8 N×3×h×w, float32 N×columns, uint8 N×3×h×w → float32 N×3×H×W."""
+
+
+class LossMaker(Protocol):
+    """What judges outputs (:class:`reid_edge.training.objective.Objective`)."""
+
+    def __call__(
+        self, outputs: Sequence[tuple[Tensor, Tensor]], targets: Tensor, triplet_weight: Tensor, /
+    ) -> dict[str, Tensor]:
+        """0-d tensors by name; ``loss`` is minimised."""
+
+
+class Stepper:
+    """Trains learners, step by step.
+
+    The learners are moved to the device and changed in place.  Among several processes every process calls the same
+    methods in the same order, and gives its own slice of the batch.
+
+    Attributes:
+        learners: What learns.
+        evaluated: What is judged and kept: the learners' moving average where ``run.ema`` is on, else the learners.
+        optimiser: torch's.
+
+    Args:
+        learners: Each with ``network`` and ``head``; images → (features, logits).
+        objective: What is minimised.
+        augmenter: What makes images from pixels.
+        config: The run.
+        device: Where; see :func:`reid_edge.training.distributed.pick_device`.
+        steps_per_epoch: Whole batches of an epoch.
+        recorder: For tests; otherwise ``run.graph`` decides.
+
+    Raises:
+        SettingsError: ``run.graph`` is ``on`` where there is no GPU, or several processes; or the batch cannot be
+            shared out evenly.
+    """
+
+    def __init__(
+        self,
+        learners: nn.ModuleList,
+        objective: LossMaker,
+        augmenter: ImageMaker,
+        config: TrainConfig,
+        *,
+        device: torch.device,
+        steps_per_epoch: int,
+        recorder: Recorder | None = None,
+    ) -> None:
+        _check_share(config.batch.size)
+        recorder = recorder or _recorder(config.run, device)
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # all batches have one shape
+        self._half = half_precision(config.run, device)
+        self._format = memory_format(device, half=self._half)
+        self.learners = learners.to(device)
+        distributed.share_state(learners)
+        share_norms(learners, device)
+        learners.to(memory_format=self._format)  # type: ignore[call-overload]
+        self._objective = objective
+        self._augmenter = augmenter
+        self._config = config
+        self._device = device
+        self._dtype = next(learners.parameters()).dtype
+        self._steps_per_epoch = steps_per_epoch
+        self._rate, self._triplet, self._new_weight = (_Setting(device) for _ in range(3))
+        self.optimiser = make_optimiser(learners.parameters(), config.optimiser, self._rate.tensor)
+        self._average = Average(learners, config.run.ema) if config.run.ema else None
+        self.evaluated = self.learners if self._average is None else self._average.module
+        self._frozen: bool | None = None
+        self._names: tuple[str, ...] = ()
+        self._sums = torch.zeros(0, dtype=torch.float64, device=device)
+        self._counted = 0
+        self._work = Repeated(self._step, device, recorder, required=config.run.graph == "on")
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the next step of the same stage replays a recording."""
+        return self._work.recorded
+
+    def __call__(self, pixels: Tensor, targets: Tensor, numbers: Tensor, partners: Tensor | None, step: int) -> None:
+        """Take one step; returns before the device has done it.
+
+        Args:
+            pixels: N×3×h×w uint8, RGB: this process's slice of the batch.
+            targets: N int64, or N×A for attributes.
+            numbers: N×columns float32, what the augmentation draws on.
+            partners: N×3×h×w uint8, images that patches are taken from; None where the augmentation needs none.
+            step: Steps done before this one.
+        """
+        self.prepare(step)
+        self._work(pixels, targets, numbers, partners)
+        self._counted += 1
+
+    def prepare(self, step: int) -> None:
+        """Set what depends on the step: rates, weights, and what is frozen."""
+        config, schedule = self._config, self._config.schedule
+        self._rate.set(rate(schedule, config.optimiser.learning_rate, step, self._steps_per_epoch))
+        self._triplet.set(triplet_weight(config.loss, step // self._steps_per_epoch))
+        if self._average:
+            self._new_weight.set(self._average.new_weight(step))
+        self._enter(frozen=frozen(schedule, step, self._steps_per_epoch))
+
+    def images(self, pixels: Tensor, numbers: Tensor, partners: Tensor | None) -> Tensor:
+        """Training images of a batch, in the learners' dtype and layout; all on the device."""
+        images = self._augmenter(pixels, numbers, partners)
+        return images.to(self._dtype, memory_format=self._format)
+
+    def gradients(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Forward and backward: the parameters' gradients are replaced; the objective's parts are returned."""
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            outputs = [learner(images) for learner in self.learners]
+        full = [(_full(features), _full(logits)) for features, logits in outputs]
+        parts = self._objective(full, targets, self._triplet.tensor)
+        parts["loss"].backward()  # type: ignore[no-untyped-call]
+        return parts
+
+    @torch.no_grad()
+    def update(self, parts: dict[str, Tensor]) -> None:
+        """Average over processes, optimiser, moving average, sums of the parts."""
+        values = torch.stack([each.detach().float() for each in parts.values()])
+        distributed.average([values, *(each.grad for each in self.learners.parameters() if each.grad is not None)])
+        self.optimiser.step()
+        if self._average:
+            self._average.update(self._new_weight.tensor)
+        if not self._names:
+            self._names = tuple(parts)
+            self._sums = torch.zeros(len(parts), dtype=torch.float64, device=self._device)
+        self._sums.add_(values)
+
+    def read(self) -> dict[str, float]:
+        """Means of the objective's parts over the steps since the last call, and over processes.
+
+        Waits for the device.  Empty when there was no step.
+        """
+        if not self._counted:
+            return {}
+        means = dict(zip(self._names, (self._sums / self._counted).tolist(), strict=True))
+        self._sums.zero_()
+        self._counted = 0
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that continuing needs besides the step: learners, optimiser, moving average, sums not yet read.
+
+        Holds the tensors themselves: save it, or copy it, before the next step.  ``torch.load`` reads it with
+        ``weights_only=True``.  The same in every process.
+        """
+        return {
+            "learners": self.learners.state_dict(),
+            "optimiser": optimiser_state(self.optimiser),
+            "average": self._average.module.state_dict() if self._average else {},
+            "sums": dict(zip(self._names, self._sums.tolist(), strict=True)),
+            "counted": self._counted,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a saved state, on any device, into the tensors that are there.
+
+        Raises:
+            ResumeError: It is not of these learners and this optimiser.
+        """
+        try:
+            self.learners.load_state_dict(state["learners"])
+            restore_optimiser(self.optimiser, state["optimiser"])
+            if self._average:
+                self._average.module.load_state_dict(state["average"])
+            sums = torch.tensor(list(state["sums"].values()), dtype=torch.float64, device=self._device)
+            self._names, self._sums, self._counted = tuple(state["sums"]), sums, int(state["counted"])
+        except (KeyError, RuntimeError) as error:
+            raise ResumeError(
+                f"the saved state does not fit this run's networks and optimiser ({error}); "
+                "resume with the configuration that it was saved with, or start anew."
+            ) from error
+        self._work.forget()
+
+    def _step(self, pixels: Tensor, targets: Tensor, numbers: Tensor, partners: Tensor | None) -> None:
+        self.update(self.gradients(self.images(pixels, numbers, partners), targets))
+
+    def _enter(self, *, frozen: bool) -> None:
+        # Asked at each step because an evaluation in between leaves the learners in evaluation mode.
+        if frozen == self._frozen and all(
+            each.training and _network(each).training is not frozen for each in self.learners
+        ):
+            return
+        # As torchreid's open_specified_layers: a frozen network keeps its batch norms' statistics too.
+        self.learners.train()
+        for learner in self.learners:
+            _network(learner).train(not frozen).requires_grad_(not frozen)
+        if frozen != self._frozen:
+            self._frozen = frozen
+            self.optimiser.zero_grad(set_to_none=True)
+            self._work.forget()
+
+
+class _Setting:
+    """A number in the device's memory; writing the value that is there already costs nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.tensor = torch.zeros((), dtype=torch.float32, device=device)
+        self._value = 0.0
+
+    def set(self, value: float) -> None:
+        if value != self._value:
+            self.tensor.fill_(value)
+            self._value = value
+
+
+def half_precision(run: RunConfig, device: torch.device) -> bool:
+    """Whether the forward pass computes in bfloat16, whose range needs no loss scaling."""
+    return run.precision == "bfloat16" or (run.precision == "auto" and device.type == "cuda")
+
+
+def memory_format(device: torch.device, *, half: bool) -> torch.memory_format:
+    """Layout of images and activations.
+
+    Channels last is a quarter faster than channels first on a CPU (benchmarks/training.py), and is what cuDNN's
+    half-precision kernels take without transposing; its single-precision depthwise kernels want channels first.
+    torch's batch norm of channels last on a CPU sums in single precision: 2e-6 relative error instead of 6e-8.
+    """
+    return torch.channels_last if half or device.type == "cpu" else torch.contiguous_format
+
+
+def _recorder(run: RunConfig, device: torch.device) -> Recorder | None:
+    alone, cuda = distributed.world() == 1, device.type == "cuda"
+    if run.graph == "on" and not (alone and cuda):
+        where = "the device is a CPU" if not cuda else f"there are {distributed.world()} processes"
+        raise SettingsError(
+            f"run.graph is 'on', but {where}: a step is recorded on one GPU only; use --set run.graph=auto."
+        )
+    return CudaGraphs(device) if run.graph != "off" and alone and cuda else None
+
+
+def _check_share(size: int) -> None:
+    if size % distributed.world():
+        raise SettingsError(
+            f"batch.size is {size}, which {distributed.world()} processes cannot share evenly; "
+            f"use a multiple of {distributed.world()}."
+        )
+
+
+def _network(learner: nn.Module) -> nn.Module:
+    network = learner.network
+    assert isinstance(network, nn.Module)
+    return network
+
+
+def _full(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

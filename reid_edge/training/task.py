@@ -1,0 +1,164 @@
+"""What a run learns from and what it is judged by, for each task, read from a dataset and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from reid_edge.datasets.attributes import load_attributes
+from reid_edge.datasets.categories import load_categories
+from reid_edge.datasets.holdout import first_identities, hold_out
+from reid_edge.datasets.loading import load_split
+from reid_edge.datasets.records import LabelledImage
+from reid_edge.errors import DatasetError, SettingsError
+from reid_edge.training.config import DataConfig, TrainConfig
+from reid_edge.training.judging import AttributeScore, CategoryScore, RankingScore, Score
+
+Images = tuple[Path, ...] | npt.NDArray[np.uint8]
+
+#: Which images of categories are held out: the same in every run, whatever its seed.
+_HELD_OUT_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Held-out images.
+
+    Attributes:
+        images: Files, or N×h×w×3 uint8 BGR.
+        score: What makes figures of their features and logits.
+    """
+
+    images: Images
+    score: Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a run is about.
+
+    Attributes:
+        images: Files, or N×h×w×3 uint8 BGR.
+        targets: N int64 classes from 0, or N×A float32 attributes of 0 and 1.
+        classes: Outputs of the classifier.
+        names: Of categories or attributes; none for identities, whose classifier is of no use after training.
+        judged: What the run is judged by; None: nothing is held out.
+        fingerprint: Hash of names, order and labels of all of it.
+    """
+
+    images: Images
+    targets: Tensor
+    classes: int
+    names: tuple[str, ...]
+    judged: Judged | None
+    fingerprint: str
+
+    @property
+    def positive_rates(self) -> Tensor | None:
+        """For attributes, A float32: share of the images that have each."""
+        return self.targets.mean(0) if self.targets.is_floating_point() else None
+
+
+def load_material(config: TrainConfig) -> Material:
+    """Read and check a run's dataset; no pixel is decoded.
+
+    Raises:
+        DatasetError: The dataset is not what it should be, or too small for what is to be held out of it.
+        SettingsError: No such dataset for this task.
+    """
+    load = {"identity": _identities, "category": _categories, "attributes": _attributes}[config.task]
+    return load(config.data)
+
+
+def _identities(data: DataConfig) -> Material:
+    images = load_split(data.dataset, data.root, "train", partial=data.partial, number=data.split)
+    judged: Judged | None = None
+    if data.validation:
+        held = hold_out(images, data.validation)
+        images = list(held.train)
+        judged = _ranked(held.query, held.gallery)
+    chosen = first_identities(images, data.identities)
+    people = sorted({image.identity for image in chosen})
+    number = {identity: index for index, identity in enumerate(people)}
+    paths = tuple(image.path for image in chosen)
+    targets = torch.tensor([number[image.identity] for image in chosen])
+    return _material(paths, targets, len(people), (), judged)
+
+
+def _ranked(query: Sequence[LabelledImage], gallery: Sequence[LabelledImage]) -> Judged:
+    both = [*query, *gallery]
+    score = RankingScore(
+        identities=np.array([image.identity for image in both]),
+        cameras=np.array([image.camera for image in both]),
+        queries=len(query),
+    )
+    return Judged(images=tuple(image.path for image in both), score=score)
+
+
+def _categories(data: DataConfig) -> Material:
+    held = load_categories(data.dataset, data.root, "train", partial=data.partial)
+    _check_held_out(data, len(held.labels))
+    order = np.random.default_rng(_HELD_OUT_SEED).permutation(len(held.labels))
+    train, apart = np.sort(order[data.validation :]), np.sort(order[: data.validation])
+    judged = None
+    if data.validation:
+        judged = Judged(images=_chosen(held.images, apart), score=CategoryScore(categories=held.labels[apart]))
+    targets = torch.from_numpy(held.labels[train])
+    return _material(_chosen(held.images, train), targets, len(held.names), held.names, judged)
+
+
+def _attributes(data: DataConfig) -> Material:
+    held = load_attributes(data.dataset, data.root, "train", partial=data.partial)
+    _check_held_out(data, len(held.values))
+    border = _border(held.images, len(held.values) - data.validation)
+    judged = None
+    if data.validation:
+        judged = Judged(images=held.images[border:], score=AttributeScore(values=held.values[border:]))
+    targets = torch.from_numpy(held.values[:border].astype(np.float32))
+    return _material(held.images[:border], targets, len(held.names), held.names, judged)
+
+
+def _border(images: Sequence[Path], border: int) -> int:
+    """The border moved down so far that no person (``0002_c1…``, as in Market-1501) has images on both sides."""
+    while (
+        0 < border < len(images)
+        and "_" in images[border].name
+        and _person(images[border]) == _person(images[border - 1])
+    ):
+        border -= 1
+    return border
+
+
+def _person(image: Path) -> str:
+    return image.name.partition("_")[0]
+
+
+def _chosen(images: Images, indices: npt.NDArray[np.int64]) -> Images:
+    return images[indices] if isinstance(images, np.ndarray) else tuple(images[index] for index in indices)
+
+
+def _check_held_out(data: DataConfig, count: int) -> None:
+    if data.identities is not None:
+        raise SettingsError("data.identities: only re-identification has identities; leave it out.")
+    if data.validation >= count:
+        raise DatasetError(
+            f"data.validation: {data.validation} images are to be held out of {count}; none is left to train on. "
+            "Hold out fewer."
+        )
+
+
+def _material(images: Images, targets: Tensor, classes: int, names: tuple[str, ...], judged: Judged | None) -> Material:
+    digest = hashlib.sha256()
+    for part, labels in ((images, targets.numpy()), *([(judged.images, judged.score.labels())] if judged else [])):
+        digest.update(part.tobytes() if isinstance(part, np.ndarray) else "\n".join(p.name for p in part).encode())
+        digest.update(np.ascontiguousarray(labels).tobytes())
+    return Material(
+        images=images, targets=targets, classes=classes, names=names, judged=judged, fingerprint=digest.hexdigest()
+    )

@@ -1,0 +1,109 @@
+"""The command itself; what it measures is tested in benchmark/test_accuracy.py."""
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from reid_edge.benchmark.accuracy import Embedder, load_splits, measure_splits
+from reid_edge.cli.evaluate import evaluate
+from reid_edge.errors import BundleError, DatasetError, InputError
+from reid_edge.runtime import Extractor
+from tests.conftest import random_crops
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory):
+    """Five people, seen alike by two cameras."""
+    root = tmp_path_factory.mktemp("market")
+    for identity, crop in enumerate(random_crops(np.random.default_rng(0), 5), 1):
+        for camera, folder in ((1, "query"), (2, "bounding_box_test")):
+            (root / folder).mkdir(exist_ok=True)
+            cv2.imwrite(str(root / folder / f"{identity:04}_c{camera}s1_000001_00.jpg"), crop)
+    return root
+
+
+@pytest.fixture(scope="module")
+def viper(tmp_path_factory):
+    """Eight people; camera b sees half of the next one too."""
+    root = tmp_path_factory.mktemp("viper")
+    crops = [cv2.resize(crop, (48, 128)) for crop in random_crops(np.random.default_rng(1), 8)]
+    for person, crop in enumerate(crops):
+        mixed = cv2.addWeighted(crop, 0.4, crops[(person + 1) % 8], 0.6, 0)
+        for camera, angle, picture in (("cam_a", 0, crop), ("cam_b", 90, mixed)):
+            (root / "VIPeR" / camera).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(root / "VIPeR" / camera / f"{person:03}_{angle}.bmp"), picture)
+    return root
+
+
+def table(capsys):
+    """Title, and the cells of the one row by their heads; a long title is folded to the table's width."""
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    at = next(place for place, line in enumerate(lines) if line.startswith("engine "))
+    heads, row = (re.split(r"  +", line) for line in (lines[at], lines[at + 2]))
+    return " ".join(lines[:at]), dict(zip(heads, row, strict=True))
+
+
+def test_one_bundle_on_market1501(session_bundle, market, capsys):
+    evaluate([session_bundle.path], root=market, engine="openvino", precision="fp32", partial=True)
+    title, cells = table(capsys)
+    assert title == "market1501: 5 of 5 queries have a match, 5 gallery, cosine distance"
+    assert cells["engine"].startswith("openvino/fp32 on openvino")
+    assert {name: value for name, value in cells.items() if name != "engine"} == {
+        "R1": "100.00",
+        "R5": "100.00",
+        "mAP": "100.00",
+    }
+
+
+def test_mirrored_crops_several_bundles_and_the_distance_are_told(session_bundle, market, capsys):
+    both = [session_bundle.path, session_bundle.path]
+    evaluate(both, root=market, flip=True, distance="euclidean", engine="openvino", precision="fp32", partial=True)
+    title, cells = table(capsys)
+    assert title.endswith("euclidean distance")
+    assert re.fullmatch(r"2 × openvino/fp32 on openvino .*, with mirrored crops", cells["engine"])
+    assert cells["mAP"] == "100.00"
+
+
+def test_all_random_splits_are_averaged(session_bundle, viper, capsys):
+    embedder = Embedder((Extractor(session_bundle, engine="openvino", precision="fp32"),))
+    numbered = [load_splits(viper, dataset="viper", number=number, partial=True) for number in range(10)]
+    each = measure_splits(embedder, numbered, lambda _text, _steps: lambda _count=1: None)
+    assert len({ranking.mean_ap for ranking in each}) > 1  # else one of them would do
+    evaluate(
+        [session_bundle.path], root=viper, dataset="viper", split="all", engine="openvino", precision="fp32",
+        partial=True,
+    )  # fmt: skip
+    title, cells = table(capsys)
+    assert title == "viper, mean of 10 random splits: 80 of 80 queries have a match, 80 gallery, cosine distance"
+    assert cells["R1"] == f"{100 * sum(ranking.rank1 for ranking in each) / 10:.2f}"
+    assert cells["mAP"] == f"{100 * sum(ranking.mean_ap for ranking in each) / 10:.2f}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"dataset": "nope"}, DatasetError, "'nope' is no known dataset"),
+        ({"split": "all"}, InputError, "market1501 has one split only, its own; leave out --split"),
+        ({"split": "3"}, DatasetError, "has one split only"),
+        ({"dataset": "viper", "split": "first"}, InputError, "--split takes a number from 0 to 9, or all; got 'first'"),
+        ({"dataset": "viper", "split": "10"}, DatasetError, "split 10 does not exist"),
+        ({}, DatasetError, "3,368"),
+    ],
+)
+def test_bad_input_is_one_message(session_bundle, market, arguments, error, message):
+    with pytest.raises(error, match=message):
+        evaluate([session_bundle.path], root=market, **arguments)
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "net.pth", "net.pth.tar"])
+def test_a_checkpoint_is_told_from_a_bundle(market, name):
+    with pytest.raises(BundleError, match=rf"Make one with: reid-edge export --checkpoint runs/{name} --out BUNDLE"):
+        evaluate([Path("runs") / name], root=market)
+
+
+def test_a_folder_that_is_no_bundle_is_an_error(market):
+    with pytest.raises(BundleError, match="is not a bundle"):
+        evaluate([market], root=market)

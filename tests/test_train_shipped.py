@@ -1,0 +1,160 @@
+"""models/train_shipped.py, all but the calibration set, which is calibration/make_default.py's."""
+
+import importlib.util
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from reid_edge.errors import ResumeError, SettingsError
+from reid_edge.export.calibration import shipped_name
+from reid_edge.osnet.checkpoint import load_checkpoint
+from reid_edge.training.folder import RunFolder
+from reid_edge.training.recipes import RECIPES
+from tests.conftest import REPOSITORY
+
+PAGE = """# Checkpoints
+
+All of them.
+
+## `a.safetensors`
+
+old
+
+## `b.safetensors`
+
+stays
+
+## How to make them
+
+A command.
+"""
+RECIPE = """
+[schedule]
+epochs = 2
+kind = "cosine"
+milestones = [1]
+[batch]
+size = 8
+[run]
+device = "cpu"
+"""
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_shipped", REPOSITORY / "models" / "train_shipped.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look it up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture
+def asked(script, tmp_path, monkeypatch):
+    """Command line of a run on eight people, three of them held out."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "market" / "bounding_box_train"
+    folder.mkdir(parents=True)
+    for identity in range(1, 9):
+        person = rng.integers(0, 256, (8, 4, 3), dtype=np.uint8)
+        for camera in (1, 2):
+            for frame in (1, 2):
+                seen = np.clip(person.repeat(8, 0).repeat(8, 1) + rng.integers(-20, 20, (64, 32, 3)), 0, 255)
+                cv2.imwrite(str(folder / f"{identity:04}_c{camera}s1_{frame:06}_00.jpg"), seen.astype(np.uint8))
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE)
+
+    def parse(*more):
+        given = ["--root", tmp_path / "market", "--out", tmp_path / "out", "--config", recipe, "--size", "32x16"]
+        given += ["--widths", "0.1", "--validation", "3", "--partial", *more]
+        monkeypatch.setattr(sys, "argv", ["train_shipped.py", *map(str, given)])
+        return script.parsed()
+
+    return parse
+
+
+def test_a_new_card_takes_the_place_of_the_old_one_and_nothing_elses(script):
+    page = script.with_card(PAGE, "## `a.safetensors`\n\nnew\n")
+    assert page == PAGE.replace("old", "new")
+
+
+def test_the_card_of_a_new_file_comes_after_the_others(script):
+    page = script.with_card(PAGE, "## `c.safetensors`\n\nnew\n")
+    assert page == PAGE.replace("## How", "## `c.safetensors`\n\nnew\n\n## How")
+
+
+def test_the_shipped_recipe_is_whole_and_holds_out_or_not(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_shipped.py", "--root", str(tmp_path), "--out", str(tmp_path)])
+    arguments = script.parsed()
+    assert arguments.widths == (0.25, 0.5, 0.75, 1.0)
+    judged, whole = script.configurations(arguments, 0.5)
+    assert (judged.data.validation, whole.data.validation) == (100, 0)
+    assert judged.model.width == whole.model.width == 0.5
+    assert judged.model.start is None
+    assert judged.recipe == "scratch"
+    assert judged.schedule != RECIPES["scratch"].schedule  # the file was read
+
+
+def test_a_try_is_not_installed(script, asked):
+    with pytest.raises(SystemExit):
+        asked("--install")
+
+
+def test_from_images_to_a_file_with_its_card(script, asked, tmp_path, capsys):
+    arguments = asked()
+    judged_config, whole_config = script.configurations(arguments, 0.1)
+    judged = script.run(judged_config, tmp_path / "validated")
+    whole = script.run(whole_config, tmp_path / "whole")
+    out = tmp_path / "models" / "osnet_x0_1_market1501.safetensors"
+    script.ship(judged, whole, out)
+
+    shipped, trained = load_checkpoint(out), load_checkpoint(RunFolder(tmp_path / "whole").last(0))
+    weight = next(name for name in trained.state if name.endswith("conv.weight"))
+    assert shipped.state[weight].dtype.itemsize == 2
+    np.testing.assert_array_equal(shipped.state[weight], trained.state[weight].half())
+    assert shipped.info.dataset.startswith("Market-1501 train split (8 identities, 32 images")
+    assert shipped.info.metrics == judged.checkpoint.info.metrics
+    assert set(shipped.info.metrics) == {"market1501-heldout/mAP", "market1501-heldout/R1"}
+    assert shipped.info.training["data"]["root"] == "."
+    assert str(tmp_path) not in out.read_bytes().decode("latin-1")
+
+    card = out.with_suffix(".md").read_text()
+    for text in (
+        shipped.sha256,
+        "8 identities, 32 images",
+        "2 epochs, sgd 0.065 cosine",
+        "seed 1",
+        "3 identities held",
+    ):
+        assert text in card
+    assert f"mAP {100 * shipped.info.metrics['market1501-heldout/mAP']:.1f}" in card
+
+    # The same again is remembered; another recipe is refused.
+    weights = RunFolder(tmp_path / "whole").last(0).stat().st_mtime_ns
+    assert script.run(whole_config, tmp_path / "whole").seconds == whole.seconds
+    assert RunFolder(tmp_path / "whole").last(0).stat().st_mtime_ns == weights
+    with pytest.raises(ResumeError, match=r"run\.seed: was 1, is 2"):
+        script.run(script.configurations(asked("--seed", "2"), 0.1)[1], tmp_path / "whole")
+
+    repository, made = tmp_path / "repository", tmp_path / "calibration"
+    for folder in (repository / "models", repository / "calibration", made):
+        folder.mkdir(parents=True)
+    (repository / "models" / "README.md").write_text(PAGE)
+    set_name = shipped_name(shipped, shipped.info.size)
+    (made / set_name).write_bytes(b"a set")
+    script.install([out], made, repository)
+    assert (repository / "models" / out.name).read_bytes() == out.read_bytes()
+    assert (repository / "calibration" / set_name).read_bytes() == b"a set"
+    assert card in (repository / "models" / "README.md").read_text()
+    assert set_name in capsys.readouterr().out
+
+
+def test_a_recipe_with_an_unknown_key_is_refused_before_any_work(script, asked, tmp_path):
+    arguments = asked()
+    (tmp_path / "recipe.toml").write_text("[schedule]\nepoch = 3\n")
+    with pytest.raises(SettingsError, match="epoch"):
+        script.configurations(arguments, 0.1)
+    assert not (tmp_path / "out").exists()

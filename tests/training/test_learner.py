@@ -1,0 +1,115 @@
+import dataclasses
+
+import pytest
+import torch
+
+from reid_edge.errors import CheckpointMismatchError
+from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
+from reid_edge.osnet.config import OSNetConfig, Variant
+from reid_edge.osnet.network import OSNet
+from reid_edge.training.config import LossConfig, ModelConfig, RunConfig, TrainConfig
+from reid_edge.training.learner import Learner, make_learners
+
+SIZE = (32, 16)
+PRIMARY = Variant()
+
+
+def config(*, seed=1, mutual=0.0, width=0.1, variant=PRIMARY):
+    return TrainConfig(
+        recipe="scratch",
+        model=ModelConfig(width=width, size=SIZE, variant=variant),
+        loss=LossConfig(mutual=mutual),
+        run=RunConfig(seed=seed),
+    )
+
+
+def start(width=0.1, variant=PRIMARY, size=(64, 32)):
+    info = CheckpointInfo(width=width, variant=variant, size=size)
+    torch.manual_seed(99)
+    return Checkpoint(info, OSNet(info.config).state_dict())
+
+
+def same(first, second):
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_features_and_logits_come_out():
+    learner = Learner(OSNetConfig(width=0.1, size=SIZE), 7).eval()
+    images = torch.randn(3, 3, *SIZE)
+    features, logits = learner(images)
+    assert features.shape == (3, 512)
+    torch.testing.assert_close(features, learner.network(images))
+    torch.testing.assert_close(logits, features @ learner.head.weight.T + learner.head.bias)
+
+
+def test_under_autocast_the_classifier_stays_in_float32():
+    learner = Learner(OSNetConfig(width=0.1, size=SIZE), 7).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        features, logits = learner(torch.randn(3, 3, *SIZE))
+    assert features.dtype == logits.dtype == torch.float32
+    torch.testing.assert_close(logits, features @ learner.head.weight.T + learner.head.bias)
+
+
+def test_a_float64_learner_gives_float64():
+    learner = Learner(OSNetConfig(width=0.1, size=SIZE), 7).double().eval()
+    assert {one.dtype for one in learner(torch.randn(2, 3, *SIZE).double())} == {torch.float64}
+
+
+def test_weights_depend_on_the_seed_alone():
+    torch.manual_seed(5)
+    first = make_learners(config(), 4, None)
+    torch.rand(17)
+    assert same(first, make_learners(config(), 4, None))
+    assert not same(first, make_learners(config(seed=2), 4, None))
+
+
+def test_the_global_generator_is_left_as_it_was():
+    given = start()
+    before = torch.get_rng_state()
+    make_learners(config(mutual=1.0), 4, given)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_mutual_learning_has_two_networks_that_differ():
+    one, two = make_learners(config(mutual=1.0, seed=3), 4, None)
+    assert not same(one.network, two.network)
+    assert same(one, make_learners(config(seed=3), 4, None)[0])
+    assert same(two, make_learners(config(seed=4), 4, None)[0])
+
+
+def test_a_start_gives_every_network_its_features_and_none_its_classifier():
+    given = start()
+    one, two = make_learners(config(mutual=1.0), 4, given)
+    for learner in (one, two):
+        for name, tensor in learner.network.state_dict().items():
+            assert torch.equal(tensor, given.state[name]), name
+    assert not torch.equal(one.head.weight, two.head.weight)
+
+
+def test_training_does_not_write_into_the_start():
+    given = start()
+    (learner,) = make_learners(config(), 4, given)
+    with torch.no_grad():
+        learner.network.fc.weight.zero_()
+    assert given.state["fc.weight"].abs().sum() > 0
+
+
+def test_another_width_is_refused():
+    with pytest.raises(CheckpointMismatchError, match=r"network has width 0\.1, but .* has width 0\.25.*--width 0\.25"):
+        make_learners(config(), 4, start(width=0.25))
+
+
+def test_another_variant_is_refused():
+    with pytest.raises(CheckpointMismatchError, match=r"is the variant instance_norm=True, but .* the paper's primary"):
+        make_learners(config(variant=Variant(instance_norm=True)), 4, start())
+
+
+def test_missing_and_broken_weights_are_refused():
+    given = start()
+    missing = dataclasses.replace(given, state={k: v for k, v in given.state.items() if k != "fc.bias"})
+    with pytest.raises(CheckpointMismatchError, match=r"missing +fc\.bias"):
+        make_learners(config(), 4, missing)
+    broken = dataclasses.replace(given, state=given.state | {"fc.bias": torch.full((512,), torch.nan)})
+    with pytest.raises(CheckpointMismatchError, match=r"fc\.bias: holds NaN"):
+        make_learners(config(), 4, broken)

@@ -1,0 +1,157 @@
+import re
+import types
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from typing import Union, get_args, get_origin, get_type_hints
+
+import pytest
+
+from reid_edge.errors import SettingsError
+from reid_edge.settings import read_settings
+from reid_edge.training.config import TrainConfig
+from reid_edge.training.recipes import RECIPES
+from reid_edge.training.settings import _OPTIONAL, differences, resolve, run_name, to_tables, to_toml
+
+START = {"model.start": "weights.safetensors"}
+
+
+def resolved(recipe="scratch", file=None, **given):
+    return resolve(recipe, file or {}, {key.replace("__", "."): value for key, value in given.items()})[0]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_without_options_a_recipe_is_what_it_is(recipe):
+    given = START if RECIPES[recipe].schedule.frozen else {}
+    config, notes = resolve(recipe, {}, given)
+    expected = RECIPES[recipe]
+    if given:
+        expected = replace(expected, model=replace(expected.model, start=Path("weights.safetensors")))
+    assert config == expected
+    assert notes == ()
+
+
+def test_options_go_before_the_file_and_the_file_before_the_recipe():
+    file = {"recipe": "classify", "optimiser": {"learning_rate": 0.5, "momentum": 0.5}}
+    config = resolved(None, file, optimiser__momentum=0.1)
+    assert (config.recipe, config.task) == ("classify", "category")
+    assert (config.optimiser.learning_rate, config.optimiser.momentum) == (0.5, 0.1)
+    assert config.optimiser.nesterov  # the recipe's
+
+
+def test_the_recipe_of_an_option_goes_before_the_files():
+    assert resolved("scratch", {"recipe": "classify"}).task == "identity"
+    assert resolve(None, {"recipe": "classify"}, {"recipe": "scratch"})[0].task == "identity"
+    assert resolved(None).recipe == "scratch"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_written_down_and_read_again_it_is_the_same(recipe, tmp_path):
+    config = resolved(recipe, None, **{"model.start": "/weights.pth", "loss.triplet_margin": "none"})
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(config))
+    assert resolve(None, read_settings(path, guide=""), {}) == (config, ())
+    assert config.loss.triplet_margin is None
+
+
+def test_every_key_that_may_be_unset_can_be_written_as_none():
+    def optional(kind, prefix=""):
+        for name, hint in get_type_hints(kind).items():
+            if is_dataclass(hint):
+                yield from optional(hint, f"{prefix}{name}.")
+            elif get_origin(hint) in (types.UnionType, Union) and type(None) in get_args(hint):
+                yield prefix + name
+
+    assert sorted(_OPTIONAL) == sorted(optional(TrainConfig))
+
+
+def test_none_is_a_word_where_nothing_may_be_unset():
+    with pytest.raises(SettingsError, match=r"optimiser\.name: invalid enum value 'none'"):
+        resolved(optimiser__name="none")
+
+
+def test_other_epochs_move_what_counts_in_epochs():
+    config, notes = resolve("finetune", {}, {**START, "schedule.epochs": 30, "schedule.warmup": 3})
+    assert config.schedule.milestones == (12, 24)
+    assert config.schedule.frozen == 2
+    assert config.schedule.warmup == 3  # given: stays
+    assert "30 epochs in place of 150" in notes[0]
+    assert "schedule.frozen 2" in notes[0]
+
+
+def test_given_milestones_stay_whatever_the_epochs():
+    config, notes = resolve("scratch", {}, {"schedule.epochs": 10, "schedule.milestones": [4]})
+    assert config.schedule.milestones == (4,)
+    assert notes == ()
+
+
+def test_milestones_of_the_file_move_with_the_epochs_of_an_option():
+    file = {"schedule": {"epochs": 100, "milestones": [50, 90]}}
+    assert resolved(None, file).schedule.milestones == (50, 90)
+    assert resolved(None, file, schedule__epochs=10).schedule.milestones == (5, 9)
+
+
+def test_no_stage_is_lost_nor_takes_all():
+    assert resolved("finetune", None, **START, schedule__epochs=2).schedule.frozen == 1
+    assert resolved("finetune", None, **START, schedule__epochs=1).schedule.frozen == 0
+    assert resolved(schedule__epochs=1).schedule.milestones == ()
+
+
+def test_the_start_of_the_triplet_loss_moves_too():
+    file = {"loss": {"triplet": 0.5, "triplet_start": 70}, "batch": {"instances": 4}}
+    assert resolved(None, file, schedule__epochs=35).loss.triplet_start == 7
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "message"),
+    [
+        ("fine-tune", {}, "recipe: expected one of scratch, finetune"),
+        ("scratch", {"schedule.epoch": 1}, "schedule.epoch: no such key; known are epochs"),
+        ("scratch", {"model.variant.fuson": "addition"}, "model.variant.fuson: no such key"),
+        ("scratch", {"model.size.height": 1}, "model.size.height: no such key; model.size is a value"),
+        ("scratch", {"schedule": 3}, "schedule: expected a key of this table, e.g. schedule.epochs"),
+        ("scratch", {"schedule.epochs": "many"}, "schedule.epochs: expected 'int', got 'str'"),
+        ("scratch", {"schedule.epochs": 0}, "schedule.epochs: expected 'int' >= 1"),
+        ("scratch", {"run.seed": -1}, "run.seed"),
+        ("scratch", {"model.size": "64"}, "model.size: size must be HEIGHTxWIDTH"),
+        ("scratch", {"model.size": "12x64"}, "too small for the network"),
+        ("scratch", {"model.width": 2}, "model.width"),
+        ("scratch", {"model.variant.fusion": "sum"}, "model.variant"),
+        ("scratch", {"loss.triplet": 0.5}, "loss.triplet: needs several images of each identity"),
+        ("scratch", {"batch.instances": 5}, "batch.size: expected a multiple of batch.instances"),
+        ("scratch", {"batch.instances": 64}, "batch.size: one identity"),
+        ("finetune", {}, "--start CHECKPOINT"),
+        ("cross-domain", {}, "--set schedule.frozen=0"),
+        ("scratch", {"schedule.milestones": [400]}, "schedule.milestones: epoch 400 is not among the 350"),
+        ("scratch", {"schedule.milestones": [9, 3]}, "schedule.milestones: expected ascending"),
+        ("scratch", {"schedule.warmup": 350}, "schedule.warmup: 350 epochs of 350"),
+        ("finetune", {**START, "schedule.frozen": 150}, "schedule.frozen: 150 epochs of 150"),
+        (
+            "scratch",
+            {"loss.triplet": 0.5, "batch.instances": 4, "loss.triplet_start": 350},
+            "loss.triplet_start: epoch 350",
+        ),
+        ("scratch", {"data.identities": 1}, "data.identities: one identity only"),
+        ("classify", {"data.identities": 5}, "data.identities: the task 'category'"),
+        ("attributes", {**START, "loss.smoothing": 0.1}, "loss.smoothing"),
+        ("attributes", {**START, "loss.mutual": 1}, "loss.mutual"),
+        ("attributes", {**START, "batch.instances": 4}, "batch.instances"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_the_key_named(recipe, given, message):
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        resolve(recipe, {}, given)
+
+
+def test_a_cosine_schedule_needs_no_milestones_that_fit():
+    assert resolved("mutual", None, **START).schedule.kind == "cosine"
+    resolved(schedule__kind="cosine", schedule__milestones=[900])
+
+
+def test_differences_are_listed_by_key():
+    old = to_tables(resolved())
+    new = to_tables(resolved(run__seed=5, batch__instances=4))
+    assert sorted(differences(old, new)) == [("batch.instances", "none", 4), ("run.seed", 1, 5)]
+
+
+def test_the_run_is_named_by_what_is_trained():
+    assert run_name(resolved(model__width=0.25, model__size=[64, 32])) == Path("train-scratch-x0_25_64x32")

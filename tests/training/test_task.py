@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reid_edge.errors import DatasetError
+from reid_edge.training.judging import AttributeScore, CategoryScore, RankingScore, endings, named
+from reid_edge.training.settings import resolve
+from reid_edge.training.task import _border, load_material
+from tests.training.people import values, write_people
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    return write_people(tmp_path_factory.mktemp("people"), identities=6, images=4)
+
+
+def material(root, recipe="scratch", **more):
+    return load_material(resolve(recipe, {}, values(root, **more))[0])
+
+
+def test_the_last_identities_are_held_out_with_a_query_for_each_camera(people):
+    held = material(people, data__validation=2)
+    trained = {path.parent.name for path in held.images}
+    judged = {path.parent.name for path in held.judged.images}
+    assert (trained, judged) == ({"001", "002", "003", "004"}, {"005", "006"})
+    assert held.judged.score.queries == 4
+    assert held.classes == 4
+    assert held.names == ()
+
+
+def test_targets_count_from_zero_and_go_with_the_images(people):
+    held = material(people, data__identities=3)
+    assert held.targets.dtype == torch.int64
+    assert [int(path.parent.name) - 1 for path in held.images] == held.targets.tolist()
+    assert held.classes == 3
+
+
+def test_the_fingerprint_tells_names_and_labels(people, tmp_path):
+    same = write_people(tmp_path / "same", identities=6, images=4)
+    assert material(people).fingerprint == material(same).fingerprint
+    (same / "train/001/0_c1.png").rename(same / "train/001/0_c2.png")
+    assert material(people).fingerprint != material(same).fingerprint
+    assert material(people).fingerprint != material(people, data__validation=3).fingerprint
+
+
+def test_categories_hold_out_the_same_images_whatever_the_seed(tmp_path):
+    write_people(tmp_path, identities=3, images=8)
+    (tmp_path / "train").rename(tmp_path / "moved")
+    for part in ("train", "test"):
+        (tmp_path / part).symlink_to(tmp_path / "moved")
+    more = {"data__validation": 6, "batch__size": 4, "model__size": "32x32"}
+    one, other = (material(tmp_path, "classify", run__seed=seed, **more) for seed in (1, 2))
+    assert one.judged.images == other.judged.images
+    assert len(one.images) == 18
+    assert len(one.judged.images) == 6
+    assert not set(one.images) & set(one.judged.images)
+    assert one.names == ("001", "002", "003")
+    assert [one.names[target] for target in one.targets] == [path.parent.name for path in one.images]
+    with pytest.raises(DatasetError, match=r"data\.validation: 24 images"):
+        material(tmp_path, "classify", **(more | {"data__validation": 24}))
+
+
+def test_no_person_with_attributes_is_on_both_sides():
+    images = [Path(f"{name}.jpg") for name in ("0002_c1", "0002_c2", "0007_c1", "0007_c2", "0007_c3")]
+    assert [_border(images, border) for border in range(6)] == [0, 0, 2, 2, 2, 5]
+    assert _border([Path("1.jpg"), Path("2.jpg"), Path("3.jpg")], 2) == 2
+
+
+def test_ranking_is_scored_as_people_would():
+    score = RankingScore(identities=np.array([1, 2, 1, 2]), cameras=np.array([1, 1, 2, 2]), queries=2)
+    right, wrong = np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32)[::-1]
+    assert score.figures(np.concatenate([right, right]), right) == {"mAP": 1.0, "R1": 1.0}
+    assert score.figures(np.concatenate([right, wrong]), right) == {"mAP": 0.5, "R1": 0.0}
+
+
+def test_categories_and_attributes_are_scored_by_their_logits():
+    logits = np.array([[2, 1], [0, 1], [3, 1]], np.float32)
+    none = np.zeros((3, 4), np.float32)
+    assert CategoryScore(categories=np.array([0, 1, 1])).figures(none, logits) == {"top1": pytest.approx(2 / 3)}
+    found = AttributeScore(values=np.array([[1, 1], [0, 1], [1, 0]], np.uint8)).figures(none, logits)
+    # Both attributes are found in all images but the first in the second one: 1 and 1/2 of (right ⁺ + right ⁻) / 2.
+    assert found["mA"] == pytest.approx((1 + 0.5) / 2)
+    assert found["Rec"] == 1.0
+
+
+def test_figures_of_several_networks_have_names_of_their_own():
+    assert endings(1) == ("",)
+    assert named([{"mAP": 1.0}], 1) == {"mAP": 1.0}
+    assert named([{"mAP": 1.0}, {"mAP": 2.0}, {"mAP": 3.0}], 2) == {"mAP-1": 1.0, "mAP-2": 2.0, "mAP-both": 3.0}
+    assert named([], 1) == {}
