@@ -35,7 +35,7 @@ import msgspec
 import torch
 
 from reid_edge.console import console, error_console, progress_bars
-from reid_edge.errors import OutputError, ReidEdgeError
+from reid_edge.errors import OutputError, ReidEdgeError, StoppedError
 from reid_edge.export.calibration import shipped_name
 from reid_edge.osnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from reid_edge.osnet.complexity import complexity
@@ -44,7 +44,6 @@ from reid_edge.training.config import TrainConfig
 from reid_edge.training.folder import RunFolder
 from reid_edge.training.run import train
 from reid_edge.training.settings import resolve, to_tables
-from reid_edge.training.stop import StoppedError
 from reid_edge.training.task import load_material
 
 HERE = Path(__file__).parent

@@ -7,7 +7,6 @@ the folder, ``docs/manifest.schema.json`` is made from the classes below.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -16,7 +15,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.errors import BundleCorruptError, BundleError, BundleVersionError, EngineUnavailableError, OutputError
+from reid_edge.errors import BundleCorruptError, BundleError, BundleVersionError, EngineUnavailableError
+from reid_edge.files import write_whole
 from reid_edge.tuning_record import Execution, FloatType, Tuning
 
 FORMAT_VERSION = 1
@@ -358,17 +358,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     Raises:
         OutputError: The folder cannot be written.
     """
-    partial = folder / f".{MANIFEST}.{os.getpid()}.partial"
-    try:
-        with partial.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / MANIFEST)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder / MANIFEST}: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 
 
 def with_artifact(manifest: Manifest, artifact: Artifact) -> Manifest:

@@ -22,6 +22,7 @@
     │   └── BoxError                   a box array of wrong shape, or empty or non-finite boxes
     ├── DatasetError             a dataset folder that is not what it should be
     ├── TrainingError            a training run cannot go on
+    │   ├── StoppedError               a signal asked for it; the run can go on
     │   ├── DivergedError              a loss or a weight that is no finite number
     │   ├── CollapseError              all features have become the same
     │   └── ResumeError                a saved state that is not of this run
@@ -138,6 +139,18 @@ class DatasetError(ReidEdgeError):
 
 class TrainingError(ReidEdgeError):
     """A training run that cannot go on."""
+
+
+class StoppedError(TrainingError):
+    """A run that a signal asked to stop; its state is saved.
+
+    Attributes:
+        exit_code: What a shell expects of a process that the signal ended: 128 + its number.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
 
 
 class DivergedError(TrainingError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import msgspec
 
 from reid_edge.benchmark.records import BenchmarkResult
 from reid_edge.errors import OutputError
+from reid_edge.files import write_whole
 
 
 def check_result_path(path: Path, *, force: bool) -> None:
@@ -42,13 +42,4 @@ def write_result(path: Path, result: BenchmarkResult) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    # Not from the result's own name: that may be as long as a name can be.
-    partial = path.with_name(f".reid-edge.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(msgspec.json.encode(result) + b"\n")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}.") from error
-    finally:
-        with contextlib.suppress(OSError):  # the error above says more
-            partial.unlink(missing_ok=True)
+    write_whole(path, msgspec.json.encode(result) + b"\n")

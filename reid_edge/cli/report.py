@@ -10,6 +10,7 @@ import typer
 
 from reid_edge.console import console
 from reid_edge.errors import InputError, OutputError
+from reid_edge.files import write_whole
 
 PAGE = Path("report.html")
 
@@ -25,7 +26,7 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Put benchmarks of many devices side by side: one page with plots that needs no network, or Markdown tables."""
-    from reid_edge.benchmark.report import markdown_report, read_result, survey, write_page, write_text
+    from reid_edge.benchmark.report import markdown_report, read_result, survey, write_page
 
     tables = Path(markdown) if markdown not in (None, "-") else None
     if out is None and markdown is None:
@@ -38,7 +39,7 @@ def report(
     if markdown == "-":
         sys.stdout.write(markdown_report(found))
     if tables is not None:
-        write_text(tables, markdown_report(found))
+        write_whole(tables, markdown_report(found).encode())
     if out is not None:
         write_page(found, out)
     if written := [str(path) for path in (tables, out) if path is not None]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reid_edge.console import console, error_console, extra, progress_bars
-from reid_edge.errors import ConfigError, SettingsError
+from reid_edge.errors import ConfigError, SettingsError, StoppedError
 
 if TYPE_CHECKING:
     from reid_edge.training.config import TrainConfig
@@ -57,7 +57,6 @@ def train(
         from reid_edge.training.run import silent
         from reid_edge.training.run import train as run
         from reid_edge.training.settings import run_name, to_toml
-        from reid_edge.training.stop import StoppedError
 
     if resume is not None and (config is not None or out is not None or force or recipe is not None):
         raise SettingsError(

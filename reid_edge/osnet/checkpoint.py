@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 import reid_edge
 from reid_edge.errors import CheckpointError, CheckpointMismatchError, OutputError
+from reid_edge.files import write_whole
 from reid_edge.osnet.config import BASE_SIZE, OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 
@@ -254,18 +254,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, *, force: bool = False, 
     if path.exists() and not force:
         raise OutputError(f"{path} exists already; use --force to replace it.")
     checkpoint.network()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    state = _stored(checkpoint, half=half)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(state, partial, _metadata(checkpoint))
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise OutputError(f"cannot write {path}: {error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, safetensors.torch.save(_stored(checkpoint, half=half), _metadata(checkpoint)))
 
 
 def _metadata(checkpoint: Checkpoint) -> dict[str, str]:

@@ -54,21 +54,21 @@ class CollapseWatch:
         """Whether the spread last seen was under the limit: a state to be kept is not to be replaced now."""
         return self._low_since is not None
 
-    def see(self, spread: float, step: int) -> None:
+    def see(self, spread: float, step: int, *, last: bool = False) -> None:
         """Take note of the spread at a step, or of its mean since the last one that was seen.
 
         Not of a network that is frozen, in evaluation mode: random weights have a spread of about 0.01 there, which
         training mode turns into 0.6.
 
         Raises:
-            CollapseError: It has been under the limit for the patience's number of steps.
+            CollapseError: It has been under the limit for the patience's number of steps, or is so at the last one.
         """
         if spread >= self.limit:
             self._low_since = None
             return
         if self._low_since is None:
             self._low_since = step
-        if step - self._low_since >= self.patience_steps:
+        if last or step - self._low_since >= self.patience_steps:
             raise CollapseError(self._message(spread, step - self._low_since, step))
 
     def _message(self, spread: float, steps: int, step: int) -> str:

@@ -60,7 +60,7 @@ class ModelConfig:
 
     width: Annotated[float, Meta(gt=0, le=1.5)] = 1.0
     size: tuple[int, int] = BASE_SIZE
-    variant: Variant = Variant()
+    variant: Variant = field(default_factory=Variant)
     start: Path | None = None
     statistics: Literal["imagenet", "dataset"] = "imagenet"
 
@@ -186,7 +186,7 @@ class RunConfig:
     ema: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     evaluate_every: CountOrNone = 10
     save_minutes: Positive = 5.0
-    collapse_spread: NotNegative = 0.01
+    collapse_spread: NotNegative = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)

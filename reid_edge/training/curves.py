@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reid_edge.errors import MissingExtraError
-from reid_edge.training.folder import write_whole
+from reid_edge.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -159,23 +159,3 @@ def _empty(folder: RunFolder) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot replace the run in {folder.path}: {error}.") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that at any time either the old or the new content is there, on disk.
-
-    Raises:
-        OutputError: It cannot be written; the old content stays.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; what was there before stays.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from reid_edge.errors import DivergedError
+from reid_edge.errors import DivergedError, StoppedError
 from reid_edge.osnet.checkpoint import save_checkpoint
 from reid_edge.training import distributed
 from reid_edge.training.augment import Augmenter
@@ -24,10 +24,10 @@ from reid_edge.training.pixels import PixelSource
 from reid_edge.training.randomness import numbers
 from reid_edge.training.recording import Recording
 from reid_edge.training.samplers import rank_slice
-from reid_edge.training.schedule import rate
+from reid_edge.training.schedule import frozen, rate
 from reid_edge.training.state import SavedState, save_state
 from reid_edge.training.step import Stepper
-from reid_edge.training.stop import StoppedError, StopRequest
+from reid_edge.training.stop import StopRequest
 
 #: Steps between looks at the loss; each waits for the device.
 LOOK_STEPS = 50
@@ -72,6 +72,7 @@ class Loop:
         self._parts, self._state, self._stop = parts, state, stop
         self._config, self._progress = parts.config, state.progress
         self._steps_per_epoch = len(parts.batches(0))
+        self._steps = self._steps_per_epoch * parts.config.schedule.epochs
         self._watch = CollapseWatch(parts.config.run.collapse_spread)
         self._saved_at = self._time = time.monotonic()
         self._device = next(parts.stepper.learners.parameters()).device
@@ -128,9 +129,9 @@ class Loop:
             bool(self._stop.number), self._device
         ):
             self._save()
+            kept = "its features look collapsed: the state before stays" if self._watch.low else "nothing is lost"
             raise StoppedError(
-                f"stopped after step {step:,} (epoch {step // self._steps_per_epoch + 1} of "
-                f"{self._config.schedule.epochs}); nothing is lost. Go on with: "
+                f"stopped after step {step:,} of {self._steps:,}; {kept}. Go on with: "
                 f"reid-edge train --resume {shlex.quote(str(self._parts.folder.path))}",
                 self._stop.number or 15,
             )
@@ -147,7 +148,8 @@ class Loop:
         for name, mean in means.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + mean * since
         progress.summed_steps = steps
-        self._watch.see(means["spread"], progress.step)
+        if not frozen(self._config.schedule, progress.step - 1, self._steps_per_epoch):
+            self._watch.see(means["spread"], progress.step, last=progress.step == self._steps)
 
     def _end(self, epoch: int, images_per_second: float) -> None:
         """Note an epoch, and judge the networks when their time has come."""
@@ -175,7 +177,7 @@ class Loop:
         parts, networks = self._parts, list(self._parts.stepper.evaluated.children())
         self._check_weights()
         found = parts.judge(networks) if parts.judge else []
-        for number, network in enumerate(networks):
+        for number, network in enumerate(() if self._watch.low else networks):
             self._keep(number, network, found[number] if found else {})
         return named(found, len(networks))
 
@@ -191,11 +193,11 @@ class Loop:
             progress.figures |= {f"{name}{end}": value for name, value in figures.items()}
 
     def _save(self) -> None:
-        """Save the state, unless it is no good."""
+        """Save the state, unless it is no good: a good one from before stays."""
         now = time.monotonic()
         self._progress.seconds += now - self._time
         self._saved_at = self._time = now
-        if self._parts.recording is None:
+        if self._parts.recording is None or self._watch.low:
             return
         self._check_weights()
         stepper = self._parts.stepper.state_dict()

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from reid_edge.errors import MissingExtraError, OutputError
+from reid_edge.files import write_whole
 from reid_edge.training.curves import draw_curves
-from reid_edge.training.folder import RunFolder, write_whole
+from reid_edge.training.folder import RunFolder
 
 Row = dict[str, float]
 #: Between two drawings of the curves; the last epoch's is always drawn.

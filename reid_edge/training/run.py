@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from reid_edge.files import write_whole
 from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint
 from reid_edge.osnet.shipped import find_checkpoint
 from reid_edge.training import distributed
 from reid_edge.training.augment import Augmenter
 from reid_edge.training.config import TrainConfig
-from reid_edge.training.folder import MARK, RunFolder, check_new, check_resumable, claimed, write_whole
+from reid_edge.training.folder import MARK, RunFolder, check_new, check_resumable, claimed
 from reid_edge.training.judging import Judge
 from reid_edge.training.keeping import Keeper
 from reid_edge.training.learner import make_learners
@@ -149,9 +150,10 @@ def _prepare(
         judged = _pixels(material.judged.images, config.model.size, config, device, notify, "reading held-out images")
         judge = Judge(judged, material.judged.score, state.mean, state.std)
     augmenter = Augmenter(config.augment, config.model.size, state.mean, state.std, device)
+    rates = None if material.positive_rates is None else material.positive_rates.to(device)
     stepper = Stepper(
         learners,
-        Objective(config, material.positive_rates),
+        Objective(config, rates),
         augmenter,
         config,
         device=device,

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from reid_edge.errors import ResumeError
+from reid_edge.files import write_whole
 from reid_edge.settings import Tables
 from reid_edge.training.config import TrainConfig
-from reid_edge.training.folder import write_whole
 from reid_edge.training.settings import differences, to_tables
 
 FORMAT_VERSION = 1

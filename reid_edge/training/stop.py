@@ -8,21 +8,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from reid_edge.errors import TrainingError
-
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class StoppedError(TrainingError):
-    """A run that was asked to stop; its state is saved.
-
-    Attributes:
-        exit_code: What a shell expects of a process that the signal ended: 128 + its number.
-    """
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + number
 
 
 class StopRequest:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from reid_edge.errors import OutputError, ReidEdgeError
+from reid_edge.files import write_whole
 
 _Value = TypeVar("_Value")
 _FILE = "journal.json"
@@ -69,14 +69,7 @@ class Journal:
         return None
 
     def _write(self) -> None:
-        partial = self._path.with_suffix(f".{os.getpid()}.partial")
-        try:
-            partial.write_bytes(msgspec.json.encode((self._identity, self.seconds, self._values)))
-            partial.replace(self._path)
-        except OSError as error:
-            raise OutputError(f"cannot write {self._path}: {error.strerror}.") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(self._path, msgspec.json.encode((self._identity, self.seconds, self._values)))
 
 
 def _empty(folder: Path) -> None:

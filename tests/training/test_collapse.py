@@ -76,6 +76,13 @@ def test_a_dip_is_no_collapse():
         assert watch.low == (step % 100 == 0)
 
 
+def test_a_run_that_ends_under_the_limit_has_collapsed():
+    watch = CollapseWatch(0.01, 100)
+    watch.see(0.5, 90, last=True)
+    with pytest.raises(CollapseError, match="at step 100"):
+        watch.see(0.001, 100, last=True)
+
+
 def test_a_limit_of_0_never_stops():
     watch = CollapseWatch(0.0, 1)
     for step in range(100):

@@ -21,6 +21,7 @@ from reid_edge.errors import (
     OutputError,
     ResumeError,
     SettingsError,
+    StoppedError,
 )
 from reid_edge.osnet.checkpoint import load_checkpoint
 from reid_edge.settings import read_settings
@@ -29,7 +30,6 @@ from reid_edge.training.folder import RunFolder, claimed
 from reid_edge.training.run import train
 from reid_edge.training.settings import resolve
 from reid_edge.training.state import load_state
-from reid_edge.training.stop import StoppedError
 from tests.training.people import values, write_people
 
 STEPS = 4  # of an epoch: 6 identities × 6 images in batches of 8
@@ -250,7 +250,17 @@ def test_collapse_stops_the_run(people, tmp_path, monkeypatch):
     config = configured(people, run__collapse_spread=0.999)
     with pytest.raises(CollapseError, match="collapsed"):
         train(config, tmp_path / "run")
-    assert load_state(tmp_path / "run/state.pt").progress.step == STEPS
+    assert load_state(tmp_path / "run/state.pt").progress.step == 0, "what looks collapsed replaces nothing"
+    assert not (tmp_path / "run/best.safetensors").exists()
+
+
+def test_a_frozen_network_is_not_watched_for_collapse(whole, people, tmp_path, monkeypatch):
+    monkeypatch.setattr("reid_edge.training.collapse.CollapseWatch.__init__.__defaults__", (0,))
+    more = {"model__start": str(whole[0] / "best.safetensors"), "schedule__epochs": 2}
+    config = configured(people, "finetune", run__collapse_spread=0.999, **more)
+    _one_epoch(config, tmp_path / "run")
+    with pytest.raises(CollapseError):
+        train(config, tmp_path / "run", resume=True)
 
 
 def test_a_folder_with_a_run_is_replaced_only_by_force(people, tmp_path):

@@ -1,8 +1,8 @@
 """Results of many devices, made into one page or into Markdown tables."""
 
-from reid_edge.benchmark.report.html import write_page, write_text
+from reid_edge.benchmark.report.html import write_page
 from reid_edge.benchmark.report.markdown import markdown_report
 from reid_edge.benchmark.report.reading import read_result
 from reid_edge.benchmark.report.survey import Survey, survey
 
-__all__ = ["Survey", "markdown_report", "read_result", "survey", "write_page", "write_text"]
+__all__ = ["Survey", "markdown_report", "read_result", "survey", "write_page"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import itertools
 import json
-import os
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +15,7 @@ from reid_edge.benchmark.report.roofline_plot import roofs
 from reid_edge.benchmark.report.survey import Survey, models_of, threads_text
 from reid_edge.benchmark.report.traces import DASHES, SYMBOLS
 from reid_edge.console import extra
-from reid_edge.errors import OutputError
+from reid_edge.files import write_whole
 
 if TYPE_CHECKING:
     import jinja2
@@ -37,25 +35,7 @@ def write_page(survey: Survey, path: Path) -> None:
     """
     with extra("report", "making a page of plots (Markdown needs nothing)"):
         text = page(survey)
-    write_text(path, text)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose a writable folder.") from error
-    finally:
-        with contextlib.suppress(OSError):  # there is none, or no folder either
-            partial.unlink()
+    write_whole(path, text.encode())
 
 
 def page(survey: Survey) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from reid_edge.errors import OutputError
+from reid_edge.files import write_whole
 from reid_edge.training.explain.explanation import Explanation
 
 
@@ -29,7 +28,7 @@ def open_writer(path: Path, *, force: bool = False) -> Callable[[Explanation], N
     if path.exists() and not force:
         raise OutputError(f"{path} exists already; use --force to replace it, or another name.")
     render = _rendering(path.suffix)
-    return lambda explanation: _write(path, render(explanation))
+    return lambda explanation: write_whole(path, render(explanation))
 
 
 def _rendering(suffix: str) -> Callable[[Explanation], bytes]:
@@ -40,16 +39,3 @@ def _rendering(suffix: str) -> Callable[[Explanation], bytes]:
     from reid_edge.training.explain.page import page
 
     return lambda explanation: page(explanation).encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose a writable folder.") from error
-    finally:
-        with contextlib.suppress(OSError):  # there is none, or no folder either
-            partial.unlink()
