@@ -1,5 +1,6 @@
 """The README's commands and code are run as they stand there."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -32,8 +33,11 @@ def folder(session_bundle, tmp_path_factory):
     for number, crop in enumerate(random_crops(rng, 3)):
         cv2.imwrite(str(folder / "crops" / f"{number}.png"), crop)
     cv2.imwrite(str(folder / "frame.jpg"), cv2.resize(random_crops(rng, 1)[0], (640, 480)))
-    for split in ("query", "bounding_box_test"):
+    for split in ("query", "bounding_box_test", "bounding_box_train"):
         (folder / "market1501" / split).mkdir(parents=True)
+    for number, (identity, camera) in enumerate(itertools.product(range(2, 142), (1, 1, 2))):
+        name = f"{identity:04d}_c{camera}s1_{number:06d}_00.jpg"
+        cv2.imwrite(str(folder / "market1501" / "bounding_box_train" / name), crop)
     for split, camera in (("query", 1), ("bounding_box_test", 2)):
         cv2.imwrite(str(folder / "market1501" / split / f"0001_c{camera}s1_000001_00.jpg"), crop)
     return folder
@@ -56,6 +60,10 @@ def _commands():
 def test_every_command_of_the_readme_runs(folder, command):
     if "tune" in command:
         command += " --budget-minutes 0.5"  # else a quarter of an hour: less is tried
+    if " train " in command:
+        command += " --epochs 1 --partial"
+    if "trained/best.safetensors --out trained/bundle" in command:
+        command += " --precision fp32"  # INT8 of a network that has learned nothing yet may be rejected
     if "benchmark" in command:
         command += " --budget-seconds 15"
     here = Path(sys.executable).parent

@@ -28,6 +28,7 @@ def train(
         str | None, typer.Option(help="Its name; several joined by +, or mix4 (docs/datasets.md).")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the dataset.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="A subset: do not check the number of images.")] = False,
     width: Annotated[float | None, typer.Option(help="Width multiplier β, in (0, 1.5].")] = None,
     resolution: Annotated[float | None, typer.Option(help="Resolution multiplier γ of 256x128.")] = None,
     size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH, pixels.")] = None,
@@ -65,6 +66,7 @@ def train(
     given: dict[str, object] = {
         "data.dataset": dataset,
         "data.root": root and str(root),
+        "data.partial": partial or None,
         "model.width": width,
         "model.size": _size(size, resolution),
         "model.start": start and str(start),
