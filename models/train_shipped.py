@@ -173,7 +173,7 @@ def ship(judged: Run, shipped: Run, out: Path) -> None:
         dataset=f"Market-1501 train split ({material.classes} identities, {len(material.images):,} images; "
         "research only)",
         recipe=recipe_text(shipped.config),
-        metrics=judged.checkpoint.info.metrics,
+        metrics=_metrics(judged, shipped),
         training=training,
     )
     save_checkpoint(dataclasses.replace(shipped.checkpoint, info=info), out, force=True, half=True)
@@ -187,6 +187,14 @@ def ship(judged: Run, shipped: Run, out: Path) -> None:
         )
     out.with_suffix(".md").write_text(card(halved, out.name, judged, shipped), encoding="utf-8")
     console.print(f"{out}: {out.stat().st_size:,} bytes, cosine to full precision ≥ {cosine:.6f}", soft_wrap=True)
+
+
+def _metrics(judged: Run, shipped: Run) -> dict[str, float]:
+    """Figures, said to be the twin's where the shipped weights have seen the people held out of it."""
+    if judged is shipped:
+        return judged.checkpoint.info.metrics
+    figures = ((name.rpartition("/"), value) for name, value in judged.checkpoint.info.metrics.items())
+    return {f"{held_out} (a twin's)/{name}": value for (held_out, _, name), value in figures}
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from reid_edge.console import print_table, progress_bars
+from reid_edge.console import extra, print_table, progress_bars
 from reid_edge.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -44,14 +44,21 @@ def evaluate(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; the engine's choice if not given.")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="A subset: do not check the number of images.")] = False,
 ) -> None:
-    """Measure ranking quality, CMC and mAP, of any engine on a labelled dataset."""
+    """Measure ranking quality, CMC and mAP, of any engine on a labelled dataset.
+
+    In place of a bundle also a checkpoint of the recipes classify and attributes: its classifier on the test split.
+    """
+    if len(bundles) == 1 and bundles[0].suffix == ".safetensors" and bundles[0].is_file():
+        _judge_classifier(bundles[0], dataset, root, partial=partial)
+        return
     from reid_edge.benchmark.accuracy import Embedder, load_splits, mean_ranking, measure_splits
     from reid_edge.runtime import Extractor
 
     opened = [_open(path) for path in bundles]
-    numbered = [
-        load_splits(root, dataset=dataset, number=number, partial=partial) for number in _numbers(split, dataset)
-    ]
+    numbers = _numbers(split, dataset)
+    for bundle in opened:
+        _refuse_seen(bundle, dataset, numbers)
+    numbered = [load_splits(root, dataset=dataset, number=number, partial=partial) for number in numbers]
     embedder = Embedder(
         tuple(Extractor(bundle, engine=engine, precision=precision, threads=threads) for bundle in opened), flip=flip
     )
@@ -66,6 +73,36 @@ def evaluate(
         embedder.description,
         mean,
     )
+
+
+def _judge_classifier(path: Path, dataset: str, root: Path, *, partial: bool) -> None:
+    with extra("train", "judging a classifier"):
+        from reid_edge.osnet.checkpoint import load_checkpoint
+        from reid_edge.training.testing import judge_classifier
+
+    checkpoint = load_checkpoint(path)
+    if checkpoint.head is None:
+        _open(path)
+    with progress_bars() as notify:
+        figures = judge_classifier(checkpoint, dataset, root, partial=partial, notify=notify)
+    rows = [[path.name, *(f"{100 * value:.2f}" for value in figures.values())]]
+    print_table(f"{dataset}, test split", ("classifier", *figures), rows)
+
+
+def _refuse_seen(bundle: Bundle, dataset: str, numbers: list[int]) -> None:
+    """Refuse splits in which people are searched for that a model was trained on.
+
+    Raises:
+        InputError: Names the split to use.
+    """
+    from reid_edge.datasets.splits import SPLITS, described
+
+    for number in range(SPLITS):
+        if bundle.manifest.model.dataset == described(dataset, number) and numbers != [number]:
+            raise InputError(
+                f"{bundle.path} was trained on {described(dataset, number)}; half of its people are searched for in "
+                f"any other split. Use --split {number}; for a mean over all, train a model on each split."
+            )
 
 
 def _print(title: str, engine: str, result: Ranking) -> None:

@@ -17,7 +17,9 @@ from reid_edge.datasets.records import LabelledImage
 from reid_edge.datasets.sizes import check_size
 from reid_edge.errors import DatasetError
 
-AttributeSplit = Literal["train", "test"]
+AttributeSplit = Literal["train", "val", "test"]
+#: Datasets that have a split ``val`` of their own.
+WITH_VALIDATION = ("pa100k",)
 #: Names that :func:`load_attributes` takes.
 ATTRIBUTE_DATASETS: tuple[str, ...] = ("market1501", "pa100k")
 
@@ -40,7 +42,7 @@ _LOWER = ("black", "white", "pink", "purple", "yellow", "gray", "blue", "green",
 _VALUES |= {f"up{colour}": ("", f"upper {colour}") for colour in _UPPER}
 _VALUES |= {f"down{colour}": ("", f"lower {colour}") for colour in _LOWER}
 
-_PA100K_COUNTS: dict[AttributeSplit, int] = {"train": 80_000, "test": 10_000}
+_PA100K_COUNTS: dict[AttributeSplit, int] = {"train": 80_000, "val": 10_000, "test": 10_000}
 _PA100K_ANNOTATION = ("annotation.mat", "annotation/annotation.mat")
 _PA100K_PICTURES = ("data", "release_data", "release_data/release_data", "data/release_data/release_data")
 
@@ -71,15 +73,17 @@ def load_attributes(name: str, root: Path, split: AttributeSplit, *, partial: bo
     Args:
         name: One of :data:`ATTRIBUTE_DATASETS`.
         root: Folder that the dataset unpacks to, or the one above.
-        split: Which images.
+        split: Which images; ``val`` of those in ``WITH_VALIDATION`` only.
         partial: Take a subset: numbers of images are not checked.
 
     Raises:
-        DatasetError: An unknown name, no such folder, another layout, other numbers.
+        DatasetError: An unknown name, a split that it does not have, no such folder, another layout, other numbers.
         MissingExtraError: scipy is not installed.
     """
     if name not in _LOADERS:
         raise DatasetError(f"{name!r} is no known dataset of attributes; known: {', '.join(ATTRIBUTE_DATASETS)}.")
+    if split == "val" and name not in WITH_VALIDATION:
+        raise DatasetError(f"{name} has no split of its own for validation; hold images of its train split out.")
     try:
         return _LOADERS[name](root, split, partial)
     except OSError as error:  # a folder without permission, a disk that fails

@@ -25,6 +25,7 @@ def hold_out(images: Sequence[LabelledImage], identities: int) -> HeldOut:
     """Hold out the last identities, in order of number; of a union, as evenly as can be from each member.
 
     One query for each identity and camera, as Market-1501's test split has: the first image.  All others are gallery.
+    Where each identity has one image a camera (VIPeR, GRID), those of its first camera are queries, the others gallery.
     Images whose camera is not known may match each other, which is easier than a match across cameras.
 
     Args:
@@ -88,6 +89,10 @@ def _queries_and_gallery(
             gallery.append(image)
         else:
             query[view] = image if image.camera else replace(image, camera=UNKNOWN_QUERY_CAMERA)
+    if not gallery:  # an image a view, as in VIPeR: a query is searched for in the other cameras
+        first = dict(reversed(query))
+        gallery = [image for (identity, camera), image in query.items() if camera != first[identity]]
+        query = {view: image for view, image in query.items() if view[1] == first[view[0]]}
     return tuple(query.values()), tuple(gallery)
 
 
@@ -98,5 +103,5 @@ def _check_matches(query: Sequence[LabelledImage], gallery: Sequence[LabelledIma
     if not any(cameras.get(image.identity, set()) - {image.camera} for image in query):
         raise DatasetError(
             "none of the identities held out for validation can be matched across cameras: they have too few images. "
-            "Hold out more, or none (data.validation = 0)."
+            "Hold out more, or none (--set data.validation=0)."
         )

@@ -9,6 +9,11 @@ from collections.abc import Iterable
 SPLITS = 10
 
 
+def described(name: str, number: int) -> str:
+    """What a checkpoint trained on one split says that it was trained on."""
+    return f"{name}, random split {number}"
+
+
 def training_half(seed: str, number: int, identities: Iterable[int]) -> frozenset[int]:
     """The first half of the identities in a random order; the rest is for testing.
 

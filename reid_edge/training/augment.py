@@ -79,8 +79,7 @@ class Augmenter:
         self._moves = any(self._parts[each] for each in ("flip", "translate", "shift", "crop"))
         self.columns = sum(self._parts.values())
         self.needs_partner = config.patch > 0
-        ratio = CROP_SOURCE if config.resized_crop else 1.0
-        self.source_size = round(size[0] * ratio), round(size[1] * ratio)
+        self.source_size = source_size(config, size)
 
     def __call__(self, pixels: Tensor, numbers: Tensor, partners: Tensor | None = None) -> Tensor:
         """Return the batch as the network takes it, N×3×H×W float32, RGB, normalised.
@@ -134,9 +133,21 @@ class Augmenter:
             place = torch.where(drawn["translate"][:, :1] < config.translate, crop, place)
         if config.flip and axis == 1:
             place = torch.where(drawn["flip"] < config.flip, size - 1 - place, place)
-        if config.resized_crop:
+        if config.crop:
             place = place + uniform_integers(drawn["crop"][:, axis, None], self.source_size[axis] - size)
         return place, seen
+
+
+def source_size(config: AugmentConfig, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the pixels that an input of ``size`` is made from."""
+    ratio = CROP_SOURCE if config.crop else 1.0
+    return round(size[0] * ratio), round(size[1] * ratio)
+
+
+def centre(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """The middle of N×3×h×w pixels, N×3×H×W: a view."""
+    top, left = ((has - wanted) // 2 for has, wanted in zip(pixels.shape[2:], size, strict=True))
+    return pixels[:, :, top : top + size[0], left : left + size[1]]
 
 
 def _columns(config: AugmentConfig) -> dict[str, int]:
@@ -146,7 +157,7 @@ def _columns(config: AugmentConfig) -> dict[str, int]:
         "flip": 1 if config.flip else 0,
         "translate": 3 if config.translate else 0,
         "shift": 2 if config.shift else 0,
-        "crop": 2 if config.resized_crop else 0,
+        "crop": 2 if config.crop else 0,
         "patch": PATCH_COLUMNS if config.patch else 0,
         "colour": 4 if any(colours) else 0,
         "erase": ERASE_COLUMNS if config.erase else 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,8 +16,9 @@ RecipeName = Literal["scratch", "finetune", "cross-domain", "mutual", "classify"
 Task = Literal["identity", "category", "attributes"]
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
-NotNegative = Annotated[float, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
+#: ``inf`` is not among them: no run comes to anything with it.
+NotNegative = Annotated[float, Meta(ge=0, lt=inf)]
+Positive = Annotated[float, Meta(gt=0, lt=inf)]
 Count = Annotated[int, Meta(ge=1)]
 CountOrNone = Annotated[int, Meta(ge=0)]
 
@@ -29,7 +31,8 @@ class DataConfig:
         dataset: Name of a dataset (``reid_edge.datasets``); several joined by ``+``, or ``mix4``.
         root: Folder that holds it; of a union, the folder that holds each in a folder of its own.
         validation: Last identities of the train split that are held out as query and gallery (the test split is for
-            final judging only); for categories and attributes, the number of images.  0: none.
+            final judging only); for categories and attributes, the number of images (of PA-100K any number means
+            its own validation split).  0: none.
         identities: Train on the first so many identities only (after holding out); None: all.
         split: Which of VIPeR's and GRID's ten random splits.
         partial: A subset: counts are not checked.
@@ -42,7 +45,7 @@ class DataConfig:
     identities: Count | None = None
     split: Annotated[int, Meta(ge=0, le=9)] = 0
     partial: bool = False
-    memory_gb: Positive = 8.0
+    memory_gb: Annotated[float, Meta(gt=0, le=1e6)] = 8.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,8 @@ class AugmentConfig:
         flip: Probability of mirroring.
         translate: Probability of random translation crop: enlarged to 9/8, then a crop of the input's size.
         shift: Pixels that the image is moved by at most, each way, over black (CIFAR: 4).
-        resized_crop: Crop of the input's size at a random place of an image 256/224 as large (ImageNet).
+        crop: Crop of the input's size at a random place of an image 256/224 as large (ImageNet); held-out images are
+            cropped in the middle.
         patch: Probability of random patch: a piece of another image pasted in.
         erase: Probability of random erasing: a rectangle replaced by the mean colour.
         brightness: Factor 1 ± this, at random.
@@ -85,7 +89,7 @@ class AugmentConfig:
     flip: Probability = 0.5
     translate: Probability = 0.5
     shift: CountOrNone = 0
-    resized_crop: bool = False
+    crop: bool = False
     patch: Probability = 0.5
     erase: Probability = 0.0
     brightness: Probability = 0.0
@@ -102,8 +106,8 @@ class LossConfig:
         smoothing: Label smoothing of the cross-entropy.
         triplet: Weight of the triplet loss with hard mining (λt); needs ``batch.instances``.
         triplet_margin: Margin; None: soft margin, log(1 + exp(d⁺ − d⁻)).
-        triplet_normalised: On features of unit length.  On features as they are, a weight of 0.5 from random weights
-            drives them all to zero, with either margin (docs/training.md has the figures).
+        triplet_normalised: On features of unit length, which the paper does not ask for.  On features as they are, a
+            weight of 0.5 from random weights drives them all to zero, with either margin (docs/training.md).
         triplet_start: First epoch with triplet loss.
         entropy: Weight of the entropy of the predictions (λe), which is maximised.
         mutual: Weight of deep mutual learning; above 0 two networks are trained.
@@ -112,7 +116,7 @@ class LossConfig:
     smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     triplet: NotNegative = 0.0
     triplet_margin: Positive | None = 0.3
-    triplet_normalised: bool = False
+    triplet_normalised: bool = True
     triplet_start: CountOrNone = 0
     entropy: NotNegative = 0.0
     mutual: NotNegative = 0.0
@@ -179,7 +183,7 @@ class RunConfig:
         collapse_spread: The run stops when the features' spread (``training.collapse``) stays under this; 0: never.
     """
 
-    seed: CountOrNone = 1
+    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     graph: Literal["auto", "on", "off"] = "auto"

@@ -14,7 +14,7 @@ from torch import nn
 from reid_edge.evaluation.attributes import judge_attributes
 from reid_edge.evaluation.ranking import Labelled, rank
 from reid_edge.features import l2_normalised
-from reid_edge.training.augment import normalise
+from reid_edge.training.augment import centre, normalise
 from reid_edge.training.learner import Learner
 from reid_edge.training.pixels import PixelSource
 
@@ -119,12 +119,13 @@ class Judge:
     Args:
         source: Pixels of the held-out images; the networks get them as an engine would, without any augmentation.
         score: Makes figures.
+        size: Height and width that the networks take: of larger images the middle.
         mean: RGB, full scale = 1.
         std: RGB, full scale = 1.
     """
 
-    def __init__(self, source: PixelSource, score: Score, mean: Triple, std: Triple) -> None:
-        self._source, self._score, self._mean, self._std = source, score, mean, std
+    def __init__(self, source: PixelSource, score: Score, size: tuple[int, int], mean: Triple, std: Triple) -> None:
+        self._source, self._score, self._size, self._mean, self._std = source, score, size, mean, std
 
     @property
     def best_by(self) -> str:
@@ -153,7 +154,8 @@ class Judge:
         batches = torch.split(torch.arange(len(self._source)), _BATCH)
         self._source.prefetch(batches)
         for indices in batches:
-            seen = learner(normalise(self._source.batch(indices), self._mean, self._std))
+            pixels = centre(self._source.batch(indices), self._size)
+            seen = learner(normalise(pixels, self._mean, self._std))
             features.append(seen[0].float().cpu())
             logits.append(seen[1].float().cpu())
         learner.train(training)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from torch import nn
 
+from reid_edge.datasets.loading import has_random_splits
+from reid_edge.datasets.splits import described
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, Head, tool_versions
 from reid_edge.settings import Tables
-from reid_edge.training.config import TrainConfig
+from reid_edge.training.config import DataConfig, TrainConfig
 from reid_edge.training.learner import Learner
 from reid_edge.training.settings import to_tables
 
@@ -40,7 +42,7 @@ class Keeper:
             size=config.model.size,
             mean=self._mean,
             std=self._std,
-            dataset=config.data.dataset,
+            dataset=_trained_on(config.data),
             recipe=config.recipe,
             metrics={f"{config.data.dataset}-heldout/{name}": value for name, value in figures.items()},
             tools=tool_versions(),
@@ -55,6 +57,10 @@ class Keeper:
             return None
         weight, bias = learner.head.weight.detach().cpu().clone(), learner.head.bias.detach().cpu().clone()
         return Head(names=self._names, weight=weight, bias=bias, kind=self._config.task)
+
+
+def _trained_on(data: DataConfig) -> str:
+    return described(data.dataset, data.split) if has_random_splits(data.dataset) else data.dataset
 
 
 def _told(config: TrainConfig) -> Tables:

@@ -11,6 +11,7 @@ from reid_edge.osnet.config import OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 from reid_edge.training.config import ModelConfig, TrainConfig
 from reid_edge.training.losses import at_least_float32
+from reid_edge.training.randomness import Use, generator
 
 
 class Learner(nn.Module):
@@ -48,7 +49,7 @@ class Learner(nn.Module):
 def make_learners(config: TrainConfig, classes: int, start: Checkpoint | None) -> nn.ModuleList:
     """The run's learners, on the CPU, in training mode.
 
-    Weights are a function of ``config.run.seed`` alone (network i draws with seed + i), whatever random numbers the
+    Weights are a function of ``config.run.seed`` and the network's number alone, whatever random numbers the
     process has drawn before; PyTorch's global generator is left as it was.  From a checkpoint all networks start with
     the same feature extractor and differ in their classifiers.
 
@@ -62,8 +63,8 @@ def make_learners(config: TrainConfig, classes: int, start: Checkpoint | None) -
     """
     if start is not None:
         _check_start(config.model, start.info)
-    seeds = range(config.run.seed, config.run.seed + config.networks)
-    return nn.ModuleList(_make(config.model, classes, start, seed) for seed in seeds)
+    seeds = [generator(config.run.seed, Use.WEIGHTS, number).integers(2**63) for number in range(config.networks)]
+    return nn.ModuleList(_make(config.model, classes, start, int(seed)) for seed in seeds)
 
 
 def _make(model: ModelConfig, classes: int, start: Checkpoint | None, seed: int) -> Learner:

@@ -114,7 +114,9 @@ class MemoryPixels:
 
     def batch(self, indices: Tensor) -> Tensor:
         """See ``PixelSource``."""
-        return self._pixels.index_select(0, indices.to(self._pixels.device)).to(self._device)
+        # Not blocking: the host goes on while the device still does the step before.
+        chosen = indices.to(self._pixels.device, non_blocking=True)
+        return self._pixels.index_select(0, chosen).to(self._device, non_blocking=True)
 
     def prefetch(self, batches: Iterable[Tensor]) -> None:
         """Nothing is left to do ahead."""

@@ -13,6 +13,7 @@ class Use(IntEnum):
 
     AUGMENTATION = 1
     SAMPLING = 2
+    WEIGHTS = 3
 
 
 def generator(seed: int, use: Use, place: int) -> np.random.Generator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from reid_edge.files import write_whole
 from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint
 from reid_edge.osnet.shipped import find_checkpoint
 from reid_edge.training import distributed
-from reid_edge.training.augment import Augmenter
+from reid_edge.training.augment import Augmenter, source_size
 from reid_edge.training.config import TrainConfig
 from reid_edge.training.folder import MARK, RunFolder, check_new, check_resumable, claimed
 from reid_edge.training.judging import Judge
@@ -27,7 +27,7 @@ from reid_edge.training.recording import Recording, check_packages
 from reid_edge.training.samplers import balanced_batches, check_balance, shuffled_batches
 from reid_edge.training.settings import check, to_tables, to_toml
 from reid_edge.training.state import Progress, SavedState, check_config, check_data, load_state
-from reid_edge.training.step import Stepper
+from reid_edge.training.step import Stepper, half_precision
 from reid_edge.training.stop import StopRequest
 from reid_edge.training.task import Images, Material, load_material
 
@@ -92,6 +92,9 @@ def train(
     check(config)
     check_packages()
     device = distributed.pick_device(config.run.device)
+    # What "auto" means here is part of what is learned: it stays so when the run goes on elsewhere.
+    half = half_precision(config.run, device)
+    config = replace(config, run=replace(config.run, precision="bfloat16" if half else "float32"))
     with distributed.joined(device):
         writes = distributed.rank() == 0
         notify, say = (notify, say) if writes else (silent, lambda _line: None)
@@ -143,12 +146,12 @@ def _prepare(
     start = find_checkpoint(config.model.start, None) if config.model.start and saved is None else None
     learners = make_learners(config, material.classes, start)
     batches = _sampler(config, material)
-    source = _pixels(material.images, _source_size(config), config, device, notify, "reading training images")
+    source = _pixels(material.images, config, device, notify, "reading training images")
     state = saved or _begun(config, material, *_statistics(config, source, start))
     judge = None
     if material.judged is not None:
-        judged = _pixels(material.judged.images, config.model.size, config, device, notify, "reading held-out images")
-        judge = Judge(judged, material.judged.score, state.mean, state.std)
+        judged = _pixels(material.judged.images, config, device, notify, "reading held-out images")
+        judge = Judge(judged, material.judged.score, config.model.size, state.mean, state.std)
     augmenter = Augmenter(config.augment, config.model.size, state.mean, state.std, device)
     rates = None if material.positive_rates is None else material.positive_rates.to(device)
     stepper = Stepper(
@@ -231,20 +234,13 @@ def _sampler(config: TrainConfig, material: Material) -> Callable[[int], list[Te
         count = len(material.targets)
         shuffled_batches(count, size, seed=seed, epoch=0)
         return lambda epoch: shuffled_batches(count, size, seed=seed, epoch=epoch)
+    check_balance(material.people, size, instances)
     identities = material.targets.tolist()
-    check_balance(identities, size, instances)
     return lambda epoch: balanced_batches(identities, size, instances, seed=seed, epoch=epoch)
 
 
-def _source_size(config: TrainConfig) -> tuple[int, int]:
-    augmenter = Augmenter(config.augment, config.model.size, IMAGENET_MEAN, IMAGENET_STD, torch.device("cpu"))
-    return augmenter.source_size
-
-
-def _pixels(
-    images: Images, size: tuple[int, int], config: TrainConfig, device: torch.device, notify: Notify, text: str
-) -> PixelSource:
-    memory_bytes = int(config.data.memory_gb * 1e9)
+def _pixels(images: Images, config: TrainConfig, device: torch.device, notify: Notify, text: str) -> PixelSource:
+    size, memory_bytes = source_size(config.augment, config.model.size), int(config.data.memory_gb * 1e9)
     return open_pixels(images, size, device, memory_bytes=memory_bytes, on_image=notify(text, len(images)))
 
 

@@ -13,7 +13,7 @@ from reid_edge.errors import ConfigError, SettingsError
 from reid_edge.osnet.config import OSNetConfig, parse_size
 from reid_edge.settings import Tables, checked_settings, flattened, overridden
 from reid_edge.training.config import TrainConfig
-from reid_edge.training.recipes import RECIPES
+from reid_edge.training.recipes import RECIPES, recipe_for
 
 GUIDE = "docs/training.md"
 #: What stands for None in TOML, which has no word for it.
@@ -40,12 +40,13 @@ def resolve(recipe: str | None, file: Tables, given: Mapping[str, object]) -> tu
     Raises:
         SettingsError: A key is unknown, a value is not what it should be, or two do not go together.
     """
-    name = recipe or given.get("recipe") or file.get("recipe", "scratch")
+    name = given.get("recipe") or recipe or file.get("recipe", "scratch")
     if not isinstance(name, str) or name not in RECIPES:
         raise SettingsError(f"recipe: expected one of {', '.join(RECIPES)}, got '{name}'.")
-    tables: Tables = to_tables(RECIPES[name])
     notes: list[str] = []
     layers = (flattened(file) | {"recipe": name}, {key: value for key, value in given.items() if value is not None})
+    dataset = layers[1].get("data.dataset", layers[0].get("data.dataset"))
+    tables: Tables = to_tables(recipe_for(name, dataset))
     for layer in layers:
         _refuse_other_depths(tables, layer)
         tables = overridden(_stretched(tables, layer, notes), layer)
@@ -111,6 +112,8 @@ def _complaints(config: TrainConfig) -> list[str]:
         )
     elif instances is not None and size == instances:
         found.append(f"batch.size: one identity of {instances} images fills a batch; use a larger one.")
+    if config.optimiser.name == "sgd" and config.optimiser.nesterov and not config.optimiser.momentum:
+        found.append("optimiser.nesterov: needs momentum; give optimiser.momentum, e.g. 0.9, or set it to false.")
     if config.data.identities is not None and config.task != "identity":
         found.append(f"data.identities: the task '{config.task}' has no identities; leave it out.")
     if config.data.identities == 1:

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from reid_edge.errors import ResumeError, SettingsError
 from reid_edge.training import distributed
+from reid_edge.training.augment import Augmenter
 from reid_edge.training.average import Average
 from reid_edge.training.config import RunConfig, TrainConfig
 from reid_edge.training.graph import CudaGraphs, Recorder, Repeated
 from reid_edge.training.norms import share_norms
+from reid_edge.training.objective import Objective
 from reid_edge.training.optimiser import make_optimiser, optimiser_state, restore_optimiser
 from reid_edge.training.schedule import frozen, rate, triplet_weight
-
-
-class ImageMaker(Protocol):
-    """What makes training images on the device (:class:`reid_edge.training.augment.Augmenter`)."""
-
-    def __call__(self, pixels: Tensor, numbers: Tensor, partners: Tensor | None, /) -> Tensor:
-        """Uint8 N×3×h×w, float32 N×columns, uint8 N×3×h×w → float32 N×3×H×W."""
-
-
-class LossMaker(Protocol):
-    """What judges outputs (:class:`reid_edge.training.objective.Objective`)."""
-
-    def __call__(
-        self, outputs: Sequence[tuple[Tensor, Tensor]], targets: Tensor, triplet_weight: Tensor, /
-    ) -> dict[str, Tensor]:
-        """0-d tensors by name; ``loss`` is minimised."""
 
 
 class Stepper:
@@ -62,8 +47,8 @@ class Stepper:
     def __init__(
         self,
         learners: nn.ModuleList,
-        objective: LossMaker,
-        augmenter: ImageMaker,
+        objective: Objective,
+        augmenter: Augmenter,
         config: TrainConfig,
         *,
         device: torch.device,
@@ -134,8 +119,7 @@ class Stepper:
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             outputs = [learner(images) for learner in self.learners]
-        full = [(_full(features), _full(logits)) for features, logits in outputs]
-        parts = self._objective(full, targets, self._triplet.tensor)
+        parts = self._objective(outputs, targets, self._triplet.tensor)
         parts["loss"].backward()  # type: ignore[no-untyped-call]
         return parts
 
@@ -267,7 +251,3 @@ def _network(learner: nn.Module) -> nn.Module:
     network = learner.network
     assert isinstance(network, nn.Module)
     return network
-
-
-def _full(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

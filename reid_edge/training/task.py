@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reid_edge.datasets.attributes import load_attributes
+from reid_edge.datasets.attributes import WITH_VALIDATION, load_attributes
 from reid_edge.datasets.categories import load_categories
 from reid_edge.datasets.holdout import first_identities, hold_out
 from reid_edge.datasets.loading import load_split
@@ -47,6 +48,7 @@ class Material:
     Attributes:
         images: Files, or N×h×w×3 uint8 BGR.
         targets: N int64 classes from 0, or N×A float32 attributes of 0 and 1.
+        people: Of identities, who each image shows, as the dataset numbers them.
         classes: Outputs of the classifier.
         names: Of categories or attributes; none for identities, whose classifier is of no use after training.
         judged: What the run is judged by; None: nothing is held out.
@@ -55,6 +57,7 @@ class Material:
 
     images: Images
     targets: Tensor
+    people: tuple[int, ...]
     classes: int
     names: tuple[str, ...]
     judged: Judged | None
@@ -85,11 +88,10 @@ def _identities(data: DataConfig) -> Material:
         images = list(held.train)
         judged = _ranked(held.query, held.gallery)
     chosen = first_identities(images, data.identities)
-    people = sorted({image.identity for image in chosen})
-    number = {identity: index for index, identity in enumerate(people)}
+    people = tuple(image.identity for image in chosen)
+    names, targets = np.unique(people, return_inverse=True)
     paths = tuple(image.path for image in chosen)
-    targets = torch.tensor([number[image.identity] for image in chosen])
-    return _material(paths, targets, len(people), (), judged)
+    return _material(paths, torch.from_numpy(targets), len(names), (), judged, people=people)
 
 
 def _ranked(query: Sequence[LabelledImage], gallery: Sequence[LabelledImage]) -> Judged:
@@ -116,10 +118,13 @@ def _categories(data: DataConfig) -> Material:
 
 def _attributes(data: DataConfig) -> Material:
     held = load_attributes(data.dataset, data.root, "train", partial=data.partial)
-    _check_held_out(data, len(held.values))
-    border = _border(held.images, len(held.values) - data.validation)
-    judged = None
-    if data.validation:
+    border, judged = len(held.values), None
+    if data.validation and data.dataset in WITH_VALIDATION:
+        apart = load_attributes(data.dataset, data.root, "val", partial=data.partial)
+        judged = Judged(images=apart.images, score=AttributeScore(values=apart.values))
+    elif data.validation:
+        _check_held_out(data, len(held.values))
+        border = _border(held.images, len(held.values) - data.validation)
         judged = Judged(images=held.images[border:], score=AttributeScore(values=held.values[border:]))
     targets = torch.from_numpy(held.values[:border].astype(np.float32))
     return _material(held.images[:border], targets, len(held.names), held.names, judged)
@@ -154,11 +159,29 @@ def _check_held_out(data: DataConfig, count: int) -> None:
         )
 
 
-def _material(images: Images, targets: Tensor, classes: int, names: tuple[str, ...], judged: Judged | None) -> Material:
+def _names(paths: Sequence[Path]) -> bytes:
+    """As the file system has them: a name need not be UTF-8."""
+    return os.fsencode("\n".join(path.name for path in paths))
+
+
+def _material(
+    images: Images,
+    targets: Tensor,
+    classes: int,
+    names: tuple[str, ...],
+    judged: Judged | None,
+    people: tuple[int, ...] = (),
+) -> Material:
     digest = hashlib.sha256()
     for part, labels in ((images, targets.numpy()), *([(judged.images, judged.score.labels())] if judged else [])):
-        digest.update(part.tobytes() if isinstance(part, np.ndarray) else "\n".join(p.name for p in part).encode())
+        digest.update(part.tobytes() if isinstance(part, np.ndarray) else _names(part))
         digest.update(np.ascontiguousarray(labels).tobytes())
     return Material(
-        images=images, targets=targets, classes=classes, names=names, judged=judged, fingerprint=digest.hexdigest()
+        images=images,
+        targets=targets,
+        people=people,
+        classes=classes,
+        names=names,
+        judged=judged,
+        fingerprint=digest.hexdigest(),
     )

@@ -22,7 +22,7 @@ from reid_edge.training.randomness import numbers
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CPU = torch.device("cpu")
 SIZE = (32, 16)
-EVERYTHING = {"flip": 0.5, "translate": 0.5, "shift": 3, "patch": 0.6, "erase": 0.4, "resized_crop": True}
+EVERYTHING = {"flip": 0.5, "translate": 0.5, "shift": 3, "patch": 0.6, "erase": 0.4, "crop": True}
 COLOURS = {"brightness": 0.4, "contrast": 0.3, "saturation": 0.5, "hue": 0.2}
 
 
@@ -103,7 +103,7 @@ def slow_move(image, drawn, config, size):
     flip = drawn.pop(0) if config.flip else 1.0
     translate = [drawn.pop(0) for _ in range(3)] if config.translate else [1.0, 0, 0]
     shift = [drawn.pop(0) for _ in range(2)] if config.shift else [0.5, 0.5]
-    if config.resized_crop:
+    if config.crop:
         top = whole(drawn[0], image.shape[0] - height)
         left = whole(drawn[1], image.shape[1] - width)
         image = image[top : top + height, left : left + width]
@@ -127,8 +127,8 @@ def slow_move(image, drawn, config, size):
         only(flip=0.5),
         only(translate=0.5),
         only(shift=4),
-        only(resized_crop=True),
-        only(flip=0.5, translate=0.5, shift=2, resized_crop=True),
+        only(crop=True),
+        only(flip=0.5, translate=0.5, shift=2, crop=True),
     ],
     ids=["flip", "translate", "shift", "crop", "all"],
 )
@@ -141,8 +141,8 @@ def test_moves_as_slow_ones_do(config, size):
 
 
 def test_source_is_larger_where_it_is_cropped():
-    assert make(only(resized_crop=True), (224, 224)).source_size == (256, 256)
-    assert make(only(resized_crop=True), (256, 128)).source_size == (293, 146)
+    assert make(only(crop=True), (224, 224)).source_size == (256, 256)
+    assert make(only(crop=True), (256, 128)).source_size == (293, 146)
     assert make(only(), (224, 224)).source_size == (224, 224)
 
 
@@ -202,7 +202,7 @@ def slow_patch(image, partner, drawn, probability):
 
 @pytest.mark.parametrize("larger", [False, True])
 def test_patches_as_a_slow_loop_does(larger):
-    config = only(patch=0.8, resized_crop=larger)
+    config = only(patch=0.8, crop=larger)
     augmenter = make(config)
     pixels, drawn, partners = batch(augmenter, 150)
     output = levels(augmenter(pixels, drawn, partners))

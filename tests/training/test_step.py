@@ -115,7 +115,7 @@ def test_recorded_steps_are_those_of_unrecorded_ones_bit_by_bit(config):
     "augment",
     [
         AugmentConfig(erase=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, shift=1),
-        AugmentConfig(translate=0, resized_crop=True),
+        AugmentConfig(translate=0, crop=True),
     ],
     ids=["everything", "resized crop"],
 )
