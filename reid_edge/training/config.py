@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import inf
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,9 +15,9 @@ RecipeName = Literal["scratch", "finetune", "cross-domain", "mutual", "classify"
 Task = Literal["identity", "category", "attributes"]
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
-#: ``inf`` is not among them: no run comes to anything with it.
-NotNegative = Annotated[float, Meta(ge=0, lt=inf)]
-Positive = Annotated[float, Meta(gt=0, lt=inf)]
+#: Bounded, so that ``inf``, with which no run comes to anything, is not among them.
+NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1)]
 CountOrNone = Annotated[int, Meta(ge=0)]
 
