@@ -1,7 +1,8 @@
-"""Writes every key of a camera's settings, with its default and meaning, into docs/camera.md."""
+"""Writes every key of a camera's and of a training run's settings, with default and meaning, into their pages."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import re
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 
 from reid_edge.camera.config import AgentConfig
+from reid_edge.training.config import TrainConfig
 
 EXAMPLES = {
     "source.uri": "rtsp://192.0.2.7/main",
@@ -38,8 +40,35 @@ UNSET = {
 PAGE = Path(__file__).parent / "camera.md"
 
 
+TRAINING_PAGE = PAGE.with_name("training.md")
+
+
 def main() -> None:
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    TRAINING_PAGE.write_text(training_page(TRAINING_PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def training_page(text: str) -> str:
+    """The page with its table of keys as the code has them."""
+    head, _, rest = text.partition("| key | `scratch` | meaning |\n")
+    _, _, tail = rest.partition("\n\n")
+    rows = ["| key | `scratch` | meaning |", "|---|---|---|", *training_rows(TrainConfig(recipe="scratch"))]
+    return head + "\n".join(rows) + "\n\n" + tail
+
+
+def training_rows(record: Any, where: str = "") -> list[str]:
+    """A row a key, of a record and those in it."""
+    meanings, rows = attributes(type(record)), []
+    for key in dataclasses.fields(record):
+        name, value = f"{where}{key.name}", getattr(record, key.name)
+        if dataclasses.is_dataclass(value):
+            rows += training_rows(value, f"{name}.")
+        elif key.name in meanings:
+            shown = (
+                "none" if value is None else json.dumps(list(value) if isinstance(value, tuple) else value, default=str)
+            )
+            rows.append(f"| `{name}` | `{shown}` | {meanings[key.name].replace('|', chr(92) + '|')} |")
+    return rows
 
 
 def page(text: str) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from reid_edge.errors import OutputError
 
+_PARTIAL = ".reid-edge.*.partial"
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that at any time, also after a power cut, either the old or the new content is there.
@@ -18,7 +20,7 @@ def write_whole(path: Path, content: bytes) -> None:
         OutputError: It cannot be written; the old content stays.
     """
     # Not from the file's own name: that may be as long as a name can be.
-    partial = path.with_name(f".reid-edge.{os.getpid()}.partial")
+    partial = path.with_name(_PARTIAL.replace("*", str(os.getpid())))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
@@ -34,3 +36,10 @@ def write_whole(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):  # the error above says more
             partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left, from a folder in which nobody writes now."""
+    for partial in folder.glob(_PARTIAL):
+        with contextlib.suppress(OSError):  # it is in nobody's way
+            partial.unlink()

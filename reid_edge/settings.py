@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -98,7 +98,7 @@ def checked_settings(
     try:
         return msgspec.convert(tables, kind, dec_hook=_path)
     except msgspec.ValidationError as error:
-        raise SettingsError(_explained(str(error), origin, guide, forms or {})) from error
+        raise SettingsError(_explained(str(error), origin, guide, _choices(kind) | dict(forms or {}))) from error
 
 
 def _copied(tables: Tables) -> Tables:
@@ -118,6 +118,17 @@ def _refuse_unknown(tables: Tables, kind: object, origin: str, guide: str, where
             )
         if isinstance(value, dict):
             _refuse_unknown(value, kinds[name], origin, guide, f"{where}{name}.")
+
+
+def _choices(kind: object, where: str = "") -> dict[str, str]:
+    """What is expected of keys that take one of a few words."""
+    found: dict[str, str] = {}
+    for name, hint in get_type_hints(kind).items():
+        if get_origin(hint) is Literal:
+            found[f"{where}{name}"] = f"expected one of {', '.join(map(str, get_args(hint)))}"
+        elif dataclasses.is_dataclass(hint) or (isinstance(hint, type) and issubclass(hint, msgspec.Struct)):
+            found |= _choices(hint, f"{where}{name}.")
+    return found
 
 
 def _path(wanted: type, value: object) -> object:

@@ -1,6 +1,8 @@
 """The command itself; what it measures is tested in benchmark/test_accuracy.py."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from reid_edge.benchmark.accuracy import Embedder, load_splits, measure_splits
+from reid_edge.bundle import open_bundle
 from reid_edge.cli.evaluate import evaluate
 from reid_edge.errors import BundleError, DatasetError, InputError
 from reid_edge.runtime import Extractor
@@ -107,3 +110,16 @@ def test_a_checkpoint_is_told_from_a_bundle(market, name):
 def test_a_folder_that_is_no_bundle_is_an_error(market):
     with pytest.raises(BundleError, match="is not a bundle"):
         evaluate([market], root=market)
+
+
+def test_a_split_whose_people_a_model_has_seen_is_refused(session_bundle, viper, tmp_path):
+    seen = tmp_path / "seen"
+    shutil.copytree(session_bundle.path, seen)
+    manifest = seen / "manifest.json"
+    dataset = open_bundle(seen).manifest.model.dataset
+    manifest.write_text(manifest.read_text().replace(json.dumps(dataset), '"viper, random split 3"'))
+    assert open_bundle(seen).manifest.model.dataset == "viper, random split 3"
+    for split in ("0", "all"):
+        with pytest.raises(InputError, match="Use --split 3"):
+            evaluate([seen], root=viper, dataset="viper", split=split, partial=True)
+    evaluate([seen], root=viper, dataset="viper", split="3", engine="openvino", precision="fp32", partial=True)

@@ -1,3 +1,4 @@
+import importlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from msgspec import Meta
 
 from reid_edge.errors import SettingsError
 from reid_edge.settings import assignment, checked_settings, flattened, overridden, read_settings
+from tests.conftest import REPOSITORY
 
 
 @dataclass(frozen=True)
@@ -90,3 +92,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(SettingsError, match=r"run\.toml"):
         read_settings(path, guide="docs/x.md")
+
+
+def test_the_documented_training_settings_are_those_of_the_code(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "docs"))
+    page = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
+    assert importlib.import_module("make_settings").training_page(page) == page

@@ -18,7 +18,7 @@ def explain(
     clusters: Annotated[int, typer.Option(min=0, help="Clusters of gate vectors; 0: activation maps alone.")] = 8,
     nearest: Annotated[int, typer.Option(min=1, help="Images shown of each cluster.")] = 15,
     maps: Annotated[int, typer.Option(min=0, help="Images whose activation maps are shown, evenly from all.")] = 24,
-    seed: Annotated[int, typer.Option(min=0, help="Of the clusters' random starts.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the clusters' random starts.")] = 1,
     out: Annotated[Path, typer.Option(help="A .html page that needs no network, or a .png sheet.")] = PAGE,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:

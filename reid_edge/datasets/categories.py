@@ -65,6 +65,11 @@ def load_categories(name: str, root: Path, split: CategorySplit, *, partial: boo
         categories = _LOADERS[name](root, split)
     except OSError as error:  # a folder without permission, a disk that fails
         raise DatasetError(f"{root} cannot be read ({error}).") from error
+    if unreadable := [name for name in categories.names if not name.isprintable()]:
+        raise DatasetError(
+            f"{root}: names of categories must be printable text, since checkpoints hold them; rename "
+            f"{unreadable[0]!a}."
+        )
     if len(categories.names) < 2:
         raise DatasetError(f"{root} has one category only ({categories.names[0]}); there is nothing to tell apart.")
     if not partial:

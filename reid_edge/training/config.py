@@ -15,9 +15,9 @@ RecipeName = Literal["scratch", "finetune", "cross-domain", "mutual", "classify"
 Task = Literal["identity", "category", "attributes"]
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
-#: Bounded, so that ``inf``, with which no run comes to anything, is not among them.
-NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
-Positive = Annotated[float, Meta(gt=0, le=1e9)]
+#: Bounded by single precision, in which ``inf`` brings no run to anything.
+NotNegative = Annotated[float, Meta(ge=0, le=1e38)]
+Positive = Annotated[float, Meta(gt=0, le=1e38)]
 Count = Annotated[int, Meta(ge=1)]
 CountOrNone = Annotated[int, Meta(ge=0)]
 
@@ -123,7 +123,15 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
-    """SGD with momentum, or Adam, or Adam's AMSGrad form; the learning rate is the schedule's highest."""
+    """What changes the weights.
+
+    Attributes:
+        name: SGD with momentum, or Adam, or Adam's AMSGrad form.
+        learning_rate: The schedule's highest.
+        momentum: Of SGD.
+        nesterov: Nesterov's form of the momentum.
+        weight_decay: L2, of every weight.
+    """
 
     name: Literal["sgd", "adam", "amsgrad"] = "sgd"
     learning_rate: Positive = 0.065

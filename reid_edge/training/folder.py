@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reid_edge.errors import OutputError, ResumeError
+from reid_edge.files import remove_partials
 
 #: First line of a run's configuration: what tells the folder from anyone else's with a file of that name.
 MARK = "# The settings of a run of reid-edge train."
@@ -121,7 +122,9 @@ def check_resumable(path: Path) -> None:
     folder = RunFolder(path)
     for needed in (folder.config, folder.state):
         if not needed.is_file():
-            raise ResumeError(f"{path} holds no run to go on with: {needed.name} is missing. Start one with --out.")
+            # A run that was killed before its first state has left its configuration.
+            how = f"--out {path} --force" if _is_run(folder) else "--out"
+            raise ResumeError(f"{path} holds no run to go on with: {needed.name} is missing. Start one with {how}.")
 
 
 @contextlib.contextmanager
@@ -143,6 +146,7 @@ def claimed(folder: RunFolder, *, new: bool) -> Iterator[None]:
             raise OutputError(
                 f"another process trains in {folder.path}; wait for it, or give another --out."
             ) from error
+        remove_partials(folder.path)  # of a process that was killed while it saved
         if new:
             _empty(folder)
         try:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -162,7 +163,7 @@ def _prepare(
         device=device,
         steps_per_epoch=len(batches(0)),
     )
-    if state.stepper:
+    if saved is not None:
         stepper.load_state_dict(state.stepper)
     return _Prepared(
         config=config, folder=folder, material=material, state=state, batches=batches,
@@ -234,8 +235,9 @@ def _sampler(config: TrainConfig, material: Material) -> Callable[[int], list[Te
         count = len(material.targets)
         shuffled_batches(count, size, seed=seed, epoch=0)
         return lambda epoch: shuffled_batches(count, size, seed=seed, epoch=epoch)
-    check_balance(material.people, size, instances)
     identities = material.targets.tolist()
+    names = None if isinstance(material.images, np.ndarray) else material.images
+    check_balance(identities, size, instances, names=names)
     return lambda epoch: balanced_batches(identities, size, instances, seed=seed, epoch=epoch)
 
 

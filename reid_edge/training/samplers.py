@@ -45,13 +45,16 @@ def shuffled_batches(count: int, size: int, *, seed: int, epoch: int) -> list[to
     return list(torch.split(order[: count // size * size], size))
 
 
-def check_balance(identities: Sequence[int], size: int, instances: int) -> None:
+def check_balance(
+    identities: Sequence[int], size: int, instances: int, *, names: Sequence[object] | None = None
+) -> None:
     """Check that identity-balanced batches can be drawn, before anything long starts.
 
     Args:
         identities: Identity of each image.
         size: Images of a batch.
         instances: Images of one identity in a batch.
+        names: Of the images, for messages; None: the identities' numbers stand for them.
 
     Raises:
         SettingsError: ``size`` is not a multiple of ``instances``, or less than two identities.
@@ -62,9 +65,10 @@ def check_balance(identities: Sequence[int], size: int, instances: int) -> None:
             f"batch.size must be at least twice batch.instances and a multiple of it: {size} images of a batch are "
             f"not two or more identities × {instances}."
         )
-    values, counts = np.unique(np.asarray(identities, np.int64), return_counts=True)
-    if (lonely := values[counts == 1]).size:
-        named = ", ".join(map(str, lonely[:_NAMED])) + (", …" if lonely.size > _NAMED else "")
+    values, first, counts = np.unique(np.asarray(identities, np.int64), return_index=True, return_counts=True)
+    if (lonely := first[counts == 1]).size:
+        known = identities if names is None else names
+        named = ", ".join(str(known[index]) for index in lonely[:_NAMED]) + (", …" if lonely.size > _NAMED else "")
         raise DatasetError(
             f"{lonely.size} of {values.size} identities have one image only, and the triplet loss needs two of each: "
             f"{named}. Leave them out, or train without triplet loss (loss.triplet = 0, no batch.instances)."

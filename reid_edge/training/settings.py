@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import tomli_w
 from reid_edge.errors import ConfigError, SettingsError
 from reid_edge.osnet.config import OSNetConfig, parse_size
 from reid_edge.settings import Tables, checked_settings, flattened, overridden
-from reid_edge.training.config import TrainConfig
+from reid_edge.training.config import RecipeName, TrainConfig
 from reid_edge.training.recipes import RECIPES, recipe_for
 
 GUIDE = "docs/training.md"
@@ -20,6 +20,10 @@ GUIDE = "docs/training.md"
 NONE = "none"
 _OPTIONAL = ("data.identities", "model.start", "loss.triplet_margin", "batch.instances")
 _EPOCHS = "schedule.epochs"
+#: What is expected of keys whose type alone does not say it.
+_FORMS = {"model.size": "expected HEIGHTxWIDTH in pixels, e.g. '256x128', or [256, 128]"}
+#: Evaluations that a run with few epochs has at least.
+_EVALUATIONS = 10
 _STAGES = ("schedule.warmup", "schedule.frozen", "loss.triplet_start")
 
 
@@ -51,6 +55,7 @@ def resolve(recipe: str | None, file: Tables, given: Mapping[str, object]) -> tu
         _refuse_other_depths(tables, layer)
         tables = overridden(_stretched(tables, layer, notes), layer)
     config = from_tables(tables, origin="settings")
+    _require_start(name, config, layers)
     check(config)
     return config, tuple(notes)
 
@@ -72,7 +77,7 @@ def from_tables(tables: Tables, *, origin: str) -> TrainConfig:
     for key in nothing:
         table, _, name = key.rpartition(".")
         tables[table][name] = None
-    return checked_settings(tables, TrainConfig, origin=origin, guide=GUIDE)
+    return checked_settings(tables, TrainConfig, origin=origin, guide=GUIDE, forms=_FORMS)
 
 
 def to_tables(config: TrainConfig) -> Tables:
@@ -171,12 +176,23 @@ def _schedule_complaints(config: TrainConfig) -> list[str]:
         if epochs >= schedule.epochs
     ]
     if schedule.frozen and config.model.start is None:
-        found.append(
-            f"schedule.frozen: the recipe '{config.recipe}' first trains the classifier alone, on a network that has "
-            "learned something; give its weights with --start CHECKPOINT (a reid-edge .safetensors or torchreid's "
-            ".pth), or train from random weights with --set schedule.frozen=0."
-        )
+        found.append(_no_start(config.recipe))
     return found
+
+
+def _no_start(recipe: str) -> str:
+    return (
+        f"schedule.frozen: the recipe '{recipe}' first trains the classifier alone, on a network that has "
+        "learned something; give its weights with --start CHECKPOINT (a reid-edge .safetensors or torchreid's "
+        ".pth), or train from random weights with --set schedule.frozen=0."
+    )
+
+
+def _require_start(name: RecipeName, config: TrainConfig, layers: Sequence[Mapping[str, object]]) -> None:
+    """A recipe that starts from weights needs them also where its frozen stage has shrunk to nothing."""
+    asked = any("schedule.frozen" in layer for layer in layers)
+    if RECIPES[name].schedule.frozen and config.model.start is None and not asked:
+        raise SettingsError(f"{_no_start(name)} {GUIDE} lists every key.")
 
 
 def _refuse_other_depths(tables: Tables, layer: Mapping[str, object]) -> None:
@@ -205,10 +221,17 @@ def _stretched(tables: Tables, layer: Mapping[str, object], notes: list[str]) ->
         elif key == "schedule.milestones" and isinstance(value, (list, tuple)):
             scaled = (round(epoch * new / old) for epoch in value)
             moved[key] = sorted({epoch for epoch in scaled if 0 < epoch < new})
-    if moved:
-        listed = ", ".join(f"{key} {value}" for key, value in moved.items())
-        notes.append(f"{new} epochs in place of {old}: moved in proportion to {listed}.")
+        elif key == "run.evaluate_every" and isinstance(value, int) and value:
+            moved[key] = max(1, min(value, new // _EVALUATIONS))
+    changed = {key: value for key, value in moved.items() if value != flattened(tables)[key]}
+    if changed:
+        listed = ", ".join(f"{key} = {value}" for key, value in changed.items())
+        notes.append(f"{_counted(new)} in place of {old}, so in proportion: {listed}.")
     return overridden(tables, moved)
+
+
+def _counted(epochs: int) -> str:
+    return f"{epochs} epoch{'s' * (epochs > 1)}"
 
 
 def _without_none(tables: Tables) -> Tables:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from reid_edge.errors import ResumeError
 from reid_edge.files import write_whole
-from reid_edge.settings import Tables
+from reid_edge.settings import Tables, flattened
 from reid_edge.training.config import TrainConfig
 from reid_edge.training.settings import differences, to_tables
 
@@ -95,10 +96,16 @@ def load_state(path: Path) -> SavedState:
         ResumeError: Missing, damaged, or of another release.
     """
     try:
+        # torch reads its archive without looking at the checksums.
+        with zipfile.ZipFile(path) as archive:
+            if (torn := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"its part {torn} is damaged")
         held = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ResumeError(f"no state at {path}; there is no run to go on with. Start one with --out.") from error
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # whose message says how to run it all the same
+        raise ResumeError(f"{path} holds more than a state does; use a state that reid-edge train saved.") from error
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
         problem = str(error).partition("\n")[0]
         raise ResumeError(f"{path} cannot be read ({problem}); copy it again, or start the run anew.") from error
     version = held.pop("format", None) if isinstance(held, dict) else None
@@ -108,8 +115,9 @@ def load_state(path: Path) -> SavedState:
             "go on with the release that began the run, or start it anew."
         )
     try:
+        flattened(held["config"])
         return SavedState(**{**held, "progress": Progress(**held["progress"])})
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise ResumeError(f"{path} lacks what a state holds ({error}); start the run anew.") from error
 
 

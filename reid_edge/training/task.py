@@ -48,7 +48,6 @@ class Material:
     Attributes:
         images: Files, or N×h×w×3 uint8 BGR.
         targets: N int64 classes from 0, or N×A float32 attributes of 0 and 1.
-        people: Of identities, who each image shows, as the dataset numbers them.
         classes: Outputs of the classifier.
         names: Of categories or attributes; none for identities, whose classifier is of no use after training.
         judged: What the run is judged by; None: nothing is held out.
@@ -57,7 +56,6 @@ class Material:
 
     images: Images
     targets: Tensor
-    people: tuple[int, ...]
     classes: int
     names: tuple[str, ...]
     judged: Judged | None
@@ -88,10 +86,9 @@ def _identities(data: DataConfig) -> Material:
         images = list(held.train)
         judged = _ranked(held.query, held.gallery)
     chosen = first_identities(images, data.identities)
-    people = tuple(image.identity for image in chosen)
-    names, targets = np.unique(people, return_inverse=True)
+    people, targets = np.unique([image.identity for image in chosen], return_inverse=True)
     paths = tuple(image.path for image in chosen)
-    return _material(paths, torch.from_numpy(targets), len(names), (), judged, people=people)
+    return _material(paths, torch.from_numpy(targets), len(people), (), judged)
 
 
 def _ranked(query: Sequence[LabelledImage], gallery: Sequence[LabelledImage]) -> Judged:
@@ -170,7 +167,6 @@ def _material(
     classes: int,
     names: tuple[str, ...],
     judged: Judged | None,
-    people: tuple[int, ...] = (),
 ) -> Material:
     digest = hashlib.sha256()
     for part, labels in ((images, targets.numpy()), *([(judged.images, judged.score.labels())] if judged else [])):
@@ -179,7 +175,6 @@ def _material(
     return Material(
         images=images,
         targets=targets,
-        people=people,
         classes=classes,
         names=names,
         judged=judged,

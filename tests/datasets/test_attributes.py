@@ -53,6 +53,14 @@ def test_pa100ks_annotation_names_images_and_attributes(tmp_path, pictures):
     assert load_attributes("pa100k", tmp_path, "test", partial=True).values.tolist() == [[1, 0], [0, 1]]
 
 
+def test_pa100k_has_a_split_for_validation_and_market1501_none(tmp_path):
+    trees.pa100k(tmp_path)
+    assert load_attributes("pa100k", tmp_path, "val", partial=True).values.tolist() == [[1, 0], [1, 1]]
+    trees.market_attributes(tmp_path / "market")
+    with pytest.raises(DatasetError, match="hold images of its train split out"):
+        load_attributes("market1501", tmp_path / "market", "val", partial=True)
+
+
 def test_pa100k_that_is_not_whole_is_an_error(tmp_path):
     trees.pa100k(tmp_path)
     with pytest.raises(DatasetError, match="names 3 images; PA-100K's train split has 80,000"):

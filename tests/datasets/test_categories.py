@@ -90,6 +90,12 @@ def test_categories_that_training_does_not_know_are_an_error(tree):
         load_categories("folder", tree, "test")
 
 
+def test_a_category_that_no_checkpoint_could_name_is_an_error(tree):
+    trees.touch(tree / "train", "two\nlines/e.JPEG")
+    with pytest.raises(DatasetError, match="must be printable text"):
+        load_categories("folder", tree, "train")
+
+
 def test_wrong_layouts_are_errors(tmp_path):
     with pytest.raises(DatasetError, match=r"'mnist' is no known dataset of categories; known: cifar10"):
         load_categories("mnist", tmp_path, "train")

@@ -32,6 +32,12 @@ def test_the_last_people_are_held_out_with_one_query_for_each_view():
     assert names(held.gallery) == [f"{p:04d}_{c}_2.jpg" for p in (5, 9) for c in (1, 2)]
 
 
+def test_where_a_view_has_one_image_the_first_cameras_are_searched_for_in_the_others():
+    held = hold_out([image(p, c, 1) for p in range(1, 6) for c in (2, 1)], 2)
+    assert names(held.query) == ["0004_1_1.jpg", "0005_1_1.jpg"]
+    assert names(held.gallery) == ["0004_2_1.jpg", "0005_2_1.jpg"]
+
+
 def test_nothing_is_held_out_on_request():
     images = [image(p, 1, 1) for p in (1, 2)]
     held = hold_out(images, 0)

@@ -171,10 +171,10 @@ def market_attributes(root: Path) -> Path:
 def pa100k(root: Path, pictures: str = "data") -> Path:
     names = {
         "train": ["000001.jpg", "000002.jpg", "000003.jpg"],
-        "val": ["000004.jpg"],
+        "val": ["000004.jpg", "000007.jpg"],
         "test": ["000005.jpg", "000006.jpg"],
     }
-    labels = {"train": [[0, 1], [1, 1], [0, 0]], "val": [[1, 0]], "test": [[1, 0], [0, 1]]}
+    labels = {"train": [[0, 1], [1, 1], [0, 0]], "val": [[1, 0], [1, 1]], "test": [[1, 0], [0, 1]]}
     variables = {"attributes": np.array([["Female"], ["Hat"]], dtype=object)}
     for split, files in names.items():
         touch(root / pictures, *files)

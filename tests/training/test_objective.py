@@ -48,7 +48,7 @@ def test_cross_entropy_alone_is_smoothed():
 def test_every_term_has_its_weight_and_sign():
     out = outputs(networks=2)
     (f1, l1), (f2, l2) = out
-    made = objective(smoothing=0.0, triplet=0.7, triplet_margin=1.0, entropy=0.2, mutual=1.5)
+    made = objective(smoothing=0.0, triplet=0.7, triplet_margin=1.0, triplet_normalised=False, entropy=0.2, mutual=1.5)
     parts = made(out, TARGETS, torch.tensor(0.7, dtype=torch.float64))
     expected = (
         functional.cross_entropy(l1, TARGETS)
@@ -67,7 +67,7 @@ def test_every_term_has_its_weight_and_sign():
 def test_figures_are_means_over_networks_and_carry_no_gradient():
     out = outputs(networks=2)
     (f1, l1), (f2, l2) = out
-    parts = objective(triplet=0.5, mutual=1.0)(out, TARGETS, torch.tensor(0.5))
+    parts = objective(triplet=0.5, triplet_normalised=False, mutual=1.0)(out, TARGETS, torch.tensor(0.5))
     assert set(parts) == {"loss"} | FIGURES
     assert all(value.shape == () for value in parts.values())
     assert parts["loss"].requires_grad

@@ -27,9 +27,10 @@ from reid_edge.osnet.checkpoint import load_checkpoint
 from reid_edge.settings import read_settings
 from reid_edge.training import folder as folder_module
 from reid_edge.training.folder import RunFolder, claimed
-from reid_edge.training.run import train
+from reid_edge.training.run import _sampler, train
 from reid_edge.training.settings import resolve
 from reid_edge.training.state import load_state
+from reid_edge.training.task import load_material
 from tests.training.people import values, write_people
 
 STEPS = 4  # of an epoch: 6 identities × 6 images in batches of 8
@@ -216,17 +217,53 @@ def test_a_state_that_cannot_be_read_is_refused(people, tmp_path, content):
         train(configured(people), out, resume=True)
 
 
+def test_a_state_whose_bytes_have_changed_is_refused(people, tmp_path):
+    state = tmp_path / "run/state.pt"
+    with pytest.raises(StoppedError):
+        train(configured(people), tmp_path / "run", notify=stopping(1))
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 255
+    state.write_bytes(content)
+    with pytest.raises(ResumeError, match="is damaged"):
+        train(configured(people), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(("key", "value"), [("config", 5), ("stepper", {})])
+def test_a_state_with_something_else_in_it_is_refused(people, tmp_path, key, value):
+    state = tmp_path / "run/state.pt"
+    with pytest.raises(StoppedError):
+        train(configured(people), tmp_path / "run", notify=stopping(1))
+    torch.save(torch.load(state, weights_only=True) | {key: value}, state)
+    with pytest.raises(ResumeError):
+        train(configured(people), tmp_path / "run", resume=True)
+
+
 def test_a_state_that_holds_code_is_refused(people, tmp_path):
     with pytest.raises(StoppedError):
         train(configured(people), tmp_path / "run", notify=stopping(1))
     torch.save({"format": 1, "config": Path("/")}, tmp_path / "run/state.pt")
-    with pytest.raises(ResumeError, match="cannot be read"):
+    with pytest.raises(ResumeError, match="holds more than a state does"):
         train(configured(people), tmp_path / "run", resume=True)
 
 
 def test_a_folder_without_a_run_cannot_be_resumed(people, tmp_path):
     with pytest.raises(ResumeError, match=r"config\.toml is missing"):
         train(configured(people), tmp_path, resume=True)
+
+
+def test_a_run_killed_before_its_first_state_says_how_to_begin_anew(people, tmp_path):
+    with pytest.raises(StoppedError):
+        train(configured(people), tmp_path, notify=stopping(1))
+    (tmp_path / "state.pt").unlink()
+    with pytest.raises(ResumeError, match=re.escape(f"state.pt is missing. Start one with --out {tmp_path} --force.")):
+        train(configured(people), tmp_path, resume=True)
+
+
+def test_half_a_file_of_a_killed_process_does_not_stay(tmp_path):
+    half = tmp_path / ".reid-edge.1.partial"
+    half.touch()
+    with claimed(RunFolder(tmp_path), new=False):
+        assert not half.exists()
 
 
 def test_divergence_stops_the_run_and_the_last_good_state_stays(people, tmp_path):
@@ -371,6 +408,23 @@ def test_what_cannot_work_is_refused_and_nothing_is_begun(people, tmp_path, more
     with pytest.raises(error, match=message):
         train(configured(people, **more), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_whom_a_balanced_sampler_cannot_take_is_named_by_the_image(tmp_path):
+    people = write_people(tmp_path / "people")
+    only, *others = sorted((people / "train/001").glob("*.png"))
+    for other in others:
+        other.unlink()
+    with pytest.raises(DatasetError, match=f"have one image only.*{re.escape(str(only))}"):
+        train(configured(people, batch__instances=2), tmp_path / "run")
+
+
+def test_categories_may_be_balanced_too(people):
+    given = {"data.dataset": "folder", "data.root": str(people), "data.validation": 4, "batch.size": 8}
+    config = resolve("classify", {}, {**given, "batch.instances": 2})[0]
+    material = load_material(config)
+    for batch in _sampler(config, material)(0):
+        assert np.unique(material.targets[batch], return_counts=True)[1].tolist() == [2] * 4
 
 
 def test_torn_images_are_listed_and_nothing_is_begun(tmp_path):

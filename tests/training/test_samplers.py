@@ -101,6 +101,8 @@ def test_no_identity_stands_twice_in_a_batch_even_where_rounds_meet():
 def test_identities_with_one_image_are_named():
     with pytest.raises(DatasetError, match=r"2 of 4 identities have one image only.*: 7, 9\. Leave them out"):
         check_balance([1, 1, 7, 3, 3, 9], 4, 2)
+    with pytest.raises(DatasetError, match=r": c\.jpg, f\.jpg\."):
+        check_balance([1, 1, 7, 3, 3, 9], 4, 2, names=["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"])
 
 
 def test_of_many_lonely_identities_ten_are_named():

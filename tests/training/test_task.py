@@ -1,3 +1,5 @@
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,14 @@ def test_the_fingerprint_tells_names_and_labels(people, tmp_path):
     (same / "train/001/0_c1.png").rename(same / "train/001/0_c2.png")
     assert material(people).fingerprint != material(same).fingerprint
     assert material(people).fingerprint != material(people, data__validation=3).fingerprint
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 elsewhere")
+def test_a_file_name_need_not_be_utf8(tmp_path):
+    people = write_people(tmp_path / "people", identities=6, images=4)
+    first = next((people / "train/001").glob("*.png"))
+    first.rename(os.fsdecode(os.fsencode(first.parent) + b"/caf\xe9_c1.png"))
+    assert material(people).fingerprint
 
 
 def test_categories_hold_out_the_same_images_whatever_the_seed(tmp_path):
