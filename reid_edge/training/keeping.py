@@ -60,7 +60,9 @@ class Keeper:
 
 
 def _trained_on(data: DataConfig) -> str:
-    return described(data.dataset, data.split) if has_random_splits(data.dataset) else data.dataset
+    if has_random_splits(data.dataset):
+        return described(data.dataset, data.split)
+    return data.dataset + (f", {data.identities} identities" if data.identities else "")
 
 
 def _told(config: TrainConfig) -> Tables:

@@ -28,6 +28,7 @@ from reid_edge.training.schedule import frozen, rate
 from reid_edge.training.state import SavedState, save_state
 from reid_edge.training.step import Stepper
 from reid_edge.training.stop import StopRequest
+from reid_edge.training.task import Material
 
 #: Steps between looks at the loss; each waits for the device.
 LOOK_STEPS = 50
@@ -37,26 +38,23 @@ ASK_STEPS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What the loop joins.
+    """What the loop joins; made, and refused where it does not fit, before the run's folder is touched.
 
     Attributes:
         batches: Of an epoch: what a step learns from, over all processes.
         source: Pixels of the training images.
-        targets: Of the training images.
-        recording: None in processes that write nothing, all but the first; likewise ``judge`` without held-out images.
+        judge: None where nothing is held out.
     """
 
     config: TrainConfig
     folder: RunFolder
     batches: Callable[[int], list[Tensor]]
+    material: Material
     source: PixelSource
-    targets: Tensor
     augmenter: Augmenter
     stepper: Stepper
     judge: Judge | None
     keeper: Keeper
-    recording: Recording | None
-    advance: Callable[..., object]
 
 
 class Loop:
@@ -66,16 +64,26 @@ class Loop:
         parts: What is joined.
         state: Where the run is; its progress is changed as it goes.
         stop: Is looked at between steps.
+        recording: None in processes that write nothing, all but the first.
+        advance: Called after each step.
     """
 
-    def __init__(self, parts: Parts, state: SavedState, stop: StopRequest) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        state: SavedState,
+        *,
+        stop: StopRequest,
+        recording: Recording | None,
+        advance: Callable[..., object],
+    ) -> None:
         self._parts, self._state, self._stop = parts, state, stop
+        self._recording, self._advance = recording, advance
         self._config, self._progress = parts.config, state.progress
         self._steps_per_epoch = len(parts.batches(0))
         self._steps = self._steps_per_epoch * parts.config.schedule.epochs
         self._watch = CollapseWatch(parts.config.run.collapse_spread)
         self._saved_at = self._time = time.monotonic()
-        self._device = next(parts.stepper.learners.parameters()).device
 
     def run(self) -> None:
         """Train.
@@ -92,6 +100,8 @@ class Loop:
             self._epoch(epoch)
         self._progress.finished = True
         self._save()
+        if self._recording is not None:
+            self._recording.log(f"finished after {self._progress.seconds:,.0f} s; best: {self._progress.figures}")
 
     def _epoch(self, epoch: int) -> None:
         begun, first = time.monotonic(), self._progress.step - epoch * self._steps_per_epoch
@@ -111,9 +121,10 @@ class Loop:
         pixels = parts.source.batch(own)
         drawn = numbers(self._config.run.seed, self._progress.step, len(batch), parts.augmenter.columns)
         partners = self._partners(batch, pixels) if parts.augmenter.needs_partner else None
-        parts.stepper(pixels, parts.targets[own], rank_slice(drawn, rank, world), partners, self._progress.step)
+        own_drawn = rank_slice(drawn, rank, world)
+        parts.stepper(pixels, parts.material.targets[own], own_drawn, partners, self._progress.step)
         self._progress.step += 1
-        parts.advance()
+        self._advance()
 
     def _partners(self, batch: Tensor, pixels: Tensor) -> Tensor:
         """Of each image the one half a batch further: of another identity, also where those stand together."""
@@ -126,7 +137,7 @@ class Loop:
         """Stop, or save, where the time for it has come."""
         step = self._progress.step
         if (distributed.world() == 1 or step % ASK_STEPS == 0) and distributed.any_of(
-            bool(self._stop.number), self._device
+            bool(self._stop.number), self._parts.stepper.device
         ):
             self._save()
             kept = "its features look collapsed: the state before stays" if self._watch.low else "nothing is lost"
@@ -162,7 +173,7 @@ class Loop:
         )
         row |= {name: value / progress.summed_steps for name, value in progress.sums.items()}
         progress.sums, progress.summed_steps = {}, 0
-        recording = self._parts.recording
+        recording = self._recording
         if recording is None:
             return
         figures = self._judge() if due else {}
@@ -197,7 +208,7 @@ class Loop:
         now = time.monotonic()
         self._progress.seconds += now - self._time
         self._saved_at = self._time = now
-        if self._parts.recording is None or self._watch.low:
+        if self._recording is None or self._watch.low:
             return
         self._check_weights()
         stepper = self._parts.stepper.state_dict()

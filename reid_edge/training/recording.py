@@ -60,6 +60,14 @@ class Recording:
             OutputError: The log cannot be written.
         """
         self._say(text)
+        self.log(text)
+
+    def log(self, text: str) -> None:
+        """Keep something in the log with the time, without saying it.
+
+        Raises:
+            OutputError: The log cannot be written.
+        """
         try:
             with self._folder.log.open("a", encoding="utf-8") as log:
                 log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reid_edge.errors import TrainingError
 from reid_edge.files import write_whole
-from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint
+from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, tool_versions
 from reid_edge.osnet.shipped import find_checkpoint
 from reid_edge.training import distributed
 from reid_edge.training.augment import Augmenter, source_size
@@ -105,10 +106,10 @@ def train(
             check_new(out, force=force)
         if saved is not None and saved.progress.finished:
             return _result(folder, saved.progress)
-        prepared = _prepare(config, folder, device, saved, notify)
+        parts, state = _prepare(config, folder, device, saved, notify)
         with claimed(folder, new=not resume) if writes else contextlib.nullcontext():
-            _train(prepared, notify, say if writes else None)
-    return _result(folder, prepared.state.progress)
+            _train(parts, state, notify, say if writes else None)
+    return _result(folder, state.progress)
 
 
 def _saved(folder: RunFolder, config: TrainConfig) -> SavedState:
@@ -123,24 +124,9 @@ def _result(folder: RunFolder, progress: Progress) -> TrainResult:
     return TrainResult(best=best, metrics=dict(progress.figures), seconds=progress.seconds)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Prepared:
-    """All that the loop needs and that may be refused, made before the run's folder is touched."""
-
-    config: TrainConfig
-    folder: RunFolder
-    material: Material
-    state: SavedState
-    batches: Callable[[int], list[Tensor]]
-    source: PixelSource
-    augmenter: Augmenter
-    stepper: Stepper
-    judge: Judge | None
-
-
 def _prepare(
     config: TrainConfig, folder: RunFolder, device: torch.device, saved: SavedState | None, notify: Notify
-) -> _Prepared:
+) -> tuple[Parts, SavedState]:
     material = load_material(config)
     if saved is not None:
         check_data(saved, config, material.fingerprint)
@@ -165,54 +151,47 @@ def _prepare(
     )
     if saved is not None:
         stepper.load_state_dict(state.stepper)
-    return _Prepared(
-        config=config, folder=folder, material=material, state=state, batches=batches,
-        source=source, augmenter=augmenter, stepper=stepper, judge=judge,
-    )  # fmt: skip
-
-
-def _train(prepared: _Prepared, notify: Notify, say: Callable[[str], object] | None) -> None:
-    """Run the loop; ``say`` is given in the one process that writes."""
-    config, state, folder = prepared.config, prepared.state, prepared.folder
-    recording = None if say is None else _recording(prepared, say)
-    advance = notify("training", config.schedule.epochs * len(prepared.batches(0)))
-    advance(state.progress.step)
     parts = Parts(
-        config=config,
-        folder=folder,
-        batches=prepared.batches,
-        source=prepared.source,
-        targets=prepared.material.targets,
-        augmenter=prepared.augmenter,
-        stepper=prepared.stepper,
-        judge=prepared.judge,
-        keeper=Keeper(config, prepared.material.names, state.mean, state.std),
-        recording=recording,
-        advance=advance,
-    )
+        config=config, folder=folder, batches=batches, material=material, source=source, augmenter=augmenter,
+        stepper=stepper, judge=judge, keeper=Keeper(config, material.names, state.mean, state.std),
+    )  # fmt: skip
+    return parts, state
+
+
+def _train(parts: Parts, state: SavedState, notify: Notify, say: Callable[[str], object] | None) -> None:
+    """Run the loop; ``say`` is given in the one process that writes."""
+    recording = None if say is None else _recording(parts, state, say)
+    advance = notify("training", parts.config.schedule.epochs * len(parts.batches(0)))
+    advance(state.progress.step)
     stop = StopRequest()
     with contextlib.closing(recording) if recording else contextlib.nullcontext(), stop.listening():
-        Loop(parts, state, stop).run()
+        try:
+            Loop(parts, state, stop=stop, recording=recording, advance=advance).run()
+        except TrainingError as error:
+            if recording:
+                recording.log(f"{type(error).__name__}: {error}")
+            raise
 
 
-def _recording(prepared: _Prepared, say: Callable[[str], object]) -> Recording:
-    config, folder, state = prepared.config, prepared.folder, prepared.state
-    write_whole(folder.config, f"{MARK}\n\n{to_toml(config)}".encode())
-    figures = prepared.judge.columns(config.networks) if prepared.judge else ()
-    recording = Recording(folder, figures, step=state.progress.step, say=say)
-    recording.line(_begin_line(prepared))
+def _recording(parts: Parts, state: SavedState, say: Callable[[str], object]) -> Recording:
+    write_whole(parts.folder.config, f"{MARK}\n\n{to_toml(parts.config)}".encode())
+    figures = parts.judge.columns(parts.config.networks) if parts.judge else ()
+    recording = Recording(parts.folder, figures, step=state.progress.step, say=say)
+    recording.log(f"{tool_versions()}, {torch.get_num_threads()} threads")
+    recording.line(_begin_line(parts, state))
     return recording
 
 
-def _begin_line(prepared: _Prepared) -> str:
-    material, progress = prepared.material, prepared.state.progress
+def _begin_line(parts: Parts, state: SavedState) -> str:
+    material, steps = parts.material, len(parts.batches(0))
     text = (
-        f"{len(material.targets):,} images, {material.classes:,} classes, {len(prepared.batches(0)):,} steps an epoch"
+        f"{len(material.targets):,} images, {material.classes:,} classes, {steps:,} steps an epoch, "
+        f"{parts.config.run.precision} on {parts.stepper.device.type}"
     )
-    if progress.step:
-        text = f"going on after step {progress.step:,}; {text}"
-        if prepared.state.torch_version != str(torch.__version__):
-            text += f"; begun with torch {prepared.state.torch_version}, this is {torch.__version__}: rounds otherwise"
+    if state.progress.step:
+        text = f"going on after step {state.progress.step:,}; {text}"
+        if state.torch_version != str(torch.__version__):
+            text += f"; begun with torch {state.torch_version}, this is {torch.__version__}: rounds otherwise"
     return text
 
 

@@ -29,6 +29,7 @@ class Stepper:
         learners: What learns.
         evaluated: What is judged and kept: the learners' moving average where ``run.ema`` is on, else the learners.
         optimiser: torch's.
+        device: Where.
 
     Args:
         learners: Each with ``network`` and ``head``; images → (features, logits).
@@ -68,7 +69,7 @@ class Stepper:
         self._objective = objective
         self._augmenter = augmenter
         self._config = config
-        self._device = device
+        self.device = device
         self._dtype = next(learners.parameters()).dtype
         self._steps_per_epoch = steps_per_epoch
         self._rate, self._triplet, self._new_weight = (_Setting(device) for _ in range(3))
@@ -117,7 +118,7 @@ class Stepper:
     def gradients(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Forward and backward: the parameters' gradients are replaced; the objective's parts are returned."""
         self.optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             outputs = [learner(images) for learner in self.learners]
         parts = self._objective(outputs, targets, self._triplet.tensor)
         parts["loss"].backward()  # type: ignore[no-untyped-call]
@@ -133,7 +134,7 @@ class Stepper:
             self._average.update(self._new_weight.tensor)
         if not self._names:
             self._names = tuple(parts)
-            self._sums = torch.zeros(len(parts), dtype=torch.float64, device=self._device)
+            self._sums = torch.zeros(len(parts), dtype=torch.float64, device=self.device)
         self._sums.add_(values)
 
     def read(self) -> dict[str, float]:
@@ -173,7 +174,7 @@ class Stepper:
             restore_optimiser(self.optimiser, state["optimiser"])
             if self._average:
                 self._average.module.load_state_dict(state["average"])
-            sums = torch.tensor(list(state["sums"].values()), dtype=torch.float64, device=self._device)
+            sums = torch.tensor(list(state["sums"].values()), dtype=torch.float64, device=self.device)
             self._names, self._sums, self._counted = tuple(state["sums"]), sums, int(state["counted"])
         except (KeyError, RuntimeError) as error:
             raise ResumeError(

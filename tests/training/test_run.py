@@ -437,7 +437,7 @@ def test_torn_images_are_listed_and_nothing_is_begun(tmp_path):
 
 
 def test_two_processes_come_to_what_one_comes_to(people, tmp_path):
-    given = values(people, schedule__epochs=1, batch__size=36, augment__patch=0.0)
+    given = values(people, schedule__epochs=1, batch__size=18, augment__patch=1.0)
     options = [part for key, value in given.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "reid_edge", "train"]
     done = subprocess.run(
@@ -445,7 +445,7 @@ def test_two_processes_come_to_what_one_comes_to(people, tmp_path):
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    train(configured(people, schedule__epochs=1, batch__size=36, augment__patch=0.0), tmp_path / "one")
+    train(configured(people, schedule__epochs=1, batch__size=18, augment__patch=1.0), tmp_path / "one")
     one, two = (rows(tmp_path / name) for name in ("one", "two"))
-    assert float(two[0]["loss"]) == pytest.approx(float(one[0]["loss"]), abs=1e-5)
+    assert float(two[0]["loss"]) == pytest.approx(float(one[0]["loss"]), abs=1e-3)
     assert done.stdout.count("Next: reid-edge export") == 1
