@@ -11,7 +11,7 @@ from reid_edge.datasets.loading import has_random_splits
 from reid_edge.datasets.splits import described
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, Head, tool_versions
 from reid_edge.settings import Tables
-from reid_edge.training.config import DataConfig, TrainConfig
+from reid_edge.training.config import TrainConfig
 from reid_edge.training.learner import Learner
 from reid_edge.training.settings import to_tables
 
@@ -42,7 +42,7 @@ class Keeper:
             size=config.model.size,
             mean=self._mean,
             std=self._std,
-            dataset=_trained_on(config.data),
+            dataset=_trained_on(config),
             recipe=config.recipe,
             metrics={f"{config.data.dataset}-heldout/{name}": value for name, value in figures.items()},
             tools=tool_versions(),
@@ -59,8 +59,9 @@ class Keeper:
         return Head(names=self._names, weight=weight, bias=bias, kind=self._config.task)
 
 
-def _trained_on(data: DataConfig) -> str:
-    if has_random_splits(data.dataset):
+def _trained_on(config: TrainConfig) -> str:
+    data = config.data
+    if config.task == "identity" and has_random_splits(data.dataset):
         return described(data.dataset, data.split)
     return data.dataset + (f", {data.identities} identities" if data.identities else "")
 
