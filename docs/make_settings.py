@@ -64,10 +64,8 @@ def training_rows(record: Any, where: str = "") -> list[str]:
         if dataclasses.is_dataclass(value):
             rows += training_rows(value, f"{name}.")
         elif key.name in meanings:
-            shown = (
-                "none" if value is None else json.dumps(list(value) if isinstance(value, tuple) else value, default=str)
-            )
-            rows.append(f"| `{name}` | `{shown}` | {meanings[key.name].replace('|', chr(92) + '|')} |")
+            shown = "none" if value is None else json.dumps(value, default=str)
+            rows.append(f"| `{name}` | `{shown}` | {meanings[key.name].replace('None:', 'none:')} |")
     return rows
 
 
