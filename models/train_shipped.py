@@ -44,7 +44,7 @@ from reid_edge.training.config import TrainConfig
 from reid_edge.training.folder import RunFolder
 from reid_edge.training.run import train
 from reid_edge.training.settings import resolve, to_tables
-from reid_edge.training.task import load_material
+from reid_edge.training.task import load_training_data
 
 HERE = Path(__file__).parent
 DATASET = "market1501"
@@ -165,12 +165,12 @@ def device_name(config: TrainConfig) -> str:
 
 def ship(judged: Run, shipped: Run, out: Path) -> None:
     """Write a run's checkpoint in half precision, with a card beside it."""
-    material = load_material(shipped.config)
+    training_data = load_training_data(shipped.config)
     training = to_tables(shipped.config)
     training["data"]["root"] = "."  # where it lay on this machine is nobody's business
     info = dataclasses.replace(
         shipped.checkpoint.info,
-        dataset=f"Market-1501 train split ({material.classes} identities, {len(material.images):,} images; "
+        dataset=f"Market-1501 train split ({training_data.classes} identities, {len(training_data.images):,} images; "
         "research only)",
         recipe=recipe_text(shipped.config),
         metrics=_metrics(judged, shipped),

@@ -49,7 +49,7 @@ def evaluate(
     In place of a bundle also a checkpoint of the recipes classify and attributes: its classifier on the test split.
     """
     if len(bundles) == 1 and bundles[0].suffix == ".safetensors" and bundles[0].is_file():
-        _judge_classifier(bundles[0], dataset, root, partial=partial)
+        _evaluate_classifier(bundles[0], dataset, root, partial=partial)
         return
     from reid_edge.benchmark.accuracy import Embedder, load_splits, mean_ranking, measure_splits
     from reid_edge.runtime import Extractor
@@ -75,16 +75,16 @@ def evaluate(
     )
 
 
-def _judge_classifier(path: Path, dataset: str, root: Path, *, partial: bool) -> None:
+def _evaluate_classifier(path: Path, dataset: str, root: Path, *, partial: bool) -> None:
     with extra("train", "judging a classifier"):
         from reid_edge.osnet.checkpoint import load_checkpoint
-        from reid_edge.training.testing import judge_classifier
+        from reid_edge.training.classifier import evaluate_classifier
 
     checkpoint = load_checkpoint(path)
     if checkpoint.head is None:
         _open(path)
     with progress_bars() as notify:
-        figures = judge_classifier(checkpoint, dataset, root, partial=partial, notify=notify)
+        figures = evaluate_classifier(checkpoint, dataset, root, partial=partial, notify=notify)
     rows = [[path.name, *(f"{100 * value:.2f}" for value in figures.values())]]
     print_table(f"{dataset}, test split", ("classifier", *figures), rows)
 

@@ -31,7 +31,7 @@ class AttributeQuality:
     balanced: npt.NDArray[np.float64]
 
 
-def judge_attributes(found: npt.ArrayLike, true: npt.ArrayLike) -> AttributeQuality:
+def attribute_quality(found: npt.ArrayLike, true: npt.ArrayLike) -> AttributeQuality:
     """Compare found attributes with the true ones.
 
     Where a figure would be 0/0: an attribute that all images have, or none has, is judged by the share that exists;

@@ -15,11 +15,11 @@ from reid_edge.errors import DivergedError, StoppedError
 from reid_edge.osnet.checkpoint import save_checkpoint
 from reid_edge.training import distributed
 from reid_edge.training.augment import Augmenter
+from reid_edge.training.checkpoints import CheckpointMaker
 from reid_edge.training.collapse import CollapseWatch
 from reid_edge.training.config import TrainConfig
+from reid_edge.training.evaluator import Evaluator, Figures, endings, named
 from reid_edge.training.folder import RunFolder
-from reid_edge.training.judging import Figures, Judge, endings, named
-from reid_edge.training.keeping import Keeper
 from reid_edge.training.pixels import PixelSource
 from reid_edge.training.randomness import numbers
 from reid_edge.training.recording import Recording
@@ -28,7 +28,7 @@ from reid_edge.training.schedule import frozen, rate
 from reid_edge.training.state import SavedState, save_state
 from reid_edge.training.step import Stepper
 from reid_edge.training.stop import StopRequest
-from reid_edge.training.task import Material
+from reid_edge.training.task import TrainingData
 
 #: Steps between looks at the loss; each waits for the device.
 LOOK_STEPS = 50
@@ -43,18 +43,18 @@ class Parts:
     Attributes:
         batches: Of an epoch: what a step learns from, over all processes.
         source: Pixels of the training images.
-        judge: None where nothing is held out.
+        evaluator: None where nothing is held out.
     """
 
     config: TrainConfig
     folder: RunFolder
     batches: Callable[[int], list[Tensor]]
-    material: Material
+    training_data: TrainingData
     source: PixelSource
     augmenter: Augmenter
     stepper: Stepper
-    judge: Judge | None
-    keeper: Keeper
+    evaluator: Evaluator | None
+    checkpoint_maker: CheckpointMaker
 
 
 class Loop:
@@ -122,7 +122,7 @@ class Loop:
         drawn = numbers(self._config.run.seed, self._progress.step, len(batch), parts.augmenter.columns)
         partners = self._partners(batch, pixels) if parts.augmenter.needs_partner else None
         own_drawn = rank_slice(drawn, rank, world)
-        parts.stepper(pixels, parts.material.targets[own], own_drawn, partners, self._progress.step)
+        parts.stepper(pixels, parts.training_data.targets[own], own_drawn, partners, self._progress.step)
         self._progress.step += 1
         self._advance()
 
@@ -163,7 +163,7 @@ class Loop:
             self._watch.see(means["spread"], progress.step, last=progress.step == self._steps)
 
     def _end(self, epoch: int, images_per_second: float) -> None:
-        """Note an epoch, and judge the networks when their time has come."""
+        """Note an epoch, and evaluate the networks when their time has come."""
         progress, config = self._progress, self._config
         last = epoch + 1 == config.schedule.epochs
         due = last or (config.run.evaluate_every and (epoch + 1) % config.run.evaluate_every == 0)
@@ -176,30 +176,30 @@ class Loop:
         recording = self._recording
         if recording is None:
             return
-        figures = self._judge() if due else {}
+        figures = self._evaluate() if due else {}
         progress.rows.append(row | figures)
         recording.line(_described(row, figures, config.schedule.epochs, images_per_second))
         recording.rows(progress.rows, last=last)
         if due:
             self._save()
 
-    def _judge(self) -> Figures:
-        """Judge all networks, and keep those that are better than ever."""
+    def _evaluate(self) -> Figures:
+        """Evaluator all networks, and keep those that are better than ever."""
         parts, networks = self._parts, list(self._parts.stepper.evaluated.children())
         self._check_weights()
-        found = parts.judge(networks) if parts.judge else []
+        found = parts.evaluator(networks) if parts.evaluator else []
         for number, network in enumerate(() if self._watch.low else networks):
             self._keep(number, network, found[number] if found else {})
         return named(found, len(networks))
 
     def _keep(self, number: int, network: nn.Module, figures: Figures) -> None:
         parts, progress = self._parts, self._progress
-        checkpoint = parts.keeper.checkpoint(network, figures)
+        checkpoint = parts.checkpoint_maker.checkpoint(network, figures)
         save_checkpoint(checkpoint, parts.folder.last(number), force=True)
-        merit = figures[parts.judge.best_by] if parts.judge else None
-        if merit is None or merit > progress.best[number]:
+        score = figures[parts.evaluator.best_by] if parts.evaluator else None
+        if score is None or score > progress.best[number]:
             save_checkpoint(checkpoint, parts.folder.best(number), force=True)
-            progress.best[number] = -math.inf if merit is None else merit
+            progress.best[number] = -math.inf if score is None else score
             end = endings(self._config.networks)[number]
             progress.figures |= {f"{name}{end}": value for name, value in figures.items()}
 

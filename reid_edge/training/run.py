@@ -17,10 +17,10 @@ from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, 
 from reid_edge.osnet.shipped import find_checkpoint
 from reid_edge.training import distributed
 from reid_edge.training.augment import Augmenter, source_size
+from reid_edge.training.checkpoints import CheckpointMaker
 from reid_edge.training.config import TrainConfig
+from reid_edge.training.evaluator import Evaluator
 from reid_edge.training.folder import MARK, RunFolder, check_new, check_resumable, claimed
-from reid_edge.training.judging import Judge
-from reid_edge.training.keeping import Keeper
 from reid_edge.training.learner import make_learners
 from reid_edge.training.loop import Loop, Parts
 from reid_edge.training.objective import Objective
@@ -31,7 +31,7 @@ from reid_edge.training.settings import check, to_tables, to_toml
 from reid_edge.training.state import Progress, SavedState, check_config, check_data, load_state
 from reid_edge.training.step import Stepper, half_precision
 from reid_edge.training.stop import StopRequest
-from reid_edge.training.task import Images, Material, load_material
+from reid_edge.training.task import Images, TrainingData, load_training_data
 
 Triple = tuple[float, float, float]
 Notify = Callable[[str, int], Callable[..., object]]
@@ -127,20 +127,20 @@ def _result(folder: RunFolder, progress: Progress) -> TrainResult:
 def _prepare(
     config: TrainConfig, folder: RunFolder, device: torch.device, saved: SavedState | None, notify: Notify
 ) -> tuple[Parts, SavedState]:
-    material = load_material(config)
+    training_data = load_training_data(config)
     if saved is not None:
-        check_data(saved, config, material.fingerprint)
+        check_data(saved, config, training_data.fingerprint)
     start = find_checkpoint(config.model.start, None) if config.model.start and saved is None else None
-    learners = make_learners(config, material.classes, start)
-    batches = _sampler(config, material)
-    source = _pixels(material.images, config, device, notify, "reading training images")
-    state = saved or _begun(config, material, *_statistics(config, source, start))
-    judge = None
-    if material.judged is not None:
-        judged = _pixels(material.judged.images, config, device, notify, "reading held-out images")
-        judge = Judge(judged, material.judged.score, config.model.size, state.mean, state.std)
+    learners = make_learners(config, training_data.classes, start)
+    batches = _sampler(config, training_data)
+    source = _pixels(training_data.images, config, device, notify, "reading training images")
+    state = saved or _begun(config, training_data, *_statistics(config, source, start))
+    evaluator = None
+    if training_data.held_out is not None:
+        held_out = _pixels(training_data.held_out.images, config, device, notify, "reading held-out images")
+        evaluator = Evaluator(held_out, training_data.held_out.score, config.model.size, state.mean, state.std)
     augmenter = Augmenter(config.augment, config.model.size, state.mean, state.std, device)
-    rates = None if material.positive_rates is None else material.positive_rates.to(device)
+    rates = None if training_data.positive_rates is None else training_data.positive_rates.to(device)
     stepper = Stepper(
         learners,
         Objective(config, rates),
@@ -152,9 +152,16 @@ def _prepare(
     if saved is not None:
         stepper.load_state_dict(state.stepper)
     parts = Parts(
-        config=config, folder=folder, batches=batches, material=material, source=source, augmenter=augmenter,
-        stepper=stepper, judge=judge, keeper=Keeper(config, material.names, state.mean, state.std),
-    )  # fmt: skip
+        config=config,
+        folder=folder,
+        batches=batches,
+        training_data=training_data,
+        source=source,
+        augmenter=augmenter,
+        stepper=stepper,
+        evaluator=evaluator,
+        checkpoint_maker=CheckpointMaker(config, training_data.names, state.mean, state.std),
+    )
     return parts, state
 
 
@@ -175,7 +182,7 @@ def _train(parts: Parts, state: SavedState, notify: Notify, say: Callable[[str],
 
 def _recording(parts: Parts, state: SavedState, say: Callable[[str], object]) -> Recording:
     write_whole(parts.folder.config, f"{MARK}\n\n{to_toml(parts.config)}".encode())
-    figures = parts.judge.columns(parts.config.networks) if parts.judge else ()
+    figures = parts.evaluator.columns(parts.config.networks) if parts.evaluator else ()
     recording = Recording(parts.folder, figures, step=state.progress.step, say=say)
     recording.log(f"{tool_versions()}, {torch.get_num_threads()} threads")
     recording.line(_begin_line(parts, state))
@@ -183,9 +190,9 @@ def _recording(parts: Parts, state: SavedState, say: Callable[[str], object]) ->
 
 
 def _begin_line(parts: Parts, state: SavedState) -> str:
-    material, steps = parts.material, len(parts.batches(0))
+    training_data, steps = parts.training_data, len(parts.batches(0))
     text = (
-        f"{len(material.targets):,} images, {material.classes:,} classes, {steps:,} steps an epoch, "
+        f"{len(training_data.targets):,} images, {training_data.classes:,} classes, {steps:,} steps an epoch, "
         f"{parts.config.run.precision} on {parts.stepper.device.type}"
     )
     if state.progress.step:
@@ -195,10 +202,10 @@ def _begin_line(parts: Parts, state: SavedState) -> str:
     return text
 
 
-def _begun(config: TrainConfig, material: Material, mean: Triple, std: Triple) -> SavedState:
+def _begun(config: TrainConfig, training_data: TrainingData, mean: Triple, std: Triple) -> SavedState:
     return SavedState(
         config=to_tables(config),
-        data=material.fingerprint,
+        data=training_data.fingerprint,
         torch_version=str(torch.__version__),
         mean=mean,
         std=std,
@@ -207,15 +214,15 @@ def _begun(config: TrainConfig, material: Material, mean: Triple, std: Triple) -
     )
 
 
-def _sampler(config: TrainConfig, material: Material) -> Callable[[int], list[Tensor]]:
+def _sampler(config: TrainConfig, training_data: TrainingData) -> Callable[[int], list[Tensor]]:
     """Batches of an epoch; whether there can be any is found out now."""
     size, instances, seed = config.batch.size, config.batch.instances, config.run.seed
     if instances is None:
-        count = len(material.targets)
+        count = len(training_data.targets)
         shuffled_batches(count, size, seed=seed, epoch=0)
         return lambda epoch: shuffled_batches(count, size, seed=seed, epoch=epoch)
-    identities = material.targets.tolist()
-    names = None if isinstance(material.images, np.ndarray) else material.images
+    identities = training_data.targets.tolist()
+    names = None if isinstance(training_data.images, np.ndarray) else training_data.images
     check_balance(identities, size, instances, names=names)
     return lambda epoch: balanced_batches(identities, size, instances, seed=seed, epoch=epoch)
 

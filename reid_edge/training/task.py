@@ -1,4 +1,4 @@
-"""What a run learns from and what it is judged by, for each task, read from a dataset and checked."""
+"""What a run learns from and what it is evaluated on, for each task, read from a dataset and checked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reid_edge.datasets.loading import load_split
 from reid_edge.datasets.records import LabelledImage
 from reid_edge.errors import DatasetError, SettingsError
 from reid_edge.training.config import DataConfig, TrainConfig
-from reid_edge.training.judging import AttributeScore, CategoryScore, RankingScore, Score
+from reid_edge.training.evaluator import AttributeScore, CategoryScore, RankingScore, Score
 
 Images = tuple[Path, ...] | npt.NDArray[np.uint8]
 
@@ -29,7 +29,7 @@ _HELD_OUT_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class HeldOutImages:
     """Held-out images.
 
     Attributes:
@@ -42,7 +42,7 @@ class Judged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
+class TrainingData:
     """What a run is about.
 
     Attributes:
@@ -50,7 +50,7 @@ class Material:
         targets: N int64 classes from 0, or N×A float32 attributes of 0 and 1.
         classes: Outputs of the classifier.
         names: Of categories or attributes; none for identities, whose classifier is of no use after training.
-        judged: What the run is judged by; None: nothing is held out.
+        held_out: What the run is evaluated on; None: nothing is held out.
         fingerprint: Hash of names, order and labels of all of it.
     """
 
@@ -58,7 +58,7 @@ class Material:
     targets: Tensor
     classes: int
     names: tuple[str, ...]
-    judged: Judged | None
+    held_out: HeldOutImages | None
     fingerprint: str
 
     @property
@@ -67,7 +67,7 @@ class Material:
         return self.targets.mean(0) if self.targets.is_floating_point() else None
 
 
-def load_material(config: TrainConfig) -> Material:
+def load_training_data(config: TrainConfig) -> TrainingData:
     """Read and check a run's dataset; no pixel is decoded.
 
     Raises:
@@ -78,53 +78,53 @@ def load_material(config: TrainConfig) -> Material:
     return load(config.data)
 
 
-def _identities(data: DataConfig) -> Material:
+def _identities(data: DataConfig) -> TrainingData:
     images = load_split(data.dataset, data.root, "train", partial=data.partial, number=data.split)
-    judged: Judged | None = None
+    held_out: HeldOutImages | None = None
     if data.validation:
         held = hold_out(images, data.validation)
         images = list(held.train)
-        judged = _ranked(held.query, held.gallery)
+        held_out = _ranked(held.query, held.gallery)
     chosen = first_identities(images, data.identities)
     people, targets = np.unique([image.identity for image in chosen], return_inverse=True)
     paths = tuple(image.path for image in chosen)
-    return _material(paths, torch.from_numpy(targets), len(people), (), judged)
+    return _training_data(paths, torch.from_numpy(targets), len(people), (), held_out)
 
 
-def _ranked(query: Sequence[LabelledImage], gallery: Sequence[LabelledImage]) -> Judged:
+def _ranked(query: Sequence[LabelledImage], gallery: Sequence[LabelledImage]) -> HeldOutImages:
     both = [*query, *gallery]
     score = RankingScore(
         identities=np.array([image.identity for image in both]),
         cameras=np.array([image.camera for image in both]),
         queries=len(query),
     )
-    return Judged(images=tuple(image.path for image in both), score=score)
+    return HeldOutImages(images=tuple(image.path for image in both), score=score)
 
 
-def _categories(data: DataConfig) -> Material:
+def _categories(data: DataConfig) -> TrainingData:
     held = load_categories(data.dataset, data.root, "train", partial=data.partial)
     _check_held_out(data, len(held.labels))
     order = np.random.default_rng(_HELD_OUT_SEED).permutation(len(held.labels))
     train, apart = np.sort(order[data.validation :]), np.sort(order[: data.validation])
-    judged = None
+    held_out = None
     if data.validation:
-        judged = Judged(images=_chosen(held.images, apart), score=CategoryScore(categories=held.labels[apart]))
+        held_out = HeldOutImages(images=_chosen(held.images, apart), score=CategoryScore(categories=held.labels[apart]))
     targets = torch.from_numpy(held.labels[train])
-    return _material(_chosen(held.images, train), targets, len(held.names), held.names, judged)
+    return _training_data(_chosen(held.images, train), targets, len(held.names), held.names, held_out)
 
 
-def _attributes(data: DataConfig) -> Material:
+def _attributes(data: DataConfig) -> TrainingData:
     held = load_attributes(data.dataset, data.root, "train", partial=data.partial)
-    border, judged = len(held.values), None
+    border, held_out = len(held.values), None
     if data.validation and data.dataset in WITH_VALIDATION:
         apart = load_attributes(data.dataset, data.root, "val", partial=data.partial)
-        judged = Judged(images=apart.images, score=AttributeScore(values=apart.values))
+        held_out = HeldOutImages(images=apart.images, score=AttributeScore(values=apart.values))
     elif data.validation:
         _check_held_out(data, len(held.values))
         border = _border(held.images, len(held.values) - data.validation)
-        judged = Judged(images=held.images[border:], score=AttributeScore(values=held.values[border:]))
+        held_out = HeldOutImages(images=held.images[border:], score=AttributeScore(values=held.values[border:]))
     targets = torch.from_numpy(held.values[:border].astype(np.float32))
-    return _material(held.images[:border], targets, len(held.names), held.names, judged)
+    return _training_data(held.images[:border], targets, len(held.names), held.names, held_out)
 
 
 def _border(images: Sequence[Path], border: int) -> int:
@@ -161,22 +161,25 @@ def _names(paths: Sequence[Path]) -> bytes:
     return os.fsencode("\n".join(path.name for path in paths))
 
 
-def _material(
+def _training_data(
     images: Images,
     targets: Tensor,
     classes: int,
     names: tuple[str, ...],
-    judged: Judged | None,
-) -> Material:
+    held_out: HeldOutImages | None,
+) -> TrainingData:
     digest = hashlib.sha256()
-    for part, labels in ((images, targets.numpy()), *([(judged.images, judged.score.labels())] if judged else [])):
+    for part, labels in (
+        (images, targets.numpy()),
+        *([(held_out.images, held_out.score.labels())] if held_out else []),
+    ):
         digest.update(part.tobytes() if isinstance(part, np.ndarray) else _names(part))
         digest.update(np.ascontiguousarray(labels).tobytes())
-    return Material(
+    return TrainingData(
         images=images,
         targets=targets,
         classes=classes,
         names=names,
-        judged=judged,
+        held_out=held_out,
         fingerprint=digest.hexdigest(),
     )

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_edge.errors import InputError
-from reid_edge.evaluation.attributes import judge_attributes
+from reid_edge.evaluation.attributes import attribute_quality
 
 
 def obvious(found, true):
@@ -39,7 +39,7 @@ def test_the_figures_are_those_of_the_obvious_computation(seed, images, attribut
     rng = np.random.default_rng(seed)
     found, true = rng.random((2, images, attributes)) < rate
     balanced, accuracy, precision, recall = obvious(found.tolist(), true.tolist())
-    quality = judge_attributes(found, true.astype(np.uint8))
+    quality = attribute_quality(found, true.astype(np.uint8))
     np.testing.assert_allclose(quality.balanced, balanced, rtol=0, atol=1e-12)
     assert quality.mean_accuracy == pytest.approx(np.mean(balanced), abs=1e-12)
     assert quality.accuracy == pytest.approx(accuracy, abs=1e-12)
@@ -52,7 +52,7 @@ def test_the_figures_are_those_of_the_obvious_computation(seed, images, attribut
 def test_an_example_by_hand():
     found = [[1, 1, 0], [0, 1, 0]]
     true = [[1, 0, 1], [0, 1, 0]]
-    quality = judge_attributes(found, true)
+    quality = attribute_quality(found, true)
     # attribute 0: both right; 1: the positive right, the negative wrong; 2: the reverse
     assert quality.balanced.tolist() == [1, 0.5, 0.5]
     assert quality.accuracy == pytest.approx((1 / 3 + 1) / 2)
@@ -62,7 +62,7 @@ def test_an_example_by_hand():
 def test_always_no_is_half_right_by_mean_accuracy():
     true = np.zeros((100, 1), np.uint8)
     true[:2] = 1
-    quality = judge_attributes(np.zeros((100, 1), bool), true)
+    quality = attribute_quality(np.zeros((100, 1), bool), true)
     assert quality.mean_accuracy == 0.5
     assert quality.recall == pytest.approx(0.98)  # 98 images with nothing to be found
     assert quality.f1 < 1
@@ -81,4 +81,4 @@ def test_always_no_is_half_right_by_mean_accuracy():
 )
 def test_other_arrays_are_refused(found, true, message):
     with pytest.raises(InputError, match=message):
-        judge_attributes(found, true)
+        attribute_quality(found, true)

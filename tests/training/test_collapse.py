@@ -51,7 +51,7 @@ def test_a_training_step_of_random_weights_is_far_from_the_limit():
     network = OSNet(OSNetConfig(width=0.25, size=(64, 32)))
     coarse = nn.functional.interpolate(torch.randn(32, 3, 8, 4), scale_factor=8)
     with torch.no_grad():
-        assert spread(network(coarse)) > 20 * RunConfig().collapse_spread
+        assert spread(network(coarse)) > 10 * RunConfig().collapse_spread
 
 
 def test_spread_gives_no_gradient_and_needs_float32():

@@ -30,7 +30,7 @@ from reid_edge.training.folder import RunFolder, claimed
 from reid_edge.training.run import _sampler, train
 from reid_edge.training.settings import resolve
 from reid_edge.training.state import load_state
-from reid_edge.training.task import load_material
+from reid_edge.training.task import load_training_data
 from tests.training.people import values, write_people
 
 STEPS = 4  # of an epoch: 6 identities × 6 images in batches of 8
@@ -422,9 +422,9 @@ def test_whom_a_balanced_sampler_cannot_take_is_named_by_the_image(tmp_path):
 def test_categories_may_be_balanced_too(people):
     given = {"data.dataset": "folder", "data.root": str(people), "data.validation": 4, "batch.size": 8}
     config = resolve("classify", {}, {**given, "batch.instances": 2})[0]
-    material = load_material(config)
-    for batch in _sampler(config, material)(0):
-        assert np.unique(material.targets[batch], return_counts=True)[1].tolist() == [2] * 4
+    training_data = load_training_data(config)
+    for batch in _sampler(config, training_data)(0):
+        assert np.unique(training_data.targets[batch], return_counts=True)[1].tolist() == [2] * 4
 
 
 def test_torn_images_are_listed_and_nothing_is_begun(tmp_path):

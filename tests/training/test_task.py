@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from reid_edge.errors import DatasetError
-from reid_edge.training.judging import AttributeScore, CategoryScore, RankingScore, endings, named
+from reid_edge.training.evaluator import AttributeScore, CategoryScore, RankingScore, endings, named
 from reid_edge.training.settings import resolve
-from reid_edge.training.task import _border, load_material
+from reid_edge.training.task import _border, load_training_data
 from tests.training.people import values, write_people
 
 
@@ -18,22 +18,22 @@ def people(tmp_path_factory):
     return write_people(tmp_path_factory.mktemp("people"), identities=6, images=4)
 
 
-def material(root, recipe="scratch", **more):
-    return load_material(resolve(recipe, {}, values(root, **more))[0])
+def training_data(root, recipe="scratch", **more):
+    return load_training_data(resolve(recipe, {}, values(root, **more))[0])
 
 
 def test_the_last_identities_are_held_out_with_a_query_for_each_camera(people):
-    held = material(people, data__validation=2)
+    held = training_data(people, data__validation=2)
     trained = {path.parent.name for path in held.images}
-    judged = {path.parent.name for path in held.judged.images}
+    judged = {path.parent.name for path in held.held_out.images}
     assert (trained, judged) == ({"001", "002", "003", "004"}, {"005", "006"})
-    assert held.judged.score.queries == 4
+    assert held.held_out.score.queries == 4
     assert held.classes == 4
     assert held.names == ()
 
 
 def test_targets_count_from_zero_and_go_with_the_images(people):
-    held = material(people, data__identities=3)
+    held = training_data(people, data__identities=3)
     assert held.targets.dtype == torch.int64
     assert [int(path.parent.name) - 1 for path in held.images] == held.targets.tolist()
     assert held.classes == 3
@@ -41,10 +41,10 @@ def test_targets_count_from_zero_and_go_with_the_images(people):
 
 def test_the_fingerprint_tells_names_and_labels(people, tmp_path):
     same = write_people(tmp_path / "same", identities=6, images=4)
-    assert material(people).fingerprint == material(same).fingerprint
+    assert training_data(people).fingerprint == training_data(same).fingerprint
     (same / "train/001/0_c1.png").rename(same / "train/001/0_c2.png")
-    assert material(people).fingerprint != material(same).fingerprint
-    assert material(people).fingerprint != material(people, data__validation=3).fingerprint
+    assert training_data(people).fingerprint != training_data(same).fingerprint
+    assert training_data(people).fingerprint != training_data(people, data__validation=3).fingerprint
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 elsewhere")
@@ -52,7 +52,7 @@ def test_a_file_name_need_not_be_utf8(tmp_path):
     people = write_people(tmp_path / "people", identities=6, images=4)
     first = next((people / "train/001").glob("*.png"))
     first.rename(os.fsdecode(os.fsencode(first.parent) + b"/caf\xe9_c1.png"))
-    assert material(people).fingerprint
+    assert training_data(people).fingerprint
 
 
 def test_categories_hold_out_the_same_images_whatever_the_seed(tmp_path):
@@ -61,15 +61,15 @@ def test_categories_hold_out_the_same_images_whatever_the_seed(tmp_path):
     for part in ("train", "test"):
         (tmp_path / part).symlink_to(tmp_path / "moved")
     more = {"data__validation": 6, "batch__size": 4, "model__size": "32x32"}
-    one, other = (material(tmp_path, "classify", run__seed=seed, **more) for seed in (1, 2))
-    assert one.judged.images == other.judged.images
+    one, other = (training_data(tmp_path, "classify", run__seed=seed, **more) for seed in (1, 2))
+    assert one.held_out.images == other.held_out.images
     assert len(one.images) == 18
-    assert len(one.judged.images) == 6
-    assert not set(one.images) & set(one.judged.images)
+    assert len(one.held_out.images) == 6
+    assert not set(one.images) & set(one.held_out.images)
     assert one.names == ("001", "002", "003")
     assert [one.names[target] for target in one.targets] == [path.parent.name for path in one.images]
     with pytest.raises(DatasetError, match=r"data\.validation: 24 images"):
-        material(tmp_path, "classify", **(more | {"data__validation": 24}))
+        training_data(tmp_path, "classify", **(more | {"data__validation": 24}))
 
 
 def test_no_person_with_attributes_is_on_both_sides():

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from reid_edge.evaluation.attributes import judge_attributes
+from reid_edge.evaluation.attributes import attribute_quality
 from reid_edge.evaluation.ranking import Labelled, rank
 from reid_edge.features import l2_normalised
 from reid_edge.training.augment import centre, normalise
@@ -104,7 +104,7 @@ class AttributeScore:
 
     def figures(self, features: Floats, logits: Floats) -> Figures:  # noqa: ARG002
         """See ``Score``."""
-        quality = judge_attributes(logits > 0, self.values)
+        quality = attribute_quality(logits > 0, self.values)
         values = (quality.mean_accuracy, quality.accuracy, quality.precision, quality.recall, quality.f1)
         return dict(zip(self.names, values, strict=True))
 
@@ -113,8 +113,8 @@ class AttributeScore:
         return self.values
 
 
-class Judge:
-    """Judges a run's networks; of several also what they are together (supplement B: features concatenated).
+class Evaluator:
+    """Evaluates a run's networks; of several also what they are together (supplement B: features concatenated).
 
     Args:
         source: Pixels of the held-out images; the networks get them as an engine would, without any augmentation.

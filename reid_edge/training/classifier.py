@@ -14,14 +14,14 @@ from reid_edge.osnet.checkpoint import Checkpoint, Head
 from reid_edge.training import distributed
 from reid_edge.training.augment import source_size
 from reid_edge.training.config import AugmentConfig, DataConfig
-from reid_edge.training.judging import AttributeScore, CategoryScore, Figures, Judge
+from reid_edge.training.evaluator import AttributeScore, CategoryScore, Evaluator, Figures
 from reid_edge.training.learner import Learner
 from reid_edge.training.pixels import open_pixels
 from reid_edge.training.run import Notify, silent
-from reid_edge.training.task import Judged
+from reid_edge.training.task import HeldOutImages
 
 
-def judge_classifier(
+def evaluate_classifier(
     checkpoint: Checkpoint,
     dataset: str,
     root: Path,
@@ -47,25 +47,25 @@ def judge_classifier(
     head, info = checkpoint.head, checkpoint.info
     if head is None:
         raise InputError("this checkpoint has no classifier: only the recipes classify and attributes keep theirs.")
-    judged = _test_split(head, dataset, root, partial=partial)
+    held_out = _test_split(head, dataset, root, partial=partial)
     device = distributed.pick_device("auto")
     augment = msgspec.convert(info.training.get("augment", {}), AugmentConfig)
     size = source_size(augment, info.size)
     memory_bytes = int(DataConfig().memory_gb * 1e9)
-    on_image = notify(f"reading {dataset}'s test split", len(judged.images))
-    source = open_pixels(judged.images, size, device, memory_bytes=memory_bytes, on_image=on_image)
+    on_image = notify(f"reading {dataset}'s test split", len(held_out.images))
+    source = open_pixels(held_out.images, size, device, memory_bytes=memory_bytes, on_image=on_image)
     learner = _learner(checkpoint, head).to(device)
-    return Judge(source, judged.score, info.size, info.mean, info.std)([learner])[0]
+    return Evaluator(source, held_out.score, info.size, info.mean, info.std)([learner])[0]
 
 
-def _test_split(head: Head, dataset: str, root: Path, *, partial: bool) -> Judged:
+def _test_split(head: Head, dataset: str, root: Path, *, partial: bool) -> HeldOutImages:
     if head.kind == "category":
         categories = load_categories(dataset, root, "test", partial=partial)
         _check_names(head, categories.names)
-        return Judged(images=categories.images, score=CategoryScore(categories=categories.labels))
+        return HeldOutImages(images=categories.images, score=CategoryScore(categories=categories.labels))
     attributes = load_attributes(dataset, root, "test", partial=partial)
     _check_names(head, attributes.names)
-    return Judged(images=attributes.images, score=AttributeScore(values=attributes.values))
+    return HeldOutImages(images=attributes.images, score=AttributeScore(values=attributes.values))
 
 
 def _check_names(head: Head, names: tuple[str, ...]) -> None:

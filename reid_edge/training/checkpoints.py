@@ -18,7 +18,7 @@ from reid_edge.training.settings import to_tables
 Triple = tuple[float, float, float]
 
 
-class Keeper:
+class CheckpointMaker:
     """Makes checkpoints of learners.
 
     Args:

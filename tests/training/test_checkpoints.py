@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
+from reid_edge.training.checkpoints import CheckpointMaker
 from reid_edge.training.config import DataConfig
-from reid_edge.training.keeping import Keeper
 from reid_edge.training.learner import make_learners
 from reid_edge.training.recipes import RECIPES
 
@@ -15,7 +15,7 @@ def kept(recipe, **data):
         config, model=replace(config.model, width=0.1), data=replace(config.data, **data) if data else config.data
     )
     learner = make_learners(config, 3, None)[0]
-    return Keeper(config, ("a", "b", "c"), IMAGENET_MEAN, IMAGENET_STD).checkpoint(learner, {"mAP": 0.5})
+    return CheckpointMaker(config, ("a", "b", "c"), IMAGENET_MEAN, IMAGENET_STD).checkpoint(learner, {"mAP": 0.5})
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -8,9 +8,9 @@ import torch
 from reid_edge.cli.evaluate import evaluate
 from reid_edge.errors import BundleError, DatasetError, InputError
 from reid_edge.osnet.checkpoint import load_checkpoint
+from reid_edge.training.classifier import evaluate_classifier
 from reid_edge.training.run import train
 from reid_edge.training.settings import resolve
-from reid_edge.training.testing import judge_classifier
 from tests.training.people import values, write_people
 
 COLOURS = {"blue": (255, 30, 30), "green": (30, 255, 30), "red": (30, 30, 255)}
@@ -55,7 +55,7 @@ def by_hand(checkpoint, root):
 
 def test_a_classifier_is_judged_on_the_test_split(checkpoint, colours, capsys):
     loaded = load_checkpoint(checkpoint)
-    figures = judge_classifier(loaded, "folder", colours)
+    figures = evaluate_classifier(loaded, "folder", colours)
     assert figures == {"top1": pytest.approx(by_hand(loaded, colours))}
     evaluate([checkpoint], root=colours, dataset="folder")
     assert f"{100 * figures['top1']:.2f}" in capsys.readouterr().out
@@ -64,13 +64,13 @@ def test_a_classifier_is_judged_on_the_test_split(checkpoint, colours, capsys):
 def test_other_categories_are_refused(checkpoint, tmp_path):
     two = write_colours(tmp_path, ["blue", "red"])
     with pytest.raises(DatasetError, match=r"tells 3 apart .* the dataset has 2"):
-        judge_classifier(load_checkpoint(checkpoint), "folder", two)
+        evaluate_classifier(load_checkpoint(checkpoint), "folder", two)
 
 
 def test_a_checkpoint_of_features_has_nothing_to_judge(tmp_path):
     given = values(write_people(tmp_path / "people"), schedule__epochs=1)
     [best] = train(resolve("scratch", {}, given)[0], tmp_path / "run").best
     with pytest.raises(InputError, match="has no classifier"):
-        judge_classifier(load_checkpoint(best), "folder", tmp_path / "people")
+        evaluate_classifier(load_checkpoint(best), "folder", tmp_path / "people")
     with pytest.raises(BundleError, match="reid-edge export --checkpoint"):
         evaluate([best], root=tmp_path / "people", dataset="folder")
