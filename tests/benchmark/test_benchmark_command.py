@@ -156,7 +156,7 @@ def test_when_nothing_runs_it_fails_with_the_reasons(bundle_copy, tmp_path):
         (["BUNDLE", "--isa", "MMX"], "--isa takes one of SSE41, "),
         (["BUNDLE", "--out", "."], ". is a folder; name a file in it"),
         (["BUNDLE", "--out", "none/r.json"], "none is not a folder"),
-        (["BUNDLE", "--root", "."], "no query split"),
+        (["BUNDLE", "--root", "."], "does not hold Market-1501"),
         (["BUNDLE", "--checkpoint", "x.pth"], "--grid"),
         (["BUNDLE", "--out", 255 * "a" + ".json"], "File name too long; use another --out"),
         (["nope", "--grid", "g1"], "nope is not a bundle"),

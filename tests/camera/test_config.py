@@ -27,7 +27,7 @@ def test_a_source_and_a_bundle_are_enough():
         ({**LEAST, "gate": {"intervall_seconds": 1}}, "gate: object contains unknown field 'intervall_seconds'"),
         ({**LEAST, "engine": {"bundle": 7}}, "engine.bundle"),
         ({**LEAST, "engine": {"bundle": "b", "threads": 0}}, "engine.threads: expected 'int' >= 1"),
-        ({**LEAST, "engine": {"bundle": "b", "precision": "fp8"}}, "engine.precision: invalid enum value 'fp8'"),
+        ({**LEAST, "engine": {"bundle": "b", "precision": "fp8"}}, "engine.precision: expected one of auto, fp32"),
         ({**LEAST, "operation": {"listen": "0.0.0.0:80"}}, "operation.listen"),
         ({**LEAST, "camera": {"name": "a/b"}}, "camera.name"),
         ({**LEAST, "upstream": "mqtts://x"}, "upstream: expected 'object', got 'str'"),
