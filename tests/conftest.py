@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see reid_edge.cli.export
 
 import logging
 import shutil
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +18,9 @@ from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.export.tensorrt import why_not_here
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.shipped import find_checkpoint
+
+# A shell's background jobs, as CI may be one, ignore Ctrl-C, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure.
 hypothesis.settings.register_profile("busy", deadline=None)
