@@ -35,7 +35,7 @@ def folder(session_bundle, tmp_path_factory):
     cv2.imwrite(str(folder / "frame.jpg"), cv2.resize(random_crops(rng, 1)[0], (640, 480)))
     for split in ("query", "bounding_box_test", "bounding_box_train"):
         (folder / "market1501" / split).mkdir(parents=True)
-    for number, (identity, camera) in enumerate(itertools.product(range(2, 142), (1, 1, 2))):
+    for number, (identity, camera) in enumerate(itertools.product(range(2, 212), (1, 1, 2))):
         name = f"{identity:04d}_c{camera}s1_{number:06d}_00.jpg"
         cv2.imwrite(str(folder / "market1501" / "bounding_box_train" / name), crop)
     for split, camera in (("query", 1), ("bounding_box_test", 2)):

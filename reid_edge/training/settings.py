@@ -224,6 +224,8 @@ def _stretched(tables: Tables, layer: Mapping[str, object], notes: list[str]) ->
         elif key == "run.evaluate_every" and isinstance(value, int) and value:
             moved[key] = max(1, min(value, new // _EVALUATIONS))
     changed = {key: value for key, value in moved.items() if value != flattened(tables)[key]}
+    if layer.get("schedule.kind", flattened(tables)["schedule.kind"]) == "cosine":
+        changed.pop("schedule.milestones", None)  # which has none
     if changed:
         listed = ", ".join(f"{key} = {value}" for key, value in changed.items())
         notes.append(f"{_counted(new)} in place of {old}, so in proportion: {listed}.")
