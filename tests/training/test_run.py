@@ -65,7 +65,7 @@ def stopping(step, number=signal.SIGTERM, *, times=1):
         done += count
         if done == step and count:
             for _ in range(times):
-                os.kill(os.getpid(), number)
+                signal.raise_signal(number)  # to this thread, whatever others this process has by now
 
     return lambda text, _steps: advance if text == "training" else lambda _count=1: None
 
