@@ -1,14 +1,32 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and held by one process at a time."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
+from typing import TextIO
 
 from reid_edge.errors import OutputError
 
 _PARTIAL = ".reid-edge.*.partial"
+
+
+def open_locked(path: Path, *, busy: str) -> TextIO:
+    """Open a lock file that no other process holds; closing it gives it back.
+
+    Raises:
+        OSError: It cannot be opened.
+        OutputError: Another process holds it; says ``busy``.
+    """
+    lock = path.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise OutputError(busy) from error
+    return lock
 
 
 def write_whole(path: Path, content: bytes) -> None:

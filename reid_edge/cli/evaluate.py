@@ -82,7 +82,7 @@ def _evaluate_classifier(path: Path, dataset: str, root: Path, *, partial: bool)
 
     checkpoint = load_checkpoint(path)
     if checkpoint.head is None:
-        _open(path)
+        raise _no_bundle(path)
     with progress_bars() as notify:
         figures = evaluate_classifier(checkpoint, dataset, root, partial=partial, notify=notify)
     rows = [[path.name, *(f"{100 * value:.2f}" for value in figures.values())]]
@@ -133,8 +133,12 @@ def _open(path: Path) -> Bundle:
     from reid_edge.bundle import open_bundle
 
     if path.suffix in _CHECKPOINTS and not path.is_dir():
-        raise BundleError(
-            f"{path} is a checkpoint; what is evaluated is a bundle, as it will run. Make one with: "
-            f"reid-edge export --checkpoint {shlex.quote(str(path))} --out BUNDLE"
-        )
+        raise _no_bundle(path)
     return open_bundle(path)
+
+
+def _no_bundle(path: Path) -> BundleError:
+    return BundleError(
+        f"{path} is a checkpoint; what is evaluated is a bundle, as it will run. Make one with: "
+        f"reid-edge export --checkpoint {shlex.quote(str(path))} --out BUNDLE"
+    )

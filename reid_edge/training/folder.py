@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reid_edge.errors import OutputError, ResumeError
-from reid_edge.files import remove_partials
+from reid_edge.files import open_locked, remove_partials
 
 #: First line of a run's configuration: what tells the folder from anyone else's with a file of that name.
 MARK = "# The settings of a run of reid-edge train."
@@ -136,16 +135,12 @@ def claimed(folder: RunFolder, *, new: bool) -> Iterator[None]:
     """
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        lock = folder.lock.open("w")
+        lock = open_locked(
+            folder.lock, busy=f"another process trains in {folder.path}; wait for it, or give another --out."
+        )
     except OSError as error:
         raise OutputError(f"cannot write in {folder.path}: {error.strerror}. Give another --out.") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(
-                f"another process trains in {folder.path}; wait for it, or give another --out."
-            ) from error
         remove_partials(folder.path)  # of a process that was killed while it saved
         if new:
             _empty(folder)

@@ -42,6 +42,7 @@ class Parts:
 
     Attributes:
         batches: Of an epoch: what a step learns from, over all processes.
+        steps_per_epoch: How many batches.
         source: Pixels of the training images.
         evaluator: None where nothing is held out.
     """
@@ -49,6 +50,7 @@ class Parts:
     config: TrainConfig
     folder: RunFolder
     batches: Callable[[int], list[Tensor]]
+    steps_per_epoch: int
     training_data: TrainingData
     source: PixelSource
     augmenter: Augmenter
@@ -80,7 +82,7 @@ class Loop:
         self._parts, self._state, self._stop = parts, state, stop
         self._recording, self._advance = recording, advance
         self._config, self._progress = parts.config, state.progress
-        self._steps_per_epoch = len(parts.batches(0))
+        self._steps_per_epoch = parts.steps_per_epoch
         self._steps = self._steps_per_epoch * parts.config.schedule.epochs
         self._watch = CollapseWatch(parts.config.run.collapse_spread)
         self._saved_at = self._time = time.monotonic()

@@ -133,6 +133,7 @@ def _prepare(
     start = find_checkpoint(config.model.start, None) if config.model.start and saved is None else None
     learners = make_learners(config, training_data.classes, start)
     batches = _sampler(config, training_data)
+    steps_per_epoch = len(batches(0))
     source = _pixels(training_data.images, config, device, notify, "reading training images")
     state = saved or _begun(config, training_data, *_statistics(config, source, start))
     evaluator = None
@@ -147,7 +148,7 @@ def _prepare(
         augmenter,
         config,
         device=device,
-        steps_per_epoch=len(batches(0)),
+        steps_per_epoch=steps_per_epoch,
     )
     if saved is not None:
         stepper.load_state_dict(state.stepper)
@@ -155,6 +156,7 @@ def _prepare(
         config=config,
         folder=folder,
         batches=batches,
+        steps_per_epoch=steps_per_epoch,
         training_data=training_data,
         source=source,
         augmenter=augmenter,
@@ -168,7 +170,7 @@ def _prepare(
 def _train(parts: Parts, state: SavedState, notify: Notify, say: Callable[[str], object] | None) -> None:
     """Run the loop; ``say`` is given in the one process that writes."""
     recording = None if say is None else _recording(parts, state, say)
-    advance = notify("training", parts.config.schedule.epochs * len(parts.batches(0)))
+    advance = notify("training", parts.config.schedule.epochs * parts.steps_per_epoch)
     advance(state.progress.step)
     stop = StopRequest()
     with contextlib.closing(recording) if recording else contextlib.nullcontext(), stop.listening():
@@ -190,7 +192,7 @@ def _recording(parts: Parts, state: SavedState, say: Callable[[str], object]) ->
 
 
 def _begin_line(parts: Parts, state: SavedState) -> str:
-    training_data, steps = parts.training_data, len(parts.batches(0))
+    training_data, steps = parts.training_data, parts.steps_per_epoch
     text = (
         f"{len(training_data.targets):,} images, {training_data.classes:,} classes, {steps:,} steps an epoch, "
         f"{parts.config.run.precision} on {parts.stepper.device.type}"
@@ -215,11 +217,10 @@ def _begun(config: TrainConfig, training_data: TrainingData, mean: Triple, std: 
 
 
 def _sampler(config: TrainConfig, training_data: TrainingData) -> Callable[[int], list[Tensor]]:
-    """Batches of an epoch; whether there can be any is found out now."""
+    """Batches of an epoch, as a function of its number; what cannot be drawn is refused here or at the first call."""
     size, instances, seed = config.batch.size, config.batch.instances, config.run.seed
     if instances is None:
         count = len(training_data.targets)
-        shuffled_batches(count, size, seed=seed, epoch=0)
         return lambda epoch: shuffled_batches(count, size, seed=seed, epoch=epoch)
     identities = training_data.targets.tolist()
     names = None if isinstance(training_data.images, np.ndarray) else training_data.images

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from reid_edge.errors import OutputError, ReidEdgeError
-from reid_edge.files import write_whole
+from reid_edge.files import open_locked, write_whole
 
 _Value = TypeVar("_Value")
 _FILE = "journal.json"
@@ -96,16 +95,12 @@ def work_folder(out: Path) -> Iterator[Path]:
         if folder.exists() and not (folder / _LOCK).exists():
             raise OutputError(f"{folder} is there, and no tuning made it; remove it, or use another --out.")
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK).open("w")
+        lock = open_locked(
+            folder / _LOCK, busy=f"another reid-edge tune works in {folder}; wait for it, or use another --out."
+        )
     except OSError as error:
         raise OutputError(f"cannot work in {folder}: {error.strerror}. Use another --out.") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(
-                f"another reid-edge tune works in {folder}; wait for it, or use another --out."
-            ) from error
         try:
             yield folder
         except OutputError:
