@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see reid_edge.cli.export
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see reid_edge.cli.making
 
 import logging
 import shutil

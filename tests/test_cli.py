@@ -1,5 +1,6 @@
 """The commands as a person runs them: in processes of their own, on real files."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from reid_edge.osnet.checkpoint import save_checkpoint
 from tests.conftest import random_crops
 
 
@@ -66,6 +68,19 @@ def test_export_then_verify_then_inspect(tmp_path, session_bundle):
     assert manifest["input"]["size"] == [128, 64]
     assert len(manifest["latency"]) == 8
     assert "--force" in failure("export", "--width", "0.25", "--resolution", "0.5", cwd=tmp_path)
+
+
+def test_inspect_says_how_a_checkpoint_was_trained(checkpoint, tmp_path):
+    settings = {"schedule": {"epochs": 3}}
+    info = dataclasses.replace(checkpoint.info, recipe="scratch", metrics={"market1501/mAP": 0.703}, training=settings)
+    path = tmp_path / "mine.safetensors"
+    save_checkpoint(dataclasses.replace(checkpoint, info=info), path)
+    shown = reid_edge("inspect", path).stdout
+    for text in ("OSNet x0.25", checkpoint.sha256, "scratch", "market1501/mAP 70.30", "256x128 RGB"):
+        assert text in shown
+    assert json.loads(reid_edge("inspect", "--json", path).stdout)["training"] == settings
+    path.write_bytes(path.read_bytes()[:1000])
+    assert "truncated" in failure("inspect", path)
 
 
 def test_extract_writes_npy_with_its_sources(session_bundle, crops, tmp_path):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from reid_edge.cli.options import EngineOption, PrecisionOption, ThreadsOption
 from reid_edge.console import extra, print_table, progress_bars
 from reid_edge.errors import BundleError, InputError
 
@@ -35,13 +36,9 @@ def evaluate(
     distance: Annotated[
         Literal["cosine", "euclidean"] | None, typer.Option(help="The bundle's own if not given.")
     ] = None,
-    engine: Annotated[
-        Literal["auto", "openvino", "onnxruntime", "tensorrt"], typer.Option(help="What runs the model.")
-    ] = "auto",
-    precision: Annotated[
-        Literal["auto", "fp32", "fp16", "int8", "tuned"], typer.Option(help="Which of the bundle's files.")
-    ] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; the engine's choice if not given.")] = None,
+    engine: EngineOption = "auto",
+    precision: PrecisionOption = "auto",
+    threads: ThreadsOption = None,
     partial: Annotated[bool, typer.Option("--partial", help="A subset: do not check the number of images.")] = False,
 ) -> None:
     """Measure ranking quality, CMC and mAP, of any engine on a labelled dataset.
