@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from reid_edge.benchmark.peak_kernels import Arithmetic, Build, Kernel
+from reid_edge.runtime.engines.ovlib import openvino_core
 
 #: Layers one after another: what enters and leaves the network then weighs little.
 LAYERS = 3
@@ -23,9 +24,7 @@ _Network = tuple[Any, int, str]
 
 def openvino_kernels(threads: int | None) -> list[Build]:
     """Three shapes in each arithmetic; OpenVINO says afterwards what it really ran, and only that counts."""
-    from openvino import Core
-
-    core = Core()
+    core = openvino_core("measuring the CPU's peak")
     shapes: list[Callable[[int, bool], _Network]] = [
         partial(_convolutions, channels=256, side=20, kernel=3),
         partial(_convolutions, channels=512, side=14, kernel=1),

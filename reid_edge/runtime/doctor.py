@@ -6,8 +6,9 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from reid_edge.errors import EngineUnavailableError
+from reid_edge.errors import EngineUnavailableError, MissingExtraError
 from reid_edge.runtime.cpu import cpu_name, instruction_sets, saturates_int8
+from reid_edge.runtime.engines.ovlib import openvino_core, openvino_version
 from reid_edge.runtime.engines.trtlib import find_gpu, load_library
 
 
@@ -53,11 +54,10 @@ def _gpu() -> Finding:
 
 def _openvino() -> Finding:
     try:
-        import openvino
-    except ImportError:
+        devices = ", ".join(openvino_core("doctor").available_devices)
+    except MissingExtraError:
         return _missing("OpenVINO", "openvino")
-    devices = ", ".join(openvino.Core().available_devices)
-    return Finding("OpenVINO", f"{openvino.get_version().split('-')[0]}, devices {devices}")
+    return Finding("OpenVINO", f"{openvino_version()}, devices {devices}")
 
 
 def _tensorrt() -> Finding:

@@ -23,6 +23,7 @@ from reid_edge.benchmark.scenarios import SEED
 from reid_edge.bundle import Artifact, Bundle, open_bundle
 from reid_edge.errors import EngineError
 from reid_edge.runtime.engines import Batch
+from reid_edge.runtime.engines.ovlib import openvino_core
 from reid_edge.runtime.extractor import as_input
 from reid_edge.tune.forms import place_of
 from reid_edge.tuning_record import Execution
@@ -117,10 +118,8 @@ def _layers(path: Path, artifact: Artifact, batch: Batch) -> list[tuple[str, str
 
 
 def _request(path: Path, artifact: Artifact, batch: Batch) -> Any:
-    import openvino
-
     execution = artifact.execution or Execution()
-    core = openvino.Core()
+    core = openvino_core("profiling")
     model = core.read_model(path)
     model.reshape(list(batch.shape))
     properties: dict[str, Any] = {

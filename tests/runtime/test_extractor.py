@@ -298,3 +298,21 @@ def test_the_runtime_imports_no_torch_and_imports_fast():
     )
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
+
+
+def test_a_signal_after_bundles_came_and_went_reaches_its_handler(session_bundle):
+    """Each OpenVINO core of its own would leave a signal stack behind that is freed: a silent segmentation fault."""
+    script = f"""
+import gc, signal
+from reid_edge.runtime import Extractor
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+one = Extractor({str(session_bundle.path)!r}, engine="openvino", precision="fp32", cache_dir=None)
+two = Extractor({str(session_bundle.path)!r}, engine="openvino", precision="fp16", cache_dir=None)
+del one
+gc.collect()
+del two
+gc.collect()
+signal.raise_signal(signal.SIGTERM)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "handled\n"), run.stderr

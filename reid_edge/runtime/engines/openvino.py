@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from reid_edge.bundle import Artifact
-from reid_edge.errors import EngineError, MissingExtraError
+from reid_edge.errors import EngineError
 from reid_edge.runtime.engines.base import Batch, EngineOptions, Features
+from reid_edge.runtime.engines.ovlib import openvino_core, openvino_version
 from reid_edge.tuning_record import Execution
 
 #: A static batch of 8 takes 0.8 of a dynamic one's time (benchmarks/README.md); sizes between are put together.
@@ -20,19 +21,15 @@ class OpenVINOEngine:
     """Runs an OpenVINO IR."""
 
     def __init__(self, path: Path, artifact: Artifact, options: EngineOptions) -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            raise MissingExtraError("openvino", "openvino", "the OpenVINO engine") from error
-        self._core = openvino.Core()
+        self._core = openvino_core("the OpenVINO engine")
         if options.device not in self._core.available_devices:
             raise EngineError(
                 f"OpenVINO has no device '{options.device}' here; it has {', '.join(self._core.available_devices)}."
             )
         if options.cache_dir is not None:
             try:
-                self._core.set_property({"CACHE_DIR": str(options.cache_dir)})
-            except RuntimeError as error:
+                options.cache_dir.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
                 raise EngineError(f"OpenVINO cannot keep compiled models in {options.cache_dir}: {error}") from error
         self._path = path
         self._device = options.device
@@ -40,8 +37,9 @@ class OpenVINOEngine:
         self._properties = _properties(artifact, self._execution, options)
         self._requests: dict[int, list[Any]] = {}
         self.batch_sizes: tuple[int, ...] | None = tuple(size for size in BATCH_SIZES if size <= artifact.max_batch)
-        version = openvino.get_version().split("-")[0]
-        self.description = f"openvino {version} {self._core.get_property(options.device, 'FULL_DEVICE_NAME').strip()}"
+        self.description = (
+            f"openvino {openvino_version()} {self._core.get_property(options.device, 'FULL_DEVICE_NAME').strip()}"
+        )
 
     def infer(self, batch: Batch) -> Features:
         """See :class:`~reid_edge.runtime.engines.base.Engine`."""
@@ -86,4 +84,6 @@ def _properties(artifact: Artifact, execution: Execution, options: EngineOptions
     threads = options.threads or execution.threads
     if threads is not None:
         properties["INFERENCE_NUM_THREADS"] = threads
+    if options.cache_dir is not None:
+        properties["CACHE_DIR"] = str(options.cache_dir)
     return properties

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.camera.detectors.model.network import Outputs, check_input
-from reid_edge.errors import DetectorError, MissingExtraError
+from reid_edge.errors import DetectorError
+from reid_edge.runtime.engines.ovlib import openvino_core, openvino_version
 
 _DTYPES = {"f32": np.float32, "f16": np.float16, "u8": np.uint8}
 
@@ -24,11 +25,7 @@ class OpenVINONetwork:
     """
 
     def __init__(self, path: Path, threads: int | None, device: str) -> None:
-        try:
-            import openvino
-        except ImportError as error:
-            raise MissingExtraError("openvino", "openvino", "the detector") from error
-        core = openvino.Core()
+        core = openvino_core("the detector")
         properties = {"PERFORMANCE_HINT": "LATENCY"} | ({} if threads is None else {"INFERENCE_NUM_THREADS": threads})
         try:
             model = core.read_model(path)
@@ -36,8 +33,7 @@ class OpenVINONetwork:
             self._request = core.compile_model(model, device, properties).create_infer_request()
         except RuntimeError as error:
             raise DetectorError(f"OpenVINO cannot load {path} on {device}: {str(error).strip()[:500]}") from error
-        version = openvino.get_version().split("-")[0]
-        self.description = f"openvino {version} {device}"
+        self.description = f"openvino {openvino_version()} {device}"
 
     def run(self, batch: npt.NDArray[Any]) -> Outputs:
         """See :class:`~reid_edge.camera.detectors.model.network.Network`."""
