@@ -19,6 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from reid_edge.cli.threads import spin_briefly
+
+spin_briefly()
+
 import numpy as np
 import torch
 

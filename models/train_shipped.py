@@ -29,7 +29,9 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see reid_edge.cli.export
+from reid_edge.cli.threads import spin_briefly
+
+spin_briefly()
 
 import msgspec
 import torch

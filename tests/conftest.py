@@ -1,10 +1,11 @@
 """One real bundle for the whole session; everything that breaks a bundle works on a copy."""
 
-import os
+from reid_edge.cli.threads import spin_briefly
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see reid_edge.cli.making
+spin_briefly()
 
 import logging
+import os
 import shutil
 import signal
 from pathlib import Path

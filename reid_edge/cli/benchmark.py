@@ -115,8 +115,6 @@ def _make_grid(
     """Make the grid once nothing is wrong with it, nor with what else is to be benchmarked."""
     from reid_edge.benchmark.suite import check_request
 
-    # Else two torch processes on few cores spin against each other (reid_edge.cli.making).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with extra("export", "making the grid of Table 6"):
         from reid_edge.export.exporter import Format
         from reid_edge.export.grid import make_cells, plan_grid

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -41,8 +40,6 @@ def export(
     force: ForceOption = False,
 ) -> None:
     """Make a bundle from a checkpoint: ONNX, OpenVINO and TensorRT files, each checked against the checkpoint."""
-    # Else two torch processes on few cores spin against each other: distilling then takes 15 times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with extra("export", "exporting"):
         from reid_edge.export.exporter import ExportOptions, Format, export_bundle
         from reid_edge.export.tensorrt import why_not_here

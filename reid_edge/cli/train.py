@@ -53,7 +53,6 @@ def train(
 ) -> None:
     """Train OSNet on labelled images, by one of the paper's recipes."""
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # until there is something to save
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see reid_edge.cli.making
     with extra("train", "training"):
         from reid_edge.training.run import silent
         from reid_edge.training.run import train as run

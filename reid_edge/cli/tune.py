@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -47,7 +46,6 @@ def tune(
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Make the bundle that is fastest on this device: exact rewrites, INT8 and float by block, threads, batches."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with extra("export", "tuning"):
         from reid_edge.benchmark.accuracy import load_splits
         from reid_edge.osnet.config import format_size, parse_size
