@@ -62,8 +62,6 @@ def test_every_command_of_the_readme_runs(folder, command):
         command += " --budget-minutes 0.5"  # else a quarter of an hour: less is tried
     if " train " in command:
         command += " --epochs 1 --partial"
-    if "trained/best.safetensors --out trained/bundle" in command:
-        command += " --precision fp32"  # INT8 of a network that has learned nothing yet may be rejected
     if "benchmark" in command:
         command += " --budget-seconds 15"
     here = Path(sys.executable).parent

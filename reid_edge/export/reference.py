@@ -77,16 +77,17 @@ class Reference:
             return replace(artifact, parity=parity)
         assert self.calibration is not None and self.held_out_features is not None
         inputs = (as_input(crop[None], spec) for crop in self.calibration.held_out)
+        kind = "distilled crops" if self.calibration.record.source == "distilled" else "crops"
         verdict = judge(
             self.held_out_features,
             np.concatenate([engine.infer(crop) for crop in inputs]),
             golden_cosine=parity.cosine_min,
-            crops=f"{len(self.calibration.held_out)} {self.calibration.record.source}",
+            crops=f"{len(self.calibration.held_out)} {kind}",
         )
         if verdict.reasons and not keep_rejected:
             raise QuantizationRejected(
-                f"{artifact.name} rejected: {'; '.join(verdict.reasons)} (on {verdict.crops} crops that were not used "
-                "to calibrate). Nothing was written. Try other calibration crops (--calibration DIR), leave INT8 out "
+                f"{artifact.name} rejected: {'; '.join(verdict.reasons)} (judged on {verdict.crops}, not used to "
+                "calibrate). Nothing was written. Try other calibration crops (--calibration DIR), leave INT8 out "
                 "(--precision fp32,fp16), or keep it all the same (--keep-rejected)."
             )
         return replace(artifact, parity=parity, verdict=verdict)

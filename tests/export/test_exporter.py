@@ -35,7 +35,7 @@ def test_int8_is_accepted_with_its_figures(session_bundle):
     for engine in ("onnxruntime", "openvino"):
         verdict = session_bundle.artifact(engine, "int8").verdict
         assert verdict.verdict == "accepted"
-        assert verdict.crops == "32 distilled"
+        assert verdict.crops == "32 distilled crops"
         assert verdict.ranking > 0.95
 
 
