@@ -137,10 +137,10 @@ def _answer(transport: Transport, camera: str) -> tuple[Ack | None, str]:
 
 def _no_answer(transport: Transport, problem: str) -> Finding:
     """What a person has to put right is wrong; all else may mend itself."""
-    holds = [getattr(part, "hold", None) for part in (transport, getattr(transport, "link", None))]
-    refusals = [hold for hold in holds if hold is not None and hold.reason]
-    wrong = any(hold.alerts for hold in refusals)
-    reasons = [hold.reason for hold in refusals] or [problem.rstrip(".")]
+    backoffs = [getattr(part, "backoff", None) for part in (transport, getattr(transport, "link", None))]
+    failures = [backoff for backoff in backoffs if backoff is not None and backoff.reason]
+    wrong = any(backoff.alerts for backoff in failures)
+    reasons = [backoff.reason for backoff in failures] or [problem.rstrip(".")]
     reason = "; ".join(reason.removeprefix(f"{transport.name}: ") for reason in reasons)
     then = "mend this" if wrong else "features wait in the outbox until it is there"
     return Finding("upstream", "wrong" if wrong else "away", f"{transport.name}: {reason}; {then}")

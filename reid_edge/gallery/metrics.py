@@ -64,7 +64,7 @@ def _mqtt_families(mqtt: MqttCollector) -> Iterator[Metric]:
     yield _counter("mqtt_commits", "Groups of messages committed.", mqtt.stats.commits)
     yield _counter("mqtt_commit_failures", "Commits that failed.", mqtt.stats.failures)
     yield _counter("mqtt_unanswered", "Acknowledgements that could not be published.", mqtt.stats.unanswered)
-    yield _counter("mqtt_answers_refused", "Acknowledgements that the broker refused.", mqtt.answers.refusals)
+    yield _counter("mqtt_answers_refused", "Acknowledgements that the broker refused.", mqtt.answers.failures)
 
 
 def _counter(name: str, help_text: str, value: int) -> CounterMetricFamily:

@@ -14,9 +14,9 @@ import threading
 import uuid
 from dataclasses import dataclass
 
+from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import StoreError, TransportError
 from reid_edge.gallery.collector import Collector
-from reid_edge.upstream.transports.hold import PASSING, Hold
 from reid_edge.upstream.transports.mqtt import NOT_AUTHORISED, acknowledgements_topic, observations_topic
 from reid_edge.upstream.transports.mqtt_link import Message, MqttLink
 from reid_edge.upstream.transports.tls import TlsFiles
@@ -67,7 +67,7 @@ class MqttCollector:
     Attributes:
         stats: Counts.
         link: The connection.
-        hold: Failed commits: how many, and why.
+        backoff: Failed commits: how many, and why.
         answers: Acknowledgements that the broker refused: how many, and why.
 
     Raises:
@@ -83,11 +83,11 @@ class MqttCollector:
         group: str = "gallery",
         tls: TlsFiles | None = None,
         insecure: bool = False,
-        backoff_s: tuple[float, float] = PASSING,
+        backoff_s: tuple[float, float] = TRANSIENT_S,
     ) -> None:
         self.stats = MqttCollectorStats()
-        self.hold = Hold(LOG, passing=backoff_s)
-        self.answers = Hold(LOG)
+        self.backoff = Backoff(LOG, transient_s=backoff_s)
+        self.answers = Backoff(LOG)
         self._collector = collector
         self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self.link = MqttLink(
@@ -116,8 +116,8 @@ class MqttCollector:
     def trouble(self) -> str:
         """Why nothing comes or nothing is stored or acknowledged; empty if all is well."""
         if not self.connected:
-            return self.hold.reason or self.link.hold.reason or f"{self.link.uri}: connecting"
-        return self.hold.reason or self.answers.reason
+            return self.backoff.reason or self.link.backoff.reason or f"{self.link.uri}: connecting"
+        return self.backoff.reason or self.answers.reason
 
     def close(self) -> None:
         """Store and acknowledge what is here, then disconnect."""
@@ -162,7 +162,7 @@ class MqttCollector:
             LOG.exception("a group of %d batches failed in an unforeseen way", len(messages))
             self._stand_back(f"{type(error).__name__}: {error}")
             return
-        self.hold.accepted()
+        self.backoff.succeeded()
         unanswered = self.stats.unanswered
         for message, sender, ack in zip(messages, senders, acks, strict=True):
             if ack:
@@ -187,7 +187,7 @@ class MqttCollector:
     def _stand_back(self, reason: str) -> None:
         """Leave the broker for a while; what it has handed over goes, and the cameras send it again."""
         self.stats.failures += 1
-        self.link.leave(self.hold.refused(reason))
+        self.link.leave(self.backoff.failed(reason))
         with contextlib.suppress(queue.Empty):
             while self._queue.get_nowait() is not None:
                 pass
@@ -197,6 +197,6 @@ class MqttCollector:
         """The broker's verdict on an acknowledgement; that a camera has gone is its own affair."""
         if code == NOT_AUTHORISED:
             reason = f"{self.link.uri}: the broker does not let this collector acknowledge; see deploy/mosquitto/acl"
-            self.answers.refused(reason, permanent=True)
+            self.answers.failed(reason, permanent=True)
         else:
-            self.answers.accepted()
+            self.answers.succeeded()

@@ -129,8 +129,8 @@ def test_a_camera_under_anothers_name_is_told_why(broker, certs):
     transport = MqttTransport(broker.uri, camera="camB", tls=tls_files(certs, "camA"))
     try:
         transport.send(b"batch")
-        wait_until(lambda: transport.hold.alerts == 1, "the broker had refused the batch")
-        assert "access list" in transport.hold.reason
+        wait_until(lambda: transport.backoff.alerts == 1, "the broker had refused the batch")
+        assert "access list" in transport.backoff.reason
         assert not transport.connected
     finally:
         transport.close()

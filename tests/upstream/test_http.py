@@ -118,7 +118,7 @@ def test_what_a_person_has_to_put_right_is_an_alert(scripted, caplog, status):
         with pytest.raises(TransportError, match=f"answered {status} .*why"):
             transport.send(b"batch")
     transport.close()
-    assert transport.hold.alerts == 1
+    assert transport.backoff.alerts == 1
     assert not transport.connected
     assert len(scripted.times) == 1, "it was asked again without a pause"
     assert [record.levelno for record in caplog.records if "answered" in record.message] == [logging.ERROR]
@@ -141,7 +141,7 @@ def test_what_passes_is_tried_again(scripted, status):
 
     wait_until(sent, "it was tried again")
     assert transport.acks(1) == [b"why"]
-    assert transport.hold.alerts == 0
+    assert transport.backoff.alerts == 0
     transport.close()
 
 
@@ -172,7 +172,7 @@ def test_a_server_of_another_authority_is_an_alert(certs, collector, tmp_path):
     transport = HttpTransport(f"https://localhost:{server.port}", tls=tls_files(certs, "camA"), backoff_s=FAST)
     with pytest.raises(TransportError, match=r"(?i)certificate verify failed"):
         transport.send(batch("camA", 1))
-    assert transport.hold.alerts == 1
+    assert transport.backoff.alerts == 1
     transport.close()
     server.close()
 

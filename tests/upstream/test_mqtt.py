@@ -56,9 +56,9 @@ def test_without_a_collector_it_backs_off_until_one_is_there(tmp_path, transport
     with Broker(tmp_path) as broker:
         transport = transport_to(broker)
         transport.send(b"into the void")
-        wait_until(lambda: transport.hold.refusals, "the broker said that nobody listens")
+        wait_until(lambda: transport.backoff.failures, "the broker said that nobody listens")
         assert not transport.connected
-        assert "no collector" in transport.hold.reason
+        assert "no collector" in transport.backoff.reason
 
         def refused_at_once() -> bool:
             try:
@@ -81,7 +81,7 @@ def test_without_a_collector_it_backs_off_until_one_is_there(tmp_path, transport
             wait_until(accepted, "sending was tried again")
             assert gallery.next_message() == ("reid/v1/camA/obs", b"heard")
             wait_until(lambda: transport.connected, "the broker had accepted")
-    assert transport.hold.alerts == 0
+    assert transport.backoff.alerts == 0
     assert len([record for record in caplog.records if "no collector" in record.message]) == 1
 
 
@@ -134,7 +134,7 @@ def test_no_more_is_under_way_than_the_broker_announced(tmp_path, transport_to):
         with pytest.raises(TransportError, match="confirm"):
             transport.send(b"one too many")
         broker.thaw()
-        wait_until(lambda: transport.hold.refusals == 3, "the broker had answered all")
+        wait_until(lambda: transport.backoff.failures == 3, "the broker had answered all")
 
 
 def test_no_more_is_under_way_than_the_own_window(tmp_path, transport_to):
@@ -167,9 +167,9 @@ def test_a_broker_that_is_not_the_named_one_is_refused(tmp_path, caplog):
         assert make_certs(elsewhere, *arguments).returncode == 0
     with Broker(tmp_path / "broker", elsewhere) as broker:
         transport = MqttTransport(broker.uri, camera="camA", tls=tls_files(elsewhere, "camA"))
-        wait_until(lambda: transport.link.hold.alerts == 1, "the certificate was refused")
+        wait_until(lambda: transport.link.backoff.alerts == 1, "the certificate was refused")
         transport.close()
-    assert "not valid for 'localhost'" in transport.link.hold.reason
+    assert "not valid for 'localhost'" in transport.link.backoff.reason
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
@@ -180,9 +180,9 @@ def test_a_camera_whose_certificate_the_broker_refuses_says_so(certs, tmp_path):
         # It trusts the broker's authority, which does not trust the camera's.
         trusting = type(files)(ca=certs / "ca.crt", cert=files.cert, key=files.key)
         transport = MqttTransport(broker.uri, camera="camA", tls=trusting)
-        wait_until(lambda: transport.link.hold.reason, "the broker had refused the certificate")
+        wait_until(lambda: transport.link.backoff.reason, "the broker had refused the certificate")
         transport.close()
-    assert "may not accept this certificate" in transport.link.hold.reason
+    assert "may not accept this certificate" in transport.link.backoff.reason
 
 
 def test_renewed_certificates_are_used_from_the_next_connection_on(certs, tmp_path):
@@ -192,7 +192,7 @@ def test_renewed_certificates_are_used_from_the_next_connection_on(certs, tmp_pa
     (own / "ca.crt").write_bytes((certs / "ca.crt").read_bytes())
     with Broker(tmp_path / "broker", certs) as broker:
         transport = MqttTransport(broker.uri, camera="camA", tls=tls_files(own, "camA"))
-        wait_until(lambda: transport.link.hold.reason, "the broker had refused the certificate")
+        wait_until(lambda: transport.link.backoff.reason, "the broker had refused the certificate")
         for name in ("camA.crt", "camA.key"):
             (own / name).write_bytes((certs / name).read_bytes())
         wait_until(lambda: transport.link.retry_now() or transport.link.connected, "the renewed certificate was used")
@@ -218,8 +218,8 @@ def test_a_refused_subscription_is_an_alert(scripted_server):
     transport = MqttTransport(scripted_server.uri, camera="camA", insecure=True)
     try:
         scripted_server.grant(scripted_server.accept_until_subscribe(), 0x87)
-        wait_until(lambda: transport.link.hold.alerts == 1, "the refusal was seen")
-        assert "reid/v1/camA/ack" in transport.link.hold.reason
+        wait_until(lambda: transport.link.backoff.alerts == 1, "the refusal was seen")
+        assert "reid/v1/camA/ack" in transport.link.backoff.reason
     finally:
         transport.close()
 
@@ -279,7 +279,7 @@ def test_it_works_in_a_process_with_more_than_1024_open_files(certs, tmp_path, t
                 transport = transport_to(broker)
                 wait_until(lambda: transport.connected, "it was connected")
                 transport.send(b"batch")
-                wait_until(lambda: transport.hold.refusals, "the broker had answered")
+                wait_until(lambda: transport.backoff.failures, "the broker had answered")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 
+from reid_edge.backoff import exponential_pause_s
 from reid_edge.errors import MessageError, OutboxError, TransportError
 from reid_edge.upstream.delivery.flights import Flights
 from reid_edge.upstream.delivery.refusal_log import RefusalLog
@@ -209,9 +209,9 @@ class Delivery:
         self.stats.transport_errors += 1
         self.stats.connected = False
         self._report(error)
-        backoff_s = min(FIRST_BACKOFF_S * 2.0 ** min(self._failures, 20), self._most_backoff_s)
+        pause_s = exponential_pause_s(self._failures, FIRST_BACKOFF_S, self._most_backoff_s)
         self._failures += 1
-        self._sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311 - so that cameras do not come back all at once
+        self._sleep(pause_s)
 
     def _ack_step(self) -> None:
         """Delete what has been acknowledged since the last time, in one commit."""

@@ -8,8 +8,8 @@ import threading
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import MissingExtraError, SettingsError, TransportError
-from reid_edge.upstream.transports.hold import PASSING, Hold
 from reid_edge.upstream.transports.inbox import Inbox
 from reid_edge.upstream.transports.tls import TlsFiles, client_context, endpoint
 
@@ -37,7 +37,7 @@ class HttpTransport:
         backoff_s: The first and the longest pause after a failure that may pass by itself.
 
     Attributes:
-        hold: What failed: how often, and why.
+        backoff: What failed: how often, and why.
 
     Raises:
         SettingsError: An address or certificates that cannot be used.
@@ -50,10 +50,10 @@ class HttpTransport:
         *,
         tls: TlsFiles | None = None,
         insecure: bool = False,
-        backoff_s: tuple[float, float] = PASSING,
+        backoff_s: tuple[float, float] = TRANSIENT_S,
     ) -> None:
         self.name = url
-        self.hold = Hold(LOG, passing=backoff_s)
+        self.backoff = Backoff(LOG, transient_s=backoff_s)
         self._endpoint = endpoint(url, {"https": 8443, "http": 8080}, tls, insecure=insecure)
         self._tls = tls if self._endpoint.secure else None
         self._inbox = Inbox()
@@ -65,7 +65,7 @@ class HttpTransport:
     @property
     def connected(self) -> bool:
         """Whether the last attempt succeeded."""
-        return not self.hold.reason
+        return not self.backoff.reason
 
     def send(self, batch: bytes) -> None:
         """Post one batch and wait for the answer.
@@ -73,7 +73,7 @@ class HttpTransport:
         Raises:
             TransportError: Not reached, not accepted, or failed a moment ago.
         """
-        self.hold.check()
+        self.backoff.check()
         with self._sending:
             try:
                 self._judge(self._post(batch), len(batch))
@@ -100,25 +100,25 @@ class HttpTransport:
             self._client = self._client or self._new_client()
             return self._client.post(BATCHES_PATH, content=batch)
         except SettingsError as error:  # certificates that were renewed, and not well
-            self.hold.refused(f"{self.name}: {error}", permanent=True)
+            self.backoff.failed(f"{self.name}: {error}", permanent=True)
             raise TransportError(f"{self.name}: {error}") from error
         except self._httpx.HTTPError as error:
             # A new connection, with the certificates that are there then.
             self._drop_client()
             # OpenSSL's words for a certificate that this end, or the other, does not accept.
             permanent = "CERTIFICATE_VERIFY_FAILED" in str(error) or "ALERT" in str(error).upper()
-            self.hold.refused(f"{self.name}: {error or type(error).__name__}", permanent=permanent)
-            raise TransportError(f"{self.hold.reason}.") from error
+            self.backoff.failed(f"{self.name}: {error or type(error).__name__}", permanent=permanent)
+            raise TransportError(f"{self.backoff.reason}.") from error
 
     def _judge(self, response: Response, size: int) -> None:
         if response.status_code == 200:
-            self.hold.accepted()
+            self.backoff.succeeded()
             self._inbox.put(response.content)
             return
         permanent = response.status_code not in _PASSING
         words = response.text[:200].strip().rstrip(".")
         reason = f"{self.name} answered {response.status_code} to a batch of {size} bytes: {words}"
-        self.hold.refused(reason, permanent=permanent, at_least_s=_retry_after_s(response))
+        self.backoff.failed(reason, permanent=permanent, at_least_s=_retry_after_s(response))
         raise TransportError(f"{reason}.")
 
     def _new_client(self) -> Client:

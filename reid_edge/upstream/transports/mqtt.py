@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import re
 
+from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import SettingsError
-from reid_edge.upstream.transports.hold import PASSING, Hold
 from reid_edge.upstream.transports.inbox import Inbox
 from reid_edge.upstream.transports.mqtt_link import Message, MqttLink
 from reid_edge.upstream.transports.tls import TlsFiles
@@ -48,7 +48,7 @@ class MqttTransport:
         backoff_s: The first and the longest pause after a lost connection or a refusal.
 
     Attributes:
-        hold: What the broker refused: how often, and why.
+        backoff: What the broker refused: how often, and why.
         link: The connection: whether it is up, how often it was made.
 
     Raises:
@@ -64,9 +64,9 @@ class MqttTransport:
         tls: TlsFiles | None = None,
         insecure: bool = False,
         window: int = 64,
-        backoff_s: tuple[float, float] = PASSING,
+        backoff_s: tuple[float, float] = TRANSIENT_S,
     ) -> None:
-        self.hold = Hold(LOG, passing=backoff_s)
+        self.backoff = Backoff(LOG, transient_s=backoff_s)
         self._topic = observations_topic(checked_name(camera))
         self._inbox = Inbox()
         self._recoveries = 0
@@ -92,7 +92,7 @@ class MqttTransport:
     @property
     def connected(self) -> bool:
         """Whether the broker is there and takes what is sent."""
-        return self.link.connected and not self.hold.reason
+        return self.link.connected and not self.backoff.reason
 
     @property
     def losses(self) -> int:
@@ -105,7 +105,7 @@ class MqttTransport:
         Raises:
             TransportError: Not connected, refused a moment ago, or the broker is too slow.
         """
-        self.hold.check()
+        self.backoff.check()
         self.link.publish(self._topic, batch, timeout_s=_SEND_TIMEOUT_S)
 
     def acks(self, timeout_s: float) -> list[bytes]:
@@ -122,10 +122,10 @@ class MqttTransport:
 
     def _judged(self, code: int) -> None:
         if code == 0:
-            self._recoveries += bool(self.hold.reason)
-            self.hold.accepted()
+            self._recoveries += bool(self.backoff.reason)
+            self.backoff.succeeded()
         else:
-            self.hold.refused(self._explained(code), permanent=code in _PERMANENT)
+            self.backoff.failed(self._explained(code), permanent=code in _PERMANENT)
 
     def _explained(self, code: int) -> str:
         if code == NO_COLLECTOR:

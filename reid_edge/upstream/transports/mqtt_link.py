@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import SettingsError, TransportError
-from reid_edge.upstream.transports.hold import PASSING, Hold
 from reid_edge.upstream.transports.mqtt_session import MqttSession
 from reid_edge.upstream.transports.tls import TlsFiles, client_context, endpoint
 
@@ -47,7 +47,7 @@ class MqttLink:
         backoff_s: The first and the longest pause between attempts.
 
     Attributes:
-        hold: Failed and lost connections: how many, and why.
+        backoff: Failed and lost connections: how many, and why.
         connects: How often it was connected and subscribed.
 
     Raises:
@@ -68,11 +68,11 @@ class MqttLink:
         window: int,
         confirm: bool,
         extra: str,
-        backoff_s: tuple[float, float] = PASSING,
+        backoff_s: tuple[float, float] = TRANSIENT_S,
     ) -> None:
         self.uri = uri
         self.connects = 0
-        self.hold = Hold(LOG, passing=backoff_s)
+        self.backoff = Backoff(LOG, transient_s=backoff_s)
         self._endpoint = endpoint(uri, {"mqtts": 8883, "mqtt": 1883}, tls, insecure=insecure)
         self._tls = tls if self._endpoint.secure else None
         self._client_id, self._subscription = client_id, subscription
@@ -100,7 +100,7 @@ class MqttLink:
         """
         deadline = time.monotonic() + timeout_s
         if not self._ready.wait(timeout_s):
-            reason = self.hold.reason.removeprefix(f"{self.uri}: ") or "no attempt has ended yet"
+            reason = self.backoff.reason.removeprefix(f"{self.uri}: ") or "no attempt has ended yet"
             raise TransportError(f"{self.uri}: not connected: {reason}.")
         try:
             self._session.publish(topic, payload, timeout_s=deadline - time.monotonic())
@@ -154,7 +154,7 @@ class MqttLink:
             session = None
             self._ready.clear()
             if time.monotonic() - start > _STABLE_S:
-                self.hold.accepted()
+                self.backoff.succeeded()
             self._wake.clear()  # before looking at _stop, which close() sets first
             if not self._stop.is_set():
                 self._wake.wait(self._pause(failure, permanent))
@@ -175,7 +175,7 @@ class MqttLink:
     def _pause(self, failure: str, permanent: bool) -> float:
         away_s = self._away.pop(self._session, 0.0)
         self._away.clear()
-        return away_s or self.hold.refused(f"{self.uri}: {failure}", permanent=permanent)
+        return away_s or self.backoff.failed(f"{self.uri}: {failure}", permanent=permanent)
 
     def _on_session_message(self, session: MqttSession, topic: str, payload: bytes, number: int) -> None:
         self._on_message(Message(topic, payload, number, session))
@@ -188,5 +188,5 @@ class MqttLink:
     def _pass_on_verdicts(self) -> None:
         verdicts = self._session.verdicts
         while verdicts:
-            self.hold.accepted()
+            self.backoff.succeeded()
             self._on_verdict(verdicts.popleft())
