@@ -29,9 +29,9 @@ from report import as_markdown
 from results import Comparison
 from workers import ContenderError
 
-from reid_edge.benchmark.conditions import changes, read_conditions
-from reid_edge.benchmark.device import describe_device
 from reid_edge.bundle import open_bundle
+from reid_edge.system.conditions import changes, read_conditions
+from reid_edge.system.device import describe_device
 
 _LIBRARIES = ("boxmot", "numpy", "onnxruntime", "opencv-python-headless", "openvino", "pillow", "reid-edge", "torch",
               "torchreid", "torchvision")  # fmt: skip

@@ -7,7 +7,9 @@ from typing import Literal
 
 from contenders import Contender
 
-from reid_edge.benchmark.records import Condition, Device, Summary
+from reid_edge.benchmark.records import Summary
+from reid_edge.system.conditions import Condition
+from reid_edge.system.device import Device
 
 Part = Literal["whole", "network"]
 

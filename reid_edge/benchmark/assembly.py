@@ -6,7 +6,7 @@ from reid_edge.benchmark.records import ModelEntry, Peak, Roofline, Run
 from reid_edge.benchmark.statistics import summarise
 from reid_edge.benchmark.timing import Timing
 from reid_edge.bundle import RANDOM_WEIGHTS, Artifact, Bundle
-from reid_edge.runtime.limits import usable_cpus
+from reid_edge.system.limits import usable_cpus
 from reid_edge.tuning_record import FloatType
 
 _FLOATS: dict[FloatType, str] = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}

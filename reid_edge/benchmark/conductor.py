@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from reid_edge.benchmark.energy import EnergyMeter
 from reid_edge.benchmark.memory import workers_at_once
 from reid_edge.benchmark.player import Player
 from reid_edge.benchmark.timing import Failure, Query, Subject, Timing
 from reid_edge.errors import EngineError
+from reid_edge.system.energy import EnergyMeter
 
 #: Longest warm-up of one query.
 WARM_UP_SECONDS = 2.0

@@ -9,7 +9,7 @@ from reid_edge.benchmark.statistics import summarise
 from reid_edge.benchmark.timing import Query, Subject, Timing
 from reid_edge.bundle import Artifact, Latency
 from reid_edge.errors import EngineError
-from reid_edge.runtime.cpu import cpu_name
+from reid_edge.system.cpu import cpu_name
 
 #: From a frame and boxes to features, so that a manifest's figures hold for a camera.
 QUERIES = (Query(scenario="end-to-end", crops=1), Query(scenario="end-to-end", crops=8))

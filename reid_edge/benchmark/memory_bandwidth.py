@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.benchmark.device import cache_sizes
-from reid_edge.runtime.limits import free_memory, usable_cpus
-from reid_edge.runtime.system_files import ROOT
+from reid_edge.system.cpu import cache_sizes
+from reid_edge.system.limits import free_memory, usable_cpus
+from reid_edge.system.sysfs import ROOT
 
 _ARRAYS = 3
 _TIMES_CACHE = 4

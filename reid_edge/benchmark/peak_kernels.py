@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from reid_edge.runtime.limits import usable_cpus
+from reid_edge.system.limits import usable_cpus
 
 Arithmetic = Literal["fp32", "fp16", "bf16", "int8"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reid_edge.benchmark.energy import EnergyMeter, Reading
 from reid_edge.benchmark.process import WorkerProcess
 from reid_edge.benchmark.protocol import Load, Loaded, Prepare, Prepared, Round, Timed
 from reid_edge.benchmark.records import Energy
 from reid_edge.benchmark.timing import Query, Subject, Timing
+from reid_edge.system.energy import EnergyMeter, Reading
 
 
 class Player:

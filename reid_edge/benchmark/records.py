@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from reid_edge.bundle import EngineName, Precision
+from reid_edge.system.conditions import Condition
+from reid_edge.system.device import Device
 
 FORMAT_VERSION = 1
 
@@ -166,65 +168,6 @@ class Roofline:
     peaks: tuple[Peak, ...]
     bandwidth_gbs: float
     bandwidth_how: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Condition:
-    """The machine at one moment; what the system does not tell is absent.
-
-    Attributes:
-        at: ISO 8601, UTC.
-        load_1min: Load average of the last minute.
-        temperatures_c: By sensor, degrees Celsius.
-        frequencies_mhz: Of the cores.
-        throttle_events: Counters of thermal throttling, by core or zone.
-    """
-
-    at: str
-    load_1min: float | None = None
-    temperatures_c: dict[str, float] = field(default_factory=dict)
-    frequencies_mhz: tuple[float, ...] = ()
-    throttle_events: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Device:
-    """What was measured on.
-
-    Attributes:
-        name: One line that a person would call it by: Jetson model, GPU and CPU, or CPU.
-        cpu: Model name.
-        architecture: ``x86_64``, ``aarch64``.
-        instruction_sets: Those that matter to inference.
-        isa_limit: ``ONEDNN_MAX_CPU_ISA`` where set: the machine then stands in for an older one.
-        cores: Physical cores, None where the system does not tell; ``cpus``: logical CPUs usable by this process.
-        caches: By level, bytes.
-        governor: CPU frequency governor.
-        memory_bytes: Of the machine, or the container's limit where that is smaller.
-        jetson: Model, power mode (nvpmodel), clocks, L4T release; empty elsewhere.
-        gpus: Name, driver and compute capability of each.
-        os: Distribution and kernel.
-        container: What kind of container or virtual machine this is, "" for none that shows.
-        libraries: Versions of everything that takes part.
-        python: Version.
-    """
-
-    name: str
-    cpu: str
-    architecture: str
-    instruction_sets: tuple[str, ...] = ()
-    isa_limit: str = ""
-    cores: int | None = None
-    cpus: int
-    caches: dict[str, int] = field(default_factory=dict)
-    governor: str = ""
-    memory_bytes: int | None = None
-    jetson: dict[str, str] = field(default_factory=dict)
-    gpus: tuple[str, ...] = ()
-    os: str
-    container: str = ""
-    libraries: dict[str, str] = field(default_factory=dict)
-    python: str
 
 
 @dataclass(frozen=True, kw_only=True)

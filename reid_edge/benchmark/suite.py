@@ -8,13 +8,10 @@ from pathlib import Path
 
 from reid_edge.benchmark.accuracy import Notify, load_splits, measure_accuracy
 from reid_edge.benchmark.assembly import is_trained, model_entry, run_of, threads_of
-from reid_edge.benchmark.conditions import changes, read_conditions
 from reid_edge.benchmark.conductor import WARM_UP_SECONDS, step_count, time_subjects
-from reid_edge.benchmark.device import describe_device
-from reid_edge.benchmark.energy import find_meter, missing_reason
 from reid_edge.benchmark.memory import workers_at_once
 from reid_edge.benchmark.options import BenchmarkOptions
-from reid_edge.benchmark.records import BenchmarkResult, Condition, NotRun, Roofline, Run
+from reid_edge.benchmark.records import BenchmarkResult, NotRun, Roofline, Run
 from reid_edge.benchmark.roofline import measure_roofline
 from reid_edge.benchmark.scenarios import FRAME_SIZE
 from reid_edge.benchmark.statistics import CONFIDENCE, MOST_INTERVAL, MOST_ROUND_SPREAD
@@ -24,7 +21,10 @@ from reid_edge.bundle import Bundle, open_bundle
 from reid_edge.datasets.records import LabelledImage, Split
 from reid_edge.errors import EngineError, InputError, MissingExtraError
 from reid_edge.runtime import Extractor
-from reid_edge.runtime.cpu import isa_limit
+from reid_edge.system.conditions import Condition, changes, read_conditions
+from reid_edge.system.cpu import isa_limit
+from reid_edge.system.device import describe_device
+from reid_edge.system.energy import find_meter, missing_reason
 
 
 def benchmark_bundles(paths: Sequence[Path], options: BenchmarkOptions, notify: Notify) -> BenchmarkResult:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from reid_edge.errors import EngineUnavailableError, MissingExtraError
-from reid_edge.runtime.cpu import cpu_name, instruction_sets, saturates_int8
 from reid_edge.runtime.engines.ovlib import openvino_core, openvino_version
 from reid_edge.runtime.engines.trtlib import find_gpu, load_library
+from reid_edge.system.cpu import cpu_name, instruction_sets, saturates_int8
 
 
 @dataclass(frozen=True)

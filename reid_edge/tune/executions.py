@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from reid_edge.runtime.cpu import here
+from reid_edge.system.limits import usable_cpus
 from reid_edge.tune.engines import TuningEngine
 from reid_edge.tune.forms import Candidate
 from reid_edge.tuning_record import Execution
@@ -13,7 +13,7 @@ from reid_edge.tuning_record import Execution
 
 def refinements(candidate: Candidate, engine: TuningEngine) -> Iterator[Candidate]:
     """The same form with other threads, or with queries in smaller batches, which may fit a cache."""
-    cpus, crops, execution = here().cpus, engine.crops, candidate.execution
+    cpus, crops, execution = usable_cpus(), engine.crops, candidate.execution
     for threads in engine.thread_counts():
         if execution.streams <= threads < cpus or (threads == cpus and execution.streams == 1):
             changed = replace(execution, threads=threads)

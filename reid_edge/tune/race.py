@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reid_edge.benchmark.conductor import step_count, time_subjects
-from reid_edge.benchmark.energy import EnergyMeter
 from reid_edge.benchmark.statistics import compare
 from reid_edge.benchmark.timing import Subject
 from reid_edge.bundle import Bundle, EngineName, Precision
+from reid_edge.system.energy import EnergyMeter
 from reid_edge.tune.objective import Objective, Score
 
 

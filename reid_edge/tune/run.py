@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 
 from reid_edge.benchmark.conductor import time_subjects
-from reid_edge.benchmark.energy import EnergyMeter, find_meter, missing_reason
 from reid_edge.benchmark.timing import Subject
 from reid_edge.bundle import Bundle, EngineName, FileEntry, open_bundle, with_artifact, write_manifest
 from reid_edge.datasets.records import LabelledImage, Split
@@ -23,6 +22,7 @@ from reid_edge.export.staging import staged_folder
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.complexity import complexity
 from reid_edge.runtime.images import list_images
+from reid_edge.system.energy import EnergyMeter, find_meter, missing_reason
 from reid_edge.tune.constraint import Agreement, Constraint, MeanPrecision
 from reid_edge.tune.engines import TuningEngine, tuning_engine
 from reid_edge.tune.journal import Journal, work_folder

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from reid_edge.benchmark.records import (
-    BenchmarkResult,
-    Condition,
-    Device,
-    Energy,
-    ModelEntry,
-    NotRun,
-    Peak,
-    Roofline,
-    Run,
-    Summary,
-)
+from reid_edge.benchmark.records import BenchmarkResult, Energy, ModelEntry, NotRun, Peak, Roofline, Run, Summary
 from reid_edge.bundle import Precision
+from reid_edge.system.conditions import Condition
+from reid_edge.system.device import Device
 
 #: Mult-adds of Table 6, millions, and parameters: the paper's printed digits.
 TABLE_6 = {

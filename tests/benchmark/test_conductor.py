@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from reid_edge.benchmark.conductor import Clock, step_count, time_subjects
-from reid_edge.benchmark.energy import Reading
 from reid_edge.benchmark.memory import MOST_WORKERS, workers_at_once
 from reid_edge.benchmark.player import energy_of
 from reid_edge.benchmark.timing import Query, Subject
+from reid_edge.system.energy import Reading
 
 ONE = Query(scenario="single-stream", crops=1)
 FRAME = Query(scenario="end-to-end", crops=2)

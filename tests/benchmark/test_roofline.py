@@ -11,8 +11,8 @@ from reid_edge.benchmark.peak_onnxruntime import onnxruntime_kernels
 from reid_edge.benchmark.peak_openvino import openvino_kernels
 from reid_edge.benchmark.roofline import measure_peaks, measure_roofline
 from reid_edge.errors import ConfigError, EngineError
-from reid_edge.runtime.cpu import cpu_flags
-from tests.benchmark.recorded_trees import NUC, plant
+from reid_edge.system.cpu import cpu_flags
+from tests.system.recorded_trees import NUC, plant
 
 X86 = platform.machine() == "x86_64"
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from reid_edge.benchmark.records import SCENARIOS, BenchmarkResult, Device, ModelEntry, Peak, Run, Scenario
+from reid_edge.benchmark.records import SCENARIOS, BenchmarkResult, ModelEntry, Peak, Run, Scenario
 from reid_edge.benchmark.report.naming import SHORT_HASH, device_labels, named_apart
 from reid_edge.bundle import ENGINES, PRECISIONS
 from reid_edge.errors import InputError
+from reid_edge.system.device import Device
 
 
 @dataclass(frozen=True, order=True)

@@ -7,12 +7,13 @@ from typing import Literal
 
 from reid_edge.bundle import ENGINES, PRECISIONS, Artifact, Bundle, EngineName, Precision
 from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError
-from reid_edge.runtime.cpu import here, saturates_int8
+from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines.base import Batch, Engine, EngineOptions, Features
 from reid_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from reid_edge.runtime.engines.openvino import OpenVINOEngine
 from reid_edge.runtime.engines.tensorrt import TensorRTEngine
 from reid_edge.runtime.engines.trtlib import find_gpu
+from reid_edge.system.cpu import saturates_int8
 
 __all__ = ["AUTO_ORDER", "Batch", "Engine", "EngineOptions", "Features", "choose_engine", "load_engine"]
 
@@ -103,7 +104,7 @@ def _tuned_for_here(bundle: Bundle) -> list[Artifact]:
     if tuning is None:
         return []
     gpu = find_gpu() if tuning.device.gpu else None
-    if differences := tuning.device.differences(here(gpu.name if gpu else "")):
+    if differences := tuning.device.differences(current_device_class(gpu.name if gpu else "")):
         _logger.warning(
             "%s was tuned on another class of device (%s): its tuned file may be slower here than the plain ones. "
             "Tune on this device: reid-edge tune",

@@ -11,8 +11,9 @@ from typing import ClassVar
 from reid_edge.bundle import Bundle, EngineName, Precision
 from reid_edge.export.exporter import Format, tool_versions
 from reid_edge.osnet.config import OSNetConfig
-from reid_edge.runtime.cpu import here
+from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines import Batch
+from reid_edge.system.limits import usable_cpus
 from reid_edge.tune.search import Probe
 from reid_edge.tuning_record import DeviceClass, FloatType
 
@@ -98,7 +99,7 @@ class TuningEngine(ABC):
 
     def device(self) -> DeviceClass:
         """What decides whether a choice made here holds elsewhere."""
-        return here()
+        return current_device_class()
 
     def tools(self) -> dict[str, str]:
         """Versions of what takes part."""
@@ -114,5 +115,5 @@ class TuningEngine(ABC):
 
     def thread_counts(self) -> tuple[int, ...]:
         """Numbers of threads worth trying in the end; none where threads play no part."""
-        cpus = here().cpus
+        cpus = usable_cpus()
         return tuple(sorted({1, cpus // 2, cpus} - {0}))

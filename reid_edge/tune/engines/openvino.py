@@ -9,7 +9,8 @@ import openvino
 from reid_edge.export.ir import save_ir
 from reid_edge.export.quantize import quantize_openvino
 from reid_edge.osnet.config import OSNetConfig
-from reid_edge.runtime.cpu import cpu_flags, here
+from reid_edge.system.cpu import cpu_flags, isa_limit
+from reid_edge.system.limits import usable_cpus
 from reid_edge.tune.engines.base import Quantization, TuningEngine
 from reid_edge.tune.search import Probe, probes
 from reid_edge.tuning_record import FloatType
@@ -40,11 +41,11 @@ class OpenVINOTuning(TuningEngine):
 
     def float_types(self) -> tuple[FloatType, ...]:
         """See :class:`~reid_edge.tune.engines.base.TuningEngine`."""
-        if here().isa_limit:
+        if isa_limit():
             return ("f32",)
         return ("f32", *(name for name, flags in _FLAGS.items() if cpu_flags().intersection(flags)))
 
     def stream_counts(self) -> tuple[int, ...]:
         """See :class:`~reid_edge.tune.engines.base.TuningEngine`."""
-        cpus = here().cpus
+        cpus = usable_cpus()
         return tuple(sorted(count for count in {1, 2, cpus} if count <= cpus and self.crops % count == 0))

@@ -8,7 +8,7 @@ from pathlib import Path
 from reid_edge.bundle import Bundle
 from reid_edge.export.tensorrt import build_tensorrt, why_not_here
 from reid_edge.osnet.config import OSNetConfig
-from reid_edge.runtime.cpu import here
+from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines.trtlib import find_gpu, load_library
 from reid_edge.tune.engines.base import Quantization, TuningEngine
 from reid_edge.tune.engines.onnxruntime import write_onnx
@@ -61,7 +61,7 @@ class TensorRTTuning(TuningEngine):
     def device(self) -> DeviceClass:
         """See :class:`~reid_edge.tune.engines.base.TuningEngine`."""
         gpu = find_gpu()
-        return here(gpu.name if gpu else "")
+        return current_device_class(gpu.name if gpu else "")
 
     def tools(self) -> dict[str, str]:
         """See :class:`~reid_edge.tune.engines.base.TuningEngine`."""

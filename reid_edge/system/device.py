@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import platform
 import re
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from reid_edge.benchmark.gpus import list_gpus
-from reid_edge.benchmark.jetson import board_model, describe_jetson
-from reid_edge.benchmark.records import Device
-from reid_edge.runtime.cpu import cpu_flags, cpu_name, instruction_sets, isa_limit
-from reid_edge.runtime.limits import cpu_quota, usable_cpus, usable_memory
-from reid_edge.runtime.system_files import ROOT, numbered, read_fields, read_text
+from reid_edge.system.cpu import (
+    cache_sizes,
+    cpu_flags,
+    cpu_name,
+    frequency_governor,
+    instruction_sets,
+    isa_limit,
+    physical_cores,
+)
+from reid_edge.system.gpus import list_gpus
+from reid_edge.system.jetson import board_model, describe_jetson
+from reid_edge.system.limits import cpu_quota, usable_cpus, usable_memory
+from reid_edge.system.sysfs import ROOT, read_fields, read_text
 
 #: Whatever of these is installed takes part.
 _LIBRARIES = (
@@ -28,7 +36,46 @@ _LIBRARIES = (
     "tensorrt-rtx-cu13",
     "cuda-python",
 )
-_CACHE_KINDS = {"Data": "d", "Instruction": "i", "Unified": ""}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """What was measured on.
+
+    Attributes:
+        name: One line that a person would call it by: Jetson model, GPU and CPU, or CPU.
+        cpu: Model name.
+        architecture: ``x86_64``, ``aarch64``.
+        instruction_sets: Those that matter to inference.
+        isa_limit: ``ONEDNN_MAX_CPU_ISA`` where set: the machine then stands in for an older one.
+        cores: Physical cores, None where the system does not tell; ``cpus``: logical CPUs usable by this process.
+        caches: By level, bytes.
+        governor: CPU frequency governor.
+        memory_bytes: Of the machine, or the container's limit where that is smaller.
+        jetson: Model, power mode (nvpmodel), clocks, L4T release; empty elsewhere.
+        gpus: Name, driver and compute capability of each.
+        os: Distribution and kernel.
+        container: What kind of container or virtual machine this is, "" for none that shows.
+        libraries: Versions of everything that takes part.
+        python: Version.
+    """
+
+    name: str
+    cpu: str
+    architecture: str
+    instruction_sets: tuple[str, ...] = ()
+    isa_limit: str = ""
+    cores: int | None = None
+    cpus: int
+    caches: dict[str, int] = field(default_factory=dict)
+    governor: str = ""
+    memory_bytes: int | None = None
+    jetson: dict[str, str] = field(default_factory=dict)
+    gpus: tuple[str, ...] = ()
+    os: str
+    container: str = ""
+    libraries: dict[str, str] = field(default_factory=dict)
+    python: str
 
 
 def describe_device(root: Path = ROOT) -> Device:
@@ -40,10 +87,10 @@ def describe_device(root: Path = ROOT) -> Device:
         architecture=read_text(root / "proc/sys/kernel/arch") or platform.machine(),
         instruction_sets=tuple(instruction_sets(root)),
         isa_limit=limit,
-        cores=_physical_cores(root),
+        cores=physical_cores(root),
         cpus=usable_cpus(root),
         caches=cache_sizes(root),
-        governor=_governor(root),
+        governor=frequency_governor(root),
         memory_bytes=usable_memory(root),
         jetson=jetson,
         gpus=gpus,
@@ -52,20 +99,6 @@ def describe_device(root: Path = ROOT) -> Device:
         libraries=_libraries(),
         python=platform.python_version(),
     )
-
-
-def cache_sizes(root: Path = ROOT) -> dict[str, int]:
-    """Bytes of each level (``L1d``, ``L1i``, ``L2`` …), all instances together, as lscpu adds them."""
-    instances: dict[tuple[str, str], int] = {}
-    for index in _cpu_folders(root, "cache/index[0-9]*"):
-        size = read_text(index / "size").removesuffix("K")
-        if size.isdigit():
-            level = f"L{read_text(index / 'level')}{_CACHE_KINDS.get(read_text(index / 'type'), '')}"
-            instances[level, read_text(index / "shared_cpu_list")] = 1024 * int(size)
-    totals: dict[str, int] = {}
-    for (level, _), size_bytes in sorted(instances.items()):
-        totals[level] = totals.get(level, 0) + size_bytes
-    return totals
 
 
 def _name(root: Path, jetson: dict[str, str], gpus: tuple[str, ...], limit: str) -> str:
@@ -79,21 +112,6 @@ def _name(root: Path, jetson: dict[str, str], gpus: tuple[str, ...], limit: str)
         cpu = re.sub(r"\((R|TM)\)| @.*| CPU\b| Processor\b", "", cpu_name(root))
         parts = [board_model(root), *cards, cpu, count]
     return ", ".join(part for part in [*parts, f"limited to {limit}" if limit else ""] if part)
-
-
-def _cpu_folders(root: Path, pattern: str) -> list[Path]:
-    cpus = numbered((root / "sys/devices/system/cpu").glob("cpu[0-9]*"))
-    return [folder for cpu in cpus for folder in sorted(cpu.glob(pattern))]
-
-
-def _physical_cores(root: Path) -> int | None:
-    folders = _cpu_folders(root, "topology")
-    cores = {read_text(each / "core_cpus_list") or read_text(each / "thread_siblings_list") for each in folders}
-    return len(cores - {""}) or None
-
-
-def _governor(root: Path) -> str:
-    return ", ".join(dict.fromkeys(filter(None, map(read_text, _cpu_folders(root, "cpufreq/scaling_governor")))))
 
 
 def _operating_system(root: Path) -> str:

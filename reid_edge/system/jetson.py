@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from reid_edge.runtime.system_files import ROOT, numbered, read_integer, read_text
+from reid_edge.system.sysfs import ROOT, numbered, read_integer, read_text
 
 
 def describe_jetson(root: Path = ROOT) -> dict[str, str]:

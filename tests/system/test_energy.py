@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from reid_edge.benchmark.energy import find_meter, missing_reason
-from reid_edge.benchmark.power_rails import Sampler, find_rails, integrate
-from tests.benchmark.recorded_trees import (
+from reid_edge.system.energy import find_meter, missing_reason
+from reid_edge.system.power_rails import Sampler, find_rails, integrate
+from tests.system.recorded_trees import (
     AGX_ORIN_RAILS,
     AMD_RAPL,
     HWMON,

@@ -4,10 +4,10 @@ import platform
 import numpy
 import pytest
 
-from reid_edge.benchmark.device import cache_sizes, describe_device
-from reid_edge.benchmark.gpus import list_gpus
-from reid_edge.benchmark.jetson import describe_jetson, power_mode
-from tests.benchmark.recorded_trees import DOCKER_V2, NUC, ORIN_NANO, RASPBERRY_PI, plant
+from reid_edge.system.device import describe_device
+from reid_edge.system.gpus import list_gpus
+from reid_edge.system.jetson import describe_jetson, power_mode
+from tests.system.recorded_trees import DOCKER_V2, NUC, ORIN_NANO, RASPBERRY_PI, plant
 
 KIB = 1024
 
@@ -37,11 +37,6 @@ def test_a_nuc_is_described_by_its_own_files(tmp_path):
     assert device.gpus == ("Intel GPU 9A49, driver i915",)
     assert (device.container, device.jetson, device.isa_limit) == ("", {}, "")
     assert device.name == "11th Gen Intel Core i5-1135G7, 8 CPUs"
-
-
-def test_caches_are_added_over_their_instances_not_over_the_cpus_that_share_them(tmp_path):
-    expected = {"L1d": 4 * 48 * KIB, "L1i": 4 * 32 * KIB, "L2": 4 * 1280 * KIB, "L3": 8192 * KIB}
-    assert cache_sizes(plant(tmp_path, NUC)) == expected
 
 
 def test_an_orin_nano_tells_release_power_mode_and_clocks(tmp_path):

@@ -3,8 +3,8 @@ from datetime import datetime, timezone
 
 import pytest
 
-from reid_edge.benchmark.conditions import changes, read_conditions
-from tests.benchmark.recorded_trees import DOCKER_V2, NUC, ORIN_NANO, plant
+from reid_edge.system.conditions import changes, read_conditions
+from tests.system.recorded_trees import DOCKER_V2, NUC, ORIN_NANO, plant
 
 
 def test_a_nuc_tells_load_temperatures_frequencies_and_throttling(tmp_path):

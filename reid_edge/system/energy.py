@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from reid_edge.benchmark.power_rails import Rail, Sampler, find_rails, total_rails
-from reid_edge.runtime.system_files import ROOT, read_integer, read_text
+from reid_edge.system.power_rails import Rail, Sampler, find_rails, total_rails
+from reid_edge.system.sysfs import ROOT, read_integer, read_text
 
 
 @dataclass
@@ -33,7 +33,7 @@ class EnergyMeter(Protocol):
     """Counts the energy of a ``with`` block.
 
     Attributes:
-        source: Which counter says so, for :class:`~reid_edge.benchmark.records.Energy`.
+        source: Which counter says so,, as a result names it.
     """
 
     source: str

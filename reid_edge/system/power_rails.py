@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
-from reid_edge.runtime.system_files import ROOT, read_integer, read_text
+from reid_edge.system.sysfs import ROOT, read_integer, read_text
 
 #: Seconds between two samples: the monitors convert in milliseconds, an I²C reading takes about one.
 PERIOD = 0.02

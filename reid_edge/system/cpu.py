@@ -7,9 +7,7 @@ import platform
 from functools import cache
 from pathlib import Path
 
-from reid_edge.runtime.limits import usable_cpus
-from reid_edge.runtime.system_files import ROOT, read_text
-from reid_edge.tuning_record import DeviceClass
+from reid_edge.system.sysfs import ROOT, numbered, read_text
 
 #: Instruction sets worth naming, with the flag that Linux gives them.
 _NAMED_FLAGS = {
@@ -27,6 +25,9 @@ _NAMED_FLAGS = {
     "bf16": "BF16 (Arm)",
     "sve": "SVE (Arm)",
 }
+
+#: Letter that follows a cache's level, by its type in sysfs.
+_CACHE_KINDS = {"Data": "d", "Instruction": "i", "Unified": ""}
 
 #: Arm cores by implementer and part, as MIDR_EL1 gives them (Arm's technical reference manuals; same names as lscpu).
 _ARM_CORES = {
@@ -81,6 +82,32 @@ def instruction_sets(root: Path = ROOT) -> list[str]:
     return [name for flag, name in _NAMED_FLAGS.items() if flag in cpu_flags(root)]
 
 
+def cache_sizes(root: Path = ROOT) -> dict[str, int]:
+    """Bytes of each level (``L1d``, ``L1i``, ``L2`` …), all instances together, as lscpu adds them."""
+    instances: dict[tuple[str, str], int] = {}
+    for index in _cpu_folders(root, "cache/index[0-9]*"):
+        size = read_text(index / "size").removesuffix("K")
+        if size.isdigit():
+            level = f"L{read_text(index / 'level')}{_CACHE_KINDS.get(read_text(index / 'type'), '')}"
+            instances[level, read_text(index / "shared_cpu_list")] = 1024 * int(size)
+    totals: dict[str, int] = {}
+    for (level, _), size_bytes in sorted(instances.items()):
+        totals[level] = totals.get(level, 0) + size_bytes
+    return totals
+
+
+def physical_cores(root: Path = ROOT) -> int | None:
+    """Count the physical cores by the threads that share each; None where the system does not tell."""
+    folders = _cpu_folders(root, "topology")
+    cores = {read_text(each / "core_cpus_list") or read_text(each / "thread_siblings_list") for each in folders}
+    return len(cores - {""}) or None
+
+
+def frequency_governor(root: Path = ROOT) -> str:
+    """Return the CPU frequency governor, or all of them where cores differ; "" where there is none."""
+    return ", ".join(dict.fromkeys(filter(None, map(read_text, _cpu_folders(root, "cpufreq/scaling_governor")))))
+
+
 def isa_limit() -> str:
     """``ONEDNN_MAX_CPU_ISA``, which lets a CPU stand in for an older one; "" where nothing is limited.
 
@@ -99,27 +126,16 @@ def saturates_int8(root: Path = ROOT) -> bool:
     return x86 and not cpu_flags(root) & _vnni_flags(isa_limit())
 
 
-def here(gpu: str = "", root: Path = ROOT) -> DeviceClass:
-    """What decides whether a choice made on another device holds on this one.
-
-    Args:
-        gpu: Name of the GPU, for files that run there.
-        root: Where the system's files are.
-    """
-    return DeviceClass(
-        cpu=cpu_name(root),
-        instruction_sets=tuple(instruction_sets(root)),
-        cpus=usable_cpus(root),
-        isa_limit=isa_limit(),
-        gpu=gpu,
-    )
-
-
 def _arm_cores(pairs: list[tuple[str, str]]) -> list[str]:
     implementers = [value for key, value in pairs if key == "CPU implementer"]
     parts = [value for key, value in pairs if key == "CPU part"]
     cores = dict.fromkeys(zip(implementers, parts, strict=False))
     return [_ARM_CORES.get(core, f"Arm core {core[0]}/{core[1]}") for core in cores]
+
+
+def _cpu_folders(root: Path, pattern: str) -> list[Path]:
+    cpus = numbered((root / "sys/devices/system/cpu").glob("cpu[0-9]*"))
+    return [folder for cpu in cpus for folder in sorted(cpu.glob(pattern))]
 
 
 def _vnni_flags(limit: str) -> frozenset[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from reid_edge.benchmark.records import Condition
-from reid_edge.runtime.limits import quota_throttles, usable_cpus
-from reid_edge.runtime.system_files import ROOT, numbered, read_integer, read_text
+from reid_edge.system.limits import quota_throttles, usable_cpus
+from reid_edge.system.sysfs import ROOT, numbered, read_integer, read_text
 
 #: A sensor that heated up more than this many degrees while timing is worth a note.
 NOTABLE_RISE_C = 10.0
@@ -21,6 +21,25 @@ _LOWEST_C = -100.0
 _SOCTHERM_EVENTS = {"oc1": "under-voltage", "oc2": "average over-current", "oc3": "instantaneous over-current"}
 #: Cooling devices of the kernel that slow a processor down; fans are others.
 _SLOWING = re.compile(r"^(cpufreq|thermal-cpufreq|cpu|processor|devfreq|gpu)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """The machine at one moment; what the system does not tell is absent.
+
+    Attributes:
+        at: ISO 8601, UTC.
+        load_1min: Load average of the last minute.
+        temperatures_c: By sensor, degrees Celsius.
+        frequencies_mhz: Of the cores.
+        throttle_events: Counters of thermal throttling, by core or zone.
+    """
+
+    at: str
+    load_1min: float | None = None
+    temperatures_c: dict[str, float] = field(default_factory=dict)
+    frequencies_mhz: tuple[float, ...] = ()
+    throttle_events: dict[str, int] = field(default_factory=dict)
 
 
 def read_conditions(root: Path = ROOT) -> Condition:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from reid_edge.runtime.system_files import ROOT, count_listed, read_fields, read_integer, read_text
+from reid_edge.system.sysfs import ROOT, count_listed, read_fields, read_integer, read_text
 
 
 def usable_cpus(root: Path = ROOT) -> int:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from reid_edge.runtime.system_files import ROOT, numbered, read_fields
+from reid_edge.system.sysfs import ROOT, numbered, read_fields
 
 _NVIDIA_SMI = ("--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader")
 _LONGEST_SECONDS = 20

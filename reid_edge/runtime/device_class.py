@@ -1,0 +1,26 @@
+"""The class of device that this machine belongs to, as tuned bundles record it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reid_edge.system.cpu import cpu_name, instruction_sets, isa_limit
+from reid_edge.system.limits import usable_cpus
+from reid_edge.system.sysfs import ROOT
+from reid_edge.tuning_record import DeviceClass
+
+
+def current_device_class(gpu: str = "", root: Path = ROOT) -> DeviceClass:
+    """Describe this machine by what decides whether a choice made on another device holds here.
+
+    Args:
+        gpu: Name of the GPU, for files that run there.
+        root: Folder that holds the system's files.
+    """
+    return DeviceClass(
+        cpu=cpu_name(root),
+        instruction_sets=tuple(instruction_sets(root)),
+        cpus=usable_cpus(root),
+        isa_limit=isa_limit(),
+        gpu=gpu,
+    )

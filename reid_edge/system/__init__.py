@@ -1,0 +1,1 @@
+"""This device, as its own files describe it: CPU, limits, memory, sensors, energy and GPUs."""
