@@ -19,6 +19,7 @@ from raw_limit import run_benchmark_app
 from results import Agreement, Entry, Part, Run
 from workers import ContenderError, ContenderProcess
 
+from reid_edge.benchmark.process import interrupts_deferred
 from reid_edge.benchmark.statistics import summarise
 
 #: Of the network alone, on the very same tensor, features of the same float weights differ by rounding only …
@@ -96,8 +97,9 @@ def load_all(stage: Stage, contenders: Sequence[Contender], environment: dict[st
         player.parts = ("whole", "network") if answer["whole"] else ("network",)
 
     for contender in contenders:
-        player = Player(contender, ContenderProcess(contender, environment))
-        stage.players.append(player)
+        with interrupts_deferred():
+            player = Player(contender, ContenderProcess(contender, environment))
+            stage.players.append(player)
         stage.all_do(load, [player])
 
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from reid_edge.benchmark.memory import workers_at_once
 from reid_edge.benchmark.player import Player
+from reid_edge.benchmark.process import interrupts_deferred
 from reid_edge.benchmark.timing import Failure, Query, Subject, Timing
 from reid_edge.errors import EngineError
 from reid_edge.system.energy import EnergyMeter
@@ -125,8 +126,9 @@ class _Group(contextlib.AbstractContextManager["_Group"]):
         """Load all, then time all, round by round."""
         seconds = self._clock.warm_up(len(self._subjects) * len(self._queries))
         for subject in self._subjects:
-            player = Player(subject)
-            self._processes.callback(player.process.close)
+            with interrupts_deferred():
+                player = Player(subject)
+                self._processes.callback(player.process.close)
             self._players.append(player)
             self._let(player, player.load, steps=0)
             for query in sorted(self._queries, key=lambda query: query.crops):

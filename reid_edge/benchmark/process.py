@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -46,8 +47,71 @@ def module_command(name: str, *arguments: object) -> list[str]:
 _MODEL_WORKER = module_command("reid_edge.benchmark.worker")
 
 
+@contextlib.contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back while the block runs; they take effect when it ends.
+
+    Their handlers raise exceptions between any two instructions, also after a process was started and before the
+    object that could end it is known to anybody: start processes in here, and make sure in here that they are ended.
+    Outside the main thread there is nothing to hold back, since Python runs handlers in the main thread only.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    with contextlib.ExitStack() as undo:  # each step is undone even if another one is interrupted
+        undo.callback(_raise_first, heard)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if callable(handler):
+                undo.callback(signal.signal, number, handler)
+                signal.signal(number, lambda number, _frame: heard.append(number))
+        yield
+
+
+def _raise_first(numbers: Sequence[int]) -> None:
+    if numbers:
+        signal.raise_signal(numbers[0])
+
+
+def run_module(
+    name: str, *arguments: object, environment: Mapping[str, str] | None = None, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run an installed module as a program until it ends; an interrupt ends it at any moment.
+
+    Args:
+        name: Dotted name of the module.
+        arguments: For its ``sys.argv``.
+        environment: Variables added to this process's.
+        timeout: Seconds after which it is ended; None: it may take as long as it needs.
+
+    Returns:
+        Exit code, and what it wrote to stdout and stderr.
+
+    Raises:
+        subprocess.TimeoutExpired: It took longer than ``timeout``.
+    """
+    command = module_command(name, *arguments)
+    with contextlib.ExitStack() as running:
+        with interrupts_deferred():
+            process = running.enter_context(
+                subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env={**os.environ, **(environment or {})},
+                )
+            )
+            running.callback(process.kill)  # before it is waited for; does nothing once it has ended
+        stdout, stderr = process.communicate(timeout=timeout)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
 class WorkerProcess:
     """A process that holds one model form, stopped (SIGSTOP) whenever it is not asked: its pools would spin.
+
+    It is started at once: make it within :func:`interrupts_deferred`, and register :meth:`close` there.
 
     Args:
         environment: Added to this process's.
@@ -105,13 +169,14 @@ class WorkerProcess:
 
     def close(self) -> None:
         """End the process, whatever it does."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-        self._said.close()
+        with interrupts_deferred():  # a second Ctrl-C is not to leave it half ended
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                assert pipe is not None
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+            self._said.close()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.poll() is None:

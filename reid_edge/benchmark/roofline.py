@@ -6,7 +6,6 @@ architectures", CACM 52 (2009). The best time counts, not the median: a roof is 
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import msgspec
 
 from reid_edge.benchmark.memory_bandwidth import measure_bandwidth
 from reid_edge.benchmark.peak_kernels import Build, Kernel, candidates
-from reid_edge.benchmark.process import module_command
+from reid_edge.benchmark.process import run_module
 from reid_edge.benchmark.records import Peak, Roofline
 from reid_edge.errors import ConfigError, EngineError
 
@@ -97,12 +96,11 @@ def _highest(peaks: Sequence[Peak]) -> tuple[Peak, ...]:
 
 def _in_process(task: str, threads: int | None, seconds: float) -> str:
     """What a fresh process says: its last line."""
-    command = module_command(__name__, task, threads or 0, seconds)
-    # What OpenBLAS reads when NumPy is imported; the engines take their number as an option.
-    environment = os.environ | ({"OPENBLAS_NUM_THREADS": str(threads)} if threads else {})
+    # OpenBLAS reads this when NumPy is imported; the engines take their number as an option.
+    environment = {"OPENBLAS_NUM_THREADS": str(threads)} if threads else {}
     try:
-        run = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=seconds + GRACE_SECONDS
+        run = run_module(
+            __name__, task, threads or 0, seconds, environment=environment, timeout=seconds + GRACE_SECONDS
         )
     except subprocess.TimeoutExpired as error:
         raise EngineError(

@@ -6,7 +6,6 @@ Runs in a process of its own: ``python -m reid_edge.tune.profile BUNDLE CROPS``.
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
@@ -18,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from reid_edge.benchmark.process import module_command
+from reid_edge.benchmark.process import run_module
 from reid_edge.benchmark.scenarios import SEED
 from reid_edge.bundle import Artifact, Bundle, open_bundle
 from reid_edge.errors import EngineError
@@ -71,7 +70,7 @@ def profile(bundle: Bundle, crops: int) -> Profile:
     Raises:
         EngineError: It does not run here; with what it said.
     """
-    run = subprocess.run(module_command(__name__, bundle.path, crops), capture_output=True, text=True, check=False)
+    run = run_module(__name__, bundle.path, crops)
     if run.returncode != 0:
         said = run.stderr.strip().splitlines() or [f"exit code {run.returncode}"]
         raise EngineError(f"the profile of {bundle.path.name} failed: {said[-1]}")
