@@ -38,15 +38,8 @@ from reid_edge.gallery.http_server import HttpServer
 from reid_edge.gallery.mqtt import MqttCollector
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream.delivery import Delivery
-from reid_edge.upstream.message import (
-    Ack,
-    Observation,
-    decode_ack,
-    decode_batch,
-    encode_ack,
-    encode_batch,
-    encode_observation,
-)
+from reid_edge.upstream.message import decode_ack, decode_batch, encode_ack, encode_batch, encode_observation
+from reid_edge.upstream.observation import Ack, Observation
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.transports import Transport
 from reid_edge.upstream.transports.http import HttpTransport

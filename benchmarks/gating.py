@@ -40,7 +40,8 @@ from reid_edge.camera.tracking import TrackedBoxes, Tracker, TrackerConfig
 from reid_edge.camera.tracklets import Sighting, TrackletConfig, Tracklets
 from reid_edge.evaluation.ranking import Labelled, Ranking, rank
 from reid_edge.runtime.extractor import Extractor
-from reid_edge.upstream.message import Observation, encode_observation
+from reid_edge.upstream.message import encode_observation
+from reid_edge.upstream.observation import Observation
 
 NEVER = 1e9
 UNSPLIT = TrackletConfig(split_cosine=-1)  # gates and times of publication are compared on the same tracklets

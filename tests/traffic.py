@@ -10,15 +10,8 @@ import numpy as np
 from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 
-from reid_edge.upstream.message import (
-    Ack,
-    Observation,
-    Refusal,
-    decode_ack,
-    encode_ack,
-    encode_batch,
-    encode_observation,
-)
+from reid_edge.upstream.message import decode_ack, encode_ack, encode_batch, encode_observation
+from reid_edge.upstream.observation import Ack, Observation, Refusal
 from reid_edge.upstream.transports.tls import TlsFiles
 
 MODEL = "ab" * 32

@@ -18,7 +18,8 @@ from reid_edge.camera.sources import open_source
 from reid_edge.camera.switch import OffSwitch
 from reid_edge.camera.upstream import name_on_the_wire, open_transport
 from reid_edge.errors import OutboxInUseError, ReidEdgeError, StoreError, TransportError
-from reid_edge.upstream.message import Ack, decode_ack, encode_batch
+from reid_edge.upstream.message import decode_ack, encode_batch
+from reid_edge.upstream.observation import Ack
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.transports import Transport
 

@@ -14,7 +14,7 @@ from reid_edge.camera.publisher import Publisher
 from reid_edge.camera.tracklets import Tracklets
 from reid_edge.camera.waiting import WaitingCrop, WaitingCrops
 from reid_edge.runtime import Extractor
-from reid_edge.upstream.message import Observation
+from reid_edge.upstream.observation import Observation
 
 #: How often the embedding thread looks up though nothing comes.
 LOOK_UP_S = 1.0

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reid_edge.errors import MessageError, OutboxError
-from reid_edge.upstream.message import Encoding, Observation, encode_observation
+from reid_edge.upstream.message import Encoding, encode_observation
+from reid_edge.upstream.observation import Observation
 from reid_edge.upstream.outbox import Outbox
 
 log = logging.getLogger(__name__)

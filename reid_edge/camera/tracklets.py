@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.camera.tracking import EndedTrack
-from reid_edge.upstream.message import Observation
+from reid_edge.upstream.observation import Observation
 
 #: A crop counts at least so much: with every quality 0 there would be no mean.
 LEAST_WEIGHT = 1e-3

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from reid_edge.features import l2_normalised
 from reid_edge.gallery.records import LONGEST_TRACKLET_US, AcceptedModel, Entry, Record, StoredGap
 from reid_edge.gallery.times import duration_text
-from reid_edge.upstream.message import Gap, Observation
+from reid_edge.upstream.observation import Gap, Observation
 
 #: Two clocks are seldom further apart than this; what is from later than now plus this is refused.
 CLOCK_TOLERANCE_US = 5 * 60 * 1_000_000

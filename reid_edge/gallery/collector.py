@@ -13,7 +13,8 @@ from reid_edge.gallery.checks import Fault, model_fault, record_of, stored_gap, 
 from reid_edge.gallery.records import AcceptedModel, Added, Record, StoredGap
 from reid_edge.gallery.retention import Retention, now_us
 from reid_edge.gallery.store import Store
-from reid_edge.upstream.message import Ack, Batch, Observation, Refusal, decode_batch, encode_ack
+from reid_edge.upstream.message import decode_batch, encode_ack
+from reid_edge.upstream.observation import Ack, Batch, Observation, Refusal
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from reid_edge.gallery.records import Entry, Record
-from reid_edge.upstream.message import Observation, encode_batch, encode_observation
+from reid_edge.upstream.message import encode_batch, encode_observation
+from reid_edge.upstream.observation import Observation
 
 MODEL = "ab" * 32
 OTHER_MODEL = "cd" * 32

@@ -15,7 +15,8 @@ import pytest
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.records import Selection
 from reid_edge.gallery.store import open_store
-from reid_edge.upstream.message import Gap, decode_ack
+from reid_edge.upstream.message import decode_ack
+from reid_edge.upstream.observation import Gap
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
 from tests.conftest import random_crops
 from tests.gallery.stores import HOUR, MODEL, OTHER_MODEL, SECOND, batch, record, unit

@@ -12,7 +12,8 @@ from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.records import LONGEST_TRACKLET_US, Selection
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.times import duration_text
-from reid_edge.upstream.message import Ack, Gap, decode_ack, encode_batch, encode_observation
+from reid_edge.upstream.message import decode_ack, encode_batch, encode_observation
+from reid_edge.upstream.observation import Ack, Gap
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, batch, observation, record, unit
 
 EVERYTHING = Selection()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reid_edge.upstream.message import Observation
+from reid_edge.upstream.observation import Observation
 
 
 def unit(seed: int, dim: int = 512) -> np.ndarray:

@@ -15,7 +15,8 @@ from reid_edge.upstream.delivery import Delivery
 from reid_edge.upstream.delivery.flights import Flights
 from reid_edge.upstream.delivery.refusal_log import RefusalLog
 from reid_edge.upstream.delivery.refusals import Refusals
-from reid_edge.upstream.message import Ack, Batch, Gap, Refusal, decode_batch, encode_ack
+from reid_edge.upstream.message import decode_batch, encode_ack
+from reid_edge.upstream.observation import Ack, Batch, Gap, Refusal
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.transports import Transport
 from reid_edge.upstream.transports.local import LocalTransport

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from reid_edge.errors import MessageError, OutboxError
-from reid_edge.upstream.message import Ack, Gap, decode_observation, encode_observation
+from reid_edge.upstream.message import decode_observation, encode_observation
+from reid_edge.upstream.observation import Ack, Gap
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.outbox.age import PLAUSIBLE_US, AgeClock, AgeState, Reading
 from tests.upstream.observing import observed
@@ -533,7 +534,7 @@ def test_a_second_process_is_turned_away(tmp_path):
 WRITER = """
 import sys
 from reid_edge.upstream.outbox import Outbox
-from reid_edge.upstream.message import Ack
+from reid_edge.upstream.observation import Ack
 from tests.upstream.observing import observed
 made = [observed(track, dim=256) for track in range(24)]
 print("ready", flush=True)

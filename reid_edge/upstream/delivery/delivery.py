@@ -14,7 +14,8 @@ from reid_edge.upstream.delivery.flights import Flights
 from reid_edge.upstream.delivery.refusal_log import RefusalLog
 from reid_edge.upstream.delivery.refusals import Refusals
 from reid_edge.upstream.delivery.stats import DeliveryStats
-from reid_edge.upstream.message import Ack, Gap, decode_ack, encode_batch
+from reid_edge.upstream.message import decode_ack, encode_batch
+from reid_edge.upstream.observation import Ack, Gap
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.transports import Transport
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import cast
 
-from reid_edge.upstream.message import Gap, GapReason
+from reid_edge.upstream.observation import Gap, GapReason
 
 MOST = 128
 """More are merged, so that a year without network leaves a small table."""

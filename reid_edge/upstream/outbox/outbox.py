@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from reid_edge.errors import OutboxError
-from reid_edge.upstream.message import Ack, Encoding, Gap, GapReason, Observation, encode_observation
+from reid_edge.upstream.message import Encoding, encode_observation
+from reid_edge.upstream.observation import Ack, Gap, GapReason, Observation
 from reid_edge.upstream.outbox import database, gaps, rows
 from reid_edge.upstream.outbox.age import Reading, read_clocks
 from reid_edge.upstream.outbox.database import Synchronous

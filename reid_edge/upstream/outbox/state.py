@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import astuple, dataclass, replace
 
-from reid_edge.upstream.message import GapReason
+from reid_edge.upstream.observation import GapReason
 from reid_edge.upstream.outbox import gaps
 from reid_edge.upstream.outbox.age import AgeState
 from reid_edge.upstream.outbox.rows import Deleted

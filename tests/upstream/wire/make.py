@@ -11,16 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_edge.upstream.message import (
-    ENCODINGS,
-    Ack,
-    Gap,
-    Observation,
-    Refusal,
-    encode_ack,
-    encode_batch,
-    encode_observation,
-)
+from reid_edge.upstream.message import ENCODINGS, encode_ack, encode_batch, encode_observation
+from reid_edge.upstream.observation import Ack, Gap, Observation, Refusal
 
 CAMERA, EPOCH = "c0123456789abcdef01234567", "8f14e45fceea167a"
 

@@ -1,43 +1,55 @@
-"""Records to bytes and back; ``docs/wire.md`` describes the bytes."""
+"""The wire format: records of ``upstream.observation`` to bytes and back (``docs/wire.md`` describes the bytes)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from reid_edge.errors import MessageError, MissingExtraError
-from reid_edge.upstream.message.records import Ack, Batch, Gap, GapReason, Observation, Refusal
-from reid_edge.upstream.message.vectors import Encoding, pack, unpack
+from reid_edge.upstream.observation import Ack, Batch, Gap, GapReason, Observation, Refusal
 
 try:
     from google.protobuf.message import DecodeError, EncodeError
 
-    from reid_edge.upstream.message import observation_pb2
+    from reid_edge.upstream import observation_pb2
 except ImportError as error:
     raise MissingExtraError("protobuf", "camera,gallery", "the wire format") from error
 
 VERSION = 1
-"""Of the messages that this release writes."""
+"""Version of the messages that this release writes."""
+
+Encoding = Literal["fp16", "fp32", "int8"]
+ENCODINGS: tuple[Encoding, ...] = ("fp32", "fp16", "int8")
+"""Encodings of features, in the order of their numbers on the wire, from 1."""
 
 _SCHEMA: Any = observation_pb2
 _NO_MESSAGE = (DecodeError, ValueError, TypeError)  # ValueError: text that is not UTF-8, without protobuf's C code
 _REASONS: tuple[GapReason, ...] = ("full", "expired", "lost")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{64}")
+_DTYPES = (np.dtype("<f4"), np.dtype("<f2"), np.dtype("i1"))  # of ENCODINGS
+_LENGTH_TOLERANCE = 0.01  # of a feature's squared length: fp16 needs 1e-3
 
 Envelope = TypeVar("Envelope")
 
 
 def encode_observation(observation: Observation, encoding: Encoding = "fp16") -> bytes:
-    """One observation as an outbox row holds it and a batch carries it.
+    """Encode one observation, as an outbox row holds it and a batch carries it.
+
+    Args:
+        observation: What to encode.
+        encoding: How to write the numbers of the feature.
 
     Raises:
-        MessageError: A value that the format cannot hold, e.g. a feature that has not unit length.
+        MessageError: A value that the format cannot hold, e.g. a feature whose length is not 1.
     """
     if not _HASH.fullmatch(observation.model_hash):
         raise MessageError(f"model_hash must be 64 hexadecimal digits; got {observation.model_hash!r}.")
-    number, scale, data = pack(observation.feature, encoding)
+    number, scale, data = _pack(observation.feature, encoding)
     try:
         message = _SCHEMA.Observation(
             model_hash=bytes.fromhex(observation.model_hash),
@@ -51,7 +63,7 @@ def encode_observation(observation: Observation, encoding: Encoding = "fp16") ->
             crops=observation.crops,
             final=observation.final,
             enc=number,
-            dim=len(data) // (4, 2, 1)[number - 1],
+            dim=len(data) // _DTYPES[number - 1].itemsize,
             scale=scale,
             feature=data,
         )
@@ -62,7 +74,13 @@ def encode_observation(observation: Observation, encoding: Encoding = "fp16") ->
 
 
 def encode_batch(camera: str, epoch: str, rows: Sequence[tuple[int, bytes]], gaps: Iterable[Gap] = ()) -> bytes:
-    """A message of encoded observations with their sequence numbers, and of gaps.
+    """Encode a batch.
+
+    Args:
+        camera: Pseudonym of the camera.
+        epoch: Names the outbox file that the rows come from.
+        rows: Sequence numbers and encoded observations.
+        gaps: Observations that were dropped.
 
     Raises:
         MessageError: A name or number that the format cannot hold.
@@ -85,10 +103,10 @@ def encode_batch(camera: str, epoch: str, rows: Sequence[tuple[int, bytes]], gap
 
 
 def decode_batch(payload: bytes) -> Batch:
-    """What a camera sent.  A row that cannot be read is listed in ``unreadable``; the others stand.
+    """Decode a batch; a row that cannot be read is listed in ``unreadable``, the others are kept.
 
     Raises:
-        MessageError: No batch that this release reads.
+        MessageError: The bytes are not a batch that this release reads.
     """
     batch = _parsed(_SCHEMA.Batch(), payload)
     observations: list[tuple[int, Observation]] = []
@@ -104,10 +122,10 @@ def decode_batch(payload: bytes) -> Batch:
 
 
 def decode_observation(data: bytes) -> Observation:
-    """One row of a batch or an outbox.
+    """Decode one row of a batch or an outbox.
 
     Raises:
-        MessageError: Damaged, or of a later release that changed what this one relies on.
+        MessageError: The row is damaged, or of a later release that changed what this one relies on.
     """
     try:
         message = _SCHEMA.Observation.FromString(data)
@@ -125,12 +143,12 @@ def decode_observation(data: bytes) -> Observation:
         quality=message.quality,
         crops=message.crops,
         final=message.final,
-        feature=unpack(message.enc, message.dim, message.scale, message.feature),
+        feature=_unpack(message.enc, message.dim, message.scale, message.feature),
     )
 
 
 def encode_ack(ack: Ack) -> bytes:
-    """What the receiving end answers, once it has committed.
+    """Encode the gallery's answer, which it gives once it has committed.
 
     Raises:
         MessageError: A name or number that the format cannot hold.
@@ -149,10 +167,10 @@ def encode_ack(ack: Ack) -> bytes:
 
 
 def decode_ack(payload: bytes) -> Ack:
-    """What the receiving end answered.
+    """Decode the gallery's answer.
 
     Raises:
-        MessageError: No acknowledgement that this release reads.
+        MessageError: The bytes are not an acknowledgement that this release reads.
     """
     ack = _parsed(_SCHEMA.Ack(), payload)
     refused = tuple(Refusal(tuple(refusal.seqs), refusal.reason) for refusal in ack.refused)
@@ -164,7 +182,7 @@ def decode_ack(payload: bytes) -> Ack:
 
 
 def _parsed(message: Envelope, payload: bytes) -> Envelope:
-    """Raises MessageError unless the payload is an envelope of a version that can be read, with names."""
+    """Parse a batch or an acknowledgement; raises MessageError unless its version and names can be read."""
     envelope: Any = message
     kind = envelope.DESCRIPTOR.name
     try:
@@ -183,7 +201,7 @@ def _parsed(message: Envelope, payload: bytes) -> Envelope:
 
 
 def _check(message: Any) -> None:
-    """Raises MessageError unless a protobuf Observation is one: everything but its feature."""
+    """Raise MessageError unless every field of a protobuf Observation, apart from the feature, is in its range."""
     if len(message.model_hash) != 32:
         raise MessageError(f"model_hash must be 32 bytes; got {len(message.model_hash)}.")
     for name in ("track", "captured_us", "first_us", "last_us"):
@@ -215,3 +233,51 @@ def _name(name: str, what: str) -> str:
 def _seq(seq: int) -> None:
     if seq < 1:
         raise MessageError(f"sequence numbers start at 1; got {seq}.")
+
+
+def _pack(feature: npt.NDArray[np.float32], encoding: Encoding) -> tuple[int, float, bytes]:
+    """Return the number of the encoding, the scale and the bytes of a feature.
+
+    int8 rounds to 127 steps of the largest number; the scale gives the rounded feature unit length again.
+    """
+    if encoding not in ENCODINGS:
+        raise MessageError(f"encoding must be one of {', '.join(ENCODINGS)}; got {encoding!r}.")
+    number = ENCODINGS.index(encoding) + 1
+    with np.errstate(all="ignore"):
+        vector = np.asarray(feature, np.float32)
+    _check_feature(vector)
+    if encoding != "int8":
+        return number, 0.0, vector.astype(_DTYPES[number - 1]).tobytes()
+    steps = np.rint(vector * (127 / np.abs(vector).max()))
+    return number, float(1 / np.sqrt(steps @ steps)), steps.astype(np.int8).tobytes()
+
+
+def _unpack(number: int, dim: int, scale: float, data: bytes) -> npt.NDArray[np.float32]:
+    """Return a feature, D float32 of unit length.
+
+    Raises:
+        MessageError: An unknown encoding, bytes that are not ``dim`` numbers, or another length than 1.
+    """
+    if not 1 <= number <= len(ENCODINGS):
+        raise MessageError(f"its encoding has number {number}, and this release reads 1 to {len(ENCODINGS)}; upgrade.")
+    dtype = _DTYPES[number - 1]
+    if len(data) != dim * dtype.itemsize:
+        raise MessageError(
+            f"its feature of {dim} {ENCODINGS[number - 1]} numbers should take {dim * dtype.itemsize} bytes; "
+            f"got {len(data)}."
+        )
+    vector = np.frombuffer(data, dtype).astype(np.float32)
+    if ENCODINGS[number - 1] == "int8":
+        with np.errstate(all="ignore"):  # what overflows is refused below
+            vector *= np.float32(scale)
+    _check_feature(vector)
+    return vector
+
+
+def _check_feature(vector: npt.NDArray[np.float32]) -> None:
+    if vector.ndim != 1 or not len(vector):
+        raise MessageError(f"a feature is one row of numbers; got shape {vector.shape}.")
+    with np.errstate(all="ignore"):  # what overflows is refused below
+        squared = float(vector @ vector)
+    if not abs(squared - 1) <= _LENGTH_TOLERANCE:  # also when it is not a number
+        raise MessageError(f"a feature has length 1; got {squared**0.5:.4g}. Normalise it.")
