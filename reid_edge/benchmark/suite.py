@@ -18,7 +18,7 @@ from reid_edge.benchmark.statistics import CONFIDENCE, MOST_INTERVAL, MOST_ROUND
 from reid_edge.benchmark.timing import Failure, Subject, Timing
 from reid_edge.benchmark.worker import WAKING_QUERIES, WARM_UP_TOLERANCE, WARM_UP_WINDOW
 from reid_edge.bundle import Bundle, open_bundle
-from reid_edge.datasets.records import LabelledImage, Split
+from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.errors import EngineError, InputError, MissingExtraError
 from reid_edge.runtime import Extractor
 from reid_edge.system.conditions import Condition, changes, read_conditions

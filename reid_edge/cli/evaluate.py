@@ -92,7 +92,7 @@ def _refuse_seen(bundle: Bundle, dataset: str, numbers: list[int]) -> None:
     Raises:
         InputError: Names the split to use.
     """
-    from reid_edge.datasets.splits import SPLITS, described
+    from reid_edge.datasets.random_splits import SPLITS, described
 
     for number in range(SPLITS):
         if bundle.manifest.model.dataset == described(dataset, number) and numbers != [number]:
@@ -115,7 +115,7 @@ def _numbers(text: str, dataset: str) -> list[int]:
         DatasetError: No such dataset.
     """
     from reid_edge.datasets.loading import has_random_splits
-    from reid_edge.datasets.splits import SPLITS
+    from reid_edge.datasets.random_splits import SPLITS
 
     if text.isdecimal():
         return [int(text)]

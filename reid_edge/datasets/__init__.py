@@ -1,1 +1,1 @@
-"""What labelled images there are, from the folders that datasets unpack to; no torch."""
+"""Readers of labelled images, from the folders that datasets unpack to; no torch."""

@@ -11,10 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.datasets.boxes import MARKET1501, load_boxes
-from reid_edge.datasets.layout import locate, require_files
-from reid_edge.datasets.matlab import read_mat, variable
-from reid_edge.datasets.records import LabelledImage
-from reid_edge.datasets.sizes import check_size
+from reid_edge.datasets.labelled_images import LabelledImage, check_size
+from reid_edge.datasets.layout import locate, read_mat, require_files, variable
 from reid_edge.errors import DatasetError
 
 AttributeSplit = Literal["train", "val", "test"]

@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.datasets.layout import images_in, locate
-from reid_edge.datasets.records import LabelledImage, Split
 from reid_edge.errors import DatasetError
 
 FOLDERS: dict[Split, str] = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}

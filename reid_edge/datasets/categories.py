@@ -1,4 +1,9 @@
-"""Images of one category each: CIFAR-10 and CIFAR-100, ImageNet, and folders of one's own."""
+"""Readers of images with one category each: CIFAR-10 and CIFAR-100, ImageNet, and your own folders.
+
+CIFAR (Krizhevsky, 2009) is read in its binary version; the Python version is a pickle, which could run code.
+https://www.cs.toronto.edu/~kriz/cifar.html gives the layout: labels, then 1,024 bytes each of red, green and blue,
+row by row.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.datasets.cifar import CIFAR10, CIFAR100, read_binary
 from reid_edge.datasets.layout import images_in, locate
 from reid_edge.errors import DatasetError
 
@@ -18,13 +22,15 @@ CategorySplit = Literal["train", "test"]
 #: Names that :func:`load_categories` takes.
 CATEGORY_DATASETS: tuple[str, ...] = ("cifar10", "cifar100", "imagenet", "folder")
 
-#: name → split → images, and how many categories.
+#: name → images of each split, and number of categories.
 _COUNTS: dict[str, tuple[dict[CategorySplit, int], int]] = {
     "cifar10": ({"train": 50_000, "test": 10_000}, 10),
     "cifar100": ({"train": 50_000, "test": 10_000}, 100),
     "imagenet": ({"train": 1_281_167, "test": 50_000}, 1_000),
 }
 _TEST_FOLDERS = ("test", "val")
+_SIDE = 32
+_PIXELS = 3 * _SIDE * _SIDE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +40,43 @@ class Categories:
     Attributes:
         images: N files, or their pixels, N×H×W×3 uint8 BGR.
         labels: N int64, indices into ``names``.
-        names: Of the categories.
+        names: Names of the categories.
     """
 
     images: tuple[Path, ...] | npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CifarFiles:
+    """Files of CIFAR-10 or CIFAR-100 in the binary version.
+
+    Attributes:
+        folder: Name of the folder that it unpacks to.
+        files: Names of the files of each split.
+        names: Name of the file that lists the categories, one a line.
+        labels: Number of bytes before an image's pixels; the last one is the label.
+    """
+
+    folder: str
+    files: dict[CategorySplit, tuple[str, ...]]
+    names: str
+    labels: int
+
+
+CIFAR10 = CifarFiles(
+    folder="cifar-10-batches-bin",
+    files={"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)},
+    names="batches.meta.txt",
+    labels=1,
+)
+CIFAR100 = CifarFiles(
+    folder="cifar-100-binary",
+    files={"train": ("train.bin",), "test": ("test.bin",)},
+    names="fine_label_names.txt",
+    labels=2,
+)
 
 
 def load_categories(name: str, root: Path, split: CategorySplit, *, partial: bool = False) -> Categories:
@@ -53,11 +90,12 @@ def load_categories(name: str, root: Path, split: CategorySplit, *, partial: boo
     Args:
         name: One of :data:`CATEGORY_DATASETS`.
         root: Folder that the dataset unpacks to, or the one above.
-        split: Which images.
-        partial: Take a subset: numbers of images and categories are not checked.
+        split: Split whose images are loaded.
+        partial: Accept a subset: numbers of images and categories are not checked.
 
     Raises:
-        DatasetError: An unknown name, no such folder, another layout, other numbers, or one category only.
+        DatasetError: The name is unknown, the folder or its layout is not the dataset's, the numbers differ from the
+            published ones, or there is only one category.
     """
     if name not in _LOADERS:
         raise DatasetError(f"{name!r} is no known dataset of categories; known: {', '.join(CATEGORY_DATASETS)}.")
@@ -92,12 +130,12 @@ def _cifar10(root: Path, split: CategorySplit) -> Categories:
     folder = locate("CIFAR-10", root, (CIFAR10.folder, "cifar10"), (CIFAR10.files["test"][0], "train"))
     if (folder / "train").is_dir():
         return _tree("CIFAR-10", folder, split)
-    return Categories(**read_binary(CIFAR10, folder, split)._asdict())
+    return _read_cifar(CIFAR10, folder, split)
 
 
 def _cifar100(root: Path, split: CategorySplit) -> Categories:
     folder = locate("CIFAR-100", root, (CIFAR100.folder, "cifar100"), CIFAR100.files["test"])
-    return Categories(**read_binary(CIFAR100, folder, split)._asdict())
+    return _read_cifar(CIFAR100, folder, split)
 
 
 def _imagenet(root: Path, split: CategorySplit) -> Categories:
@@ -120,9 +158,9 @@ def _tree(title: str, root: Path, split: CategorySplit) -> Categories:
     known = [path.name for path in _subfolders(root / "train")]
     folder = root / "train" if split == "train" else root / _test_folder(title, root)
     folders = _subfolders(folder)
-    if strange := [path.name for path in folders if path.name not in known]:
+    if unknown := [path.name for path in folders if path.name not in known]:
         raise DatasetError(
-            f"{folder} holds categories that {root / 'train'} does not: {', '.join(strange[:5])}. "
+            f"{folder} holds categories that {root / 'train'} does not: {', '.join(unknown[:5])}. "
             f"Expected one folder for each of the {len(known):,} categories of the train split."
         )
     images: list[Path] = []
@@ -149,3 +187,39 @@ def _subfolders(folder: Path) -> list[Path]:
             "ImageNet's validation images have to be sorted into such folders first."
         )
     return folders
+
+
+def _read_cifar(cifar: CifarFiles, folder: Path, split: CategorySplit) -> Categories:
+    """Read all files of a split into N×32×32×3 pixels.
+
+    Raises:
+        DatasetError: A file is missing or cut short, or holds a label without a name.
+    """
+    names = _cifar_names(folder / cifar.names)
+    rows = np.concatenate([_cifar_rows(folder / name, cifar.labels + _PIXELS) for name in cifar.files[split]])
+    labels = rows[:, cifar.labels - 1].astype(np.int64)
+    if labels.max() >= len(names):
+        raise DatasetError(
+            f"{folder}: label {labels.max()} has no name among the {len(names)} of {cifar.names}. Unpack it again."
+        )
+    planes = rows[:, cifar.labels :].reshape(-1, 3, _SIDE, _SIDE)
+    images = np.ascontiguousarray(planes[:, ::-1].transpose(0, 2, 3, 1))
+    return Categories(images=images, labels=labels, names=names)
+
+
+def _cifar_names(file: Path) -> tuple[str, ...]:
+    try:
+        lines = file.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"the names of the categories cannot be read from {file} ({error}).") from error
+    return tuple(lines)
+
+
+def _cifar_rows(file: Path, length: int) -> npt.NDArray[np.uint8]:
+    try:
+        content = np.fromfile(file, np.uint8)
+    except OSError as error:
+        raise DatasetError(f"{file} cannot be read ({error}). Unpack the binary version of CIFAR.") from error
+    if not len(content) or len(content) % length:
+        raise DatasetError(f"{file} has {len(content):,} bytes, which is no multiple of {length:,}. Download it again.")
+    return content.reshape(-1, length)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from reid_edge.datasets.records import LabelledImage
+from reid_edge.datasets.labelled_images import LabelledImage
 from reid_edge.errors import DatasetError
 
 #: Camera of a query whose camera is not known, so that gallery images of unknown camera (0) count as others.

@@ -1,25 +1,27 @@
-"""Finding what a dataset unpacks to."""
+"""Find and read the folders, image files and MATLAB files that a dataset unpacks to."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from reid_edge.errors import DatasetError
+from reid_edge.errors import DatasetError, MissingExtraError
 from reid_edge.images import IMAGE_SUFFIXES
 
 
 def locate(title: str, root: Path, nested: Sequence[str], holds: Sequence[str]) -> Path:
-    """The folder that holds a dataset's own folders or files: ``root``, or a folder in it that bears a usual name.
+    """Find the folder that holds a dataset's own folders or files: ``root``, or one of its usual subfolders.
 
     Args:
-        title: What the dataset is called, for messages.
-        root: What was given.
-        nested: Names of folders that the dataset may lie in below ``root``.
-        holds: The folder has at least one of these.
+        title: Name of the dataset, for messages.
+        root: Folder that the user gave.
+        nested: Subfolders of ``root`` in which the dataset may lie.
+        holds: Names of files or folders, at least one of which is in the dataset's folder.
 
     Raises:
-        DatasetError: No such folder, or nothing of this dataset in it.
+        DatasetError: ``root`` is not a folder, or holds nothing of this dataset.
     """
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder; give the folder that {title} unpacks to.")
@@ -33,31 +35,65 @@ def locate(title: str, root: Path, nested: Sequence[str], holds: Sequence[str]) 
 
 
 def images_in(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Images directly in a folder, by suffix in any case, in order of name; hidden ones left out.
+    """List the images directly in a folder in order of name, without hidden ones; suffixes match in any case.
 
     Raises:
-        DatasetError: No such folder, or no image in it.
+        DatasetError: The folder does not exist, or holds no image.
     """
     wanted = frozenset(suffixes)
     if not folder.is_dir():
         raise DatasetError(f"expected the folder {folder}, which is not there. Unpack the dataset again.")
-    # Hidden files are what other systems leave beside images (._0001.jpg).
+    # Other systems leave hidden files beside images (._0001.jpg).
     images = sorted(path for path in folder.iterdir() if path.suffix.lower() in wanted and path.name[0] != ".")
     if not images:
         raise DatasetError(f"{folder} holds no image ({', '.join(sorted(wanted))}). Unpack the dataset again.")
     return images
 
 
-def require_files(paths: Sequence[Path], told_by: Path) -> None:
-    """Check that files which a list names are there.
+def require_files(paths: Sequence[Path], list_file: Path) -> None:
+    """Check that all files exist that a list names.
 
     Raises:
-        DatasetError: Some are not; the first ones are named.
+        DatasetError: Some are missing; the first three are named.
     """
     missing = [path for path in paths if not path.is_file()]
     if missing:
         named = ", ".join(map(str, missing[:3]))
         raise DatasetError(
-            f"{told_by} names {len(paths):,} images, of which {len(missing):,} are not there: {named}"
+            f"{list_file} names {len(paths):,} images, of which {len(missing):,} are not there: {named}"
             f"{' …' if len(missing) > 3 else ''}. Unpack the dataset again."
         )
+
+
+def read_mat(path: Path) -> dict[str, Any]:
+    """Read all variables of a MATLAB file up to version 7.2 (later ones are HDF5).
+
+    Returns:
+        Arrays without axes of length 1, structs as objects with attributes, by name.
+
+    Raises:
+        DatasetError: The file does not exist or is not readable.
+        MissingExtraError: scipy is not installed.
+    """
+    try:
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+    except ImportError as error:
+        raise MissingExtraError("scipy", "train", f"reading {path.name}") from error
+    try:
+        variables: dict[str, Any] = loadmat(path, squeeze_me=True, struct_as_record=False)
+    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError, zlib.error) as error:
+        raise DatasetError(f"{path} is not a readable MATLAB file ({error}). Download it again.") from error
+    return variables
+
+
+def variable(variables: dict[str, Any], name: str, path: Path) -> Any:
+    """Return one variable of a MATLAB file.
+
+    Raises:
+        DatasetError: The file holds no variable of this name.
+    """
+    if name not in variables:
+        known = ", ".join(sorted(key for key in variables if not key.startswith("__"))) or "nothing"
+        raise DatasetError(f"{path} holds no variable {name!r}, but {known}. Is it another file of that name?")
+    return variables[name]

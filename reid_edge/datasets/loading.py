@@ -9,14 +9,10 @@ from pathlib import Path
 
 from reid_edge.datasets.boxes import DUKEMTMC, MARKET1501, load_boxes
 from reid_edge.datasets.cuhk03 import load_cuhk03
-from reid_edge.datasets.grid import load_grid
+from reid_edge.datasets.labelled_images import LabelledImage, Split, check_size
 from reid_edge.datasets.msmt17 import load_msmt17
-from reid_edge.datasets.plain import load_folder
-from reid_edge.datasets.records import LabelledImage, Split
-from reid_edge.datasets.sizes import check_size
-from reid_edge.datasets.splits import SPLITS
-from reid_edge.datasets.table import load_csv
-from reid_edge.datasets.viper import load_viper
+from reid_edge.datasets.own_images import load_csv, load_folder
+from reid_edge.datasets.random_splits import SPLITS, load_grid, load_viper
 from reid_edge.errors import DatasetError
 
 _FIXED: dict[str, Callable[[Path, Split], list[LabelledImage]]] = {

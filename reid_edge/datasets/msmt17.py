@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.datasets.layout import locate, require_files
-from reid_edge.datasets.records import LabelledImage, Split
 from reid_edge.errors import DatasetError
 
 _LISTS: dict[Split, str] = {"train": "list_train.txt", "query": "list_query.txt", "gallery": "list_gallery.txt"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from reid_edge.datasets.loading import has_random_splits
-from reid_edge.datasets.splits import described
+from reid_edge.datasets.random_splits import described
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, Head, tool_versions
 from reid_edge.settings import Tables
 from reid_edge.training.config import TrainConfig

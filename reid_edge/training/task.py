@@ -16,8 +16,8 @@ from torch import Tensor
 from reid_edge.datasets.attributes import WITH_VALIDATION, load_attributes
 from reid_edge.datasets.categories import load_categories
 from reid_edge.datasets.holdout import first_identities, hold_out
+from reid_edge.datasets.labelled_images import LabelledImage
 from reid_edge.datasets.loading import load_split
-from reid_edge.datasets.records import LabelledImage
 from reid_edge.errors import DatasetError, SettingsError
 from reid_edge.training.config import DataConfig, TrainConfig
 from reid_edge.training.evaluator import AttributeScore, CategoryScore, RankingScore, Score

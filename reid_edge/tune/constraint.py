@@ -8,7 +8,7 @@ from typing import Protocol
 
 from reid_edge.benchmark.accuracy import Notify, measure_accuracy
 from reid_edge.bundle import Bundle, EngineName, Precision
-from reid_edge.datasets.records import LabelledImage, Split
+from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.runtime import Extractor
 
 

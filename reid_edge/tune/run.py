@@ -13,7 +13,7 @@ import msgspec
 from reid_edge.benchmark.conductor import time_subjects
 from reid_edge.benchmark.timing import Subject
 from reid_edge.bundle import Bundle, EngineName, FileEntry, open_bundle, with_artifact, write_manifest
-from reid_edge.datasets.records import LabelledImage, Split
+from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.errors import CalibrationError, ConfigError, TuningError
 from reid_edge.export.calibration import CalibrationSet, calibration_set, save_set, saved_set
 from reid_edge.export.exporter import ExportOptions, export_bundle

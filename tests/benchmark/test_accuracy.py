@@ -6,7 +6,7 @@ import pytest
 
 from reid_edge.benchmark.accuracy import Embedder, load_splits, mean_ranking, measure_accuracy, measure_splits
 from reid_edge.bundle import open_bundle, write_manifest
-from reid_edge.datasets.records import LabelledImage
+from reid_edge.datasets.labelled_images import LabelledImage
 from reid_edge.errors import DatasetError, InputError
 from reid_edge.evaluation.ranking import Ranking
 from reid_edge.runtime import Extractor

@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
-from reid_edge.datasets.cuhk03_extraction import write_all
+from reid_edge.datasets.cuhk03 import write_all
 from reid_edge.datasets.loading import load_split
 from reid_edge.errors import DatasetError, MissingExtraError, OutputError
 from tests.datasets import trees

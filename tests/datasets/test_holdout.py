@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from reid_edge.datasets.holdout import first_identities, hold_out
+from reid_edge.datasets.labelled_images import LabelledImage
 from reid_edge.datasets.loading import load_split
-from reid_edge.datasets.records import LabelledImage
 from reid_edge.errors import DatasetError
 from reid_edge.evaluation.ranking import Labelled, rank
 from tests.datasets import trees

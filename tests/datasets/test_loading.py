@@ -4,9 +4,8 @@ from functools import partial
 
 import pytest
 
+from reid_edge.datasets.labelled_images import TABLE_2, LabelledImage, check_size
 from reid_edge.datasets.loading import REID_DATASETS, has_random_splits, load_split, members_of
-from reid_edge.datasets.records import LabelledImage
-from reid_edge.datasets.sizes import TABLE_2, check_size
 from reid_edge.errors import DatasetError
 from tests.datasets import trees
 

@@ -1,12 +1,32 @@
-"""How large each dataset is: OSNet paper, Table 2."""
+"""Labelled images of people, and the sizes of the published datasets (OSNet paper, Table 2)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
-from reid_edge.datasets.records import LabelledImage, Split
 from reid_edge.errors import DatasetError
+
+Split = Literal["train", "query", "gallery"]
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image with its identity and camera.
+
+    Attributes:
+        path: The file.
+        identity: Number of the person; 0 in a gallery marks a distractor, which matches no query.
+        camera: Number of the camera; 0 where it is not known, which only training allows.
+        member: Index of its dataset in a union, from 0.
+    """
+
+    path: Path
+    identity: int
+    camera: int
+    member: int = 0
 
 
 @dataclass(frozen=True)
@@ -20,7 +40,7 @@ class Size:
         return f"{self.images:,} images of {self.identities:,} identities"
 
 
-#: GRID's gallery has 900 "identities" in the table: 125, and 775 distractors, each another person.
+#: The table counts 900 "identities" in GRID's gallery: 125, and 775 distractors, each a person of its own.
 TABLE_2: dict[str, dict[Split, Size]] = {
     "market1501": {"train": Size(12_936, 751), "query": Size(3_368, 750), "gallery": Size(15_913, 750)},
     "cuhk03": {"train": Size(7_365, 767), "query": Size(1_400, 700), "gallery": Size(5_332, 700)},
@@ -37,10 +57,10 @@ def size_of(images: Sequence[LabelledImage]) -> Size:
 
 
 def check_size(name: str, split: Split, images: Sequence[LabelledImage]) -> None:
-    """Compare with Table 2, where it has this dataset.
+    """Compare the numbers of images and identities with Table 2, if the table has this dataset.
 
     Raises:
-        DatasetError: Another number of images or identities.
+        DatasetError: The numbers differ.
     """
     expected = TABLE_2.get(name, {}).get(split)
     if expected is not None and size_of(images) != expected:
