@@ -1,4 +1,4 @@
-"""Images with attributes that are present or not: Market-1501's and PA-100K's."""
+"""Readers of images with attributes that are present or absent: Market-1501's and PA-100K's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WITH_VALIDATION = ("pa100k",)
 ATTRIBUTE_DATASETS: tuple[str, ...] = ("market1501", "pa100k")
 
 _MARKET_FILE = "market_attribute.mat"
-#: Field of Market-1501's file → what its values from 1 mean.  Of two values the second is the attribute.
+#: Field of Market-1501's file → meaning of its values from 1 on.  Of two values the second is the attribute.
 _VALUES: dict[str, tuple[str, ...]] = {
     "gender": ("male", "female"),
     "hair": ("short hair", "long hair"),
@@ -52,7 +52,7 @@ class Attributes:
     Attributes:
         images: N files.
         values: N×A uint8, 1 where an image has an attribute.
-        names: A of them.
+        names: Names of the A attributes.
     """
 
     images: tuple[Path, ...]
@@ -71,11 +71,12 @@ def load_attributes(name: str, root: Path, split: AttributeSplit, *, partial: bo
     Args:
         name: One of :data:`ATTRIBUTE_DATASETS`.
         root: Folder that the dataset unpacks to, or the one above.
-        split: Which images; ``val`` of those in ``WITH_VALIDATION`` only.
-        partial: Take a subset: numbers of images are not checked.
+        split: Split whose images are loaded; ``val`` only of datasets in ``WITH_VALIDATION``.
+        partial: Accept a subset: numbers of images are not checked.
 
     Raises:
-        DatasetError: An unknown name, a split that it does not have, no such folder, another layout, other numbers.
+        DatasetError: The name is unknown, the dataset has no such split, the folder or its layout is not the
+            dataset's, or the numbers differ from the published ones.
         MissingExtraError: scipy is not installed.
     """
     if name not in _LOADERS:
@@ -93,19 +94,19 @@ def _market1501(root: Path, split: AttributeSplit, partial: bool) -> Attributes:
     boxes = load_boxes(MARKET1501, folder, "train" if split == "train" else "gallery")
     if not partial:
         check_size("market1501", "train" if split == "train" else "gallery", boxes)
-    names, people = _market_people(folder / _MARKET_FILE, split)
+    names, people = _read_market_file(folder / _MARKET_FILE, split)
     images = [image for image in boxes if image.identity]
     if not images:
         raise DatasetError(f"{folder}: the {split} split holds nothing but distractors. Unpack Market-1501 again.")
     if unknown := sorted({image.identity for image in images} - people.keys()):
         raise DatasetError(
-            f"{folder / _MARKET_FILE} says nothing of {len(unknown)} identities of the {split} split, e.g. "
+            f"{folder / _MARKET_FILE} has no attributes of {len(unknown)} identities of the {split} split, e.g. "
             f"{unknown[0]:04d}. Is it Market-1501's?"
         )
-    return _of_people(images, people, names)
+    return _attributes_of(images, people, names)
 
 
-def _of_people(
+def _attributes_of(
     images: list[LabelledImage], people: dict[int, npt.NDArray[np.uint8]], names: tuple[str, ...]
 ) -> Attributes:
     values = [people[image.identity] for image in images]
@@ -116,10 +117,10 @@ def _of_people(
     )
 
 
-def _market_people(path: Path, split: AttributeSplit) -> tuple[tuple[str, ...], dict[int, npt.NDArray[np.uint8]]]:
-    """Names of the attributes, and of each identity a row of 0 and 1.
+def _read_market_file(path: Path, split: AttributeSplit) -> tuple[tuple[str, ...], dict[int, npt.NDArray[np.uint8]]]:
+    """Read the names of the attributes, and for each identity a row of 0 and 1.
 
-    The order of fields differs between the file's train and test parts, so that they are taken by name.
+    Fields are taken by name, since their order differs between the file's train and test parts.
     """
     part: Any = getattr(variable(read_mat(path), "market_attribute", path), split, None)
     if missing := [field for field in (*_VALUES, "image_index") if not hasattr(part, field)]:

@@ -1,7 +1,7 @@
-"""Datasets that unpack to ``bounding_box_train``, ``query`` and ``bounding_box_test``, and say all in file names.
+"""Reader of datasets in Market-1501's layout: three folders, and identity and camera in the file names.
 
-Market-1501 (Zheng et al., ICCV 2015) began it; DukeMTMC-reID (Zheng et al., ICCV 2017) and CUHK03-NP, which is CUHK03
-in its new protocol (Zhong et al., CVPR 2017), follow.
+Market-1501 (Zheng et al., ICCV 2015) introduced the layout; DukeMTMC-reID (Zheng et al., ICCV 2017) and CUHK03-NP,
+which is CUHK03 in its new protocol (Zhong et al., CVPR 2017), follow it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from reid_edge.datasets.layout import images_in, locate
 from reid_edge.errors import DatasetError
 
 FOLDERS: dict[Split, str] = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+#: Identity of boxes that are neither a person of the dataset nor a distractor.
 JUNK = -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoxLayout:
-    """How one of these datasets differs from the others.
+    """Folders and file names of one of these datasets.
 
     Attributes:
-        title: Its name.
-        nested: Folders that it may lie in.
-        suffixes: Of its images.
-        name: Groups 1 and 2 of a file name are identity and camera.
+        title: Name of the dataset.
+        nested: Subfolders in which the dataset may lie.
+        suffixes: Suffixes of its images.
+        name: Pattern of a file name; group 1 is the identity, group 2 the camera.
         example: A file name.
     """
 
@@ -62,10 +63,10 @@ CUHK03_NP = BoxLayout(
 
 
 def load_boxes(layout: BoxLayout, root: Path, split: Split) -> list[LabelledImage]:
-    """List one split in order of file name, junk (identity -1) left out, distractors (identity 0) kept.
+    """List one split in order of file name, without junk (identity -1), with distractors (identity 0).
 
     Raises:
-        DatasetError: No such folder or no image in it, or an image whose name is not the dataset's.
+        DatasetError: The folder is missing or holds no image, or a file name is not the dataset's.
     """
     folder = locate(layout.title, root, layout.nested, tuple(FOLDERS.values())) / FOLDERS[split]
     if not folder.is_dir():
@@ -84,6 +85,7 @@ def _parse(layout: BoxLayout, path: Path) -> LabelledImage:
     match = layout.name.match(path.name)
     if match is None:
         raise DatasetError(
-            f"{path} is not named as {layout.title} names images (e.g. {layout.example}). Is it another dataset's?"
+            f"{path} is not named as {layout.title} names images (e.g. {layout.example}). "
+            "Check that --dataset is the dataset in this folder."
         )
     return LabelledImage(path, int(match[1]), int(match[2]))

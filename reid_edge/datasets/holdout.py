@@ -1,4 +1,4 @@
-"""Validation on people who are not trained on."""
+"""Hold people out of a train split, for validation on people who are not trained on."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from reid_edge.datasets.labelled_images import LabelledImage
 from reid_edge.errors import DatasetError
 
-#: Camera of a query whose camera is not known, so that gallery images of unknown camera (0) count as others.
+#: Camera given to a query whose camera is not known: gallery images of unknown camera (0) then count as another's.
 UNKNOWN_QUERY_CAMERA = -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """A train split in three; no identity of ``train`` is in the others."""
+    """A train split in three parts; no identity of ``train`` is in ``query`` or ``gallery``."""
 
     train: tuple[LabelledImage, ...]
     query: tuple[LabelledImage, ...]
@@ -22,18 +22,19 @@ class HeldOut:
 
 
 def hold_out(images: Sequence[LabelledImage], identities: int) -> HeldOut:
-    """Hold out the last identities, in order of number; of a union, as evenly as can be from each member.
+    """Hold out the last identities, in order of number; of a union, as evenly as possible from each member.
 
-    One query for each identity and camera, as Market-1501's test split has: the first image.  All others are gallery.
-    Where each identity has one image a camera (VIPeR, GRID), those of its first camera are queries, the others gallery.
-    Images whose camera is not known may match each other, which is easier than a match across cameras.
+    The first image of each identity and camera is a query, as in Market-1501's test split, and all others are the
+    gallery.  Where each identity has only one image a camera (VIPeR, GRID), the image of its first camera is the query
+    and the others are the gallery.  Images whose camera is not known may match each other, which is easier than a
+    match across cameras.
 
     Args:
         images: A train split, in any order.
-        identities: How many; 0: none.
+        identities: Number of identities to hold out; 0: none.
 
     Raises:
-        DatasetError: Less than two identities are left, or no query has a match in the gallery.
+        DatasetError: Fewer than two identities are left to train on, or no query has a match in the gallery.
     """
     held = _last_of_each(images, identities)
     train = tuple(image for image in images if image.identity not in held)
@@ -50,22 +51,28 @@ def hold_out(images: Sequence[LabelledImage], identities: int) -> HeldOut:
 
 
 def first_identities(images: Sequence[LabelledImage], identities: int | None) -> tuple[LabelledImage, ...]:
-    """Images of the first so many identities, in order of number; None: of all.
+    """Return the images of the first identities, in order of number.
+
+    Args:
+        images: A train split, in any order.
+        identities: Number of identities to keep; None: all.
 
     Raises:
-        DatasetError: There are fewer.
+        DatasetError: The images show fewer identities.
     """
     order = sorted({image.identity for image in images})
     if identities is None:
         return tuple(images)
     if identities > len(order):
-        raise DatasetError(f"{identities:,} identities asked for (data.identities); {len(order):,} are there.")
+        raise DatasetError(
+            f"{identities:,} identities asked for (data.identities), but there are only {len(order):,}; use fewer."
+        )
     kept = set(order[:identities])
     return tuple(image for image in images if image.identity in kept)
 
 
 def _last_of_each(images: Sequence[LabelledImage], identities: int) -> frozenset[int]:
-    """From each member in turn its last identity that is left."""
+    """Take the last remaining identity of each member in turn."""
     members: dict[int, set[int]] = {}
     for image in images:
         members.setdefault(image.member, set()).add(image.identity)
@@ -89,7 +96,7 @@ def _queries_and_gallery(
             gallery.append(image)
         else:
             query[view] = image if image.camera else replace(image, camera=UNKNOWN_QUERY_CAMERA)
-    if not gallery:  # an image a view, as in VIPeR: a query is searched for in the other cameras
+    if not gallery:  # one image a view, as in VIPeR: a query is searched for in the other cameras
         first = dict(reversed(query))
         gallery = [image for (identity, camera), image in query.items() if camera != first[identity]]
         query = {view: image for view, image in query.items() if view[1] == first[view[0]]}

@@ -1,4 +1,4 @@
-"""The one door to all re-identification datasets."""
+"""Load a split of any re-identification dataset, or of a union of several, by name, and check it."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ REID_DATASETS: tuple[str, ...] = ("market1501", "cuhk03", "dukemtmc", "msmt17", 
 #: The paper's training set for VIPeR and GRID (section 4.1).
 MIX4 = ("market1501", "cuhk03", "dukemtmc", "msmt17")
 
-#: A union's members are told apart by these steps, the same for every split.
+#: Added to identities and cameras for each member of a union, so that those of different members differ.
 _IDENTITY_STEP, _CAMERA_STEP = 10_000_000, 10_000
 
 
 def members_of(name: str) -> tuple[str, ...]:
-    """The datasets that a name stands for: itself, or a union's members.
+    """Return the datasets that a name stands for: itself, or a union's members.
 
     Raises:
-        DatasetError: A name that is not known, or one twice.
+        DatasetError: A name is unknown, or stands twice in a union.
     """
     members = MIX4 if name == "mix4" else tuple(name.split("+"))
     for member in members:
@@ -52,7 +52,7 @@ def members_of(name: str) -> tuple[str, ...]:
 
 
 def has_random_splits(name: str) -> bool:
-    """Whether ``number`` matters: the dataset is, or holds, one that is halved at random (VIPeR, GRID)."""
+    """Return True for a dataset that has random splits (VIPeR, GRID), or a union with such a member."""
     return any(member in _RANDOM for member in members_of(name))
 
 
@@ -66,14 +66,14 @@ def load_split(name: str, root: Path, split: Split, *, partial: bool = False, nu
         name: One of :data:`REID_DATASETS`, several joined by ``+``, or ``mix4``.
         root: Folder that the dataset unpacks to, or the one above; of a union, the folder that holds each member in a
             folder of its name; of ``csv``, the file.
-        split: Which images.
-        partial: Take a subset: do not compare the numbers of images and identities with the paper's Table 2.
-        number: Which random split of VIPeR and GRID, 0 to 9.
+        split: Split whose images are listed.
+        partial: Accept a subset: do not compare the numbers of images and identities with the paper's Table 2.
+        number: Number of the random split of VIPeR and GRID, 0 to 9.
 
     Raises:
-        DatasetError: An unknown name, no such folder, another layout, other numbers, an image twice, or only one
-            identity to train on.
-        MissingExtraError: h5py or scipy is not installed, where a dataset needs it.
+        DatasetError: The name is unknown, the folder or its layout is not the dataset's, the numbers differ from the
+            published ones, an image is listed twice, or there is only one identity to train on.
+        MissingExtraError: h5py or scipy, which the dataset needs, is not installed.
         OutputError: CUHK03 cannot be extracted beside its file.
     """
     _check_number(name, number)
@@ -84,7 +84,7 @@ def load_split(name: str, root: Path, split: Split, *, partial: bool = False, nu
         images = []
         for place, member in enumerate(members):
             loaded = _load(member, root / member, split, partial=partial, number=number)
-            images += [_told_apart(image, place, split) for image in loaded]
+            images += [_renumbered(image, place, split) for image in loaded]
     if split == "train" and len({image.identity for image in images}) < 2:
         raise DatasetError(
             f"{name} in {root} has images of one identity only; there is nothing to tell apart. Add more people."
@@ -97,7 +97,7 @@ def _check_number(name: str, number: int) -> None:
         raise DatasetError(f"split {number} does not exist: the random splits are numbered 0 to {SPLITS - 1}.")
     if number and not has_random_splits(name):
         raise DatasetError(
-            f"{name} has one split only, its own; leave out split {number} ({', '.join(_RANDOM)} have ten)."
+            f"{name} has only its own split; leave out split {number} ({', '.join(_RANDOM)} have {SPLITS} random ones)."
         )
 
 
@@ -108,15 +108,17 @@ def _load(name: str, root: Path, split: Split, *, partial: bool, number: int) ->
         raise DatasetError(f"{root} cannot be read ({error}).") from error
     if not images:
         raise DatasetError(f"{root}: the {split} split of {name} has no image. Unpack it again.")
-    _check_twice(images)
-    if split == "query" and (nobody := [image.path for image in images if not image.identity]):
-        raise DatasetError(f"{nobody[0]} has identity 0, which stands for distractors: they belong in the gallery.")
+    _refuse_repeated(images)
+    if split == "query" and (distractors := [image.path for image in images if not image.identity]):
+        raise DatasetError(
+            f"{distractors[0]} has identity 0, which stands for distractors: they belong in the gallery."
+        )
     if not partial:
         check_size(name, split, images)
     return images
 
 
-def _check_twice(images: Sequence[LabelledImage]) -> None:
+def _refuse_repeated(images: Sequence[LabelledImage]) -> None:
     seen: set[Path] = set()
     for image in images:
         if image.path in seen:
@@ -124,7 +126,8 @@ def _check_twice(images: Sequence[LabelledImage]) -> None:
         seen.add(image.path)
 
 
-def _told_apart(image: LabelledImage, place: int, split: Split) -> LabelledImage:
+def _renumbered(image: LabelledImage, place: int, split: Split) -> LabelledImage:
+    """Give an image of a union's member the union's identity and camera."""
     if image.identity >= _IDENTITY_STEP or image.camera >= _CAMERA_STEP:
         raise DatasetError(
             f"{image.path}: in a union, identities must be below {_IDENTITY_STEP:,} and cameras below {_CAMERA_STEP:,}."

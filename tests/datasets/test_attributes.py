@@ -34,7 +34,7 @@ def test_someone_without_attributes_and_a_missing_file_are_errors(tmp_path):
         load_attributes("market1501", tmp_path, "train", partial=True)
     trees.market_attributes(tmp_path)
     trees.touch(tmp_path / "bounding_box_train", "0011_c1s1_000451_03.jpg")
-    with pytest.raises(DatasetError, match=r"says nothing of 1 identities of the train split, e\.g\. 0011"):
+    with pytest.raises(DatasetError, match=r"has no attributes of 1 identities of the train split, e\.g\. 0011"):
         load_attributes("market1501", tmp_path, "train", partial=True)
     with pytest.raises(DatasetError, match="12,936 images of 751 identities"):
         load_attributes("market1501", tmp_path, "train")
