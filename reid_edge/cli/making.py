@@ -43,7 +43,7 @@ def export(
     with extra("export", "exporting"):
         from reid_edge.export.exporter import ExportOptions, Format, export_bundle
         from reid_edge.export.tensorrt import why_not_here
-        from reid_edge.osnet.config import format_size, parse_size, size_of_resolution
+        from reid_edge.osnet.architecture import format_size, parse_size, size_of_resolution
         from reid_edge.osnet.shipped import find_checkpoint
 
     if width is None and checkpoint is None:
@@ -100,7 +100,7 @@ def import_checkpoint(
     """Turn a torchreid OSNet checkpoint into a reid-edge one; strict about every tensor."""
     with extra("export", "importing a checkpoint"):
         from reid_edge.osnet.checkpoint import save_checkpoint
-        from reid_edge.osnet.config import parse_size
+        from reid_edge.osnet.architecture import parse_size
         from reid_edge.osnet.torchreid import import_torchreid
 
     checkpoint = import_torchreid(source, width=width, size=parse_size(size), dataset=dataset)
@@ -128,7 +128,7 @@ def complexity(
         return
     with extra("export", "counting a network (an ONNX file needs only the extra 'onnx')"):
         from reid_edge.osnet.complexity import complexity as count
-        from reid_edge.osnet.config import OSNetConfig, format_size, parse_size, size_of_resolution
+        from reid_edge.osnet.architecture import OSNetConfig, format_size, parse_size, size_of_resolution
 
     if size is not None and resolution:
         raise ConfigError("give --size or --resolution, not both.")

@@ -109,7 +109,7 @@ def _resolved(
 
 
 def _size(size: str | None, resolution: float | None) -> list[int] | None:
-    from reid_edge.osnet.config import parse_size, size_of_resolution
+    from reid_edge.osnet.architecture import parse_size, size_of_resolution
 
     if size is not None and resolution is not None:
         raise ConfigError("give --size or --resolution, not both.")

@@ -48,7 +48,7 @@ def tune(
     """Make the bundle that is fastest on this device: exact rewrites, INT8 and float by block, threads, batches."""
     with extra("export", "tuning"):
         from reid_edge.benchmark.accuracy import load_splits
-        from reid_edge.osnet.config import format_size, parse_size
+        from reid_edge.osnet.architecture import format_size, parse_size
         from reid_edge.osnet.shipped import find_checkpoint, shipped_checkpoints
         from reid_edge.tune.engines import tuning_engine
         from reid_edge.tune.objective import Objective

@@ -15,7 +15,7 @@ from reid_edge.errors import BundleCorruptError, ConfigError, OutputError
 from reid_edge.export.calibration import Notify
 from reid_edge.export.exporter import ONNX_FILES, ExportOptions, Format, export_bundle
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
-from reid_edge.osnet.config import OSNetConfig, format_size, size_of_resolution
+from reid_edge.osnet.architecture import OSNetConfig, format_size, size_of_resolution
 from reid_edge.osnet.network import OSNet
 
 #: β and γ of Table 6, in its order.

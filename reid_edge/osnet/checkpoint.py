@@ -17,7 +17,7 @@ from torch import Tensor
 import reid_edge
 from reid_edge.errors import CheckpointError, CheckpointMismatchError, OutputError
 from reid_edge.files import write_whole
-from reid_edge.osnet.config import BASE_SIZE, OSNetConfig, Variant
+from reid_edge.osnet.architecture import BASE_SIZE, OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 
 FORMAT_VERSION = 1

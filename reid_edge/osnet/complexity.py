@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from reid_edge.osnet.config import GATED, OSNetConfig, Variant
+from reid_edge.osnet.architecture import GATED, OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 
 

@@ -8,7 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from reid_edge.osnet.config import Fusion, OSNetConfig, Variant
+from reid_edge.osnet.architecture import Fusion, OSNetConfig, Variant
 
 #: Reduction of a bottleneck's 1x1 convolution (section 3.3), and of the gate's hidden layer.
 BOTTLENECK_REDUCTION = 4

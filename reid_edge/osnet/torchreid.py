@@ -20,7 +20,7 @@ from reid_edge.errors import (
     ConfigError,
 )
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, check_state, check_values, tool_versions
-from reid_edge.osnet.config import BASE_CHANNELS, BASE_SIZE, OSNetConfig, Variant, width_of_channels
+from reid_edge.osnet.architecture import BASE_CHANNELS, BASE_SIZE, OSNetConfig, Variant, width_of_channels
 from reid_edge.osnet.network import OSNet
 
 #: torchreid's name of a module → ours, applied in this order.

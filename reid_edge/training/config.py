@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from reid_edge.osnet.config import BASE_SIZE, Variant
+from reid_edge.osnet.architecture import BASE_SIZE, Variant
 
 RecipeName = Literal["scratch", "finetune", "cross-domain", "mutual", "classify", "attributes"]
 #: What the network learns to tell: identities (re-ID), categories (one of many), attributes (any of many).

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from reid_edge.errors import CheckpointMismatchError
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, check_state, check_values
-from reid_edge.osnet.config import OSNetConfig, Variant
+from reid_edge.osnet.architecture import OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 from reid_edge.training.config import ModelConfig, TrainConfig
 from reid_edge.training.losses import at_least_float32

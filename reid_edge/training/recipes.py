@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reid_edge.osnet.config import Variant
+from reid_edge.osnet.architecture import Variant
 from reid_edge.training.config import (
     AugmentConfig,
     BatchConfig,

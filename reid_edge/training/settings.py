@@ -10,7 +10,7 @@ import msgspec
 import tomli_w
 
 from reid_edge.errors import ConfigError, SettingsError
-from reid_edge.osnet.config import OSNetConfig, parse_size
+from reid_edge.osnet.architecture import OSNetConfig, parse_size
 from reid_edge.settings import Tables, checked_settings, flattened, overridden
 from reid_edge.training.config import RecipeName, TrainConfig
 from reid_edge.training.recipes import RECIPES, recipe_for

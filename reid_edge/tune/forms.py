@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.osnet.rewrites import BlockRewrite, RewritePlan, block_names
 from reid_edge.tuning_record import Execution
 

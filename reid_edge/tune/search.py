@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.osnet.rewrites import BlockRewrite, block_names, why_illegal
 from reid_edge.tune.forms import PLAIN, Form, ends_of, make_form, parts_of, places
 

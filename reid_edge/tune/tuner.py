@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from reid_edge.bundle import Artifact, Bundle, Precision
 from reid_edge.errors import EngineError, ParityError, TuningError
-from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.system.energy import EnergyMeter
 from reid_edge.tune.constraint import Constraint, Kept
 from reid_edge.tune.evidence import Evidence

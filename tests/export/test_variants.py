@@ -12,7 +12,7 @@ from reid_edge.errors import ConfigError
 from reid_edge.export.onnx import Deployable, export_onnx
 from reid_edge.osnet.checkpoint import CheckpointInfo
 from reid_edge.osnet.complexity import complexity, count_mult_adds
-from reid_edge.osnet.config import OSNetConfig, Variant
+from reid_edge.osnet.architecture import OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 from reid_edge.osnet.rewrites import BlockRewrite, RewritePlan, fold, rewrite
 from tests.osnet.test_variants import unlike_new

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from reid_edge.errors import CheckpointMismatchError
-from reid_edge.osnet.config import OSNetConfig, Variant
+from reid_edge.osnet.architecture import OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 from reid_edge.osnet.torchreid import import_torchreid
 from tests.osnet.test_variants import unlike_new

@@ -11,7 +11,7 @@ from torch import nn
 
 from reid_edge.errors import ConfigError
 from reid_edge.osnet.complexity import count_mult_adds
-from reid_edge.osnet.config import GATED, OSNetConfig, Variant
+from reid_edge.osnet.architecture import GATED, OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 from reid_edge.osnet.rewrites import (
     BlockRewrite,

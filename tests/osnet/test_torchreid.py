@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from reid_edge.errors import CheckpointError, CheckpointMismatchError, CheckpointUnsafeError
-from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.osnet.network import OSNet
 from reid_edge.osnet.torchreid import import_torchreid
 from tests.osnet.test_network import obvious_osnet, randomised

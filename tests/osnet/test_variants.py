@@ -11,7 +11,7 @@ from torch import nn
 from reid_edge.errors import CheckpointMismatchError, ConfigError
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
 from reid_edge.osnet.complexity import complexity
-from reid_edge.osnet.config import OSNetConfig, Variant
+from reid_edge.osnet.architecture import OSNetConfig, Variant
 from reid_edge.osnet.network import FixedGate, OSNet
 from tests.osnet.variants import VARIANTS, Obvious
 

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from reid_edge.osnet.config import Variant
+from reid_edge.osnet.architecture import Variant
 
 VARIANTS = {
     "1 primary": Variant(),

@@ -2,7 +2,7 @@
 
 import torch
 
-from reid_edge.osnet.config import Variant
+from reid_edge.osnet.architecture import Variant
 from reid_edge.training.augment import Augmenter
 from reid_edge.training.config import (
     AugmentConfig,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from reid_edge.errors import CollapseError
-from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.osnet.network import OSNet
 from reid_edge.training.collapse import CollapseWatch, spread
 from reid_edge.training.config import RunConfig

@@ -5,7 +5,7 @@ import torch
 
 from reid_edge.errors import FrameError, InputError
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
-from reid_edge.osnet.config import Variant
+from reid_edge.osnet.architecture import Variant
 from reid_edge.osnet.network import OSNet
 from reid_edge.training.explain.clusters import cluster_gates
 from reid_edge.training.explain.explanation import ExplainOptions, explain, signed

@@ -10,7 +10,7 @@ import pytest
 from reid_edge.cli.explain import explain as command
 from reid_edge.errors import InputError, MissingExtraError, OutputError
 from reid_edge.osnet.checkpoint import save_checkpoint
-from reid_edge.osnet.config import Variant
+from reid_edge.osnet.architecture import Variant
 from reid_edge.training.explain.explanation import PRIVACY, ExplainOptions, explain
 from reid_edge.training.explain.page import page
 from reid_edge.training.explain.pictures import difference_picture, overlay

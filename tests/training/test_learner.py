@@ -5,7 +5,7 @@ import torch
 
 from reid_edge.errors import CheckpointMismatchError
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
-from reid_edge.osnet.config import OSNetConfig, Variant
+from reid_edge.osnet.architecture import OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 from reid_edge.training.config import LossConfig, ModelConfig, RunConfig, TrainConfig
 from reid_edge.training.learner import Learner, make_learners

@@ -5,7 +5,7 @@ import pytest
 from reid_edge.benchmark.records import Energy
 from reid_edge.benchmark.timing import Query
 from reid_edge.errors import ConfigError
-from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.osnet.rewrites import BlockRewrite
 from reid_edge.tune.forms import Candidate, make_form
 from reid_edge.tune.objective import Objective, Score

@@ -1,6 +1,6 @@
 import pytest
 
-from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.osnet.rewrites import BlockRewrite
 from reid_edge.tune.forms import kept_float, make_form, node_pattern, parts, place_of, places
 from reid_edge.tune.profile import Profile, summed

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from reid_edge.errors import ConfigError
-from reid_edge.osnet.config import GATED, OSNetConfig
+from reid_edge.osnet.architecture import GATED, OSNetConfig
 from reid_edge.osnet.network import BOTTLENECK_REDUCTION
 
 STAGES = ("conv2", "conv3", "conv4")

@@ -16,7 +16,7 @@ from reid_edge.crops import normalised, resize_into
 from reid_edge.errors import InputError
 from reid_edge.images import read_image
 from reid_edge.osnet.checkpoint import CheckpointInfo
-from reid_edge.osnet.config import GATED, Variant
+from reid_edge.osnet.architecture import GATED, Variant
 from reid_edge.osnet.network import Bottleneck, Gate, OSNet
 
 Array = npt.NDArray[np.float32]

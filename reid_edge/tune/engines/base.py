@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from reid_edge.bundle import Bundle, EngineName, Precision
 from reid_edge.export.exporter import Format, tool_versions
-from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines import Batch
 from reid_edge.system.limits import usable_cpus

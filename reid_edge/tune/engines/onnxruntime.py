@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from reid_edge.export.quantize import quantize_onnx
-from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.tune.engines.base import Quantization, TuningEngine
 from reid_edge.tune.search import Probe, probes
 from reid_edge.tuning_record import FloatType

@@ -8,7 +8,7 @@ import openvino
 
 from reid_edge.export.ir import save_ir
 from reid_edge.export.quantize import quantize_openvino
-from reid_edge.osnet.config import OSNetConfig
+from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.system.cpu import cpu_flags, isa_limit
 from reid_edge.system.limits import usable_cpus
 from reid_edge.tune.engines.base import Quantization, TuningEngine

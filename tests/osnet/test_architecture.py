@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reid_edge.errors import ConfigError
-from reid_edge.osnet.config import (
+from reid_edge.osnet.architecture import (
     OSNetConfig,
     Variant,
     format_size,
