@@ -26,8 +26,8 @@ spin_briefly()
 import numpy as np
 import torch
 
-from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from reid_edge.osnet.architecture import format_size, parse_size
+from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from reid_edge.training.augment import Augmenter
 from reid_edge.training.config import RecipeName, TrainConfig
 from reid_edge.training.distributed import pick_device

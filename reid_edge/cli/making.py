@@ -99,8 +99,8 @@ def import_checkpoint(
 ) -> None:
     """Turn a torchreid OSNet checkpoint into a reid-edge one; strict about every tensor."""
     with extra("export", "importing a checkpoint"):
-        from reid_edge.osnet.checkpoint import save_checkpoint
         from reid_edge.osnet.architecture import parse_size
+        from reid_edge.osnet.checkpoint import save_checkpoint
         from reid_edge.osnet.torchreid import import_torchreid
 
     checkpoint = import_torchreid(source, width=width, size=parse_size(size), dataset=dataset)
@@ -127,8 +127,8 @@ def complexity(
         print_table(str(onnx), ("file", "mult-adds"), [[onnx.name, f"{onnx_mult_adds(onnx) / 1e6:,.1f}M"]])
         return
     with extra("export", "counting a network (an ONNX file needs only the extra 'onnx')"):
-        from reid_edge.osnet.complexity import complexity as count
         from reid_edge.osnet.architecture import OSNetConfig, format_size, parse_size, size_of_resolution
+        from reid_edge.osnet.complexity import complexity as count
 
     if size is not None and resolution:
         raise ConfigError("give --size or --resolution, not both.")

@@ -14,8 +14,8 @@ from reid_edge.bundle import MANIFEST, RANDOM_WEIGHTS, Bundle, Manifest, Precisi
 from reid_edge.errors import BundleCorruptError, ConfigError, OutputError
 from reid_edge.export.calibration import Notify
 from reid_edge.export.exporter import ONNX_FILES, ExportOptions, Format, export_bundle
-from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.osnet.architecture import OSNetConfig, format_size, size_of_resolution
+from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.osnet.network import OSNet
 
 #: β and γ of Table 6, in its order.

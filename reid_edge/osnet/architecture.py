@@ -24,7 +24,7 @@ GATED: tuple[Fusion, ...] = ("unified", "separate", "streamwise")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class NetworkVariant:
     """How a network differs from the paper's primary model (section 4.1, Table 5; section 4.3; supplement A).
 
     Attributes:
@@ -87,7 +87,7 @@ class OSNetConfig:
     width: float = 1.0
     size: tuple[int, int] = BASE_SIZE
     feature_dim: int = 512
-    variant: Variant = Variant()
+    variant: NetworkVariant = NetworkVariant()
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= MAX_WIDTH:

@@ -17,7 +17,7 @@ from torch import Tensor
 import reid_edge
 from reid_edge.errors import CheckpointError, CheckpointMismatchError, OutputError
 from reid_edge.files import write_whole
-from reid_edge.osnet.architecture import BASE_SIZE, OSNetConfig, Variant
+from reid_edge.osnet.architecture import BASE_SIZE, NetworkVariant, OSNetConfig
 from reid_edge.osnet.network import OSNet
 
 FORMAT_VERSION = 1
@@ -52,7 +52,7 @@ class CheckpointInfo:
     """
 
     width: float
-    variant: Variant = field(default_factory=Variant)
+    variant: NetworkVariant = field(default_factory=NetworkVariant)
     size: tuple[int, int] = BASE_SIZE
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from reid_edge.osnet.architecture import GATED, OSNetConfig, Variant
+from reid_edge.osnet.architecture import GATED, NetworkVariant, OSNetConfig
 from reid_edge.osnet.network import OSNet
 
 
@@ -35,7 +35,7 @@ def complexity(config: OSNetConfig) -> Complexity:
     )
 
 
-def depth(variant: Variant) -> int:
+def depth(variant: NetworkVariant) -> int:
     """Layers with weights on the longest path: 78 of the primary model, 210 of 3-8-6.
 
     Pointwise and depthwise count as two (Table 8).  Outside of the bottlenecks are conv1, two transitions, conv5, fc

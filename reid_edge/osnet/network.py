@@ -8,7 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from reid_edge.osnet.architecture import Fusion, OSNetConfig, Variant
+from reid_edge.osnet.architecture import Fusion, NetworkVariant, OSNetConfig
 
 #: Reduction of a bottleneck's 1x1 convolution (section 3.3), and of the gate's hidden layer.
 BOTTLENECK_REDUCTION = 4
@@ -86,7 +86,9 @@ class FixedGate(nn.Module):
 class Bottleneck(nn.Module):
     """1x1 reduce, gated streams of growing receptive field, 1x1 restore, residual (figure 4)."""
 
-    def __init__(self, in_channels: int, out_channels: int, variant: Variant, *, instance_norm: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, variant: NetworkVariant, *, instance_norm: bool = False
+    ) -> None:
         super().__init__()
         middle = max(1, out_channels // BOTTLENECK_REDUCTION)
         self.fusion = variant.fusion
@@ -118,11 +120,11 @@ def stream_gates(gate: nn.Module, streams: int) -> list[nn.Module]:
     return list(gate) if isinstance(gate, nn.ModuleList) else [gate] * streams
 
 
-def _layer(channels: int, variant: Variant) -> nn.Module:
+def _layer(channels: int, variant: NetworkVariant) -> nn.Module:
     return Lite3x3(channels) if variant.convolution == "lite" else ConvNormReLU(channels, channels, kernel=3)
 
 
-def _gate(channels: int, variant: Variant) -> nn.Module:
+def _gate(channels: int, variant: NetworkVariant) -> nn.Module:
     if variant.fusion == "separate":
         return nn.ModuleList(Gate(channels) for _ in variant.streams)
     if variant.fusion == "fixed":
@@ -169,7 +171,7 @@ class OSNet(nn.Module):
         return torch.relu(self.fc_norm(self.fc(pooled)))
 
 
-def _stage(in_channels: int, out_channels: int, variant: Variant, number: int) -> nn.Sequential:
+def _stage(in_channels: int, out_channels: int, variant: NetworkVariant, number: int) -> nn.Sequential:
     instance_norm = variant.instance_norm and number == 0
     inputs = [in_channels] + [out_channels] * (variant.blocks[number] - 1)
     return nn.Sequential(*(Bottleneck(n, out_channels, variant, instance_norm=instance_norm) for n in inputs))

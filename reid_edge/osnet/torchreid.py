@@ -19,8 +19,8 @@ from reid_edge.errors import (
     CheckpointUnsafeError,
     ConfigError,
 )
+from reid_edge.osnet.architecture import BASE_CHANNELS, BASE_SIZE, NetworkVariant, OSNetConfig, width_of_channels
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, check_state, check_values, tool_versions
-from reid_edge.osnet.architecture import BASE_CHANNELS, BASE_SIZE, OSNetConfig, Variant, width_of_channels
 from reid_edge.osnet.network import OSNet
 
 #: torchreid's name of a module → ours, applied in this order.
@@ -74,7 +74,7 @@ def import_torchreid(
         raise CheckpointMismatchError(
             f"{path} holds weights of width {found}, but width {width} was asked for; use --width {found}."
         )
-    variant = Variant(instance_norm=any(_INSTANCE_NORM.match(name) for name in state))
+    variant = NetworkVariant(instance_norm=any(_INSTANCE_NORM.match(name) for name in state))
     OSNetConfig(width=found, size=size, variant=variant)
     source = f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
     info = CheckpointInfo(

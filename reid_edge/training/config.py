@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from reid_edge.osnet.architecture import BASE_SIZE, Variant
+from reid_edge.osnet.architecture import BASE_SIZE, NetworkVariant
 
 RecipeName = Literal["scratch", "finetune", "cross-domain", "mutual", "classify", "attributes"]
 #: What the network learns to tell: identities (re-ID), categories (one of many), attributes (any of many).
@@ -62,7 +62,7 @@ class ModelConfig:
 
     width: Annotated[float, Meta(gt=0, le=1.5)] = 1.0
     size: tuple[int, int] = BASE_SIZE
-    variant: Variant = field(default_factory=Variant)
+    variant: NetworkVariant = field(default_factory=NetworkVariant)
     start: Path | None = None
     statistics: Literal["imagenet", "dataset"] = "imagenet"
 

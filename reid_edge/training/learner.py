@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from reid_edge.errors import CheckpointMismatchError
+from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, check_state, check_values
-from reid_edge.osnet.architecture import OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 from reid_edge.training.config import ModelConfig, TrainConfig
 from reid_edge.training.losses import at_least_float32
@@ -91,5 +91,5 @@ def _check_start(model: ModelConfig, info: CheckpointInfo) -> None:
         )
 
 
-def _named(variant: Variant) -> str:
+def _named(variant: NetworkVariant) -> str:
     return f"the variant {variant}" if str(variant) else "the paper's primary model"

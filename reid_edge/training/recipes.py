@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reid_edge.osnet.architecture import Variant
+from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.training.config import (
     AugmentConfig,
     BatchConfig,
@@ -31,7 +31,7 @@ RECIPES: dict[RecipeName, TrainConfig] = {
     # Supplement A: as fine-tuning, with OSNet-IBN, colour jitter, and without random erasing.
     "cross-domain": TrainConfig(
         recipe="cross-domain",
-        model=ModelConfig(variant=Variant(instance_norm=True)),
+        model=ModelConfig(variant=NetworkVariant(instance_norm=True)),
         augment=AugmentConfig(translate=0.0, patch=0.0, brightness=0.2, contrast=0.15),
         optimiser=_AMSGRAD,
         schedule=_STAGED,

@@ -13,8 +13,8 @@ from reid_edge.export.calibration import calibration_set
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.export.reference import make_reference
 from reid_edge.export.tensorrt import count_layers
-from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.architecture import OSNetConfig
+from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.tune.engines import TuningEngine, tuning_engine
 from reid_edge.tune.executions import run_by
 from reid_edge.tune.forms import Candidate

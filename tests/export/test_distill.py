@@ -3,8 +3,8 @@ import torch
 
 from reid_edge.export.calibration import shipped_set
 from reid_edge.export.distill import distill, distill_steps
-from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.architecture import parse_size
+from reid_edge.osnet.checkpoint import Checkpoint
 from tests.export.test_exporter import _tiny
 
 

@@ -10,9 +10,9 @@ import torch
 from reid_edge.benchmark.onnx_complexity import onnx_mult_adds
 from reid_edge.errors import ConfigError
 from reid_edge.export.onnx import Deployable, export_onnx
+from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
 from reid_edge.osnet.checkpoint import CheckpointInfo
 from reid_edge.osnet.complexity import complexity, count_mult_adds
-from reid_edge.osnet.architecture import OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 from reid_edge.osnet.rewrites import BlockRewrite, RewritePlan, fold, rewrite
 from tests.osnet.test_variants import unlike_new
@@ -22,17 +22,19 @@ SIZE = (40, 24)
 # Two short streams and a block a stage: the exporter takes seconds for every ten layers.
 SHORT = {"streams": (1, 2), "blocks": (1, 1, 1)}
 KINDS = {
-    "full conv": Variant(convolution="standard", **SHORT),
-    "concatenation": Variant(fusion="concatenation", **SHORT),
-    "stream-wise gates": Variant(fusion="streamwise", **SHORT),
-    "learned-and-fixed gates": Variant(fusion="fixed", **SHORT),
-    "IBN": Variant(instance_norm=True, **SHORT),
-    "addition, one stream, stages of their own depth": Variant(streams=(1,), fusion="addition", blocks=(1, 2, 1)),
+    "full conv": NetworkVariant(convolution="standard", **SHORT),
+    "concatenation": NetworkVariant(fusion="concatenation", **SHORT),
+    "stream-wise gates": NetworkVariant(fusion="streamwise", **SHORT),
+    "learned-and-fixed gates": NetworkVariant(fusion="fixed", **SHORT),
+    "IBN": NetworkVariant(instance_norm=True, **SHORT),
+    "addition, one stream, stages of their own depth": NetworkVariant(
+        streams=(1,), fusion="addition", blocks=(1, 2, 1)
+    ),
 }
 ALL = BlockRewrite(merge=True, collapse=True, batch_gates=True, join=True, pad_to=16)
 
 
-def _network(variant: Variant) -> tuple[OSNet, CheckpointInfo]:
+def _network(variant: NetworkVariant) -> tuple[OSNet, CheckpointInfo]:
     info = CheckpointInfo(width=0.15, size=SIZE, variant=variant)
     torch.manual_seed(0)
     return unlike_new(OSNet(OSNetConfig(width=info.width, size=SIZE, variant=variant))), info
@@ -63,7 +65,7 @@ def test_engines_compute_what_the_variant_computes(variant, tmp_path):
 
 @pytest.mark.parametrize("fusion", ["unified", "separate"])
 def test_engines_compute_what_the_checkpoint_computes_whatever_was_rewritten(fusion, tmp_path):
-    network, info = _network(Variant(streams=(1, 2, 2), fusion=fusion, blocks=(1, 1, 1)))
+    network, info = _network(NetworkVariant(streams=(1, 2, 2), fusion=fusion, blocks=(1, 1, 1)))
     blocks = {"conv2.0": ALL, "conv3.0": BlockRewrite(collapse=True), "conv4.0": BlockRewrite(merge=True)}
     rewritten = rewrite(network, RewritePlan(blocks=blocks, absorb_mean=True))
     path = tmp_path / "model.onnx"
@@ -87,6 +89,6 @@ def _assert_names_say_what_nodes_are(model: onnx.ModelProto) -> None:
     ("input_format", "half", "reason"), [("tensor", False, "by the caller"), ("pixels", True, "16")]
 )
 def test_a_mean_that_cannot_be_absorbed_is_refused(input_format, half, reason):
-    network, info = _network(Variant())
+    network, info = _network(NetworkVariant())
     with pytest.raises(ConfigError, match=reason):
         Deployable(rewrite(network, RewritePlan(absorb_mean=True)), info, input_format, half=half)

@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 
 from reid_edge.errors import ConfigError
 from reid_edge.osnet.architecture import (
+    NetworkVariant,
     OSNetConfig,
-    Variant,
     format_size,
     parse_size,
     scaled_channels,
@@ -70,5 +70,5 @@ def test_sizes_are_read_and_written_height_first():
 
 
 def test_a_variant_says_how_it_differs():
-    assert str(Variant()) == ""
-    assert str(Variant(fusion="addition", instance_norm=True)) == "fusion=addition, instance_norm=True"
+    assert str(NetworkVariant()) == ""
+    assert str(NetworkVariant(fusion="addition", instance_norm=True)) == "fusion=addition, instance_norm=True"

@@ -6,9 +6,9 @@ import torch
 from reid_edge.benchmark.onnx_complexity import onnx_mult_adds
 from reid_edge.errors import BundleError
 from reid_edge.export.onnx import Deployable, export_onnx
+from reid_edge.osnet.architecture import OSNetConfig, size_of_resolution
 from reid_edge.osnet.checkpoint import CheckpointInfo
 from reid_edge.osnet.complexity import complexity
-from reid_edge.osnet.architecture import OSNetConfig, size_of_resolution
 from reid_edge.osnet.network import OSNet
 from reid_edge.osnet.rewrites import fold
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from reid_edge.errors import CheckpointMismatchError
-from reid_edge.osnet.architecture import OSNetConfig, Variant
+from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
 from reid_edge.osnet.network import OSNet
 from reid_edge.osnet.torchreid import import_torchreid
 from tests.osnet.test_variants import unlike_new
 from tests.osnet.torchreid_names import to_torchreid
 from tests.osnet.variants import Obvious
 
-IBN = Variant(instance_norm=True)
+IBN = NetworkVariant(instance_norm=True)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_instance_norms_have_no_running_statistics(state):
 
 def test_a_plain_file_is_found_to_be_the_primary_model(tmp_path):
     torch.save(to_torchreid(OSNet(OSNetConfig(width=0.3)).state_dict()), tmp_path / "plain.pth")
-    assert import_torchreid(tmp_path / "plain.pth").info.variant == Variant()
+    assert import_torchreid(tmp_path / "plain.pth").info.variant == NetworkVariant()
 
 
 def test_a_file_with_one_of_two_instance_norms_lists_what_is_missing(state, tmp_path):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from reid_edge.errors import ConfigError
+from reid_edge.osnet.architecture import GATED, NetworkVariant, OSNetConfig
 from reid_edge.osnet.complexity import count_mult_adds
-from reid_edge.osnet.architecture import GATED, OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 from reid_edge.osnet.rewrites import (
     BlockRewrite,
@@ -38,7 +38,7 @@ EVERY_REWRITE = (
 )
 
 variants = st.builds(
-    Variant,
+    NetworkVariant,
     streams=st.lists(st.integers(1, 3), min_size=1, max_size=4).map(lambda depths: tuple(sorted(depths))),
     convolution=st.sampled_from(["lite", "standard"]),
     fusion=st.sampled_from(["unified", "separate", "streamwise", "fixed", "addition", "concatenation"]),
@@ -101,7 +101,7 @@ def test_any_legal_plan_changes_nothing(config, seed, data):
 @pytest.mark.parametrize("how", EVERY_REWRITE, ids=lambda how: " ".join(how.names()))
 @pytest.mark.parametrize("fusion", ["unified", "separate", "streamwise", "concatenation"])
 def test_each_rewrite_changes_how_and_not_what(how, fusion):
-    config = OSNetConfig(width=0.3, size=SIZE, variant=Variant(fusion=fusion))
+    config = OSNetConfig(width=0.3, size=SIZE, variant=NetworkVariant(fusion=fusion))
     network = _network(config, 0)
     blocks = {name: _legal(config, name, how) for name in block_names(config)}
     assert any(block.names() for block in blocks.values()) or (how.names() == ("batch_gates",) and fusion not in GATED)
@@ -112,7 +112,7 @@ def test_each_rewrite_changes_how_and_not_what(how, fusion):
 @pytest.mark.parametrize("fusion", ["unified", "streamwise", "concatenation"])
 def test_streams_of_one_channel_are_padded_as_well(how, fusion):
     """A depthwise convolution of one channel has one group, as a dense one has."""
-    config = OSNetConfig(width=0.02, size=SIZE, variant=Variant(fusion=fusion))
+    config = OSNetConfig(width=0.02, size=SIZE, variant=NetworkVariant(fusion=fusion))
     network = _network(config, 3)
     blocks = {name: _legal(config, name, how) for name in block_names(config)}
     _assert_equal(network, rewrite(network, RewritePlan(blocks=blocks)), SIZE)
@@ -129,7 +129,7 @@ def test_rewriting_leaves_the_original_as_it_was():
 
 
 def test_folding_leaves_no_batch_norm_and_no_fixed_gate():
-    network = _network(OSNetConfig(width=0.25, variant=Variant(fusion="fixed", instance_norm=True)), 0)
+    network = _network(OSNetConfig(width=0.25, variant=NetworkVariant(fusion="fixed", instance_norm=True)), 0)
     names = [name for name, _ in [*fold(network).named_buffers(), *fold(network).named_parameters()]]
     assert not [name for name in names if "running" in name or "logits" in name or "fc_norm" in name]
     assert [name for name in names if "norm" in name] == [
@@ -191,15 +191,15 @@ def test_collapsing_costs_nine_products_for_each_pointwise_one():
 @pytest.mark.parametrize(
     ("variant", "block", "how", "reason"),
     [
-        (Variant(streams=(2,)), "conv2.0", BlockRewrite(merge=True), "one stream"),
-        (Variant(streams=(2,)), "conv2.0", BlockRewrite(batch_gates=True), "one gate"),
-        (Variant(convolution="standard"), "conv2.0", BlockRewrite(collapse=True), "dense already"),
-        (Variant(fusion="addition"), "conv2.0", BlockRewrite(batch_gates=True), "no gate"),
-        (Variant(fusion="fixed"), "conv2.0", BlockRewrite(batch_gates=True), "no gate"),
-        (Variant(), "conv3.1", BlockRewrite(join=True), "no 1x1 projection"),
-        (Variant(), "conv2.0", BlockRewrite(pad_to=8), "16 channels"),
-        (Variant(), "conv2.2", BlockRewrite(), "no block conv2.2"),
-        (Variant(), "conv5.0", BlockRewrite(merge=True), "no block conv5.0"),
+        (NetworkVariant(streams=(2,)), "conv2.0", BlockRewrite(merge=True), "one stream"),
+        (NetworkVariant(streams=(2,)), "conv2.0", BlockRewrite(batch_gates=True), "one gate"),
+        (NetworkVariant(convolution="standard"), "conv2.0", BlockRewrite(collapse=True), "dense already"),
+        (NetworkVariant(fusion="addition"), "conv2.0", BlockRewrite(batch_gates=True), "no gate"),
+        (NetworkVariant(fusion="fixed"), "conv2.0", BlockRewrite(batch_gates=True), "no gate"),
+        (NetworkVariant(), "conv3.1", BlockRewrite(join=True), "no 1x1 projection"),
+        (NetworkVariant(), "conv2.0", BlockRewrite(pad_to=8), "16 channels"),
+        (NetworkVariant(), "conv2.2", BlockRewrite(), "no block conv2.2"),
+        (NetworkVariant(), "conv5.0", BlockRewrite(merge=True), "no block conv5.0"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_the_reason(variant, block, how, reason):
@@ -236,7 +236,12 @@ def test_a_plan_names_what_it_does():
 
 
 def test_blocks_are_those_of_the_variant():
-    assert block_names(OSNetConfig(variant=Variant(blocks=(1, 2, 1)))) == ("conv2.0", "conv3.0", "conv3.1", "conv4.0")
+    assert block_names(OSNetConfig(variant=NetworkVariant(blocks=(1, 2, 1)))) == (
+        "conv2.0",
+        "conv3.0",
+        "conv3.1",
+        "conv4.0",
+    )
 
 
 MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)
@@ -252,7 +257,9 @@ def _pixels(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("instance_norm", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_conv1_can_take_bgr_pixels_minus_mean(seed, instance_norm):
-    network = fold(_network(OSNetConfig(width=0.25, size=SIZE, variant=Variant(instance_norm=instance_norm)), seed))
+    network = fold(
+        _network(OSNetConfig(width=0.25, size=SIZE, variant=NetworkVariant(instance_norm=instance_norm)), seed)
+    )
     bgr, normalised = _pixels(seed)
     centred = (bgr - 255 * MEAN.flip(0)).permute(0, 3, 1, 2)
     with torch.no_grad():
@@ -263,7 +270,9 @@ def test_conv1_can_take_bgr_pixels_minus_mean(seed, instance_norm):
 @pytest.mark.parametrize("instance_norm", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_conv1_can_take_bgr_pixels_padded_with_the_mean(seed, instance_norm):
-    network = fold(_network(OSNetConfig(width=0.25, size=SIZE, variant=Variant(instance_norm=instance_norm)), seed))
+    network = fold(
+        _network(OSNetConfig(width=0.25, size=SIZE, variant=NetworkVariant(instance_norm=instance_norm)), seed)
+    )
     bgr, normalised = _pixels(seed)
     mean = 255 * MEAN.flip(0)
     absorbed = absorb_mean(fold_scale(network, tuple(STD.tolist())), mean)

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from reid_edge.errors import CheckpointMismatchError, ConfigError
+from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
 from reid_edge.osnet.complexity import complexity
-from reid_edge.osnet.architecture import OSNetConfig, Variant
 from reid_edge.osnet.network import FixedGate, OSNet
 from tests.osnet.variants import VARIANTS, Obvious
 
@@ -63,7 +63,7 @@ def test_a_training_step_moves_every_parameter(variant):
 
 
 def test_the_default_is_the_network_that_ships(checkpoint):
-    assert Variant() == VARIANTS["1 primary"]
+    assert NetworkVariant() == VARIANTS["1 primary"]
     assert set(OSNet(OSNetConfig(width=0.25)).state_dict()) == set(checkpoint.state)
 
 
@@ -99,7 +99,7 @@ def test_table_10_counts_each_output_of_a_batch_norm_as_well(width, parameters, 
     assert f"{(counted.mult_adds + sum(outputs)) / 1e6:.0f}" == mult_adds
 
 
-def _by_hand(variant: Variant) -> tuple[int, int]:
+def _by_hand(variant: NetworkVariant) -> tuple[int, int]:
     """Parameters and mult-adds at width 1 and 256x128, layer by layer from Table 1."""
     parameters, mult_adds = 3 * 64 * 49 + 2 * 64, 3 * 64 * 49 * 128 * 64
     streams, layers = len(variant.streams), sum(variant.streams)
@@ -131,19 +131,19 @@ def test_parameters_and_mult_adds_are_those_counted_by_hand(variant):
 @pytest.mark.parametrize("streams", [(), (0, 1), (2, 1)])
 def test_streams_that_cannot_be_are_refused(streams):
     with pytest.raises(ConfigError, match="ascending"):
-        Variant(streams=streams)
+        NetworkVariant(streams=streams)
 
 
 @pytest.mark.parametrize("blocks", [(2, 2), (2, 0, 2)])
 def test_stages_without_blocks_are_refused(blocks):
     with pytest.raises(ConfigError, match="blocks must be three"):
-        Variant(blocks=blocks)
+        NetworkVariant(blocks=blocks)
 
 
 @pytest.mark.parametrize("change", [{"fusion": "both"}, {"convolution": "sparse"}])
 def test_a_word_that_names_no_variant_is_refused(change):
     with pytest.raises(ConfigError, match="must be one of"):
-        Variant(**change)
+        NetworkVariant(**change)
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
@@ -163,14 +163,14 @@ def test_a_checkpoint_of_before_variants_is_the_primary_model(tmp_path):
     metadata = {"reid_edge": json.dumps({"width": 0.1, "dataset": "old", "format_version": 1})}
     safetensors.torch.save_file(state, tmp_path / "c.safetensors", metadata)
     loaded = load_checkpoint(tmp_path / "c.safetensors")
-    assert loaded.info.variant == Variant()
+    assert loaded.info.variant == NetworkVariant()
     loaded.network()
 
 
 def test_weights_of_another_variant_are_refused():
     state = OSNet(OSNetConfig(width=0.1)).state_dict()
     for name, variant in VARIANTS.items():
-        if variant != Variant():
+        if variant != NetworkVariant():
             info = CheckpointInfo(width=0.1, variant=variant)
             with pytest.raises(CheckpointMismatchError):
                 Checkpoint(info, state).network()
@@ -186,4 +186,4 @@ def test_fixed_gates_do_not_look_at_their_input():
 
 
 def test_a_variant_is_part_of_what_two_configurations_compare():
-    assert OSNetConfig() != dataclasses.replace(OSNetConfig(), variant=Variant(instance_norm=True))
+    assert OSNetConfig() != dataclasses.replace(OSNetConfig(), variant=NetworkVariant(instance_norm=True))

@@ -3,22 +3,22 @@
 import torch
 import torch.nn.functional as F
 
-from reid_edge.osnet.architecture import Variant
+from reid_edge.osnet.architecture import NetworkVariant
 
 VARIANTS = {
-    "1 primary": Variant(),
-    "2 full conv": Variant(convolution="standard"),
-    "3 same depth": Variant(streams=(4, 4, 4, 4)),
-    "4 concatenation": Variant(fusion="concatenation"),
-    "5 addition": Variant(fusion="addition"),
-    "6 separate AGs": Variant(fusion="separate"),
-    "7 stream-wise": Variant(fusion="streamwise"),
-    "8 learned-and-fixed": Variant(fusion="fixed"),
-    "9 T = 1": Variant(streams=(1,), fusion="addition"),
-    "10 T = 2": Variant(streams=(1, 2)),
-    "11 T = 3": Variant(streams=(1, 2, 3)),
-    "3-8-6": Variant(blocks=(3, 8, 6)),
-    "IBN": Variant(instance_norm=True),
+    "1 primary": NetworkVariant(),
+    "2 full conv": NetworkVariant(convolution="standard"),
+    "3 same depth": NetworkVariant(streams=(4, 4, 4, 4)),
+    "4 concatenation": NetworkVariant(fusion="concatenation"),
+    "5 addition": NetworkVariant(fusion="addition"),
+    "6 separate AGs": NetworkVariant(fusion="separate"),
+    "7 stream-wise": NetworkVariant(fusion="streamwise"),
+    "8 learned-and-fixed": NetworkVariant(fusion="fixed"),
+    "9 T = 1": NetworkVariant(streams=(1,), fusion="addition"),
+    "10 T = 2": NetworkVariant(streams=(1, 2)),
+    "11 T = 3": NetworkVariant(streams=(1, 2, 3)),
+    "3-8-6": NetworkVariant(blocks=(3, 8, 6)),
+    "IBN": NetworkVariant(instance_norm=True),
 }
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from reid_edge.osnet.architecture import Variant
+from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.training.augment import Augmenter
 from reid_edge.training.config import (
     AugmentConfig,
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 SIZE = (32, 16)
 BATCH = 8
 CLASSES = 5
-SHALLOW = Variant(blocks=(1, 1, 1), streams=(1, 2))
+SHALLOW = NetworkVariant(blocks=(1, 1, 1), streams=(1, 2))
 STEPS_PER_EPOCH = 4
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from reid_edge.errors import FrameError, InputError
+from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
-from reid_edge.osnet.architecture import Variant
 from reid_edge.osnet.network import OSNet
 from reid_edge.training.explain.clusters import cluster_gates
 from reid_edge.training.explain.explanation import ExplainOptions, explain, signed
@@ -14,7 +14,7 @@ from reid_edge.training.explain.looking import activation_map, look_inside
 SIZE = (32, 16)
 
 
-def small_checkpoint(variant: Variant = Variant(), size: tuple[int, int] = SIZE) -> Checkpoint:  # noqa: B008
+def small_checkpoint(variant: NetworkVariant = NetworkVariant(), size: tuple[int, int] = SIZE) -> Checkpoint:  # noqa: B008
     info = CheckpointInfo(width=0.25, size=size, variant=variant, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -59,7 +59,7 @@ def gate_by_hand(gate, stream):
 
 @pytest.mark.parametrize(("fusion", "channels"), [("unified", 32), ("separate", 32), ("streamwise", 1)])
 def test_gates_and_maps_are_those_of_the_last_bottleneck_and_conv5(tmp_path, fusion, channels):
-    checkpoint = small_checkpoint(Variant(fusion=fusion, streams=(1, 2, 3)))
+    checkpoint = small_checkpoint(NetworkVariant(fusion=fusion, streams=(1, 2, 3)))
     paths = write_images(tmp_path, 35)  # more than one block
     done = []
     inside = look_inside(checkpoint.network(), checkpoint.info, paths, done.append)
@@ -152,7 +152,7 @@ def test_images_that_are_all_alike_make_one_cluster():
 
 @pytest.mark.parametrize("fusion", ["fixed", "addition", "concatenation"])
 def test_a_network_without_gates_is_told_so_before_any_image_is_read(tmp_path, fusion):
-    checkpoint = small_checkpoint(Variant(fusion=fusion))
+    checkpoint = small_checkpoint(NetworkVariant(fusion=fusion))
     missing = [tmp_path / f"{number}.png" for number in range(9)]
     with pytest.raises(InputError, match=f"fusion={fusion}.*--clusters 0"):
         explain(checkpoint, missing, ExplainOptions(), name="c")

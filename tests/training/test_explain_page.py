@@ -9,8 +9,8 @@ import pytest
 
 from reid_edge.cli.explain import explain as command
 from reid_edge.errors import InputError, MissingExtraError, OutputError
+from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.osnet.checkpoint import save_checkpoint
-from reid_edge.osnet.architecture import Variant
 from reid_edge.training.explain.explanation import PRIVACY, ExplainOptions, explain
 from reid_edge.training.explain.page import page
 from reid_edge.training.explain.pictures import difference_picture, overlay
@@ -131,7 +131,7 @@ def test_the_sheet_shows_pictures_pixel_by_pixel(found):
 
 
 def test_a_sheet_of_maps_alone(tmp_path):
-    checkpoint = small_checkpoint(Variant(fusion="addition"))
+    checkpoint = small_checkpoint(NetworkVariant(fusion="addition"))
     options = ExplainOptions(clusters=0, maps=20)
     data = sheet(explain(checkpoint, write_images(tmp_path, 20), options, name="c"))
     height = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape[0]

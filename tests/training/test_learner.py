@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from reid_edge.errors import CheckpointMismatchError
+from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
-from reid_edge.osnet.architecture import OSNetConfig, Variant
 from reid_edge.osnet.network import OSNet
 from reid_edge.training.config import LossConfig, ModelConfig, RunConfig, TrainConfig
 from reid_edge.training.learner import Learner, make_learners
 
 SIZE = (32, 16)
-PRIMARY = Variant()
+PRIMARY = NetworkVariant()
 
 
 def config(*, seed=1, mutual=0.0, width=0.1, variant=PRIMARY):
@@ -102,7 +102,7 @@ def test_another_width_is_refused():
 
 def test_another_variant_is_refused():
     with pytest.raises(CheckpointMismatchError, match=r"is the variant instance_norm=True, but .* the paper's primary"):
-        make_learners(config(variant=Variant(instance_norm=True)), 4, start())
+        make_learners(config(variant=NetworkVariant(instance_norm=True)), 4, start())
 
 
 def test_missing_and_broken_weights_are_refused():

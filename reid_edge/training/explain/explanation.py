@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from reid_edge.errors import InputError
-from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.osnet.architecture import format_size
+from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.training.explain.clusters import Clustering, check_clusters, cluster_gates
 from reid_edge.training.explain.looking import check_gated, look_inside
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from reid_edge.crops import normalised, resize_into
 from reid_edge.errors import InputError
 from reid_edge.images import read_image
+from reid_edge.osnet.architecture import GATED, NetworkVariant
 from reid_edge.osnet.checkpoint import CheckpointInfo
-from reid_edge.osnet.architecture import GATED, Variant
 from reid_edge.osnet.network import Bottleneck, Gate, OSNet
 
 Array = npt.NDArray[np.float32]
@@ -47,7 +47,7 @@ class _Kept:
     maps: list[Tensor] = field(default_factory=list)
 
 
-def check_gated(variant: Variant) -> None:
+def check_gated(variant: NetworkVariant) -> None:
     """Make sure that a variant has gates to look at.
 
     Raises:
