@@ -103,9 +103,15 @@ def run_module(
                     env={**os.environ, **(environment or {})},
                 )
             )
-            running.callback(process.kill)  # before it is waited for; does nothing once it has ended
+            running.callback(_end, process)  # before Popen's own end, which does not wait after a Ctrl-C
         stdout, stderr = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    with interrupts_deferred():
+        process.kill()  # does nothing once it has ended
+        process.wait()
 
 
 class WorkerProcess:
@@ -170,8 +176,7 @@ class WorkerProcess:
     def close(self) -> None:
         """End the process, whatever it does."""
         with interrupts_deferred():  # a second Ctrl-C is not to leave it half ended
-            self._process.kill()
-            self._process.wait()
+            _end(self._process)
             for pipe in (self._process.stdin, self._process.stdout):
                 assert pipe is not None
                 with contextlib.suppress(BrokenPipeError):
