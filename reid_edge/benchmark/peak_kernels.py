@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-
-from reid_edge.system.limits import usable_cpus
 
 Arithmetic = Literal["fp32", "fp16", "bf16", "int8"]
 
@@ -35,23 +32,6 @@ class Kernel:
 
 #: From a batch to its kernel; None where this CPU or this library has not got the arithmetic.
 Build = Callable[[int], Kernel | None]
-
-
-def candidates(threads: int | None) -> list[Build]:
-    """Kernels of OpenVINO, else of ONNX Runtime, else of NumPy, whichever is installed.
-
-    Args:
-        threads: CPU threads; None: the library's choice.
-    """
-    if importlib.util.find_spec("openvino"):
-        from reid_edge.benchmark.peak_openvino import openvino_kernels
-
-        return openvino_kernels(threads)
-    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
-        from reid_edge.benchmark.peak_onnxruntime import onnxruntime_kernels
-
-        return onnxruntime_kernels(threads or usable_cpus())
-    return numpy_kernels(threads or usable_cpus())
 
 
 def numpy_kernels(threads: int) -> list[Build]:

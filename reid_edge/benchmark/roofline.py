@@ -6,6 +6,7 @@ architectures", CACM 52 (2009). The best time counts, not the median: a roof is 
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import time
@@ -14,10 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from reid_edge.benchmark.memory_bandwidth import measure_bandwidth
-from reid_edge.benchmark.peak_kernels import Build, Kernel, candidates
+from reid_edge.benchmark.peak_kernels import Build, Kernel, numpy_kernels
 from reid_edge.benchmark.process import run_module
 from reid_edge.benchmark.records import Peak, Roofline
 from reid_edge.errors import ConfigError, EngineError
+from reid_edge.system.limits import usable_cpus
 
 #: A wide machine needs more work a call than a narrow one has patience for: batches grow until a call takes this long.
 LONG_ENOUGH_SECONDS = 0.002
@@ -52,8 +54,25 @@ def measure_roofline(threads_options: Sequence[int | None] = (None,), seconds: f
 
 def measure_peaks(threads: int | None, seconds: float) -> tuple[Peak, ...]:
     """Peaks of the first engine that is installed, in this process; each kernel gets the same share of the time."""
-    builds = candidates(threads)
+    builds = installed_kernels(threads)
     return _highest([peak for build in builds for peak in _time_kernel(build, seconds / len(builds))])
+
+
+def installed_kernels(threads: int | None) -> list[Build]:
+    """Kernels of OpenVINO, else of ONNX Runtime, else of NumPy, whichever is installed.
+
+    Args:
+        threads: CPU threads; None: the library's choice.
+    """
+    if importlib.util.find_spec("openvino"):
+        from reid_edge.benchmark.peak_openvino import openvino_kernels
+
+        return openvino_kernels(threads)
+    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
+        from reid_edge.benchmark.peak_onnxruntime import onnxruntime_kernels
+
+        return onnxruntime_kernels(threads or usable_cpus())
+    return numpy_kernels(threads or usable_cpus())
 
 
 def _time_kernel(build: Build, seconds: float) -> Iterator[Peak]:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from reid_edge.benchmark import memory_bandwidth
-from reid_edge.benchmark.peak_kernels import candidates, numpy_kernels
+from reid_edge.benchmark.peak_kernels import numpy_kernels
 from reid_edge.benchmark.peak_onnxruntime import onnxruntime_kernels
 from reid_edge.benchmark.peak_openvino import openvino_kernels
-from reid_edge.benchmark.roofline import measure_peaks, measure_roofline
+from reid_edge.benchmark.roofline import installed_kernels, measure_peaks, measure_roofline
 from reid_edge.errors import ConfigError, EngineError
 from reid_edge.system.cpu import cpu_flags
 from tests.system.recorded_trees import NUC, plant
@@ -87,9 +87,9 @@ def test_without_openvino_the_next_engine_is_measured(monkeypatch):
     found = importlib.util.find_spec
     missing = {"openvino"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else found(name))
-    assert "ONNX Runtime" in candidates(1)[0](1).how
+    assert "ONNX Runtime" in installed_kernels(1)[0](1).how
     missing.add("onnx")
-    assert "NumPy" in candidates(1)[0](1).how
+    assert "NumPy" in installed_kernels(1)[0](1).how
 
 
 def test_a_process_that_fails_says_why(tmp_path, monkeypatch):
