@@ -21,7 +21,7 @@ def run_of(timing: Timing, model: int, artifact: Artifact, roofline: Roofline | 
     summary = summarise(timing.rounds_ms)
     crops = timing.query.crops
     gflops = 2 * artifact.mult_adds * crops / (summary.p50 * 1e6)
-    peak = peak_of(artifact, timing.subject.threads, roofline)
+    peak = peak_of(artifact, timing.variant.threads, roofline)
     return Run(
         model=model,
         engine=artifact.engine,
@@ -30,7 +30,7 @@ def run_of(timing: Timing, model: int, artifact: Artifact, roofline: Roofline | 
         execution=timing.execution,
         scenario=timing.query.scenario,
         crops=crops,
-        threads=timing.subject.threads,
+        threads=timing.variant.threads,
         rounds_ms=timing.rounds_ms,
         warm_up=timing.warm_up,
         summary=summary,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reid_edge.benchmark.conductor import time_subjects
+from reid_edge.benchmark.scheduler import time_variants
 from reid_edge.benchmark.statistics import summarise
-from reid_edge.benchmark.timing import Query, Subject, Timing
+from reid_edge.benchmark.timing import Query, Timing, Variant
 from reid_edge.bundle import Artifact, Latency
 from reid_edge.errors import EngineError
 from reid_edge.system.cpu import cpu_name
@@ -24,8 +24,8 @@ def measure(bundle_path: Path, artifact: Artifact) -> list[Latency]:
     Raises:
         EngineError: It could not be timed; with the reason.
     """
-    subject = Subject(bundle=bundle_path, engine=artifact.engine, precision=artifact.precision)
-    timings, failures = time_subjects([subject], QUERIES, rounds=ROUNDS, seconds=SECONDS, budget_seconds=BUDGET_SECONDS)
+    variant = Variant(bundle=bundle_path, engine=artifact.engine, precision=artifact.precision)
+    timings, failures = time_variants([variant], QUERIES, rounds=ROUNDS, seconds=SECONDS, budget_seconds=BUDGET_SECONDS)
     if failures:
         raise EngineError(f"timing {artifact.name} failed:\n{failures[0].reason}")
     return [_latency(artifact, timing) for timing in timings]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reid_edge.benchmark.records import SCENARIOS, Scenario
-from reid_edge.benchmark.timing import Query, Subject
+from reid_edge.benchmark.timing import Query, Variant
 from reid_edge.bundle import ENGINES, PRECISIONS, Artifact, Bundle, EngineName, Precision
 from reid_edge.errors import EngineUnavailableError, InputError
 
@@ -112,10 +112,10 @@ class BenchmarkOptions:
             f"it holds {', '.join(names) or 'no model form'}."
         )
 
-    def subjects(self, bundle: Bundle) -> list[Subject]:
+    def variants(self, bundle: Bundle) -> list[Variant]:
         """One for each model form and number of threads."""
         return [
-            Subject(bundle=bundle.path, engine=artifact.engine, precision=artifact.precision, threads=threads)
+            Variant(bundle=bundle.path, engine=artifact.engine, precision=artifact.precision, threads=threads)
             for artifact in self.artifacts(bundle)
             for threads in dict.fromkeys(self.threads)
         ]

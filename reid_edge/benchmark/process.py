@@ -143,7 +143,7 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=self._said,
             env={**os.environ, **environment},
-            start_new_session=True,  # Ctrl-C is the conductor's to handle
+            start_new_session=True,  # Ctrl-C is this process's to handle
         )
 
     @property

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from reid_edge.benchmark.accuracy import Notify, load_splits, measure_accuracy
 from reid_edge.benchmark.assembly import is_trained, model_entry, run_of, threads_of
-from reid_edge.benchmark.conductor import WARM_UP_SECONDS, step_count, time_subjects
-from reid_edge.benchmark.memory import workers_at_once
 from reid_edge.benchmark.options import BenchmarkOptions
 from reid_edge.benchmark.records import BenchmarkResult, NotRun, Roofline, Run
 from reid_edge.benchmark.roofline import measure_roofline
 from reid_edge.benchmark.scenarios import FRAME_SIZE
+from reid_edge.benchmark.scheduler import WARM_UP_SECONDS, step_count, time_variants, workers_at_once
 from reid_edge.benchmark.statistics import CONFIDENCE, MOST_INTERVAL, MOST_ROUND_SPREAD
-from reid_edge.benchmark.timing import Failure, Subject, Timing
+from reid_edge.benchmark.timing import Failure, Timing, Variant
 from reid_edge.benchmark.worker import WAKING_QUERIES, WARM_UP_TOLERANCE, WARM_UP_WINDOW
 from reid_edge.bundle import Bundle, open_bundle
 from reid_edge.datasets.labelled_images import LabelledImage, Split
@@ -45,11 +44,11 @@ def benchmark_bundles(paths: Sequence[Path], options: BenchmarkOptions, notify: 
         EngineError: Nothing at all could be timed; with the reasons.
     """
     bundles = _opened(paths)
-    subjects = [options.subjects(bundle) for bundle in bundles]
+    variants = [options.variants(bundle) for bundle in bundles]
     splits = load_splits(options.root, partial=options.partial) if options.root else None
     device, before = describe_device(), read_conditions()
     roofline, roofline_notes = _roofline(options, bundles, notify)
-    timings, failures = _timed([one for group in subjects for one in group], options, len(bundles), notify)
+    timings, failures = _timed([one for group in variants for one in group], options, len(bundles), notify)
     after = read_conditions()
     return BenchmarkResult(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -105,20 +104,20 @@ def _check_named(paths: Sequence[Path]) -> None:
 
 
 def _timed(
-    subjects: list[Subject], options: BenchmarkOptions, bundles: int, notify: Notify
+    variants: list[Variant], options: BenchmarkOptions, bundles: int, notify: Notify
 ) -> tuple[list[Timing], list[Failure]]:
     queries = options.queries()
-    timings, failures = time_subjects(
-        subjects,
+    timings, failures = time_variants(
+        variants,
         queries,
         rounds=options.rounds,
         seconds=options.seconds,
         budget_seconds=options.budget(bundles),
-        on_step=notify(f"timing {len(subjects)} model forms", step_count(len(subjects), len(queries), options.rounds)),
+        on_step=notify(f"timing {len(variants)} model forms", step_count(len(variants), len(queries), options.rounds)),
         energy_meter=find_meter(),
     )
     if not timings:
-        reasons = "\n".join(f"  {failure.subject.name}: {failure.reason}" for failure in failures)
+        reasons = "\n".join(f"  {failure.variant.name}: {failure.reason}" for failure in failures)
         raise EngineError(f"nothing could be timed:\n{reasons}\nSee also: reid-edge doctor")
     return timings, failures
 
@@ -149,8 +148,8 @@ def _accuracy(
     found: dict[str, float] = {}
     if splits is None or not is_trained(bundle):
         return found
-    subjects = [timing.subject for timing in timings if timing.subject.bundle == bundle.path]
-    for engine, precision in dict.fromkeys((subject.engine, subject.precision) for subject in subjects):
+    variants = [timing.variant for timing in timings if timing.variant.bundle == bundle.path]
+    for engine, precision in dict.fromkeys((variant.engine, variant.precision) for variant in variants):
         extractor = Extractor(bundle, engine=engine, precision=precision, cache_dir=None)
         ranking = measure_accuracy(extractor, splits, notify)
         found[f"market1501/{engine}/{precision}/mAP"] = round(100 * ranking.mean_ap, 2)
@@ -158,22 +157,22 @@ def _accuracy(
     return found
 
 
-def _index(subject: Subject, bundles: Sequence[Bundle]) -> int:
-    return next(index for index, bundle in enumerate(bundles) if bundle.path == subject.bundle)
+def _index(variant: Variant, bundles: Sequence[Bundle]) -> int:
+    return next(index for index, bundle in enumerate(bundles) if bundle.path == variant.bundle)
 
 
 def _run(timing: Timing, bundles: Sequence[Bundle], roofline: Roofline | None) -> Run:
-    index = _index(timing.subject, bundles)
-    artifact = bundles[index].artifact(timing.subject.engine, timing.subject.precision)
+    index = _index(timing.variant, bundles)
+    artifact = bundles[index].artifact(timing.variant.engine, timing.variant.precision)
     return run_of(timing, index, artifact, roofline)
 
 
 def _not_run(failure: Failure, bundles: Sequence[Bundle]) -> NotRun:
-    subject = failure.subject
-    threads = "" if subject.threads is None else f" with {subject.threads} threads"
+    variant = failure.variant
+    threads = "" if variant.threads is None else f" with {variant.threads} threads"
     return NotRun(
-        model=_index(subject, bundles),
-        artifact=f"{subject.engine}/{subject.precision}{threads}",
+        model=_index(variant, bundles),
+        artifact=f"{variant.engine}/{variant.precision}{threads}",
         reason=failure.reason,
     )
 
@@ -183,7 +182,7 @@ def _notes(before: Condition, after: Condition, timings: Sequence[Timing]) -> tu
     if unsettled := [timing for timing in timings if not timing.settled]:
         notes.append(
             f"Times had not settled when warming up ended in {len(unsettled)} of {len(timings)} runs: "
-            + ", ".join(dict.fromkeys(timing.subject.name for timing in unsettled))
+            + ", ".join(dict.fromkeys(timing.variant.name for timing in unsettled))
             + "."
         )
     if limit := isa_limit():

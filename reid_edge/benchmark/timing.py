@@ -1,4 +1,4 @@
-"""Who is timed doing what, and what was heard."""
+"""The variants and queries that are timed, and the timings that come of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from reid_edge.bundle import EngineName, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What one worker loads.
+class Variant:
+    """One file of a bundle and how it runs: what one worker loads.
 
     Attributes:
         bundle: The bundle's folder.
-        engine: What runs it.
-        precision: Which of the bundle's files.
+        engine: The engine that runs the file.
+        precision: Chooses the engine's file.
         threads: CPU threads; None leaves the choice to the engine, or to the file's ``execution``.
         environment: Variables that the worker gets besides this process's, e.g. ``ONEDNN_MAX_CPU_ISA``.
     """
@@ -30,14 +30,14 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """A name for messages, e.g. ``openvino/int8 of bundle, 2 threads``."""
         threads = "" if self.threads is None else f", {self.threads} thread{'s' if self.threads > 1 else ''}"
         return f"{self.engine}/{self.precision} of {self.bundle.name}{threads}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What is asked at once: a scenario, and how many crops (:mod:`reid_edge.benchmark.scenarios`)."""
+    """One call of a variant: a scenario, and how many crops (:func:`reid_edge.benchmark.worker.make_query`)."""
 
     scenario: Scenario
     crops: int
@@ -45,24 +45,25 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """One subject's times in one query.
+    """One variant's times in one query.
 
     Attributes:
-        subject: What was loaded.
-        query: What it was asked.
+        variant: The variant that was loaded.
+        query: The query that it computed.
         rounds_ms: Raw samples of each round, milliseconds a query, in order.
         warm_up: Queries before the first sample.
         settled: Whether times had settled by then.
-        load_ms: Of the model form: engine library, check of the files, reading.
+        load_ms: Of loading the variant: engine library, check of the files, reading.
         first_ms: First query of this kind, with what the engine compiles for it; nothing is left to compile where a
             query before ran the same batch sizes.
-        peak_rss_mb: Peak of the process's resident memory after warming up to this query; smaller ones came before.
+        peak_rss_mb: Peak of the process's resident memory after warming up to this query, MiB; queries of fewer crops
+            ran before it.
         description: Engine library, version and device.
-        execution: How a tuned form runs; "" for the engine's defaults.
+        execution: Streams and float type of a tuned file; "" for the engine's defaults.
         energy: Of the rounds; None without a meter.
     """
 
-    subject: Subject
+    variant: Variant
     query: Query
     rounds_ms: tuple[tuple[float, ...], ...]
     warm_up: int
@@ -77,7 +78,7 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A subject that could not be timed, and why."""
+    """A variant that could not be timed, and why."""
 
-    subject: Subject
+    variant: Variant
     reason: str

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from reid_edge.benchmark.conductor import step_count, time_subjects
+from reid_edge.benchmark.scheduler import step_count, time_variants
 from reid_edge.benchmark.statistics import compare
-from reid_edge.benchmark.timing import Subject
+from reid_edge.benchmark.timing import Variant
 from reid_edge.bundle import Bundle, EngineName, Precision
 from reid_edge.system.energy import EnergyMeter
 from reid_edge.tune.objective import Objective, Score
@@ -79,13 +79,13 @@ def run_heat(
         notify: Told of progress.
         meter: For energy.
     """
-    subjects = {
-        name: Subject(bundle=bundle.path, engine=engine, precision=precision)
+    variants = {
+        name: Variant(bundle=bundle.path, engine=engine, precision=precision)
         for name, (bundle, precision) in entrants.items()
     }
-    on_step = notify(f"timing: {heat.name}", step_count(len(subjects), 1, heat.rounds))
-    timings, failures = time_subjects(
-        list(subjects.values()),
+    on_step = notify(f"timing: {heat.name}", step_count(len(variants), 1, heat.rounds))
+    timings, failures = time_variants(
+        list(variants.values()),
         [objective.query],
         rounds=heat.rounds,
         seconds=heat.seconds,
@@ -93,11 +93,11 @@ def run_heat(
         on_step=on_step,
         energy_meter=meter,
     )
-    names = {id(subject): name for name, subject in subjects.items()}
+    names = {id(variant): name for name, variant in variants.items()}
     return Standing(
-        scores={names[id(timing.subject)]: objective.score(timing) for timing in timings},
-        medians_ms={names[id(timing.subject)]: tuple(map(statistics.median, timing.rounds_ms)) for timing in timings},
-        failures={names[id(failure.subject)]: failure.reason for failure in failures},
+        scores={names[id(timing.variant)]: objective.score(timing) for timing in timings},
+        medians_ms={names[id(timing.variant)]: tuple(map(statistics.median, timing.rounds_ms)) for timing in timings},
+        failures={names[id(failure.variant)]: failure.reason for failure in failures},
     )
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from reid_edge.benchmark.conductor import time_subjects
-from reid_edge.benchmark.timing import Subject
+from reid_edge.benchmark.scheduler import time_variants
+from reid_edge.benchmark.timing import Variant
 from reid_edge.bundle import Bundle, EngineName, FileEntry, open_bundle, with_artifact, write_manifest
 from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.errors import CalibrationError, ConfigError, TuningError
@@ -219,9 +219,9 @@ class _Attempt:
 
     def _best_plain(self) -> float:
         artifacts = [artifact for artifact in self._base.manifest.artifacts if artifact.engine == self._options.engine]
-        subjects = [Subject(bundle=self._base.path, engine=one.engine, precision=one.precision) for one in artifacts]
+        variants = [Variant(bundle=self._base.path, engine=one.engine, precision=one.precision) for one in artifacts]
         query = self._options.objective.query
-        timings, failures = time_subjects(subjects, [query], rounds=3, seconds=0.3, energy_meter=self._meter)
+        timings, failures = time_variants(variants, [query], rounds=3, seconds=0.3, energy_meter=self._meter)
         scores: list[Score] = [self._options.objective.score(timing) for timing in timings]
         if not scores:
             raise TuningError(f"nothing could be timed: {'; '.join(failure.reason for failure in failures)}")

@@ -5,7 +5,7 @@ import pytest
 
 from reid_edge.benchmark.assembly import arithmetic_of, is_trained, model_entry, peak_of, run_of
 from reid_edge.benchmark.records import Peak, Roofline
-from reid_edge.benchmark.timing import Query, Subject, Timing
+from reid_edge.benchmark.timing import Query, Timing, Variant
 from reid_edge.bundle import Artifact, FileEntry
 from reid_edge.tuning_record import Execution
 
@@ -33,7 +33,7 @@ INT8_BLOCKS = ("conv2.0 ends", "conv2.1 streams", "conv3.0 ends", "conv3.1 ends"
 
 def timing(threads=2, crops=8):
     return Timing(
-        subject=Subject(bundle=Path("b"), engine="openvino", precision="fp32", threads=threads),
+        variant=Variant(bundle=Path("b"), engine="openvino", precision="fp32", threads=threads),
         query=Query(scenario="multi-stream", crops=crops),
         rounds_ms=((16.0,) * 10, (16.0,) * 10),
         warm_up=17,

@@ -9,10 +9,10 @@ import threading
 
 import pytest
 
-from reid_edge.benchmark import player, process
-from reid_edge.benchmark.conductor import time_subjects
+from reid_edge.benchmark import process, session
 from reid_edge.benchmark.process import interrupts_deferred, run_module
-from reid_edge.benchmark.timing import Query, Subject
+from reid_edge.benchmark.scheduler import time_variants
+from reid_edge.benchmark.timing import Query, Variant
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 RAISED = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}
@@ -62,9 +62,9 @@ def gone(pid: int) -> bool:
 
 def time_two(monkeypatch, tmp_path, program):
     command = [sys.executable, "-c", program]
-    monkeypatch.setattr(player, "WorkerProcess", functools.partial(process.WorkerProcess, command=command))
-    subjects = [Subject(bundle=tmp_path, engine="openvino", precision=precision) for precision in ("fp32", "int8")]
-    return time_subjects(subjects, [Query(scenario="single-stream", crops=1)], rounds=1, seconds=0.01)
+    monkeypatch.setattr(session, "WorkerProcess", functools.partial(process.WorkerProcess, command=command))
+    variants = [Variant(bundle=tmp_path, engine="openvino", precision=precision) for precision in ("fp32", "int8")]
+    return time_variants(variants, [Query(scenario="single-stream", crops=1)], rounds=1, seconds=0.01)
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -22,7 +22,7 @@ def test_nothing_is_asked_twice():
 
 def test_each_form_has_a_worker_for_each_number_of_threads(session_bundle):
     options = BenchmarkOptions(engines=("openvino",), precisions=("int8", "fp32"), threads=(1, 2, 1))
-    found = [(one.engine, one.precision, one.threads) for one in options.subjects(session_bundle)]
+    found = [(one.engine, one.precision, one.threads) for one in options.variants(session_bundle)]
     assert found == [
         ("openvino", "fp32", 1),
         ("openvino", "fp32", 2),

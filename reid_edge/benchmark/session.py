@@ -1,4 +1,4 @@
-"""One subject in its worker, and what was heard of it."""
+"""One variant in its worker, and all that was measured of it."""
 
 from __future__ import annotations
 
@@ -7,37 +7,41 @@ from collections.abc import Sequence
 from reid_edge.benchmark.process import WorkerProcess
 from reid_edge.benchmark.protocol import Load, Loaded, Prepare, Prepared, Round, Timed
 from reid_edge.benchmark.records import Energy
-from reid_edge.benchmark.timing import Query, Subject, Timing
+from reid_edge.benchmark.timing import Query, Timing, Variant
 from reid_edge.system.energy import EnergyMeter, Reading
 
 
-class Player:
-    """One subject, its worker, and what was heard of it."""
+class Session:
+    """Asks a worker to load a variant, to warm up and to take samples, and keeps the replies.
 
-    def __init__(self, subject: Subject) -> None:
-        self.subject = subject
-        self.process = WorkerProcess(subject.environment)
+    Its process starts at once: see :func:`~reid_edge.benchmark.process.interrupts_deferred`.  Every method raises
+    EngineError where the worker cannot do it, has died or is stuck.
+    """
+
+    def __init__(self, variant: Variant) -> None:
+        self.variant = variant
+        self.process = WorkerProcess(variant.environment)
         self.prepared: dict[Query, Prepared] = {}
         self.rounds: dict[Query, list[tuple[float, ...]]] = {}
         self._turns: dict[Query, list[tuple[Reading, int]]] = {}
 
     def load(self) -> None:
-        """Load the model form."""
-        subject = self.subject
+        """Load the variant."""
+        variant = self.variant
         request = Load(
-            bundle=str(subject.bundle), engine=subject.engine, precision=subject.precision, threads=subject.threads
+            bundle=str(variant.bundle), engine=variant.engine, precision=variant.precision, threads=variant.threads
         )
         self.loaded = self.process.ask(request, Loaded)
 
     def prepare(self, query: Query, seconds: float) -> None:
-        """Warm up to a query."""
+        """Warm up to a query for at most so many seconds."""
         request = Prepare(scenario=query.scenario, crops=query.crops, seconds=seconds)
         self.prepared[query] = self.process.ask(request, Prepared, seconds=seconds)
         self.rounds[query] = []
         self._turns[query] = []
 
     def take_turn(self, query: Query, seconds: float, meter: EnergyMeter | None) -> None:
-        """Time a query for one round."""
+        """Take samples of a query for one round."""
         request = Round(scenario=query.scenario, crops=query.crops, seconds=seconds)
         if meter is None:
             timed = self.process.ask(request, Timed, seconds=seconds)
@@ -48,10 +52,10 @@ class Player:
         self.rounds[query].append(timed.samples_ms)
 
     def timing(self, query: Query, source: str) -> Timing:
-        """What was heard of a query."""
+        """Return what was measured of a query; ``source``: the energy meter's, "" without one."""
         prepared = self.prepared[query]
         return Timing(
-            subject=self.subject,
+            variant=self.variant,
             query=query,
             rounds_ms=tuple(self.rounds[query]),
             warm_up=prepared.warm_up,
@@ -66,14 +70,14 @@ class Player:
 
 
 def energy_of(turns: Sequence[tuple[Reading, int]], crops: int, source: str) -> Energy | None:
-    """Energy of turns, each a reading and the number of queries; None without turns, or where a counter stood still.
+    """Return the energy of turns; None without turns, or where a counter did not move.
 
-    What the machine draws at rest is counted too: it is drawn while the crops are computed.
+    The device's idle power is counted too: it is drawn while the crops are computed.
 
     Args:
-        turns: Of one subject and query.
+        turns: Of one variant and query: what the meter read, and the number of queries.
         crops: Of each query.
-        source: See :class:`~reid_edge.benchmark.records.Energy`.
+        source: Name of the meter; see :class:`~reid_edge.benchmark.records.Energy`.
     """
     read = [reading.joules for reading, _ in turns if reading.joules is not None]
     if not turns or len(read) < len(turns):

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from reid_edge.benchmark.conductor import Clock, step_count, time_subjects
-from reid_edge.benchmark.memory import MOST_WORKERS, workers_at_once
-from reid_edge.benchmark.player import energy_of
-from reid_edge.benchmark.timing import Query, Subject
+from reid_edge.benchmark.scheduler import MOST_WORKERS, Clock, step_count, time_variants, workers_at_once
+from reid_edge.benchmark.session import energy_of
+from reid_edge.benchmark.timing import Query, Variant
 from reid_edge.system.energy import Reading
 
 ONE = Query(scenario="single-stream", crops=1)
@@ -38,23 +37,23 @@ def meter():
 
 @pytest.fixture(scope="module")
 def timed(session_bundle, tmp_path_factory, meter):
-    nowhere = Subject(bundle=tmp_path_factory.mktemp("none"), engine="openvino", precision="fp32")
-    subjects = [
-        Subject(bundle=session_bundle.path, engine="onnxruntime", precision="int8", threads=1),
+    nowhere = Variant(bundle=tmp_path_factory.mktemp("none"), engine="openvino", precision="fp32")
+    variants = [
+        Variant(bundle=session_bundle.path, engine="onnxruntime", precision="int8", threads=1),
         nowhere,
-        Subject(bundle=session_bundle.path, engine="openvino", precision="fp32"),
+        Variant(bundle=session_bundle.path, engine="openvino", precision="fp32"),
     ]
     steps: list[int] = []
-    timings, failures = time_subjects(
-        subjects, [FRAME, ONE], rounds=2, seconds=0.05, on_step=steps.append, energy_meter=meter
+    timings, failures = time_variants(
+        variants, [FRAME, ONE], rounds=2, seconds=0.05, on_step=steps.append, energy_meter=meter
     )
-    return subjects, timings, failures, steps
+    return variants, timings, failures, steps
 
 
-def test_every_subject_is_timed_in_every_query_and_round(timed):
-    subjects, timings, _, _ = timed
-    found = [(timing.subject, timing.query) for timing in timings]
-    assert found == [(subjects[0], FRAME), (subjects[0], ONE), (subjects[2], FRAME), (subjects[2], ONE)]
+def test_every_variant_is_timed_in_every_query_and_round(timed):
+    variants, timings, _, _ = timed
+    found = [(timing.variant, timing.query) for timing in timings]
+    assert found == [(variants[0], FRAME), (variants[0], ONE), (variants[2], FRAME), (variants[2], ONE)]
     for timing in timings:
         assert len(timing.rounds_ms) == 2
         assert all(sample > 0 for samples in timing.rounds_ms for sample in samples)
@@ -63,9 +62,9 @@ def test_every_subject_is_timed_in_every_query_and_round(timed):
     assert [timing.description.split()[0] for timing in timings] == ["onnxruntime"] * 2 + ["openvino"] * 2
 
 
-def test_a_subject_that_fails_is_reported_and_the_others_go_on(timed):
-    subjects, _, failures, _ = timed
-    assert [failure.subject for failure in failures] == [subjects[1]]
+def test_a_variant_that_fails_is_reported_and_the_others_go_on(timed):
+    variants, _, failures, _ = timed
+    assert [failure.variant for failure in failures] == [variants[1]]
     assert failures[0].reason.startswith("BundleError: ")
 
 
@@ -128,4 +127,4 @@ def test_without_a_word_on_memory_the_most_are_loaded(tmp_path):
 
 
 def test_nothing_to_time_is_no_trouble():
-    assert time_subjects([], [ONE], rounds=1, seconds=0.1) == ([], [])
+    assert time_variants([], [ONE], rounds=1, seconds=0.1) == ([], [])
