@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +19,7 @@ from reid_edge.camera.tracklets import TrackletConfig
 from reid_edge.errors import SettingsError
 from reid_edge.settings import Tables
 from reid_edge.upstream.transports.tls import TlsFiles
+from reid_edge.wire_names import EXPECTED, PATTERN, as_wire_name
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -37,7 +37,7 @@ class CameraSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         off_switch: While this file exists, no frame is looked at.
     """
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "camera"
+    name: Annotated[str, msgspec.Meta(pattern=PATTERN)] = "camera"
     pseudonym_key: Path | None = None
     off_switch: Path | None = None
 
@@ -166,7 +166,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 GUIDE = "docs/camera.md"
 #: What is expected of keys whose type alone does not say it.
 FORMS = {
-    "camera.name": "expected 1 to 64 letters, digits, '.', '_' or '-'",
+    "camera.name": f"expected {EXPECTED}",
     "operation.listen": "expected 127.0.0.1:PORT, localhost:PORT, or '' for none",
 }
 
@@ -191,4 +191,4 @@ def parse_settings(tables: Tables, *, origin: str = "settings") -> AgentConfig:
 
 def default_camera_name() -> str:
     """This machine's name, as far as a camera may be called so."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64] or "camera"
+    return as_wire_name(socket.gethostname()) or "camera"

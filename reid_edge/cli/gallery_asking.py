@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from reid_edge.gallery.search import Cameras, Query, find_one, query_by_feature,
 from reid_edge.gallery.store import Store, open_store
 from reid_edge.gallery.times import parse_time
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
+from reid_edge.wire_names import checked_wire_name
 
 if TYPE_CHECKING:
     from reid_edge.upstream.transports.tls import TlsFiles
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 #: A year: longer is no retention.
 MOST_HOURS = 8784.0
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @contextlib.contextmanager
@@ -90,7 +89,7 @@ def selection_of(
     now = now_us()
     chosen = Selection(
         cameras=tuple(dict.fromkeys(_on_the_wire(name, key) for name in cameras or ())),
-        epoch=None if epoch is None else _checked_name(epoch, "epoch"),
+        epoch=None if epoch is None else checked_wire_name(epoch, "epoch", InputError),
         track=track,
         since_us=None if since is None else parse_time(since, now_us=now),
         until_us=None if until is None else parse_time(until, now_us=now),
@@ -167,16 +166,10 @@ def _box(text: str) -> list[float]:
     return numbers
 
 
-def _checked_name(name: str, what: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise InputError(f"a {what} has 1 to 64 letters, digits, '.', '_' or '-'; got {name!a}.")
-    return name
-
-
 def _on_the_wire(name: str, key: Path | None) -> str:
     """A camera's pseudonym, if there is a key for it."""
     if key is None:
-        return _checked_name(name, "camera")
+        return checked_wire_name(name, "camera", InputError)
     if not key.is_file():
         raise InputError(f"no key at {key}; --pseudonym-key is the file that the cameras' settings name.")
     return camera_pseudonym(name, load_or_create_key(key))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from reid_edge.errors import MessageError, MissingExtraError
 from reid_edge.upstream.observation import Ack, Batch, Gap, GapReason, Observation, Refusal
+from reid_edge.wire_names import checked_wire_name
 
 try:
     from google.protobuf.message import DecodeError, EncodeError
@@ -29,7 +30,6 @@ ENCODINGS: tuple[Encoding, ...] = ("fp32", "fp16", "int8")
 _SCHEMA: Any = observation_pb2
 _NO_MESSAGE = (DecodeError, ValueError, TypeError)  # ValueError: text that is not UTF-8, without protobuf's C code
 _REASONS: tuple[GapReason, ...] = ("full", "expired", "lost")
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _DTYPES = (np.dtype("<f4"), np.dtype("<f2"), np.dtype("i1"))  # of ENCODINGS
 _LENGTH_TOLERANCE = 0.01  # of a feature's squared length: fp16 needs 1e-3
@@ -86,7 +86,11 @@ def encode_batch(camera: str, epoch: str, rows: Sequence[tuple[int, bytes]], gap
         MessageError: A name or number that the format cannot hold.
     """
     try:
-        batch = _SCHEMA.Batch(version=VERSION, camera=_name(camera, "camera"), epoch=_name(epoch, "epoch"))
+        batch = _SCHEMA.Batch(
+            version=VERSION,
+            camera=checked_wire_name(camera, "camera", MessageError),
+            epoch=checked_wire_name(epoch, "epoch", MessageError),
+        )
         add = batch.rows.add
         for seq, observation in rows:
             add(seq=seq, observation=observation)
@@ -155,7 +159,10 @@ def encode_ack(ack: Ack) -> bytes:
     """
     try:
         message = _SCHEMA.Ack(
-            version=VERSION, camera=_name(ack.camera, "camera"), epoch=_name(ack.epoch, "epoch"), seqs=ack.seqs
+            version=VERSION,
+            camera=checked_wire_name(ack.camera, "camera", MessageError),
+            epoch=checked_wire_name(ack.epoch, "epoch", MessageError),
+            seqs=ack.seqs,
         )
         for first_seq, last_seq in ack.gaps:
             message.gaps.add(first_seq=first_seq, last_seq=last_seq)
@@ -192,8 +199,8 @@ def _parsed(message: Envelope, payload: bytes) -> Envelope:
     if envelope.version < 1:
         raise MessageError(f"expected a reid_edge.v1.{kind} of version 1 or later, got version {envelope.version}.")
     try:
-        _name(envelope.camera, "camera")
-        _name(envelope.epoch, "epoch")
+        checked_wire_name(envelope.camera, "camera", MessageError)
+        checked_wire_name(envelope.epoch, "epoch", MessageError)
     except MessageError as error:
         newer = f" It has version {envelope.version}, this release reads {VERSION}: upgrade."
         raise MessageError(f"{error}{newer if envelope.version > VERSION else ''}") from error
@@ -222,12 +229,6 @@ def _gap(gap: Any) -> Gap:
         raise MessageError(f"a gap from {gap.first_seq} to {gap.last_seq} cannot stand for {gap.count} rows.")
     known = 1 <= gap.reason <= len(_REASONS)
     return Gap(gap.first_seq, gap.last_seq, gap.count, _REASONS[gap.reason - 1] if known else "lost")
-
-
-def _name(name: str, what: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise MessageError(f"{what} must be 1 to 64 letters, digits, '.', '_' or '-'; got {name[:80]!r}.")
-    return name
 
 
 def _seq(seq: int) -> None:

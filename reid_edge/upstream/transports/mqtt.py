@@ -7,13 +7,13 @@ the outbox sends again, and a broker that kept them would only add a second trut
 from __future__ import annotations
 
 import logging
-import re
 
 from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import SettingsError
 from reid_edge.upstream.transports.inbox import Inbox
 from reid_edge.upstream.transports.mqtt_link import Message, MqttLink
 from reid_edge.upstream.transports.tls import TlsFiles
+from reid_edge.wire_names import checked_wire_name
 
 LOG = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class MqttTransport:
         backoff_s: tuple[float, float] = TRANSIENT_S,
     ) -> None:
         self.backoff = Backoff(LOG, transient_s=backoff_s)
-        self._topic = observations_topic(checked_name(camera))
+        self._topic = observations_topic(checked_wire_name(camera, "camera", SettingsError))
         self._inbox = Inbox()
         self._recoveries = 0
         self.link = MqttLink(
@@ -136,14 +136,3 @@ class MqttTransport:
                 "its certificate must be the camera's name, and the access list that of deploy/mosquitto"
             )
         return f"{self.link.uri}: the broker refused a message with reason code 0x{code:02x}"
-
-
-def checked_name(camera: str) -> str:
-    """Return a camera's name if it can be part of a topic.
-
-    Raises:
-        SettingsError: It has other characters than letters, digits, ``_``, ``.`` and ``-``, or more than 64.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", camera):
-        raise SettingsError(f"camera name {camera!r}: expected 1 to 64 letters, digits, '.', '_' or '-'.")
-    return camera

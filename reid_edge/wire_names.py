@@ -1,0 +1,38 @@
+"""Names on the wire: of cameras, and of the incarnations of their outboxes.
+
+A camera's name is also part of an MQTT topic, the common name of a certificate and the name of a folder; hence the few
+characters.
+"""
+
+from __future__ import annotations
+
+import re
+
+from reid_edge.errors import ReidEdgeError
+
+EXPECTED = "1 to 64 letters, digits, '.', '_' or '-'"
+#: Regular expression of a whole name.
+PATTERN = r"\A[A-Za-z0-9._-]{1,64}\Z"
+
+_NAME = re.compile(PATTERN)
+
+
+def checked_wire_name(name: str, what: str, error: type[ReidEdgeError]) -> str:
+    """Return a name if it can be on the wire.
+
+    Args:
+        name: To be checked.
+        what: Called so in the message, e.g. ``camera``.
+        error: Raised if it cannot: by whose mistake it is.
+
+    Raises:
+        ReidEdgeError: An ``error``: the name has other characters, none, or too many.
+    """
+    if not _NAME.search(name):
+        raise error(f"{what} must be {EXPECTED}; got {name[:80]!a}.")
+    return name
+
+
+def as_wire_name(text: str) -> str:
+    """Return any text as a name: ``-`` for characters that a name cannot have; empty only if the text is."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", text)[:64]

@@ -1,0 +1,29 @@
+import pytest
+
+from reid_edge.errors import MessageError, SettingsError
+from reid_edge.wire_names import as_wire_name, checked_wire_name
+
+
+@pytest.mark.parametrize("name", ["a", "gate-north_2.west", "x" * 64, "0", "..."])
+def test_letters_digits_and_three_signs_are_a_name(name):
+    assert checked_wire_name(name, "camera", SettingsError) == name
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "+", "#", "a b", "x" * 65, "a\n", "straße", "\udcff", "a\0"])
+@pytest.mark.parametrize("error", [SettingsError, MessageError])
+def test_anything_else_is_refused_as_the_caller_says(name, error):
+    with pytest.raises(error, match=r"camera must be 1 to 64 letters, digits.*; got '") as caught:
+        checked_wire_name(name, "camera", error)
+    assert str(caught.value).isascii()
+
+
+def test_a_long_name_is_not_repeated_whole():
+    with pytest.raises(SettingsError) as caught:
+        checked_wire_name("x" * 10_000, "camera", SettingsError)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["Straße 5", "host.example", "a" * 100, "\udcff"])
+def test_any_text_can_be_made_a_name(text):
+    checked_wire_name(as_wire_name(text), "camera", SettingsError)
+    assert as_wire_name("host.example") == "host.example"
