@@ -97,7 +97,8 @@ def _check_number(name: str, number: int) -> None:
         raise DatasetError(f"split {number} does not exist: the random splits are numbered 0 to {SPLITS - 1}.")
     if number and not has_random_splits(name):
         raise DatasetError(
-            f"{name} has only its own split; leave out split {number} ({', '.join(_RANDOM)} have {SPLITS} random ones)."
+            f"{name} has one split only, its own; leave out split {number} "
+            f"({', '.join(_RANDOM)} have {SPLITS} random ones)."
         )
 
 

@@ -86,7 +86,7 @@ def test_the_first_people_are_taken_in_order_of_number():
     images = [image(p, 1, 1) for p in (7, 1, 5)]
     assert names(first_identities(images, 2)) == ["0001_1_1.jpg", "0005_1_1.jpg"]
     assert first_identities(images, None) == tuple(images)
-    with pytest.raises(DatasetError, match=r"4 identities asked for .* 3 are there"):
+    with pytest.raises(DatasetError, match=r"4 identities asked for .* there are only 3"):
         first_identities(images, 4)
 
 
