@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from reid_edge.benchmark.peak_kernels import Arithmetic, Build, Kernel
+from reid_edge.runtime.engines.onnxruntime import onnxruntime_version, open_session
 
+_PURPOSE = "measuring the CPU's peak"
 _ROWS = 128
 
 
@@ -18,23 +20,18 @@ def onnxruntime_kernels(threads: int) -> list[Build]:
 
 
 def _build(arithmetic: Arithmetic, size: int, threads: int, batch: int) -> Kernel:
-    import onnxruntime
-
     rng = np.random.default_rng(0)
     rows = _ROWS * batch
     left: Any = rng.random((rows, size), np.float32)
     right: Any = rng.random((size, size), np.float32)
     if arithmetic == "int8":
         left, right = (255 * left).astype(np.uint8), (127 * right).astype(np.int8)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(_product(left, right), options, providers=["CPUExecutionProvider"])
+    session = open_session(_product(left, right), _PURPOSE, threads=threads)
     return Kernel(
         arithmetic=arithmetic,
         operations=2 * rows * size * size,
         threads=threads,
-        how=f"product of matrices {rows}×{size} and {size}×{size}, ONNX Runtime {onnxruntime.__version__}",
+        how=f"product of matrices {rows}×{size} and {size}×{size}, ONNX Runtime {onnxruntime_version()}",
         run=partial(session.run, None, {"left": left}),
     )
 

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from reid_edge.benchmark.peak_kernels import Arithmetic, Build, Kernel
-from reid_edge.runtime.engines.ovlib import openvino_core
+from reid_edge.errors import EngineError
+from reid_edge.runtime.engines.openvino import compile_network, openvino_core, openvino_version
 
+_PURPOSE = "measuring the CPU's peak"
 #: Layers one after another: what enters and leaves the network then weighs little.
 LAYERS = 3
 _HINTS: dict[Arithmetic, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
@@ -24,7 +26,7 @@ _Network = tuple[Any, int, str]
 
 def openvino_kernels(threads: int | None) -> list[Build]:
     """Three shapes in each arithmetic; OpenVINO says afterwards what it really ran, and only that counts."""
-    core = openvino_core("measuring the CPU's peak")
+    core = openvino_core(_PURPOSE)
     shapes: list[Callable[[int, bool], _Network]] = [
         partial(_convolutions, channels=256, side=20, kernel=3),
         partial(_convolutions, channels=512, side=14, kernel=1),
@@ -32,21 +34,17 @@ def openvino_kernels(threads: int | None) -> list[Build]:
     ]
     listed = {"int8", *(name.lower() for name in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))}
     arithmetics = [arithmetic for arithmetic in _HINTS if arithmetic in listed]
-    return [partial(_build, core, shape, arithmetic, threads) for arithmetic in arithmetics for shape in shapes]
+    return [partial(_build, shape, arithmetic, threads) for arithmetic in arithmetics for shape in shapes]
 
 
 def _build(
-    core: Any, shape: Callable[[int, bool], _Network], arithmetic: Arithmetic, threads: int | None, batch: int
+    shape: Callable[[int, bool], _Network], arithmetic: Arithmetic, threads: int | None, batch: int
 ) -> Kernel | None:
-    from openvino import get_version
-
     model, mult_adds, words = shape(batch, arithmetic == "int8")
-    properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[arithmetic]}
-    if threads is not None:
-        properties["INFERENCE_NUM_THREADS"] = threads
+    hint = {"INFERENCE_PRECISION_HINT": _HINTS[arithmetic]}
     try:
-        compiled = core.compile_model(model, "CPU", properties)
-    except RuntimeError:
+        compiled = compile_network(model, "CPU", _PURPOSE, threads=threads, properties=hint)
+    except EngineError:
         if arithmetic in {"fp32", "int8"}:
             raise
         return None  # a float type that the plugin lists and a limit of the instruction set forbids
@@ -57,7 +55,7 @@ def _build(
         arithmetic=arithmetic,
         operations=2 * mult_adds,
         threads=int(compiled.get_property("INFERENCE_NUM_THREADS")),
-        how=f"{words}, batch {batch}, OpenVINO {get_version().split('-')[0]}",
+        how=f"{words}, batch {batch}, OpenVINO {openvino_version()}",
         run=request.infer,
     )
 

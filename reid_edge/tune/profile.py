@@ -22,7 +22,7 @@ from reid_edge.benchmark.scenarios import SEED
 from reid_edge.bundle import Artifact, Bundle, open_bundle
 from reid_edge.errors import EngineError
 from reid_edge.runtime.engines import Batch
-from reid_edge.runtime.engines.ovlib import openvino_core
+from reid_edge.runtime.engines.openvino import compile_network, read_network
 from reid_edge.runtime.extractor import as_input
 from reid_edge.tune.forms import place_of
 from reid_edge.tuning_record import Execution
@@ -118,17 +118,11 @@ def _layers(path: Path, artifact: Artifact, batch: Batch) -> list[tuple[str, str
 
 def _request(path: Path, artifact: Artifact, batch: Batch) -> Any:
     execution = artifact.execution or Execution()
-    core = openvino_core("profiling")
-    model = core.read_model(path)
+    model = read_network(path, "profiling")
     model.reshape(list(batch.shape))
-    properties: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": execution.float_type,
-        "PERF_COUNT": True,
-    }
-    if execution.threads is not None:
-        properties["INFERENCE_NUM_THREADS"] = execution.threads
-    return core.compile_model(model, "CPU", properties).create_infer_request()
+    properties = {"INFERENCE_PRECISION_HINT": execution.float_type, "PERF_COUNT": True}
+    compiled = compile_network(model, "CPU", "profiling", threads=execution.threads, properties=properties)
+    return compiled.create_infer_request()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A detector's file, loaded by one engine or the other."""
+"""A detector's file, loaded by ONNX Runtime or OpenVINO."""
 
 from __future__ import annotations
 
@@ -9,10 +9,23 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.errors import DetectorError
+from reid_edge.errors import DetectorError, EngineError
+from reid_edge.runtime.engines.onnxruntime import onnxruntime_version, open_session
+from reid_edge.runtime.engines.openvino import compile_network, openvino_version, read_network
 
 EngineChoice = Literal["auto", "openvino", "onnxruntime"]
 Outputs = list[npt.NDArray[np.float32]]
+
+_PURPOSE = "the detector"
+#: Types that a picture may have, by ONNX Runtime's and by OpenVINO's names.
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "f32": np.float32,
+    "f16": np.float16,
+    "u8": np.uint8,
+}
 
 
 class Network(Protocol):
@@ -21,7 +34,7 @@ class Network(Protocol):
     Attributes:
         description: Library and version.
         input_shape: Four sizes of its only picture input; None where the file leaves one open.
-        input_dtype: What it takes: uint8, float16 or float32.
+        input_dtype: Type of that input: uint8, float16 or float32.
     """
 
     description: str
@@ -29,7 +42,11 @@ class Network(Protocol):
     input_dtype: np.dtype[Any]
 
     def run(self, batch: npt.NDArray[Any]) -> Outputs:
-        """All outputs for a batch of one, float32."""
+        """Compute all outputs for a batch of one, float32.
+
+        Raises:
+            DetectorError: The engine refuses the batch.
+        """
         ...
 
 
@@ -50,15 +67,75 @@ def load_network(path: Path, engine: EngineChoice, threads: int | None, device: 
     if engine == "auto":
         has_onnxruntime = importlib.util.find_spec("onnxruntime") is not None
         engine = "onnxruntime" if path.suffix == ".onnx" and has_onnxruntime else "openvino"
-    if engine == "onnxruntime":
-        if path.suffix != ".onnx":
-            raise DetectorError(f'ONNX Runtime reads .onnx files, not {path.name}. Set engine = "openvino".')
-        from reid_edge.camera.detectors.model.onnxruntime import OnnxRuntimeNetwork
+    if engine == "onnxruntime" and path.suffix != ".onnx":
+        raise DetectorError(f'ONNX Runtime reads .onnx files, not {path.name}. Set engine = "openvino".')
+    try:
+        if engine == "onnxruntime":
+            return OnnxRuntimeNetwork(path, threads)
+        return OpenVINONetwork(path, threads, device)
+    except EngineError as error:
+        raise DetectorError(f"detector {path}: {error}") from error
 
-        return OnnxRuntimeNetwork(path, threads)
-    from reid_edge.camera.detectors.model.openvino import OpenVINONetwork
 
-    return OpenVINONetwork(path, threads, device)
+class OnnxRuntimeNetwork:
+    """Runs an ONNX file with ONNX Runtime, on the CPU.
+
+    Args:
+        path: The file.
+        threads: CPU threads; None leaves the choice to the engine.
+
+    Raises:
+        DetectorError: The file takes something else than one picture.
+        EngineError: ONNX Runtime cannot read the file.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        # Threads that spin between frames take the cores from what runs there: decoding and embedding.
+        self._session = open_session(path, _PURPOSE, threads=threads, spinning=False)
+        inputs = self._session.get_inputs()
+        self.input_shape, self.input_dtype = _picture_input(
+            [(entry.name, _fixed_sizes(entry.shape), _DTYPES.get(entry.type)) for entry in inputs], path
+        )
+        self._input = inputs[0].name
+        self.description = f"onnxruntime {onnxruntime_version()} CPU"
+
+    def run(self, batch: npt.NDArray[Any]) -> Outputs:
+        """See :class:`Network`."""
+        try:
+            outputs = self._session.run(None, {self._input: batch})
+        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            raise _failure(batch, error) from error
+        return [np.asarray(output, np.float32) for output in outputs]
+
+
+class OpenVINONetwork:
+    """Runs an OpenVINO IR or an ONNX file with OpenVINO.
+
+    Args:
+        path: The file.
+        threads: CPU threads; None leaves the choice to the engine.
+        device: OpenVINO's name of the device.
+
+    Raises:
+        DetectorError: The file takes something else than one picture.
+        EngineError: OpenVINO cannot read the file, or the device cannot run it.
+        MissingExtraError: OpenVINO is not installed.
+    """
+
+    def __init__(self, path: Path, threads: int | None, device: str) -> None:
+        model = read_network(path, _PURPOSE)
+        self.input_shape, self.input_dtype = _picture_input([_described(port) for port in model.inputs], path)
+        self._request = compile_network(model, device, _PURPOSE, threads=threads).create_infer_request()
+        self.description = f"openvino {openvino_version()} {device}"
+
+    def run(self, batch: npt.NDArray[Any]) -> Outputs:
+        """See :class:`Network`."""
+        try:
+            self._request.infer([batch], share_inputs=True)
+        except RuntimeError as error:
+            raise _failure(batch, error) from error
+        return [np.array(tensor.data, np.float32) for tensor in self._request.output_tensors]
 
 
 def _check_files(path: Path) -> None:
@@ -69,10 +146,10 @@ def _check_files(path: Path) -> None:
             raise DetectorError(f"detector file {file} does not exist. Copy it there, or correct the path.")
 
 
-def check_input(
+def _picture_input(
     inputs: list[tuple[str, tuple[int | None, ...], type[Any] | None]], path: Path
 ) -> tuple[tuple[int | None, ...], np.dtype[Any]]:
-    """Shape and dtype of the one input that a picture goes into.
+    """Return shape and dtype of the one input that a picture goes into.
 
     Args:
         inputs: Name, shape and dtype of each; None for a dtype that no picture has.
@@ -87,3 +164,16 @@ def check_input(
     raise DetectorError(
         f"{path} takes {listed}; expected one input of four dimensions, uint8, float16 or float32: a picture."
     )
+
+
+def _fixed_sizes(shape: list[Any]) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in shape)
+
+
+def _described(port: Any) -> tuple[str, tuple[int | None, ...], type[Any] | None]:
+    sizes = tuple(size.get_length() if size.is_static else None for size in port.partial_shape)
+    return port.any_name, sizes, _DTYPES.get(port.element_type.get_type_name())
+
+
+def _failure(batch: npt.NDArray[Any], error: Exception) -> DetectorError:
+    return DetectorError(f"the detector failed on an input of shape {batch.shape}: {error}")
