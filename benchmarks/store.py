@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_edge.gallery.records import Entry, Record, Selection
+from reid_edge.gallery.entries import Entry, Record, Selection
 from reid_edge.gallery.store import open_store
 
 MODEL = "ab" * 32

@@ -159,8 +159,8 @@ def erase(
     from reid_edge.cli.gallery_asking import opened, selection_of, stored
     from reid_edge.cli.gallery_showing import note_nothing_erased, print_json
     from reid_edge.gallery.audit import checked_purpose
+    from reid_edge.gallery.entries import Selection
     from reid_edge.gallery.erasing import checked_selection, erase_with_receipt
-    from reid_edge.gallery.records import Selection
     from reid_edge.gallery.retention import now_us
 
     purpose = checked_purpose(purpose)

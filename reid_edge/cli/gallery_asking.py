@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reid_edge.errors import InputError, NoSuchObservationError
 from reid_edge.gallery import audit
-from reid_edge.gallery.records import Record, Selection
+from reid_edge.gallery.entries import Record, Selection
 from reid_edge.gallery.retention import now_us
 from reid_edge.gallery.search import Cameras, Query, find_one, query_by_feature, query_of, require_model
 from reid_edge.gallery.store import Store, open_store

@@ -13,8 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from reid_edge.console import console, error_console, print_table
-from reid_edge.gallery.records import AuditEntry, CameraSummary
 from reid_edge.gallery.search import Found
+from reid_edge.gallery.store.base import AuditEntry, CameraSummary
 from reid_edge.gallery.summary import Summary
 from reid_edge.gallery.times import duration_text, time_text
 
@@ -30,8 +30,10 @@ def print_json(value: Any) -> None:
 
 def found_fields(found: Found) -> dict[str, Any]:
     """A tracklet for JSON."""
-    fields = {"id": found.best.id, "cosine": round(found.cosine, 6), **asdict(found.best)}
-    return fields | {"first_us": found.first_us, "last_us": found.last_us}
+    best = found.best
+    key = {"camera": best.camera, "epoch": best.epoch, "seq": best.seq}
+    times = {"first_us": found.first_us, "last_us": found.last_us}
+    return {"id": best.id, "cosine": round(found.cosine, 6), **key, **asdict(best), **times}
 
 
 def print_found(found: Sequence[Found], named: str, *, utc: bool) -> None:

@@ -7,8 +7,8 @@ import pwd
 from typing import Any
 
 from reid_edge.errors import InputError
-from reid_edge.gallery.records import AuditEntry
 from reid_edge.gallery.store import Store
+from reid_edge.gallery.store.base import AuditEntry
 
 PURPOSE_LENGTH = 500
 

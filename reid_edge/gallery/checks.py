@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reid_edge.features import l2_normalised
-from reid_edge.gallery.records import LONGEST_TRACKLET_US, AcceptedModel, Entry, Record, StoredGap
+from reid_edge.gallery.entries import LONGEST_TRACKLET_US, Entry, Record
+from reid_edge.gallery.store.base import AcceptedModel, StoredGap
 from reid_edge.gallery.times import duration_text
 from reid_edge.upstream.observation import Gap, Observation
 
@@ -56,22 +57,8 @@ def model_fault(seen: Observation, models: Mapping[str, AcceptedModel]) -> Fault
 
 
 def record_of(camera: str, epoch: str, seq: int, seen: Observation) -> Record:
-    """What is stored of an observation."""
-    entry = Entry(
-        camera=camera,
-        epoch=epoch,
-        seq=seq,
-        model_hash=seen.model_hash,
-        track=seen.track,
-        captured_us=seen.captured_us,
-        first_us=seen.first_us,
-        last_us=seen.last_us,
-        box=seen.box,
-        confidence=seen.confidence,
-        quality=seen.quality,
-        crops=seen.crops,
-        final=seen.final,
-    )
+    """Return the record that the gallery stores of an observation."""
+    entry = Entry.of(seen, camera=camera, epoch=epoch, seq=seq)
     return Record(entry, l2_normalised(seen.feature[None])[0])
 
 

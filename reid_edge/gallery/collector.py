@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 
 from reid_edge.errors import MessageError, ModelMismatchError, StoreError
 from reid_edge.gallery.checks import Fault, model_fault, record_of, stored_gap, time_fault
-from reid_edge.gallery.records import AcceptedModel, Added, Record, StoredGap
+from reid_edge.gallery.entries import Record
 from reid_edge.gallery.retention import Retention, now_us
 from reid_edge.gallery.store import Store
+from reid_edge.gallery.store.base import AcceptedModel, Added, StoredGap
 from reid_edge.upstream.message import decode_batch, encode_ack
 from reid_edge.upstream.observation import Ack, Batch, Observation, Refusal
 

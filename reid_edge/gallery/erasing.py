@@ -9,7 +9,7 @@ from typing import Any
 
 from reid_edge.errors import InputError
 from reid_edge.gallery import audit
-from reid_edge.gallery.records import Key, Selection
+from reid_edge.gallery.entries import Key, Selection
 from reid_edge.gallery.store import Store
 
 

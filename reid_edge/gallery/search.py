@@ -8,7 +8,7 @@ from typing import Any, Literal
 from reid_edge.errors import InputError, ModelMismatchError, NoSuchObservationError
 from reid_edge.features import l2_normalised
 from reid_edge.gallery import audit
-from reid_edge.gallery.records import Entry, Feature, Key, Match, Record, Selection, parse_id
+from reid_edge.gallery.entries import Entry, Feature, Key, Match, Record, Selection, parse_id
 from reid_edge.gallery.store import Store
 
 #: More than a person looks at; keeps an audit entry small.

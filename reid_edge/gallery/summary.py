@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reid_edge.gallery.records import AcceptedModel, CameraSummary
 from reid_edge.gallery.store import Store
+from reid_edge.gallery.store.base import AcceptedModel, CameraSummary
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from reid_edge.camera.config import parse_settings
 from reid_edge.camera.metrics import AgentMetrics
 from reid_edge.camera.sources import open_source
 from reid_edge.errors import BundleCorruptError, SourceError
-from reid_edge.gallery.records import Selection
+from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import open_store
 from reid_edge.runtime import Extractor
 from reid_edge.settings import overridden

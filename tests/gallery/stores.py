@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reid_edge.gallery.records import Entry, Record
+from reid_edge.gallery.entries import Entry, Record
 from reid_edge.upstream.message import encode_batch, encode_observation
 from reid_edge.upstream.observation import Observation
 

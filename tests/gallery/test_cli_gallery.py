@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from reid_edge.gallery.collector import Collector
-from reid_edge.gallery.records import Selection
+from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream.message import decode_ack
 from reid_edge.upstream.observation import Gap

@@ -9,7 +9,7 @@ import pytest
 
 from reid_edge.errors import StoreError
 from reid_edge.gallery.collector import Collector
-from reid_edge.gallery.records import LONGEST_TRACKLET_US, Selection
+from reid_edge.gallery.entries import LONGEST_TRACKLET_US, Selection
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.times import duration_text
 from reid_edge.upstream.message import decode_ack, encode_batch, encode_observation

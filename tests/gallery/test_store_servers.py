@@ -6,8 +6,9 @@ import sys
 import pytest
 
 from reid_edge.errors import StoreError
-from reid_edge.gallery.records import AuditEntry, Selection
+from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import open_store
+from reid_edge.gallery.store.base import AuditEntry
 from reid_edge.redaction import hidden, without_passwords
 from tests.gallery.stores import DIM, MODEL, NOON, record, start, unit
 

@@ -15,10 +15,11 @@ import pytest
 from reid_edge.errors import StoreError
 from reid_edge.gallery import retention
 from reid_edge.gallery.collector import Collector
-from reid_edge.gallery.records import AuditEntry, Selection
+from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.retention import Retention
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store import sqlite as sqlite_module
+from reid_edge.gallery.store.base import AuditEntry
 from reid_edge.gallery.store.feature_blocks import SPAN, FeatureBlocks
 from reid_edge.gallery.store.sqlite import SqliteStore
 from reid_edge.upstream.message import decode_ack
@@ -206,8 +207,10 @@ def test_nothing_is_acknowledged_into_a_file_that_is_gone(tmp_path, path, monkey
     assert decode_ack(collector.receive([batch([record(1)])])[0]).seqs == (1,)
     remove = lambda: [file.unlink() for file in tmp_path.glob("gallery.db*")]  # noqa: E731
     if how == "removed within the call":
-        allow = sqlite_module.allowed
-        monkeypatch.setattr(sqlite_module, "allowed", lambda *given: (remove(), monkeypatch.undo(), allow(*given))[-1])
+        allow = sqlite_module.not_erased
+        monkeypatch.setattr(
+            sqlite_module, "not_erased", lambda *given: (remove(), monkeypatch.undo(), allow(*given))[-1]
+        )
     else:
         remove()
     if how == "replaced":

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reid_edge.gallery.records import AcceptedModel, Added, AuditEntry, Selection, StoredGap
+from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import open_store
+from reid_edge.gallery.store.base import AcceptedModel, Added, AuditEntry, StoredGap
 from tests.gallery.stores import HOUR, MODEL, NOON, OTHER_MODEL, record, unit
 
 STORED = Path(__file__).parent / "stored" / "v1.sql"

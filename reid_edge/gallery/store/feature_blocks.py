@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.gallery.records import Feature
+from reid_edge.gallery.entries import Feature
 
 Numbers = npt.NDArray[np.int64]
 #: Numbers of rows, ascending, and their features, n×D float32.

@@ -17,24 +17,24 @@ from typing import Any
 import numpy as np
 
 from reid_edge.errors import ModelMismatchError, StoreError
-from reid_edge.gallery.records import (
+from reid_edge.gallery.entries import Feature, Match, Record, Selection
+from reid_edge.gallery.store.base import (
+    DEFAULT_RETENTION_HOURS,
     AcceptedModel,
     Added,
     AuditEntry,
     CameraSummary,
-    Entry,
     Erased,
-    Feature,
-    Match,
-    Record,
-    Selection,
     Span,
     StoredGap,
+    json_selection,
+    lasting_erasure,
+    not_erased,
+    selection_json,
+    spent_erasures_us,
 )
-from reid_edge.gallery.store.base import DEFAULT_RETENTION_HOURS
-from reid_edge.gallery.store.erasures import allowed, outlived_us, standing
+from reid_edge.gallery.store.columns import COLUMNS, Kind, entry_of, row_of
 from reid_edge.gallery.store.milvus_client import ROWS, TEXT_BYTES, Client, DataType, Row
-from reid_edge.gallery.store.sql import json_selection, selection_json
 
 SCHEMA_VERSION = 1
 META = "reid_edge_meta"
@@ -48,23 +48,15 @@ _META_FIELDS = {
     "body": (DataType.VARCHAR, TEXT_BYTES),
     "unused": (DataType.FLOAT_VECTOR, 2),  # a collection must have a vector
 }
+_TYPES: dict[Kind, tuple[Any, int]] = {
+    "name": (DataType.VARCHAR, 64),
+    "integer": (DataType.INT64, 0),
+    "real": (DataType.DOUBLE, 0),
+    "flag": (DataType.BOOL, 0),
+}
 _FIELDS = {
     "id": (DataType.VARCHAR, 160),
-    "camera": (DataType.VARCHAR, 64),
-    "epoch": (DataType.VARCHAR, 64),
-    "seq": (DataType.INT64, 0),
-    "track": (DataType.INT64, 0),
-    "captured_us": (DataType.INT64, 0),
-    "first_us": (DataType.INT64, 0),
-    "last_us": (DataType.INT64, 0),
-    "x1": (DataType.DOUBLE, 0),
-    "y1": (DataType.DOUBLE, 0),
-    "x2": (DataType.DOUBLE, 0),
-    "y2": (DataType.DOUBLE, 0),
-    "confidence": (DataType.DOUBLE, 0),
-    "quality": (DataType.DOUBLE, 0),
-    "crops": (DataType.INT64, 0),
-    "final": (DataType.BOOL, 0),
+    **{name: _TYPES[kind] for name, kind in COLUMNS.items() if kind != "model"},
 }
 _NAMES = list(_FIELDS)
 
@@ -92,9 +84,9 @@ class MilvusStore:
             raise
 
     def add(self, records: Sequence[Record], gaps: Sequence[StoredGap] = ()) -> Added:
-        """Store what is not stored yet."""
+        """Store the records and gaps that are not stored yet."""
         with self._session():
-            fresh = allowed(records, (rule for _, rule in self._erasures()))
+            fresh = not_erased(records, (rule for _, rule in self._erasures()))
             by_model: dict[str, dict[str, Record]] = defaultdict(dict)
             for record in fresh:
                 by_model[record.entry.model_hash].setdefault(record.entry.id, record)
@@ -103,21 +95,21 @@ class MilvusStore:
         return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps)
 
     def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
-        """The observations nearest to a feature."""
+        """Return the observations nearest to a feature."""
         with self._session():
             if not self._has(model_hash):
                 return []
             rows = self._client.nearest(
                 _collection(model_hash), feature.astype(np.float32), condition(selection), _NAMES, top
             )
-        return [Match(_entry(row, model_hash), min(1.0, row["distance"])) for row in rows]
+        return [Match(entry_of(row, model_hash), min(1.0, row["distance"])) for row in rows]
 
     def find(self, camera: str, epoch_start: str, seq: int) -> list[Record]:
-        """Observations of that camera and number whose epoch begins so."""
+        """Return the records of a camera and number whose epoch begins so."""
         where = f"camera == {json.dumps(camera)} and seq == {seq}"
         with self._session():
             found = [
-                Record(_entry(row, model), np.asarray(row["feature"], np.float32))
+                Record(entry_of(row, model), np.asarray(row["feature"], np.float32))
                 for model in self._collections()
                 for row in self._client.rows(_collection(model), where, [*_NAMES, "feature"])
                 if row["epoch"].startswith(epoch_start)
@@ -125,10 +117,10 @@ class MilvusStore:
         return sorted(found, key=lambda record: record.entry.key)
 
     def erase(self, selection: Selection, *, now_us: int) -> Erased:
-        """Delete what is meant."""
+        """Delete the selected observations and keep them out."""
         with self._session():
             first = [row["first_us"] for _, row in self._selected(selection, ["first_us"])]
-            rule = standing(selection, max(first, default=None), now_us)
+            rule = lasting_erasure(selection, max(first, default=None), now_us)
             # From here on nothing new comes in, but for what another collector is just writing: ``expire`` gets that.
             self._put("erasure", uuid.uuid4().hex, json.loads(selection_json(rule)), at_us=rule.until_us or 0)
             keys = self._delete(rule)
@@ -137,20 +129,20 @@ class MilvusStore:
         return Erased(tuple(sorted(keys)), LEFTOVERS)
 
     def expire(self, before_us: int) -> int:
-        """Delete what was last seen before."""
+        """Delete observations and gaps from before a time."""
         with self._session():
             expired = 0
             for model in self._collections():
                 expired += self._client.count(_collection(model), f"last_us < {before_us}")
                 self._client.delete(_collection(model), f"last_us < {before_us}")
             self._client.delete(META, f'kind == "gap" and at_us < {before_us}')
-            self._client.delete(META, f'kind == "erasure" and at_us < {outlived_us(before_us)}')
+            self._client.delete(META, f'kind == "erasure" and at_us < {spent_erasures_us(before_us)}')
             for _, rule in list(self._erasures()):
                 self._delete(rule)
         return expired
 
     def models(self) -> list[AcceptedModel]:
-        """Accepted models."""
+        """Return the accepted models."""
         with self._session():
             found = [AcceptedModel(**body) for _, body in self._bodies("model")]
         return sorted(found, key=lambda model: (model.accepted_us, model.model_hash))
@@ -174,37 +166,37 @@ class MilvusStore:
         return dim in (None, known.dim)
 
     def retention_hours(self) -> float:
-        """How long observations are kept."""
+        """Return the number of hours that observations are kept."""
         with self._session():
             settings = dict(self._bodies("setting"))
         return float(settings.get("setting/retention_hours", DEFAULT_RETENTION_HOURS))
 
     def set_retention_hours(self, hours: float) -> None:
-        """Change how long observations are kept."""
+        """Change the number of hours that observations are kept."""
         with self._session():
             self._put("setting", "retention_hours", hours)
 
     def audit_append(self, entry: AuditEntry) -> None:
-        """Add to the audit."""
+        """Add a line to the audit."""
         body = {name: value for name, value in asdict(entry).items() if name != "number"}
         with self._session():
             self._put("audit", f"{entry.at_us:020}-{uuid.uuid4().hex}", body, at_us=entry.at_us)
 
     def audit_entries(self, last: int) -> list[AuditEntry]:
-        """The last entries, oldest first."""
+        """Return the last lines of the audit, oldest first."""
         with self._session():
             bodies = [body for _, body in sorted(self._bodies("audit"), key=lambda named: named[0])]
         return [AuditEntry(number=number, **body) for number, body in enumerate(bodies, 1)][-last:]
 
     def span(self, selection: Selection) -> Span:
-        """How many observations are meant, and of what time: reads the times of each."""
+        """Return the number of selected observations and their first and last time; reads the times of each."""
         with self._session():
             times = [(row["first_us"], row["last_us"]) for _, row in self._selected(selection, ["first_us", "last_us"])]
         first, last = zip(*times, strict=True) if times else ((), ())
         return Span(len(times), min(first, default=None), max(last, default=None))
 
     def cameras(self) -> list[CameraSummary]:
-        """What is held of each camera: reads the times of every observation."""
+        """Return the contents of each camera; reads the times of every observation."""
         counts: dict[str, int] = defaultdict(int)
         tracklets: dict[str, set[tuple[str, int]]] = defaultdict(set)
         spans: dict[str, list[int]] = defaultdict(list)
@@ -232,13 +224,13 @@ class MilvusStore:
         ]
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         with self._lock:
             self._client.close()
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
-        """One caller at a time; after a failure, get ready again, since a server that has restarted may not be."""
+        """Serve one caller at a time; after a failure load the collections again: the server may have restarted."""
         with self._lock:
             if self._client.failed:
                 self._open(create=False)
@@ -281,24 +273,24 @@ class MilvusStore:
         return len(new)
 
     def _collections(self) -> list[str]:
-        """Models that have a collection."""
+        """Return the models that have a collection."""
         models = [model.model_hash for model in self.models() if model.dim is not None]
         self._ready = frozenset(models)
         return models
 
     def _has(self, model: str) -> bool:
-        """Whether a model has a collection; once it has, it keeps it."""
+        """Return True if a model has a collection; once it has one, it keeps it."""
         return model in self._ready or model in self._collections()
 
     def _selected(self, selection: Selection, fields: Sequence[str]) -> Iterator[tuple[str, Row]]:
-        """Model and some fields, key included, of the observations that are meant."""
+        """Yield model and some fields, key included, of the selected observations."""
         for model in self._collections():
             names = ["id", "camera", "epoch", "seq", *fields]
             for row in self._client.rows(_collection(model), condition(selection), names):
                 yield model, row
 
     def _delete(self, selection: Selection) -> set[tuple[str, str, int]]:
-        """Delete what is meant, until nothing of it is there; returns the keys."""
+        """Delete the selected observations until none is left; return their keys."""
         keys: set[tuple[str, str, int]] = set()
         while found := [(model, row) for model, row in self._selected(selection, ())]:
             keys.update((row["camera"], row["epoch"], row["seq"]) for _, row in found)
@@ -323,13 +315,13 @@ class MilvusStore:
         )
 
     def _bodies(self, kind: str) -> list[tuple[str, Any]]:
-        """Names and contents of one kind."""
+        """Return names and contents of the entries of one kind."""
         rows = self._client.rows(META, f'kind == "{kind}"', ["name", "body"])
         return [(row["name"], json.loads(row["body"])) for row in rows]
 
 
 def condition(selection: Selection) -> str:
-    """A selection as a Milvus filter."""
+    """Return a selection as a Milvus filter."""
     parts = [EVERYTHING]
     if selection.cameras:
         parts.append(f"camera in {json.dumps(list(selection.cameras))}")
@@ -352,12 +344,5 @@ def _collection(model_hash: str) -> str:
 
 
 def _row(record: Record) -> Row:
-    entry = vars(record.entry)
-    box = dict(zip(("x1", "y1", "x2", "y2"), record.entry.box, strict=True))
-    same = {name: entry[name] for name in _NAMES if name in entry}
-    return {"id": record.entry.id, **same, **box, "feature": record.feature}
-
-
-def _entry(row: Row, model_hash: str) -> Entry:
-    same = {name: row[name] for name in _NAMES if name not in ("id", "x1", "y1", "x2", "y2")}
-    return Entry(model_hash=model_hash, box=(row["x1"], row["y1"], row["x2"], row["y2"]), **same)
+    columns = {name: value for name, value in row_of(record.entry).items() if name in _FIELDS}
+    return {"id": record.entry.id, **columns, "feature": record.feature}

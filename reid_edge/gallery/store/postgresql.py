@@ -14,19 +14,18 @@ from typing import Any
 import numpy as np
 
 from reid_edge.errors import MissingExtraError, ModelMismatchError, StoreError
-from reid_edge.gallery.records import (
+from reid_edge.gallery.entries import Feature, Match, Record, Selection
+from reid_edge.gallery.store.base import (
     Added,
     Erased,
-    Feature,
-    Match,
-    Record,
-    Selection,
     StoredGap,
+    json_selection,
+    lasting_erasure,
+    not_erased,
+    selection_json,
 )
-from reid_edge.gallery.store.erasures import allowed, standing
-from reid_edge.gallery.store.postgresql_tables import LOCK, SCHEMA_VERSION, TABLES
-from reid_edge.gallery.store.sql import COLUMNS, condition, entry_row, json_selection, row_entry, selection_json
-from reid_edge.gallery.store.sql_store import SqlStore
+from reid_edge.gallery.store.columns import COLUMNS, Kind, row_of
+from reid_edge.gallery.store.sql import COLUMN_NAMES, SqlStore, column_definitions, condition, sql_entry
 from reid_edge.redaction import hidden, without_passwords
 
 try:
@@ -39,11 +38,44 @@ except ImportError as error:
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 CONNECT_S = 10
-_COLUMNS = ", ".join(COLUMNS)
-_TYPES = (
-    "text", "text", "int8", "int4", "int8", "int8", "int8", "int8",
-    "float8", "float8", "float8", "float8", "float8", "float8", "int8", "bool", "halfvec",
-)  # fmt: skip
+SCHEMA_VERSION = 1
+#: Held while the tables are made, so that two processes do not make them at once.
+LOCK = 0x72656964
+
+_TYPES: dict[Kind, str] = {
+    "name": 'text COLLATE "C" NOT NULL',
+    "integer": "bigint NOT NULL",
+    "real": "double precision NOT NULL",
+    "flag": "boolean NOT NULL",
+    "model": "integer NOT NULL REFERENCES reid_edge.models",
+}
+_COPY_TYPES: dict[Kind, str] = {"name": "text", "integer": "int8", "real": "float8", "flag": "bool", "model": "int4"}
+_TABLES = f"""
+CREATE SCHEMA reid_edge;
+CREATE TABLE reid_edge.settings (name text PRIMARY KEY, value text NOT NULL);
+CREATE TABLE reid_edge.models (
+    number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, hash text NOT NULL UNIQUE, dim integer,
+    accepted_us bigint NOT NULL);
+CREATE TABLE reid_edge.observations (
+    {column_definitions(_TYPES)},
+    feature halfvec NOT NULL, PRIMARY KEY (camera, epoch, seq));
+CREATE INDEX observations_by_camera ON reid_edge.observations (camera, last_us, first_us);
+CREATE INDEX observations_by_tracklet ON reid_edge.observations (camera, epoch, track);
+CREATE INDEX observations_by_time ON reid_edge.observations (last_us, first_us);
+CREATE TABLE reid_edge.gaps (
+    camera text COLLATE "C" NOT NULL, epoch text COLLATE "C" NOT NULL, first_seq bigint NOT NULL,
+    last_seq bigint NOT NULL, count bigint NOT NULL, reason text NOT NULL, received_us bigint NOT NULL,
+    PRIMARY KEY (camera, epoch, first_seq, last_seq));
+CREATE TABLE reid_edge.erasures (
+    number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, until_us bigint NOT NULL, selection text NOT NULL);
+CREATE TABLE reid_edge.audit (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at_us bigint NOT NULL, "user" text NOT NULL,
+    action text NOT NULL, purpose text NOT NULL, detail text NOT NULL);
+CREATE FUNCTION reid_edge.audit_keeps_everything() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'the audit can only be added to'; END $$;
+CREATE TRIGGER audit_keeps_everything BEFORE UPDATE OR DELETE OR TRUNCATE ON reid_edge.audit
+    FOR EACH STATEMENT EXECUTE FUNCTION reid_edge.audit_keeps_everything();
+"""
 LEFTOVERS = (
     "PostgreSQL may keep the bytes of deleted rows in free space of its files and in its write-ahead log until it "
     "uses them again, and in backups"
@@ -76,11 +108,12 @@ class PostgresqlStore(SqlStore):
             self._connection = self._connect()
 
     def add(self, records: Sequence[Record], gaps: Sequence[StoredGap] = ()) -> Added:
-        """Store what is not stored yet."""
+        """Store the records and gaps that are not stored yet."""
         with self._transaction() as db:
             # Erasing waits until this is committed, and the next commit waits until the erasure is.
             db.execute("LOCK TABLE erasures IN SHARE MODE")
-            fresh = allowed(records, [json_selection(row[0]) for row in db.execute("SELECT selection FROM erasures")])
+            erasures = db.execute("SELECT selection FROM erasures").fetchall()
+            fresh = not_erased(records, [json_selection(text) for (text,) in erasures])
             stored = self._insert(db, fresh) if fresh else 0
             new_gaps = sum(
                 db.execute(
@@ -92,30 +125,30 @@ class PostgresqlStore(SqlStore):
         return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps)
 
     def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
-        """The observations nearest to a feature."""
+        """Return the observations nearest to a feature."""
         where, values = condition(selection, "%s")
         query = HalfVector(feature.astype(np.float16))
         with self._transaction() as db:
             rows = db.execute(
-                f"SELECT {_COLUMNS}, -(feature <#> %s) AS cosine FROM observations "  # noqa: S608
+                f"SELECT {COLUMN_NAMES}, -(feature <#> %s) AS cosine FROM observations "  # noqa: S608
                 f"WHERE model = (SELECT number FROM models WHERE hash = %s) AND {where} "
                 "ORDER BY cosine DESC LIMIT %s",
                 (query, model_hash, *values, top),
             ).fetchall()
-        return [Match(row_entry(row, model_hash), min(1.0, row[-1])) for row in rows]
+        return [Match(sql_entry(row, model_hash), min(1.0, row[-1])) for row in rows]
 
     def find(self, camera: str, epoch_start: str, seq: int) -> list[Record]:
-        """Observations of that camera and number whose epoch begins so."""
+        """Return the records of a camera and number whose epoch begins so."""
         with self._transaction() as db:
             rows = db.execute(
-                f"SELECT {_COLUMNS}, feature, hash FROM observations JOIN models ON models.number = model "  # noqa: S608
+                f"SELECT {COLUMN_NAMES}, feature, hash FROM observations JOIN models ON models.number = model "  # noqa: S608
                 "WHERE camera = %s AND seq = %s AND starts_with(epoch, %s) ORDER BY epoch",
                 (camera, seq, epoch_start),
             ).fetchall()
-        return [Record(row_entry(row, row[-1]), row[-2].to_numpy().astype(np.float32)) for row in rows]
+        return [Record(sql_entry(row, row[-1]), row[-2].to_numpy().astype(np.float32)) for row in rows]
 
     def erase(self, selection: Selection, *, now_us: int) -> Erased:
-        """Delete what is meant."""
+        """Delete the selected observations and keep them out."""
         where, values = condition(selection, "%s")
         with self._transaction() as db:
             db.execute("LOCK TABLE erasures IN ROW EXCLUSIVE MODE")
@@ -123,7 +156,7 @@ class PostgresqlStore(SqlStore):
                 f"DELETE FROM observations WHERE {where} RETURNING camera, epoch, seq, first_us",  # noqa: S608
                 values,
             ).fetchall()
-            rule = standing(selection, max((row[3] for row in rows), default=None), now_us)
+            rule = lasting_erasure(selection, max((row[3] for row in rows), default=None), now_us)
             db.execute(
                 "INSERT INTO erasures (until_us, selection) VALUES (%s, %s)", (rule.until_us, selection_json(rule))
             )
@@ -132,7 +165,7 @@ class PostgresqlStore(SqlStore):
         return Erased(tuple(sorted(row[:3] for row in rows)), LEFTOVERS)
 
     def expire(self, before_us: int) -> int:
-        """Delete what was last seen before."""
+        """Delete observations and gaps from before a time."""
         with self._transaction() as db:
             return self._delete_before(db, before_us)
 
@@ -151,7 +184,7 @@ class PostgresqlStore(SqlStore):
         return row is not None and dim in (None, row[0])
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
@@ -163,10 +196,10 @@ class PostgresqlStore(SqlStore):
             raise ModelMismatchError(f"the gallery has not accepted the model {min(unknown)}.")
         db.execute("CREATE TEMPORARY TABLE IF NOT EXISTS incoming (LIKE reid_edge.observations) ON COMMIT DELETE ROWS")
         with db.cursor() as cursor:
-            with cursor.copy(f"COPY incoming ({_COLUMNS}, feature) FROM STDIN (FORMAT BINARY)") as copy:
-                copy.set_types(_TYPES)
+            with cursor.copy(f"COPY incoming ({COLUMN_NAMES}, feature) FROM STDIN (FORMAT BINARY)") as copy:
+                copy.set_types([*(_COPY_TYPES[kind] for kind in COLUMNS.values()), "halfvec"])
                 for record in records:
-                    row = entry_row(record.entry, numbers[record.entry.model_hash])
+                    row = row_of(record.entry, numbers[record.entry.model_hash]).values()
                     copy.write_row((*row, HalfVector(record.feature.astype(np.float16))))
             # In order: two collectors that store the same rows would else wait for one another.
             cursor.execute(
@@ -239,7 +272,7 @@ class PostgresqlStore(SqlStore):
                     f"{self.name} needs the extension pgvector 0.7 or later: install it on the server and run, as its "
                     f"administrator, CREATE EXTENSION vector ({self._text(error)})."
                 ) from error
-            db.execute(TABLES)
+            db.execute(_TABLES)
             db.execute("INSERT INTO reid_edge.settings VALUES ('schema_version', %s)", (str(SCHEMA_VERSION),))
 
 

@@ -11,20 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from reid_edge.errors import ModelMismatchError, StoreError
-from reid_edge.gallery.records import (
+from reid_edge.gallery.entries import Entry, Feature, Match, Record, Selection
+from reid_edge.gallery.store.base import (
     Added,
-    Entry,
     Erased,
-    Feature,
-    Match,
-    Record,
-    Selection,
     StoredGap,
+    json_selection,
+    lasting_erasure,
+    not_erased,
+    selection_json,
 )
-from reid_edge.gallery.store.erasures import allowed, standing
+from reid_edge.gallery.store.columns import COLUMNS, row_of
 from reid_edge.gallery.store.feature_blocks import Block, FeatureBlocks, Numbers, best, products
-from reid_edge.gallery.store.sql import COLUMNS, condition, entry_row, json_selection, row_entry, selection_json
-from reid_edge.gallery.store.sql_store import SqlStore
+from reid_edge.gallery.store.sql import COLUMN_NAMES, SqlStore, condition, sql_entry
 from reid_edge.gallery.store.sqlite_file import connect, identity, store_errors
 
 STORED = np.dtype("<f2")
@@ -35,9 +34,8 @@ ROWS_AT_A_TIME = 8192
 #: How long closing waits for another thread's call, and once more after that was interrupted.
 CLOSE_S = 2.0
 
-_COLUMNS = ", ".join(COLUMNS)
 _MARKS = ", ".join("?" * (len(COLUMNS) + 1))
-_INSERT = f"INSERT OR IGNORE INTO observations ({_COLUMNS}, feature) VALUES ({_MARKS})"  # noqa: S608
+_INSERT = f"INSERT OR IGNORE INTO observations ({COLUMN_NAMES}, feature) VALUES ({_MARKS})"  # noqa: S608
 _INSERT_GAP = "INSERT OR IGNORE INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -68,17 +66,17 @@ class SqliteStore(SqlStore):
         self._open()
 
     def add(self, records: Sequence[Record], gaps: Sequence[StoredGap] = ()) -> Added:
-        """Store what is not stored yet."""
+        """Store the records and gaps that are not stored yet."""
         with self._writing() as db:
             numbers = self._model_numbers(db, records)
-            fresh = allowed(records, self._erasures(db))
-            rows = [(*entry_row(r.entry, numbers[r.entry.model_hash]), _blob(r.feature)) for r in fresh]
+            fresh = not_erased(records, self._erasures(db))
+            rows = [(*row_of(r.entry, numbers[r.entry.model_hash]).values(), _blob(r.feature)) for r in fresh]
             stored = db.executemany(_INSERT, rows).rowcount if rows else 0
             new_gaps = db.executemany(_INSERT_GAP, [tuple(vars(gap).values()) for gap in gaps]).rowcount if gaps else 0
         return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps)
 
     def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
-        """The observations nearest to a feature."""
+        """Return the observations nearest to a feature."""
         with self._reading() as db:
             model = db.execute("SELECT number FROM models WHERE hash = ?", (model_hash,)).fetchone()
             if model is None:
@@ -92,31 +90,31 @@ class SqliteStore(SqlStore):
             ]
 
     def find(self, camera: str, epoch_start: str, seq: int) -> list[Record]:
-        """Observations of that camera and number whose epoch begins so."""
+        """Return the records of a camera and number whose epoch begins so."""
         with self._reading() as db:
             rows = db.execute(
-                f"SELECT {_COLUMNS}, feature, hash FROM observations JOIN models ON models.number = model "  # noqa: S608
+                f"SELECT {COLUMN_NAMES}, feature, hash FROM observations JOIN models ON models.number = model "  # noqa: S608
                 "WHERE camera = ? AND seq = ? AND substr(epoch, 1, ?) = ? ORDER BY epoch",
                 (camera, seq, len(epoch_start), epoch_start),
             ).fetchall()
-        return [Record(row_entry(row, row[-1]), _features([row[-2]])[0]) for row in rows]
+        return [Record(sql_entry(row, row[-1]), _features([row[-2]])[0]) for row in rows]
 
     def erase(self, selection: Selection, *, now_us: int) -> Erased:
-        """Delete what is meant."""
+        """Delete the selected observations and keep them out."""
         where, values = condition(selection, "?")
         with self._writing() as db:
             rows = db.execute(
                 f"DELETE FROM observations WHERE {where} RETURNING camera, epoch, seq, first_us",  # noqa: S608
                 values,
             ).fetchall()
-            rule = standing(selection, max((row[3] for row in rows), default=None), now_us)
+            rule = lasting_erasure(selection, max((row[3] for row in rows), default=None), now_us)
             db.execute(
                 "INSERT INTO erasures (until_us, selection) VALUES (?, ?)", (rule.until_us, selection_json(rule))
             )
         return Erased(tuple(sorted(row[:3] for row in rows)), self._forget())
 
     def expire(self, before_us: int) -> int:
-        """Delete what was last seen before."""
+        """Delete observations and gaps from before a time."""
         with self._writing() as db:
             count = self._delete_before(db, before_us)
         if count:
@@ -136,7 +134,7 @@ class SqliteStore(SqlStore):
         return row is not None and dim in (None, row[0])
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._closed = True
         if not self._lock.acquire(timeout=CLOSE_S):
             with contextlib.suppress(sqlite3.Error):  # it was closed meanwhile
@@ -256,8 +254,8 @@ class SqliteStore(SqlStore):
 
 
 def _entry(db: sqlite3.Connection, number: int, model_hash: str) -> Entry:
-    row = db.execute(f"SELECT {_COLUMNS} FROM observations WHERE number = ?", (number,)).fetchone()  # noqa: S608
-    return row_entry(row, model_hash)
+    row = db.execute(f"SELECT {COLUMN_NAMES} FROM observations WHERE number = ?", (number,)).fetchone()  # noqa: S608
+    return sql_entry(row, model_hash)
 
 
 def _blob(feature: Feature) -> bytes:

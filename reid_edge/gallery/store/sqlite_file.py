@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reid_edge.errors import StoreError
+from reid_edge.gallery.store.columns import Kind
+from reid_edge.gallery.store.sql import column_definitions
 
 #: "reid" in ASCII; ``file gallery.db`` shows it.
 APPLICATION_ID = 0x72656964
@@ -16,16 +18,19 @@ SCHEMA_VERSION = 1
 #: How long to wait for another process's commit.
 WAIT_S = 5.0
 
-_TABLES = """
+_TYPES: dict[Kind, str] = {
+    "name": "TEXT NOT NULL",
+    "integer": "INTEGER NOT NULL",
+    "real": "REAL NOT NULL",
+    "flag": "INTEGER NOT NULL",
+    "model": "INTEGER NOT NULL REFERENCES models",
+}
+_TABLES = f"""
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE models (
     number INTEGER PRIMARY KEY AUTOINCREMENT, hash TEXT NOT NULL UNIQUE, dim INTEGER, accepted_us INTEGER NOT NULL);
 CREATE TABLE observations (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, camera TEXT NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL,
-    model INTEGER NOT NULL REFERENCES models, track INTEGER NOT NULL,
-    captured_us INTEGER NOT NULL, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL,
-    x1 REAL NOT NULL, y1 REAL NOT NULL, x2 REAL NOT NULL, y2 REAL NOT NULL,
-    confidence REAL NOT NULL, quality REAL NOT NULL, crops INTEGER NOT NULL, final INTEGER NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT, {column_definitions(_TYPES)},
     feature BLOB NOT NULL, UNIQUE (camera, epoch, seq));
 CREATE INDEX observations_by_model ON observations (model);
 CREATE INDEX observations_by_camera ON observations (camera, last_us, first_us);
@@ -45,7 +50,7 @@ CREATE TRIGGER audit_replaces_nothing BEFORE INSERT ON audit WHEN EXISTS (SELECT
     BEGIN SELECT RAISE(ABORT, 'the audit can only be added to'); END;
 CREATE TRIGGER audit_keeps_everything BEFORE DELETE ON audit
     BEGIN SELECT RAISE(ABORT, 'the audit can only be added to'); END;
-"""
+"""  # noqa: S608 - no value comes from outside
 
 
 def connect(path: Path, *, create: bool) -> sqlite3.Connection:

@@ -1,0 +1,133 @@
+"""Entries of a gallery: stored observations, the ids that name them, and selections of them.
+
+Times are microseconds since 1970 UTC.  Boxes are x1 y1 x2 y2 as fractions of the frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.errors import InputError
+from reid_edge.upstream.observation import Sighting
+
+Feature = npt.NDArray[np.float32]
+#: Key of a stored observation: camera, epoch of the camera's outbox, sequence number in that epoch.
+Key = tuple[str, str, int]
+#: No tracklet lasts longer than a week: erasures rely on it.
+LONGEST_TRACKLET_US = 7 * 24 * 3600 * 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Sighting):
+    """A stored observation without its feature: the camera's sighting and its key.
+
+    Attributes:
+        camera: Name of the camera, or its pseudonym.
+        epoch: Names the outbox file that the observation went through.
+        seq: Sequence number of the observation in that outbox.
+    """
+
+    camera: str
+    epoch: str
+    seq: int
+
+    @classmethod
+    def of(cls, sighting: Sighting, *, camera: str, epoch: str, seq: int) -> Entry:
+        """Make the entry of a sighting that arrived under a key."""
+        seen = {field.name: getattr(sighting, field.name) for field in fields(Sighting)}
+        return cls(camera=camera, epoch=epoch, seq=seq, **seen)
+
+    @property
+    def key(self) -> Key:
+        """Camera, epoch, sequence number."""
+        return self.camera, self.epoch, self.seq
+
+    @property
+    def id(self) -> str:
+        """``camera/epoch/seq``: the name by which commands ask for the entry."""
+        return f"{self.camera}/{self.epoch}/{self.seq}"
+
+    @property
+    def tracklet(self) -> Key:
+        """Camera, epoch, track."""
+        return self.camera, self.epoch, self.track
+
+    @property
+    def whole_tracklet(self) -> Selection:
+        """Selection of every observation of the same tracklet."""
+        return Selection(cameras=(self.camera,), epoch=self.epoch, track=self.track)
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """An entry with its feature: D float32, unit length."""
+
+    entry: Entry
+    feature: Feature
+
+
+@dataclass(frozen=True)
+class Match:
+    """An entry and the cosine of its feature with the query's."""
+
+    entry: Entry
+    cosine: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """A selection of observations; a field that is left out restricts nothing.
+
+    A tracklet is within a time window if it was in sight at any moment of it: ``last_us >= since_us`` and
+    ``first_us <= until_us``.
+
+    Attributes:
+        cameras: Only these.
+        not_cameras: None of these.
+        epoch: Only this outbox.
+        track: Only this tracklet number.
+        since_us: Start of the window.
+        until_us: End of the window, included.
+    """
+
+    cameras: tuple[str, ...] = ()
+    not_cameras: tuple[str, ...] = ()
+    epoch: str | None = None
+    track: int | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+
+    def covers(self, entry: Entry) -> bool:
+        """Return True if an entry is selected."""
+        return (
+            (not self.cameras or entry.camera in self.cameras)
+            and entry.camera not in self.not_cameras
+            and (self.epoch is None or entry.epoch == self.epoch)
+            and (self.track is None or entry.track == self.track)
+            and (self.since_us is None or entry.last_us >= self.since_us)
+            and (self.until_us is None or entry.first_us <= self.until_us)
+        )
+
+    def described(self) -> dict[str, Any]:
+        """Return the fields that restrict something, for the audit and receipts."""
+        return {name: value for name, value in vars(self).items() if value not in (None, ())}
+
+
+def parse_id(text: str) -> Key:
+    """Return camera, beginning of the epoch and sequence number of an id as a person types it.
+
+    Raises:
+        InputError: The text is not ``camera/epoch/seq``.
+    """
+    parts = text.strip().split("/")
+    number = parts[-1]
+    if len(parts) != 3 or not all(parts) or not text.isascii() or not number.isdigit() or len(number) > 18:
+        raise InputError(
+            f"expected an id of the form camera/epoch/number, e.g. door/3fa2/17 (the first characters of the epoch are "
+            f"enough); got {text!a}."
+        )
+    return parts[0], parts[1], int(number)
