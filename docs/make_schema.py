@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from reid_edge.benchmark.records import BenchmarkResult
+from reid_edge.benchmark.result import BenchmarkResult
 from reid_edge.bundle import Manifest
 
 

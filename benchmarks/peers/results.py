@@ -7,7 +7,7 @@ from typing import Literal
 
 from contenders import Contender
 
-from reid_edge.benchmark.records import Summary
+from reid_edge.benchmark.result import Summary
 from reid_edge.system.conditions import Condition
 from reid_edge.system.device import Device
 

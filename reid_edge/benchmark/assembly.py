@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reid_edge.benchmark.records import ModelEntry, Peak, Roofline, Run
+from reid_edge.benchmark.result import ModelEntry, Peak, Roofline, Run
 from reid_edge.benchmark.statistics import summarise
 from reid_edge.benchmark.timing import Timing
 from reid_edge.bundle import RANDOM_WEIGHTS, Artifact, Bundle

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reid_edge.benchmark.records import SCENARIOS, Scenario
+from reid_edge.benchmark.result import SCENARIOS, Scenario
 from reid_edge.benchmark.timing import Query, Variant
 from reid_edge.bundle import ENGINES, PRECISIONS, Artifact, Bundle, EngineName, Precision
 from reid_edge.errors import EngineUnavailableError, InputError
@@ -26,7 +26,7 @@ class BenchmarkOptions:
         engines: Which engines; None: all that a bundle has files for.
         precisions: Which files; None: all.
         threads: CPU threads, one worker each; None leaves the choice to the engine.
-        scenarios: See :data:`reid_edge.benchmark.records.Scenario`.
+        scenarios: See :data:`reid_edge.benchmark.result.Scenario`.
         crops: Crops a query of multi-stream and end-to-end; single-stream has one, offline 32.
         rounds: How often each is timed.
         seconds: Of samples for each, in each round, at most.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from reid_edge.benchmark.records import Scenario
+from reid_edge.benchmark.result import Scenario
 from reid_edge.bundle import EngineName, Precision
 
 

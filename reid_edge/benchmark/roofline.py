@@ -17,7 +17,7 @@ import msgspec
 from reid_edge.benchmark.memory_bandwidth import measure_bandwidth
 from reid_edge.benchmark.peak_kernels import Build, Kernel, numpy_kernels
 from reid_edge.benchmark.process import run_module
-from reid_edge.benchmark.records import Peak, Roofline
+from reid_edge.benchmark.result import Peak, Roofline
 from reid_edge.errors import ConfigError, EngineError
 from reid_edge.system.limits import usable_cpus
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reid_edge.benchmark.process import WorkerProcess
 from reid_edge.benchmark.protocol import Load, Loaded, Prepare, Prepared, Round, Timed
-from reid_edge.benchmark.records import Energy
+from reid_edge.benchmark.result import Energy
 from reid_edge.benchmark.timing import Query, Timing, Variant
 from reid_edge.system.energy import EnergyMeter, Reading
 
@@ -77,7 +77,7 @@ def energy_of(turns: Sequence[tuple[Reading, int]], crops: int, source: str) -> 
     Args:
         turns: Of one variant and query: what the meter read, and the number of queries.
         crops: Of each query.
-        source: Name of the meter; see :class:`~reid_edge.benchmark.records.Energy`.
+        source: Name of the meter; see :class:`~reid_edge.benchmark.result.Energy`.
     """
     read = [reading.joules for reading, _ in turns if reading.joules is not None]
     if not turns or len(read) < len(turns):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from reid_edge.benchmark.records import Summary
+from reid_edge.benchmark.result import Summary
 from reid_edge.errors import InputError
 
 CONFIDENCE = 0.95

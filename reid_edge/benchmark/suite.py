@@ -9,13 +9,12 @@ from pathlib import Path
 from reid_edge.benchmark.accuracy import Notify, load_splits, measure_accuracy
 from reid_edge.benchmark.assembly import is_trained, model_entry, run_of, threads_of
 from reid_edge.benchmark.options import BenchmarkOptions
-from reid_edge.benchmark.records import BenchmarkResult, NotRun, Roofline, Run
+from reid_edge.benchmark.result import BenchmarkResult, NotRun, Roofline, Run
 from reid_edge.benchmark.roofline import measure_roofline
-from reid_edge.benchmark.scenarios import FRAME_SIZE
 from reid_edge.benchmark.scheduler import WARM_UP_SECONDS, step_count, time_variants, workers_at_once
 from reid_edge.benchmark.statistics import CONFIDENCE, MOST_INTERVAL, MOST_ROUND_SPREAD
 from reid_edge.benchmark.timing import Failure, Timing, Variant
-from reid_edge.benchmark.worker import WAKING_QUERIES, WARM_UP_TOLERANCE, WARM_UP_WINDOW
+from reid_edge.benchmark.worker import FRAME_SIZE, WAKING_QUERIES, WARM_UP_TOLERANCE, WARM_UP_WINDOW
 from reid_edge.bundle import Bundle, open_bundle
 from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.errors import EngineError, InputError, MissingExtraError

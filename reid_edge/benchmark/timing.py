@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reid_edge.benchmark.records import Energy, Scenario
+from reid_edge.benchmark.result import Energy, Scenario
 from reid_edge.bundle import EngineName, Precision
 
 

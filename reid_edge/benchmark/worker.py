@@ -1,7 +1,8 @@
-"""One model form in a process of its own: loads it, warms it up, and times it when told to.
+"""The worker's end of a session: load one variant in a process of its own, warm it up, and time it on request.
 
-``python -m reid_edge.benchmark.worker PARENT`` reads requests on stdin and writes replies on stdout, as
-:mod:`reid_edge.benchmark.protocol` says.  Engines keep pools of spinning threads; two in one process halve each other.
+``python -m reid_edge.benchmark.worker PARENT`` reads requests on stdin and writes replies on stdout
+(:mod:`reid_edge.benchmark.protocol`).  Engines keep pools of spinning threads, and two of them in one process halve
+each other's speed; hence the process.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from reid_edge.benchmark.protocol import Failed, Load, Loaded, Prepare, Prepared, Reply, Request, Round, Timed
-from reid_edge.benchmark.records import Scenario
-from reid_edge.benchmark.scenarios import make_query
+from reid_edge.benchmark.result import Scenario
+from reid_edge.crops import Image
 from reid_edge.runtime import Extractor
+from reid_edge.runtime.extractor import as_input
 
 #: Warmed up when the medians of two windows of so many queries, one after the other, differ by at most this share.
 WARM_UP_WINDOW = 8
@@ -30,19 +34,25 @@ WARM_UP_TOLERANCE = 0.02
 #: share of its time.
 WAKING_QUERIES = 3
 WAKING_SHARE = 0.25
+#: Height and width of the frame that boxes are cut from: what most network cameras send.
+FRAME_SIZE = (1080, 1920)
+#: Heights of people in the frame, pixels, from far away to close; a person is about 0.41 times as wide.
+PERSON_HEIGHTS = (120, 520)
+PERSON_ASPECT = 0.41
+SEED = 0
 #: From linux/prctl.h: the signal that this process gets when its parent dies.
 _PR_SET_PDEATHSIG = 1
 
 
 class Worker:
-    """Answers requests about one model form."""
+    """Answers requests about one variant."""
 
     def __init__(self) -> None:
         self._extractor: Extractor | None = None
         self._queries: dict[tuple[Scenario, int], Callable[[], object]] = {}
 
     def answer(self, request: Request) -> Reply:
-        """Do what is asked."""
+        """Do what is asked, and return the reply."""
         if isinstance(request, Load):
             return self._load(request)
         return self._prepare(request) if isinstance(request, Prepare) else self._time(request)
@@ -86,12 +96,47 @@ class Worker:
         return Timed(samples_ms=tuple(round(sample, 4) for sample in samples), queries=waking + len(samples))
 
 
+def make_query(extractor: Extractor, scenario: Scenario, crops: int) -> Callable[[], object]:
+    """Prepare a query's input and return the call to time.
+
+    single-stream, multi-stream and offline run the engine on a ready batch, in the batch sizes that the extractor
+    uses: the cost of the model file alone.  end-to-end calls the extractor with a frame and boxes.
+
+    Args:
+        extractor: A loaded variant.
+        scenario: See :data:`~reid_edge.benchmark.result.Scenario`.
+        crops: Number of crops, or of boxes in the frame.
+    """
+    rng = np.random.default_rng(SEED)
+    if scenario == "end-to-end":
+        frame, boxes = street_frame(rng), person_boxes(rng, crops)
+        return lambda: extractor(frame, boxes)
+    spec = extractor.bundle.manifest.input
+    batch = as_input(rng.integers(0, 256, (crops, *spec.size, 3), dtype=np.uint8), spec)
+    return lambda: extractor.infer(batch)
+
+
+def street_frame(rng: np.random.Generator) -> Image:
+    """Return a frame of noise, 1080×1920×3 uint8; its content does not change what it costs."""
+    return rng.integers(0, 256, (*FRAME_SIZE, 3), dtype=np.uint8)
+
+
+def person_boxes(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
+    """Return boxes of people, N×4 x1 y1 x2 y2 in pixels, all within the frame."""
+    height, width = FRAME_SIZE
+    heights = rng.uniform(*PERSON_HEIGHTS, count)
+    widths = heights * PERSON_ASPECT
+    left = rng.uniform(0, width - widths)
+    top = rng.uniform(0, height - heights)
+    return np.stack([left, top, left + widths, top + heights], axis=1)
+
+
 def warm_up_until_settled(time_query: Callable[[], float], seconds: float) -> tuple[int, bool]:
     """Run queries until their times have settled, for at most so many seconds.
 
     Args:
         time_query: Runs one and returns its time.
-        seconds: The limit; what has not settled by then is timed as it is, and its rounds will tell.
+        seconds: The limit; times that have not settled by then show it in the spread of their rounds.
 
     Returns:
         How many ran, and whether they settled.
@@ -111,7 +156,7 @@ def warm_up_until_settled(time_query: Callable[[], float], seconds: float) -> tu
 
 
 def peak_rss_mb(status: Path = Path("/proc/self/status")) -> float | None:
-    """Largest resident memory of this process so far, MiB; None where the system does not tell.
+    """Return the largest resident memory of this process so far, MiB; None where the system does not report it.
 
     ``VmHWM`` begins anew with the program; ``ru_maxrss`` would count what the parent held when it forked.
     """
@@ -148,14 +193,14 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Be killed when the parent ends, however it ends: a stopped process would stay for ever."""
+    """Have the kernel kill this process when its parent ends: a stopped process would stay for ever."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before that was set
         os._exit(1)
 
 
 def own_stdout() -> BinaryIO:
-    """Stdout for replies alone: what engines print goes to stderr."""
+    """Return stdout for replies alone; whatever engines print then goes to stderr."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return replies

@@ -70,7 +70,7 @@ def benchmark(
 ) -> None:
     """Time bundles on this device, each file in a process of its own, in interleaved rounds."""
     from reid_edge.benchmark.options import BenchmarkOptions
-    from reid_edge.benchmark.records import SCENARIOS, Scenario
+    from reid_edge.benchmark.result import SCENARIOS, Scenario
     from reid_edge.benchmark.result_file import check_result_path, write_result
     from reid_edge.benchmark.suite import benchmark_bundles
     from reid_edge.bundle import ENGINES, PRECISIONS, EngineName, Precision

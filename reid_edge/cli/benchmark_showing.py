@@ -8,7 +8,7 @@ import rich.box
 from rich.measure import Measurement
 from rich.table import Table
 
-from reid_edge.benchmark.records import BenchmarkResult, ModelEntry, Run
+from reid_edge.benchmark.result import BenchmarkResult, ModelEntry, Run
 from reid_edge.console import console
 
 TIME_HEADERS = ("p50 ms", "95 % of p50", "p90", "p95", "p99", "crops/s", "GFLOP/s", "of peak")

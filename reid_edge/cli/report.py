@@ -26,7 +26,8 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Put benchmarks of many devices side by side: one page with plots that needs no network, or Markdown tables."""
-    from reid_edge.benchmark.report import markdown_report, read_result, survey, write_page
+    from reid_edge.benchmark.report import markdown_report, survey, write_page
+    from reid_edge.benchmark.result_file import read_result
 
     tables = Path(markdown) if markdown not in (None, "-") else None
     if out is None and markdown is None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from reid_edge.benchmark.records import Summary
+from reid_edge.benchmark.result import Summary
 from reid_edge.benchmark.statistics import summarise
 from reid_edge.benchmark.timing import Query, Timing
 from reid_edge.errors import ConfigError

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from reid_edge.benchmark.process import run_module
-from reid_edge.benchmark.scenarios import SEED
+from reid_edge.benchmark.worker import SEED
 from reid_edge.bundle import Artifact, Bundle, open_bundle
 from reid_edge.errors import EngineError
 from reid_edge.runtime.engines import Batch

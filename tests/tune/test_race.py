@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from reid_edge.benchmark.records import Energy
+from reid_edge.benchmark.result import Energy
 from reid_edge.benchmark.timing import Query
 from reid_edge.errors import ConfigError
 from reid_edge.osnet.architecture import OSNetConfig

@@ -2,7 +2,6 @@
 
 from reid_edge.benchmark.report.html import write_page
 from reid_edge.benchmark.report.markdown import markdown_report
-from reid_edge.benchmark.report.reading import read_result
 from reid_edge.benchmark.report.survey import Survey, survey
 
-__all__ = ["Survey", "markdown_report", "read_result", "survey", "write_page"]
+__all__ = ["Survey", "markdown_report", "survey", "write_page"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 from itertools import count
 
-from reid_edge.benchmark.records import BenchmarkResult, ModelEntry
+from reid_edge.benchmark.result import BenchmarkResult, ModelEntry
 from reid_edge.system.device import Device
 
 SHORT_HASH = 8

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reid_edge.benchmark.records import ModelEntry
 from reid_edge.benchmark.report.axes import log_axis
 from reid_edge.benchmark.report.percentile_plot import percentiles_figure
 from reid_edge.benchmark.report.roofline_plot import roofline_figure
@@ -20,6 +19,7 @@ from reid_edge.benchmark.report.traces import (
     neutral,
     p50,
 )
+from reid_edge.benchmark.result import ModelEntry
 
 
 def all_figures(survey: Survey) -> dict[str, dict[str, Figure]]:

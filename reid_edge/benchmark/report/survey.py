@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from reid_edge.benchmark.records import SCENARIOS, BenchmarkResult, ModelEntry, Peak, Run, Scenario
 from reid_edge.benchmark.report.naming import SHORT_HASH, device_labels, named_apart
+from reid_edge.benchmark.result import SCENARIOS, BenchmarkResult, ModelEntry, Peak, Run, Scenario
 from reid_edge.bundle import ENGINES, PRECISIONS
 from reid_edge.errors import InputError
 from reid_edge.system.device import Device
@@ -21,7 +21,7 @@ class Query:
 
     @property
     def scenario(self) -> Scenario:
-        """See :data:`reid_edge.benchmark.records.Scenario`."""
+        """See :data:`reid_edge.benchmark.result.Scenario`."""
         return SCENARIOS[self.rank]
 
     def __str__(self) -> str:

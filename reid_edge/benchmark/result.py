@@ -1,4 +1,4 @@
-"""What a benchmark writes: one JSON document that says what was timed, how, on what, and every raw sample.
+"""The result of a benchmark: one JSON document with what was timed, how, on what device, and every raw sample.
 
 ``docs/benchmark.schema.json`` is made from the classes below.
 """
