@@ -88,16 +88,6 @@ class Agent:
         self.waiting = WaitingCrops(
             limit=pipeline.max_waiting_crops, drop_oldest=self.source.live, budget_s=pipeline.max_latency_ms / 1000
         )
-        self.looker = Looker(
-            self.source,
-            detector,
-            self.filter,
-            Tracker(config.tracker),
-            Gate(config.gate),
-            self.waiting,
-            is_off=self.off_switch,
-            most_pixels=model.bundle.manifest.input.size,
-        )
         self.publisher = Publisher(self.outbox, config.upstream.encoding)
         # A tracklet has a number when it is published: no more of them than sequence numbers, so none comes twice.
         self.tracklets = Tracklets(
@@ -112,6 +102,16 @@ class Agent:
             self.tracklets,
             max_batch=config.engine.max_batch,
             max_latency_s=pipeline.max_latency_ms / 1000,
+        )
+        self.looker = Looker(
+            self.source,
+            detector,
+            self.filter,
+            Tracker(config.tracker),
+            Gate(config.gate),
+            self.waiting,
+            is_off=self.off_switch,
+            extractor=lambda: self.embedder.extractor,
         )
 
     def run(self) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import threading
 import time
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 
 from reid_edge.camera.heart import Heart
 from reid_edge.camera.latencies import recent_latencies
@@ -36,9 +37,13 @@ class EmbedderStats:
 class Embedder:
     """Embed waiting crops, average them by track, publish.
 
+    Each crop is embedded by the model that it was cut for, and a tracklet holds features of one model.  So after
+    :meth:`replace` the crops that wait are still embedded by the old model; with the first crop that was cut for the
+    new one, or when no crop waits, all tracklets are published as they are and begin anew.
+
     Args:
         waiting: The crops.
-        extractor: Of features.
+        extractor: The model at the start.
         publisher: Takes what is to be published.
         tracklets: Averages features, and says when to publish; of the extractor's model.
         max_batch: Most crops at once.
@@ -61,9 +66,7 @@ class Embedder:
         self._max_batch = max_batch
         self._max_latency_s = max_latency_s
         self._engine_s = 0.0
-        self._extractor = extractor
-        self._next_extractor: Extractor | None = None
-        self._swap = threading.Lock()
+        self._newest = self._current = extractor
         self.stats = EmbedderStats()
         self.engine_latencies_s = recent_latencies()
         self.crop_latencies_s = recent_latencies()
@@ -71,27 +74,31 @@ class Embedder:
 
     @property
     def extractor(self) -> Extractor:
-        """What makes features now."""
-        return self._extractor
+        """The model for which crops are to be cut from now on."""
+        return self._newest
 
     def replace(self, extractor: Extractor) -> None:
-        """Use another model from the next batch on.  Tracklets are published before: features of two do not mix."""
-        with self._swap:
-            self._next_extractor = extractor
+        """Use another model for crops that are cut from now on; may be called from any thread."""
+        self._newest = extractor
 
     def run(self) -> None:
         """Work until nothing more can come."""
         while (work := self._waiting.take(self._max_batch, LOOK_UP_S)) is not None:
             with self.heart:
-                changed, embedded = self._take_next_extractor(), self._embed(work.crops)
-                self._publisher.publish(changed + embedded + self._tracklets.end(work.ended))
+                published = self._embed_all(work.crops) if work.crops else self._change_to(self._newest)
+                self._publisher.publish(published + self._tracklets.end(work.ended))
         self._publisher.publish(self._tracklets.finish())
 
+    def _embed_all(self, crops: list[WaitingCrop]) -> list[Observation]:
+        """Embed crops by the models that they were cut for, which is the same one but around a change of the model."""
+        published: list[Observation] = []
+        for extractor, of_one_model in groupby(crops, key=attrgetter("extractor")):
+            published += self._change_to(extractor) + self._embed(list(of_one_model))
+        return published
+
     def _embed(self, crops: list[WaitingCrop]) -> list[Observation]:
-        if not crops:
-            return []
         started = time.monotonic()
-        features = self._extractor([crop.pixels for crop in crops])
+        features = self._current([crop.pixels for crop in crops])
         done = time.monotonic()
         self._leave_time_for(done - started)
         self.stats.batches += 1
@@ -108,12 +115,10 @@ class Embedder:
         self._engine_s = max(engine_s, 0.95 * self._engine_s)
         self._waiting.budget_s = max(0.0, self._max_latency_s - self._engine_s)
 
-    def _take_next_extractor(self) -> list[Observation]:
-        with self._swap:
-            extractor, self._next_extractor = self._next_extractor, None
-        if extractor is None:
+    def _change_to(self, extractor: Extractor) -> list[Observation]:
+        if extractor is self._current:
             return []
-        self._extractor = extractor
+        self._current = extractor
         give_back_memory()
         return self._tracklets.change_model(extractor.bundle.manifest.model_hash)
 

@@ -19,6 +19,7 @@ from reid_edge.camera.tracking import TrackedBoxes, Tracker
 from reid_edge.camera.tracklets import Sighting
 from reid_edge.camera.waiting import WaitingCrop, WaitingCrops
 from reid_edge.crops import Image, crop_boxes, resize_into
+from reid_edge.runtime import Extractor
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Looker:
         gate: Says which are worth embedding.
         waiting: Where their crops go.
         is_off: Whether the camera is switched off now.
-        most_pixels: Height and width above which a crop waits resized to them: what the network takes.
+        extractor: Gives the model that embeds the crops of the next frame.  It may be another one at each frame.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Looker:
         waiting: WaitingCrops,
         *,
         is_off: Callable[[], bool],
-        most_pixels: tuple[int, int],
+        extractor: Callable[[], Extractor],
     ) -> None:
         self._source = source
         self._detector = detector
@@ -71,7 +72,7 @@ class Looker:
         self._gate = gate
         self._waiting = waiting
         self._is_off = is_off
-        self._most_pixels = most_pixels
+        self._extractor = extractor
         self.stats = LookerStats()
         self.heart = Heart()
 
@@ -117,8 +118,15 @@ class Looker:
         fractions = np.clip(tracked.boxes[rows] / np.array([width, height, width, height], np.float32), 0, 1)
         # The filter has clipped every box to the frame: none is skipped.
         crops, _ = crop_boxes(frame.image, tracked.boxes[rows])
+        extractor = self._extractor()
+        input_size = extractor.bundle.manifest.input.size
         return [
-            WaitingCrop(self._kept(crop), Sighting(track, frame.captured_us, tuple(box), score, value), seen_s)
+            WaitingCrop(
+                compact_copy(crop, input_size),
+                Sighting(track, frame.captured_us, tuple(box), score, value),
+                seen_s,
+                extractor,
+            )
             for crop, track, box, score, value in zip(
                 crops,
                 tracked.tracks[rows].tolist(),
@@ -129,11 +137,20 @@ class Looker:
             )
         ]
 
-    def _kept(self, crop: Image) -> Image:
-        """A copy of a crop, since a view would keep the whole frame; no larger than the network's input."""
-        height, width = self._most_pixels
-        if crop.shape[0] * crop.shape[1] <= height * width:
-            return crop.copy()
-        kept = np.empty((height, width, 3), np.uint8)
-        resize_into(crop, kept)
-        return kept
+
+def compact_copy(crop: Image, input_size: tuple[int, int]) -> Image:
+    """Copy a crop, since a view would keep the whole frame in memory; a large one is resized as the network takes it.
+
+    Args:
+        crop: h×w×3 uint8, BGR.
+        input_size: Height and width of the network's input.
+
+    Returns:
+        The crop itself, or H×W×3 uint8 if it has more pixels than that.
+    """
+    height, width = input_size
+    if crop.shape[0] * crop.shape[1] <= height * width:
+        return crop.copy()
+    resized = np.empty((height, width, 3), np.uint8)
+    resize_into(crop, resized)
+    return resized

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from reid_edge.camera.tracking import EndedTrack
 from reid_edge.camera.tracklets import Sighting
 from reid_edge.crops import Image
+from reid_edge.runtime import Extractor
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +22,14 @@ class WaitingCrop:
         pixels: h×w×3 uint8, BGR, its own copy: a view would keep the whole frame.
         sighting: What the tracklet will know of it.
         seen_s: ``time.monotonic()`` when its frame was taken up.
+        extractor: The model that it was cut for: it has been shrunk to this one's input size, if it has been shrunk,
+            so no other one may embed it.
     """
 
     pixels: Image
     sighting: Sighting
     seen_s: float
+    extractor: Extractor
 
 
 @dataclass(frozen=True, eq=False)

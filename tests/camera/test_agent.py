@@ -13,25 +13,35 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reid_edge.bundle import model_hash, write_manifest
 from reid_edge.camera.agent import Agent
 from reid_edge.camera.config import parse_settings
+from reid_edge.camera.looker import compact_copy
 from reid_edge.camera.metrics import AgentMetrics
+from reid_edge.camera.records import Frame
 from reid_edge.camera.sources import open_source
+from reid_edge.crops import crop_boxes
 from reid_edge.errors import BundleCorruptError, SourceError
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import open_store
 from reid_edge.runtime import Extractor
 from reid_edge.settings import overridden
+from tests.camera.bundles import renamed_bundle, resized_bundle
 from tests.camera.street import STILL, street_frames, write_street
 
 PATIENCE_S = 60
-START = datetime.datetime(2026, 11, 23, 8, tzinfo=datetime.timezone.utc)
+#: Young enough for a gallery that keeps features for 72 hours, whenever the tests run.
+START = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0) - datetime.timedelta(hours=1)
 
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory):
     return write_street(tmp_path_factory.mktemp("street") / "street.avi", frames=60)
+
+
+@pytest.fixture(scope="module")
+def small_bundle(session_bundle, tmp_path_factory):
+    """Half the height and width of the session's bundle."""
+    return resized_bundle(session_bundle, tmp_path_factory.mktemp("bundles") / "small", (128, 64))
 
 
 @pytest.fixture
@@ -188,17 +198,52 @@ def test_a_database_that_is_away_at_the_start_keeps_nobody_from_looking(settings
         assert agent.outbox.depth == agent.publisher.stats.published > 0
 
 
+def see_one_large(frame):
+    """One person who does not move, larger than any input of a network here."""
+    return np.array([[20, 4, 170, 356, 0.9]])
+
+
+LARGE = {"detector.kind": "callable", "detector.function": "tests.camera.test_agent:see_one_large"}
+
+
 def test_large_crops_wait_no_larger_than_the_network_takes_them(settings, session_bundle):
     with opened(settings()) as agent:
-        height, width = session_bundle.manifest.input.size
+        input_size = session_bundle.manifest.input.size
         large = np.random.default_rng(0).integers(0, 256, (1000, 430, 3), dtype=np.uint8)
-        kept = agent.looker._kept(large)
-        assert kept.shape == (height, width, 3)
+        kept = compact_copy(large, input_size)
+        assert kept.shape == (*input_size, 3)
         extractor = agent.embedder.extractor
         np.testing.assert_array_equal(extractor([kept]), extractor([large]))
         small = large[:40, :20]
-        np.testing.assert_array_equal(agent.looker._kept(small), small)
-        assert agent.looker._kept(small).base is None
+        np.testing.assert_array_equal(compact_copy(small, input_size), small)
+        assert compact_copy(small, input_size).base is None
+
+
+@pytest.mark.parametrize("direction", ["smaller", "larger"])
+def test_a_bundle_of_another_input_size_gets_crops_of_its_own_size(
+    settings, small_bundle, session_bundle, direction, tmp_path
+):
+    """Crops that wait at the change are embedded by the model that they were cut for."""
+    before, after = (session_bundle, small_bundle)[:: 1 if direction == "smaller" else -1]
+    link = tmp_path / "bundle"
+    link.symlink_to(before.path)
+    config = settings({**LARGE, "engine.bundle": str(link), "gate.mode": "every"})
+    frame, published = Frame(street_frames(1)[0], 0, 0), []
+    with opened(config) as agent:
+        agent.publisher.publish = published.extend
+        agent.looker._look_at(frame)
+        link.unlink()
+        link.symlink_to(after.path)
+        agent._reload()
+        agent.looker._look_at(replace(frame, captured_us=100_000, index=1))
+        agent.waiting.finish()
+        agent.embedder.run()
+        pixels = [crop_boxes(frame.image, see_one_large(frame)[:, :4])[0][0]]
+        expected = {one.manifest.model_hash: Extractor(one, engine="openvino")(pixels)[0] for one in (before, after)}
+    assert agent.reloads == 1
+    assert [seen.model_hash for seen in published] == [before.manifest.model_hash, after.manifest.model_hash]
+    for seen in published:
+        np.testing.assert_allclose(seen.feature, expected[seen.model_hash], atol=1e-5)
 
 
 def test_a_live_source_that_is_too_fast_loses_the_oldest_crops_counted_and_stays_bounded(settings):
@@ -269,17 +314,8 @@ def full_disk(outbox):
             outbox._file._db.execute("DROP TABLE ballast")
 
 
-def other_model(bundle, folder):
-    """The same files under another name: features that must not be compared with the first one's."""
-    shutil.copytree(bundle.path, folder)
-    manifest = bundle.manifest
-    other = replace(manifest, model_hash=model_hash("0" * 64, manifest.input, manifest.features))
-    write_manifest(folder, other)
-    return other.model_hash
-
-
 def test_a_new_bundle_is_taken_up_while_running_and_never_mixes_with_the_old_one(settings, session_bundle, tmp_path):
-    new_hash = other_model(session_bundle, tmp_path / "new")
+    new_hash = renamed_bundle(session_bundle, tmp_path / "new").manifest.model_hash
     link = tmp_path / "bundle"
     link.symlink_to(session_bundle.path)
     config = settings({"engine.bundle": str(link), "source.realtime": True, "source.loop": True, "gate.mode": "every"})

@@ -14,7 +14,7 @@ from reid_edge.camera.waiting import WaitingCrop, WaitingCrops
 def crop(number, seen_s=None):
     """A crop of track ``number``."""
     sighting = Sighting(number, 0, (0, 0, 1, 1), 1.0, 1.0)
-    return WaitingCrop(np.zeros((1, 1, 3), np.uint8), sighting, time.monotonic() if seen_s is None else seen_s)
+    return WaitingCrop(np.zeros((1, 1, 3), np.uint8), sighting, time.monotonic() if seen_s is None else seen_s, None)
 
 
 def tracks(work):

@@ -1,0 +1,110 @@
+"""From crops to features: which model embeds which crop, and that no tracklet mixes two."""
+
+import math
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from reid_edge.camera.embedder import Embedder
+from reid_edge.camera.tracking import EndedTrack
+from reid_edge.camera.tracklets import Sighting, TrackletConfig, Tracklets
+from reid_edge.camera.waiting import WaitingCrop, WaitingCrops
+
+
+class Model:
+    """An extractor whose features tell which model made them."""
+
+    def __init__(self, number: int) -> None:
+        self.bundle = SimpleNamespace(manifest=SimpleNamespace(model_hash=f"{number}" * 64))
+        self.feature = np.eye(4, dtype=np.float32)[number]
+        self.batches: list[int] = []
+
+    def __call__(self, crops):
+        self.batches.append(len(crops))
+        return np.tile(self.feature, (len(crops), 1))
+
+
+class Published:
+    """Keeps what is published."""
+
+    def __init__(self) -> None:
+        self.observations = []
+
+    def publish(self, observations) -> None:
+        self.observations += observations
+
+
+def crop(track: int, model: Model, second: float = 0.0) -> WaitingCrop:
+    sighting = Sighting(track, round(second * 1e6), (0, 0, 1, 1), 1.0, 1.0)
+    return WaitingCrop(np.zeros((1, 1, 3), np.uint8), sighting, time.monotonic(), model)
+
+
+@pytest.fixture
+def old():
+    return Model(0)
+
+
+@pytest.fixture
+def new():
+    return Model(1)
+
+
+@pytest.fixture
+def stage(old):
+    """A stage that starts with the old model; ``waiting`` and ``published`` beside it."""
+    waiting, published = WaitingCrops(limit=100, drop_oldest=False, budget_s=0.0), Published()
+    config = TrackletConfig(early_s=math.inf, split_cosine=-1)
+    tracklets = Tracklets(config, model_hash=old.bundle.manifest.model_hash)
+    embedder = Embedder(waiting, old, published, tracklets, max_batch=8, max_latency_s=1.0)
+    return SimpleNamespace(embedder=embedder, waiting=waiting, published=published, tracklets=tracklets)
+
+
+def of_one_model(observation) -> bool:
+    return observation.feature.tolist() == np.eye(4)[int(observation.model_hash[0])].tolist()
+
+
+def test_a_crop_is_embedded_by_the_model_that_it_was_cut_for(stage, old, new):
+    stage.waiting.put([crop(1, old), crop(2, old)])
+    stage.embedder.replace(new)
+    assert stage.embedder.extractor is new
+    stage.waiting.put([crop(1, new, 1)], [EndedTrack(1, 1_000_000)])
+    stage.waiting.finish()
+    stage.embedder.run()
+    assert (old.batches, new.batches) == ([2], [1])
+    found = stage.published.observations
+    assert sorted((seen.track, seen.model_hash[0], seen.crops) for seen in found) == [
+        (1, "0", 1),
+        (2, "0", 1),
+        (3, "1", 1),
+    ]
+    assert all(of_one_model(seen) and seen.final for seen in found)
+
+
+def test_a_tracklet_that_is_half_embedded_is_published_as_it_is_and_begins_anew(stage, old, new):
+    stage.waiting.put([crop(1, old), crop(1, old, 1), crop(1, new, 2), crop(1, new, 3), crop(1, new, 4)])
+    stage.waiting.finish()
+    stage.embedder.run()
+    first, second = stage.published.observations
+    assert (first.model_hash[0], first.crops, first.last_us) == ("0", 2, 1_000_000)
+    assert (second.model_hash[0], second.crops, second.first_us) == ("1", 3, 2_000_000)
+    assert first.track != second.track and of_one_model(first) and of_one_model(second)
+
+
+def test_crops_of_two_models_may_even_alternate(stage, old, new):
+    stage.waiting.put([crop(1, (old, new)[second % 2], second) for second in range(6)])
+    stage.waiting.finish()
+    stage.embedder.run()
+    assert len(stage.published.observations) == 6
+    assert all(of_one_model(seen) for seen in stage.published.observations)
+
+
+def test_when_nothing_waits_the_new_model_is_taken_up_at_once_and_the_old_one_let_go(stage, old, new, monkeypatch):
+    stage.waiting.put([crop(1, old)])
+    stage.embedder.replace(new)
+    works = iter([stage.waiting.take(8, 0.0), stage.waiting.take(8, 0.0), None])
+    monkeypatch.setattr(stage.waiting, "take", lambda *_: next(works))
+    stage.embedder.run()
+    assert [(seen.model_hash[0], seen.final) for seen in stage.published.observations] == [("0", True)]
+    assert stage.embedder._current is new
