@@ -38,14 +38,13 @@ from reid_edge.gallery.http_server import HttpServer
 from reid_edge.gallery.mqtt import MqttCollector
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream.delivery import Delivery
+from reid_edge.upstream.http import HttpTransport
 from reid_edge.upstream.message import decode_ack, decode_batch, encode_ack, encode_batch, encode_observation
+from reid_edge.upstream.mqtt import MqttTransport
 from reid_edge.upstream.observation import Ack, Observation
 from reid_edge.upstream.outbox import Outbox
-from reid_edge.upstream.transports import Transport
-from reid_edge.upstream.transports.http import HttpTransport
-from reid_edge.upstream.transports.local import LocalTransport
-from reid_edge.upstream.transports.mqtt import MqttTransport
-from reid_edge.upstream.transports.tls import TlsFiles
+from reid_edge.upstream.tls import TlsFiles
+from reid_edge.upstream.transport import LocalTransport, Transport
 from tests.broker import Broker, make_all_certs, tls_files
 
 CAMERA = "camA"

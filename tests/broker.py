@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from reid_edge.upstream.transports.tls import TlsFiles
+from reid_edge.upstream.tls import TlsFiles
 
 DEPLOYED = Path(__file__).parent.parent / "deploy" / "mosquitto"
 HOSTS = ("localhost", "127.0.0.1")

@@ -12,7 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from reid_edge.upstream.message import decode_ack, encode_ack, encode_batch, encode_observation
 from reid_edge.upstream.observation import Ack, Observation, Refusal
-from reid_edge.upstream.transports.tls import TlsFiles
+from reid_edge.upstream.tls import TlsFiles
 
 MODEL = "ab" * 32
 EPOCH = "e0"

@@ -21,7 +21,7 @@ from reid_edge.errors import OutboxInUseError, ReidEdgeError, StoreError, Transp
 from reid_edge.upstream.message import decode_ack, encode_batch
 from reid_edge.upstream.observation import Ack
 from reid_edge.upstream.outbox import Outbox
-from reid_edge.upstream.transports import Transport
+from reid_edge.upstream.transport import Transport
 
 #: How long a camera or a receiving end may take to answer.
 ANSWER_S = 10.0

@@ -18,7 +18,7 @@ from reid_edge.camera.tracking import TrackerConfig
 from reid_edge.camera.tracklets import TrackletConfig
 from reid_edge.errors import SettingsError
 from reid_edge.settings import Tables
-from reid_edge.upstream.transports.tls import TlsFiles
+from reid_edge.upstream.tls import TlsFiles
 from reid_edge.wire_names import EXPECTED, PATTERN, as_wire_name
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]

@@ -11,7 +11,7 @@ from reid_edge.camera.config import AgentConfig, CameraSection, UpstreamSection
 from reid_edge.errors import SettingsError, StoreError
 from reid_edge.redaction import redacted, without_passwords
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
-from reid_edge.upstream.transports import Transport
+from reid_edge.upstream.transport import Transport
 
 if TYPE_CHECKING:
     from reid_edge.gallery.collector import Collector
@@ -52,7 +52,7 @@ def open_transport(config: AgentConfig, camera: str, closing: contextlib.ExitSta
 
 
 def _in_process(uri: str, closing: contextlib.ExitStack) -> Transport:
-    from reid_edge.upstream.transports.local import LocalTransport
+    from reid_edge.upstream.transport import LocalTransport
 
     gallery = closing.enter_context(contextlib.closing(_Gallery(uri)))
     try:
@@ -95,11 +95,11 @@ class _Gallery:
 def _remote(upstream: UpstreamSection, camera: str) -> Transport:
     scheme = upstream.uri.split(":", 1)[0]
     if scheme in ("mqtt", "mqtts"):
-        from reid_edge.upstream.transports.mqtt import MqttTransport
+        from reid_edge.upstream.mqtt import MqttTransport
 
         return MqttTransport(upstream.uri, camera=camera, tls=upstream.tls, insecure=upstream.insecure)
     if scheme in ("http", "https"):
-        from reid_edge.upstream.transports.http import HttpTransport
+        from reid_edge.upstream.http import HttpTransport
 
         return HttpTransport(upstream.uri, tls=upstream.tls, insecure=upstream.insecure)
     known = ", ".join(f"{name}:" for name in SCHEMES)

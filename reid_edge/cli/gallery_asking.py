@@ -18,7 +18,7 @@ from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
 from reid_edge.wire_names import checked_wire_name
 
 if TYPE_CHECKING:
-    from reid_edge.upstream.transports.tls import TlsFiles
+    from reid_edge.upstream.tls import TlsFiles
 
 
 #: A year: longer is no retention.
@@ -45,7 +45,7 @@ def tls_files(ca: Path | None, cert: Path | None, key: Path | None, crl: Path | 
         return None
     if ca is None or cert is None or key is None:
         raise InputError("give --ca, --cert and --key together.")
-    from reid_edge.upstream.transports.tls import TlsFiles
+    from reid_edge.upstream.tls import TlsFiles
 
     return TlsFiles(ca=ca, cert=cert, key=key, crl=crl)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from reid_edge.errors import MissingExtraError, StoreError
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.http_server import CLIENT_NAME
-from reid_edge.upstream.transports.http import BATCHES_PATH, CONTENT_TYPE
+from reid_edge.upstream.http import BATCHES_PATH, CONTENT_TYPE
 
 try:
     from starlette.applications import Starlette

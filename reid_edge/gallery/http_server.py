@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from reid_edge.errors import GalleryError, MissingExtraError
-from reid_edge.upstream.transports.tls import TlsFiles, endpoint, server_context
+from reid_edge.upstream.tls import TlsFiles, endpoint, server_context
 
 try:
     import uvicorn

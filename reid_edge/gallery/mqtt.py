@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import StoreError, TransportError
 from reid_edge.gallery.collector import Collector
-from reid_edge.upstream.transports.mqtt import NOT_AUTHORISED, acknowledgements_topic, observations_topic
-from reid_edge.upstream.transports.mqtt_link import Message, MqttLink
-from reid_edge.upstream.transports.tls import TlsFiles
+from reid_edge.upstream.mqtt import NOT_AUTHORISED, acknowledgements_topic, observations_topic
+from reid_edge.upstream.mqtt_link import Message, MqttLink
+from reid_edge.upstream.tls import TlsFiles
 
 LOG = logging.getLogger(__name__)
 

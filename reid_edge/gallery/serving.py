@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from reid_edge.errors import GalleryError, InputError
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.store import Store
-from reid_edge.upstream.transports.tls import TlsFiles
+from reid_edge.upstream.tls import TlsFiles
 
 if TYPE_CHECKING:
     from reid_edge.gallery.http_server import HttpServer

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from reid_edge.upstream.delivery import Delivery
+from reid_edge.upstream.mqtt import MqttTransport
 from reid_edge.upstream.outbox import Outbox
-from reid_edge.upstream.transports.mqtt import MqttTransport
 from tests.broker import tls_files
 from tests.traffic import observation
 

@@ -7,8 +7,8 @@ import stat
 
 import pytest
 
-from reid_edge.upstream.transports.mqtt import MqttTransport
-from reid_edge.upstream.transports.tls import TlsFiles
+from reid_edge.upstream.mqtt import MqttTransport
+from reid_edge.upstream.tls import TlsFiles
 from tests.broker import Broker, make_all_certs, make_certs, tls_files
 from tests.traffic import Peer, wait_until
 

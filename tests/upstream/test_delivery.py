@@ -18,8 +18,7 @@ from reid_edge.upstream.delivery.refusals import Refusals
 from reid_edge.upstream.message import decode_batch, encode_ack
 from reid_edge.upstream.observation import Ack, Batch, Gap, Refusal
 from reid_edge.upstream.outbox import Outbox
-from reid_edge.upstream.transports import Transport
-from reid_edge.upstream.transports.local import LocalTransport
+from reid_edge.upstream.transport import LocalTransport, Transport
 from tests.upstream.observing import observed
 
 CAMERA = "c0123456789abcdef01234567"

@@ -12,8 +12,8 @@ from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.http import gallery_app
 from reid_edge.gallery.http_server import HttpServer
 from reid_edge.gallery.store import open_store
+from reid_edge.upstream.http import HttpTransport
 from reid_edge.upstream.message import decode_ack
-from reid_edge.upstream.transports.http import HttpTransport
 from tests.broker import free_port, make_all_certs, tls_files
 from tests.traffic import batch, next_acks, wait_until
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from reid_edge.errors import SettingsError, TransportError
-from reid_edge.upstream.transports.http import HttpTransport
-from reid_edge.upstream.transports.mqtt import MqttTransport
+from reid_edge.upstream.http import HttpTransport
+from reid_edge.upstream.mqtt import MqttTransport
 from tests.broker import Broker, make_all_certs, make_certs, tls_files
 from tests.traffic import Peer, ack, batch, next_acks, wait_until
 

@@ -17,7 +17,7 @@ from reid_edge.upstream.delivery.stats import DeliveryStats
 from reid_edge.upstream.message import decode_ack, encode_batch
 from reid_edge.upstream.observation import Ack, Gap
 from reid_edge.upstream.outbox import Outbox
-from reid_edge.upstream.transports import Transport
+from reid_edge.upstream.transport import Transport
 
 EXPIRE_S = 60.0
 ACK_WAIT_S = 0.5

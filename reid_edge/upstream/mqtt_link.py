@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import SettingsError, TransportError
-from reid_edge.upstream.transports.mqtt_session import MqttSession
-from reid_edge.upstream.transports.tls import TlsFiles, client_context, endpoint
+from reid_edge.upstream.mqtt_session import MqttSession
+from reid_edge.upstream.tls import TlsFiles, client_context, endpoint
 
 LOG = logging.getLogger(__name__)
 #: Seconds that a connection must last for earlier failures to be forgotten.

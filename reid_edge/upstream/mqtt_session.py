@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from reid_edge.errors import MissingExtraError, TransportError
-from reid_edge.upstream.transports.tls import Endpoint
+from reid_edge.upstream.tls import Endpoint
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage

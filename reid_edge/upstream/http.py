@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import MissingExtraError, SettingsError, TransportError
-from reid_edge.upstream.transports.inbox import Inbox
-from reid_edge.upstream.transports.tls import TlsFiles, client_context, endpoint
+from reid_edge.upstream.tls import TlsFiles, client_context, endpoint
+from reid_edge.upstream.transport import AckQueue
 
 if TYPE_CHECKING:
     from httpx import Client, Response
@@ -56,7 +56,7 @@ class HttpTransport:
         self.backoff = Backoff(LOG, transient_s=backoff_s)
         self._endpoint = endpoint(url, {"https": 8443, "http": 8080}, tls, insecure=insecure)
         self._tls = tls if self._endpoint.secure else None
-        self._inbox = Inbox()
+        self._acks = AckQueue()
         self._closed = threading.Event()
         self._sending = threading.Lock()
         self._httpx = _import_httpx()
@@ -83,12 +83,12 @@ class HttpTransport:
 
     def acks(self, timeout_s: float) -> list[bytes]:
         """All acknowledgements that have come; waits for the first at most so long."""
-        return self._inbox.take(timeout_s)
+        return self._acks.take(timeout_s)
 
     def close(self) -> None:
         """Close the connection; if a batch is on its way, once its answer is there."""
         self._closed.set()
-        self._inbox.wake()
+        self._acks.wake()
         if self._sending.acquire(blocking=False):
             self._drop_client()
             self._sending.release()
@@ -113,7 +113,7 @@ class HttpTransport:
     def _judge(self, response: Response, size: int) -> None:
         if response.status_code == 200:
             self.backoff.succeeded()
-            self._inbox.put(response.content)
+            self._acks.put(response.content)
             return
         permanent = response.status_code not in _PASSING
         words = response.text[:200].strip().rstrip(".")

@@ -10,9 +10,9 @@ import logging
 
 from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import SettingsError
-from reid_edge.upstream.transports.inbox import Inbox
-from reid_edge.upstream.transports.mqtt_link import Message, MqttLink
-from reid_edge.upstream.transports.tls import TlsFiles
+from reid_edge.upstream.mqtt_link import Message, MqttLink
+from reid_edge.upstream.tls import TlsFiles
+from reid_edge.upstream.transport import AckQueue
 from reid_edge.wire_names import checked_wire_name
 
 LOG = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class MqttTransport:
     ) -> None:
         self.backoff = Backoff(LOG, transient_s=backoff_s)
         self._topic = observations_topic(checked_wire_name(camera, "camera", SettingsError))
-        self._inbox = Inbox()
+        self._acks = AckQueue()
         self._recoveries = 0
         self.link = MqttLink(
             uri,
@@ -110,15 +110,15 @@ class MqttTransport:
 
     def acks(self, timeout_s: float) -> list[bytes]:
         """All acknowledgements that have come; waits for the first at most so long."""
-        return self._inbox.take(timeout_s)
+        return self._acks.take(timeout_s)
 
     def close(self) -> None:
         """Send what is queued and disconnect; wakes a waiting ``acks``."""
         self.link.close()
-        self._inbox.wake()
+        self._acks.wake()
 
     def _heard(self, message: Message) -> None:
-        self._inbox.put(message.payload)
+        self._acks.put(message.payload)
 
     def _judged(self, code: int) -> None:
         if code == 0:

@@ -1,0 +1,114 @@
+"""Transports from a camera to a gallery: their protocol, and the one within a process.
+
+``http`` and ``mqtt`` hold the other two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from reid_edge.errors import GalleryError, TransportError
+
+#: Acknowledgements that a queue keeps; it is full only if nobody reads, and those that are lost come again.
+MOST_ACKS = 10_000
+
+
+class Transport(Protocol):
+    """Carries batches to a gallery and acknowledgements back; it may lose, repeat and reorder both.
+
+    It may have an attribute ``losses``: a number that grows when sent batches may have been lost, e.g. with a
+    connection, so that it pays to send them again now.
+
+    One thread calls ``send``, another ``acks``; ``close`` may come from any, and ends a waiting ``acks``.
+    """
+
+    @property
+    def name(self) -> str:
+        """Address of the gallery for logs, without a password."""
+
+    def send(self, batch: bytes) -> None:
+        """Hand a batch on; may block a little.
+
+        Raises:
+            TransportError: Not connected, or not accepted; the caller tries again later.
+        """
+
+    def acks(self, timeout_s: float) -> list[bytes]:
+        """Return acknowledgements that have come, after waiting up to ``timeout_s`` for the first.
+
+        Empty payloads mean nothing.
+        """
+
+    def close(self) -> None:
+        """Release connections and threads; ``send`` then raises TransportError."""
+
+
+class AckQueue:
+    """Acknowledgements received and not read yet; the newest are dropped when there are too many.
+
+    All methods may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._payloads: queue.Queue[bytes] = queue.Queue(MOST_ACKS)
+
+    def put(self, payload: bytes) -> None:
+        """Add an acknowledgement."""
+        with contextlib.suppress(queue.Full):
+            self._payloads.put_nowait(payload)
+
+    def wake(self) -> None:
+        """End a waiting :meth:`take`, with an empty payload."""
+        self.put(b"")
+
+    def take(self, timeout_s: float) -> list[bytes]:
+        """Remove and return all acknowledgements, after waiting up to ``timeout_s`` for the first."""
+        taken: list[bytes] = []
+        with contextlib.suppress(queue.Empty):
+            taken.append(self._payloads.get(timeout=timeout_s) if timeout_s > 0 else self._payloads.get_nowait())
+            while True:
+                taken.append(self._payloads.get_nowait())
+        return taken
+
+
+class LocalTransport:
+    """Hands each batch to a gallery in the same process, which answers once it has committed.
+
+    Args:
+        receive: Takes batches and returns an acknowledgement for each, e.g. ``Collector.receive`` of a gallery.
+    """
+
+    name = "local"
+
+    def __init__(self, receive: Callable[[Sequence[bytes]], list[bytes]]) -> None:
+        self._receive = receive
+        self._acks = AckQueue()
+        self._closed = threading.Event()
+
+    def send(self, batch: bytes) -> None:
+        """Store a batch.
+
+        Raises:
+            TransportError: Closed, or the gallery cannot store now.
+        """
+        if self._closed.is_set():
+            raise TransportError("the transport is closed.")
+        try:
+            answers = self._receive([batch])
+        except GalleryError as error:
+            raise TransportError(f"the gallery in this process cannot store: {error}") from error
+        for answer in answers:
+            self._acks.put(answer)
+
+    def acks(self, timeout_s: float) -> list[bytes]:
+        """Return acknowledgements that have come, after waiting up to ``timeout_s`` for the first."""
+        return self._acks.take(0.0 if self._closed.is_set() else timeout_s)
+
+    def close(self) -> None:
+        """Accept no more batches; ends a waiting ``acks``."""
+        self._closed.set()
+        self._acks.wake()
