@@ -19,9 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from reid_edge.cli.threads import spin_briefly
+from reid_edge.system.threads import configure_openmp
 
-spin_briefly()
+configure_openmp()
 
 import numpy as np
 import torch

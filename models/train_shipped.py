@@ -29,9 +29,9 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from reid_edge.cli.threads import spin_briefly
+from reid_edge.system.threads import configure_openmp
 
-spin_briefly()
+configure_openmp()
 
 import msgspec
 import torch

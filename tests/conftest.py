@@ -1,8 +1,8 @@
 """One real bundle for the whole session; everything that breaks a bundle works on a copy."""
 
-from reid_edge.cli.threads import spin_briefly
+from reid_edge.system.threads import configure_openmp
 
-spin_briefly()
+configure_openmp()
 
 import logging
 import os

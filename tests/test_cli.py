@@ -15,7 +15,6 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from reid_edge.cli.threads import spin_briefly
 from reid_edge.osnet.checkpoint import save_checkpoint
 from tests.conftest import random_crops
 
@@ -256,21 +255,3 @@ def test_a_missing_extra_is_named(tmp_path):
     )
     assert run.returncode == 1
     assert "pip install 'reid-edge[export]'" in run.stderr
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({}, {"GOMP_SPINCOUNT": "4000"}),
-        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
-        ({"OMP_WAIT_POLICY": "PASSIVE"}, {"OMP_WAIT_POLICY": "PASSIVE"}),
-    ],
-)
-def test_threads_spin_briefly_unless_the_user_says_how_they_wait(monkeypatch, given, expected):
-    names = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
-    for name in names:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    spin_briefly()
-    assert {name: os.environ[name] for name in names if name in os.environ} == expected

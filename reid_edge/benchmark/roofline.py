@@ -20,6 +20,7 @@ from reid_edge.benchmark.process import run_module
 from reid_edge.benchmark.result import Peak, Roofline
 from reid_edge.errors import ConfigError, EngineError
 from reid_edge.system.limits import usable_cpus
+from reid_edge.system.threads import thread_limit
 
 #: A wide machine needs more work a call than a narrow one has patience for: batches grow until a call takes this long.
 LONG_ENOUGH_SECONDS = 0.002
@@ -71,8 +72,8 @@ def installed_kernels(threads: int | None) -> list[Build]:
     if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
         from reid_edge.benchmark.peak_onnxruntime import onnxruntime_kernels
 
-        return onnxruntime_kernels(threads or usable_cpus())
-    return numpy_kernels(threads or usable_cpus())
+        return onnxruntime_kernels(threads or thread_limit() or usable_cpus())
+    return numpy_kernels(threads or thread_limit() or usable_cpus())
 
 
 def _time_kernel(build: Build, seconds: float) -> Iterator[Peak]:
@@ -116,7 +117,8 @@ def _highest(peaks: Sequence[Peak]) -> tuple[Peak, ...]:
 def _in_process(task: str, threads: int | None, seconds: float) -> str:
     """What a fresh process says: its last line."""
     # OpenBLAS reads this when NumPy is imported; the engines take their number as an option.
-    environment = {"OPENBLAS_NUM_THREADS": str(threads)} if threads else {}
+    blas_threads = threads or thread_limit()
+    environment = {"OPENBLAS_NUM_THREADS": str(blas_threads)} if blas_threads else {}
     try:
         run = run_module(
             __name__, task, threads or 0, seconds, environment=environment, timeout=seconds + GRACE_SECONDS

@@ -18,6 +18,8 @@ from reid_edge.benchmark.session import Session
 from reid_edge.benchmark.timing import Failure, Query, Timing, Variant
 from reid_edge.errors import EngineError
 from reid_edge.system.energy import EnergyMeter
+from reid_edge.system.limits import free_memory
+from reid_edge.system.sysfs import ROOT
 
 #: Longest warm-up of one query.
 WARM_UP_SECONDS = 2.0
@@ -85,16 +87,16 @@ def time_variants(
     return timings, failures
 
 
-def workers_at_once(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Return how many variants may be loaded at once: what half of the available memory holds, 1 to 24."""
-    try:
-        lines = meminfo.read_text(encoding="ascii").splitlines()
-    except OSError:
+def workers_at_once(root: Path = ROOT) -> int:
+    """Return how many variants may be loaded at once: what half of the free memory holds, 1 to 24.
+
+    Args:
+        root: Folder that holds the system's files.
+    """
+    free = free_memory(root)
+    if free is None:
         return MOST_WORKERS
-    kibibytes = next((int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
-    if kibibytes is None:
-        return MOST_WORKERS
-    return max(1, min(MOST_WORKERS, kibibytes // 2 // (WORKER_MEBIBYTES * 1024)))
+    return max(1, min(MOST_WORKERS, free // 2 // (WORKER_MEBIBYTES << 20)))
 
 
 class Clock:

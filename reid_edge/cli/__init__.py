@@ -18,12 +18,12 @@ from reid_edge.cli.gallery import gallery_app
 from reid_edge.cli.inspect import inspect
 from reid_edge.cli.making import build, complexity, export, import_checkpoint
 from reid_edge.cli.report import report
-from reid_edge.cli.threads import spin_briefly
 from reid_edge.cli.train import train
 from reid_edge.cli.tune import tune
 from reid_edge.cli.using import doctor, extract, verify
 from reid_edge.console import console, error_console
 from reid_edge.errors import ReidEdgeError
+from reid_edge.system.threads import configure_openmp
 
 app = typer.Typer(
     add_completion=False,
@@ -63,7 +63,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ≥ and × is no reason to fail
-    spin_briefly()
+    configure_openmp()
     asked_to_stop: list[int] = []
 
     def stop(number: int, _frame: object) -> None:

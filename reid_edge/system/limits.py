@@ -7,13 +7,23 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from reid_edge.system.sysfs import ROOT, count_listed, read_fields, read_integer, read_text
+from reid_edge.system.sysfs import ROOT, listed, read_fields, read_integer, read_text
+
+
+def online_cpus(root: Path = ROOT) -> int:
+    """Count the machine's logical CPUs that are switched on."""
+    return len(listed(read_text(root / "sys/devices/system/cpu/online"))) or os.cpu_count() or 1
+
+
+def allowed_cpus(root: Path = ROOT) -> list[int]:
+    """Return the numbers of the logical CPUs that this process may run on: its affinity, which a cpuset bounds."""
+    allowed = listed(read_fields(root / "proc/self/status").get("Cpus_allowed_list", ""))
+    return allowed or list(range(os.cpu_count() or 1))
 
 
 def usable_cpus(root: Path = ROOT) -> int:
-    """Logical CPUs that this process may use: its affinity, and no more than the control group's quota, rounded up."""
-    allowed = read_fields(root / "proc/self/status").get("Cpus_allowed_list", "")
-    cpus = count_listed(allowed) or os.cpu_count() or 1
+    """Count the logical CPUs that this process may use: its affinity, at most the group's quota, rounded up."""
+    cpus = len(allowed_cpus(root))
     quota = cpu_quota(root)
     return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
 
@@ -50,9 +60,27 @@ def usable_memory(root: Path = ROOT) -> int | None:
 
 
 def free_memory(root: Path = ROOT) -> int | None:
-    """Bytes that can be had without swapping, in a control group no more than its limit."""
-    known = [bytes_ for bytes_ in (_kibibytes(root, "MemAvailable"), usable_memory(root)) if bytes_ is not None]
-    return min(known, default=None)
+    """Return the bytes that can be had without swapping, and no more than the control groups have left."""
+    known = [_kibibytes(root, "MemAvailable"), *map(_left_in, _control_groups(root, "memory"))]
+    return min((bytes_ for bytes_ in known if bytes_ is not None), default=None)
+
+
+def _left_in(group: Path) -> int | None:
+    """Bytes under a group's limit that are free or hold nothing but a cache of files; None without a limit.
+
+    Source: the kernel's admin-guide/cgroup-v2.rst (``memory.stat``) and cgroup-v1/memory.rst.
+    """
+    limit = _first_integer(group, "memory.max", "memory.limit_in_bytes")
+    if limit is None:
+        return None
+    used = _first_integer(group, "memory.current", "memory.usage_in_bytes") or 0
+    statistics = read_fields(group / "memory.stat", " ")
+    cached = statistics.get("total_inactive_file") or statistics.get("inactive_file") or "0"
+    return max(0, limit - max(0, used - int(cached)))
+
+
+def _first_integer(folder: Path, *names: str) -> int | None:
+    return next((value for name in names if (value := read_integer(folder / name)) is not None), None)
 
 
 def _kibibytes(root: Path, key: str) -> int | None:

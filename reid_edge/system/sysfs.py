@@ -41,7 +41,7 @@ def numbered(paths: Iterable[Path]) -> list[Path]:
     return sorted(paths, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
 
 
-def count_listed(ranges: str) -> int:
-    """How many numbers a list such as ``0-3,6`` holds."""
+def listed(ranges: str) -> list[int]:
+    """Return the numbers of a list such as ``0-3,6``."""
     spans = [part.partition("-") for part in ranges.split(",") if part.strip()]
-    return sum(int(last or first) - int(first) + 1 for first, _, last in spans)
+    return [number for first, _, last in spans for number in range(int(first), int(last or first) + 1)]

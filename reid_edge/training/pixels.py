@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from torch import Tensor
 from reid_edge.crops import resize_into
 from reid_edge.errors import DatasetError, FrameError
 from reid_edge.images import read_image
+from reid_edge.system.limits import usable_cpus
 
 Size = tuple[int, int]
 Triple = tuple[float, float, float]
@@ -133,7 +133,7 @@ class StreamedPixels:
 
     def __init__(self, images: Images, size: Size, device: torch.device) -> None:
         self._images, self._size, self._device = images, size, device
-        self._pool = ThreadPoolExecutor(_cores(), "pixels")
+        self._pool = ThreadPoolExecutor(usable_cpus(), "pixels")
         self._announced: Iterator[Tensor] = iter(())
         self._started: deque[_Batch] = deque()
 
@@ -170,7 +170,7 @@ class StreamedPixels:
         images = [self._images[index] for index in indices.tolist()]
         # Pinned memory is copied to a GPU while the host goes on.
         out = torch.empty((len(images), 3, *self._size), dtype=torch.uint8, pin_memory=self._device.type == "cuda")
-        parts = _submit(self._pool, images, out, -(-len(images) // _cores()))
+        parts = _submit(self._pool, images, out, -(-len(images) // usable_cpus()))
         return _Batch(indices, out, parts)
 
 
@@ -262,8 +262,8 @@ def _has_known_start(path: Path) -> bool:
 
 @contextmanager
 def _workers() -> Iterator[ThreadPoolExecutor]:
-    """A thread for each core; leaving early (Ctrl-C) drops what has not begun."""
-    pool = ThreadPoolExecutor(_cores(), "pixels")
+    """A thread for each usable CPU; leaving early (Ctrl-C) drops what has not begun."""
+    pool = ThreadPoolExecutor(usable_cpus(), "pixels")
     try:
         yield pool
     finally:
@@ -282,7 +282,3 @@ def _refuse(problems: Sequence[str]) -> None:
 
 def _has_room(device: torch.device, size: int) -> bool:
     return device.type != "cuda" or size <= _GPU_SHARE * torch.cuda.mem_get_info(device)[0]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,6 +1,5 @@
 import contextlib
 import time
-from pathlib import Path
 
 import pytest
 
@@ -8,6 +7,7 @@ from reid_edge.benchmark.scheduler import MOST_WORKERS, Clock, step_count, time_
 from reid_edge.benchmark.session import energy_of
 from reid_edge.benchmark.timing import Query, Variant
 from reid_edge.system.energy import Reading
+from tests.system.recorded_trees import DOCKER_V2, plant
 
 ONE = Query(scenario="single-stream", crops=1)
 FRAME = Query(scenario="end-to-end", crops=2)
@@ -116,14 +116,19 @@ def test_a_budget_bounds_warming_up():
 
 @pytest.mark.parametrize(("available", "expected"), [(100, 1), (4_000_000, 4), (10**9, MOST_WORKERS)])
 def test_as_many_are_loaded_at_once_as_half_the_memory_holds(tmp_path, available, expected):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text(f"MemTotal:  8000000 kB\nMemFree:  5 kB\nMemAvailable:   {available} kB\n")
-    assert workers_at_once(meminfo) == expected
+    meminfo = f"MemTotal:  8000000 kB\nMemFree:  5 kB\nMemAvailable:   {available} kB\n"
+    assert workers_at_once(plant(tmp_path, {"proc/meminfo": meminfo})) == expected
+
+
+def test_a_container_loads_no_more_than_half_of_its_own_memory_holds(tmp_path):
+    host = {"proc/meminfo": "MemTotal:  64000000 kB\nMemAvailable:   60000000 kB\n"}
+    assert workers_at_once(plant(tmp_path / "host", host)) == MOST_WORKERS
+    assert workers_at_once(plant(tmp_path / "container", host, DOCKER_V2)) == 2
 
 
 def test_without_a_word_on_memory_the_most_are_loaded(tmp_path):
-    assert workers_at_once(tmp_path / "none") == MOST_WORKERS
-    assert 1 <= workers_at_once(Path("/proc/meminfo")) <= MOST_WORKERS
+    assert workers_at_once(tmp_path) == MOST_WORKERS
+    assert 1 <= workers_at_once() <= MOST_WORKERS
 
 
 def test_nothing_to_time_is_no_trouble():

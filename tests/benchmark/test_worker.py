@@ -35,8 +35,8 @@ def worker():
     process.close()
 
 
-def load(bundle, precision="fp32"):
-    return Load(bundle=str(bundle.path), engine="onnxruntime", precision=precision, threads=1)
+def load(bundle, precision="fp32", threads=1):
+    return Load(bundle=str(bundle.path), engine="onnxruntime", precision=precision, threads=threads)
 
 
 def state(pid: int) -> str:
@@ -269,3 +269,21 @@ def test_ready_input_gives_what_calls_give(session_bundle, rng, engine):
     extractor = Extractor(session_bundle, engine=engine, precision="fp32", cache_dir=None)
     crops = rng.integers(0, 256, (11, *session_bundle.manifest.input.size, 3), dtype=np.uint8)
     np.testing.assert_allclose(l2_normalised(extractor.infer(crops)), extractor(list(crops)), atol=1e-6)
+
+
+def threads_after_loading(bundle, threads):
+    process = WorkerProcess({})
+    try:
+        process.ask(load(bundle, threads=threads), Loaded)
+        return len(list(Path(f"/proc/{process.pid}/task").iterdir()))
+    finally:
+        process.close()
+
+
+def test_a_worker_that_may_use_one_cpu_starts_the_threads_of_one(session_bundle):
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})  # which a worker inherits, as it does a container's cpuset
+        assert threads_after_loading(session_bundle, None) == threads_after_loading(session_bundle, 1)
+    finally:
+        os.sched_setaffinity(0, allowed)

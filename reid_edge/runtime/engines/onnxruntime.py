@@ -10,6 +10,7 @@ import numpy as np
 from reid_edge.bundle import Artifact
 from reid_edge.errors import EngineError, MissingExtraError
 from reid_edge.runtime.engines.base import Batch, EngineOptions, Features
+from reid_edge.system.threads import thread_limit
 
 #: Severity from which ONNX Runtime logs: errors.
 _LOG_ERRORS = 3
@@ -29,7 +30,8 @@ def open_session(model: Path | bytes, purpose: str, *, threads: int | None = Non
     Args:
         model: A file, or the serialised model.
         purpose: What needs it, for the errors, e.g. ``the detector``.
-        threads: CPU threads; None leaves the choice to ONNX Runtime.
+        threads: CPU threads; None: ONNX Runtime's choice, or as many as this process may use where that is less
+            (:func:`~reid_edge.system.threads.thread_limit`).
         spinning: Whether threads spin while they wait for work: faster, but they keep their cores from other work.
 
     Raises:
@@ -44,7 +46,7 @@ def open_session(model: Path | bytes, purpose: str, *, threads: int | None = Non
     options.log_severity_level = _LOG_ERRORS
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads is not None:
+    if (threads := threads or thread_limit()) is not None:
         options.intra_op_num_threads = threads
     source = model if isinstance(model, bytes) else str(model)
     try:

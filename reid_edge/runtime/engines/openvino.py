@@ -13,6 +13,7 @@ import numpy as np
 from reid_edge.bundle import Artifact
 from reid_edge.errors import EngineError, MissingExtraError
 from reid_edge.runtime.engines.base import Batch, EngineOptions, Features
+from reid_edge.system.threads import thread_limit
 from reid_edge.tuning_record import Execution
 
 #: A static batch of 8 takes 0.8 of a dynamic one's time (benchmarks/README.md); sizes between are put together.
@@ -82,7 +83,8 @@ def compile_network(
         model: An ``openvino.Model``.
         device: OpenVINO's name of the device.
         purpose: What needs it, for the errors.
-        threads: CPU threads; None leaves the choice to OpenVINO.
+        threads: CPU threads; None: OpenVINO's choice, or on the CPU as many as this process may use where that is less
+            (:func:`~reid_edge.system.threads.thread_limit`).
         properties: More of OpenVINO's properties, e.g. ``CACHE_DIR``.
 
     Returns:
@@ -93,6 +95,8 @@ def compile_network(
         MissingExtraError: OpenVINO is not installed.
     """
     chosen: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", **(properties or {})}
+    if threads is None and device == "CPU":
+        threads = thread_limit()
     if threads is not None:
         chosen["INFERENCE_NUM_THREADS"] = threads
     core = openvino_core(purpose)
