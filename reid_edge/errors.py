@@ -1,7 +1,9 @@
 """Every error that reid-edge raises on purpose.
 
     ReidEdgeError
-    ├── ConfigError              a value that no network can have: width, resolution, size
+    ├── UsageError               flags or arguments that do not go together, or are out of range
+    ├── SettingsError            a settings file (TOML), or a key in it, that is not what it should be
+    ├── ConfigError              a network that cannot be: width, resolution, size, variant, rewrite
     ├── MissingExtraError        a package that this command needs is not installed
     ├── CheckpointError
     │   ├── CheckpointUnsafeError      the file holds code, not only weights
@@ -17,7 +19,7 @@
     ├── EngineError
     │   ├── EngineUnavailableError     not installed, or the bundle has no file for it
     │   └── PlanMismatchError          a plan built for another device or library version
-    ├── InputError
+    ├── InputError               data that cannot be used
     │   ├── FrameError                 a frame or crop of wrong type, dtype or shape
     │   └── BoxError                   a box array of wrong shape, or empty or non-finite boxes
     ├── DatasetError             a dataset folder that is not what it should be
@@ -26,7 +28,6 @@
     │   ├── DivergedError              a loss or a weight that is no finite number
     │   ├── CollapseError              all features have become the same
     │   └── ResumeError                a saved state that is not of this run
-    ├── SettingsError            a settings file, or a key in it, that is not what it should be
     ├── SourceError              no video where it should be
     ├── DetectorError            a detector's file or stream is not what was described
     ├── UpstreamError
@@ -49,8 +50,16 @@ class ReidEdgeError(Exception):
     """Base of all errors that reid-edge raises on purpose."""
 
 
+class UsageError(ReidEdgeError, ValueError):
+    """Flags or arguments that do not go together, or a value out of range."""
+
+
+class SettingsError(ReidEdgeError, ValueError):
+    """A settings file, or a key in it, that is not what it should be."""
+
+
 class ConfigError(ReidEdgeError, ValueError):
-    """A width, resolution or size that no network can have."""
+    """A network that cannot be: a width, resolution, size, variant or rewrite."""
 
 
 class MissingExtraError(ReidEdgeError, ImportError):
@@ -122,7 +131,7 @@ class PlanMismatchError(EngineError):
 
 
 class InputError(ReidEdgeError, ValueError):
-    """Input to the runtime that cannot be used."""
+    """Data that cannot be used: an image, boxes, features, a file of results."""
 
 
 class FrameError(InputError):
@@ -163,10 +172,6 @@ class CollapseError(TrainingError):
 
 class ResumeError(TrainingError):
     """A saved state that is missing, unreadable, or of another run."""
-
-
-class SettingsError(ReidEdgeError, ValueError):
-    """A settings file, or a key in it, that is not what it should be."""
 
 
 class SourceError(ReidEdgeError):

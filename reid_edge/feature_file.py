@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import InputError, MissingExtraError, OutputError
+from reid_edge.files import check_output
 
 SUFFIXES = (".npy", ".parquet")
 
@@ -25,12 +26,7 @@ def check_feature_file(path: Path, *, force: bool) -> None:
     if path.suffix not in SUFFIXES:
         raise InputError(f"output must end in {' or '.join(SUFFIXES)}, got {path}.")
     for output in _outputs(path):
-        if output.is_dir():
-            raise OutputError(f"{output} is a folder; give a file name.")
-        if output.exists() and not force:
-            raise OutputError(f"{output} exists already; use --force to replace it.")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise OutputError(f"cannot write {path}: {path.parent} is not a writable folder.")
+        check_output(output, force=force)
     if path.suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401

@@ -29,6 +29,35 @@ def open_locked(path: Path, *, busy: str) -> TextIO:
     return lock
 
 
+def check_output(path: Path, *, force: bool, parents: bool = False) -> None:
+    """Refuse an output file that cannot be written, before the work that makes its content.
+
+    Args:
+        path: The file to be written.
+        force: Accept that it exists.
+        parents: Accept that its folder does not exist, where ``write_whole`` is to make it.
+
+    Raises:
+        OutputError: It is a folder, it exists while ``force`` is off, its folder is not writable, or the file system
+            does not take such a name.
+    """
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; use another name.") from error
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; give a file name.")
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists already; use --force to replace it, or another name.")
+    folder = path.absolute().parent
+    if parents:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OutputError(f"cannot write {path}: {folder} is not a writable folder; make it first, or use another.")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that at any time, also after a power cut, either the old or the new content is there.
 

@@ -12,7 +12,7 @@ import pytest
 from reid_edge.benchmark.accuracy import Embedder, load_splits, measure_splits
 from reid_edge.bundle import open_bundle
 from reid_edge.cli.evaluate import evaluate
-from reid_edge.errors import BundleError, DatasetError, InputError
+from reid_edge.errors import BundleError, DatasetError, UsageError
 from reid_edge.runtime import Extractor
 from tests.conftest import random_crops
 
@@ -89,9 +89,9 @@ def test_all_random_splits_are_averaged(session_bundle, viper, capsys):
     ("arguments", "error", "message"),
     [
         ({"dataset": "nope"}, DatasetError, "'nope' is no known dataset"),
-        ({"split": "all"}, InputError, "market1501 has one split only, its own; leave out --split"),
+        ({"split": "all"}, UsageError, "market1501 has one split only, its own; leave out --split"),
         ({"split": "3"}, DatasetError, "has one split only"),
-        ({"dataset": "viper", "split": "first"}, InputError, "--split takes a number from 0 to 9, or all; got 'first'"),
+        ({"dataset": "viper", "split": "first"}, UsageError, "--split takes a number from 0 to 9, or all; got 'first'"),
         ({"dataset": "viper", "split": "10"}, DatasetError, "split 10 does not exist"),
         ({}, DatasetError, "3,368"),
     ],
@@ -120,6 +120,6 @@ def test_a_split_whose_people_a_model_has_seen_is_refused(session_bundle, viper,
     manifest.write_text(manifest.read_text().replace(json.dumps(dataset), '"viper, random split 3"'))
     assert open_bundle(seen).manifest.model.dataset == "viper, random split 3"
     for split in ("0", "all"):
-        with pytest.raises(InputError, match="Use --split 3"):
+        with pytest.raises(UsageError, match="Use --split 3"):
             evaluate([seen], root=viper, dataset="viper", split=split, partial=True)
     evaluate([seen], root=viper, dataset="viper", split="3", engine="openvino", precision="fp32", partial=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +17,13 @@ from reid_edge.datasets.loading import load_split
 from reid_edge.errors import InputError
 from reid_edge.evaluation.ranking import Labelled, Ranking, rank
 from reid_edge.features import l2_normalised
+from reid_edge.progress import Notify
 from reid_edge.runtime import Extractor
 from reid_edge.runtime.engines import Features
 from reid_edge.runtime.images import extract_files
 
 #: The splits that a ranking takes.
 _SPLITS: tuple[Split, ...] = ("query", "gallery")
-
-#: Called with a text and a number of steps; returns what to call with the number of steps done since.
-Notify = Callable[[str, int], Callable[..., None]]
 
 
 def load_splits(

@@ -9,7 +9,7 @@ from pathlib import Path
 from reid_edge.benchmark.result import SCENARIOS, Scenario
 from reid_edge.benchmark.timing import Query, Variant
 from reid_edge.bundle import ENGINES, PRECISIONS, Artifact, Bundle, EngineName, Precision
-from reid_edge.errors import EngineUnavailableError, InputError
+from reid_edge.errors import EngineUnavailableError, UsageError
 
 #: Crops a query of the offline scenario: the largest batch that an export allows by default.
 OFFLINE_CROPS = 32
@@ -38,7 +38,7 @@ class BenchmarkOptions:
         command: What was typed.
 
     Raises:
-        InputError: A number out of range, or scenarios and crops that make no query.
+        UsageError: A number out of range, or scenarios and crops that make no query.
     """
 
     engines: tuple[EngineName, ...] | None = None
@@ -56,16 +56,16 @@ class BenchmarkOptions:
 
     def __post_init__(self) -> None:
         if not self.crops or min(self.crops) < 1 or max(self.crops) > 1024:
-            raise InputError(f"crops must be from 1 to 1024, got {', '.join(map(str, self.crops)) or 'none'}.")
+            raise UsageError(f"crops must be from 1 to 1024, got {', '.join(map(str, self.crops)) or 'none'}.")
         if not 1 <= self.rounds <= 1000 or not 0 < self.seconds <= 3600:
-            raise InputError(f"rounds must be from 1 to 1000 and seconds up to 3600: {self.rounds}, {self.seconds:g}.")
+            raise UsageError(f"rounds must be from 1 to 1000 and seconds up to 3600: {self.rounds}, {self.seconds:g}.")
         if self.budget_seconds is not None and not 0 < self.budget_seconds <= 86400:
-            raise InputError(f"a budget is up to 86400 seconds, got {self.budget_seconds:g}.")
+            raise UsageError(f"a budget is up to 86400 seconds, got {self.budget_seconds:g}.")
         if not self.threads or not all(count is None or 1 <= count <= 512 for count in self.threads):
-            raise InputError(f"threads must be from 1 to 512, got {', '.join(map(str, self.threads)) or 'none'}.")
+            raise UsageError(f"threads must be from 1 to 512, got {', '.join(map(str, self.threads)) or 'none'}.")
         asked = {query.scenario for query in self.queries()}
         if missing := [scenario for scenario in self.scenarios if scenario not in asked]:
-            raise InputError(f"{', '.join(missing)} needs more than one crop a query; add some: crops 1,8.")
+            raise UsageError(f"{', '.join(missing)} needs more than one crop a query; add some: crops 1,8.")
 
     def queries(self) -> tuple[Query, ...]:
         """What each model form is asked."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from reid_edge.benchmark.result import FORMAT_VERSION, BenchmarkResult, ModelEntry, Run
-from reid_edge.errors import InputError, OutputError
+from reid_edge.errors import InputError
 from reid_edge.files import write_whole
 
 #: Range of figures that are divided by or drawn on a logarithmic axis: no true one is outside, and inside it nothing
@@ -20,30 +19,6 @@ _NOT_NEGATIVE = ("crops_per_second", "fraction_of_peak", "size_bytes", "load_ms"
 
 #: Its field, its value, and the range that it must be in; None where the device does not report it.
 _Figure = tuple[str, float | None, float, float]
-
-
-def check_result_path(path: Path, *, force: bool) -> None:
-    """Check before the work that its result can be written.
-
-    Raises:
-        OutputError: A file is there and ``force`` is not given, or the folder cannot be written, or the file
-            system does not take such a name.
-    """
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise OutputError(f"--out {path} cannot be written: {error.strerror}; use another --out.") from error
-    if path.is_dir():
-        raise OutputError(f"--out {path} is a folder; name a file in it, e.g. {path / 'result.json'}.")
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists already; use --force to replace it, or another --out.")
-    folder = path.parent
-    if not folder.is_dir():
-        raise OutputError(f"{folder} is not a folder; make it first, or use another --out.")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder} cannot be written; use another --out.")
 
 
 def write_result(path: Path, result: BenchmarkResult) -> None:

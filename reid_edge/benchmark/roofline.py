@@ -18,7 +18,7 @@ from reid_edge.benchmark.memory_bandwidth import measure_bandwidth
 from reid_edge.benchmark.peak_kernels import Build, Kernel, numpy_kernels
 from reid_edge.benchmark.process import run_module
 from reid_edge.benchmark.result import Peak, Roofline
-from reid_edge.errors import ConfigError, EngineError
+from reid_edge.errors import EngineError, UsageError
 from reid_edge.system.limits import usable_cpus
 from reid_edge.system.threads import thread_limit
 
@@ -39,11 +39,11 @@ def measure_roofline(threads_options: Sequence[int | None] = (None,), seconds: f
         seconds: For everything together; slow machines take longer, since each kernel runs a few times.
 
     Raises:
-        ConfigError: A number of threads below 1.
+        UsageError: A number of threads below 1.
         EngineError: A process failed; with what it said.
     """
     if any(threads is not None and threads < 1 for threads in threads_options):
-        raise ConfigError(f"a peak takes at least 1 thread, got {list(threads_options)}.")
+        raise UsageError(f"a peak takes at least 1 thread, got {list(threads_options)}.")
     options = list(dict.fromkeys(threads_options))
     share = seconds / (len(options) + 1)
     peaks: list[Peak] = []

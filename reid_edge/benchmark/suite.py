@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from reid_edge.benchmark.accuracy import Notify, load_splits, measure_accuracy
+from reid_edge.benchmark.accuracy import load_splits, measure_accuracy
 from reid_edge.benchmark.assembly import is_trained, model_entry, run_of, threads_of
 from reid_edge.benchmark.options import BenchmarkOptions
 from reid_edge.benchmark.result import BenchmarkResult, NotRun, Roofline, Run
@@ -17,7 +17,8 @@ from reid_edge.benchmark.timing import Failure, Timing, Variant
 from reid_edge.benchmark.worker import FRAME_SIZE, WAKING_QUERIES, WARM_UP_TOLERANCE, WARM_UP_WINDOW
 from reid_edge.bundle import Bundle, open_bundle
 from reid_edge.datasets.labelled_images import LabelledImage, Split
-from reid_edge.errors import EngineError, InputError, MissingExtraError
+from reid_edge.errors import EngineError, MissingExtraError, UsageError
+from reid_edge.progress import Notify
 from reid_edge.runtime import Extractor
 from reid_edge.system.conditions import Condition, changes, read_conditions
 from reid_edge.system.cpu import isa_limit
@@ -36,7 +37,7 @@ def benchmark_bundles(paths: Sequence[Path], options: BenchmarkOptions, notify: 
         notify: Called with a text and a number of steps before long work; returns what to call with steps done.
 
     Raises:
-        InputError: No bundle, or one twice.
+        UsageError: No bundle, or one twice.
         BundleError: Not a bundle.
         EngineUnavailableError: A bundle holds nothing of what is asked for.
         DatasetError: ``root`` does not hold the dataset.
@@ -76,7 +77,7 @@ def check_request(paths: Sequence[Path], to_be_made: Mapping[Path, Sequence[str]
         options: What to measure.
 
     Raises:
-        InputError: No bundle, or one twice.
+        UsageError: No bundle, or one twice.
         BundleError: Not a bundle.
         EngineUnavailableError: A bundle will hold nothing of what is asked for.
         DatasetError: ``root`` does not hold the dataset.
@@ -97,9 +98,9 @@ def _opened(paths: Sequence[Path]) -> list[Bundle]:
 
 def _check_named(paths: Sequence[Path]) -> None:
     if not paths:
-        raise InputError("no bundle to benchmark: name one or more folders that 'reid-edge export' made.")
+        raise UsageError("no bundle to benchmark: name one or more folders that 'reid-edge export' made.")
     if len({path.resolve() for path in paths}) < len(paths):
-        raise InputError("a bundle is named twice; name each once.")
+        raise UsageError("a bundle is named twice; name each once.")
 
 
 def _timed(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from reid_edge.console import extra, progress_bars
-from reid_edge.errors import InputError
+from reid_edge.errors import UsageError
+from reid_edge.files import check_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,7 @@ def benchmark(
     """Time bundles on this device, each file in a process of its own, in interleaved rounds."""
     from reid_edge.benchmark.options import BenchmarkOptions
     from reid_edge.benchmark.result import SCENARIOS, Scenario
-    from reid_edge.benchmark.result_file import check_result_path, write_result
+    from reid_edge.benchmark.result_file import write_result
     from reid_edge.benchmark.suite import benchmark_bundles
     from reid_edge.bundle import ENGINES, PRECISIONS, EngineName, Precision
     from reid_edge.cli.benchmark_showing import print_result
@@ -91,9 +92,9 @@ def benchmark(
         command=shlex.join(["reid-edge", *sys.argv[1:]]),
     )
     if checkpoint and grid is None:
-        raise InputError("--checkpoint gives weights for the cells of --grid DIR; a bundle has its own.")
+        raise UsageError("--checkpoint gives weights for the cells of --grid DIR; a bundle has its own.")
     if out is not None:
-        check_result_path(out, force=force)
+        check_output(out, force=force)
     if isa is not None:
         _limit_isa(isa)
     with progress_bars() as notify:
@@ -135,7 +136,7 @@ def _make_grid(
 def _limit_isa(name: str) -> None:
     """For this process and all workers; oneDNN reads it when it is first used."""
     if name.upper() not in ISA_NAMES:
-        raise InputError(f"--isa takes one of {', '.join(ISA_NAMES)}, got '{name}'.")
+        raise UsageError(f"--isa takes one of {', '.join(ISA_NAMES)}, got '{name}'.")
     os.environ["ONEDNN_MAX_CPU_ISA"] = name.upper()
 
 
@@ -144,7 +145,7 @@ def _names(text: str | None, allowed: tuple[str, ...], option: str) -> tuple[str
         return None
     chosen = _parts(text)
     if not chosen or set(chosen) - set(allowed):
-        raise InputError(f"{option} takes one or more of {','.join(allowed)}, got '{text}'.")
+        raise UsageError(f"{option} takes one or more of {','.join(allowed)}, got '{text}'.")
     return chosen
 
 
@@ -152,7 +153,7 @@ def _number(text: str, option: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise InputError(f"{option} takes whole numbers with commas between, e.g. 1,2; got '{text}'.") from None
+        raise UsageError(f"{option} takes whole numbers with commas between, e.g. 1,2; got '{text}'.") from None
 
 
 def _parts(text: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import typer
 
 from reid_edge.cli.options import EngineOption, PrecisionOption, ThreadsOption
 from reid_edge.console import extra, print_table, progress_bars
-from reid_edge.errors import BundleError, InputError
+from reid_edge.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
     from reid_edge.bundle import Bundle
@@ -90,13 +90,13 @@ def _refuse_seen(bundle: Bundle, dataset: str, numbers: list[int]) -> None:
     """Refuse splits in which people are searched for that a model was trained on.
 
     Raises:
-        InputError: Names the split to use.
+        UsageError: Names the split to use.
     """
     from reid_edge.datasets.random_splits import SPLITS, described
 
     for number in range(SPLITS):
         if bundle.manifest.model.dataset == described(dataset, number) and numbers != [number]:
-            raise InputError(
+            raise UsageError(
                 f"{bundle.path} was trained on {described(dataset, number)}; half of its people are searched for in "
                 f"any other split. Use --split {number}; for a mean over all, train a model on each split."
             )
@@ -111,7 +111,7 @@ def _numbers(text: str, dataset: str) -> list[int]:
     """Numbers of the random splits that ``--split`` means.
 
     Raises:
-        InputError: Neither a number nor ``all``; or ``all`` of a dataset with one split.
+        UsageError: Neither a number nor ``all``; or ``all`` of a dataset with one split.
         DatasetError: No such dataset.
     """
     from reid_edge.datasets.loading import has_random_splits
@@ -120,9 +120,9 @@ def _numbers(text: str, dataset: str) -> list[int]:
     if text.isdecimal():
         return [int(text)]
     if text != "all":
-        raise InputError(f"--split takes a number from 0 to {SPLITS - 1}, or all; got '{text}'.")
+        raise UsageError(f"--split takes a number from 0 to {SPLITS - 1}, or all; got '{text}'.")
     if not has_random_splits(dataset):
-        raise InputError(f"{dataset} has one split only, its own; leave out --split.")
+        raise UsageError(f"{dataset} has one split only, its own; leave out --split.")
     return list(range(SPLITS))
 
 

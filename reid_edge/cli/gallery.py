@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from reid_edge.console import console
-from reid_edge.errors import InputError
+from reid_edge.errors import UsageError
 
 gallery_app = typer.Typer(
     no_args_is_help=True, help="The receiving end: collect features, search, erase, and keep account of it."
@@ -166,7 +166,7 @@ def erase(
     purpose = checked_purpose(purpose)
     selection = selection_of(camera, since, until, pseudonym_key, track=track, epoch=epoch)
     if id_ is not None and selection != Selection():
-        raise InputError("--id means one tracklet: leave out --camera, --since, --until, --track and --epoch.")
+        raise UsageError("--id means one tracklet: leave out --camera, --since, --until, --track and --epoch.")
     with opened(store) as gallery:
         if id_ is not None:
             selection = stored(gallery, id_, pseudonym_key).entry.whole_tracklet

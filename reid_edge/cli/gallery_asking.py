@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reid_edge.errors import InputError, NoSuchObservationError
+from reid_edge.errors import NoSuchObservationError, UsageError
 from reid_edge.gallery import audit
 from reid_edge.gallery.entries import Record, Selection
 from reid_edge.gallery.retention import now_us
@@ -39,12 +39,12 @@ def tls_files(ca: Path | None, cert: Path | None, key: Path | None, crl: Path | 
     """Certificates, or None for none.
 
     Raises:
-        InputError: Some are given, some are missing.
+        UsageError: Some are given, some are missing.
     """
     if ca is None and cert is None and key is None and crl is None:
         return None
     if ca is None or cert is None or key is None:
-        raise InputError("give --ca, --cert and --key together.")
+        raise UsageError("give --ca, --cert and --key together.")
     from reid_edge.upstream.tls import TlsFiles
 
     return TlsFiles(ca=ca, cert=cert, key=key, crl=crl)
@@ -55,7 +55,7 @@ def keep_for(store: Store, hours: float | None) -> None:
     if hours is None or hours == store.retention_hours():
         return
     if not 0 < hours <= MOST_HOURS:  # also what is not a number
-        raise InputError(f"--retention-hours is more than 0, and at most {MOST_HOURS:g}: a year.")
+        raise UsageError(f"--retention-hours is more than 0, and at most {MOST_HOURS:g}: a year.")
     audit.record(store, "retention", {"hours": hours, "before": store.retention_hours()}, at_us=now_us())
     store.set_retention_hours(hours)
 
@@ -64,10 +64,10 @@ def accept(store: Store, model_hash: str) -> None:
     """Take features of one more model, and say so in the audit.
 
     Raises:
-        InputError: Not a model hash.
+        UsageError: Not a model hash.
     """
     if len(model_hash) != 64 or set(model_hash) - set("0123456789abcdef"):
-        raise InputError(f"a model hash is 64 hexadecimal digits, as 'reid-edge inspect' shows it; got '{model_hash}'.")
+        raise UsageError(f"a model hash is 64 hexadecimal digits, as 'reid-edge inspect' shows it; got '{model_hash}'.")
     audit.record(store, "accept-model", {"model_hash": model_hash}, at_us=now_us())
     store.accept_model(model_hash, None, now_us=now_us())
 
@@ -84,20 +84,20 @@ def selection_of(
     """What ``--camera``, ``--since``, ``--until``, ``--track`` and ``--epoch`` mean.
 
     Raises:
-        InputError: A time that cannot be read, or an order that cannot be.
+        UsageError: A time that cannot be read, or an order that cannot be.
     """
     now = now_us()
     chosen = Selection(
         cameras=tuple(dict.fromkeys(_on_the_wire(name, key) for name in cameras or ())),
-        epoch=None if epoch is None else checked_wire_name(epoch, "epoch", InputError),
+        epoch=None if epoch is None else checked_wire_name(epoch, "epoch", UsageError),
         track=track,
         since_us=None if since is None else parse_time(since, now_us=now),
         until_us=None if until is None else parse_time(until, now_us=now),
     )
     if chosen.since_us is not None and chosen.until_us is not None and chosen.since_us > chosen.until_us:
-        raise InputError(f"--since {since} is later than --until {until}.")
+        raise UsageError(f"--since {since} is later than --until {until}.")
     if track is not None and len(chosen.cameras) != 1:
-        raise InputError("--track needs one --camera: each camera counts its own tracklets.")
+        raise UsageError("--track needs one --camera: each camera counts its own tracklets.")
     return chosen
 
 
@@ -105,10 +105,10 @@ def which_cameras(*, same: bool, other: bool) -> Cameras:
     """What ``--same-camera`` and ``--other-cameras`` mean.
 
     Raises:
-        InputError: Both are given.
+        UsageError: Both are given.
     """
     if same and other:
-        raise InputError("give --same-camera or --other-cameras, not both.")
+        raise UsageError("give --same-camera or --other-cameras, not both.")
     return "same" if same else "other" if other else "all"
 
 
@@ -129,7 +129,7 @@ def query(
     """What to look for.
 
     Raises:
-        InputError: Neither an image with its bundle nor an id, or both.
+        UsageError: Neither an image with its bundle nor an id, or both.
         ModelMismatchError: The gallery holds no features of the bundle's model.
         NoSuchObservationError: Nothing is stored under the id.
     """
@@ -137,7 +137,7 @@ def query(
         return query_of(stored(store, id_, key))
     if id_ is None and image is not None and bundle is not None:
         return _query_by_image(store, image, box, bundle)
-    raise InputError("give --image FILE and --bundle FOLDER, or --id ID.")
+    raise UsageError("give --image FILE and --bundle FOLDER, or --id ID.")
 
 
 def _query_by_image(store: Store, image: Path, box: str | None, bundle: Path) -> Query:
@@ -149,7 +149,7 @@ def _query_by_image(store: Store, image: Path, box: str | None, bundle: Path) ->
     require_model(store, manifest.model_hash)
     boxes = None if box is None else [_box(box)]
     if not image.exists():
-        raise InputError(f"--image {image}: there is no such file; give the path of a picture.")
+        raise UsageError(f"--image {image}: there is no such file; give the path of a picture.")
     pixels = read_image(image)
     extractor = Extractor(bundle)
     features = extractor([pixels]) if boxes is None else extractor(pixels, boxes)
@@ -162,14 +162,14 @@ def _box(text: str) -> list[float]:
     except ValueError:
         numbers = []
     if len(numbers) != 4:
-        raise InputError(f"--box takes x1,y1,x2,y2 in pixels, got '{text}'.")
+        raise UsageError(f"--box takes x1,y1,x2,y2 in pixels, got '{text}'.")
     return numbers
 
 
 def _on_the_wire(name: str, key: Path | None) -> str:
     """A camera's pseudonym, if there is a key for it."""
     if key is None:
-        return checked_wire_name(name, "camera", InputError)
+        return checked_wire_name(name, "camera", UsageError)
     if not key.is_file():
-        raise InputError(f"no key at {key}; --pseudonym-key is the file that the cameras' settings name.")
+        raise UsageError(f"no key at {key}; --pseudonym-key is the file that the cameras' settings name.")
     return camera_pseudonym(name, load_or_create_key(key))

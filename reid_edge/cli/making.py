@@ -10,7 +10,7 @@ import typer
 
 from reid_edge.cli.options import BundleArgument, ForceOption, WidthOption
 from reid_edge.console import BUNDLE_HEADERS, bundle_rows, console, extra, print_table, progress_bars
-from reid_edge.errors import ConfigError, InputError, OutputError
+from reid_edge.errors import OutputError, UsageError
 
 
 def export(
@@ -47,9 +47,9 @@ def export(
         from reid_edge.osnet.shipped import find_checkpoint
 
     if width is None and checkpoint is None:
-        raise ConfigError("give --width β (0.25 ships with reid-edge), or --checkpoint FILE.")
+        raise UsageError("give --width β (0.25 ships with reid-edge), or --checkpoint FILE.")
     if size is not None and resolution is not None:
-        raise ConfigError("give --size or --resolution, not both.")
+        raise UsageError("give --size or --resolution, not both.")
     no_tensorrt = why_not_here()
     chosen = _choices(formats or "onnx,openvino,tensorrt", ("onnx", "openvino", "tensorrt"), "--formats")
     if formats is None and no_tensorrt:
@@ -131,7 +131,7 @@ def complexity(
         from reid_edge.osnet.complexity import complexity as count
 
     if size is not None and resolution:
-        raise ConfigError("give --size or --resolution, not both.")
+        raise UsageError("give --size or --resolution, not both.")
     widths = width or [1.0, 0.75, 0.5, 0.25]
     sizes = [parse_size(size)] if size else [size_of_resolution(one) for one in resolution or [1.0, 0.75, 0.5, 0.25]]
     rows = []
@@ -176,5 +176,5 @@ def build(
 def _choices(text: str, allowed: tuple[str, ...], option: str) -> tuple[str, ...]:
     chosen = tuple(part.strip() for part in text.split(",") if part.strip())
     if not chosen or set(chosen) - set(allowed):
-        raise InputError(f"{option} takes one or more of {','.join(allowed)}, got '{text}'.")
+        raise UsageError(f"{option} takes one or more of {','.join(allowed)}, got '{text}'.")
     return chosen

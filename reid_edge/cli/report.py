@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from reid_edge.console import console
-from reid_edge.errors import InputError, OutputError
-from reid_edge.files import write_whole
+from reid_edge.errors import UsageError
+from reid_edge.files import check_output, write_whole
 
 PAGE = Path("report.html")
 
@@ -33,9 +33,10 @@ def report(
     if out is None and markdown is None:
         out = PAGE
     if out is not None and tables is not None and out.resolve() == tables.resolve():
-        raise InputError(f"--out and --markdown are both {out}: one would replace the other; give two different files.")
+        raise UsageError(f"--out and --markdown are both {out}: one would replace the other; give two different files.")
     for path in (out, tables):
-        _check_free(path, force)
+        if path is not None:
+            check_output(path, force=force, parents=True)
     found = survey([read_result(path) for path in results])
     if markdown == "-":
         sys.stdout.write(markdown_report(found))
@@ -46,12 +47,3 @@ def report(
     if written := [str(path) for path in (tables, out) if path is not None]:
         text = f"{', '.join(written)}: {len(found.entries)} runs on {len(found.sites)} devices"
         console.print(text.replace(" 1 devices", " 1 device"), soft_wrap=True)
-
-
-def _check_free(path: Path | None, force: bool) -> None:
-    if path is None:
-        return
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name a file in it, e.g. {path / PAGE}.")
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists already; use --force to replace it, or another name.")

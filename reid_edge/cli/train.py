@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reid_edge.console import console, error_console, extra, progress_bars
-from reid_edge.errors import ConfigError, SettingsError, StoppedError
+from reid_edge.errors import SettingsError, StoppedError, UsageError
+from reid_edge.progress import silent
 
 if TYPE_CHECKING:
     from reid_edge.training.config import TrainConfig
@@ -54,7 +55,6 @@ def train(
     """Train OSNet on labelled images, by one of the paper's recipes."""
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # until there is something to save
     with extra("train", "training"):
-        from reid_edge.training.run import silent
         from reid_edge.training.run import train as run
         from reid_edge.training.settings import run_name, to_toml
 
@@ -112,7 +112,7 @@ def _size(size: str | None, resolution: float | None) -> list[int] | None:
     from reid_edge.osnet.architecture import parse_size, size_of_resolution
 
     if size is not None and resolution is not None:
-        raise ConfigError("give --size or --resolution, not both.")
+        raise UsageError("give --size or --resolution, not both.")
     if size is None and resolution is None:
         return None
     return list(parse_size(size) if size is not None else size_of_resolution(resolution or 0))

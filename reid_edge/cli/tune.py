@@ -12,7 +12,7 @@ import typer
 
 from reid_edge.bundle import Bundle
 from reid_edge.console import console, extra, print_table, progress_bars
-from reid_edge.errors import ConfigError, TuningError
+from reid_edge.errors import TuningError, UsageError
 from reid_edge.tuning_record import Trial
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def tune(
         from reid_edge.tune.run import tune as run_tuning
 
     if latency_ms is None and width is None and not checkpoint:
-        raise ConfigError("give --width β (0.25 ships with reid-edge), --checkpoint FILE, or --latency-ms X.")
+        raise UsageError("give --width β (0.25 ships with reid-edge), --checkpoint FILE, or --latency-ms X.")
     if checkpoint:
         loaded = [find_checkpoint(path, width) for path in checkpoint]
     else:

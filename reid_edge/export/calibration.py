@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from reid_edge.errors import CalibrationError, FrameError
 from reid_edge.export.distill import STEPS, distill, distill_steps
 from reid_edge.images import read_image
 from reid_edge.osnet.checkpoint import Checkpoint
+from reid_edge.progress import Notify
 from reid_edge.runtime.images import list_images
 
 DISTILLED_CALIBRATION = 32
@@ -27,8 +27,6 @@ MAX_HELD_OUT = 128
 MIN_CROPS = 40
 
 _NOTE = f"made from the checkpoint's batch-norm statistics: {STEPS} steps, seed {SEED}"
-
-Notify = Callable[[str, int], Callable[[], object]]
 
 
 @dataclass(frozen=True)

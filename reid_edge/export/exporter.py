@@ -33,7 +33,7 @@ from reid_edge.bundle import (
     write_manifest,
 )
 from reid_edge.crops import RESIZE_RULE
-from reid_edge.export.calibration import CalibrationSet, Notify, calibration_set
+from reid_edge.export.calibration import CalibrationSet, calibration_set
 from reid_edge.export.ir import save_ir
 from reid_edge.export.onnx import Deployable, InputFormat, export_onnx
 from reid_edge.export.quantize import quantize_onnx, quantize_openvino
@@ -43,6 +43,7 @@ from reid_edge.export.tensorrt import build_tensorrt
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.complexity import complexity
 from reid_edge.osnet.rewrites import fold
+from reid_edge.progress import Notify
 from reid_edge.runtime.engines import Batch
 
 Format = Literal["onnx", "openvino", "tensorrt"]

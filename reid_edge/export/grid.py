@@ -11,12 +11,12 @@ from typing import cast
 import torch
 
 from reid_edge.bundle import MANIFEST, RANDOM_WEIGHTS, Bundle, Manifest, Precision, open_bundle
-from reid_edge.errors import BundleCorruptError, ConfigError, OutputError
-from reid_edge.export.calibration import Notify
+from reid_edge.errors import BundleCorruptError, OutputError, UsageError
 from reid_edge.export.exporter import ONNX_FILES, ExportOptions, Format, export_bundle
 from reid_edge.osnet.architecture import OSNetConfig, format_size, size_of_resolution
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.osnet.network import OSNet
+from reid_edge.progress import Notify
 
 #: β and γ of Table 6, in its order.
 WIDTHS = (1.0, 0.75, 0.5, 0.25)
@@ -77,12 +77,12 @@ def plan_grid(
         The cells, β falling, and for each β γ falling.
 
     Raises:
-        ConfigError: A precision that an export does not make: tuned files come from ``reid-edge tune``.
+        UsageError: A precision that an export does not make: tuned files come from ``reid-edge tune``.
         BundleError: A cell's manifest cannot be read.
         OutputError: A cell's folder holds something that must not be replaced.
     """
     if not set(precisions) <= set(ONNX_FILES):
-        raise ConfigError(
+        raise UsageError(
             f"a grid is made in {', '.join(ONNX_FILES)}; got {', '.join(precisions)}. Leave the others out."
         )
     precisions = cast(tuple[Precision, ...], tuple(dict.fromkeys(("fp32", *precisions))))

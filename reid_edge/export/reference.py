@@ -11,11 +11,12 @@ import torch
 from reid_edge.bundle import RANDOM_WEIGHTS, Artifact, Bundle, InputSpec
 from reid_edge.crops import Image, normalised
 from reid_edge.errors import ParityError, QuantizationRejected
-from reid_edge.export.calibration import CalibrationSet, Notify, shipped_set
+from reid_edge.export.calibration import CalibrationSet, shipped_set
 from reid_edge.export.distill import GOLDEN_STEPS, distill
 from reid_edge.export.verdict import judge
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.network import OSNet
+from reid_edge.progress import Notify
 from reid_edge.runtime.engines import Batch, EngineOptions, Features, load_engine
 from reid_edge.runtime.extractor import as_input
 from reid_edge.runtime.golden import COSINE_LIMITS, float_limit, measure_parity

@@ -6,7 +6,7 @@ import os
 import pwd
 from typing import Any
 
-from reid_edge.errors import InputError
+from reid_edge.errors import UsageError
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import AuditEntry
 
@@ -27,11 +27,11 @@ def checked_purpose(purpose: str) -> str:
     """A purpose that says something.
 
     Raises:
-        InputError: It is empty, or too long to be one.
+        UsageError: It is empty, or too long to be one.
     """
     purpose = " ".join(purpose.split())
     if not 0 < len(purpose) <= PURPOSE_LENGTH or not purpose.isprintable():
-        raise InputError(
+        raise UsageError(
             f"say in up to {PURPOSE_LENGTH} printable characters what this is for, e.g. --purpose 'case 17/26'."
         )
     return purpose

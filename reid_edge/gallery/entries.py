@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.errors import InputError
+from reid_edge.errors import UsageError
 from reid_edge.upstream.observation import Sighting
 
 Feature = npt.NDArray[np.float32]
@@ -121,12 +121,12 @@ def parse_id(text: str) -> Key:
     """Return camera, beginning of the epoch and sequence number of an id as a person types it.
 
     Raises:
-        InputError: The text is not ``camera/epoch/seq``.
+        UsageError: The text is not ``camera/epoch/seq``.
     """
     parts = text.strip().split("/")
     number = parts[-1]
     if len(parts) != 3 or not all(parts) or not text.isascii() or not number.isdigit() or len(number) > 18:
-        raise InputError(
+        raise UsageError(
             f"expected an id of the form camera/epoch/number, e.g. door/3fa2/17 (the first characters of the epoch are "
             f"enough); got {text!a}."
         )

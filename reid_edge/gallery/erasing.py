@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from reid_edge.errors import InputError
+from reid_edge.errors import UsageError
 from reid_edge.gallery import audit
 from reid_edge.gallery.entries import Key, Selection
 from reid_edge.gallery.store import Store
@@ -44,10 +44,10 @@ def checked_selection(selection: Selection) -> Selection:
     """A selection that restricts something.
 
     Raises:
-        InputError: It means everything.
+        UsageError: It means everything.
     """
     if selection == Selection():
-        raise InputError("say what to erase: a camera, a time, a tracklet; --until now is everything up to now.")
+        raise UsageError("say what to erase: a camera, a time, a tracklet; --until now is everything up to now.")
     return selection
 
 
@@ -57,7 +57,7 @@ def erase_with_receipt(store: Store, selection: Selection, *, purpose: str, now_
     The audit gets an entry before and one after: an erasure that was cut short can be seen, and repeated.
 
     Raises:
-        InputError: Nothing restricts the selection, or no purpose is given.
+        UsageError: Nothing restricts the selection, or no purpose is given.
         StoreError: The store fails.
     """
     asked = checked_selection(selection).described()

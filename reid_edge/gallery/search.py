@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from reid_edge.errors import InputError, ModelMismatchError, NoSuchObservationError
+from reid_edge.errors import ModelMismatchError, NoSuchObservationError, UsageError
 from reid_edge.features import l2_normalised
 from reid_edge.gallery import audit
 from reid_edge.gallery.entries import Entry, Feature, Key, Match, Record, Selection, parse_id
@@ -89,7 +89,7 @@ def find_one(store: Store, text: str) -> Record:
     """The observation that an id means.
 
     Raises:
-        InputError: Not an id, or one that several observations could have.
+        UsageError: Not an id, or one that several observations could have.
         NoSuchObservationError: Nothing is stored under it.
     """
     found = store.find(*parse_id(text))
@@ -98,7 +98,7 @@ def find_one(store: Store, text: str) -> Record:
             f"{store.name} holds nothing under '{text}': it was never stored, has expired, or was erased."
         )
     if len(found) > 1:
-        raise InputError(f"'{text}' could be {', '.join(record.entry.id for record in found)}: give more of the epoch.")
+        raise UsageError(f"'{text}' could be {', '.join(record.entry.id for record in found)}: give more of the epoch.")
     return found[0]
 
 
@@ -124,13 +124,13 @@ def search(
         cameras: ``same``, ``other``: only the query's own camera, only the others.
 
     Raises:
-        InputError: No purpose, ``top`` out of range, or ``cameras`` for a query of no camera.
+        UsageError: No purpose, ``top`` out of range, or ``cameras`` for a query of no camera.
         ModelMismatchError: The gallery holds no features of the query's model.
         StoreError: The store fails.
     """
     purpose = audit.checked_purpose(purpose)
     if not 1 <= top <= MOST_TRACKLETS:
-        raise InputError(f"ask for 1 to {MOST_TRACKLETS} tracklets, got {top}.")
+        raise UsageError(f"ask for 1 to {MOST_TRACKLETS} tracklets, got {top}.")
     require_model(store, query.model_hash)
     selection = _restricted(selection, query, cameras)
     best = _best_of_tracklets(store, query, selection, top)
@@ -150,12 +150,12 @@ def _restricted(selection: Selection, query: Query, cameras: Cameras) -> Selecti
     if cameras == "all":
         return selection
     if query.tracklet is None:
-        raise InputError("--same-camera and --other-cameras are for a search by --id: an image has no camera.")
+        raise UsageError("--same-camera and --other-cameras are for a search by --id: an image has no camera.")
     camera = query.tracklet[0]
     if cameras == "other":
         return replace(selection, not_cameras=(*selection.not_cameras, camera))
     if selection.cameras and camera not in selection.cameras:
-        raise InputError(f"--same-camera means {camera}, which is not among those of --camera.")
+        raise UsageError(f"--same-camera means {camera}, which is not among those of --camera.")
     return replace(selection, cameras=(camera,))
 
 

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reid_edge.errors import GalleryError, InputError
+from reid_edge.errors import GalleryError, UsageError
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.store import Store
 from reid_edge.upstream.tls import TlsFiles
@@ -33,7 +33,7 @@ class Ways:
         operations: ``http://`` on loopback, for ``/healthz`` and ``/metrics`` alone; None for none.
 
     Raises:
-        InputError: No way at all.
+        UsageError: No way at all.
     """
 
     listen: str | None = None
@@ -45,7 +45,7 @@ class Ways:
 
     def __post_init__(self) -> None:
         if self.listen is None and self.mqtt is None:
-            raise InputError("give --listen https://ADDRESS or --mqtt mqtts://BROKER, or both: else nothing can come.")
+            raise UsageError("give --listen https://ADDRESS or --mqtt mqtts://BROKER, or both: else nothing can come.")
 
 
 class Serving:

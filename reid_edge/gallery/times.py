@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 
-from reid_edge.errors import InputError
+from reid_edge.errors import UsageError
 
 _RELATIVE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -20,7 +20,7 @@ def parse_time(text: str, *, now_us: int) -> int:
         now_us: What ``ago`` counts from.
 
     Raises:
-        InputError: None of these.
+        UsageError: None of these.
     """
     text = text.strip()
     if text == "now":
@@ -32,7 +32,7 @@ def parse_time(text: str, *, now_us: int) -> int:
         moment = datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in ("Z", "z") else text)
         return int(moment.replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
     except (ValueError, OverflowError, OSError) as error:
-        raise InputError(
+        raise UsageError(
             f"a time is like 2h or 3d (ago), 2026-11-23T14:05 (local) or 2026-11-23T13:05Z; got {text!a}."
         ) from error
 

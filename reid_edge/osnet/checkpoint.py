@@ -16,7 +16,7 @@ from torch import Tensor
 
 import reid_edge
 from reid_edge.errors import CheckpointError, CheckpointMismatchError, OutputError
-from reid_edge.files import write_whole
+from reid_edge.files import check_output, write_whole
 from reid_edge.osnet.architecture import BASE_SIZE, NetworkVariant, OSNetConfig
 from reid_edge.osnet.network import OSNet
 
@@ -251,8 +251,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, *, force: bool = False, 
     """
     if path.suffix != ".safetensors":
         raise OutputError(f"a checkpoint's name must end in .safetensors, got {path}.")
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists already; use --force to replace it.")
+    check_output(path, force=force, parents=True)
     checkpoint.network()
     write_whole(path, safetensors.torch.save(_stored(checkpoint, half=half), _metadata(checkpoint)))
 

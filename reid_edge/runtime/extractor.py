@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from reid_edge.bundle import Bundle, EngineName, InputSpec, Precision, open_bundle
 from reid_edge.crops import RESIZE_RULE, Image, SkippedBox, check_image, crop_boxes, normalised, resize_into
-from reid_edge.errors import BoxError, BundleVersionError, ConfigError, FrameError
+from reid_edge.errors import BoxError, BundleVersionError, FrameError, UsageError
 from reid_edge.features import l2_normalised
 from reid_edge.runtime.engines import Batch, EngineOptions, Features, choose_engine
 
@@ -50,7 +50,7 @@ class Extractor:
         max_batch: Most crops in one call of the engine, which saves memory; None: as many as the file takes.
 
     Raises:
-        ConfigError: ``threads`` or ``max_batch`` below 1.
+        UsageError: ``threads`` or ``max_batch`` below 1.
         BundleError: No usable bundle there.
         EngineError: The engine cannot run here.
         MissingExtraError: The engine's package is not installed.
@@ -68,7 +68,7 @@ class Extractor:
         max_batch: int | None = None,
     ) -> None:
         if max_batch is not None and max_batch < 1:
-            raise ConfigError(f"max_batch must be at least 1, got {max_batch}.")
+            raise UsageError(f"max_batch must be at least 1, got {max_batch}.")
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self._spec = self.bundle.manifest.input
         if self._spec.resize != RESIZE_RULE:

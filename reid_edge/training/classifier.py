@@ -11,13 +11,13 @@ from reid_edge.datasets.attributes import load_attributes
 from reid_edge.datasets.categories import load_categories
 from reid_edge.errors import DatasetError, InputError
 from reid_edge.osnet.checkpoint import Checkpoint, Head
+from reid_edge.progress import Notify, silent
 from reid_edge.training import distributed
 from reid_edge.training.augment import source_size
 from reid_edge.training.config import AugmentConfig, DataConfig
 from reid_edge.training.evaluator import AttributeScore, CategoryScore, Evaluator, Figures
 from reid_edge.training.learner import Learner
 from reid_edge.training.pixels import open_pixels
-from reid_edge.training.run import Notify, silent
 from reid_edge.training.task import HeldOutImages
 
 

@@ -15,6 +15,7 @@ from reid_edge.errors import TrainingError
 from reid_edge.files import write_whole
 from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, tool_versions
 from reid_edge.osnet.shipped import find_checkpoint
+from reid_edge.progress import Notify, silent
 from reid_edge.training import distributed
 from reid_edge.training.augment import Augmenter, source_size
 from reid_edge.training.checkpoints import CheckpointMaker
@@ -34,7 +35,6 @@ from reid_edge.training.stop import StopRequest
 from reid_edge.training.task import Images, TrainingData, load_training_data
 
 Triple = tuple[float, float, float]
-Notify = Callable[[str, int], Callable[..., object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +51,6 @@ class TrainResult:
     best: tuple[Path, ...]
     metrics: dict[str, float]
     seconds: float
-
-
-def silent(_text: str, _steps: int) -> Callable[..., object]:
-    """Show no progress."""
-    return lambda _count=1: None
 
 
 def train(

@@ -9,7 +9,7 @@ from typing import Literal
 from reid_edge.benchmark.result import Summary
 from reid_edge.benchmark.statistics import summarise
 from reid_edge.benchmark.timing import Query, Timing
-from reid_edge.errors import ConfigError
+from reid_edge.errors import UsageError
 
 Goal = Literal["p50", "p99", "throughput", "energy"]
 #: Crops a query for throughput, where nobody waits for a single one.
@@ -36,7 +36,7 @@ class Objective:
         crops: People of one frame; ignored for throughput.
 
     Raises:
-        ConfigError: Crops out of range.
+        UsageError: Crops out of range.
     """
 
     goal: Goal = "p50"
@@ -44,7 +44,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.crops not in range(1, MAX_CROPS + 1):
-            raise ConfigError(f"--crops must be from 1 to {MAX_CROPS}, got {self.crops}.")
+            raise UsageError(f"--crops must be from 1 to {MAX_CROPS}, got {self.crops}.")
 
     @property
     def query(self) -> Query:
@@ -68,11 +68,11 @@ class Objective:
         """The figure of a timing.
 
         Raises:
-            ConfigError: Energy was asked for, and was not measured.
+            UsageError: Energy was asked for, and was not measured.
         """
         if self.goal == "energy":
             if timing.energy is None:
-                raise ConfigError("this device tells no energy; use --objective p50, p99 or throughput.")
+                raise UsageError("this device tells no energy; use --objective p50, p99 or throughput.")
             return Score(timing.energy.joules_per_crop)
         return _of_times[self.goal](summarise(timing.rounds_ms), timing.query.crops)
 

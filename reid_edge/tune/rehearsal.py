@@ -15,11 +15,11 @@ from reid_edge.export.reference import make_reference
 from reid_edge.export.tensorrt import count_layers
 from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.osnet.checkpoint import Checkpoint
+from reid_edge.progress import Notify
 from reid_edge.tune.engines import TuningEngine, tuning_engine
 from reid_edge.tune.executions import run_by
 from reid_edge.tune.forms import Candidate
 from reid_edge.tune.run import TuneOptions
-from reid_edge.tune.tuner import Notify
 from reid_edge.tune.workshop import Workshop
 from reid_edge.tuning_record import Execution
 

@@ -14,20 +14,21 @@ from reid_edge.benchmark.scheduler import time_variants
 from reid_edge.benchmark.timing import Variant
 from reid_edge.bundle import Bundle, EngineName, FileEntry, open_bundle, with_artifact, write_manifest
 from reid_edge.datasets.labelled_images import LabelledImage, Split
-from reid_edge.errors import CalibrationError, ConfigError, TuningError
+from reid_edge.errors import CalibrationError, TuningError, UsageError
 from reid_edge.export.calibration import CalibrationSet, calibration_set, save_set, saved_set
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.export.reference import make_reference
 from reid_edge.export.staging import staged_folder
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.complexity import complexity
+from reid_edge.progress import Notify
 from reid_edge.runtime.images import list_images
 from reid_edge.system.energy import EnergyMeter, find_meter, missing_reason
 from reid_edge.tune.constraint import Agreement, Constraint, MeanPrecision
 from reid_edge.tune.engines import TuningEngine, tuning_engine
 from reid_edge.tune.journal import Journal, work_folder
 from reid_edge.tune.objective import Objective, Score
-from reid_edge.tune.tuner import Notify, Tuner
+from reid_edge.tune.tuner import Tuner
 from reid_edge.tune.workshop import Workshop
 
 #: A checkpoint whose plain exports all take longer than this many times the limit is not tuned: nothing gained more.
@@ -72,7 +73,7 @@ def tune(checkpoints: Sequence[Checkpoint], options: TuneOptions, notify: Notify
         notify: Called with a text and a number of steps before long work; returns what to call after each step.
 
     Raises:
-        ConfigError: Options that do not go together, or an objective that this device does not tell.
+        UsageError: Options that do not go together, or an objective that this device does not tell.
         OutputError: The output exists or cannot be written, or another process tunes there.
         EngineUnavailableError: Files for the engine cannot be made here.
         TuningError: Nothing is fast enough, or keeps the accuracy; or nothing can be timed here.
@@ -83,15 +84,15 @@ def tune(checkpoints: Sequence[Checkpoint], options: TuneOptions, notify: Notify
         raise TuningError(reason)
     meter = _meter(options.objective)
     if options.latency_ms is not None and options.objective.goal not in ("p50", "p99"):
-        raise ConfigError(
+        raise UsageError(
             f"--latency-ms bounds a query's time; --objective {options.objective.goal} is none. Use p50 or p99."
         )
     if options.latency_ms is not None and not options.latency_ms > 0:
-        raise ConfigError(f"--latency-ms must be more than 0, got {options.latency_ms}.")
+        raise UsageError(f"--latency-ms must be more than 0, got {options.latency_ms}.")
     if options.calibration is not None and not options.calibration.is_dir():
         raise CalibrationError(f"no folder of calibration crops at {options.calibration}.")
     if len(checkpoints) != 1 and options.latency_ms is None:
-        raise ConfigError("several checkpoints need --latency-ms: how fast the one that is taken has to be.")
+        raise UsageError("several checkpoints need --latency-ms: how fast the one that is taken has to be.")
     # Before any work: is there anything in the way?
     with staged_folder(options.out, force=options.force) as staged, work_folder(options.out) as folder:
         slower: list[str] = []
@@ -124,7 +125,7 @@ def _meter(objective: Objective) -> EnergyMeter | None:
         return None
     meter = find_meter()
     if meter is None:
-        raise ConfigError(f"--objective energy: {missing_reason()} Use p50, p99 or throughput.")
+        raise UsageError(f"--objective energy: {missing_reason()} Use p50, p99 or throughput.")
     return meter
 
 

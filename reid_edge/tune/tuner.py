@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reid_edge.bundle import Artifact, Bundle, Precision
 from reid_edge.errors import EngineError, ParityError, TuningError
 from reid_edge.osnet.architecture import OSNetConfig
+from reid_edge.progress import Notify
 from reid_edge.system.energy import EnergyMeter
 from reid_edge.tune.constraint import Constraint, Kept
 from reid_edge.tune.evidence import Evidence
@@ -20,8 +21,6 @@ from reid_edge.tune.race import Heat, Standing, fastest_first, run_heat
 from reid_edge.tune.search import Probe, absorbing, mixtures
 from reid_edge.tune.workshop import Workshop
 from reid_edge.tuning_record import Execution, FloatType, Tuning
-
-Notify = Callable[[str, int], Callable[..., None]]
 
 #: Forms that each float type sends into the first heat; how many candidates the later heats take.
 FORMS = 6

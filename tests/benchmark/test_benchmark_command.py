@@ -146,7 +146,7 @@ def test_when_nothing_runs_it_fails_with_the_reasons(bundle_copy, tmp_path):
         (["BUNDLE", "--crops", "1.5"], "--crops takes whole numbers"),
         (["BUNDLE", "--crops", "1", "--scenario", "multi-stream"], "more than one crop"),
         (["BUNDLE", "--isa", "MMX"], "--isa takes one of SSE41, "),
-        (["BUNDLE", "--out", "."], ". is a folder; name a file in it"),
+        (["BUNDLE", "--out", "."], ". is a folder; give a file name"),
         (["BUNDLE", "--out", "none/r.json"], "none is not a folder"),
         (["BUNDLE", "--root", "."], "does not hold Market-1501"),
         (["BUNDLE", "--checkpoint", "x.pth"], "--grid"),

@@ -2,7 +2,7 @@ import pytest
 
 from reid_edge.benchmark.options import BenchmarkOptions
 from reid_edge.benchmark.timing import Query
-from reid_edge.errors import EngineUnavailableError, InputError
+from reid_edge.errors import EngineUnavailableError, UsageError
 
 
 def test_by_default_each_scenario_is_asked_with_the_crops_it_takes():
@@ -61,5 +61,5 @@ def test_more_bundles_get_more_time():
     ],
 )
 def test_numbers_out_of_range_are_refused(given, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(UsageError, match=message):
         BenchmarkOptions(**given)

@@ -11,8 +11,9 @@ import pytest
 
 from reid_edge.benchmark.report import markdown_report, survey
 from reid_edge.benchmark.report.html import page
-from reid_edge.benchmark.result_file import check_result_path, read_result, write_result
+from reid_edge.benchmark.result_file import read_result, write_result
 from reid_edge.errors import InputError, OutputError
+from reid_edge.files import check_output
 from tests.benchmark.results import make_result, model
 
 REPOSITORY = Path(__file__).parents[2]
@@ -155,7 +156,7 @@ def test_a_disk_that_cannot_be_written_leaves_nothing(tmp_path):
 
 def test_a_name_may_be_as_long_as_the_disk_takes(tmp_path):
     path = tmp_path / (245 * "a" + ".json")
-    check_result_path(path, force=False)
+    check_output(path, force=False)
     write_result(path, ONE)
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(OutputError, match="File name too long"):

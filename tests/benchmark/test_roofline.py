@@ -10,7 +10,7 @@ from reid_edge.benchmark.peak_kernels import numpy_kernels
 from reid_edge.benchmark.peak_onnxruntime import onnxruntime_kernels
 from reid_edge.benchmark.peak_openvino import openvino_kernels
 from reid_edge.benchmark.roofline import installed_kernels, measure_peaks, measure_roofline
-from reid_edge.errors import ConfigError, EngineError
+from reid_edge.errors import EngineError, UsageError
 from reid_edge.system.cpu import cpu_flags
 from tests.system.recorded_trees import NUC, plant
 
@@ -100,7 +100,7 @@ def test_a_process_that_fails_says_why(tmp_path, monkeypatch):
 
 
 def test_no_threads_are_refused_before_anything_runs():
-    with pytest.raises(ConfigError, match=r"at least 1 thread, got \[2, 0\]"):
+    with pytest.raises(UsageError, match=r"at least 1 thread, got \[2, 0\]"):
         measure_roofline((2, 0))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from reid_edge.bundle import RANDOM_WEIGHTS, open_bundle, write_manifest
-from reid_edge.errors import ConfigError, OutputError
+from reid_edge.errors import OutputError, UsageError
 from reid_edge.export import grid
 from reid_edge.export.grid import make_grid, random_checkpoint
 from reid_edge.osnet.shipped import shipped_checkpoints
@@ -166,6 +166,6 @@ def test_what_ships_fits_a_cell():
 
 
 def test_a_precision_that_no_export_makes_is_an_error_before_any_work(tmp_path):
-    with pytest.raises(ConfigError, match="got tuned"):
+    with pytest.raises(UsageError, match="got tuned"):
         make_grid(tmp_path / "grid", [], quiet, precisions=("tuned",))
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from reid_edge.errors import InputError, ModelMismatchError, NoSuchObservationError, StoreError
+from reid_edge.errors import ModelMismatchError, NoSuchObservationError, StoreError, UsageError
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.erasing import erase_with_receipt, ids_sha256
 from reid_edge.gallery.search import MOST_TRACKLETS, find_one, query_by_feature, query_of, require_model, search
@@ -125,7 +125,7 @@ def test_an_empty_gallery_says_so(sqlite_store):
 
 @pytest.mark.parametrize("text", ["", "door", "door/e1", "door/e1/x", "door/e1/-1", "/e1/1", "door//1", "a/b/c/1"])
 def test_what_is_no_id_is_answered_with_what_is(store, text):
-    with pytest.raises(InputError, match="camera/epoch/number"):
+    with pytest.raises(UsageError, match="camera/epoch/number"):
         find_one(store, text)
 
 
@@ -133,21 +133,21 @@ def test_ids_that_nothing_has_and_that_two_have(store):
     store.add([record(1, epoch="abc1"), record(1, epoch="abd1")])
     with pytest.raises(NoSuchObservationError, match="door/ab/2"):
         find_one(store, "door/ab/2")
-    with pytest.raises(InputError, match="door/abc1/1, door/abd1/1"):
+    with pytest.raises(UsageError, match="door/abc1/1, door/abd1/1"):
         find_one(store, "door/ab/1")
     assert find_one(store, " door/abd/1\n").entry.id == "door/abd1/1"
 
 
 def test_a_search_needs_a_purpose_and_a_sensible_number(store, two_people):
     for purpose in ("", "  \n", "x" * 501):
-        with pytest.raises(InputError, match="--purpose"):
+        with pytest.raises(UsageError, match="--purpose"):
             look_for(store, image(two_people[0]), purpose=purpose)
     for top in (0, -1, MOST_TRACKLETS + 1):
-        with pytest.raises(InputError, match="1 to 200"):
+        with pytest.raises(UsageError, match="1 to 200"):
             look_for(store, image(two_people[0]), top=top)
-    with pytest.raises(InputError, match="an image has no camera"):
+    with pytest.raises(UsageError, match="an image has no camera"):
         look_for(store, image(two_people[0]), cameras="other")
-    with pytest.raises(InputError, match="not among"):
+    with pytest.raises(UsageError, match="not among"):
         look_for(store, stored(store, "door/e1/101"), cameras="same", selection=Selection(cameras=("yard",)))
 
 
@@ -201,9 +201,9 @@ def test_erasing_nothing_has_a_receipt_too(store):
 
 
 def test_erasing_needs_a_purpose_and_something_to_erase(store, two_people):
-    with pytest.raises(InputError, match="--until now"):
+    with pytest.raises(UsageError, match="--until now"):
         erase_with_receipt(store, EVERYTHING, purpose="request", now_us=NOON)
-    with pytest.raises(InputError, match="--purpose"):
+    with pytest.raises(UsageError, match="--purpose"):
         erase_with_receipt(store, Selection(track=1), purpose="", now_us=NOON)
     assert store.span(EVERYTHING).observations == 12
     assert store.audit_entries(5) == []
@@ -237,7 +237,7 @@ def test_times_as_people_write_them(monkeypatch, text, expected):
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2 hours", "-2h", "2026-13-01", "12:00", "99999-01-01", "h"])
 def test_what_is_no_time_is_answered_with_what_is(text):
-    with pytest.raises(InputError, match="2h or 3d"):
+    with pytest.raises(UsageError, match="2h or 3d"):
         parse_time(text, now_us=NOON)
 
 

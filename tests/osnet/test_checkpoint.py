@@ -1,4 +1,6 @@
 import dataclasses
+import errno
+import os
 
 import pytest
 import safetensors.torch
@@ -197,9 +199,15 @@ def test_weights_too_large_for_half_precision_are_refused(small, tmp_path):
     save_checkpoint(small, tmp_path / "c.safetensors")
 
 
-def test_a_write_that_fails_keeps_the_old_file(small, tmp_path):
+def test_a_write_that_fails_keeps_the_old_file(small, tmp_path, monkeypatch):
     path = tmp_path / "c.safetensors"
-    path.mkdir()  # what the finished file cannot replace
+    path.write_bytes(b"old")
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="cannot write"):
         save_checkpoint(small, path, force=True)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["c.safetensors"]
+    assert [found.name for found in tmp_path.iterdir()] == ["c.safetensors"]
+    assert path.read_bytes() == b"old"

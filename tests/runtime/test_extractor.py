@@ -14,7 +14,7 @@ import torch
 
 from reid_edge.bundle import open_bundle, write_manifest
 from reid_edge.crops import resize_into
-from reid_edge.errors import BoxError, BundleVersionError, ConfigError, EngineError, EngineUnavailableError, FrameError
+from reid_edge.errors import BoxError, BundleVersionError, EngineError, EngineUnavailableError, FrameError, UsageError
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.runtime import Extractor, engines
 from reid_edge.runtime import extractor as extractor_module
@@ -217,7 +217,7 @@ def test_an_unknown_openvino_device_is_an_error(session_bundle):
 
 @pytest.mark.parametrize("threads", [0, -1, 100_000, "2", 2.5])
 def test_threads_out_of_range_are_an_error(session_bundle, threads):
-    with pytest.raises(ConfigError, match="threads must be"):
+    with pytest.raises(UsageError, match="threads must be"):
         Extractor(session_bundle, threads=threads)
 
 

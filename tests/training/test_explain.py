@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from reid_edge.errors import FrameError, InputError
+from reid_edge.errors import FrameError, UsageError
 from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.osnet.network import OSNet
@@ -138,9 +138,9 @@ def test_the_same_seed_gives_the_same_clusters():
 
 def test_clusters_that_cannot_be_are_refused():
     gates = np.random.default_rng(2).random((6, 2, 4))
-    with pytest.raises(InputError, match="7 clusters need at least as many images, got 6"):
+    with pytest.raises(UsageError, match="7 clusters need at least as many images, got 6"):
         cluster_gates(gates, 7, nearest=4, seed=1)
-    with pytest.raises(InputError, match="these images have 2"):
+    with pytest.raises(UsageError, match="these images have 2"):
         cluster_gates(np.repeat(gates[:2], 3, axis=0), 3, nearest=4, seed=1)
 
 
@@ -154,7 +154,7 @@ def test_images_that_are_all_alike_make_one_cluster():
 def test_a_network_without_gates_is_told_so_before_any_image_is_read(tmp_path, fusion):
     checkpoint = small_checkpoint(NetworkVariant(fusion=fusion))
     missing = [tmp_path / f"{number}.png" for number in range(9)]
-    with pytest.raises(InputError, match=f"fusion={fusion}.*--clusters 0"):
+    with pytest.raises(UsageError, match=f"fusion={fusion}.*--clusters 0"):
         explain(checkpoint, missing, ExplainOptions(), name="c")
     found = explain(checkpoint, write_images(tmp_path, 3), ExplainOptions(clusters=0), name="c")
     assert found.clustering is None
@@ -171,11 +171,11 @@ def test_images_for_maps_are_taken_evenly(tmp_path):
 
 def test_options_that_show_nothing_are_refused(tmp_path):
     for bad in ({"clusters": 0, "maps": 0}, {"clusters": -1}, {"nearest": 0}, {"maps": -1}):
-        with pytest.raises(InputError):
+        with pytest.raises(UsageError):
             ExplainOptions(**bad)
-    with pytest.raises(InputError, match="no images"):
+    with pytest.raises(UsageError, match="no images"):
         explain(small_checkpoint(), [], ExplainOptions(), name="c")
-    with pytest.raises(InputError, match="8 clusters need at least as many images, got 1"):
+    with pytest.raises(UsageError, match="8 clusters need at least as many images, got 1"):
         explain(small_checkpoint(), [tmp_path / "none.png"], ExplainOptions(), name="c")
 
 

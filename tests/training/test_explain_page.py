@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reid_edge.cli.explain import explain as command
-from reid_edge.errors import InputError, MissingExtraError, OutputError
+from reid_edge.errors import MissingExtraError, OutputError, UsageError
 from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.osnet.checkpoint import save_checkpoint
 from reid_edge.training.explain.explanation import PRIVACY, ExplainOptions, explain
@@ -187,7 +187,7 @@ def test_an_output_that_cannot_be_is_refused_before_images_are_read(folder):
     (folder / "made" / "e.html").mkdir(parents=True)
     with pytest.raises(OutputError, match="is a folder"):
         call(folder, "e.html", force=True)
-    with pytest.raises(InputError, match="6 clusters need"):
+    with pytest.raises(UsageError, match="6 clusters need"):
         call(folder, "f.html", clusters=6)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from reid_edge.benchmark.result import Energy
 from reid_edge.benchmark.timing import Query
-from reid_edge.errors import ConfigError
+from reid_edge.errors import UsageError
 from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.osnet.rewrites import BlockRewrite
 from reid_edge.tune.forms import Candidate, make_form
@@ -61,7 +61,7 @@ def test_objectives_read_their_figure_from_the_samples():
     assert Objective(goal="throughput").score(timing(rounds, 32)).value == 3.0 / 32
     spent = Energy(joules_per_crop=0.25, mean_watts=9.0, source="test")
     assert Objective(goal="energy", crops=8).score(timing(rounds, 8, spent)) == Score(0.25)
-    with pytest.raises(ConfigError, match="tells no energy"):
+    with pytest.raises(UsageError, match="tells no energy"):
         Objective(goal="energy", crops=8).score(timing(rounds, 8))
 
 
@@ -69,7 +69,7 @@ def test_a_query_follows_from_the_objective():
     assert Objective(crops=1).query == Query(scenario="single-stream", crops=1)
     assert Objective(crops=6).query == Query(scenario="multi-stream", crops=6)
     assert Objective(goal="throughput", crops=6).query == Query(scenario="offline", crops=32)
-    with pytest.raises(ConfigError, match="from 1 to 1024, got 0"):
+    with pytest.raises(UsageError, match="from 1 to 1024, got 0"):
         Objective(crops=0)
 
 

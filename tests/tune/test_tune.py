@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reid_edge.bundle import Bundle, open_bundle
-from reid_edge.errors import BundleCorruptError, CalibrationError, ConfigError, OutputError, TuningError
+from reid_edge.errors import BundleCorruptError, CalibrationError, OutputError, TuningError, UsageError
 from reid_edge.export.calibration import calibration_set
 from reid_edge.export.reference import make_reference
 from reid_edge.runtime import Extractor
@@ -176,7 +176,7 @@ def test_no_checkpoint_fast_enough_is_an_error_that_says_what_each_takes(tuned, 
     "changes", [{"latency_ms": 0.0}, {"latency_ms": 5.0, "objective": Objective(goal="throughput")}]
 )
 def test_a_latency_that_bounds_nothing_is_refused(tmp_path, changes):
-    with pytest.raises(ConfigError, match="--latency-ms"):
+    with pytest.raises(UsageError, match="--latency-ms"):
         tune([_tiny()], options(tmp_path / "bundle", **changes), steps)
     assert not list(tmp_path.iterdir())
 
@@ -203,7 +203,7 @@ def test_the_most_accurate_checkpoint_comes_first():
 
 
 def test_what_cannot_work_is_refused_before_any_work(tmp_path):
-    with pytest.raises(ConfigError, match="several checkpoints need --latency-ms"):
+    with pytest.raises(UsageError, match="several checkpoints need --latency-ms"):
         tune([_tiny(), _tiny(0.06)], options(tmp_path / "bundle"), steps)
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").write_text("")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.errors import ConfigError
+from reid_edge.errors import UsageError
 
 #: More than any edge device has cores; engines make as many as they are told to.
 MAX_THREADS = 512
@@ -29,7 +29,7 @@ class EngineOptions:
         cache_dir: Where compiled models are kept between starts; None keeps none.
 
     Raises:
-        ConfigError: Threads out of range.
+        UsageError: Threads out of range.
     """
 
     threads: int | None = None
@@ -38,7 +38,7 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads not in range(1, MAX_THREADS + 1):
-            raise ConfigError(f"threads must be from 1 to {MAX_THREADS}, got {self.threads!r}.")
+            raise UsageError(f"threads must be from 1 to {MAX_THREADS}, got {self.threads!r}.")
 
 
 class Engine(Protocol):

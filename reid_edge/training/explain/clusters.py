@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.errors import InputError, MissingExtraError
+from reid_edge.errors import MissingExtraError, UsageError
 
 try:
     from sklearn.cluster import KMeans
@@ -73,10 +73,10 @@ def check_clusters(images: int, clusters: int) -> None:
     """Make sure that there is something to divide.
 
     Raises:
-        InputError: Fewer images than clusters.
+        UsageError: Fewer images than clusters.
     """
     if images < clusters:
-        raise InputError(
+        raise UsageError(
             f"{clusters} clusters need at least as many images, got {images}; give more images, or a lower --clusters."
         )
 
@@ -91,12 +91,12 @@ def cluster_gates(gates: npt.NDArray[np.floating], clusters: int, *, nearest: in
         seed: Of k-means' random starts.
 
     Raises:
-        InputError: Fewer images, or fewer different gate vectors, than clusters.
+        UsageError: Fewer images, or fewer different gate vectors, than clusters.
     """
     check_clusters(len(gates), clusters)
     points = gates.reshape(len(gates), -1).astype(np.float64)
     if (distinct := len(np.unique(points, axis=0))) < clusters:
-        raise InputError(
+        raise UsageError(
             f"{clusters} clusters need as many different gate vectors; these images have {distinct}. Lower --clusters."
         )
     fitted = KMeans(clusters, n_init=STARTS, random_state=seed).fit(points)

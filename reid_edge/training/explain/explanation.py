@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reid_edge.errors import InputError
+from reid_edge.errors import UsageError
 from reid_edge.osnet.architecture import format_size
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.training.explain.clusters import Clustering, check_clusters, cluster_gates
@@ -42,12 +42,12 @@ class ExplainOptions:
 
     def __post_init__(self) -> None:
         if self.clusters < 0 or self.nearest < 1 or self.maps < 0:
-            raise InputError(
+            raise UsageError(
                 f"clusters and maps must be at least 0 and nearest at least 1, "
                 f"got {self.clusters}, {self.maps} and {self.nearest}."
             )
         if self.clusters == self.maps == 0:
-            raise InputError("clusters and maps are both 0: nothing would be shown.")
+            raise UsageError("clusters and maps are both 0: nothing would be shown.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,10 +112,10 @@ def explain(
     Raises:
         CheckpointMismatchError: The weights do not fit.
         FrameError: A file that is not a readable image.
-        InputError: No images, fewer than clusters, or a network without gates while clusters are asked for.
+        UsageError: No images, fewer than clusters, or a network without gates while clusters are asked for.
     """
     if not paths:
-        raise InputError("no images to look at; give image files, or folders of them.")
+        raise UsageError("no images to look at; give image files, or folders of them.")
     if options.clusters:
         check_gated(checkpoint.info.variant)
         check_clusters(len(paths), options.clusters)

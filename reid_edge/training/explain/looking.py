@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from reid_edge.crops import normalised, resize_into
-from reid_edge.errors import InputError
+from reid_edge.errors import UsageError
 from reid_edge.images import read_image
 from reid_edge.osnet.architecture import GATED, NetworkVariant
 from reid_edge.osnet.checkpoint import CheckpointInfo
@@ -51,10 +51,10 @@ def check_gated(variant: NetworkVariant) -> None:
     """Make sure that a variant has gates to look at.
 
     Raises:
-        InputError: It has none, or none that depends on the image.
+        UsageError: It has none, or none that depends on the image.
     """
     if variant.fusion not in GATED:
-        raise InputError(
+        raise UsageError(
             f"a network with fusion={variant.fusion} has no gates that depend on the image (those with "
             f"{', '.join(GATED)} do), so there is nothing to cluster; use --clusters 0 for activation maps alone."
         )

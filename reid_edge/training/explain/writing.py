@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reid_edge.errors import OutputError
-from reid_edge.files import write_whole
+from reid_edge.files import check_output, write_whole
 from reid_edge.training.explain.explanation import Explanation
 
 
@@ -21,12 +21,9 @@ def open_writer(path: Path, *, force: bool = False) -> Callable[[Explanation], N
         OutputError: Another suffix, a file that exists while ``force`` is off, or, when writing, no place.
         MissingExtraError: Jinja (page) or Matplotlib (sheet) is not installed.
     """
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name a file in it, e.g. {path / 'explain.html'}.")
     if path.suffix not in (".html", ".png"):
         raise OutputError(f"the output must end in .html (a page) or .png (a sheet), got {path}.")
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists already; use --force to replace it, or another name.")
+    check_output(path, force=force, parents=True)
     render = _rendering(path.suffix)
     return lambda explanation: write_whole(path, render(explanation))
 
