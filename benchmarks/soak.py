@@ -43,7 +43,7 @@ def agent(ledger: str, arguments: list[str]) -> None:
     def put_and_tell(outbox, observations, encoding="fp16"):
         put(outbox, observations, encoding)
         if observations:
-            file.write(f"{outbox.epoch} {outbox.last_seq - len(observations) + 1} {outbox.last_seq}\n")
+            file.write(f"{outbox.incarnation} {outbox.last_seq - len(observations) + 1} {outbox.last_seq}\n")
             os.fsync(file.fileno())
 
     Outbox.put = put_and_tell

@@ -12,12 +12,10 @@ import pytest
 
 from reid_edge.errors import MessageError, StoreError, TransportError
 from reid_edge.upstream.delivery import Delivery
-from reid_edge.upstream.delivery.flights import Flights
-from reid_edge.upstream.delivery.refusal_log import RefusalLog
-from reid_edge.upstream.delivery.refusals import Refusals
 from reid_edge.upstream.message import decode_batch, encode_ack
 from reid_edge.upstream.observation import Ack, Batch, Gap, Refusal
 from reid_edge.upstream.outbox import Outbox
+from reid_edge.upstream.retries import InFlight, RefusalLog, Refusals
 from reid_edge.upstream.transport import LocalTransport, Transport
 from tests.upstream.observing import observed
 
@@ -194,11 +192,11 @@ def test_everything_is_stored_once_but_what_gaps_declare(tmp_path, seed):
             given.update((outbox.last_seq - count + 1 + number, track + number) for number in range(count))
             track += count
         drained = delivery.stop(PATIENCE_S if life == 3 else rng.uniform(0, 0.2))
-        last = (outbox.depth, outbox.gap_count, outbox.epoch, sum(outbox.dropped.values()))
+        last = (outbox.depth, outbox.gap_count, outbox.incarnation, sum(outbox.dropped.values()))
         outbox.close()
     assert drained
     assert last[:2] == (0, 0)
-    assert {(camera, epoch) for camera, epoch, _ in receiver.stored} == {(CAMERA, last[2])}
+    assert {(camera, incarnation) for camera, incarnation, _ in receiver.stored} == {(CAMERA, last[2])}
     assert max(Counter(receiver.stored.values()).values()) == 1
     stored = {seq: number for (_, _, seq), number in receiver.stored.items()}
     assert all(given[seq] == number for seq, number in stored.items())
@@ -247,7 +245,7 @@ def test_no_more_than_the_window_waits_for_acknowledgement(outbox):
         transport.wait(lambda: len(transport.seqs()) == 20)
         outbox.put([observed(100, dim=4)])
         assert transport.seqs() == list(range(1, 21))
-        transport.answer(encode_ack(Ack(CAMERA, outbox.epoch, (3, 1, 2))))
+        transport.answer(encode_ack(Ack(CAMERA, outbox.incarnation, (3, 1, 2))))
         transport.wait(lambda: len(transport.seqs()) == 23)
         assert transport.seqs() == list(range(1, 24))
         assert outbox.depth == 98
@@ -258,10 +256,10 @@ def test_only_unacknowledged_rows_are_sent_again_after_the_timeout(outbox):
     outbox.put([observed(track, dim=4) for track in range(6)])
     with delivering(outbox, transport, batch_rows=3, resend_s=0.2) as delivery:
         transport.wait(lambda: len(transport.sent) == 2)
-        transport.answer(encode_ack(Ack(CAMERA, outbox.epoch, (1, 3, 4))))
+        transport.answer(encode_ack(Ack(CAMERA, outbox.incarnation, (1, 3, 4))))
         transport.wait(lambda: sorted(transport.seqs()[6:9]) == [2, 5, 6])
         assert transport.attempts[2] - transport.attempts[0] >= 0.2
-        transport.answer(encode_ack(Ack(CAMERA, outbox.epoch, (2, 5, 6))))
+        transport.answer(encode_ack(Ack(CAMERA, outbox.incarnation, (2, 5, 6))))
         assert delivery.stop(PATIENCE_S)
     assert outbox.depth == 0
     assert delivery.stats.sent == 6
@@ -343,7 +341,7 @@ def test_what_a_lost_connection_held_is_sent_again_at_once(outbox):
     outbox.put([observed(1)])
     with delivering(outbox, transport, resend_s=3600) as delivery:
         transport.wait(lambda: transport.seqs() == [1])
-        transport.answer(encode_ack(Ack(CAMERA, outbox.epoch, (1,))))
+        transport.answer(encode_ack(Ack(CAMERA, outbox.incarnation, (1,))))
         delivery_has(delivery, 1)
         outbox.put([observed(2)])
         transport.wait(lambda: transport.seqs() == [1, 2])
@@ -359,13 +357,13 @@ def delivery_has(delivery: Delivery, acknowledged: int) -> None:
 
 
 def test_a_flapping_connection_to_a_silent_gallery_sends_nothing_again():
-    flights = Flights(10)
-    flights.add((1, 2), 0)
-    flights.lost()
-    assert flights.due(0, 64) == ()
-    flights.acknowledged((1,), 5)
-    flights.lost()
-    assert flights.due(5, 64) == (2,)
+    in_flight = InFlight(10)
+    in_flight.add((1, 2), 0)
+    in_flight.lost()
+    assert in_flight.due(0, 64) == ()
+    in_flight.acknowledged((1,), 5)
+    in_flight.lost()
+    assert in_flight.due(5, 64) == (2,)
 
 
 def test_gaps_are_delivered_without_rows_and_until_acknowledged(tmp_path):
@@ -375,13 +373,13 @@ def test_gaps_are_delivered_without_rows_and_until_acknowledged(tmp_path):
     with delivering(outbox, transport, resend_s=0.1):
         transport.wait(lambda: transport.sent)
         assert transport.sent[0].gaps == (Gap(1, 3, 3, "full"),)
-        transport.answer(encode_ack(Ack(CAMERA, outbox.epoch, (4, 5))))
+        transport.answer(encode_ack(Ack(CAMERA, outbox.incarnation, (4, 5))))
         transport.wait(lambda: any(not batch.observations for batch in transport.sent))
         assert transport.sent[-1].gaps == (Gap(1, 3, 3, "full"),)
         outbox.put([observed(9, dim=4) for track in range(3)])  # another is dropped
-        transport.answer(encode_ack(Ack(CAMERA, outbox.epoch, (6, 7, 8), ((1, 3),))))
+        transport.answer(encode_ack(Ack(CAMERA, outbox.incarnation, (6, 7, 8), ((1, 3),))))
         transport.wait(lambda: transport.sent[-1].gaps == (Gap(6, 6, 1, "full"),))
-        transport.answer(encode_ack(Ack(CAMERA, outbox.epoch, (6, 7, 8), ((6, 6),))))
+        transport.answer(encode_ack(Ack(CAMERA, outbox.incarnation, (6, 7, 8), ((6, 6),))))
     with delivering(outbox, transport) as delivery:
         assert delivery.stop(PATIENCE_S)
     outbox.close()
@@ -395,9 +393,9 @@ def test_acknowledgements_that_are_none_delete_nothing(outbox):
         transport.answer(
             b"",
             b"garbage",
-            encode_ack(Ack("c-another", outbox.epoch, (1, 2, 3))),
+            encode_ack(Ack("c-another", outbox.incarnation, (1, 2, 3))),
             encode_ack(Ack(CAMERA, "0123456789abcdef", (1, 2, 3))),
-            encode_ack(Ack(CAMERA, outbox.epoch, (2,))),
+            encode_ack(Ack(CAMERA, outbox.incarnation, (2,))),
         )
         receiver_done = time.monotonic() + PATIENCE_S
         while outbox.depth == 3 and time.monotonic() < receiver_done:
@@ -422,26 +420,26 @@ def test_stopping_ends_within_its_bound_and_keeps_what_is_left(outbox):
     assert len(transport.attempts) == attempts
 
 
-def test_an_outbox_that_is_replaced_while_running_is_delivered_under_its_new_epoch(tmp_path):
+def test_an_outbox_that_is_replaced_while_running_is_delivered_under_its_new_incarnation(tmp_path):
     path = tmp_path / "outbox.db"
     outbox = Outbox(path, synchronous="NORMAL")
     receiver = Receiver()
     outbox.put([observed(track) for track in range(4000)])
     outbox.expire()
-    first_epoch = outbox.epoch
+    first_incarnation = outbox.incarnation
     with path.open("r+b") as file:
         file.seek(300 * 8192)
         file.write(bytes(range(256)) * 32 * 200)
     with delivering(outbox, LocalTransport(receiver.receive)) as delivery:
         receiver.wait(lambda: len(receiver.stored) > 100)
         deadline = time.monotonic() + PATIENCE_S
-        while outbox.epoch == first_epoch and time.monotonic() < deadline:
+        while outbox.incarnation == first_incarnation and time.monotonic() < deadline:
             time.sleep(0.01)
         assert outbox.set_aside
         outbox.put([observed(track) for track in range(5000, 5010)])
         assert delivery.stop(PATIENCE_S)
     assert [track for track in receiver.tracks() if track >= 5000] == list(range(5000, 5010))
-    assert {epoch for _, epoch, _ in receiver.stored} == {first_epoch, outbox.epoch}
+    assert {incarnation for _, incarnation, _ in receiver.stored} == {first_incarnation, outbox.incarnation}
     (gap,) = receiver.gaps.values()
     assert gap.reason == "lost"
     assert gap.count + len([track for track in receiver.tracks() if track < 5000]) >= 4000
@@ -495,8 +493,8 @@ def test_a_name_that_cannot_be_sent_is_an_error_at_once(outbox):
         Delivery(outbox, LocalTransport(lambda payloads: []), camera="front door")
 
 
-def test_it_goes_on_after_an_error_that_should_not_have_been(outbox, caplog, monkeypatch):
-    monkeypatch.setattr("reid_edge.upstream.delivery.delivery.AFTER_A_BUG_S", 0.01)
+def test_it_goes_on_after_an_unexpected_error(outbox, caplog, monkeypatch):
+    monkeypatch.setattr("reid_edge.upstream.delivery.AFTER_A_BUG_S", 0.01)
     receiver = Receiver()
     calls = []
 
@@ -517,63 +515,63 @@ def test_it_goes_on_after_an_error_that_should_not_have_been(outbox, caplog, mon
 
 
 def test_rows_are_due_after_the_timeout_while_acknowledgements_come():
-    flights = Flights(10)
-    flights.add((1, 2), 0)
-    flights.add((3, 4), 5)
-    assert flights.acknowledged((2,), 6) == []
-    assert flights.due(9.9, 64) == ()
-    assert flights.next_due_s(9.9) == 10
-    assert flights.due(10, 64) == (1,)
-    flights.add((1,), 10)
-    assert flights.due(15, 64) == (3, 4)
-    assert len(flights) == 4 - 1
+    in_flight = InFlight(10)
+    in_flight.add((1, 2), 0)
+    in_flight.add((3, 4), 5)
+    assert in_flight.acknowledged((2,), 6) == []
+    assert in_flight.due(9.9, 64) == ()
+    assert in_flight.next_due_s(9.9) == 10
+    assert in_flight.due(10, 64) == (1,)
+    in_flight.add((1,), 10)
+    assert in_flight.due(15, 64) == (3, 4)
+    assert len(in_flight) == 4 - 1
 
 
 def test_small_batches_are_sent_again_as_one():
-    flights = Flights(10)
-    flights.add((99,), 0)
-    flights.acknowledged((99,), 9)
+    in_flight = InFlight(10)
+    in_flight.add((99,), 0)
+    in_flight.acknowledged((99,), 9)
     for seq in range(10):
-        flights.add((seq,), 1)
-    assert flights.due(11, 8) == tuple(range(8))
-    assert flights.due(11, 8) == (8, 9)
+        in_flight.add((seq,), 1)
+    assert in_flight.due(11, 8) == tuple(range(8))
+    assert in_flight.due(11, 8) == (8, 9)
 
 
 def test_a_silent_receiving_end_gets_one_probe_ever_more_rarely():
-    flights = Flights(10)
+    in_flight = InFlight(10)
     for number in range(100):
-        flights.add((2 * number, 2 * number + 1), 0)
+        in_flight.add((2 * number, 2 * number + 1), 0)
     probes = []
     now = 0.0
     while now < 1000:
-        if seqs := flights.due(now, 2):
+        if seqs := in_flight.due(now, 2):
             probes.append(now)
-            flights.add(seqs, now)
+            in_flight.add(seqs, now)
         now += 1
     assert probes == [10, 20, 40, 80, 160, 320, 480, 640, 800, 960]
-    flights.acknowledged((0,), 1000)
-    assert flights.due(1009, 2) == ()  # what lies in a broker's queue gets its time
-    assert len([1 for _ in range(200) if flights.due(1010, 2)]) == 100
+    in_flight.acknowledged((0,), 1000)
+    assert in_flight.due(1009, 2) == ()  # what lies in a broker's queue gets its time
+    assert len([1 for _ in range(200) if in_flight.due(1010, 2)]) == 100
 
 
 def test_rows_that_were_not_sent_are_due_at_once_but_for_those_acknowledged_meanwhile():
-    flights = Flights(10)
-    flights.add((1, 2, 3), 0)
-    flights.failed((1, 2, 3))
-    assert flights.next_due_s(0) == 0
-    flights.acknowledged((2,), 0)
-    assert flights.due(0, 64) == (1, 3)
+    in_flight = InFlight(10)
+    in_flight.add((1, 2, 3), 0)
+    in_flight.failed((1, 2, 3))
+    assert in_flight.next_due_s(0) == 0
+    in_flight.acknowledged((2,), 0)
+    assert in_flight.due(0, 64) == (1, 3)
 
 
 def test_latency_is_that_of_the_batch():
-    flights = Flights(10)
-    flights.add((1, 2), 0)
-    flights.add((3, 4), 1)
-    assert flights.acknowledged((1, 2), 3) == [3]
-    assert flights.acknowledged((3, 4, 1), 3) == [2]
-    assert flights.acknowledged((3,), 4) == []
-    assert len(flights) == 0
-    assert flights.next_due_s(5) == float("inf")
+    in_flight = InFlight(10)
+    in_flight.add((1, 2), 0)
+    in_flight.add((3, 4), 1)
+    assert in_flight.acknowledged((1, 2), 3) == [3]
+    assert in_flight.acknowledged((3, 4, 1), 3) == [2]
+    assert in_flight.acknowledged((3,), 4) == []
+    assert len(in_flight) == 0
+    assert in_flight.next_due_s(5) == float("inf")
 
 
 def test_of_each_reason_one_batch_is_tried_ever_more_rarely_and_in_turn():
@@ -595,13 +593,13 @@ def test_once_one_is_taken_the_others_follow():
     refusals.add(range(6), "a", 0)
     assert refusals.due(10, 2) == (0, 1)
     assert refusals.due(10, 2) == ()
-    refusals.taken((0, 1))
+    refusals.acknowledged((0, 1))
     assert refusals.next_due_s(10) == 10
     assert refusals.due(10, 2) == (2, 3)
     assert refusals.due(10, 2) == (4, 5)
     refusals.add((2,), "a", 11)
     assert refusals.next_due_s(11) > 11
-    refusals.taken((3, 4, 5))
+    refusals.acknowledged((3, 4, 5))
     assert len(refusals) == 1
 
 

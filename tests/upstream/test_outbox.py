@@ -105,15 +105,15 @@ def test_it_is_there_after_closing_and_numbers_are_never_given_again(tmp_path):
     given = set()
     for opening in range(4):
         with opened(tmp_path / "outbox.db") as outbox:
-            epoch = outbox.epoch
+            incarnation = outbox.incarnation
             assert tracks(outbox) == list(range(opening))
             outbox.put([observed(opening)])
             assert outbox.last_seq > max(given, default=0)
             given.add(outbox.last_seq)
             assert sorted(given) == seqs(outbox)
     with opened(tmp_path / "other.db") as other:
-        assert re.fullmatch(r"[0-9a-f]{16}", epoch)
-        assert other.epoch != epoch
+        assert re.fullmatch(r"[0-9a-f]{16}", incarnation)
+        assert other.incarnation != incarnation
 
 
 def test_an_older_copy_put_back_gives_no_number_twice(tmp_path):
@@ -133,12 +133,12 @@ def test_an_older_copy_put_back_gives_no_number_twice(tmp_path):
 def test_an_acknowledgement_deletes_what_it_names_and_nothing_else(tmp_path):
     with opened(tmp_path / "outbox.db") as outbox:
         outbox.put([observed(track) for track in range(1, 11)])
-        outbox.acknowledge(Ack("c", outbox.epoch, (5, 3, 4, 4, 9, 77)))
+        outbox.acknowledge(Ack("c", outbox.incarnation, (5, 3, 4, 4, 9, 77)))
         assert seqs(outbox) == [1, 2, 6, 7, 8, 10]
         assert outbox.depth == 6
         assert outbox.bytes == sum(len(payload) for _, payload in outbox.pending(0, 99))
-        outbox.acknowledge(Ack("c", "another epoch", (1, 2)))
-        outbox.acknowledge(Ack("c", outbox.epoch, (5,)))
+        outbox.acknowledge(Ack("c", "another incarnation", (1, 2)))
+        outbox.acknowledge(Ack("c", outbox.incarnation, (5,)))
         assert seqs(outbox) == [1, 2, 6, 7, 8, 10]
 
 
@@ -171,7 +171,7 @@ def test_threads_may_use_it_at_once(tmp_path):
                     outbox.put([observed(1000 * number + turn, dim=8)])
                     found = outbox.pending(0, 5)
                     if turn % 2:
-                        outbox.acknowledge(Ack("c", outbox.epoch, (found[0][0],)))
+                        outbox.acknowledge(Ack("c", outbox.incarnation, (found[0][0],)))
                     outbox.expire()
             except Exception as error:
                 failures.append(error)
@@ -239,7 +239,7 @@ def test_smaller_bounds_hold_from_the_next_put(tmp_path):
 def test_a_gap_counts_only_what_was_not_delivered(tmp_path):
     with opened(tmp_path / "outbox.db", max_rows=6) as outbox:
         outbox.put([observed(track) for track in range(1, 7)])
-        outbox.acknowledge(Ack("c", outbox.epoch, (2, 3)))
+        outbox.acknowledge(Ack("c", outbox.incarnation, (2, 3)))
         outbox.put([observed(track) for track in range(7, 13)])
         assert outbox.gaps() == [Gap(1, 6, 4, "full")]
 
@@ -253,14 +253,14 @@ def test_a_gap_that_was_sent_does_not_grow_and_leaves_only_when_acknowledged(tmp
         outbox.put([observed(5)])  # after it was sent
         assert outbox.gaps() == sent
     with opened(path, max_rows=2) as outbox:
-        epoch = outbox.epoch
+        incarnation = outbox.incarnation
         assert outbox.gaps() == sent
-        outbox.acknowledge(Ack("c", epoch, (), ((1, 3),)))  # nobody can have stored that
-        outbox.acknowledge(Ack("c", "another epoch", (), ((1, 2),)))
+        outbox.acknowledge(Ack("c", incarnation, (), ((1, 3),)))  # nobody can have stored that
+        outbox.acknowledge(Ack("c", "another incarnation", (), ((1, 2),)))
         assert outbox.gaps() == sent
-        outbox.acknowledge(Ack("c", epoch, (), ((1, 2),)))
+        outbox.acknowledge(Ack("c", incarnation, (), ((1, 2),)))
         assert outbox.gaps() == [Gap(3, 3, 1, "full")]
-        outbox.acknowledge(Ack("c", epoch, (), ((3, 3),)))
+        outbox.acknowledge(Ack("c", incarnation, (), ((3, 3),)))
         assert outbox.gaps() == []
         assert outbox.gap_count == 0
         assert outbox.dropped["full"] == 3
@@ -280,7 +280,7 @@ def test_gaps_of_a_year_without_network_stay_few_and_lose_no_count(tmp_path):
             for gap in gaps:
                 assert gap.count <= gap.last_seq - gap.first_seq + 1
                 declared += gap.count
-            outbox.acknowledge(Ack("c", outbox.epoch, (), tuple((gap.first_seq, gap.last_seq) for gap in gaps)))
+            outbox.acknowledge(Ack("c", outbox.incarnation, (), tuple((gap.first_seq, gap.last_seq) for gap in gaps)))
         assert declared == sum(outbox.dropped.values()) == 600 - outbox.depth
         assert min(outbox.dropped["full"], outbox.dropped["expired"]) > 100
 
@@ -293,7 +293,7 @@ def test_what_could_not_be_put_is_declared(tmp_path):
         outbox.put([observed(2)])
         assert seqs(outbox) == [1, 7]
         assert outbox.gaps() == [Gap(2, 6, 5, "lost")]
-        outbox.acknowledge(Ack("c", outbox.epoch, (), ((2, 6),)))
+        outbox.acknowledge(Ack("c", outbox.incarnation, (), ((2, 6),)))
         outbox.lose(3)
     with opened(path) as outbox:  # without another put
         assert outbox.gaps() == [Gap(8, 10, 3, "lost")]
@@ -499,7 +499,7 @@ def test_deleted_features_are_overwritten_in_the_file_and_its_log(tmp_path):
         needles = [decode_observation(p).feature[100:140].astype("<f2").tobytes() for _, p in outbox.pending(0, 40)]
         outbox.expire()
         assert all(found(needle) for needle in needles)
-        outbox.acknowledge(Ack("c", outbox.epoch, tuple(range(1, 38))))
+        outbox.acknowledge(Ack("c", outbox.incarnation, tuple(range(1, 38))))
         outbox.expire()
         assert [index + 1 for index, needle in enumerate(needles) if found(needle)] == [38, 39, 40]
 
@@ -509,7 +509,7 @@ def test_files_stay_small_while_rows_come_and_go(tmp_path):
         largest = 0
         for turn in range(400):
             outbox.put([observed(1)] * 64)
-            outbox.acknowledge(Ack("c", outbox.epoch, tuple(range(outbox.last_seq - 63, outbox.last_seq + 1))))
+            outbox.acknowledge(Ack("c", outbox.incarnation, tuple(range(outbox.last_seq - 63, outbox.last_seq + 1))))
             if turn % 20 == 0:
                 largest = max(largest, sum(path.stat().st_size for path in tmp_path.iterdir()))
         assert outbox.last_seq == 25_600  # 29 MB
@@ -545,7 +545,7 @@ for turn in range(10**6):
     if turn % 3 == 2:
         first = [seq for seq, _ in outbox.pending(0, 7)]
         print("acknowledging", *first, flush=True)
-        outbox.acknowledge(Ack("c", outbox.epoch, tuple(first)))
+        outbox.acknowledge(Ack("c", outbox.incarnation, tuple(first)))
     if turn % 50 == 49:
         outbox.expire()
 """
@@ -568,14 +568,14 @@ def test_after_kill_9_at_any_instant_every_committed_row_is_there_or_accounted_f
     path = tmp_path / "outbox.db"
     committed: set[int] = set()
     acknowledged: set[int] = set()
-    epochs, puts = set(), 0
+    incarnations, puts = set(), 0
     for _ in range(14):
         for what, *numbers in killed(WRITER, path, rng.choice([0, 1, 20, 60]), rng.uniform(0, 0.03)):
             (committed if what == "put" else acknowledged).update(map(int, numbers))
             puts += what == "put"
         with opened(path, max_rows=40) as outbox:
             assert outbox.set_aside == []
-            epochs.add(outbox.epoch)
+            incarnations.add(outbox.incarnation)
             held = set(seqs(outbox))
             dropped = outbox.dropped
         with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -587,7 +587,7 @@ def test_after_kill_9_at_any_instant_every_committed_row_is_there_or_accounted_f
         assert all(any(first <= seq <= last for first, last, _ in gaps) for seq in gone)
         acknowledged -= held  # announced, and killed before it was done
     assert integrity(path) == "ok"
-    assert len(epochs) == 1
+    assert len(incarnations) == 1
     assert puts > 50
     assert gone
 
@@ -685,7 +685,7 @@ def test_a_full_disk_is_an_error_to_survive_and_loses_nothing_that_was_committed
                 with contextlib.suppress(OutboxError):
                     outbox.expire()
                 with contextlib.suppress(OutboxError):
-                    outbox.acknowledge(Ack("c", outbox.epoch, ()))
+                    outbox.acknowledge(Ack("c", outbox.incarnation, ()))
         assert tracks(outbox) == list(range(1, track))
         outbox.lose(failures)
         (small_disk / "other").unlink()
@@ -734,7 +734,7 @@ def test_a_folder_of_another_user_is_an_error_that_says_what_to_do(tmp_path):
 def filled(path: Path, count: int = 400) -> str:
     with opened(path) as outbox:
         outbox.put([observed(track) for track in range(1, count + 1)])
-        return outbox.epoch
+        return outbox.incarnation
 
 
 def zeroed(path):
@@ -777,14 +777,14 @@ def numbers_given_twice(path):
 )
 def test_a_damaged_file_is_set_aside_reported_and_replaced(tmp_path, caplog, damage):
     path = tmp_path / "outbox.db"
-    epoch = filled(path)
+    incarnation = filled(path)
     damage(path)
     content = path.read_bytes()
     with opened(path) as outbox:
         (aside,) = outbox.set_aside
         assert re.fullmatch(r"outbox\.db\.corrupt-\d{8}T\d{6}Z", aside.name)
         assert aside.read_bytes() == content
-        assert outbox.epoch != epoch
+        assert outbox.incarnation != incarnation
         assert outbox.depth == 0
         outbox.put([observed(1)])
         assert tracks(outbox) == [1]
@@ -805,14 +805,14 @@ def test_damage_found_while_running_replaces_the_file_and_declares_the_loss(tmp_
     with opened(path) as outbox:
         outbox.put([observed(track) for track in range(1, 4001)])  # 4.6 MB: more than SQLite keeps in memory
         outbox.expire()
-        epoch = outbox.epoch
+        incarnation = outbox.incarnation
         overwrite(path, 20, path.stat().st_size // 8192 - 20)
         found = []
         for _ in range(10):
             found.extend(outbox.pending(found[-1][0] if found else 0, 500))
             if outbox.set_aside:
                 break
-        assert outbox.epoch != epoch
+        assert outbox.incarnation != incarnation
         assert (outbox.depth, outbox.bytes, outbox.pending(0, 10)) == (0, 0, [])
         outbox.put([observed(5)])
         assert tracks(outbox) == [5]
@@ -824,7 +824,7 @@ def test_a_put_that_finds_the_damage_is_kept_in_the_new_file(tmp_path):
     path = tmp_path / "outbox.db"
     with opened(path) as outbox:
         outbox.put([observed(track) for track in range(1, 4001)])
-        outbox.acknowledge(Ack("c", outbox.epoch, tuple(range(1, 2001))))
+        outbox.acknowledge(Ack("c", outbox.incarnation, tuple(range(1, 2001))))
         outbox.expire()
         outbox.pending(0, 4000)  # so that SQLite has other pages in memory than the free ones, which come first
         overwrite(path, 4, 200)
@@ -835,7 +835,7 @@ def test_a_put_that_finds_the_damage_is_kept_in_the_new_file(tmp_path):
         assert outbox.set_aside
         assert tracks(outbox) == [track]
         assert [gap.reason for gap in outbox.gaps()] == ["lost"]
-        outbox.acknowledge(Ack("c", "the epoch before", (1, 2, 3)))
+        outbox.acknowledge(Ack("c", "the incarnation before", (1, 2, 3)))
         assert tracks(outbox) == [track]
 
 
@@ -872,13 +872,13 @@ def test_an_outbox_that_is_removed_while_it_runs_is_begun_anew_and_the_loss_decl
     path = tmp_path / "state" / "outbox.db"
     with opened(path) as outbox:
         outbox.put([observed(track) for track in range(1, 6)])
-        epoch = outbox.epoch
+        incarnation = outbox.incarnation
         removal(path)
         if noticed_by == "expire":
             outbox.expire()
             assert outbox.depth == 0
         outbox.put([observed(6)])
-        assert outbox.epoch != epoch
+        assert outbox.incarnation != incarnation
         assert tracks(outbox) == [6]
         (gap,) = outbox.gaps()
         assert (gap.count, gap.reason) == (5, "lost")

@@ -88,8 +88,8 @@ class Outbox:
         return self._file.set_aside
 
     @property
-    def epoch(self) -> str:
-        """Names this file: 16 hexadecimal digits."""
+    def incarnation(self) -> str:
+        """Names this file: 16 hexadecimal digits; ``epoch`` on the wire and in the file."""
         return self._file.state.epoch
 
     @property
@@ -210,7 +210,7 @@ class Outbox:
             return state, None
 
         with self._file.lock, suppress(SetAsideError):
-            if ack.epoch == self.epoch and (ack.seqs or ack.gaps):
+            if ack.epoch == self.incarnation and (ack.seqs or ack.gaps):
                 # Losing a deletion with the power only means to send again.
                 self._file.write("deleting", work, synchronous="NORMAL")
 

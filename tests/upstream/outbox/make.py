@@ -74,7 +74,7 @@ def main() -> None:
         outbox.put([observed(track, dim=32) for track in range(5, 8)], "int8")
         outbox.put([observed(track, dim=32) for track in range(8, 11)], "fp32")  # drops rows 1 and 2
         outbox.gaps()  # declared, and not yet acknowledged
-        outbox.acknowledge(Ack(CAMERA, outbox.epoch, (5, 6)))
+        outbox.acknowledge(Ack(CAMERA, outbox.incarnation, (5, 6)))
         outbox.lose(3)
         outbox.put([observed(11, dim=32)])
         for suffix in ("", "-wal"):

@@ -1,22 +1,21 @@
-"""From the outbox to the receiving end: sent until acknowledged, deleted only then."""
+"""Delivery from an outbox to a gallery: rows are sent until they are acknowledged, and deleted only then."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 
 from reid_edge.backoff import exponential_pause_s
 from reid_edge.errors import MessageError, OutboxError, TransportError
-from reid_edge.upstream.delivery.flights import Flights
-from reid_edge.upstream.delivery.refusal_log import RefusalLog
-from reid_edge.upstream.delivery.refusals import Refusals
-from reid_edge.upstream.delivery.stats import DeliveryStats
 from reid_edge.upstream.message import decode_ack, encode_batch
 from reid_edge.upstream.observation import Ack, Gap
 from reid_edge.upstream.outbox import Outbox
+from reid_edge.upstream.retries import InFlight, RefusalLog, Refusals
 from reid_edge.upstream.transport import Transport
 
 EXPIRE_S = 60.0
@@ -27,24 +26,67 @@ _Row = tuple[int, bytes]
 _LOG = logging.getLogger(__name__)
 
 
-class Delivery:
-    """Two threads: one sends what waits in an outbox, the other deletes what is acknowledged.
+@dataclass
+class DeliveryStats:
+    """Counts since the start; they may be read from any thread.
 
-    At most ``window_rows`` rows wait for an acknowledgement.  What is not acknowledged within ``resend_s`` is sent
-    again, and then less and less often until an acknowledgement of anything comes; at once if the transport tells by
-    its ``losses`` that what it was given may be gone.  Rows that the receiving end refuses
-    stay in the outbox and are tried again, a batch every ``retry_refused_s`` and rarer, in no row's way.  While the
+    Attributes:
+        batches: Batches handed to the transport.
+        sent: Rows handed to the transport for the first time since the start.
+        resent: Rows handed to the transport again.
+        acknowledged: Rows acknowledged and deleted.
+        refused: Rows refused by the gallery, counted each time.
+        refused_waiting: Rows that were refused and wait to be tried again.
+        last_refusal: The gallery's reason for the last refusal.
+        gaps_acknowledged: Gaps that the gallery has stored.
+        bad_acks: Acknowledgements that could not be read, or were for another camera.
+        transport_errors: Batches that the transport did not take.
+        connected: The transport took the last batch.
+        last_error: For a person; "" if the transport took the last batch and the outbox works.
+        last_ack_us: Time of the last acknowledgement, microseconds since 1970 UTC.
+        latencies_s: Seconds from sending a batch to its acknowledgement, of the last thousand.
+    """
+
+    batches: int = 0
+    sent: int = 0
+    resent: int = 0
+    acknowledged: int = 0
+    refused: int = 0
+    refused_waiting: int = 0
+    last_refusal: str = ""
+    gaps_acknowledged: int = 0
+    bad_acks: int = 0
+    transport_errors: int = 0
+    connected: bool = False
+    last_error: str = ""
+    last_ack_us: int | None = None
+    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+
+
+class Delivery:
+    """Two threads: one sends the rows of an outbox, the other deletes those that are acknowledged.
+
+    At most ``window_rows`` rows wait for an acknowledgement.  Rows that are not acknowledged within ``resend_s`` are
+    sent again, and then less and less often until an acknowledgement of anything comes; they are sent again at once if
+    the transport's ``losses`` say that they may be gone.  Rows that the gallery refuses stay in the outbox without
+    delaying others, and are tried again, a batch after ``retry_refused_s`` and then less and less often.  While the
     transport does not accept, attempts become rarer, up to one a minute.
 
     Args:
-        outbox: Where rows wait; :meth:`stop` leaves it open.
-        transport: Where they go; :meth:`stop` leaves it open.
-        camera: Pseudonym.
+        outbox: Holds the rows; :meth:`stop` leaves it open.
+        transport: Carries them; :meth:`stop` leaves it open.
+        camera: Name on the wire: the camera's, or its pseudonym.
         window_rows: Most rows sent and not acknowledged.
         batch_rows: Most rows of a batch, up to 500.
-        resend_s: How long to wait for an acknowledgement.
-        retry_refused_s: How long to wait with refused rows.
+        resend_s: Seconds to wait for an acknowledgement.
+        retry_refused_s: Seconds to wait before refused rows are tried again.
         most_backoff_s: Longest wait while the transport does not accept.
+
+    Attributes:
+        stats: Counts since the start.
+
+    Raises:
+        MessageError: The camera's name cannot be sent.
     """
 
     def __init__(
@@ -59,7 +101,7 @@ class Delivery:
         retry_refused_s: float = 60.0,
         most_backoff_s: float = 60.0,
     ) -> None:
-        encode_batch(camera, outbox.epoch, [])  # raises now if the name cannot be sent
+        encode_batch(camera, outbox.incarnation, [])  # raises now if the name cannot be sent
         self.stats = DeliveryStats()
         self._outbox = outbox
         self._transport = transport
@@ -76,7 +118,7 @@ class Delivery:
         self._changed = threading.Condition()  # guards what follows
         self._news = True
         self._stopping = False
-        self._begin(outbox.epoch)
+        self._begin(outbox.incarnation)
         self._threads = [
             threading.Thread(target=self._run, args=(step,), name=name, daemon=True)
             for step, name in ((self._send_step, "delivery-send"), (self._ack_step, "delivery-acks"))
@@ -84,15 +126,15 @@ class Delivery:
         outbox.listen(self._wake)
 
     def start(self) -> None:
-        """Begin."""
+        """Start both threads."""
         for thread in self._threads:
             thread.start()
 
     def stop(self, drain_s: float = 0.0) -> bool:
-        """End, once all is delivered or ``drain_s`` have passed; what is left stays in the outbox.
+        """End once everything is delivered or ``drain_s`` have passed; the rest stays in the outbox.
 
         Returns:
-            Whether nothing is left but rows that were refused.
+            True if nothing is left but rows that were refused.
         """
         deadline = time.monotonic() + drain_s
         with self._changed:
@@ -105,13 +147,13 @@ class Delivery:
                 thread.join(ACK_WAIT_S + 2.0)
         return self._drained()
 
-    def _begin(self, epoch: str) -> None:
+    def _begin(self, incarnation: str) -> None:
         """Begin with an outbox file of which nothing was sent."""
-        self._epoch = epoch
+        self._incarnation = incarnation
         self._after_seq = 0
         self._highest_sent = 0
         self._gaps_due_s = 0.0
-        self._flights = Flights(self._resend_s)
+        self._in_flight = InFlight(self._resend_s)
         self._refusals = Refusals(self._retry_refused_s)
 
     def _run(self, step: Callable[[], None]) -> None:
@@ -122,32 +164,32 @@ class Delivery:
                 self._report(error)
                 self._sleep(1.0)
             except Exception:  # the thread's last resort: better late than dead
-                _LOG.exception("delivery goes on after an error that should not have been")
-                self.stats.last_error = "an internal error, see the log"
+                _LOG.exception("unexpected error in delivery; it goes on in %.0f s", AFTER_A_BUG_S)
+                self.stats.last_error = "unexpected error, see the log"
                 self._sleep(AFTER_A_BUG_S)
 
     def _send_step(self) -> None:
         """Send one batch, or wait until there may be one."""
         self._expire()
-        self._heed_losses()
+        self._resend_losses()
         with self._changed:
             self._news = False
-            if self._outbox.epoch != self._epoch:
-                self._begin(self._outbox.epoch)
-        epoch = self._epoch
+            if self._outbox.incarnation != self._incarnation:
+                self._begin(self._outbox.incarnation)
+        incarnation = self._incarnation
         rows = self._resendable() or self._fresh()
         gaps = self._gaps()
         if not rows and not gaps:
             self._wait()
-        elif epoch == self._outbox.epoch:  # else they may be of a file that was set aside meanwhile
+        elif incarnation == self._outbox.incarnation:  # else the rows may be of a file that was set aside meanwhile
             self._send(rows, gaps)
 
     def _resendable(self) -> list[_Row]:
-        """Rows that are due again, with their numbers taken off the lists where they have gone."""
+        """Return rows to send again; those that have left the outbox are taken off the lists."""
         now_s = time.monotonic()
         with self._changed:
-            seqs = self._flights.due(now_s, self._batch_rows)
-            if not seqs and len(self._flights) < self._window_rows:
+            seqs = self._in_flight.due(now_s, self._batch_rows)
+            if not seqs and len(self._in_flight) < self._window_rows:
                 seqs = self._refusals.due(now_s, self._batch_rows)
         if not seqs:
             return []
@@ -155,16 +197,16 @@ class Delivery:
             rows = self._outbox.fetch(seqs)
         except OutboxError:
             with self._changed:
-                self._flights.failed(seqs)
+                self._in_flight.failed(seqs)
             raise
         gone = set(seqs).difference(seq for seq, _ in rows)
         with self._changed:
-            self._flights.forget(gone)
+            self._in_flight.forget(gone)
             self._refusals.forget(gone)
         return rows or self._resendable()
 
     def _fresh(self) -> list[_Row]:
-        room = self._window_rows - len(self._flights)
+        room = self._window_rows - len(self._in_flight)
         if room <= 0:
             return []
         rows = self._outbox.pending(self._after_seq, min(room, self._batch_rows))
@@ -177,7 +219,7 @@ class Delivery:
             return []
         try:
             return self._outbox.gaps()
-        except OutboxError as error:  # rows can be sent all the same
+        except OutboxError as error:  # rows can still be sent
             self._report(error)
             self._gaps_due_s = time.monotonic() + self._resend_s
             return []
@@ -186,11 +228,11 @@ class Delivery:
         seqs = tuple(seq for seq, _ in rows)
         with self._changed:
             if seqs:  # before sending: the acknowledgement may be quicker than the return
-                self._flights.add(seqs, time.monotonic())
+                self._in_flight.add(seqs, time.monotonic())
             if gaps:
                 self._gaps_due_s = time.monotonic() + self._resend_s
         try:
-            self._transport.send(encode_batch(self._camera, self._epoch, rows, gaps))
+            self._transport.send(encode_batch(self._camera, self._incarnation, rows, gaps))
         except TransportError as error:
             self._failed(seqs, error)
             return
@@ -205,7 +247,7 @@ class Delivery:
         """Note that the transport did not take a batch, and wait longer each time."""
         with self._changed:
             if seqs:
-                self._flights.failed(seqs)
+                self._in_flight.failed(seqs)
             self._gaps_due_s = 0.0
         self.stats.transport_errors += 1
         self.stats.connected = False
@@ -215,33 +257,33 @@ class Delivery:
         self._sleep(pause_s)
 
     def _ack_step(self) -> None:
-        """Delete what has been acknowledged since the last time, in one commit."""
+        """Delete the rows acknowledged since the last step, in one commit."""
         try:
             payloads = self._transport.acks(ACK_WAIT_S)
         except TransportError as error:
             self._report(error)
             self._sleep(1.0)
             return
-        self._heed_losses()
-        epoch = self._epoch
+        self._resend_losses()
+        incarnation = self._incarnation
         decoded = [self._decoded(payload) for payload in payloads if payload]
-        acks = [ack for ack in decoded if ack is not None and ack.epoch == epoch]
+        acks = [ack for ack in decoded if ack is not None and ack.epoch == incarnation]
         if not acks:
             return
         seqs = tuple(chain.from_iterable(ack.seqs for ack in acks))
         gaps = tuple(chain.from_iterable(ack.gaps for ack in acks))
         refused = [refusal for ack in acks for refusal in ack.refused]
-        self._outbox.acknowledge(Ack(self._camera, epoch, seqs, gaps))
+        self._outbox.acknowledge(Ack(self._camera, incarnation, seqs, gaps))
         now_s, stats = time.monotonic(), self.stats
         with self._changed:
-            if self._epoch != epoch:
+            if self._incarnation != incarnation:
                 return
-            before = len(self._flights)
-            stats.latencies_s.extend(self._flights.acknowledged(seqs, now_s))
-            stats.acknowledged += before - len(self._flights)
-            self._refusals.taken(seqs)
+            before = len(self._in_flight)
+            stats.latencies_s.extend(self._in_flight.acknowledged(seqs, now_s))
+            stats.acknowledged += before - len(self._in_flight)
+            self._refusals.acknowledged(seqs)
             for refusal in refused:
-                self._flights.forget(refusal.seqs)
+                self._in_flight.forget(refusal.seqs)
                 self._refusals.add(refusal.seqs, refusal.reason, now_s)
                 stats.refused += len(refusal.seqs)
                 stats.last_refusal = refusal.reason
@@ -254,14 +296,14 @@ class Delivery:
             self._changed.notify_all()
         self._refusal_log.note([refusal.reason for refusal in refused], stats.refused_waiting)
 
-    def _heed_losses(self) -> None:
-        """Send again at once what the transport may have lost, e.g. with its connection."""
+    def _resend_losses(self) -> None:
+        """Make rows due at once that the transport may have lost, e.g. with its connection."""
         losses: int = getattr(self._transport, "losses", 0)
         with self._changed:
             if losses == self._losses:
                 return
             self._losses = losses
-            self._flights.lost()
+            self._in_flight.lost()
             self._news = True
             self._changed.notify_all()
 
@@ -291,11 +333,11 @@ class Delivery:
         return self._outbox.depth <= self._refusals.waiting and not self._outbox.gap_count
 
     def _wait(self) -> None:
-        """Until something is put or acknowledged, or due."""
+        """Wait until something is put, acknowledged or due."""
         with self._changed:
             now_s = time.monotonic()
-            due_s = min(self._flights.next_due_s(now_s), self._expire_due_s)
-            if len(self._flights) < self._window_rows:
+            due_s = min(self._in_flight.next_due_s(now_s), self._expire_due_s)
+            if len(self._in_flight) < self._window_rows:
                 due_s = min(due_s, self._refusals.next_due_s(now_s))
             if self._outbox.gap_count:
                 due_s = min(due_s, self._gaps_due_s)
@@ -312,7 +354,7 @@ class Delivery:
             self._changed.notify_all()
 
     def _report(self, error: Exception) -> None:
-        """Log a failure once, until another comes or it has passed."""
+        """Log a failure, unless it is the one that was logged last and has not passed."""
         text = str(error)
         if text != self.stats.last_error:
             _LOG.warning("delivery: %s", text)
