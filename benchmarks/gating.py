@@ -33,7 +33,7 @@ import cv2
 import numpy as np
 from msgspec.structs import replace as replaced
 
-from reid_edge.camera.gate import Gate, GateConfig
+from reid_edge.camera.crop_selector import CropSelector, CropSelectorSettings
 from reid_edge.camera.quality import VISIBLE, aspect_term, crop_quality, edge_term, height_term, visible_term
 from reid_edge.camera.records import Detections
 from reid_edge.camera.tracking import TrackedBoxes, Tracker, TrackerConfig
@@ -45,16 +45,19 @@ from reid_edge.upstream.observation import Observation
 
 NEVER = 1e9
 UNSPLIT = TrackletConfig(split_cosine=-1)  # gates and times of publication are compared on the same tracklets
-PLAIN = GateConfig(better_by=NEVER, min_quality=0, patience_s=0)
-WAITING = GateConfig(better_by=NEVER)
+PLAIN = CropSelectorSettings(better_by=NEVER, min_quality=0, patience_s=0)
+WAITING = CropSelectorSettings(better_by=NEVER)
 GATES = {
-    "every frame": GateConfig(mode="every"),
-    "first only": GateConfig(mode="first", min_quality=0, patience_s=0),
-    "first good": GateConfig(mode="first"),
+    "every frame": CropSelectorSettings(mode="every"),
+    "first only": CropSelectorSettings(mode="first", min_quality=0, patience_s=0),
+    "first good": CropSelectorSettings(mode="first"),
     **{f"every {every:g} s": replaced(PLAIN, interval_s=every) for every in (0.5, 1, 2, 5)},
     **{f"every {every:g} s, the first good": replaced(WAITING, interval_s=every) for every in (0.5, 1, 2, 5)},
-    **{f"every {every:g} s, the first good, and better ones": GateConfig(interval_s=every) for every in (0.5, 1, 2, 5)},
-    "default": GateConfig(),
+    **{
+        f"every {every:g} s, the first good, and better ones": CropSelectorSettings(interval_s=every)
+        for every in (0.5, 1, 2, 5)
+    },
+    "default": CropSelectorSettings(),
 }
 
 
@@ -425,8 +428,10 @@ class Outcome:
         return {tracklet: vote.most_common(1)[0][0] for tracklet, vote in self.votes.items() if vote}
 
 
-def replay(embedded: Embedded, tracker: TrackerConfig, gate: GateConfig, tracklets: TrackletConfig) -> Outcome:
-    tracking, gating = Tracker(tracker), Gate(gate)
+def replay(
+    embedded: Embedded, tracker: TrackerConfig, selection: CropSelectorSettings, tracklets: TrackletConfig
+) -> Outcome:
+    tracking, selector = Tracker(tracker), CropSelector(selection)
     collecting = Tracklets(tracklets, model_hash="0" * 64)
     shown: dict[int, list[tuple[int, int]]] = defaultdict(list)
     published, tracks, crops, boxes = [], {}, 0, 0
@@ -444,7 +449,7 @@ def replay(embedded: Embedded, tracker: TrackerConfig, gate: GateConfig, trackle
         for track, who in zip(tracked.tracks, identities(embedded.sequence, frame, tracked.boxes), strict=True):
             shown[int(track)].append((now, int(who)))
         boxes += len(tracked.tracks)
-        for row in gating.select(tracked, grades, now).rows:
+        for row in selector.select(tracked, grades, now).rows:
             box = tuple((tracked.boxes[row] / [width, height, width, height]).tolist())
             sighting = Sighting(int(tracked.tracks[row]), now, box, float(tracked.scores[row]), float(grades[row]))
             publish(sighting.track, collecting.add(sighting, features[rows[row]]))
@@ -480,7 +485,7 @@ def gating(embedded: list[Embedded]) -> None:
     )
     final_only = replaced(UNSPLIT, early_s=math.inf, every_s=math.inf)
     rows = [(name, gate, final_only) for name, gate in GATES.items()]
-    rows.append(("default, published by default", GateConfig(), UNSPLIT))
+    rows.append(("default, published by default", CropSelectorSettings(), UNSPLIT))
     for name, gate, publish in rows:
         results = [measures(replay(item, tracker, gate, publish)) for item in embedded for tracker in TRACKERS]
         tracklets, crops, share, size, rank1, mean_ap = np.mean(results, axis=0)
@@ -489,7 +494,7 @@ def gating(embedded: list[Embedded]) -> None:
             f"| {100 * rank1:.1f} | {100 * mean_ap:.1f} |",
             flush=True,
         )
-    outcomes = [replay(item, tracker, GateConfig(), final_only) for item in embedded for tracker in TRACKERS]
+    outcomes = [replay(item, tracker, CropSelectorSettings(), final_only) for item in embedded for tracker in TRACKERS]
     alone = [outcome.boxes * len(encode_observation(outcome.published[0])) for outcome in outcomes]
     print(f"\nEvery box published on its own: {np.mean(alone):,.0f} bytes.")
 
@@ -519,7 +524,7 @@ def publishing(embedded: list[Embedded]) -> None:
         rows = []
         for item in embedded:
             for tracker in TRACKERS:
-                outcome = replay(item, tracker, GateConfig(), config)
+                outcome = replay(item, tracker, CropSelectorSettings(), config)
                 first, last = {}, {}
                 for seen in outcome.published:
                     first.setdefault(seen.track, seen)
@@ -553,7 +558,7 @@ def splitting(embedded: list[Embedded]) -> None:
         results = []
         for item in embedded:
             for tracker in TRACKERS:
-                outcome = replay(item, tracker, GateConfig(), config)
+                outcome = replay(item, tracker, CropSelectorSettings(), config)
                 most = [max(vote.values()) for vote in outcome.votes.values() if vote]
                 all_of = [vote.total() for vote in outcome.votes.values() if vote]
                 mixed = sum(top < 0.9 * total for top, total in zip(most, all_of, strict=True))

@@ -2,10 +2,10 @@
 
     python benchmarks/pipeline.py BUNDLE VIDEO [--rounds 5]
 
-Each run is a process of its own, the two kinds interleaved.  Both embed every tracked box of every frame (the gate's
-mode ``every``), with OpenVINO FP32 on 2 threads and the motion detector, and write the number of crops that they
-embedded.  ``raw`` is a loop: decode, detect, filter, embed the crops of the frame.  ``agent`` is the whole of
-``reid-edge run``: tracking, gate, queues, tracklets, outbox with FULL fsync, delivery to an SQLite gallery.
+Each run is a process of its own, the two kinds interleaved.  Both embed every tracked box of every frame
+(``gate.mode = "every"``), with OpenVINO FP32 on 2 threads and the motion detector, and write the number of crops that
+they embedded.  ``raw`` is a loop: decode, detect, filter, embed the crops of the frame.  ``agent`` is the whole of
+``reid-edge run``: tracking, crop selection, queues, tracklets, outbox with FULL fsync, delivery to an SQLite gallery.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def agent(bundle: str, video: str) -> dict[str, float]:
         made.run()
         wall_s, cpu_s = time.perf_counter() - wall, time.process_time() - cpu
         made.close()
-    return {"wall_s": wall_s, "cpu_s": cpu_s, "crops": made.embedder.stats.embedded}
+    return {"wall_s": wall_s, "cpu_s": cpu_s, "crops": made.embedding.stats.embedded}
 
 
 def idle(bundle: str, _video: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What stands on a pole for a year: source → looker → embedder → outbox → delivery."""
+"""What stands on a pole for a year: source → detection → embedding → outbox → delivery."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 
 from reid_edge.camera.config import AgentConfig
+from reid_edge.camera.crop_queue import CropQueue
+from reid_edge.camera.crop_selector import CropSelector
+from reid_edge.camera.detection_stage import DetectionStage
 from reid_edge.camera.detectors import open_detector
-from reid_edge.camera.embedder import Embedder
+from reid_edge.camera.embedding_stage import EmbeddingStage
 from reid_edge.camera.filters import DetectionFilter
-from reid_edge.camera.gate import Gate
-from reid_edge.camera.looker import Looker
 from reid_edge.camera.model import load_model
 from reid_edge.camera.publisher import Publisher
 from reid_edge.camera.sources import open_source
@@ -22,7 +23,6 @@ from reid_edge.camera.switch import OffSwitch
 from reid_edge.camera.tracking import Tracker
 from reid_edge.camera.tracklets import Tracklets
 from reid_edge.camera.upstream import name_on_the_wire, open_transport
-from reid_edge.camera.waiting import WaitingCrops
 from reid_edge.errors import ReidEdgeError
 from reid_edge.systemd import notify, watchdog_interval_s
 from reid_edge.upstream.delivery import Delivery
@@ -85,7 +85,7 @@ class Agent:
         self.source = closing.enter_context(open_source(config.source))
         self.filter = DetectionFilter(config.filter)
         self.off_switch = OffSwitch(config.camera.off_switch)
-        self.waiting = WaitingCrops(
+        self.crop_queue = CropQueue(
             limit=pipeline.max_waiting_crops, drop_oldest=self.source.live, budget_s=pipeline.max_latency_ms / 1000
         )
         self.publisher = Publisher(self.outbox, config.upstream.encoding)
@@ -95,23 +95,23 @@ class Agent:
             model_hash=model.bundle.manifest.model_hash,
             first_tracklet=self.outbox.last_seq + 1,
         )
-        self.embedder = Embedder(
-            self.waiting,
+        self.embedding = EmbeddingStage(
+            self.crop_queue,
             model,
             self.publisher,
             self.tracklets,
             max_batch=config.engine.max_batch,
             max_latency_s=pipeline.max_latency_ms / 1000,
         )
-        self.looker = Looker(
+        self.detection = DetectionStage(
             self.source,
             detector,
             self.filter,
             Tracker(config.tracker),
-            Gate(config.gate),
-            self.waiting,
+            CropSelector(config.gate),
+            self.crop_queue,
             is_off=self.off_switch,
-            extractor=lambda: self.embedder.extractor,
+            extractor=lambda: self.embedding.extractor,
         )
 
     def run(self) -> None:
@@ -120,7 +120,7 @@ class Agent:
         Raises:
             ReidEdgeError: The source or the detector failed for good.
         """
-        workers = [self._worker("look", self.looker.run), self._worker("embed", self.embedder.run)]
+        workers = [self._worker("detection", self.detection.run), self._worker("embedding", self.embedding.run)]
         self.delivery.start()
         for worker in workers:
             worker.start()
@@ -148,7 +148,7 @@ class Agent:
     @property
     def model(self) -> str:
         """What makes features now."""
-        extractor = self.embedder.extractor
+        extractor = self.embedding.extractor
         return f"{extractor.bundle.path} by {extractor.description}"
 
     def health(self) -> Health:
@@ -166,8 +166,8 @@ class Agent:
         return Health(tuple(problems))
 
     def _hanging(self) -> list[str]:
-        hearts = {"looking": self.looker.heart, "embedding": self.embedder.heart}
-        return [f"{name} hangs" for name, heart in hearts.items() if heart.busy_s > HANGING_S]
+        heartbeats = {"looking": self.detection.heartbeat, "embedding": self.embedding.heartbeat}
+        return [f"{name} hangs" for name, heartbeat in heartbeats.items() if heartbeat.busy_s > HANGING_S]
 
     def _worker(self, name: str, work: Callable[[], None]) -> threading.Thread:
         def run() -> None:
@@ -178,8 +178,8 @@ class Agent:
                     log.exception("%s failed", name)
                 self._failures.append(error)
             finally:
-                # When looking ends there may be crops left; when embedding ends, or anything fails, that is all.
-                if name == "embed" or self._failures:
+                # When detection ends there may be crops left; when embedding ends, or anything fails, that is all.
+                if name == "embedding" or self._failures:
                     self._ended.set()
 
         return threading.Thread(target=run, name=name, daemon=True)
@@ -203,7 +203,7 @@ class Agent:
             self.failed_reloads += 1
             log.error("the new bundle is not used, the old one stays: %s", error)
         else:
-            self.embedder.replace(model)
+            self.embedding.replace(model)
             self.reloads += 1
             log.info("new bundle: %s by %s", model.bundle.path, model.description)
         notify("READY=1")

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 import msgspec
 
 from reid_edge import settings
+from reid_edge.camera.crop_selector import CropSelectorSettings
 from reid_edge.camera.detectors import DetectorConfig, MotionConfig
 from reid_edge.camera.filters import FilterConfig
-from reid_edge.camera.gate import GateConfig
 from reid_edge.camera.sources import SourceConfig
 from reid_edge.camera.tracking import TrackerConfig
 from reid_edge.camera.tracklets import TrackletConfig
@@ -134,7 +134,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     detector: DetectorConfig = MotionConfig()
     filter: FilterConfig = FilterConfig()
     tracker: TrackerConfig = TrackerConfig()
-    gate: GateConfig = GateConfig()
+    gate: CropSelectorSettings = CropSelectorSettings()
     tracklet: TrackletConfig = TrackletConfig()
     pipeline: PipelineSection = PipelineSection()
     upstream: UpstreamSection = UpstreamSection()

@@ -34,29 +34,31 @@ class AgentMetrics(Collector):
         yield from machine()
 
     def _seeing(self) -> Iterator[Metric]:
-        source, looker = self._agent.source.stats, self._agent.looker.stats
+        source, detection = self._agent.source.stats, self._agent.detection.stats
         yield _counter("frames", "Frames captured.", source.frames)
-        yield _counter("frames_looked_at", "Frames that went through detection.", looker.frames)
+        yield _counter("frames_looked_at", "Frames that went through detection.", detection.frames)
         yield _counters(
             "frames_dropped",
             "Frames not looked at, by reason.",
-            {"newer": source.dropped, "unreadable": source.unreadable, "off": looker.off},
+            {"newer": source.dropped, "unreadable": source.unreadable, "off": detection.off},
         )
         yield _counter("source_reconnects", "Attempts to open a live source again.", source.reconnects)
         yield _gauge("source_connected", "1 while frames are coming.", source.connected)
         yield _gauge("source_silent_seconds", "Since the last frame.", source.silent_s)
-        yield _counter("detections", "Boxes kept by the filter.", looker.detections)
+        yield _counter("detections", "Boxes kept by the filter.", detection.detections)
         yield _counters("detections_dropped", "Boxes left out, by reason.", self._agent.filter.dropped)
 
     def _embedding(self) -> Iterator[Metric]:
-        agent, embedder = self._agent, self._agent.embedder
-        yield _counter("crops_chosen", "Crops that the gate chose.", agent.looker.stats.chosen)
-        yield _counters("crops_dropped", "Chosen crops not embedded, by reason.", {"overload": agent.waiting.dropped})
-        yield _gauge("crops_waiting", "Crops between gate and engine.", len(agent.waiting))
-        yield _counter("embeddings", "Crops embedded.", embedder.stats.embedded)
-        yield _counter("engine_calls", "Batches.", embedder.stats.batches)
-        yield from _latency("engine_seconds", "One batch in the engine.", embedder.engine_latencies_s)
-        yield from _latency("crop_seconds", "From a frame's being taken up to the feature.", embedder.crop_latencies_s)
+        agent, embedding = self._agent, self._agent.embedding
+        yield _counter("crops_chosen", "Crops that the crop selector chose.", agent.detection.stats.chosen)
+        yield _counters(
+            "crops_dropped", "Chosen crops not embedded, by reason.", {"overload": agent.crop_queue.dropped}
+        )
+        yield _gauge("crops_waiting", "Crops in the queue before the engine.", len(agent.crop_queue))
+        yield _counter("embeddings", "Crops embedded.", embedding.stats.embedded)
+        yield _counter("engine_calls", "Batches.", embedding.stats.batches)
+        yield from _latency("engine_seconds", "One batch in the engine.", embedding.engine_latencies_s)
+        yield from _latency("crop_seconds", "From a frame's being taken up to the feature.", embedding.crop_latencies_s)
         yield _gauge("tracklets", "Live ones.", len(agent.tracklets))
         yield _counter("tracklets_split", "Tracks that went over to another person.", agent.tracklets.split)
         yield _counter("bundle_reloads", "Bundles put in place while running.", agent.reloads)
@@ -64,7 +66,7 @@ class AgentMetrics(Collector):
         yield InfoMetricFamily(
             "reid_edge_model",
             "What makes features.",
-            {"hash": embedder.extractor.bundle.manifest.model_hash, "engine": embedder.extractor.description},
+            {"hash": embedding.extractor.bundle.manifest.model_hash, "engine": embedding.extractor.description},
         )
 
     def _delivering(self) -> Iterator[Metric]:

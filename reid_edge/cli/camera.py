@@ -131,9 +131,9 @@ def _run(settings: AgentConfig) -> None:
 def _report(agent: Agent) -> None:
     published, delivery = agent.publisher.stats.published, agent.delivery.stats
     rows = [
-        ["frames", f"{agent.looker.stats.frames:,}"],
-        ["people detected", f"{agent.looker.stats.detections:,}"],
-        ["crops embedded", f"{agent.embedder.stats.embedded:,}"],
+        ["frames", f"{agent.detection.stats.frames:,}"],
+        ["people detected", f"{agent.detection.stats.detections:,}"],
+        ["crops embedded", f"{agent.embedding.stats.embedded:,}"],
         ["features published", f"{published:,}"],
         ["features stored upstream, earlier ones included", f"{delivery.acknowledged:,}"],
         ["waiting in the outbox", f"{agent.outbox.depth:,}"],

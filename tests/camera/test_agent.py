@@ -15,7 +15,7 @@ import pytest
 
 from reid_edge.camera.agent import Agent
 from reid_edge.camera.config import parse_settings
-from reid_edge.camera.looker import compact_copy
+from reid_edge.camera.detection_stage import compact_copy
 from reid_edge.camera.metrics import AgentMetrics
 from reid_edge.camera.records import Frame
 from reid_edge.camera.sources import open_source
@@ -121,7 +121,7 @@ def test_people_of_a_video_arrive_in_the_gallery(settings, session_bundle):
     with opened(config) as agent:
         agent.run()
     entries = stored(config)
-    assert agent.looker.stats.frames == 60
+    assert agent.detection.stats.frames == 60
     assert len(entries) == agent.publisher.stats.published == agent.delivery.stats.acknowledged
     assert agent.outbox.depth == 0
     assert {entry.camera for entry in entries} == {"north"}
@@ -212,7 +212,7 @@ def test_large_crops_wait_no_larger_than_the_network_takes_them(settings, sessio
         large = np.random.default_rng(0).integers(0, 256, (1000, 430, 3), dtype=np.uint8)
         kept = compact_copy(large, input_size)
         assert kept.shape == (*input_size, 3)
-        extractor = agent.embedder.extractor
+        extractor = agent.embedding.extractor
         np.testing.assert_array_equal(extractor([kept]), extractor([large]))
         small = large[:40, :20]
         np.testing.assert_array_equal(compact_copy(small, input_size), small)
@@ -231,13 +231,13 @@ def test_a_bundle_of_another_input_size_gets_crops_of_its_own_size(
     frame, published = Frame(street_frames(1)[0], 0, 0), []
     with opened(config) as agent:
         agent.publisher.publish = published.extend
-        agent.looker._look_at(frame)
+        agent.detection._process(frame)
         link.unlink()
         link.symlink_to(after.path)
         agent._reload()
-        agent.looker._look_at(replace(frame, captured_us=100_000, index=1))
-        agent.waiting.finish()
-        agent.embedder.run()
+        agent.detection._process(replace(frame, captured_us=100_000, index=1))
+        agent.crop_queue.finish()
+        agent.embedding.run()
         pixels = [crop_boxes(frame.image, see_one_large(frame)[:, :4])[0][0]]
         expected = {one.manifest.model_hash: Extractor(one, engine="openvino")(pixels)[0] for one in (before, after)}
     assert agent.reloads == 1
@@ -259,10 +259,10 @@ def test_a_live_source_that_is_too_fast_loses_the_oldest_crops_counted_and_stays
         }
     )
     with running(config) as agent:
-        wait_until(lambda: agent.waiting.dropped > 50)
-        assert len(agent.waiting) <= 4
+        wait_until(lambda: agent.crop_queue.dropped > 50)
+        assert len(agent.crop_queue) <= 4
         assert metric(agent, "reid_edge_crops_dropped_total", reason="overload") > 50
-    assert agent.looker.stats.chosen == agent.embedder.stats.embedded + agent.waiting.dropped
+    assert agent.detection.stats.chosen == agent.embedding.stats.embedded + agent.crop_queue.dropped
 
 
 def see_a_crowd(frame):
@@ -276,9 +276,9 @@ def test_a_file_loses_nothing_however_slow_the_engine(settings):
     config = settings({"gate.mode": "every", "pipeline.max_waiting_crops": 1, "engine.max_batch": 1})
     with opened(config) as agent:
         agent.run()
-    assert agent.waiting.dropped == 0
-    assert agent.looker.stats.frames == 60
-    assert agent.looker.stats.chosen == agent.embedder.stats.embedded > 0
+    assert agent.crop_queue.dropped == 0
+    assert agent.detection.stats.frames == 60
+    assert agent.detection.stats.chosen == agent.embedding.stats.embedded > 0
 
 
 def test_observations_wait_in_memory_while_the_disk_is_full(settings):
@@ -320,14 +320,14 @@ def test_a_new_bundle_is_taken_up_while_running_and_never_mixes_with_the_old_one
     link.symlink_to(session_bundle.path)
     config = settings({"engine.bundle": str(link), "source.realtime": True, "source.loop": True, "gate.mode": "every"})
     with running(config) as agent:
-        wait_until(lambda: agent.embedder.stats.embedded > 0)
+        wait_until(lambda: agent.embedding.stats.embedded > 0)
         link.unlink()
         link.symlink_to(tmp_path / "new")
         agent.reload()
         wait_until(lambda: agent.reloads == 1)
-        before = agent.embedder.stats.embedded
-        wait_until(lambda: agent.embedder.stats.embedded > before + 10)
-        assert agent.embedder.extractor.bundle.manifest.model_hash == new_hash
+        before = agent.embedding.stats.embedded
+        wait_until(lambda: agent.embedding.stats.embedded > before + 10)
+        assert agent.embedding.extractor.bundle.manifest.model_hash == new_hash
         # The gallery holds features of the first model only: those of the second wait until someone accepts it.
         wait_until(lambda: agent.delivery.stats.refused > 0)
         assert any("refuses" in problem for problem in agent.health().problems)
@@ -354,13 +354,13 @@ def test_a_damaged_bundle_is_not_taken_up(settings, session_bundle, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     config = settings({"engine.bundle": str(link), "source.realtime": True, "source.loop": True, "gate.mode": "every"})
     with running(config) as agent:
-        wait_until(lambda: agent.embedder.stats.embedded > 0)
+        wait_until(lambda: agent.embedding.stats.embedded > 0)
         link.unlink()
         link.symlink_to(tmp_path / "damaged")
         agent.reload()
         wait_until(lambda: agent.failed_reloads == 1)
-        before = agent.embedder.stats.embedded
-        wait_until(lambda: agent.embedder.stats.embedded > before)
+        before = agent.embedding.stats.embedded
+        wait_until(lambda: agent.embedding.stats.embedded > before)
         assert metric(agent, "reid_edge_bundle_reload_failures_total") == 1
     with pytest.raises(BundleCorruptError):
         Agent(config)  # a start, unlike a reload, has nothing to go back to
@@ -371,10 +371,10 @@ def test_a_switched_off_camera_looks_at_nothing(settings, tmp_path):
     switch.touch()
     config = settings({"camera.off_switch": str(switch), "source.realtime": True, "source.loop": True})
     with running(config) as agent:
-        wait_until(lambda: agent.looker.stats.off > 5)
-        assert agent.looker.stats.frames == agent.embedder.stats.embedded == 0
+        wait_until(lambda: agent.detection.stats.off > 5)
+        assert agent.detection.stats.frames == agent.embedding.stats.embedded == 0
         switch.unlink()
-        wait_until(lambda: agent.embedder.stats.embedded > 0)
+        wait_until(lambda: agent.embedding.stats.embedded > 0)
 
 
 def test_a_pseudonym_stands_for_the_camera(settings, tmp_path):
@@ -430,7 +430,7 @@ def test_every_number_can_be_scraped(settings):
     with opened(settings()) as agent:
         agent.run()
         assert metric(agent, "reid_edge_frames_total") == 60
-        assert metric(agent, "reid_edge_embeddings_total") == agent.embedder.stats.embedded
+        assert metric(agent, "reid_edge_embeddings_total") == agent.embedding.stats.embedded
         assert metric(agent, "reid_edge_outbox_rows") == 0
         assert 0 < metric(agent, "reid_edge_engine_seconds", percentile="99") < 60
         assert 0 < metric(agent, "reid_edge_publish_seconds", percentile="50") < 60
@@ -441,7 +441,7 @@ def test_pedestrians_of_a_real_video_are_found_again_by_their_pictures(settings,
     config = settings({"source.uri": str(video), "source.start": START})
     with opened(config) as agent:
         agent.run()
-    assert agent.looker.stats.frames == 795
+    assert agent.detection.stats.frames == 795
     clear = [entry for entry in stored(config) if entry.final and entry.quality > 0.9 and entry.crops >= 3][:5]
     assert len(clear) == 5
     with open_source(config.source) as source:

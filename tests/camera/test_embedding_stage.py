@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from reid_edge.camera.embedder import Embedder
+from reid_edge.camera.crop_queue import CropQueue, QueuedCrop
+from reid_edge.camera.embedding_stage import EmbeddingStage
 from reid_edge.camera.tracking import EndedTrack
 from reid_edge.camera.tracklets import Sighting, TrackletConfig, Tracklets
-from reid_edge.camera.waiting import WaitingCrop, WaitingCrops
 
 
 class Model:
@@ -36,9 +36,9 @@ class Published:
         self.observations += observations
 
 
-def crop(track: int, model: Model, second: float = 0.0) -> WaitingCrop:
+def crop(track: int, model: Model, second: float = 0.0) -> QueuedCrop:
     sighting = Sighting(track, round(second * 1e6), (0, 0, 1, 1), 1.0, 1.0)
-    return WaitingCrop(np.zeros((1, 1, 3), np.uint8), sighting, time.monotonic(), model)
+    return QueuedCrop(np.zeros((1, 1, 3), np.uint8), sighting, time.monotonic(), model)
 
 
 @pytest.fixture
@@ -53,12 +53,12 @@ def new():
 
 @pytest.fixture
 def stage(old):
-    """A stage that starts with the old model; ``waiting`` and ``published`` beside it."""
-    waiting, published = WaitingCrops(limit=100, drop_oldest=False, budget_s=0.0), Published()
+    """A stage that starts with the old model; ``queue`` and ``published`` beside it."""
+    queue, published = CropQueue(limit=100, drop_oldest=False, budget_s=0.0), Published()
     config = TrackletConfig(early_s=math.inf, split_cosine=-1)
     tracklets = Tracklets(config, model_hash=old.bundle.manifest.model_hash)
-    embedder = Embedder(waiting, old, published, tracklets, max_batch=8, max_latency_s=1.0)
-    return SimpleNamespace(embedder=embedder, waiting=waiting, published=published, tracklets=tracklets)
+    embedding = EmbeddingStage(queue, old, published, tracklets, max_batch=8, max_latency_s=1.0)
+    return SimpleNamespace(embedding=embedding, queue=queue, published=published, tracklets=tracklets)
 
 
 def of_one_model(observation) -> bool:
@@ -66,12 +66,12 @@ def of_one_model(observation) -> bool:
 
 
 def test_a_crop_is_embedded_by_the_model_that_it_was_cut_for(stage, old, new):
-    stage.waiting.put([crop(1, old), crop(2, old)])
-    stage.embedder.replace(new)
-    assert stage.embedder.extractor is new
-    stage.waiting.put([crop(1, new, 1)], [EndedTrack(1, 1_000_000)])
-    stage.waiting.finish()
-    stage.embedder.run()
+    stage.queue.put([crop(1, old), crop(2, old)])
+    stage.embedding.replace(new)
+    assert stage.embedding.extractor is new
+    stage.queue.put([crop(1, new, 1)], [EndedTrack(1, 1_000_000)])
+    stage.queue.finish()
+    stage.embedding.run()
     assert (old.batches, new.batches) == ([2], [1])
     found = stage.published.observations
     assert sorted((seen.track, seen.model_hash[0], seen.crops) for seen in found) == [
@@ -83,9 +83,9 @@ def test_a_crop_is_embedded_by_the_model_that_it_was_cut_for(stage, old, new):
 
 
 def test_a_tracklet_that_is_half_embedded_is_published_as_it_is_and_begins_anew(stage, old, new):
-    stage.waiting.put([crop(1, old), crop(1, old, 1), crop(1, new, 2), crop(1, new, 3), crop(1, new, 4)])
-    stage.waiting.finish()
-    stage.embedder.run()
+    stage.queue.put([crop(1, old), crop(1, old, 1), crop(1, new, 2), crop(1, new, 3), crop(1, new, 4)])
+    stage.queue.finish()
+    stage.embedding.run()
     first, second = stage.published.observations
     assert (first.model_hash[0], first.crops, first.last_us) == ("0", 2, 1_000_000)
     assert (second.model_hash[0], second.crops, second.first_us) == ("1", 3, 2_000_000)
@@ -93,18 +93,18 @@ def test_a_tracklet_that_is_half_embedded_is_published_as_it_is_and_begins_anew(
 
 
 def test_crops_of_two_models_may_even_alternate(stage, old, new):
-    stage.waiting.put([crop(1, (old, new)[second % 2], second) for second in range(6)])
-    stage.waiting.finish()
-    stage.embedder.run()
+    stage.queue.put([crop(1, (old, new)[second % 2], second) for second in range(6)])
+    stage.queue.finish()
+    stage.embedding.run()
     assert len(stage.published.observations) == 6
     assert all(of_one_model(seen) for seen in stage.published.observations)
 
 
 def test_when_nothing_waits_the_new_model_is_taken_up_at_once_and_the_old_one_let_go(stage, old, new, monkeypatch):
-    stage.waiting.put([crop(1, old)])
-    stage.embedder.replace(new)
-    works = iter([stage.waiting.take(8, 0.0), stage.waiting.take(8, 0.0), None])
-    monkeypatch.setattr(stage.waiting, "take", lambda *_: next(works))
-    stage.embedder.run()
+    stage.queue.put([crop(1, old)])
+    stage.embedding.replace(new)
+    works = iter([stage.queue.take(8, 0.0), stage.queue.take(8, 0.0), None])
+    monkeypatch.setattr(stage.queue, "take", lambda *_: next(works))
+    stage.embedding.run()
     assert [(seen.model_hash[0], seen.final) for seen in stage.published.observations] == [("0", True)]
-    assert stage.embedder._current is new
+    assert stage.embedding._current is new

@@ -44,13 +44,13 @@ def retrieve(capture: cv2.VideoCapture) -> Image | None:
     return np.asarray(image, np.uint8)
 
 
-def told_fps(capture: cv2.VideoCapture) -> float | None:
+def reported_fps(capture: cv2.VideoCapture) -> float | None:
     """Frames per second that the file tells, if it can be believed."""
     fps = capture.get(cv2.CAP_PROP_FPS)
     return fps if math.isfinite(fps) and 0 < fps <= _MAX_FPS else None
 
 
-def told_position_us(capture: cv2.VideoCapture) -> int:
+def reported_position_us(capture: cv2.VideoCapture) -> int:
     """Time of the frame from the beginning as the file tells it; 0 where it does not."""
     position_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
     return round(position_ms * 1000) if math.isfinite(position_ms) and position_ms > 0 else 0

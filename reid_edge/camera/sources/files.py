@@ -16,7 +16,7 @@ import cv2
 from reid_edge.camera.clock import CaptureClock
 from reid_edge.camera.records import Frame
 from reid_edge.camera.sources.config import SourceConfig
-from reid_edge.camera.sources.decoding import grab, retrieve, told_fps, told_position_us
+from reid_edge.camera.sources.decoding import grab, reported_fps, reported_position_us, retrieve
 from reid_edge.camera.sources.stats import SourceStats
 from reid_edge.camera.sources.thinning import Thinning
 from reid_edge.crops import Image
@@ -84,13 +84,13 @@ class VideoFile:
             capture.release()
 
     def _pictures(self, capture: cv2.VideoCapture) -> Iterator[Picture]:
-        step_us = round(1e6 / (self._fps or told_fps(capture) or DEFAULT_FPS))
+        step_us = round(1e6 / (self._fps or reported_fps(capture) or DEFAULT_FPS))
         promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.duration_us = round(max(0.0, promised - 1) * step_us)
         index, position_us = 0, 0
         while grab(capture):
             if index:
-                told_us = 0 if self._fps else told_position_us(capture)
+                told_us = 0 if self._fps else reported_position_us(capture)
                 position_us = told_us if told_us > position_us else position_us + step_us
             yield Picture(index, position_us, lambda: retrieve(capture))
             index += 1

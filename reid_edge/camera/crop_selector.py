@@ -15,7 +15,7 @@ from reid_edge.camera.tracking import EndedTrack, TrackedBoxes
 Reason = Literal["first", "better", "interval", "every"]
 
 
-class GateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CropSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a crop of a track is embedded; the defaults were measured (``benchmarks/gating.md``).
 
     Attributes:
@@ -45,14 +45,14 @@ class Selection:
 
 @dataclass
 class _Track:
-    """What the gate knows of a live track: times, and the quality of its best crop."""
+    """State of a live track: times, and the quality of its best crop."""
 
     since_us: int
     chosen_us: int | None = None
     best: float = 0.0
 
 
-class Gate:
+class CropSelector:
     """Chooses crops, frame by frame.
 
     Keeps nothing of a track that has ended.  Not for several threads.
@@ -61,8 +61,8 @@ class Gate:
         config: When.
     """
 
-    def __init__(self, config: GateConfig | None = None) -> None:
-        self._config = config or GateConfig()
+    def __init__(self, config: CropSelectorSettings | None = None) -> None:
+        self._config = config or CropSelectorSettings()
         self._tracks: dict[int, _Track] = {}
 
     def __len__(self) -> int:

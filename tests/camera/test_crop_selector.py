@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reid_edge.camera.gate import Gate, GateConfig
+from reid_edge.camera.crop_selector import CropSelector, CropSelectorSettings
 from reid_edge.camera.tracking import EndedTrack, TrackedBoxes
 
 START = 1_760_000_000_000_000
-PLAIN = GateConfig(interval_s=1, better_by=1.3, better_s=0.2, min_quality=0.5, patience_s=0.5)
+PLAIN = CropSelectorSettings(interval_s=1, better_by=1.3, better_s=0.2, min_quality=0.5, patience_s=0.5)
 
 
 def tracked(tracks, ended=()):
@@ -21,81 +21,83 @@ def tracked(tracks, ended=()):
     )
 
 
-def choices(gate, qualities, *, step=0.1):
+def choices(selector, qualities, *, step=0.1):
     """When, in tenths of a second, the crops of one track are chosen, and why; quality None: not in the frame."""
     chosen = {}
     for frame, value in enumerate(qualities):
         boxes = tracked([] if value is None else [1])
         values = np.array([] if value is None else [value], np.float32)
-        selection = gate.select(boxes, values, START + round(frame * step * 1e6))
+        selection = selector.select(boxes, values, START + round(frame * step * 1e6))
         if len(selection.rows):
             chosen[frame] = selection.reasons[0]
     return chosen
 
 
 def test_first_sight_then_every_second():
-    assert choices(Gate(PLAIN), [0.8] * 35) == {0: "first", 10: "interval", 20: "interval", 30: "interval"}
+    assert choices(CropSelector(PLAIN), [0.8] * 35) == {0: "first", 10: "interval", 20: "interval", 30: "interval"}
 
 
 def test_a_poor_first_crop_is_waited_for_but_not_for_ever():
-    assert choices(Gate(PLAIN), [0.2, 0.2, 0.6, 0.6]) == {2: "first"}
-    assert choices(Gate(PLAIN), [0.2] * 8) == {5: "first"}
+    assert choices(CropSelector(PLAIN), [0.2, 0.2, 0.6, 0.6]) == {2: "first"}
+    assert choices(CropSelector(PLAIN), [0.2] * 8) == {5: "first"}
 
 
 def test_a_clearly_better_crop_does_not_wait():
-    assert choices(Gate(PLAIN), [0.6, 0.6, 0.6, 0.9, 0.9]) == {0: "first", 3: "better"}
-    assert choices(Gate(PLAIN), [0.6, 0.6, 0.6, 0.7, 0.7]) == {0: "first"}
+    assert choices(CropSelector(PLAIN), [0.6, 0.6, 0.6, 0.9, 0.9]) == {0: "first", 3: "better"}
+    assert choices(CropSelector(PLAIN), [0.6, 0.6, 0.6, 0.7, 0.7]) == {0: "first"}
 
 
 def test_better_crops_come_at_most_so_often():
     rising = [0.2 * 1.5**frame for frame in range(4)]
-    gate = Gate(msgspec.structs.replace(PLAIN, min_quality=0))
-    assert choices(gate, rising) == {0: "first", 2: "better"}
+    selector = CropSelector(msgspec.structs.replace(PLAIN, min_quality=0))
+    assert choices(selector, rising) == {0: "first", 2: "better"}
 
 
 def test_a_worse_crop_taken_in_turn_does_not_lower_the_best():
-    assert choices(Gate(PLAIN), [0.8] * 10 + [0.5] * 5 + [0.7] * 3) == {0: "first", 10: "interval"}
+    assert choices(CropSelector(PLAIN), [0.8] * 10 + [0.5] * 5 + [0.7] * 3) == {0: "first", 10: "interval"}
 
 
 def test_a_person_out_of_sight_is_taken_at_once_when_back_after_the_interval():
-    assert choices(Gate(PLAIN), [0.8] * 3 + [None] * 12 + [0.8]) == {0: "first", 15: "interval"}
+    assert choices(CropSelector(PLAIN), [0.8] * 3 + [None] * 12 + [0.8]) == {0: "first", 15: "interval"}
 
 
 def test_one_crop_per_track():
-    gate = Gate(GateConfig(mode="first", min_quality=0.5))
-    assert choices(gate, [0.1, 0.6, *[0.9] * 50]) == {1: "first"}
+    selector = CropSelector(CropSelectorSettings(mode="first", min_quality=0.5))
+    assert choices(selector, [0.1, 0.6, *[0.9] * 50]) == {1: "first"}
 
 
 def test_every_crop():
-    assert choices(Gate(GateConfig(mode="every")), [0.0, 0.9, 0.1]) == dict.fromkeys(range(3), "every")
+    assert choices(CropSelector(CropSelectorSettings(mode="every")), [0.0, 0.9, 0.1]) == dict.fromkeys(
+        range(3), "every"
+    )
 
 
 def test_the_default_takes_the_first_good_crop_and_one_a_second():
-    assert choices(Gate(), [0.9, 1.0] + [1.0] * 20) == {1: "first", 11: "interval", 21: "interval"}
+    assert choices(CropSelector(), [0.9, 1.0] + [1.0] * 20) == {1: "first", 11: "interval", 21: "interval"}
 
 
 def test_a_crop_that_was_dropped_is_asked_for_again():
-    gate = Gate(PLAIN)
-    assert choices(gate, [0.8, 0.8]) == {0: "first"}
-    gate.dropped(1)
-    gate.dropped(99)
-    assert choices(gate, [0.8, 0.8]) == {0: "first"}
+    selector = CropSelector(PLAIN)
+    assert choices(selector, [0.8, 0.8]) == {0: "first"}
+    selector.dropped(1)
+    selector.dropped(99)
+    assert choices(selector, [0.8, 0.8]) == {0: "first"}
 
 
 def test_tracks_are_chosen_on_their_own_and_rows_say_which():
-    gate = Gate(PLAIN)
-    gate.select(tracked([4, 5]), np.float32([0.8, 0.8]), START)
-    selection = gate.select(tracked([5, 9, 4, 7]), np.float32([0.8, 0.8, 0.8, 0.1]), START + 100_000)
+    selector = CropSelector(PLAIN)
+    selector.select(tracked([4, 5]), np.float32([0.8, 0.8]), START)
+    selection = selector.select(tracked([5, 9, 4, 7]), np.float32([0.8, 0.8, 0.8, 0.1]), START + 100_000)
     assert selection.rows.tolist() == [1] and selection.reasons == ("first",)
 
 
 def test_ended_tracks_are_forgotten():
-    gate = Gate(PLAIN)
-    gate.select(tracked([1, 2, 3]), np.float32([0.8] * 3), START)
-    gate.select(tracked([3], ended=[1]), np.float32([0.8]), START + 1)
-    assert len(gate) == 2
-    gate.end([EndedTrack(2, START), EndedTrack(3, START), EndedTrack(77, START)])
-    assert len(gate) == 0
+    selector = CropSelector(PLAIN)
+    selector.select(tracked([1, 2, 3]), np.float32([0.8] * 3), START)
+    selector.select(tracked([3], ended=[1]), np.float32([0.8]), START + 1)
+    assert len(selector) == 2
+    selector.end([EndedTrack(2, START), EndedTrack(3, START), EndedTrack(77, START)])
+    assert len(selector) == 0
 
 
 @settings(max_examples=60, deadline=None)
@@ -103,7 +105,7 @@ def test_ended_tracks_are_forgotten():
 def test_what_any_stream_of_tracks_gets(seed):
     """One first choice per track, choices no closer than allowed, an interval never overrun, and no memory left."""
     rng = np.random.default_rng(seed)
-    gate, times, reasons = Gate(PLAIN), {}, {}
+    selector, times, reasons = CropSelector(PLAIN), {}, {}
     live, following = [1, 2, 3], 4
     for frame in range(80):
         now = START + frame * 100_000
@@ -111,8 +113,8 @@ def test_what_any_stream_of_tracks_gets(seed):
         live = [track for track in live if track not in ended] + [following]
         following += 1
         values = rng.uniform(0, 1, len(live)).astype(np.float32)
-        selection = gate.select(tracked(live, ended), values, now)
-        assert len(gate) == len(live)
+        selection = selector.select(tracked(live, ended), values, now)
+        assert len(selector) == len(live)
         assert (np.diff(selection.rows) > 0).all() and len(selection.reasons) == len(selection.rows)
         for row, reason in zip(selection.rows, selection.reasons, strict=True):
             times.setdefault(live[row], []).append(now)
@@ -126,4 +128,4 @@ def test_what_any_stream_of_tracks_gets(seed):
 @pytest.mark.parametrize("values", [{"mode": "sometimes"}, {"interval_s": 0}, {"better_by": 1}, {"every": 1}])
 def test_settings_that_make_no_sense_are_refused(values):
     with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(values, GateConfig)
+        msgspec.convert(values, CropSelectorSettings)

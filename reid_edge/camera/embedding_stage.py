@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
-from reid_edge.camera.heart import Heart
+from reid_edge.camera.crop_queue import CropQueue, QueuedCrop
+from reid_edge.camera.heartbeat import Heartbeat
 from reid_edge.camera.latencies import recent_latencies
 from reid_edge.camera.publisher import Publisher
 from reid_edge.camera.tracklets import Tracklets
-from reid_edge.camera.waiting import WaitingCrop, WaitingCrops
 from reid_edge.runtime import Extractor
 from reid_edge.upstream.observation import Observation
 
@@ -22,7 +22,7 @@ LOOK_UP_S = 1.0
 
 
 @dataclass
-class EmbedderStats:
+class EmbeddingStats:
     """Counts since the start.  Written by one thread, read by any.
 
     Attributes:
@@ -34,15 +34,15 @@ class EmbedderStats:
     batches: int = 0
 
 
-class Embedder:
-    """Embed waiting crops, average them by track, publish.
+class EmbeddingStage:
+    """Embed the crops of the queue, average them by track, publish.
 
     Each crop is embedded by the model that it was cut for, and a tracklet holds features of one model.  So after
     :meth:`replace` the crops that wait are still embedded by the old model; with the first crop that was cut for the
     new one, or when no crop waits, all tracklets are published as they are and begin anew.
 
     Args:
-        waiting: The crops.
+        queue: Holds the crops.
         extractor: The model at the start.
         publisher: Takes what is to be published.
         tracklets: Averages features, and says when to publish; of the extractor's model.
@@ -52,7 +52,7 @@ class Embedder:
 
     def __init__(
         self,
-        waiting: WaitingCrops,
+        queue: CropQueue,
         extractor: Extractor,
         publisher: Publisher,
         tracklets: Tracklets,
@@ -60,17 +60,17 @@ class Embedder:
         max_batch: int,
         max_latency_s: float,
     ) -> None:
-        self._waiting = waiting
+        self._queue = queue
         self._publisher = publisher
         self._tracklets = tracklets
         self._max_batch = max_batch
         self._max_latency_s = max_latency_s
         self._engine_s = 0.0
         self._newest = self._current = extractor
-        self.stats = EmbedderStats()
+        self.stats = EmbeddingStats()
         self.engine_latencies_s = recent_latencies()
         self.crop_latencies_s = recent_latencies()
-        self.heart = Heart()
+        self.heartbeat = Heartbeat()
 
     @property
     def extractor(self) -> Extractor:
@@ -83,20 +83,20 @@ class Embedder:
 
     def run(self) -> None:
         """Work until nothing more can come."""
-        while (work := self._waiting.take(self._max_batch, LOOK_UP_S)) is not None:
-            with self.heart:
+        while (work := self._queue.take(self._max_batch, LOOK_UP_S)) is not None:
+            with self.heartbeat:
                 published = self._embed_all(work.crops) if work.crops else self._change_to(self._newest)
                 self._publisher.publish(published + self._tracklets.end(work.ended))
         self._publisher.publish(self._tracklets.finish())
 
-    def _embed_all(self, crops: list[WaitingCrop]) -> list[Observation]:
+    def _embed_all(self, crops: list[QueuedCrop]) -> list[Observation]:
         """Embed crops by the models that they were cut for, which is the same one but around a change of the model."""
         published: list[Observation] = []
         for extractor, of_one_model in groupby(crops, key=attrgetter("extractor")):
             published += self._change_to(extractor) + self._embed(list(of_one_model))
         return published
 
-    def _embed(self, crops: list[WaitingCrop]) -> list[Observation]:
+    def _embed(self, crops: list[QueuedCrop]) -> list[Observation]:
         started = time.monotonic()
         features = self._current([crop.pixels for crop in crops])
         done = time.monotonic()
@@ -113,7 +113,7 @@ class Embedder:
         """Let crops wait only as long as the engine, at its recent slowest, still makes the budget."""
         self.engine_latencies_s.append(engine_s)
         self._engine_s = max(engine_s, 0.95 * self._engine_s)
-        self._waiting.budget_s = max(0.0, self._max_latency_s - self._engine_s)
+        self._queue.budget_s = max(0.0, self._max_latency_s - self._engine_s)
 
     def _change_to(self, extractor: Extractor) -> list[Observation]:
         if extractor is self._current:

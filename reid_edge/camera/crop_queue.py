@@ -15,7 +15,7 @@ from reid_edge.runtime import Extractor
 
 
 @dataclass(frozen=True, eq=False)
-class WaitingCrop:
+class QueuedCrop:
     """A crop worth embedding.
 
     Attributes:
@@ -36,11 +36,11 @@ class WaitingCrop:
 class Work:
     """What the embedding thread does next: the crops, then the ends of the tracks."""
 
-    crops: list[WaitingCrop]
+    crops: list[QueuedCrop]
     ended: list[EndedTrack]
 
 
-class WaitingCrops:
+class CropQueue:
     """Queue with a bound and a latency budget.
 
     Crops are handed over when a batch is full or the oldest has waited for as long as the budget allows.
@@ -55,7 +55,7 @@ class WaitingCrops:
         self._limit = limit
         self._drop_oldest = drop_oldest
         self.budget_s = budget_s
-        self._crops: deque[WaitingCrop] = deque()
+        self._crops: deque[QueuedCrop] = deque()
         self._ended: deque[tuple[int, EndedTrack]] = deque()  # how many crops came before the end, and the track
         self._came = 0
         self._changed = threading.Condition()
@@ -65,9 +65,9 @@ class WaitingCrops:
     def __len__(self) -> int:
         return len(self._crops)
 
-    def put(self, crops: Sequence[WaitingCrop], ended: Iterable[EndedTrack] = ()) -> list[WaitingCrop]:
+    def put(self, crops: Sequence[QueuedCrop], ended: Iterable[EndedTrack] = ()) -> list[QueuedCrop]:
         """Add the crops of a frame, and the tracks that ended at it; returns the crops that had to go."""
-        dropped: list[WaitingCrop] = []
+        dropped: list[QueuedCrop] = []
         with self._changed:
             for crop in crops:
                 dropped += self._make_room()
@@ -78,7 +78,7 @@ class WaitingCrops:
             self._changed.notify_all()
         return dropped
 
-    def _make_room(self) -> list[WaitingCrop]:
+    def _make_room(self) -> list[QueuedCrop]:
         if not self._drop_oldest:
             self._changed.wait_for(lambda: len(self._crops) < self._limit or self._finished)
             return []

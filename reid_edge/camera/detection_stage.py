@@ -8,29 +8,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reid_edge.camera.crop_queue import CropQueue, QueuedCrop
+from reid_edge.camera.crop_selector import CropSelector
 from reid_edge.camera.detectors import Detector
 from reid_edge.camera.filters import DetectionFilter
-from reid_edge.camera.gate import Gate
-from reid_edge.camera.heart import Heart
+from reid_edge.camera.heartbeat import Heartbeat
 from reid_edge.camera.quality import crop_quality
 from reid_edge.camera.records import Frame
 from reid_edge.camera.sources import Source
 from reid_edge.camera.tracking import TrackedBoxes, Tracker
 from reid_edge.camera.tracklets import Sighting
-from reid_edge.camera.waiting import WaitingCrop, WaitingCrops
 from reid_edge.crops import Image, crop_boxes, resize_into
 from reid_edge.runtime import Extractor
 
 
 @dataclass
-class LookerStats:
+class DetectionStats:
     """Counts since the start.  Written by one thread, read by any.
 
     Attributes:
         frames: Looked at.
         off: Frames that came while the camera was switched off.
         detections: Boxes that the filter kept.
-        chosen: Crops that the gate chose.
+        chosen: Crops that the crop selector chose.
     """
 
     frames: int = 0
@@ -39,7 +39,7 @@ class LookerStats:
     chosen: int = 0
 
 
-class Looker:
+class DetectionStage:
     """Detect, filter, track, choose, cut: one frame after the other.
 
     Args:
@@ -47,8 +47,8 @@ class Looker:
         detector: Finds people.
         boxes: Says which of them to keep, and what of the picture nobody may see.
         tracker: Joins their boxes.
-        gate: Says which are worth embedding.
-        waiting: Where their crops go.
+        selector: Says which are worth embedding.
+        queue: Where their crops go.
         is_off: Whether the camera is switched off now.
         extractor: Gives the model that embeds the crops of the next frame.  It may be another one at each frame.
     """
@@ -59,8 +59,8 @@ class Looker:
         detector: Detector,
         boxes: DetectionFilter,
         tracker: Tracker,
-        gate: Gate,
-        waiting: WaitingCrops,
+        selector: CropSelector,
+        queue: CropQueue,
         *,
         is_off: Callable[[], bool],
         extractor: Callable[[], Extractor],
@@ -69,12 +69,12 @@ class Looker:
         self._detector = detector
         self._filter = boxes
         self._tracker = tracker
-        self._gate = gate
-        self._waiting = waiting
+        self._selector = selector
+        self._queue = queue
         self._is_off = is_off
         self._extractor = extractor
-        self.stats = LookerStats()
-        self.heart = Heart()
+        self.stats = DetectionStats()
+        self.heartbeat = Heartbeat()
 
     def run(self) -> None:
         """Look at every frame until the source ends.
@@ -85,33 +85,33 @@ class Looker:
         """
         try:
             for frame in self._source:
-                with self.heart:
-                    self._look_away() if self._is_off() else self._look_at(frame)
-            self._waiting.put([], self._tracker.finish())
+                with self.heartbeat:
+                    self._skip() if self._is_off() else self._process(frame)
+            self._queue.put([], self._tracker.finish())
         finally:
-            self._waiting.finish()
+            self._queue.finish()
 
-    def _look_away(self) -> None:
+    def _skip(self) -> None:
         self.stats.off += 1
         if self._tracker.live:
             ended = self._tracker.finish()
-            self._gate.end(ended)
-            self._waiting.put([], ended)
+            self._selector.end(ended)
+            self._queue.put([], ended)
 
-    def _look_at(self, frame: Frame) -> None:
+    def _process(self, frame: Frame) -> None:
         seen_s = time.monotonic()
         frame = self._filter.masks.black_out(frame)
         detections = self._filter(self._detector(frame), frame)
         tracked = self._tracker.update(detections, frame.captured_us)
         self.stats.frames += 1
         self.stats.detections += len(detections)
-        for crop in self._waiting.put(self._crops(frame, tracked, seen_s), tracked.ended):
-            self._gate.dropped(crop.sighting.track)
+        for crop in self._queue.put(self._crops(frame, tracked, seen_s), tracked.ended):
+            self._selector.dropped(crop.sighting.track)
 
-    def _crops(self, frame: Frame, tracked: TrackedBoxes, seen_s: float) -> list[WaitingCrop]:
+    def _crops(self, frame: Frame, tracked: TrackedBoxes, seen_s: float) -> list[QueuedCrop]:
         height, width = frame.image.shape[:2]
         quality = crop_quality(tracked.boxes, width=width, height=height)
-        rows = self._gate.select(tracked, quality, frame.captured_us).rows
+        rows = self._selector.select(tracked, quality, frame.captured_us).rows
         self.stats.chosen += len(rows)
         if not len(rows):
             return []
@@ -121,7 +121,7 @@ class Looker:
         extractor = self._extractor()
         input_size = extractor.bundle.manifest.input.size
         return [
-            WaitingCrop(
+            QueuedCrop(
                 compact_copy(crop, input_size),
                 Sighting(track, frame.captured_us, tuple(box), score, value),
                 seen_s,

@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 
 
-class Heart:
+class Heartbeat:
     """Held while one item is worked on; a thread that waits for the next one is not late.
 
     Attributes:
