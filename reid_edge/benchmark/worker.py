@@ -26,6 +26,7 @@ from reid_edge.benchmark.result import Scenario
 from reid_edge.crops import Image
 from reid_edge.runtime import Extractor
 from reid_edge.runtime.extractor import as_input
+from reid_edge.system.limits import peak_memory_mib
 
 #: Warmed up when the medians of two windows of so many queries, one after the other, differ by at most this share.
 WARM_UP_WINDOW = 8
@@ -80,7 +81,7 @@ class Worker:
         self._queries[request.scenario, request.crops] = query
         first_ms = _time_once(query)
         warm_up, settled = warm_up_until_settled(lambda: _time_once(query), request.seconds)
-        return Prepared(first_ms=first_ms, warm_up=1 + warm_up, settled=settled, peak_rss_mb=peak_rss_mb())
+        return Prepared(first_ms=first_ms, warm_up=1 + warm_up, settled=settled, peak_rss_mb=peak_memory_mib())
 
     def _time(self, request: Round) -> Timed:
         query = self._queries[request.scenario, request.crops]
@@ -153,19 +154,6 @@ def warm_up_until_settled(time_query: Callable[[], float], seconds: float) -> tu
                 return count, True
             before, window = now, []
     return count, False
-
-
-def peak_rss_mb(status: Path = Path("/proc/self/status")) -> float | None:
-    """Return the largest resident memory of this process so far, MiB; None where the system does not report it.
-
-    ``VmHWM`` begins anew with the program; ``ru_maxrss`` would count what the parent held when it forked.
-    """
-    try:
-        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return None
-    peaks = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    return next((round(int(kibibytes) / 1024, 1) for kibibytes in peaks), None)
 
 
 def _time_once(query: Callable[[], object]) -> float:

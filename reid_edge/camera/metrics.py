@@ -11,6 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from reid_edge.camera.latencies import RECENT, percentiles
+from reid_edge.system.conditions import cpu_throttle_counts, zone_temperatures
+from reid_edge.system.sysfs import ROOT
 
 if TYPE_CHECKING:
     from reid_edge.camera.agent import Agent
@@ -89,20 +91,14 @@ class AgentMetrics(Collector):
         return 0.0 if oldest_us is None else max(0.0, time.time() - oldest_us / 1e6)
 
 
-def machine() -> Iterator[Metric]:
-    """Temperatures and throttling, where Linux tells."""
+def machine(root: Path = ROOT) -> Iterator[Metric]:
+    """Yield temperatures, and throttling where the CPU counts it, read from the system's files under ``root``."""
     temperatures = GaugeMetricFamily("reid_edge_temperature_celsius", "Of a thermal zone.", labels=["zone"])
-    for zone in sorted(Path("/sys/class/thermal").glob("thermal_zone*")):
-        if (value := _number(zone / "temp")) is not None:
-            temperatures.add_metric([_text(zone / "type") or zone.name], value / 1000)
+    for zone, degrees in zone_temperatures(root).items():
+        temperatures.add_metric([zone], degrees)
     yield temperatures
-    throttled = [
-        value
-        for path in Path("/sys/devices/system/cpu").glob("cpu*/thermal_throttle/*_throttle_count")
-        if (value := _number(path)) is not None
-    ]
-    if throttled:
-        yield _counter("cpu_throttled", "Times that the hottest core was slowed down.", max(throttled))
+    if throttled := cpu_throttle_counts(root):
+        yield _counter("cpu_throttled", "Times that the hottest core was slowed down.", max(throttled.values()))
 
 
 def _counter(name: str, text: str, value: float) -> Metric:
@@ -125,18 +121,3 @@ def _latency(name: str, text: str, recent_s: Collection[float]) -> Iterator[Metr
     for percentile, seconds in percentiles(recent_s).items():
         family.add_metric([str(percentile)], seconds)
     yield family
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _number(path: Path) -> float | None:
-    text = _text(path)
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None

@@ -1,4 +1,4 @@
-"""The machine at one moment: load, temperatures, frequencies, throttling; and what changed between two."""
+"""Conditions of the machine at one moment: load, temperatures, frequencies, throttling; changes between two."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from reid_edge.system.sysfs import ROOT, numbered, read_integer, read_text
 
 #: A sensor that heated up more than this many degrees while timing is worth a note.
 NOTABLE_RISE_C = 10.0
-#: A load average above this share of the CPUs, before the first round, is somebody else's work.
+#: A load average above this share of the CPUs, before the first round, is worth a note: another program is working.
 NOTABLE_LOAD = 0.5
 
-#: Sensors that are switched off read far below anything that a chip survives (Tegra: −256 °C).
+#: A sensor that is switched off reads far less than any chip survives (Tegra: −256 °C).
 _LOWEST_C = -100.0
-#: What NVIDIA's Jetson Linux Developer Guide calls the three over-current events of Orin's soctherm.
+#: Names of the three over-current events of Orin's soctherm in NVIDIA's Jetson Linux Developer Guide.
 _SOCTHERM_EVENTS = {"oc1": "under-voltage", "oc2": "average over-current", "oc3": "instantaneous over-current"}
 #: Cooling devices of the kernel that slow a processor down; fans are others.
 _SLOWING = re.compile(r"^(cpufreq|thermal-cpufreq|cpu|processor|devfreq|gpu)", re.IGNORECASE)
@@ -25,7 +25,7 @@ _SLOWING = re.compile(r"^(cpufreq|thermal-cpufreq|cpu|processor|devfreq|gpu)", r
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """The machine at one moment; what the system does not tell is absent.
+    """Conditions of the machine at one moment; readings that the system does not give are left out.
 
     Attributes:
         at: ISO 8601, UTC.
@@ -55,7 +55,7 @@ def read_conditions(root: Path = ROOT) -> Condition:
 
 
 def changes(before: Condition, after: Condition, root: Path = ROOT) -> tuple[str, ...]:
-    """What a reader must know of the time between, one sentence each: throttled, heated up, busy from the start."""
+    """Note, one sentence each, throttling and heating between two moments, and a machine that was busy at the first."""
     notes = [
         f"Throttled while timing: {name} counted {count - before.throttle_events.get(name, 0)} times more."
         for name, count in after.throttle_events.items()
@@ -72,10 +72,28 @@ def changes(before: Condition, after: Condition, root: Path = ROOT) -> tuple[str
     return tuple(notes)
 
 
+def zone_temperatures(root: Path = ROOT) -> dict[str, float]:
+    """Read the kernel's thermal zones, degrees Celsius by name; sensors that are switched off are left out."""
+    return _degrees([(kind, zone / "temp") for zone, kind in _zones(root).items()])
+
+
+def cpu_throttle_counts(root: Path = ROOT) -> dict[str, int]:
+    """Count how often each core and package of an Intel CPU was throttled; a package's count shows at each core.
+
+    Source: the kernel's admin-guide/thermal/intel_thermal_throttle.rst.
+    """
+    counts: dict[str, int] = {}
+    for cpu in numbered((root / "sys/devices/system/cpu").glob("cpu[0-9]*")):
+        package = read_text(cpu / "topology/physical_package_id") or "0"
+        for name, file in ((cpu.name, "core_throttle_count"), (f"package {package}", "package_throttle_count")):
+            count = read_integer(cpu / "thermal_throttle" / file)
+            if count is not None:
+                counts[name] = max(count, counts.get(name, 0))
+    return counts
+
+
 def _temperatures(root: Path) -> dict[str, float]:
-    zones = {
-        zone: read_text(zone / "type") or zone.name for zone in numbered((root / "sys/class/thermal").glob("*zone*"))
-    }
+    zones = _zones(root)
     # Each zone may show a second time as a sensor chip of the same name.
     mirrored = {kind.replace("-", "_") for kind in zones.values()}
     sensors = [(kind, zone / "temp") for zone, kind in zones.items()]
@@ -83,7 +101,12 @@ def _temperatures(root: Path) -> dict[str, float]:
         name = read_text(chip / "name") or chip.name
         if name not in mirrored:
             sensors += [(_sensor_name(name, reading), reading) for reading in numbered(chip.glob("temp*_input"))]
-    return _unique([(name, value / 1000) for name, path in sensors if (value := read_integer(path)) is not None])
+    return _degrees(sensors)
+
+
+def _zones(root: Path) -> dict[Path, str]:
+    zones = numbered((root / "sys/class/thermal").glob("thermal_zone*"))
+    return {zone: read_text(zone / "type") or zone.name for zone in zones}
 
 
 def _sensor_name(chip: str, reading: Path) -> str:
@@ -91,8 +114,9 @@ def _sensor_name(chip: str, reading: Path) -> str:
     return f"{chip} {label or reading.name.removesuffix('_input')}"
 
 
-def _unique(readings: list[tuple[str, float]]) -> dict[str, float]:
-    """Two disks have two sensors of one name: the second gets a number."""
+def _degrees(sensors: list[tuple[str, Path]]) -> dict[str, float]:
+    """Read sensors in thousandths of a degree; of two with one name, as two disks have, the second gets a number."""
+    readings = [(name, value / 1000) for name, path in sensors if (value := read_integer(path)) is not None]
     found: dict[str, float] = {}
     for name, degrees in readings:
         if degrees > _LOWEST_C:
@@ -104,31 +128,22 @@ def _unique(readings: list[tuple[str, float]]) -> dict[str, float]:
 def _frequencies(root: Path) -> tuple[float, ...]:
     cpus = numbered((root / "sys/devices/system/cpu").glob("cpu[0-9]*"))
     kilohertz = [read_integer(cpu / "cpufreq/scaling_cur_freq") for cpu in cpus]
-    told = tuple(value / 1000 for value in kilohertz if value is not None)
+    reported = tuple(value / 1000 for value in kilohertz if value is not None)
     lines = read_text(root / "proc/cpuinfo").splitlines()
-    return told or tuple(float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz"))
+    return reported or tuple(float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz"))
 
 
 def _throttle_events(root: Path) -> dict[str, int]:
-    counts = _intel_counts(root) | _soctherm_counts(root) | _cooling_counts(root)
+    counts = cpu_throttle_counts(root) | _soctherm_counts(root) | _cooling_counts(root)
     quota = quota_throttles(root)
     return counts if quota is None else counts | {"CPU quota": quota}
 
 
-def _intel_counts(root: Path) -> dict[str, int]:
-    """Source: the kernel's admin-guide/thermal/intel_thermal_throttle.rst; a package's count shows at each core."""
-    counts: dict[str, int] = {}
-    for cpu in numbered((root / "sys/devices/system/cpu").glob("cpu[0-9]*")):
-        package = read_text(cpu / "topology/physical_package_id") or "0"
-        for name, file in ((cpu.name, "core_throttle_count"), (f"package {package}", "package_throttle_count")):
-            count = read_integer(cpu / "thermal_throttle" / file)
-            if count is not None:
-                counts[name] = max(count, counts.get(name, 0))
-    return counts
-
-
 def _soctherm_counts(root: Path) -> dict[str, int]:
-    """Source: NVIDIA's Jetson Linux Developer Guide, "Jetson Orin Nano Series, … Over-Current Event Status"."""
+    """Count a Jetson's over-current events.
+
+    Source: NVIDIA's Jetson Linux Developer Guide, "Jetson Orin Nano Series, … Over-Current Event Status".
+    """
     counts: dict[str, int] = {}
     for path in sorted((root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")):
         event = path.name.partition("_")[0]
@@ -139,7 +154,9 @@ def _soctherm_counts(root: Path) -> dict[str, int]:
 
 
 def _cooling_counts(root: Path) -> dict[str, int]:
-    """Changes of the state of what slows a processor down; kernels without CONFIG_THERMAL_STATISTICS do not count.
+    """Count changes of state of the cooling devices that slow a processor down.
+
+    Kernels without CONFIG_THERMAL_STATISTICS do not count.
 
     Source: the kernel's driver-api/thermal/sysfs-api.rst.
     """

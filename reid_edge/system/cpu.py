@@ -1,4 +1,4 @@
-"""What this CPU is and can do."""
+"""Name, instruction sets, caches, cores and clock governor of this CPU."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ _ARM_CORES = {
 
 @cache
 def cpu_flags(root: Path = ROOT) -> frozenset[str]:
-    """Flags that /proc/cpuinfo lists for the first core; empty where there is none."""
+    """Return the flags that /proc/cpuinfo lists for the first core; empty where there is none."""
     lines = read_text(root / "proc/cpuinfo").splitlines()
     return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Feat"))), []))
 
 
 @cache
 def cpu_name(root: Path = ROOT) -> str:
-    """Model name of the CPU, on Arm the kinds of its cores, or the architecture where the system does not tell."""
+    """Return the CPU's model name, on Arm the kinds of its cores, or the architecture where there is neither."""
     fields = [line.partition(":") for line in read_text(root / "proc/cpuinfo").splitlines()]
     pairs = [(key.strip(), value.strip()) for key, _, value in fields]
     # Arm kernels that give a model name give a useless one: "ARMv8 Processor rev 1 (v8l)".
@@ -78,12 +78,12 @@ def cpu_name(root: Path = ROOT) -> str:
 
 
 def instruction_sets(root: Path = ROOT) -> list[str]:
-    """Names of the instruction sets that matter to inference and that this CPU has."""
+    """Name the instruction sets that matter to inference and that this CPU has."""
     return [name for flag, name in _NAMED_FLAGS.items() if flag in cpu_flags(root)]
 
 
 def cache_sizes(root: Path = ROOT) -> dict[str, int]:
-    """Bytes of each level (``L1d``, ``L1i``, ``L2`` …), all instances together, as lscpu adds them."""
+    """Return the bytes of each level (``L1d``, ``L1i``, ``L2`` …), all instances together, as lscpu adds them."""
     instances: dict[tuple[str, str], int] = {}
     for index in _cpu_folders(root, "cache/index[0-9]*"):
         size = read_text(index / "size").removesuffix("K")
@@ -97,7 +97,7 @@ def cache_sizes(root: Path = ROOT) -> dict[str, int]:
 
 
 def physical_cores(root: Path = ROOT) -> int | None:
-    """Count the physical cores by the threads that share each; None where the system does not tell."""
+    """Count the physical cores by the threads that share each; None where the system does not say."""
     folders = _cpu_folders(root, "topology")
     cores = {read_text(each / "core_cpus_list") or read_text(each / "thread_siblings_list") for each in folders}
     return len(cores - {""}) or None
@@ -109,7 +109,7 @@ def frequency_governor(root: Path = ROOT) -> str:
 
 
 def isa_limit() -> str:
-    """``ONEDNN_MAX_CPU_ISA``, which lets a CPU stand in for an older one; "" where nothing is limited.
+    """Return ``ONEDNN_MAX_CPU_ISA``, which lets a CPU stand in for an older one; "" where nothing is limited.
 
     Source: oneDNN's developer guide, "CPU Dispatcher Control".
     """
@@ -118,7 +118,7 @@ def isa_limit() -> str:
 
 
 def saturates_int8(root: Path = ROOT) -> bool:
-    """Whether products of full-range int8 weights may overflow here: x86 without VNNI adds pairs in 16 bits.
+    """Tell whether products of full-range int8 weights may overflow here: x86 without VNNI adds pairs in 16 bits.
 
     A CPU that stands in for an older one (:func:`isa_limit`) is taken for that.
     """

@@ -1,4 +1,4 @@
-"""What was measured on, read from the system's own files: what they do not tell is absent."""
+"""Description of this device from the system's own files; facts that they do not give are left out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from reid_edge.system.jetson import board_model, describe_jetson
 from reid_edge.system.limits import cpu_quota, usable_cpus, usable_memory
 from reid_edge.system.sysfs import ROOT, read_fields, read_text
 
-#: Whatever of these is installed takes part.
+#: Packages whose versions may change a measurement; those that are installed are listed.
 _LIBRARIES = (
     "reid-edge",
     "numpy",
@@ -40,7 +40,7 @@ _LIBRARIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """What was measured on.
+    """Description of the device that a measurement was made on.
 
     Attributes:
         name: One line that a person would call it by: Jetson model, GPU and CPU, or CPU.
@@ -48,16 +48,16 @@ class Device:
         architecture: ``x86_64``, ``aarch64``.
         instruction_sets: Those that matter to inference.
         isa_limit: ``ONEDNN_MAX_CPU_ISA`` where set: the machine then stands in for an older one.
-        cores: Physical cores, None where the system does not tell; ``cpus``: logical CPUs usable by this process.
+        cores: Physical cores, None where the system does not say; ``cpus``: logical CPUs usable by this process.
         caches: By level, bytes.
         governor: CPU frequency governor.
         memory_bytes: Of the machine, or the container's limit where that is smaller.
         jetson: Model, power mode (nvpmodel), clocks, L4T release; empty elsewhere.
         gpus: Name, driver and compute capability of each.
         os: Distribution and kernel.
-        container: What kind of container or virtual machine this is, "" for none that shows.
-        libraries: Versions of everything that takes part.
-        python: Version.
+        container: Kind of container or virtual machine, and CPU quota; "" where no sign of one is found.
+        libraries: Versions of the packages that take part.
+        python: Version of Python.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Device:
 
 
 def describe_device(root: Path = ROOT) -> Device:
-    """Describe the machine whose files lie under ``root``, and the Python that runs this."""
+    """Describe the machine whose files lie under ``root``, and the Python that runs."""
     jetson, gpus, limit = describe_jetson(root), list_gpus(root), isa_limit()
     return Device(
         name=_name(root, jetson, gpus, limit),
@@ -102,7 +102,7 @@ def describe_device(root: Path = ROOT) -> Device:
 
 
 def _name(root: Path, jetson: dict[str, str], gpus: tuple[str, ...], limit: str) -> str:
-    """Two machines that time differently should not get the same name."""
+    """Name the device so that two machines with different timings get different names."""
     if jetson:
         parts = [jetson.get("model", "Jetson"), jetson.get("power mode", "")]
     else:
@@ -121,7 +121,7 @@ def _operating_system(root: Path) -> str:
 
 
 def _enclosure(root: Path) -> str:
-    """What stands between this process and the machine: container, virtual machine, CPU quota."""
+    """List what separates this process from the machine: container, virtual machine, CPU quota."""
     quota = cpu_quota(root)
     found = [_container(root), _virtual_machine(root), "" if quota is None else f"CPU quota {quota:g}"]
     return ", ".join(part for part in found if part)

@@ -1,6 +1,6 @@
-"""Energy, where the device tells: a Jetson's INA3221 power monitors, or RAPL of Intel and AMD.
+"""Energy meters: a Jetson's INA3221 power monitors, or RAPL of Intel and AMD.
 
-Everything that the counted part of the device draws is in the figure, idle power too.
+A figure includes everything that the counted part of the device draws, idle power too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reid_edge.system.sysfs import ROOT, read_integer, read_text
 
 @dataclass
 class Reading:
-    """What a meter counted: filled in when its ``with`` block ends.
+    """Energy and time of a block, filled in when its ``with`` block ends.
 
     Attributes:
         joules: None where the counter could not be read or did not move, as in some virtual machines.
@@ -33,7 +33,7 @@ class EnergyMeter(Protocol):
     """Counts the energy of a ``with`` block.
 
     Attributes:
-        source: Which counter says so,, as a result names it.
+        source: Name of the counter,, as a result names it.
     """
 
     source: str
@@ -44,7 +44,7 @@ class EnergyMeter(Protocol):
 
 
 def find_meter(root: Path = ROOT) -> EnergyMeter | None:
-    """The meter of this device; None where it has none that this user may read (:func:`missing_reason`)."""
+    """Return the meter of this device; None where it has none that this user may read (:func:`missing_reason`)."""
     rails = total_rails(find_rails(root))
     if rails:
         return RailMeter(rails)
@@ -53,7 +53,7 @@ def find_meter(root: Path = ROOT) -> EnergyMeter | None:
 
 
 def missing_reason(root: Path = ROOT) -> str:
-    """Why :func:`find_meter` gives None, one sentence for a result's notes; "" where it gives a meter."""
+    """Say in a sentence why :func:`find_meter` gives None; "" where it gives a meter."""
     if find_meter(root) is not None:
         return ""
     if domains := _rapl_domains(root):
@@ -68,8 +68,8 @@ class RaplDomain:
 
     Attributes:
         name: ``package-0``, ``dram``.
-        folder: Where its files are.
-        range_uj: Where the counter starts again from zero, microjoules.
+        folder: Folder of its files.
+        range_uj: Value at which the counter starts again from zero, microjoules.
     """
 
     name: str
@@ -77,12 +77,12 @@ class RaplDomain:
     range_uj: int
 
     def read(self) -> int | None:
-        """The counter, microjoules."""
+        """Return the counter's value, microjoules; None where it cannot be read."""
         return read_integer(self.folder / "energy_uj")
 
 
 class RaplMeter:
-    """Packages and their memory, by counters in microjoules that start again from zero at ``max_energy_range_uj``.
+    """Meter of packages and memory, by counters in microjoules that start again from zero at ``max_energy_range_uj``.
 
     A counter must not go round twice in one block: at 100 W that takes 10 minutes (AMD) or 40 (Intel).
 
@@ -105,7 +105,7 @@ class RaplMeter:
 
 
 class RailMeter:
-    """Power of the supply rails, sampled in a thread and integrated by the trapezoidal rule."""
+    """Meter that samples the power of supply rails in a thread and integrates it by the trapezoidal rule."""
 
     def __init__(self, rails: list[Rail]) -> None:
         self._rails = rails
@@ -130,7 +130,7 @@ def _joules(ranges_uj: list[int], before: list[int | None], after: list[int | No
 
 
 def _rapl_domains(root: Path) -> list[RaplDomain]:
-    """Packages, which hold cores and graphics, and memory beside them; not ``psys``, which holds the packages again.
+    """List packages, which hold cores and graphics, and memory beside them; not ``psys``, which holds packages again.
 
     AMD's counters have the same names. ``intel-rapl-mmio`` counts the same package a second time.
     """

@@ -1,4 +1,4 @@
-"""Names of the GPUs at hand, without loading a library that uses them."""
+"""Names of this device's GPUs, without loading a library that uses them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INTEL = "8086"
 
 
 def list_gpus(root: Path = ROOT) -> tuple[str, ...]:
-    """One line for each: name, driver, compute capability, as far as the system tells."""
+    """Describe each GPU in a line: name, driver and compute capability, as far as the system gives them."""
     return (*(_by_nvidia_smi(root) or _by_nvidia_driver(root)), *_intel(root))
 
 
@@ -45,7 +45,7 @@ def _by_nvidia_driver(root: Path) -> list[str]:
 
 
 def _intel(root: Path) -> list[str]:
-    """Intel's integrated and discrete GPUs, by the number that the PCI list knows them by."""
+    """List Intel's integrated and discrete GPUs, by their PCI device numbers."""
     cards = numbered(path for path in (root / "sys/class/drm").glob("card*") if path.name[4:].isdigit())
     facts = [read_fields(card / "device/uevent", "=") for card in cards]
     found = [(fact.get("PCI_ID", "").partition(":"), fact.get("DRIVER", "")) for fact in facts]

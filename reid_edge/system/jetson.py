@@ -1,4 +1,4 @@
-"""What a Jetson tells of itself: L4T release, power mode, clocks."""
+"""L4T release, power mode and clocks of a Jetson."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from reid_edge.system.sysfs import ROOT, numbered, read_integer, read_text
 
 
 def describe_jetson(root: Path = ROOT) -> dict[str, str]:
-    """Model, system on chip, L4T release, power mode and clocks; empty on anything else.
+    """Describe a Jetson: model, system on chip, L4T release, power mode and clocks; empty on anything else.
 
-    The power mode is what nvpmodel wrote down, which needs neither root nor the tool itself. ``jetson_clocks`` sets the
-    lowest frequency to the highest, which is how it is told.
+    The power mode is read from the file that nvpmodel writes, which needs neither root nor the tool itself.
+    ``jetson_clocks`` is recognised by what it does: it sets the lowest frequency to the highest.
 
     Source: NVIDIA's Jetson Linux Developer Guide, "Platform Power and Performance".
     """
@@ -33,12 +33,12 @@ def describe_jetson(root: Path = ROOT) -> dict[str, str]:
 
 
 def board_model(root: Path = ROOT) -> str:
-    """What the device tree calls the board, e.g. ``Raspberry Pi 5 Model B Rev 1.0``; "" on a PC."""
+    """Return the device tree's name of the board, e.g. ``Raspberry Pi 5 Model B Rev 1.0``; "" on a PC."""
     return read_text(root / "proc/device-tree/model") or read_text(root / "sys/firmware/devicetree/base/model")
 
 
 def power_mode(root: Path = ROOT) -> str:
-    """Name and number of nvpmodel's mode, e.g. ``MAXN_SUPER (2)``."""
+    """Return name and number of nvpmodel's mode, e.g. ``MAXN_SUPER (2)``."""
     status = re.search(r"pmode:\s*(\d+)", read_text(root / "var/lib/nvpmodel/status"))
     if status is None:
         return ""
@@ -59,7 +59,7 @@ def _tegra_chip(root: Path) -> str:
 
 
 def _frequency_ranges(root: Path) -> list[tuple[int, int]]:
-    """Lowest and highest frequency allowed of each core, kHz."""
+    """List the lowest and highest frequency allowed of each core, kHz."""
     cores = numbered((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq"))
     cores = cores or numbered((root / "sys/devices/system/cpu/cpufreq").glob("policy[0-9]*"))
     limits = [(read_integer(core / "scaling_min_freq"), read_integer(core / "scaling_max_freq")) for core in cores]

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: CPU affinity and control groups, version 1 and 2."""
+"""CPUs and memory that this process may use: affinity, and control groups of version 1 and 2; memory that it uses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def usable_cpus(root: Path = ROOT) -> int:
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """CPUs' worth of time that the control groups grant; None for no limit.
+    """Return how many CPUs' worth of time the control groups grant; None for no limit.
 
     Source: the kernel's admin-guide/cgroup-v2.rst (``cpu.max``) and scheduler/sched-bwc.rst (``cpu.cfs_quota_us``).
     """
@@ -44,7 +44,7 @@ def cpu_quota(root: Path = ROOT) -> float | None:
 
 
 def quota_throttles(root: Path = ROOT) -> int | None:
-    """Periods in which the quota stopped this control group; None where there is no quota."""
+    """Count the periods in which the quota stopped this control group; None where there is no quota."""
     if cpu_quota(root) is None:
         return None
     counts = [read_fields(folder / "cpu.stat", " ").get("nr_throttled") for folder in _control_groups(root, "cpu")]
@@ -52,7 +52,7 @@ def quota_throttles(root: Path = ROOT) -> int | None:
 
 
 def usable_memory(root: Path = ROOT) -> int | None:
-    """Bytes of the machine, or the control group's limit where that is smaller."""
+    """Return the bytes of the machine's memory, or the control group's limit where that is smaller."""
     limits = [_kibibytes(root, "MemTotal")]
     for folder in _control_groups(root, "memory"):
         limits += [read_integer(folder / "memory.max"), read_integer(folder / "memory.limit_in_bytes")]
@@ -63,6 +63,15 @@ def free_memory(root: Path = ROOT) -> int | None:
     """Return the bytes that can be had without swapping, and no more than the control groups have left."""
     known = [_kibibytes(root, "MemAvailable"), *map(_left_in, _control_groups(root, "memory"))]
     return min((bytes_ for bytes_ in known if bytes_ is not None), default=None)
+
+
+def peak_memory_mib(root: Path = ROOT) -> float | None:
+    """Return the largest resident memory of this process so far, MiB; None where the system does not report it.
+
+    ``VmHWM`` begins anew with the program; ``ru_maxrss`` would count what the parent held when it forked.
+    """
+    peak = read_fields(root / "proc/self/status").get("VmHWM", "").removesuffix("kB").strip()
+    return round(int(peak) / 1024, 1) if peak.isdigit() else None
 
 
 def _left_in(group: Path) -> int | None:
@@ -89,7 +98,7 @@ def _kibibytes(root: Path, key: str) -> int | None:
 
 
 def _control_groups(root: Path, controller: str) -> Iterator[Path]:
-    """Folders of this process's group and of those above it, in whichever hierarchy has the controller."""
+    """Yield the folders of this process's group and of those above it, in the hierarchy that has the controller."""
     mounts = root / "sys/fs/cgroup"
     for line in read_text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]

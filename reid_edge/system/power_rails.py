@@ -1,4 +1,4 @@
-"""Supply rails that a Jetson's INA3221 monitors measure: which there are, which add up to the whole, their energy.
+"""Supply rails that a Jetson's INA3221 monitors measure, the choice that adds up to the whole, and their energy.
 
 Sources: the kernel's hwmon/ina3221.rst; NVIDIA's Jetson Linux Developer Guide, "Software-Based Power Consumption
 Modeling" and the rails' tables.
@@ -37,7 +37,7 @@ class Rail:
     milli: tuple[Path, ...]
 
     def watts(self) -> float | None:
-        """Power now; None where the monitor does not answer."""
+        """Return the power now; None where the monitor does not answer."""
         product = 1.0
         for path in self.milli:
             value = read_integer(path)
@@ -48,7 +48,7 @@ class Rail:
 
 
 def find_rails(root: Path = ROOT) -> list[Rail]:
-    """Every rail that can be read: those of the kernel's driver (L4T 34 and later), or of L4T 32's own."""
+    """List every rail that can be read: those of the kernel's driver (L4T 34 and later), or of L4T 32's own."""
     drivers = root / "sys/bus/i2c/drivers"
     rails = []
     for label in sorted(drivers.glob("ina3221/*/hwmon/hwmon*/in[123]_label")):
@@ -63,13 +63,13 @@ def find_rails(root: Path = ROOT) -> list[Rail]:
 
 
 def total_rails(rails: Sequence[Rail]) -> list[Rail]:
-    """The rail that supplies the whole module, or where no monitor sees that (AGX) all of them."""
+    """Return the rail that supplies the whole module, or all of them where no monitor measures that one (AGX)."""
     whole = [rail for rail in rails if rail.name in _WHOLE]
     return whole[:1] or list(rails)
 
 
 def integrate(samples: Sequence[tuple[float, float]]) -> float | None:
-    """Joules of samples (seconds, watts) by the trapezoidal rule; None for fewer than two."""
+    """Return the joules of samples (seconds, watts) by the trapezoidal rule; None for fewer than two."""
     if len(samples) < 2:
         return None
     return sum((t1 - t0) * (w0 + w1) / 2 for (t0, w0), (t1, w1) in pairwise(samples))

@@ -1,4 +1,4 @@
-"""Files of /proc and /sys: what the system does not tell is absent, never an error."""
+"""Reading of /proc and /sys: a file that is absent or refuses to be read gives nothing, never an error."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-#: Where the system's own files start; another folder holds a recorded copy.
+#: Folder that the system's own files lie under; tests pass a folder with a recorded copy.
 ROOT = Path("/")
 
 
 def read_text(path: Path) -> str:
-    """A file's text without white space and NUL around it; "" where it is absent or refuses to be read."""
+    """Return a file's text without white space and NUL around it; "" where it is absent or refuses to be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0 \t\r\n")
     except OSError:  # sysfs also answers EAGAIN, EINVAL or ENODATA for a sensor that sleeps
@@ -19,7 +19,7 @@ def read_text(path: Path) -> str:
 
 
 def read_integer(path: Path) -> int | None:
-    """A file's one number; None where there is none."""
+    """Return a file's one integer; None where there is none."""
     try:
         return int(read_text(path))
     except ValueError:
@@ -27,7 +27,7 @@ def read_integer(path: Path) -> int | None:
 
 
 def read_fields(path: Path, separator: str = ":") -> dict[str, str]:
-    """Lines ``key: value`` as in /proc/meminfo; of a repeated key the first."""
+    """Return lines ``key: value`` as in /proc/meminfo; of a repeated key the first."""
     fields: dict[str, str] = {}
     for line in read_text(path).splitlines():
         key, found, value = line.partition(separator)
@@ -37,7 +37,7 @@ def read_fields(path: Path, separator: str = ":") -> dict[str, str]:
 
 
 def numbered(paths: Iterable[Path]) -> list[Path]:
-    """Sorted by the numbers in the names, so that cpu10 comes after cpu9."""
+    """Sort paths by the numbers in their names, so that cpu10 comes after cpu9."""
     return sorted(paths, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
 
 

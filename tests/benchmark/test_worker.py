@@ -18,7 +18,6 @@ from reid_edge.benchmark.worker import (
     FRAME_SIZE,
     WARM_UP_WINDOW,
     make_query,
-    peak_rss_mb,
     person_boxes,
     street_frame,
     warm_up_until_settled,
@@ -202,15 +201,6 @@ def test_warming_up_that_never_settles_ends_by_the_clock():
     ran, settled = warm_up_until_settled(doubling, 0.1)
     assert not settled
     assert ran == next(count) >= 1
-
-
-def test_peak_memory_is_read_as_the_kernel_writes_it(tmp_path):
-    status = tmp_path / "status"
-    status.write_text("Name:\tpython\nVmPeak:\t  999999 kB\nVmHWM:\t  262144 kB\nVmRSS:\t  100000 kB\n")
-    assert peak_rss_mb(status) == 256
-    status.write_text("Name:\tpython\n")
-    assert peak_rss_mb(status) is None
-    assert peak_rss_mb(tmp_path / "none") is None
 
 
 def test_a_workers_memory_is_not_its_parents(session_bundle):

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 import pytest
 from prometheus_client.core import GaugeMetricFamily
 
+from reid_edge.camera.metrics import machine
 from reid_edge.camera.status import Health, StatusServer
 from reid_edge.errors import SettingsError
+from tests.system.recorded_trees import NUC, ORIN_NANO, plant
 
 
 class OneNumber:
@@ -71,3 +73,17 @@ def test_a_closed_server_lets_its_port_go():
         pass
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"{url}/healthz", timeout=1)
+
+
+def samples(metrics):
+    return {(each.name, *each.labels.values()): each.value for metric in metrics for each in metric.samples}
+
+
+def test_the_machines_temperatures_and_throttling_are_read_as_the_kernel_writes_them(tmp_path):
+    assert samples(machine(plant(tmp_path / "nuc", NUC))) == {
+        ("reid_edge_temperature_celsius", "acpitz"): 27.8,
+        ("reid_edge_cpu_throttled_total",): 42,
+    }
+    # A sensor that is switched off reads −256 °C.
+    orin = samples(machine(plant(tmp_path / "orin", ORIN_NANO)))
+    assert orin == {("reid_edge_temperature_celsius", "cpu-thermal"): 48.125}

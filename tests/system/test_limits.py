@@ -1,6 +1,14 @@
 import pytest
 
-from reid_edge.system.limits import allowed_cpus, cpu_quota, free_memory, quota_throttles, usable_cpus, usable_memory
+from reid_edge.system.limits import (
+    allowed_cpus,
+    cpu_quota,
+    free_memory,
+    peak_memory_mib,
+    quota_throttles,
+    usable_cpus,
+    usable_memory,
+)
 from reid_edge.system.sysfs import listed
 from tests.system.recorded_trees import DOCKER_V1, DOCKER_V2, SYSTEMD_SLICE, UNLIMITED_V1, plant
 
@@ -61,3 +69,11 @@ def test_a_cpuset_allows_its_own_cpus(tmp_path):
 )
 def test_free_memory_is_what_the_control_group_has_left(tmp_path, tree, expected):
     assert free_memory(plant(tmp_path, MEMORY, tree)) == expected
+
+
+def test_peak_memory_is_read_as_the_kernel_writes_it(tmp_path):
+    status = "Name:\tpython\nVmPeak:\t  999999 kB\nVmHWM:\t  262144 kB\nVmRSS:\t  100000 kB\n"
+    assert peak_memory_mib(plant(tmp_path, {"proc/self/status": status})) == 256
+    assert peak_memory_mib(plant(tmp_path, {"proc/self/status": "Name:\tpython\n"})) is None
+    assert peak_memory_mib(tmp_path / "none") is None
+    assert 10 < peak_memory_mib() < 100_000
