@@ -1,4 +1,4 @@
-"""The commands as a person runs them: in processes of their own, on real files."""
+"""The commands as a person runs them, on real files; in a process of their own where only a process shows it."""
 
 import dataclasses
 import json
@@ -16,23 +16,14 @@ import pytest
 import torch
 
 from reid_edge.osnet.checkpoint import save_checkpoint
+from tests.commands import failure, success
 from tests.conftest import random_crops
 
 
-def reid_edge(*arguments, cwd=None, check=True):
+def process(*arguments, **options):
+    """Run a command in a process of its own."""
     command = [sys.executable, "-c", "from reid_edge.cli import main; main()", *map(str, arguments)]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
-    if check:
-        assert run.returncode == 0, run.stderr
-    return run
-
-
-def failure(*arguments, cwd=None):
-    """The message of a command that must fail as reid-edge fails: exit 1, one message, no traceback."""
-    run = reid_edge(*arguments, cwd=cwd, check=False)
-    assert run.returncode == 1, run.stdout + run.stderr
-    assert "Traceback" not in run.stderr
-    return run.stderr
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -46,28 +37,30 @@ def crops(tmp_path_factory):
 
 
 def test_export_then_verify_then_inspect(tmp_path, session_bundle):
-    run = reid_edge(
-        "export",
-        "--width",
-        "0.25",
-        "--resolution",
-        "0.5",
-        "--precision",
-        "fp32,fp16",
-        "--formats",
-        "onnx,openvino",
+    printed = success(
+        *(
+            "export",
+            "--width",
+            "0.25",
+            "--resolution",
+            "0.25",
+            "--precision",
+            "fp32,fp16",
+            "--formats",
+            "onnx,openvino",
+        ),
         cwd=tmp_path,
     )
-    for text in ("osnet_x0_25_128x64", "model.onnx", "openvino/fp16.xml", "20.6M", " ms", "cosine ≥ 0.99999"):
-        assert text in run.stdout
-    verified = reid_edge("verify", "osnet_x0_25_128x64", cwd=tmp_path).stdout
+    for text in ("osnet_x0_25_64x32", "model.onnx", "openvino/fp16.xml", "5.2M", " ms", "cosine ≥ 0.99999"):
+        assert text in printed
+    verified = success("verify", "osnet_x0_25_64x32", cwd=tmp_path)
     assert verified.count("right") == 4
-    shown = reid_edge("inspect", "osnet_x0_25_128x64", cwd=tmp_path).stdout
-    assert "128x64 uint8 NHWC BGR" in shown
-    manifest = json.loads(reid_edge("inspect", "--json", "osnet_x0_25_128x64", cwd=tmp_path).stdout)
-    assert manifest["input"]["size"] == [128, 64]
+    shown = success("inspect", "osnet_x0_25_64x32", cwd=tmp_path)
+    assert "64x32 uint8 NHWC BGR" in shown
+    manifest = json.loads(success("inspect", "--json", "osnet_x0_25_64x32", cwd=tmp_path))
+    assert manifest["input"]["size"] == [64, 32]
     assert len(manifest["latency"]) == 8
-    assert "--force" in failure("export", "--width", "0.25", "--resolution", "0.5", cwd=tmp_path)
+    assert "--force" in failure("export", "--width", "0.25", "--resolution", "0.25", cwd=tmp_path)
 
 
 def test_inspect_says_how_a_checkpoint_was_trained(checkpoint, tmp_path):
@@ -75,16 +68,16 @@ def test_inspect_says_how_a_checkpoint_was_trained(checkpoint, tmp_path):
     info = dataclasses.replace(checkpoint.info, recipe="scratch", metrics={"market1501/mAP": 0.703}, training=settings)
     path = tmp_path / "mine.safetensors"
     save_checkpoint(dataclasses.replace(checkpoint, info=info), path)
-    shown = reid_edge("inspect", path).stdout
+    shown = success("inspect", path)
     for text in ("OSNet x0.25", checkpoint.sha256, "scratch", "market1501/mAP 70.30", "256x128 RGB"):
         assert text in shown
-    assert json.loads(reid_edge("inspect", "--json", path).stdout)["training"] == settings
+    assert json.loads(success("inspect", "--json", path))["training"] == settings
     path.write_bytes(path.read_bytes()[:1000])
     assert "truncated" in failure("inspect", path)
 
 
 def test_extract_writes_npy_with_its_sources(session_bundle, crops, tmp_path):
-    reid_edge("extract", session_bundle.path, crops, "--out", tmp_path / "f.npy", "--engine", "onnxruntime")
+    success("extract", session_bundle.path, crops, "--out", tmp_path / "f.npy", "--engine", "onnxruntime")
     features = np.load(tmp_path / "f.npy")
     assert features.shape == (5, 512)
     assert features.dtype == np.float32
@@ -95,7 +88,7 @@ def test_extract_writes_npy_with_its_sources(session_bundle, crops, tmp_path):
 
 def test_extract_writes_parquet_with_the_model_hash(session_bundle, crops, tmp_path):
     for engine in ("openvino", "onnxruntime"):
-        reid_edge("extract", session_bundle.path, crops, "--out", tmp_path / f"{engine}.parquet", "--engine", engine)
+        success("extract", session_bundle.path, crops, "--out", tmp_path / f"{engine}.parquet", "--engine", engine)
     tables = [pyarrow.parquet.read_table(tmp_path / f"{name}.parquet") for name in ("openvino", "onnxruntime")]
     assert tables[0].schema.metadata[b"model_hash"].decode() == session_bundle.manifest.model_hash
     first, second = (np.array(table["feature"].to_pylist(), np.float32) for table in tables)
@@ -140,42 +133,46 @@ def test_truncated_and_oddly_named_images_are_refused(session_bundle, rng, tmp_p
 
 def test_brackets_in_paths_are_printed_as_they_are(session_bundle, crops, tmp_path):
     (tmp_path / "a[/b]").mkdir(parents=True)
-    run = reid_edge("extract", session_bundle.path, crops, "--out", tmp_path / "a[/b]" / "f[x].npy")
-    assert "a[/b]/f[x].npy" in run.stdout
+    assert "a[/b]/f[x].npy" in success("extract", session_bundle.path, crops, "--out", tmp_path / "a[/b]" / "f[x].npy")
 
 
 def test_a_terminal_without_unicode_is_no_reason_to_fail(session_bundle):
-    command = [sys.executable, "-c", "from reid_edge.cli import main; main()", "inspect", str(session_bundle.path)]
-    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+    assert process("inspect", session_bundle.path, env=os.environ | {"PYTHONIOENCODING": "ascii"}).returncode == 0
+
+
+def test_a_process_that_fails_prints_one_message_and_no_traceback(tmp_path):
+    run = process("inspect", "nowhere", cwd=tmp_path)
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert run.stderr.startswith("BundleError: nowhere is not a bundle")
+    assert "Traceback" not in run.stderr
 
 
 def test_import_makes_a_checkpoint_that_exports(tmp_path, checkpoint):
     from tests.osnet.torchreid_names import to_torchreid
 
     torch.save({"state_dict": to_torchreid(checkpoint.state)}, tmp_path / "mine.pth.tar")
-    run = reid_edge("import", "mine.pth.tar", "--dataset", "mine", cwd=tmp_path)
-    assert checkpoint.sha256 in run.stdout
-    exported = reid_edge(
+    assert checkpoint.sha256 in success("import", "mine.pth.tar", "--dataset", "mine", cwd=tmp_path)
+    exported = success(
         "export", "--checkpoint", "mine.safetensors", "--precision", "fp32", "--no-latency", "--out", "b", cwd=tmp_path
     )
-    assert "cosine ≥ 0.99999" in exported.stdout
+    assert "cosine ≥ 0.99999" in exported
     assert json.loads((tmp_path / "b" / "manifest.json").read_text())["model"]["dataset"] == "mine"
     assert "--force" in failure("import", "mine.pth.tar", cwd=tmp_path)
     assert "width 0.25, but width 0.5" in failure("import", "mine.pth.tar", "--width", "0.5", "--force", cwd=tmp_path)
 
 
 def test_complexity_prints_table_6(session_bundle):
-    table = reid_edge("complexity").stdout
+    table = success("complexity")
     for text in ("978.9M", "550.7M", "244.9M", "61.5M", "82.3M", "5.2M", "2.2M", "0.2M"):
         assert text in table
-    one = reid_edge("complexity", "--width", "1", "--size", "320x160").stdout
+    one = success("complexity", "--width", "1", "--size", "320x160")
     assert "1,529.3M" in one
-    assert "82.3M" in reid_edge("complexity", "--onnx", session_bundle.path / "model.int8.onnx").stdout
+    assert "82.3M" in success("complexity", "--onnx", session_bundle.path / "model.int8.onnx")
 
 
 def test_doctor_reports_what_is_installed():
-    report = reid_edge("doctor").stdout
+    report = success("doctor")
     for text in ("Python", "CPU", "OpenVINO", "onnxruntime", "TensorRT", "torch"):
         assert text in report
 
@@ -188,9 +185,9 @@ def test_evaluate_prints_ranking_quality(session_bundle, tmp_path):
         crop = random_crops(rng, 1)[0]
         cv2.imwrite(str(tmp_path / "query" / f"{identity:04}_c1s1_000001_00.jpg"), crop)
         cv2.imwrite(str(tmp_path / "bounding_box_test" / f"{identity:04}_c2s1_000001_00.jpg"), crop)
-    run = reid_edge("evaluate", session_bundle.path, "--root", tmp_path, "--partial", "--precision", "int8")
-    assert "5 of 5 queries have a match, 5 gallery" in run.stdout
-    assert run.stdout.count("100.00") == 3  # R1, R5, mAP
+    printed = success("evaluate", session_bundle.path, "--root", tmp_path, "--partial", "--precision", "int8")
+    assert "5 of 5 queries have a match, 5 gallery" in printed
+    assert printed.count("100.00") == 3  # R1, R5, mAP
     assert "market1501's query split has 3,368" in failure("evaluate", session_bundle.path, "--root", tmp_path)
 
 
@@ -245,13 +242,7 @@ def test_a_changed_bundle_fails_verification(bundle_copy):
 def test_a_missing_extra_is_named(tmp_path):
     """A module that cannot be imported stands for one that is not installed."""
     (tmp_path / "nncf.py").write_text("raise ModuleNotFoundError(\"No module named 'nncf'\", name='nncf')")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    run = subprocess.run(
-        [sys.executable, "-c", "from reid_edge.cli import main; main()", "export", "--width", "0.25"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+    search_path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    run = process("export", "--width", "0.25", cwd=tmp_path, env=os.environ | {"PYTHONPATH": search_path})
     assert run.returncode == 1
     assert "pip install 'reid-edge[export]'" in run.stderr
