@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reid_edge.benchmark.report import tables
-from reid_edge.benchmark.report.plots import all_figures
-from reid_edge.benchmark.report.roofline_plot import roofs
-from reid_edge.benchmark.report.survey import Survey, models_of, threads_text
-from reid_edge.benchmark.report.traces import DASHES, SYMBOLS
+from reid_edge.benchmark.report.charts import DASHES, SYMBOLS
+from reid_edge.benchmark.report.data import Survey, models_of, threads_text
+from reid_edge.benchmark.report.figures import all_figures, roofs
 from reid_edge.console import extra
 from reid_edge.files import write_whole
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from reid_edge.benchmark.report.survey import Entry, Query, Site, Survey, models_of
+from reid_edge.benchmark.report.data import Entry, Query, Site, Survey, models_of
 from reid_edge.benchmark.report.tables import (
     NOISY,
     NOT_KNOWN,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reid_edge.benchmark.report.survey import Entry, Query, Site, models_of
+from reid_edge.benchmark.report.data import Entry, Query, Site, models_of
 from reid_edge.benchmark.result import BenchmarkResult
 from reid_edge.system.conditions import Condition
 

@@ -1,25 +1,30 @@
-"""The page's figures: latency against mult-adds, accuracy against latency, and all of them together."""
+"""The page's figures: latency against mult-adds, accuracy against latency, percentiles, and the roofline."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
-from reid_edge.benchmark.report.axes import log_axis
-from reid_edge.benchmark.report.percentile_plot import percentiles_figure
-from reid_edge.benchmark.report.roofline_plot import roofline_figure
-from reid_edge.benchmark.report.survey import Entry, Query, Site, Survey, models_of
-from reid_edge.benchmark.report.tables import BASE_SIZE
-from reid_edge.benchmark.report.traces import (
+from reid_edge.benchmark.report.charts import (
     DASHES,
     Figure,
     figure,
     form_trace,
     form_traces,
     interval,
+    log_axis,
     neutral,
+    of_form,
     p50,
 )
+from reid_edge.benchmark.report.data import Entry, Query, Site, Survey, models_of, threads_text
+from reid_edge.benchmark.report.tables import BASE_SIZE, median, number
 from reid_edge.benchmark.result import ModelEntry
+
+ROW_PIXELS = 44
+#: The axis and its title.
+FOOT_PIXELS = 70
+_TICKS = (("min", 8), ("p90", 9), ("p95", 13), ("p99", 17))
 
 
 def all_figures(survey: Survey) -> dict[str, dict[str, Figure]]:
@@ -137,3 +142,95 @@ def _by_form_and_threads(entries: Sequence[Entry]) -> list[list[Entry]]:
 def _dash(survey: Survey, entry: Entry) -> str:
     every = sorted({one.run.threads or 0 for one in survey.entries})
     return DASHES[every.index(entry.run.threads or 0) % len(DASHES)]
+
+
+def percentiles_figure(survey: Survey, entries: Sequence[Entry]) -> Figure:
+    """Shortest time to p99 as a line with ticks at p90, p95 and p99, and the median with its interval; fastest first.
+
+    Labels stand above their lines, so that a phone has room for both.
+    """
+    rows = sorted(entries, key=p50)
+    traces = [
+        trace for row, entry in enumerate(rows) for trace in (_line(survey, entry, row), _median(survey, entry, row))
+    ]
+    ends = [end for entry in rows for end in (entry.run.summary.min, entry.run.summary.p99, entry.run.summary.ci_high)]
+    layout = {
+        "xaxis": log_axis(ends, "ms a query", pad=1.12),
+        "yaxis": {"range": [len(rows) - 0.45, -0.75], "visible": False, "fixedrange": True},
+        "annotations": [_label(entry, row) for row, entry in enumerate(rows)],
+        "height": ROW_PIXELS * len(rows) + FOOT_PIXELS,
+        "margin": {"l": 12, "r": 12, "t": 8, "b": 52},
+    }
+    return figure(traces, layout)
+
+
+def _line(survey: Survey, entry: Entry, row: int) -> Figure:
+    times = [getattr(entry.run.summary, name) for name, _ in _TICKS]
+    return {
+        "mode": "lines+markers",
+        "x": times,
+        "y": [row] * len(times),
+        "line": {"width": 2},
+        "marker": {"symbol": "line-ns-open", "size": [size for _, size in _TICKS], "line": {"width": 2}},
+        "hovertext": [f"{name} {number(time)} ms" for (name, _), time in zip(_TICKS, times, strict=True)],
+        **of_form(survey, entry.form),
+    }
+
+
+def _median(survey: Survey, entry: Entry, row: int) -> Figure:
+    return form_trace(survey, [entry], p50, lambda _: row, size=11, error_x=interval([entry]))
+
+
+def _label(entry: Entry, row: int) -> Figure:
+    threads = "auto threads" if entry.run.threads is None else threads_text(entry.run.threads)
+    return {
+        "name": entry.form,
+        "text": escape(" · ".join((entry.form, entry.run.execution or threads, f"{median(entry)} ms"))),
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "y": row,
+        "yshift": 19,
+        "showarrow": False,
+        "align": "left",
+    }
+
+
+def roofline_figure(survey: Survey, site: Site, query: Query) -> Figure | None:
+    """What each run reached against what this device reached at best (Williams et al., CACM 2009)."""
+    entries, bandwidth, peaks = site.asked(query), site.bandwidth_gbs, site.peaks
+    if not entries or bandwidth is None or not peaks:
+        return None
+    ridges = [peak.gflops / bandwidth for peak in peaks]
+    xaxis = log_axis([*(entry.intensity for entry in entries), *ridges], "operations a byte from memory", pad=2.2)
+    low, high = (10**end for end in xaxis["range"])
+    points = form_traces(survey, entries, lambda entry: entry.intensity, lambda entry: entry.run.gflops)
+    heights = [*(entry.run.gflops for entry in entries), *(peak.gflops for peak in peaks), bandwidth * low]
+    layout = {"xaxis": xaxis, "yaxis": log_axis(heights, "GFLOP/s", pad=1.5)}
+    return figure([*_roofs(site, bandwidth, low, high), *points], layout)
+
+
+def roofs(site: Site) -> list[tuple[str, str]]:
+    """What the lines of the roofline are: text, and the line's pattern."""
+    return [
+        (
+            f"{peak.arithmetic} {number(peak.gflops)} GFLOP/s"
+            + (f", {threads_text(peak.threads)}" if peak.threads else ""),
+            DASHES[position % len(DASHES)],
+        )
+        for position, peak in enumerate(site.peaks)
+    ]
+
+
+def _roofs(site: Site, bandwidth: float, low: float, high: float) -> list[Figure]:
+    return [
+        neutral(
+            mode="lines",
+            x=[low, peak.gflops / bandwidth, high],
+            y=[bandwidth * low, peak.gflops, peak.gflops],
+            line={"dash": dash, "width": 1.5},
+            hoverinfo="text",
+            hovertext=[f"memory: {number(bandwidth)} GB/s", *[f"{label}<br>{escape(peak.how)}"] * 2],
+        )
+        for peak, (label, dash) in zip(site.peaks, roofs(site), strict=True)
+    ]

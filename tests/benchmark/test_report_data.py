@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reid_edge.benchmark.report import survey
-from reid_edge.benchmark.report.survey import Accuracy, Entry, models_of
+from reid_edge.benchmark.report.data import Accuracy, Entry, models_of
 from reid_edge.benchmark.report.tables import grid_of, number
 from reid_edge.errors import InputError
 from tests.benchmark.results import ORIN, TABLE_6, XEON, grid_models, make_result, model

@@ -1,15 +1,18 @@
-"""What the page and the tables show: runs of several results side by side, by device, query and model form."""
+"""The runs of several results, gathered by device, query and variant: what the page and the tables show."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
+from itertools import count
 
-from reid_edge.benchmark.report.naming import SHORT_HASH, device_labels, named_apart
 from reid_edge.benchmark.result import SCENARIOS, BenchmarkResult, ModelEntry, Peak, Run, Scenario
 from reid_edge.bundle import ENGINES, PRECISIONS
 from reid_edge.errors import InputError
 from reid_edge.system.device import Device
+
+SHORT_HASH = 8
 
 
 @dataclass(frozen=True, order=True)
@@ -231,3 +234,47 @@ def threads_text(threads: int | None) -> str:
     if threads is None:
         return "threads: engine's choice"
     return "1 thread" if threads == 1 else f"{threads} threads"
+
+
+def named_apart(results: Sequence[BenchmarkResult]) -> list[BenchmarkResult]:
+    """The same results, the start of the model hash added to every name that models of different hashes share."""
+    hashes: dict[str, set[str]] = {}
+    for result in results:
+        for model in result.models:
+            hashes.setdefault(model.name, set()).add(model.model_hash)
+    return [
+        replace(result, models=tuple(_named(model, hashes[model.name]) for model in result.models))
+        for result in results
+    ]
+
+
+def _named(model: ModelEntry, hashes: Set[str]) -> ModelEntry:
+    if len(hashes) == 1:
+        return model
+    length = next(digits for digits in count(SHORT_HASH) if len({one[:digits] for one in hashes}) == len(hashes))
+    return replace(model, name=f"{model.name} ({model.model_hash[:length]})")
+
+
+def device_labels(devices: Sequence[Device]) -> list[str]:
+    """Short and different: the name, the limits that were set, and where that is not enough CPUs and a number."""
+    labels = [_device_name(device) for device in devices]
+    clashing = Counter(labels)
+    labels = [
+        f"{label}, {device.cpus} CPUs" + (f", {device.governor}" if device.governor else "")
+        if clashing[label] > 1
+        else label
+        for label, device in zip(labels, devices, strict=True)
+    ]
+    counted = Counter(labels)
+    seen: Counter[str] = Counter()
+    for position, label in enumerate(labels):
+        seen[label] += 1
+        if counted[label] > 1:
+            labels[position] = f"{label} ({seen[label]})"
+    return labels
+
+
+def _device_name(device: Device) -> str:
+    mode = device.jetson.get("power mode", "")
+    limits = [f"limited to {device.isa_limit}" if device.isa_limit else "", mode if mode not in device.name else ""]
+    return ", ".join([device.name, *filter(None, limits)])

@@ -5,10 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reid_edge.benchmark.report import survey
-from reid_edge.benchmark.report.axes import log_axis
-from reid_edge.benchmark.report.percentile_plot import percentiles_figure
-from reid_edge.benchmark.report.plots import accuracy_figure, latency_figure, pareto
-from reid_edge.benchmark.report.roofline_plot import roofline_figure
+from reid_edge.benchmark.report.charts import log_axis
+from reid_edge.benchmark.report.figures import (
+    accuracy_figure,
+    latency_figure,
+    pareto,
+    percentiles_figure,
+    roofline_figure,
+)
 from tests.benchmark.results import ORIN, grid_models, make_result, model, zoo_models
 
 SINGLE = (("single-stream", 1, 0.7),)
