@@ -26,7 +26,7 @@ def report(
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
     """Put benchmarks of many devices side by side: one page with plots that needs no network, or Markdown tables."""
-    from reid_edge.benchmark.report import markdown_report, survey, write_page
+    from reid_edge.benchmark.report import gather, markdown_report, write_page
     from reid_edge.benchmark.result_file import read_result
 
     tables = Path(markdown) if markdown not in (None, "-") else None
@@ -37,7 +37,7 @@ def report(
     for path in (out, tables):
         if path is not None:
             check_output(path, force=force, parents=True)
-    found = survey([read_result(path) for path in results])
+    found = gather([read_result(path) for path in results])
     if markdown == "-":
         sys.stdout.write(markdown_report(found))
     if tables is not None:
@@ -45,5 +45,5 @@ def report(
     if out is not None:
         write_page(found, out)
     if written := [str(path) for path in (tables, out) if path is not None]:
-        text = f"{', '.join(written)}: {len(found.entries)} runs on {len(found.sites)} devices"
+        text = f"{', '.join(written)}: {len(found.entries)} runs on {len(found.devices)} devices"
         console.print(text.replace(" 1 devices", " 1 device"), soft_wrap=True)

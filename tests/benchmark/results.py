@@ -1,4 +1,4 @@
-"""Results as a benchmark would write them, of devices that nobody measured: for tests and for looking at the page."""
+"""Results as a benchmark would write them, of invented devices, for tests and for looking at the page."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def grid_models():
 
 
 def zoo_models():
-    """Four widths, all trained, with every form's mAP."""
+    """Four widths, all trained, with every variant's mAP."""
     accuracies = {1.0: 82.6, 0.75: 81.2, 0.5: 78.9, 0.25: 70.4}
     return [
         model(

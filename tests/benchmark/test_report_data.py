@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reid_edge.benchmark.report import survey
+from reid_edge.benchmark.report import gather
 from reid_edge.benchmark.report.data import Accuracy, Entry, models_of
 from reid_edge.benchmark.report.tables import grid_of, number
 from reid_edge.errors import InputError
@@ -23,7 +23,7 @@ def test_models_that_share_a_name_are_told_apart_and_none_is_lost():
         replace(model(0.5), name="other"),
         replace(model(0.25), name="osnet", model_hash="2" * 64),
     ]
-    found = survey([make_result(models)])
+    found = gather([make_result(models)])
     groups = models_of(found.entries)
     assert {name: len(group) for name, group in groups.items()} == {
         "osnet (11111111)": 24,
@@ -37,7 +37,7 @@ def test_models_that_share_a_name_are_told_apart_and_none_is_lost():
 def test_the_hash_is_as_long_as_it_takes_and_the_same_on_every_device():
     first = make_result([replace(model(), name="osnet", model_hash=one) for one in (A, B)])
     second = make_result([replace(model(), name="osnet", model_hash=one) for one in (A, C)], device=ORIN)
-    names = [[one.name for one in site.results[0].models] for site in survey([first, second]).sites]
+    names = [[one.name for one in device.results[0].models] for device in gather([first, second]).devices]
     assert names == [["osnet (deadbeef0)", "osnet (deadbeef1)"], ["osnet (deadbeef0)", "osnet (deadbeef2)"]]
 
 
@@ -45,32 +45,32 @@ def test_no_run_is_lost_even_where_one_name_has_two_sizes():
     twice = [model(1.0), model(0.5), replace(model(0.25), name=model(1.0).name, model_hash=model(1.0).model_hash)]
     result = make_result(twice, precisions=("fp32",))
     runs = [replace(run, precision="fp16") if run.model == 2 else run for run in result.runs]
-    entries = survey([replace(result, runs=tuple(runs))]).entries
+    entries = gather([replace(result, runs=tuple(runs))]).entries
     assert sum(map(len, models_of(entries).values())) == len(entries) == 24
 
 
 def test_a_bundle_twice_in_one_file_is_an_error_that_names_the_model():
     name, short = model().name, model().model_hash[:8]
-    with pytest.raises(InputError, match=rf"lists the model {name} \(hash {short}\) more than once") as told:
-        survey([make_result([model(), model()])])
-    assert "one of the files" not in str(told.value)
+    with pytest.raises(InputError, match=rf"lists the model {name} \(hash {short}\) more than once") as raised:
+        gather([make_result([model(), model()])])
+    assert "one of the files" not in str(raised.value)
 
 
 def test_the_same_run_twice_is_an_error_that_says_which():
     again = make_result([model()], precisions=("fp32",), queries=(("single-stream", 1, 0.7),), engines=("openvino",))
     with pytest.raises(InputError, match=r"osnet_x0_25_256x128, openvino/fp32, single-stream, 1 crop.*Leave one"):
-        survey([ONE, again])
+        gather([ONE, again])
 
 
 def test_results_of_one_device_are_joined_and_of_others_are_not():
     other = make_result([model(0.5)])
     orin = make_result([model()], device=ORIN)
-    found = survey([ONE, orin, other])
-    assert [(site.label, len(site.results), len(site.entries)) for site in found.sites] == [
+    found = gather([ONE, orin, other])
+    assert [(device.label, len(device.results), len(device.entries)) for device in found.devices] == [
         ("Intel Xeon Silver 4410Y", 2, 48),
         ("NVIDIA Jetson Orin Nano Developer Kit, 15W (0)", 1, 24),
     ]
-    assert {entry.model.width for entry in found.sites[0].entries} == {0.25, 0.5}
+    assert {entry.model.width for entry in found.devices[0].entries} == {0.25, 0.5}
 
 
 def test_labels_tell_devices_apart():
@@ -82,7 +82,7 @@ def test_labels_tell_devices_apart():
         replace(ORIN, instruction_sets=("neon",)),
         replace(ORIN, instruction_sets=()),
     ]
-    labels = [site.label for site in survey([make_result([model()], device=device) for device in devices]).sites]
+    labels = [device.label for device in gather([make_result([model()], device=device) for device in devices]).devices]
     assert labels == [
         "Intel Xeon Silver 4410Y, 2 CPUs, performance",
         "Intel Xeon Silver 4410Y, limited to AVX2",
@@ -93,10 +93,10 @@ def test_labels_tell_devices_apart():
     ]
 
 
-def test_accuracy_is_that_of_the_form_or_for_float_the_checkpoints_and_never_a_guess():
+def test_accuracy_is_that_of_the_variant_or_for_float_the_checkpoints_and_never_a_guess():
     timed = model(accuracy={"market1501/mAP": 70.4, "market1501/openvino/int8/mAP": 70.1, "market1501/R1": 87.0})
     result = make_result([timed], queries=(("offline", 32, 1.0),))
-    found = {entry.form: entry.accuracies() for entry in survey([result]).entries}
+    found = {entry.variant: entry.accuracies() for entry in gather([result]).entries}
     own = [Accuracy("market1501", 70.4, measured=False)]
     assert found == {
         "onnxruntime/fp32": own,
@@ -112,13 +112,13 @@ def test_intensity_counts_the_file_once_and_every_crop_once():
     entry = Entry(replace(ONE.models[0], mult_adds=1_000_000), replace(ONE.runs[0], crops=8, size_bytes=213_568))
     # 8 crops: 16 million operations; 213,568 bytes of weights and 8 × 98,304 of pixels: a million bytes.
     assert entry.intensity == pytest.approx(16.0)
-    collapsed = replace(entry, model=replace(entry.model, form_mult_adds={entry.form: 2_000_000}))
+    collapsed = replace(entry, model=replace(entry.model, form_mult_adds={entry.variant: 2_000_000}))
     assert collapsed.intensity == pytest.approx(32.0)
 
 
 def test_the_grid_is_the_papers_table_6():
-    site = survey([make_result(grid_models(), precisions=("fp32",))]).sites[0]
-    grid = grid_of(site, survey([make_result(grid_models())]).queries[0])
+    device = gather([make_result(grid_models(), precisions=("fp32",))]).devices[0]
+    grid = grid_of(device, gather([make_result(grid_models())]).queries[0])
     assert grid.columns == ("γ = 1, 256×128", "γ = 0.75, 192×96", "γ = 0.5, 128×64", "γ = 0.25, 64×32")
     assert [(width, parameters) for width, parameters, _ in grid.rows] == [
         ("1", "2.2M"),
@@ -135,8 +135,8 @@ def test_the_grid_is_the_papers_table_6():
 
 def test_a_few_models_are_no_grid():
     models = [model(1.0), model(0.25, (64, 32)), model(0.5, (128, 64))]
-    found = survey([make_result(models)])
-    assert grid_of(found.sites[0], found.queries[0]) is None
+    found = gather([make_result(models)])
+    assert grid_of(found.devices[0], found.queries[0]) is None
 
 
 @pytest.mark.parametrize(

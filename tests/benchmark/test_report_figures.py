@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reid_edge.benchmark.report import survey
+from reid_edge.benchmark.report import gather
 from reid_edge.benchmark.report.charts import log_axis
 from reid_edge.benchmark.report.figures import (
     accuracy_figure,
@@ -16,15 +16,15 @@ from reid_edge.benchmark.report.figures import (
 from tests.benchmark.results import ORIN, grid_models, make_result, model, zoo_models
 
 SINGLE = (("single-stream", 1, 0.7),)
-ZOO = survey([make_result(zoo_models(), queries=SINGLE, noisy={("openvino", "int8")})])
+ZOO = gather([make_result(zoo_models(), queries=SINGLE, noisy={("openvino", "int8")})])
 QUERY = ZOO.queries[0]
 
 
-def points(figure, form):
+def points(figure, variant):
     return [
         point
         for trace in figure["data"]
-        if trace["meta"].get("form") == form
+        if trace["meta"].get("variant") == variant
         for point in zip(trace["x"], trace["y"], strict=True)
     ]
 
@@ -49,27 +49,29 @@ def test_an_axis_shows_everything_with_a_few_round_ticks(values):
 
 
 def test_every_run_is_a_point_at_its_mult_adds_and_median():
-    figure = latency_figure(ZOO, ZOO.sites[0], QUERY)
-    for form in ZOO.forms:
-        expected = [(e.model.mult_adds / 1e6, e.run.summary.p50) for e in ZOO.entries if e.form == form]
-        assert points(figure, form) == sorted(expected)
+    figure = latency_figure(ZOO, ZOO.devices[0], QUERY)
+    for variant in ZOO.variants:
+        expected = [(e.model.mult_adds / 1e6, e.run.summary.p50) for e in ZOO.entries if e.variant == variant]
+        assert points(figure, variant) == sorted(expected)
 
 
 def test_noisy_runs_are_hollow():
-    figure = latency_figure(ZOO, ZOO.sites[0], QUERY)
-    hollow = {trace["meta"]["form"] for trace in figure["data"] if all("-open" in s for s in trace["marker"]["symbol"])}
+    figure = latency_figure(ZOO, ZOO.devices[0], QUERY)
+    hollow = {
+        trace["meta"]["variant"] for trace in figure["data"] if all("-open" in s for s in trace["marker"]["symbol"])
+    }
     assert hollow == {"openvino/int8"}
 
 
 def test_devices_have_the_same_axes():
-    both = survey([make_result(zoo_models(), queries=SINGLE), make_result([model(0.5)], device=ORIN, queries=SINGLE)])
-    first, second = (latency_figure(both, site, QUERY)["layout"] for site in both.sites)
+    both = gather([make_result(zoo_models(), queries=SINGLE), make_result([model(0.5)], device=ORIN, queries=SINGLE)])
+    first, second = (latency_figure(both, device, QUERY)["layout"] for device in both.devices)
     assert first["xaxis"] == second["xaxis"]
     assert first["yaxis"] == second["yaxis"]
 
 
 def test_the_front_leaves_out_noisy_runs_and_names_each_model_once():
-    figure = accuracy_figure(ZOO, ZOO.sites[0], QUERY, "market1501")
+    figure = accuracy_figure(ZOO, ZOO.devices[0], QUERY, "market1501")
     front = figure["data"][0]
     noisy = {x for x, _ in points(figure, "openvino/int8")}
     assert noisy.isdisjoint(front["x"])
@@ -85,11 +87,11 @@ def test_percentiles_are_observed_times_of_the_run():
         samples = sorted(sample for one in entry.run.rounds_ms for sample in one)
         assert line["x"] == pytest.approx([samples[0], samples[269], samples[284], samples[296]], rel=1e-4)  # of 300
         assert middle["x"] == pytest.approx([samples[149]], rel=1e-4)
-        assert entry.form in figure["layout"]["annotations"][row]["text"]
+        assert entry.variant in figure["layout"]["annotations"][row]["text"]
 
 
 def test_roofs_turn_where_bandwidth_meets_the_peak():
-    figure = roofline_figure(ZOO, ZOO.sites[0], QUERY)
+    figure = roofline_figure(ZOO, ZOO.devices[0], QUERY)
     roofs = [trace for trace in figure["data"] if trace["meta"]["tone"] == "ink"]
     assert [trace["y"][1] for trace in roofs] == [140.0, 480.0, 560.0]
     for trace in roofs:
@@ -98,16 +100,16 @@ def test_roofs_turn_where_bandwidth_meets_the_peak():
         assert peak / ridge == pytest.approx(21.4)
         assert end == peak
     for entry in ZOO.entries:
-        assert (entry.intensity, entry.run.gflops) in points(figure, entry.form)
+        assert (entry.intensity, entry.run.gflops) in points(figure, entry.variant)
 
 
 def test_without_a_roofline_there_is_none():
-    bare = survey([make_result([model()], roofline=False)])
-    assert roofline_figure(bare, bare.sites[0], bare.queries[0]) is None
+    bare = gather([make_result([model()], roofline=False)])
+    assert roofline_figure(bare, bare.devices[0], bare.queries[0]) is None
 
 
 def test_forty_eight_runs_get_forty_eight_rows():
-    found = survey([make_result(grid_models()[:8], queries=SINGLE)])
+    found = gather([make_result(grid_models()[:8], queries=SINGLE)])
     figure = percentiles_figure(found, found.entries)
     assert len(figure["layout"]["annotations"]) == 48
     assert figure["layout"]["height"] > 48 * 40

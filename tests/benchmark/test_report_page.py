@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
-from reid_edge.benchmark.report import markdown_report, survey
+from reid_edge.benchmark.report import gather, markdown_report
 from reid_edge.benchmark.report.html import page
 from reid_edge.cli.report import report
 from reid_edge.errors import InputError, MissingExtraError, OutputError
@@ -25,7 +25,7 @@ def found():
     first = make_result(zoo_models(), threads=(1, 2), noisy={("onnxruntime", "int8")}, notes=(NOTE,))
     orin = replace(ORIN, name=EVIL)
     second = make_result([replace(model(), name=EVIL)], device=orin, engines=("onnxruntime", "tensorrt"))
-    return survey([first, second])
+    return gather([first, second])
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_every_run_is_in_the_table_with_its_verdict(text, found):
     assert all(row[5].startswith("≈") and row[1] == "onnxruntime/int8" for row in noisy)
 
 
-def test_notes_devices_and_what_was_not_run_are_told(text):
+def test_notes_devices_and_what_was_not_run_are_shown(text):
     for expected in (NOTE, "no GPU here: TensorRT needs one", "amx_int8", "58 °C", "15W", "21.4 GB/s"):
         assert expected in text
 
@@ -100,7 +100,7 @@ def test_figures_are_those_that_the_page_has_places_for(text):
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no browser here")
 def test_a_browser_draws_it_all(text, tmp_path):
-    """Each step of a reader: another query, a form hidden, a table sorted, everything unfolded."""
+    """Each step of a reader: another query, a variant hidden, a table sorted, everything unfolded."""
     steps = """<script>
     document.querySelectorAll("details").forEach((one) => { one.open = true; });
     const select = document.getElementById("query");
@@ -130,14 +130,14 @@ def test_a_browser_draws_it_all(text, tmp_path):
         check=True,
         timeout=100,
     )
-    told = json.loads(html.unescape(re.search("<title>(.*?)</title>", run.stdout).group(1)))
-    assert told["errors"] == []
-    assert told["drawn"] == len(re.findall("data-figure=", text)) - len(told["empty"])
-    assert told["empty"] == ["accuracy-1-market1501"]
-    assert not told["wide"]
-    medians = [float(one.strip("≈").replace(",", "")) for one in told["sorted"]]
+    seen = json.loads(html.unescape(re.search("<title>(.*?)</title>", run.stdout).group(1)))
+    assert seen["errors"] == []
+    assert seen["drawn"] == len(re.findall("data-figure=", text)) - len(seen["empty"])
+    assert seen["empty"] == ["accuracy-1-market1501"]
+    assert not seen["wide"]
+    medians = [float(one.strip("≈").replace(",", "")) for one in seen["sorted"]]
     assert medians == sorted(medians)
-    assert set(told["shown"]) == {"end-to-end, 8 crops of a frame"}
+    assert set(seen["shown"]) == {"end-to-end, 8 crops of a frame"}
 
 
 def rows_of(markdown):
@@ -145,7 +145,7 @@ def rows_of(markdown):
     return [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
 
 
-def test_markdown_has_a_row_for_every_form_and_marks_noise(found):
+def test_markdown_has_a_row_for_every_variant_and_marks_noise(found):
     markdown = markdown_report(found)
     rows = [[cell.strip() for cell in row] for row in rows_of(markdown)]
     assert {len(row) for row in rows} == {11}
@@ -159,7 +159,7 @@ def test_markdown_has_a_row_for_every_form_and_marks_noise(found):
 
 def test_markdown_shows_a_grid_as_the_paper_does():
     rows = rows_of(
-        markdown_report(survey([make_result(grid_models(), precisions=("fp32",), queries=(("offline", 32, 1),))]))
+        markdown_report(gather([make_result(grid_models(), precisions=("fp32",), queries=(("offline", 32, 1),))]))
     )
     assert [len(row) for row in rows] == [6] * 6
     assert rows[2][2].strip().startswith("978.9M · ")
@@ -168,9 +168,9 @@ def test_markdown_shows_a_grid_as_the_paper_does():
 
 def test_a_command_stays_in_its_fence():
     command = "reid-edge benchmark x\n```\n# Mine\n`````\nend"
-    text = markdown_report(survey([replace(make_result([model()]), command=command)]))
+    text = markdown_report(gather([replace(make_result([model()]), command=command)]))
     assert f"``````text\n{command}\n``````\n" in text
-    plain = markdown_report(survey([make_result([model()])]))
+    plain = markdown_report(gather([make_result([model()])]))
     assert "\n```text\n" in plain
 
 
@@ -186,7 +186,7 @@ def test_a_command_stays_in_its_fence():
     ],
 )
 def test_a_name_does_nothing_in_markdown(name, shown):
-    text = markdown_report(survey([make_result([replace(model(), name=name)], device=replace(XEON, name=name))]))
+    text = markdown_report(gather([make_result([replace(model(), name=name)], device=replace(XEON, name=name))]))
     assert f"### {shown}\n" in text
     assert f"\n| {shown} | " in text
     assert f"* Not run: {shown}, " in text
@@ -216,7 +216,7 @@ def test_tables_alone_need_no_plotly(result_file, tmp_path, capsys, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["xeon.json"]
 
 
-def test_nothing_is_replaced_unless_told(result_file, tmp_path):
+def test_nothing_is_replaced_unless_forced(result_file, tmp_path):
     out = tmp_path / "tables.md"
     out.write_text("mine")
     with pytest.raises(OutputError, match="--force"):

@@ -9,7 +9,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from reid_edge.benchmark.report import markdown_report, survey
+from reid_edge.benchmark.report import gather, markdown_report
 from reid_edge.benchmark.report.html import page
 from reid_edge.benchmark.result_file import read_result, write_result
 from reid_edge.errors import InputError, OutputError
@@ -32,7 +32,7 @@ def test_a_result_recorded_by_an_earlier_release_still_fits_the_schema_and_makes
     jsonschema.validate(json.loads(path.read_text()), json.loads(SCHEMA.read_text()))
     result = read_result(path)
     assert len(result.runs) > 1
-    found = survey([result])
+    found = gather([result])
     assert result.device.name in markdown_report(found)
     assert page(found).count("<tr") > len(result.runs)
 
@@ -144,7 +144,7 @@ def test_a_page_can_be_made_of_the_least_that_is_let_through(written):
         run["summary"] |= dict.fromkeys(("min", "p50", "p90", "p95", "p99", "ci_low", "ci_high"), 1e-12)
     for field, least in (("roofline.bandwidth_gbs", 1e18), ("models[0].mult_adds", 1), ("models[0].size", [1, 1])):
         put(value, field, least)
-    assert page(survey([read_result(written(value))])).startswith("<!doctype html>")
+    assert page(gather([read_result(written(value))])).startswith("<!doctype html>")
 
 
 def test_a_disk_that_cannot_be_written_leaves_nothing(tmp_path):

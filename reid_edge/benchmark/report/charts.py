@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Any
 
-from reid_edge.benchmark.report.data import Entry, Survey, threads_text
+from reid_edge.benchmark.report.data import Entry, ReportData, threads_text
 from reid_edge.benchmark.report.tables import NOISY, number, percent
 from reid_edge.bundle import Precision
 
@@ -24,8 +24,8 @@ LEAST_SPAN = 3.0
 _FINE = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
 
 
-def form_trace(
-    survey: Survey,
+def variant_trace(
+    report: ReportData,
     entries: Sequence[Entry],
     x: Callable[[Entry], float],
     y: Callable[[Entry], float],
@@ -34,15 +34,15 @@ def form_trace(
     dataset: str | None = None,
     **fields: Any,
 ) -> Figure:
-    """Points of one model form; noisy ones are hollow.
+    """Return a trace with the points of one variant; noisy ones are hollow.
 
     Args:
-        survey: Gives the form its colour.
-        entries: Of one form.
-        x: Where each lies.
-        y: Likewise.
-        size: Of the symbols, pixels.
-        dataset: Whose mAP is told with a point.
+        report: Gives the variant its colour.
+        entries: Runs of one variant.
+        x: Position of a run on the horizontal axis.
+        y: Position of a run on the vertical axis.
+        size: Size of the symbols, pixels.
+        dataset: Its mAP is shown when a point is hovered over.
         fields: Other properties of the trace.
     """
     symbols = [SYMBOLS[entry.run.precision] + ("-open" if entry.noisy else "") for entry in entries]
@@ -52,41 +52,41 @@ def form_trace(
         "y": [y(entry) for entry in entries],
         "marker": {"symbol": symbols, "size": size},
         "hovertext": [hover(entry, dataset) for entry in entries],
-        **of_form(survey, entries[0].form),
+        **variant_fields(report, entries[0].variant),
         **fields,
     }
 
 
-def form_traces(
-    survey: Survey,
+def variant_traces(
+    report: ReportData,
     entries: Sequence[Entry],
     x: Callable[[Entry], float],
     y: Callable[[Entry], float],
     **fields: Any,
 ) -> list[Figure]:
-    """Points of all forms, a trace each; see :func:`form_trace`."""
-    by_form = [[entry for entry in entries if entry.form == form] for form in survey.forms]
-    return [form_trace(survey, mine, x, y, **fields) for mine in by_form if mine]
+    """Return a trace for each variant; see :func:`variant_trace`."""
+    by_variant = [[entry for entry in entries if entry.variant == variant] for variant in report.variants]
+    return [variant_trace(report, mine, x, y, **fields) for mine in by_variant if mine]
 
 
-def of_form(survey: Survey, form: str) -> Figure:
-    """What tells the page whose trace it is."""
-    meta = {"tone": survey.forms.index(form), "form": form}
-    return {"type": "scatter", "name": form, "hoverinfo": "text", "meta": meta}
+def variant_fields(report: ReportData, variant: str) -> Figure:
+    """Return the properties by which the page knows a trace's variant."""
+    meta = {"tone": report.variants.index(variant), "variant": variant}
+    return {"type": "scatter", "name": variant, "hoverinfo": "text", "meta": meta}
 
 
 def neutral(**fields: Any) -> Figure:
-    """A trace that belongs to no form."""
+    """Return a trace that belongs to no variant."""
     return {"type": "scatter", "hoverinfo": "skip", "meta": {"tone": "ink"}, **fields}
 
 
 def p50(entry: Entry) -> float:
-    """Milliseconds a query."""
+    """Return the median, milliseconds a query."""
     return entry.run.summary.p50
 
 
 def interval(entries: Sequence[Entry]) -> Figure:
-    """Error bars: the median's 95 % interval."""
+    """Return error bars of the median's 95 % interval."""
     summaries = [entry.run.summary for entry in entries]
     return {
         "type": "data",
@@ -99,10 +99,10 @@ def interval(entries: Sequence[Entry]) -> Figure:
 
 
 def hover(entry: Entry, dataset: str | None = None) -> str:
-    """What is told of a point; names come from files, so none may act as markup."""
+    """Return the text shown over a point; names come from files, so they are escaped."""
     run, summary = entry.run, entry.run.summary
     lines = [
-        f"<b>{escape(entry.model.name)}</b> {entry.form}",
+        f"<b>{escape(entry.model.name)}</b> {entry.variant}",
         escape(run.execution),
         f"{entry.query}, {threads_text(run.threads)}",
         f"median {number(summary.p50)} ms ({number(summary.ci_low)} to {number(summary.ci_high)})",
@@ -116,7 +116,7 @@ def hover(entry: Entry, dataset: str | None = None) -> str:
 
 
 def figure(traces: Sequence[Figure], layout: Figure) -> Figure:
-    """Checked by Plotly, which knows every property's name and values."""
+    """Return a figure whose properties Plotly has checked."""
     import plotly.graph_objects as go
 
     made: Figure = go.Figure(list(traces), {"showlegend": False, "hovermode": "closest", **layout}).to_plotly_json()
@@ -125,11 +125,11 @@ def figure(traces: Sequence[Figure], layout: Figure) -> Figure:
 
 
 def log_axis(values: Iterable[float], title: str, *, pad: float = 1.35) -> dict[str, Any]:
-    """A Plotly axis that shows all values with room around them, and a handful of ticks.
+    """Return a logarithmic Plotly axis that shows all values with room around them, and a handful of ticks.
 
     Args:
         values: Positive numbers; at least one.
-        title: What is shown, with its unit.
+        title: Quantity and unit.
         pad: Factor of room at either end.
     """
     known = list(values)
@@ -148,7 +148,7 @@ def log_axis(values: Iterable[float], title: str, *, pad: float = 1.35) -> dict[
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two positive ones, coarser the more decades there are."""
+    """Return round numbers between two positive ones, coarser the more decades there are."""
     span = math.log10(high / low)
     steps = (1.0,) if span > 3.2 else (1.0, 3.0) if span > 2.2 else (1.0, 2.0, 5.0) if span > 0.75 else _FINE
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

@@ -17,7 +17,7 @@ SHORT_HASH = 8
 
 @dataclass(frozen=True, order=True)
 class Query:
-    """What is asked of a model form at a time; the order is that of the scenarios."""
+    """A scenario and its number of crops; sorted in the order of the scenarios."""
 
     rank: int
     crops: int
@@ -39,7 +39,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """mAP in percent on a dataset; ``measured``: of this very form, else the checkpoint's own."""
+    """mAP in percent on a dataset; ``measured``: of the variant itself, else it is the checkpoint's."""
 
     dataset: str
     mean_ap: float
@@ -54,53 +54,56 @@ class Entry:
     run: Run
 
     @property
-    def form(self) -> str:
-        """``engine/precision``."""
+    def variant(self) -> str:
+        """The file that ran, ``engine/precision``."""
         return f"{self.run.engine}/{self.run.precision}"
 
     @property
     def query(self) -> Query:
-        """What was asked."""
+        """The scenario and number of crops."""
         return Query(SCENARIOS.index(self.run.scenario), self.run.crops)
 
     @property
     def noisy(self) -> bool:
-        """The median is not to be believed."""
+        """Whether the median is unreliable."""
         return self.run.summary.verdict == "noisy"
 
     @property
     def mult_adds(self) -> int:
-        """Of this form, one crop."""
-        return self.model.form_mult_adds.get(self.form, self.model.mult_adds)
+        """Mult-adds of this variant for one crop."""
+        return self.model.form_mult_adds.get(self.variant, self.model.mult_adds)
 
     @property
     def intensity(self) -> float:
-        """Operations a byte that must come from memory at least: the model's files once a query, each crop once.
+        """Operations per byte of compulsory memory traffic: the model's files once a query, each crop once.
 
-        Layers' outputs are left out, as if every one fitted the caches: the true number is this or smaller
-        (Williams, Waterman, Patterson: Roofline, CACM 2009, count compulsory traffic so).
+        Layers' outputs are left out, as if every one fitted the caches, so the true number is at most this (Williams,
+        Waterman and Patterson, "Roofline", CACM 2009).
         """
         crop_bytes = 3 * self.model.size[0] * self.model.size[1]
         return 2 * self.mult_adds * self.run.crops / (self.run.size_bytes + crop_bytes * self.run.crops)
 
     def accuracies(self) -> list[Accuracy]:
-        """Of this form where measured; else of the checkpoint, for float forms, which export holds to its features."""
+        """Return an mAP for each dataset: the variant's own where it was measured, else the checkpoint's.
+
+        The checkpoint's holds for float variants only, whose features export compares with the checkpoint's.
+        """
         found: dict[str, Accuracy] = {}
         for key, value in self.model.accuracy.items():
             dataset, *_, metric = parts = key.split("/")
-            measured = "/".join(parts[-3:-1]) == self.form
+            measured = "/".join(parts[-3:-1]) == self.variant
             own = not any(engine in parts for engine in ENGINES) and self.run.precision in ("fp32", "fp16")
             if metric == "mAP" and (measured or (own and dataset not in found)):
                 found[dataset] = Accuracy(dataset, value, measured)
         return list(found.values())
 
     def accuracy(self, dataset: str) -> Accuracy | None:
-        """The one on a dataset."""
+        """Return the mAP on a dataset; None where it is unknown."""
         return next((accuracy for accuracy in self.accuracies() if accuracy.dataset == dataset), None)
 
 
 @dataclass(frozen=True)
-class Site:
+class DeviceResults:
     """One device with all of its results."""
 
     label: str
@@ -108,8 +111,8 @@ class Site:
     entries: tuple[Entry, ...]
 
     @property
-    def device(self) -> Device:
-        """The same in every result."""
+    def system(self) -> Device:
+        """The device, the same in every result."""
         return self.results[0].device
 
     @property
@@ -126,58 +129,58 @@ class Site:
         """The highest, 10⁹ bytes a second."""
         return max((result.roofline.bandwidth_gbs for result in self.results if result.roofline), default=None)
 
-    def asked(self, query: Query) -> list[Entry]:
-        """Runs of one query."""
+    def entries_of(self, query: Query) -> list[Entry]:
+        """Return the runs of one query."""
         return [entry for entry in self.entries if entry.query == query]
 
 
 @dataclass(frozen=True)
-class Survey:
-    """Everything that is shown."""
+class ReportData:
+    """All that a report shows."""
 
-    sites: tuple[Site, ...]
+    devices: tuple[DeviceResults, ...]
 
     @property
     def entries(self) -> list[Entry]:
-        """Runs of all devices."""
-        return [entry for site in self.sites for entry in site.entries]
+        """Runs of all devices, device by device."""
+        return [entry for device in self.devices for entry in device.entries]
 
     @property
     def queries(self) -> list[Query]:
-        """In order of the scenarios."""
+        """All queries, in the order of the scenarios."""
         return sorted({entry.query for entry in self.entries})
 
     @property
-    def forms(self) -> list[str]:
-        """``engine/precision``, in a fixed order."""
+    def variants(self) -> list[str]:
+        """All variants, ``engine/precision``, in a fixed order."""
         known = [f"{engine}/{precision}" for engine in ENGINES for precision in PRECISIONS]
-        held = {entry.form for entry in self.entries}
-        return [form for form in known if form in held]
+        held = {entry.variant for entry in self.entries}
+        return [variant for variant in known if variant in held]
 
     @property
     def datasets(self) -> list[str]:
-        """Those with an mAP."""
+        """Datasets with an mAP, by name."""
         return sorted({accuracy.dataset for entry in self.entries for accuracy in entry.accuracies()})
 
 
-def survey(results: Sequence[BenchmarkResult]) -> Survey:
-    """Put results together by device, in the order given.
+def gather(results: Sequence[BenchmarkResult]) -> ReportData:
+    """Gather results by device, in the order given.
 
     Results of the same device are joined, so that a grid and a bundle timed on another day make one device.  Different
     models of the same name get their hash added to it.
 
     Raises:
-        InputError: The same run of the same device is there twice, so that one of them would have to be left out.
+        InputError: Two results hold the same run of the same device, so that one of them would have to be left out.
     """
     by_device: dict[str, list[BenchmarkResult]] = {}
     for result in named_apart(results):
         by_device.setdefault(_identity(result.device), []).append(result)
     labels = device_labels([group[0].device for group in by_device.values()])
-    return Survey(tuple(_site(label, group) for label, group in zip(labels, by_device.values(), strict=True)))
+    return ReportData(tuple(_device(label, group) for label, group in zip(labels, by_device.values(), strict=True)))
 
 
 def models_of(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
-    """Runs by model, wide and large models first."""
+    """Return runs by model name, wide and large models first."""
     ordered = sorted(entries, key=lambda entry: (-entry.model.mult_adds, entry.model.name, entry.model.model_hash))
     by_name: dict[str, list[Entry]] = {}
     for entry in ordered:
@@ -186,7 +189,7 @@ def models_of(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 
 
 def _identity(device: Device) -> str:
-    """What makes two results comparable run by run: libraries and operating system may differ."""
+    """Return a key that is the same for results of one device; libraries and operating system may differ."""
     return repr(
         (
             device.name,
@@ -201,22 +204,22 @@ def _identity(device: Device) -> str:
     )
 
 
-def _site(label: str, results: Sequence[BenchmarkResult]) -> Site:
+def _device(label: str, results: Sequence[BenchmarkResult]) -> DeviceResults:
     entries: list[Entry] = []
     first: dict[tuple[object, ...], BenchmarkResult] = {}
     for result in results:
         for run in result.runs:
             entry = Entry(result.models[run.model], run)
-            key = (entry.model.name, entry.model.model_hash, entry.form, run.execution, entry.query, run.threads)
+            key = (entry.model.name, entry.model.model_hash, entry.variant, run.execution, entry.query, run.threads)
             if key in first:
                 raise InputError(_twice(label, entry, first[key], result))
             first[key] = result
             entries.append(entry)
-    return Site(label, tuple(results), tuple(entries))
+    return DeviceResults(label, tuple(results), tuple(entries))
 
 
 def _twice(label: str, entry: Entry, one: BenchmarkResult, other: BenchmarkResult) -> str:
-    run = f"{entry.form}, {entry.query}, {threads_text(entry.run.threads)}"
+    run = f"{entry.variant}, {entry.query}, {threads_text(entry.run.threads)}"
     if one is other:
         return (
             f"the result of {label}, made {one.created}, lists the model {entry.model.name} "
@@ -230,14 +233,14 @@ def _twice(label: str, entry: Entry, one: BenchmarkResult, other: BenchmarkResul
 
 
 def threads_text(threads: int | None) -> str:
-    """``2 threads``, or whose choice it was."""
+    """Return e.g. ``2 threads``, or that the engine chose."""
     if threads is None:
         return "threads: engine's choice"
     return "1 thread" if threads == 1 else f"{threads} threads"
 
 
 def named_apart(results: Sequence[BenchmarkResult]) -> list[BenchmarkResult]:
-    """The same results, the start of the model hash added to every name that models of different hashes share."""
+    """Return the results with the start of the model hash added to every name that different models share."""
     hashes: dict[str, set[str]] = {}
     for result in results:
         for model in result.models:
@@ -256,7 +259,7 @@ def _named(model: ModelEntry, hashes: Set[str]) -> ModelEntry:
 
 
 def device_labels(devices: Sequence[Device]) -> list[str]:
-    """Short and different: the name, the limits that were set, and where that is not enough CPUs and a number."""
+    """Return short labels, all different: name and limits, and where these are the same CPUs and a number."""
     labels = [_device_name(device) for device in devices]
     clashing = Counter(labels)
     labels = [

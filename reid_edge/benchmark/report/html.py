@@ -1,4 +1,4 @@
-"""One page that holds everything: figures, tables, style and Plotly itself.  It asks no network for anything."""
+"""The report as one page with figures, tables, style and Plotly itself; it needs no network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reid_edge.benchmark.report import tables
 from reid_edge.benchmark.report.charts import DASHES, SYMBOLS
-from reid_edge.benchmark.report.data import Survey, models_of, threads_text
+from reid_edge.benchmark.report.data import ReportData, models_of, threads_text
 from reid_edge.benchmark.report.figures import all_figures, roofs
 from reid_edge.console import extra
 from reid_edge.files import write_whole
@@ -25,7 +25,7 @@ SVG_DASHES = {"solid": "", "dash": "8 5", "dot": "2 4", "dashdot": "8 4 2 4"}
 _HERE = files("reid_edge.benchmark.report")
 
 
-def write_page(survey: Survey, path: Path) -> None:
+def write_page(report: ReportData, path: Path) -> None:
     """Write the page, whole or not at all.
 
     Raises:
@@ -33,26 +33,26 @@ def write_page(survey: Survey, path: Path) -> None:
         OutputError: It cannot be written.
     """
     with extra("report", "making a page of plots (Markdown needs nothing)"):
-        text = page(survey)
+        text = page(report)
     write_whole(path, text.encode())
 
 
-def page(survey: Survey) -> str:
-    """The page as text, some 5 MB, nearly all of it Plotly's."""
+def page(report: ReportData) -> str:
+    """Return the page as text, some 5 MB, nearly all of it Plotly's."""
     from plotly.offline import get_plotlyjs
 
-    figures = all_figures(survey)
+    figures = all_figures(report)
     return _template().render(
-        survey=survey,
+        report=report,
         tables=tables,
         models_of=models_of,
         figures=figures,
-        legend=[(form, tone, SYMBOLS[form.split("/")[1]]) for tone, form in enumerate(survey.forms)],  # type: ignore[index]
-        dashes=_dashes(survey),
-        grids=any(tables.grid_of(site, query) for site in survey.sites for query in survey.queries),
-        roofs=lambda site: [(text, SVG_DASHES[dash]) for text, dash in roofs(site)],
-        noted=[(site.label, note) for site in survey.sites for result in site.results for note in result.notes],
-        noisy=sum(entry.noisy for entry in survey.entries),
+        legend=[(variant, tone, SYMBOLS[variant.split("/")[1]]) for tone, variant in enumerate(report.variants)],  # type: ignore[index]
+        dashes=_dashes(report),
+        grids=any(tables.grid_of(device, query) for device in report.devices for query in report.queries),
+        roofs=lambda device: [(text, SVG_DASHES[dash]) for text, dash in roofs(device)],
+        noted=[(device.label, note) for device in report.devices for result in device.results for note in result.notes],
+        noisy=sum(entry.noisy for entry in report.entries),
         made=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         style=_asset("page.css"),
         script=_asset("page.js"),
@@ -71,9 +71,9 @@ def _template() -> jinja2.Template:
     return environment.from_string(_asset("page.html.j2"))
 
 
-def _dashes(survey: Survey) -> list[tuple[str, str]]:
-    """What the lines' patterns mean: text, and the pattern as SVG takes it."""
-    counts = sorted({entry.run.threads or 0 for entry in survey.entries})
+def _dashes(report: ReportData) -> list[tuple[str, str]]:
+    """Return a legend of the lines' patterns: text, and the pattern as SVG takes it."""
+    counts = sorted({entry.run.threads or 0 for entry in report.entries})
     patterns = itertools.cycle(SVG_DASHES[dash] for dash in DASHES)
     return [(threads_text(count or None), pattern) for count, pattern in zip(counts, patterns, strict=False)]
 
@@ -83,5 +83,5 @@ def _asset(name: str) -> str:
 
 
 def _for_script(value: Any) -> str:
-    """JSON that cannot end the script element that it stands in."""
+    """Return JSON that cannot end the script element that it stands in."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")

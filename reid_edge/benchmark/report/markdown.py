@@ -1,11 +1,11 @@
-"""The same results as Markdown tables."""
+"""The report as Markdown tables."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from reid_edge.benchmark.report.data import Entry, Query, Site, Survey, models_of
+from reid_edge.benchmark.report.data import DeviceResults, Entry, Query, ReportData, models_of
 from reid_edge.benchmark.report.tables import (
     NOISY,
     NOT_KNOWN,
@@ -19,45 +19,45 @@ from reid_edge.benchmark.report.tables import (
 )
 
 
-def markdown_report(survey: Survey) -> str:
-    """A heading and a table for each device, with the grid as the paper's Table 6 where there is one.
+def markdown_report(report: ReportData) -> str:
+    """Return a heading and a table for each device, and the paper's Table 6 where a grid was timed.
 
     Times are medians in milliseconds a query.
     """
-    return "\n\n".join(_site(site) for site in survey.sites) + "\n"
+    return "\n\n".join(_device(device) for device in report.devices) + "\n"
 
 
-def _site(site: Site) -> str:
-    parts = [f"### {_text(site.label)}", _about(site)]
-    parts += [*_grids(site)] or [_table(*_runs(site))]
-    notes = [f"* {_text(note)}" for result in site.results for note in result.notes]
-    notes += [f"* Not run: {_text(one)}" for one in _not_run(site)]
-    if any(entry.noisy for entry in site.entries):
-        notes.append(f"* {NOISY}: noisy, the machine changed too much for this median to be believed.")
-    if any(mean_ap(entry).startswith("(") for entry in site.entries):
-        notes.append("* (mAP): the checkpoint's own, not measured on this form.")
+def _device(device: DeviceResults) -> str:
+    parts = [f"### {_text(device.label)}", _about(device)]
+    parts += [*_grids(device)] or [_table(*_runs(device))]
+    notes = [f"* {_text(note)}" for result in device.results for note in result.notes]
+    notes += [f"* Not run: {_text(one)}" for one in _not_run(device)]
+    if any(entry.noisy for entry in device.entries):
+        notes.append(f"* {NOISY}: noisy; the machine changed too much for this median to be reliable.")
+    if any(mean_ap(entry).startswith("(") for entry in device.entries):
+        notes.append("* (mAP): the checkpoint's own, not measured on this variant.")
     return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
 
 
-def _about(site: Site) -> str:
-    device = site.device
-    libraries = ", ".join(f"{name} {version}" for name, version in device.libraries.items())
-    facts = [device.cpu, f"{device.cpus} CPUs", device.container, device.os, libraries]
-    about = [fact for fact in facts if fact and fact not in site.label]
-    commands = "\n".join(result.command for result in site.results)
+def _about(device: DeviceResults) -> str:
+    system = device.system
+    libraries = ", ".join(f"{name} {version}" for name, version in system.libraries.items())
+    facts = [system.cpu, f"{system.cpus} CPUs", system.container, system.os, libraries]
+    about = [fact for fact in facts if fact and fact not in device.label]
+    commands = "\n".join(result.command for result in device.results)
     return f"{_text(', '.join(about))}; medians, ms a query:\n\n{_fenced(commands)}"
 
 
-def _runs(site: Site) -> tuple[Sequence[str], list[list[str]]]:
-    """A row for each form and number of threads, a column for each query."""
-    queries = sorted({entry.query for entry in site.entries})
-    headers = ["model", "form", "threads", *map(str, queries), "of peak", "mAP", "file MB", "RSS MiB"]
+def _runs(device: DeviceResults) -> tuple[Sequence[str], list[list[str]]]:
+    """Return headers and rows: a row for each variant and number of threads, a column for each query."""
+    queries = sorted({entry.query for entry in device.entries})
+    headers = ["model", "variant", "threads", *map(str, queries), "of peak", "mAP", "file MB", "RSS MiB"]
     rows = []
-    for name, entries in models_of(site.entries).items():
-        by_form: dict[tuple[str, str, int], list[Entry]] = {}
+    for name, entries in models_of(device.entries).items():
+        by_variant: dict[tuple[str, str, int], list[Entry]] = {}
         for entry in entries:
-            by_form.setdefault((entry.form, entry.run.execution, entry.run.threads or 0), []).append(entry)
-        rows += [_row(name, group, queries) for group in by_form.values()]
+            by_variant.setdefault((entry.variant, entry.run.execution, entry.run.threads or 0), []).append(entry)
+        rows += [_row(name, group, queries) for group in by_variant.values()]
     return headers, rows
 
 
@@ -68,7 +68,7 @@ def _row(name: str, entries: Sequence[Entry], queries: Sequence[Query]) -> list[
     resident = [entry.run.peak_rss_mb for entry in entries if entry.run.peak_rss_mb is not None]
     return [
         name,
-        entries[0].form + (f" ({run.execution})" if run.execution else ""),
+        entries[0].variant + (f" ({run.execution})" if run.execution else ""),
         threads_cell(run.threads),
         *(median(by_query[query]) if query in by_query else NOT_KNOWN for query in queries),
         percent(max(fractions, default=None)),
@@ -78,11 +78,11 @@ def _row(name: str, entries: Sequence[Entry], queries: Sequence[Query]) -> list[
     ]
 
 
-def _grids(site: Site) -> list[str]:
-    queries = sorted({entry.query for entry in site.entries})
-    found = [(query, grid) for query in queries if (grid := grid_of(site, query))]
+def _grids(device: DeviceResults) -> list[str]:
+    queries = sorted({entry.query for entry in device.entries})
+    found = [(query, grid) for query in queries if (grid := grid_of(device, query))]
     return [
-        f"{query}: mult-adds, median of the fastest form, mAP where measured\n\n"
+        f"{query}: mult-adds, median of the fastest variant, mAP where measured\n\n"
         + _table(
             ("β", "parameters", *grid.columns),
             [[width, parameters, *map(_cell, cells)] for width, parameters, cells in grid.rows],
@@ -95,10 +95,10 @@ def _cell(cell: GridCell | None) -> str:
     return NOT_KNOWN if cell is None else " · ".join((cell.mult_adds, cell.times[0], *cell.accuracies))
 
 
-def _not_run(site: Site) -> list[str]:
+def _not_run(device: DeviceResults) -> list[str]:
     return [
         f"{result.models[one.model].name}, {one.artifact}: {one.reason}"
-        for result in site.results
+        for result in device.results
         for one in result.not_run
     ]
 
@@ -109,14 +109,14 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _fenced(text: str) -> str:
-    """As a block of code, in a fence longer than any that the text holds."""
+    """Return text as a block of code, in a fence longer than any that the text holds."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}"
 
 
 def _text(text: str) -> str:
-    """On one line, and without what Markdown would take for a column, a link, code, emphasis or HTML.
+    """Return text on one line, with escapes for columns, links, code, emphasis and HTML.
 
-    Underscores stay: within a word, as names have them, they mean nothing.
+    Underscores stay: within a word they mean nothing in Markdown.
     """
     return re.sub(r"[\\`*\[\]~|]", r"\\\g<0>", " ".join(text.split())).replace("<", "&lt;")

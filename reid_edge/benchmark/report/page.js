@@ -23,7 +23,7 @@
       textfont: { color: tone("soft"), size: 12 },
       error_x: trace.error_x && { ...trace.error_x, color: colour },
       error_y: trace.error_y && { ...trace.error_y, color: colour },
-      visible: !(trace.meta.form && hidden.has(trace.meta.form)),
+      visible: !(trace.meta.variant && hidden.has(trace.meta.variant)),
     };
   }
 
@@ -94,9 +94,9 @@
     one.addEventListener("toggle", () => one.open && one.querySelectorAll(".plot").forEach(draw)));
   document.querySelectorAll(".legend button").forEach((button) =>
     button.addEventListener("click", () => {
-      const form = button.dataset.form;
-      if (!hidden.delete(form)) hidden.add(form);
-      button.setAttribute("aria-pressed", String(!hidden.has(form)));
+      const variant = button.dataset.variant;
+      if (!hidden.delete(variant)) hidden.add(variant);
+      button.setAttribute("aria-pressed", String(!hidden.has(variant)));
       drawAll();
     }));
   document.querySelectorAll("table.runs").forEach(sortable);

@@ -6,26 +6,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reid_edge.benchmark.report.data import Entry, Query, Site, models_of
+from reid_edge.benchmark.report.data import DeviceResults, Entry, Query, models_of
 from reid_edge.benchmark.result import BenchmarkResult
 from reid_edge.system.conditions import Condition
 
 NOT_KNOWN = "–"
-#: Marks a median that is not to be believed.
+#: Marks an unreliable median.
 NOISY = "≈"
 #: γ = 1 (paper, Table 1).
 BASE_SIZE = (256, 128)
 
 RUN_HEADERS = (
-    "model", "form", "execution", "query", "threads", "p50 ms", "95 % interval", "p90", "p95", "p99", "min", "samples",
-    "crops/s", "GFLOP/s", "of peak", "mAP", "mult-adds", "file MB", "load ms", "first ms", "RSS MiB", "mJ/crop",
-    "verdict",
+    "model", "variant", "execution", "query", "threads", "p50 ms", "95 % interval", "p90", "p95", "p99", "min",
+    "samples", "crops/s", "GFLOP/s", "of peak", "mAP", "mult-adds", "file MB", "load ms", "first ms", "RSS MiB",
+    "mJ/crop", "verdict",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class GridCell:
-    """One cell of Table 6: lines of text, the first of which is the mult-adds; None inside a grid: not timed."""
+    """One cell of Table 6, as lines of text; a cell that was not timed is None."""
 
     mult_adds: str
     parameters: str
@@ -35,14 +35,14 @@ class GridCell:
 
 @dataclass(frozen=True)
 class Grid:
-    """β rows × γ columns."""
+    """The paper's Table 6, measured: a row for each width β, a column for each resolution γ."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, str, tuple[GridCell | None, ...]], ...]
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Three significant digits, never as a power of ten; a dash for what is not known."""
+    """Return three significant digits, never as a power of ten; a dash for None."""
     if value is None:
         return NOT_KNOWN
     if value == 0:
@@ -53,33 +53,33 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A fraction as percent."""
+    """Return a fraction as percent; a dash for None."""
     return NOT_KNOWN if value is None else f"{number(100 * value, 2)} %"
 
 
 def median(entry: Entry) -> str:
-    """The median, marked where it is noisy."""
+    """Return the median in milliseconds, marked where it is noisy."""
     return (NOISY if entry.noisy else "") + number(entry.run.summary.p50)
 
 
 def mean_ap(entry: Entry) -> str:
-    """The first dataset's mAP of this form; in brackets where it is the checkpoint's own."""
+    """Return the first dataset's mAP of this variant; in brackets where it is the checkpoint's."""
     for accuracy in entry.accuracies():
         return f"{accuracy.mean_ap:.1f}" if accuracy.measured else f"({accuracy.mean_ap:.1f})"
     return NOT_KNOWN
 
 
 def threads_cell(threads: int | None) -> str:
-    """A number, or that the engine chose."""
+    """Return the number of threads, or ``auto`` where the engine chose."""
     return "auto" if threads is None else str(threads)
 
 
 def run_row(entry: Entry) -> tuple[str, ...]:
-    """Everything about one run, as in :data:`RUN_HEADERS`."""
+    """Return all figures of one run, in the order of :data:`RUN_HEADERS`."""
     run, summary = entry.run, entry.run.summary
     return (
         entry.model.name,
-        entry.form,
+        entry.variant,
         run.execution or "default",
         str(entry.query),
         threads_cell(run.threads),
@@ -100,18 +100,18 @@ def run_row(entry: Entry) -> tuple[str, ...]:
 
 
 def fastest(entries: Sequence[Entry]) -> Entry:
-    """The lowest median; a steady one before a noisy one of the same time."""
+    """Return the run with the lowest median; a steady one before a noisy one of the same time."""
     return min(entries, key=lambda entry: (entry.run.summary.p50, entry.noisy))
 
 
-def best_rows(site: Site, query: Query) -> list[tuple[str, ...]]:
-    """The fastest form of every model."""
-    best = [fastest(entries) for entries in models_of(site.asked(query)).values()]
+def best_rows(device: DeviceResults, query: Query) -> list[tuple[str, ...]]:
+    """Return a row for the fastest variant of every model, in the order of :data:`BEST_HEADERS`."""
+    best = [fastest(entries) for entries in models_of(device.entries_of(query)).values()]
     return [
         (
             entry.model.name,
             median(entry),
-            entry.form,
+            entry.variant,
             threads_cell(entry.run.threads),
             number(entry.run.summary.p99),
             number(entry.run.crops_per_second),
@@ -122,12 +122,12 @@ def best_rows(site: Site, query: Query) -> list[tuple[str, ...]]:
     ]
 
 
-BEST_HEADERS = ("model", "p50 ms", "form", "threads", "p99 ms", "crops/s", "of peak", "mAP")
+BEST_HEADERS = ("model", "p50 ms", "variant", "threads", "p99 ms", "crops/s", "of peak", "mAP")
 
 
-def grid_of(site: Site, query: Query) -> Grid | None:
-    """Table 6 of one device, or None where fewer than two widths and two resolutions were timed."""
-    entries = site.asked(query)
+def grid_of(device: DeviceResults, query: Query) -> Grid | None:
+    """Return Table 6 of one device; None where fewer than two widths and two resolutions were timed."""
+    entries = device.entries_of(query)
     widths = sorted({entry.model.width for entry in entries}, reverse=True)
     sizes = sorted({entry.model.size for entry in entries}, reverse=True)
     cells = {(entry.model.width, entry.model.size) for entry in entries}
@@ -149,10 +149,10 @@ def _resolution(size: tuple[int, int]) -> str:
 
 
 def _cell(entries: Sequence[Entry]) -> GridCell:
-    by_form: dict[str, list[Entry]] = {}
+    by_variant: dict[str, list[Entry]] = {}
     for entry in entries:
-        by_form.setdefault(entry.form, []).append(entry)
-    best = [fastest(group) for group in by_form.values()]
+        by_variant.setdefault(entry.variant, []).append(entry)
+    best = [fastest(group) for group in by_variant.values()]
     ranked = sorted(best, key=lambda entry: entry.run.summary.p50)
     accuracies = {
         f"mAP {accuracy.mean_ap:.1f} ({accuracy.dataset})": None for entry in ranked for accuracy in entry.accuracies()
@@ -161,40 +161,40 @@ def _cell(entries: Sequence[Entry]) -> GridCell:
     return GridCell(
         mult_adds=f"{model.mult_adds / 1e6:,.1f}M",
         parameters=f"{model.parameters / 1e6:.1f}M",
-        times=tuple(f"{median(entry)} ms {entry.form}" for entry in ranked),
+        times=tuple(f"{median(entry)} ms {entry.variant}" for entry in ranked),
         accuracies=tuple(accuracies),
     )
 
 
-def device_facts(site: Site) -> list[tuple[str, str]]:
-    """What is known of a device; what is not is left out."""
-    device = site.device
+def device_facts(device: DeviceResults) -> list[tuple[str, str]]:
+    """Return names and values of all that is known of a device."""
+    system = device.system
     facts = {
-        "CPU": f"{device.cpu}, {device.architecture}",
-        "cores": (f"{device.cores} physical, " if device.cores else "") + f"{device.cpus} logical usable",
-        "instruction sets": " ".join(device.instruction_sets),
-        "limited to": device.isa_limit,
-        "caches": ", ".join(f"{level} {_bytes(size)}" for level, size in device.caches.items()),
-        "governor": device.governor,
-        "memory": _bytes(device.memory_bytes) if device.memory_bytes else "",
-        **{f"Jetson {key.replace('_', ' ')}": value for key, value in device.jetson.items()},
-        "GPU": "; ".join(device.gpus),
-        "system": device.os,
-        "container": device.container,
-        "Python": device.python,
-        "libraries": ", ".join(f"{name} {version}" for name, version in device.libraries.items()),
+        "CPU": f"{system.cpu}, {system.architecture}",
+        "cores": (f"{system.cores} physical, " if system.cores else "") + f"{system.cpus} logical usable",
+        "instruction sets": " ".join(system.instruction_sets),
+        "limited to": system.isa_limit,
+        "caches": ", ".join(f"{level} {_bytes(size)}" for level, size in system.caches.items()),
+        "governor": system.governor,
+        "memory": _bytes(system.memory_bytes) if system.memory_bytes else "",
+        **{f"Jetson {key.replace('_', ' ')}": value for key, value in system.jetson.items()},
+        "GPU": "; ".join(system.gpus),
+        "system": system.os,
+        "container": system.container,
+        "Python": system.python,
+        "libraries": ", ".join(f"{name} {version}" for name, version in system.libraries.items()),
         "peaks measured": ", ".join(
             f"{peak.arithmetic} {number(peak.gflops)} GFLOP/s"
             + (f" ({threads_cell(peak.threads)} thr.)" if peak.threads else "")
-            for peak in site.peaks
+            for peak in device.peaks
         ),
-        "memory bandwidth": "" if site.bandwidth_gbs is None else f"{number(site.bandwidth_gbs)} GB/s",
+        "memory bandwidth": "" if device.bandwidth_gbs is None else f"{number(device.bandwidth_gbs)} GB/s",
     }
     return [(name, value) for name, value in facts.items() if value]
 
 
 def condition_facts(result: BenchmarkResult) -> list[tuple[str, str]]:
-    """Before and after, for what the system tells."""
+    """Return the machine's condition before and after, as far as the system reports it."""
     before, after = _condition(result.before), _condition(result.after)
     return [
         (name, f"{before.get(name, NOT_KNOWN)} before, {after.get(name, NOT_KNOWN)} after")
@@ -203,7 +203,7 @@ def condition_facts(result: BenchmarkResult) -> list[tuple[str, str]]:
 
 
 def protocol_facts(result: BenchmarkResult) -> list[tuple[str, str]]:
-    """How times were taken."""
+    """Return how times were taken, name by name."""
     return [(name.replace("_", " "), str(value)) for name, value in result.protocol.items()]
 
 
