@@ -34,17 +34,17 @@ import numpy as np
 from msgspec.structs import replace as replaced
 
 from reid_edge.camera.crop_selector import CropSelector, CropSelectorSettings
+from reid_edge.camera.frames import Detections
 from reid_edge.camera.quality import VISIBLE, aspect_term, crop_quality, edge_term, height_term, visible_term
-from reid_edge.camera.records import Detections
-from reid_edge.camera.tracking import TrackedBoxes, Tracker, TrackerConfig
-from reid_edge.camera.tracklets import Sighting, TrackletConfig, Tracklets
+from reid_edge.camera.tracking import TrackedBoxes, Tracker, TrackerSettings
+from reid_edge.camera.tracklets import Sighting, Tracklets, TrackletSettings
 from reid_edge.evaluation.ranking import Labelled, Ranking, rank
 from reid_edge.runtime.extractor import Extractor
 from reid_edge.upstream.message import encode_observation
 from reid_edge.upstream.observation import Observation
 
 NEVER = 1e9
-UNSPLIT = TrackletConfig(split_cosine=-1)  # gates and times of publication are compared on the same tracklets
+UNSPLIT = TrackletSettings(split_cosine=-1)  # gates and times of publication are compared on the same tracklets
 PLAIN = CropSelectorSettings(better_by=NEVER, min_quality=0, patience_s=0)
 WAITING = CropSelectorSettings(better_by=NEVER)
 GATES = {
@@ -177,7 +177,7 @@ def time_us(sequence: Sequence, frame: int) -> int:
 class Roboflow:
     """ByteTrack of the package ``trackers``, for comparison, with thresholds like ours; ``pip install trackers``."""
 
-    def __init__(self, config: TrackerConfig, rate: float) -> None:
+    def __init__(self, config: TrackerSettings, rate: float) -> None:
         from trackers import ByteTrackTracker
 
         self.tracker = ByteTrackTracker(
@@ -202,7 +202,9 @@ class Roboflow:
         return TrackedBoxes(found.xyxy[rows], np.ones(len(rows), np.float32), tracks.astype(np.int64), ())
 
 
-def track_statistics(sequence: Sequence, config: TrackerConfig, stride: int, *, roboflow: bool = False) -> Counter[str]:
+def track_statistics(
+    sequence: Sequence, config: TrackerSettings, stride: int, *, roboflow: bool = False
+) -> Counter[str]:
     tracker = Roboflow(config, sequence.fps / stride) if roboflow else Tracker(config)
     owners, last = defaultdict(Counter), {}
     totals: Counter[str] = Counter()
@@ -222,7 +224,7 @@ def track_statistics(sequence: Sequence, config: TrackerConfig, stride: int, *, 
 
 def tracking(sequences: list[Sequence]) -> None:
     table("tracking", "setting", "data", "frames/s", "purity, %", "switches", "tracks per person")
-    default = TrackerConfig()
+    default = TrackerSettings()
     settings = {"default": default}
     for key, values in {
         "min_iou": (0.1, 0.2, 0.3, 0.4),
@@ -429,7 +431,7 @@ class Outcome:
 
 
 def replay(
-    embedded: Embedded, tracker: TrackerConfig, selection: CropSelectorSettings, tracklets: TrackletConfig
+    embedded: Embedded, tracker: TrackerSettings, selection: CropSelectorSettings, tracklets: TrackletSettings
 ) -> Outcome:
     tracking, selector = Tracker(tracker), CropSelector(selection)
     collecting = Tracklets(tracklets, model_hash="0" * 64)
@@ -476,7 +478,7 @@ def ranked(observations: list[Observation], owners: dict[int, int]) -> Ranking:
 
 
 #: The mean over several trackers takes out some of the luck with few tracklets.
-TRACKERS = [TrackerConfig(min_iou=iou, lifespan_s=life) for iou in (0.2, 0.25, 0.3) for life in (1.0, 1.5, 2.0)]
+TRACKERS = [TrackerSettings(min_iou=iou, lifespan_s=life) for iou in (0.2, 0.25, 0.3) for life in (1.0, 1.5, 2.0)]
 
 
 def gating(embedded: list[Embedded]) -> None:
@@ -554,7 +556,7 @@ def splitting(embedded: list[Embedded]) -> None:
         "mAP",
     )  # fmt: skip
     for cosine in COSINES:
-        config = TrackletConfig(early_s=math.inf, every_s=math.inf, split_cosine=cosine)
+        config = TrackletSettings(early_s=math.inf, every_s=math.inf, split_cosine=cosine)
         results = []
         for item in embedded:
             for tracker in TRACKERS:
@@ -601,7 +603,7 @@ def splitting_alone(features: np.ndarray, images: list[Path]) -> None:
 
 def parts(rows: list[int], features: np.ndarray, cosine: float) -> int:
     """How many tracklets come of these crops."""
-    config = TrackletConfig(early_s=math.inf, every_s=math.inf, split_cosine=cosine)
+    config = TrackletSettings(early_s=math.inf, every_s=math.inf, split_cosine=cosine)
     collecting = Tracklets(config, model_hash="0" * 64)
     for second, row in enumerate(rows):
         collecting.add(Sighting(1, second * 1_000_000, (0, 0, 1, 1), 1.0, 1.0), features[row])

@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from reid_edge.camera.detectors import ModelConfig, MotionConfig, open_detector
-from reid_edge.camera.filters import DetectionFilter, FilterConfig, ious
-from reid_edge.camera.sources import SourceConfig, open_source
+from reid_edge.camera.detectors import ModelSettings, MotionSettings, open_detector
+from reid_edge.camera.filters import DetectionFilter, FilterSettings, ious
+from reid_edge.camera.sources import SourceSettings, open_source
 
 DATA = Path(sys.argv[1])
 TRUTH_SCORE = 0.35
@@ -29,9 +29,9 @@ def pairs(found, truth, least):
 
 
 def boxes_of(config, **filters):
-    detector, detection_filter = open_detector(config), DetectionFilter(FilterConfig(**filters))
+    detector, detection_filter = open_detector(config), DetectionFilter(FilterSettings(**filters))
     found, spent = {}, []
-    with open_source(SourceConfig(uri=str(DATA / "vtest.avi"))) as source:
+    with open_source(SourceSettings(uri=str(DATA / "vtest.avi"))) as source:
         for frame in source:
             began = time.thread_time()
             raw = detector(frame)
@@ -42,14 +42,14 @@ def boxes_of(config, **filters):
 
 IR = DATA / "detectors/pedestrian-detection-adas-0002/FP16/pedestrian-detection-adas-0002.xml"
 truth, _ = boxes_of(
-    ModelConfig(path=str(IR), output="ssd", threads=2), confidence=TRUTH_SCORE, nms_iou=0.5, min_height=0
+    ModelSettings(path=str(IR), output="ssd", threads=2), confidence=TRUTH_SCORE, nms_iou=0.5, min_height=0
 )
 configs = {
-    "motion": (MotionConfig(), {}),
-    "motion, width 192": (MotionConfig(width=192), {}),
-    "motion, min_height 0.06": (MotionConfig(min_height=0.06), {}),
+    "motion": (MotionSettings(), {}),
+    "motion, width 192": (MotionSettings(width=192), {}),
+    "motion, min_height 0.06": (MotionSettings(min_height=0.06), {}),
     "FastestDet": (
-        ModelConfig(path=str(DATA / "detectors/FastestDet.onnx"), output="fastestdet", threads=1),
+        ModelSettings(path=str(DATA / "detectors/FastestDet.onnx"), output="fastestdet", threads=1),
         {"confidence": 0.6, "nms_iou": 0.5},
     ),
 }

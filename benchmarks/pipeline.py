@@ -26,16 +26,16 @@ THREADS = 2
 def raw(bundle: str, video: str) -> dict[str, float]:
     import cv2
 
-    from reid_edge.camera.detectors import MotionConfig, open_detector
-    from reid_edge.camera.filters import DetectionFilter, FilterConfig
-    from reid_edge.camera.records import Frame
+    from reid_edge.camera.detectors import MotionSettings, open_detector
+    from reid_edge.camera.filters import DetectionFilter, FilterSettings
+    from reid_edge.camera.frames import Frame
     from reid_edge.camera.tracking import Tracker
     from reid_edge.runtime import Extractor
 
     cv2.setNumThreads(1)
     extractor = Extractor(bundle, engine="openvino", precision="fp32", threads=THREADS, max_batch=8)
     extractor.warm_up(8)
-    detector, keep, tracker = open_detector(MotionConfig()), DetectionFilter(FilterConfig()), Tracker()
+    detector, keep, tracker = open_detector(MotionSettings()), DetectionFilter(FilterSettings()), Tracker()
     capture = cv2.VideoCapture(video)
     wall, cpu, index, crops = time.perf_counter(), time.process_time(), 0, 0
     while True:
@@ -54,7 +54,7 @@ def agent(bundle: str, video: str) -> dict[str, float]:
     import cv2
 
     from reid_edge.camera.agent import Agent
-    from reid_edge.camera.config import parse_settings
+    from reid_edge.camera.settings import parse_settings
 
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +79,7 @@ def idle(bundle: str, _video: str) -> dict[str, float]:
     import threading
 
     from reid_edge.camera.agent import Agent
-    from reid_edge.camera.config import parse_settings
+    from reid_edge.camera.settings import parse_settings
 
     with tempfile.TemporaryDirectory() as folder:
         tables = {

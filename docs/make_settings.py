@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from reid_edge.camera.config import AgentConfig
+from reid_edge.camera.settings import AgentSettings
 from reid_edge.training.config import TrainConfig
 
 EXAMPLES = {
@@ -78,7 +78,7 @@ def page(text: str) -> str:
 def settings() -> list[str]:
     """The lines of the TOML."""
     lines = []
-    for section in msgspec.structs.fields(AgentConfig):
+    for section in msgspec.structs.fields(AgentSettings):
         kind = section.type if section.default is msgspec.NODEFAULT else type(section.default)
         lines += ["", f"[{section.name}]  # {first_sentence(kind)}"]
         if section.name == "detector":

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from reid_edge.camera.config import AgentConfig
 from reid_edge.camera.crop_queue import CropQueue
 from reid_edge.camera.crop_selector import CropSelector
 from reid_edge.camera.detection_stage import DetectionStage
@@ -17,6 +16,7 @@ from reid_edge.camera.embedding_stage import EmbeddingStage
 from reid_edge.camera.filters import DetectionFilter
 from reid_edge.camera.model import load_model
 from reid_edge.camera.publisher import Publisher
+from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.status import Health
 from reid_edge.camera.switch import OffSwitch
@@ -44,14 +44,14 @@ class Agent:
     Capture, detection, embedding and delivery overlap: each has its thread, with bounded queues between.
 
     Args:
-        config: Settings.
+        settings: Settings.
 
     Raises:
         ReidEdgeError: Something cannot be opened that will not mend itself.
     """
 
-    def __init__(self, config: AgentConfig) -> None:
-        self.config = config
+    def __init__(self, settings: AgentSettings) -> None:
+        self.settings = settings
         self.reloads = 0
         self.failed_reloads = 0
         self._ended = threading.Event()
@@ -64,34 +64,34 @@ class Agent:
             self._closing = closing.pop_all()
 
     def _open_upstream(self, closing: contextlib.ExitStack) -> None:
-        upstream = self.config.upstream
-        self.camera = name_on_the_wire(self.config.camera)
+        upstream = self.settings.upstream
+        self.camera = name_on_the_wire(self.settings.camera)
         self.outbox = Outbox(
-            self.config.state_dir / "outbox.db",
+            self.settings.state_dir / "outbox.db",
             max_rows=upstream.max_rows,
             max_bytes=upstream.max_mb * 1_000_000,
             retention_s=upstream.retention_hours * 3600,
             synchronous=upstream.synchronous,
         )
         closing.callback(self.outbox.close)
-        self.transport = open_transport(self.config, self.camera, closing)
+        self.transport = open_transport(self.settings, self.camera, closing)
         self.delivery = Delivery(self.outbox, self.transport, camera=self.camera, resend_s=upstream.resend_s)
 
     def _open_camera(self, closing: contextlib.ExitStack) -> None:
-        config, pipeline = self.config, self.config.pipeline
-        model = load_model(config.engine)
-        detector = open_detector(config.detector)
+        settings, pipeline = self.settings, self.settings.pipeline
+        model = load_model(settings.engine)
+        detector = open_detector(settings.detector)
         closing.callback(detector.close)
-        self.source = closing.enter_context(open_source(config.source))
-        self.filter = DetectionFilter(config.filter)
-        self.off_switch = OffSwitch(config.camera.off_switch)
+        self.source = closing.enter_context(open_source(settings.source))
+        self.filter = DetectionFilter(settings.filter)
+        self.off_switch = OffSwitch(settings.camera.off_switch)
         self.crop_queue = CropQueue(
             limit=pipeline.max_waiting_crops, drop_oldest=self.source.live, budget_s=pipeline.max_latency_ms / 1000
         )
-        self.publisher = Publisher(self.outbox, config.upstream.encoding)
+        self.publisher = Publisher(self.outbox, settings.upstream.encoding)
         # A tracklet has a number when it is published: no more of them than sequence numbers, so none comes twice.
         self.tracklets = Tracklets(
-            config.tracklet,
+            settings.tracklet,
             model_hash=model.bundle.manifest.model_hash,
             first_tracklet=self.outbox.last_seq + 1,
         )
@@ -100,15 +100,15 @@ class Agent:
             model,
             self.publisher,
             self.tracklets,
-            max_batch=config.engine.max_batch,
+            max_batch=settings.engine.max_batch,
             max_latency_s=pipeline.max_latency_ms / 1000,
         )
         self.detection = DetectionStage(
             self.source,
             detector,
             self.filter,
-            Tracker(config.tracker),
-            CropSelector(config.gate),
+            Tracker(settings.tracker),
+            CropSelector(settings.gate),
             self.crop_queue,
             is_off=self.off_switch,
             extractor=lambda: self.embedding.extractor,
@@ -155,7 +155,7 @@ class Agent:
         """What is wrong now."""
         source, unwritten, delivery = self.source.stats, self.publisher.stats.unwritten, self.delivery.stats
         problems = self._hanging()
-        if self.source.live and source.silent_s > self.config.operation.stalled_s:
+        if self.source.live and source.silent_s > self.settings.operation.stalled_s:
             problems.append(f"no frame for {source.silent_s:.0f} s: {source.error or 'the camera gives none'}")
         if self.off_switch.trouble:
             problems.append(self.off_switch.trouble)
@@ -198,7 +198,7 @@ class Agent:
     def _reload(self) -> None:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            model = load_model(self.config.engine)
+            model = load_model(self.settings.engine)
         except ReidEdgeError as error:
             self.failed_reloads += 1
             log.error("the new bundle is not used, the old one stays: %s", error)
@@ -216,7 +216,7 @@ class Agent:
             worker.join(JOIN_S)
         if any(worker.is_alive() for worker in workers):
             log.error("a thread hangs and is left behind: %s", ", ".join(self._hanging()) or "busy")
-        self.delivery.stop(drain_s=self.config.operation.drain_s)
+        self.delivery.stop(drain_s=self.settings.operation.drain_s)
         lost, left = self.publisher.stats.unwritten, self.outbox.depth
         if lost:
             log.error("%d observations are lost: the outbox could not be written", lost)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from reid_edge.camera.config import AgentConfig
 from reid_edge.camera.detectors import open_detector
 from reid_edge.camera.model import load_model
+from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.switch import OffSwitch
 from reid_edge.camera.upstream import name_on_the_wire, open_transport
@@ -36,9 +36,9 @@ class Finding:
     detail: str
 
 
-def examine(config: AgentConfig) -> list[Finding]:
+def examine(settings: AgentSettings) -> list[Finding]:
     """Open everything that the settings name, one after the other, and close it again."""
-    steps: dict[str, Callable[[AgentConfig, contextlib.ExitStack], Finding]] = {
+    steps: dict[str, Callable[[AgentSettings, contextlib.ExitStack], Finding]] = {
         "model": _model,
         "detector": _detector,
         "source": _source,
@@ -51,25 +51,25 @@ def examine(config: AgentConfig) -> list[Finding]:
     for subject, step in steps.items():
         try:
             with contextlib.ExitStack() as closing:
-                findings.append(step(config, closing))
+                findings.append(step(settings, closing))
         except ReidEdgeError as error:
             findings.append(Finding(subject, "wrong", str(error)))
     return findings
 
 
-def _model(config: AgentConfig, _closing: contextlib.ExitStack) -> Finding:
-    model = load_model(config.engine)
-    return Finding("model", "ok", f"{config.engine.bundle}: {model.description}, golden features as exported")
+def _model(settings: AgentSettings, _closing: contextlib.ExitStack) -> Finding:
+    model = load_model(settings.engine)
+    return Finding("model", "ok", f"{settings.engine.bundle}: {model.description}, golden features as exported")
 
 
-def _detector(config: AgentConfig, closing: contextlib.ExitStack) -> Finding:
-    detector = open_detector(config.detector)
+def _detector(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
+    detector = open_detector(settings.detector)
     closing.callback(detector.close)
     return Finding("detector", "ok", detector.description)
 
 
-def _source(config: AgentConfig, closing: contextlib.ExitStack) -> Finding:
-    source = closing.enter_context(open_source(config.source))
+def _source(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
+    source = closing.enter_context(open_source(settings.source))
     frame = source.read(ANSWER_S)
     if frame is None:
         return Finding(
@@ -79,8 +79,8 @@ def _source(config: AgentConfig, closing: contextlib.ExitStack) -> Finding:
     return Finding("source", "ok", f"{source.name}: {width}x{height}")
 
 
-def _outbox(config: AgentConfig, closing: contextlib.ExitStack) -> Finding:
-    path = config.state_dir / "outbox.db"
+def _outbox(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
+    path = settings.state_dir / "outbox.db"
     if not path.exists():
         return Finding("outbox", "ok", f"{path} will be made") if _can_be_made(path) else _not_made("outbox", path)
     try:
@@ -91,11 +91,11 @@ def _outbox(config: AgentConfig, closing: contextlib.ExitStack) -> Finding:
     return Finding("outbox", "ok", f"{outbox.path}: {outbox.depth} observations wait")
 
 
-def _upstream(config: AgentConfig, closing: contextlib.ExitStack) -> Finding:
-    if config.in_process:
-        return _store(config.upstream.uri, closing)
-    camera = name_on_the_wire(config.camera)
-    transport = open_transport(config, camera, closing)
+def _upstream(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
+    if settings.in_process:
+        return _store(settings.upstream.uri, closing)
+    camera = name_on_the_wire(settings.camera)
+    transport = open_transport(settings, camera, closing)
     ack, problem = _answer(transport, camera)
     if ack is None:
         return _no_answer(transport, problem)
@@ -147,19 +147,19 @@ def _no_answer(transport: Transport, problem: str) -> Finding:
     return Finding("upstream", "wrong" if wrong else "away", f"{transport.name}: {reason}; {then}")
 
 
-def _listen(config: AgentConfig, closing: contextlib.ExitStack) -> Finding:
-    if not config.operation.listen:
+def _listen(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
+    if not settings.operation.listen:
         return Finding("metrics", "ok", "not served")
-    host, port = config.operation.listen.rsplit(":", 1)
+    host, port = settings.operation.listen.rsplit(":", 1)
     try:
         closing.enter_context(socket.create_server((host, int(port))))
     except (OSError, OverflowError) as error:
-        return Finding("metrics", "wrong", f"operation.listen: {config.operation.listen}: {error}")
-    return Finding("metrics", "ok", f"http://{config.operation.listen}/metrics and /healthz")
+        return Finding("metrics", "wrong", f"operation.listen: {settings.operation.listen}: {error}")
+    return Finding("metrics", "ok", f"http://{settings.operation.listen}/metrics and /healthz")
 
 
-def _switch(config: AgentConfig, _closing: contextlib.ExitStack) -> Finding:
-    switch = OffSwitch(config.camera.off_switch)
+def _switch(settings: AgentSettings, _closing: contextlib.ExitStack) -> Finding:
+    switch = OffSwitch(settings.camera.off_switch)
     off = switch()
     if switch.trouble:
         return Finding("off switch", "wrong", switch.trouble)

@@ -58,11 +58,11 @@ class CropSelector:
     Keeps nothing of a track that has ended.  Not for several threads.
 
     Args:
-        config: When.
+        settings: When.
     """
 
-    def __init__(self, config: CropSelectorSettings | None = None) -> None:
-        self._config = config or CropSelectorSettings()
+    def __init__(self, settings: CropSelectorSettings | None = None) -> None:
+        self._settings = settings or CropSelectorSettings()
         self._tracks: dict[int, _Track] = {}
 
     def __len__(self) -> int:
@@ -97,15 +97,15 @@ class CropSelector:
             self._tracks.pop(track.track, None)
 
     def _reason(self, state: _Track, quality: float, now_us: int) -> Reason | None:
-        config = self._config
-        if config.mode == "every":
+        settings = self._settings
+        if settings.mode == "every":
             return "every"
         if state.chosen_us is None:
-            waited = now_us - state.since_us >= config.patience_s * 1e6
-            return "first" if waited or quality >= config.min_quality else None
-        if config.mode == "first":
+            waited = now_us - state.since_us >= settings.patience_s * 1e6
+            return "first" if waited or quality >= settings.min_quality else None
+        if settings.mode == "first":
             return None
         since_s = (now_us - state.chosen_us) / 1e6
-        if since_s >= config.interval_s:
+        if since_s >= settings.interval_s:
             return "interval"
-        return "better" if since_s >= config.better_s and quality > config.better_by * state.best else None
+        return "better" if since_s >= settings.better_s and quality > settings.better_by * state.best else None

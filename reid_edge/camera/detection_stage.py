@@ -12,9 +12,9 @@ from reid_edge.camera.crop_queue import CropQueue, QueuedCrop
 from reid_edge.camera.crop_selector import CropSelector
 from reid_edge.camera.detectors import Detector
 from reid_edge.camera.filters import DetectionFilter
+from reid_edge.camera.frames import Frame
 from reid_edge.camera.heartbeat import Heartbeat
 from reid_edge.camera.quality import crop_quality
-from reid_edge.camera.records import Frame
 from reid_edge.camera.sources import Source
 from reid_edge.camera.tracking import TrackedBoxes, Tracker
 from reid_edge.camera.tracklets import Sighting

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from reid_edge.camera.frames import Boxes, Detections, Frame, Scores
 from reid_edge.camera.masks import PrivacyMasks
-from reid_edge.camera.records import Boxes, Detections, Frame, Scores
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Pixels = Annotated[float, msgspec.Meta(ge=0)]
@@ -20,7 +20,7 @@ Polygon = Annotated[list[tuple[Fraction, Fraction]], msgspec.Meta(min_length=3, 
 MAX_BOXES = 1000
 
 
-class FilterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FilterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which boxes to keep, and what of the picture nobody may see.
 
     Attributes:
@@ -49,16 +49,16 @@ class DetectionFilter:
     """Keeps the boxes that are worth tracking.
 
     Args:
-        config: The limits.
+        settings: The limits.
 
     Attributes:
         masks: Black these out of each frame before anything looks at it.
         dropped: Boxes left out so far, by reason: ``invalid``, ``confidence``, ``size``, ``mask``, ``overlap``.
     """
 
-    def __init__(self, config: FilterConfig) -> None:
-        self._config = config
-        self.masks = PrivacyMasks(config.masks)
+    def __init__(self, settings: FilterSettings) -> None:
+        self._settings = settings
+        self.masks = PrivacyMasks(settings.masks)
         self.dropped: Counter[str] = Counter()
 
     def __call__(self, detections: Detections, frame: Frame) -> Detections:
@@ -66,11 +66,11 @@ class DetectionFilter:
         size_wh = frame.image.shape[1], frame.image.shape[0]
         kept = self._only(detections, usable(detections, size_wh), "invalid")
         kept = Detections(clipped(kept.boxes, size_wh), np.minimum(kept.scores, np.float32(1)))
-        kept = self._only(kept, kept.scores >= self._config.confidence, "confidence")
+        kept = self._only(kept, kept.scores >= self._settings.confidence, "confidence")
         kept = self._only(kept, self._has_useful_size(kept.boxes), "size")
         if self.masks:
-            kept = self._only(kept, ~self.masks.hide(kept.boxes, size_wh, self._config.mask_overlap), "mask")
-        rows = nms(kept.boxes, kept.scores, self._config.nms_iou)
+            kept = self._only(kept, ~self.masks.hide(kept.boxes, size_wh, self._settings.mask_overlap), "mask")
+        rows = nms(kept.boxes, kept.scores, self._settings.nms_iou)
         self.dropped["overlap"] += len(kept) - len(rows)
         return kept.take(rows)
 
@@ -81,13 +81,13 @@ class DetectionFilter:
         return detections.take(good)
 
     def _has_useful_size(self, boxes: Boxes) -> npt.NDArray[np.bool_]:
-        config = self._config
+        settings = self._settings
         widths, heights = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-        good: npt.NDArray[np.bool_] = (widths >= config.min_width) & (heights >= config.min_height)
-        if config.max_width is not None:
-            good &= widths <= config.max_width
-        if config.max_height is not None:
-            good &= heights <= config.max_height
+        good: npt.NDArray[np.bool_] = (widths >= settings.min_width) & (heights >= settings.min_height)
+        if settings.max_width is not None:
+            good &= widths <= settings.max_width
+        if settings.max_height is not None:
+            good &= heights <= settings.max_height
         return good
 
 

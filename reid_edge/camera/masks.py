@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.camera.records import Boxes, Frame
+from reid_edge.camera.frames import Boxes, Frame
 from reid_edge.errors import SettingsError
 
 Point = tuple[float, float]

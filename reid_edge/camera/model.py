@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from reid_edge.camera.config import EngineSection
+from reid_edge.camera.settings import EngineSettings
 from reid_edge.runtime import Extractor
 from reid_edge.runtime.golden import check_extractor
 
 
-def load_model(config: EngineSection) -> Extractor:
+def load_model(settings: EngineSettings) -> Extractor:
     """Load a bundle, compare its golden features, and compile everything that the agent will call.
 
     Raises:
@@ -17,13 +17,13 @@ def load_model(config: EngineSection) -> Extractor:
         ParityError: It computes other features here than where it was exported.
     """
     extractor = Extractor(
-        config.bundle,
-        engine=config.engine,
-        precision=config.precision,
-        threads=config.threads,
-        device=config.device,
-        max_batch=config.max_batch,
+        settings.bundle,
+        engine=settings.engine,
+        precision=settings.precision,
+        threads=settings.threads,
+        device=settings.device,
+        max_batch=settings.max_batch,
     )
     check_extractor(extractor)
-    extractor.warm_up(config.max_batch)
+    extractor.warm_up(settings.max_batch)
     return extractor

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.camera.records import Detections
+from reid_edge.camera.frames import Detections
 from reid_edge.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
-class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TrackerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How boxes are joined to tracks; the defaults were measured (``benchmarks/gating.md``).
 
     Attributes:
@@ -70,15 +70,15 @@ class Tracker:
     Keeps nothing of a track that has ended.  Not for several threads.
 
     Args:
-        config: Thresholds.
+        settings: Thresholds.
 
     Raises:
         MissingExtraError: ``edgefirst-tracker`` is not installed.
     """
 
-    def __init__(self, config: TrackerConfig | None = None) -> None:
-        self._config = config or TrackerConfig()
-        self._lifespan_us = round(self._config.lifespan_s * 1e6)
+    def __init__(self, settings: TrackerSettings | None = None) -> None:
+        self._settings = settings or TrackerSettings()
+        self._lifespan_us = round(self._settings.lifespan_s * 1e6)
         self._bytetrack = self._new_bytetrack()
         self._live: dict[str, EndedTrack] = {}
         self._next = 1
@@ -119,13 +119,13 @@ class Tracker:
         good = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
         good &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         rows = np.flatnonzero(good)
-        if len(rows) > self._config.max_boxes:
-            rows = np.sort(rows[np.argsort(-scores[rows], kind="stable")[: self._config.max_boxes]])
+        if len(rows) > self._settings.max_boxes:
+            rows = np.sort(rows[np.argsort(-scores[rows], kind="stable")[: self._settings.max_boxes]])
         return rows
 
     def _associate(self, boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> list[TrackInfo | None]:
-        if len(self._live) >= self._config.max_tracks:  # too low to start a track, not too low to continue one
-            scores = np.minimum(scores, np.nextafter(np.float32(self._config.high_confidence), np.float32(0)))
+        if len(self._live) >= self._settings.max_tracks:  # too low to start a track, not too low to continue one
+            scores = np.minimum(scores, np.nextafter(np.float32(self._settings.high_confidence), np.float32(0)))
         infos: list[TrackInfo | None] = self._bytetrack.update(
             np.ascontiguousarray(boxes),
             np.ascontiguousarray(scores),
@@ -161,8 +161,8 @@ class Tracker:
         except ImportError as error:
             raise MissingExtraError("edgefirst-tracker", "camera", "tracking") from error
         return ByteTrack(
-            high_conf=self._config.high_confidence,
-            iou=self._config.min_iou,
+            high_conf=self._settings.high_confidence,
+            iou=self._settings.min_iou,
             update=1.0,  # the plain Kalman filter; less than that lags behind, and loses people at 10 frames a second
             lifespan_ns=self._lifespan_us * 1000,
         )

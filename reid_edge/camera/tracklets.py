@@ -21,7 +21,7 @@ SURE_CROPS = 2
 Feature = npt.NDArray[np.float32]
 
 
-class TrackletConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TrackletSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a tracklet's feature is published; the defaults were measured (``benchmarks/gating.md``).
 
     Every tracklet is published when it ends, marked final.
@@ -97,7 +97,7 @@ class Tracklets:
     another tracklet; otherwise it was a bad crop, or the last of its track, and is left out.
 
     Args:
-        config: When to publish.
+        settings: When to publish.
         model_hash: Of the bundle that makes the features.
         first_tracklet: Number of the tracklet that is published first; the next ones count up.
 
@@ -107,8 +107,8 @@ class Tracklets:
         late: Crops that came after that for such a track, left out.
     """
 
-    def __init__(self, config: TrackletConfig | None = None, *, model_hash: str, first_tracklet: int = 1) -> None:
-        self._config = config or TrackletConfig()
+    def __init__(self, settings: TrackletSettings | None = None, *, model_hash: str, first_tracklet: int = 1) -> None:
+        self._settings = settings or TrackletSettings()
         self._model_hash = model_hash
         self._next = first_tracklet
         self._live: dict[int, _Tracklet] = {}
@@ -160,7 +160,7 @@ class Tracklets:
 
     def _are_alike(self, one: npt.NDArray[np.floating], other: Feature) -> bool:
         lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-        return float(one @ other) >= self._config.split_cosine * lengths or self._config.split_cosine == -1
+        return float(one @ other) >= self._settings.split_cosine * lengths or self._settings.split_cosine == -1
 
     def end(self, ended: Iterable[EndedTrack]) -> list[Observation]:
         """Final features of tracks that have ended; call it after all of their crops were added.
@@ -186,7 +186,7 @@ class Tracklets:
 
     def _make_room(self, track: int) -> list[Observation]:
         """End the oldest live track if there are too many; numbers grow, so one number says which are closed."""
-        if len(self._live) < self._config.max_live:
+        if len(self._live) < self._settings.max_live:
             return []
         oldest = min(self._live)
         self._closed = max(self._closed, min(oldest, track))
@@ -197,9 +197,9 @@ class Tracklets:
 
     def _is_due(self, tracklet: _Tracklet) -> bool:
         if tracklet.published_us is None:
-            since_us, wait_s = tracklet.first_us, self._config.early_s
+            since_us, wait_s = tracklet.first_us, self._settings.early_s
         else:
-            since_us, wait_s = tracklet.published_us, self._config.every_s
+            since_us, wait_s = tracklet.published_us, self._settings.every_s
         return tracklet.last_us - since_us >= wait_s * 1e6
 
     def _publish(self, tracklet: _Tracklet, *, final: bool) -> Observation:

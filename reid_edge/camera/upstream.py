@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from reid_edge.camera.config import AgentConfig, CameraSection, UpstreamSection
+from reid_edge.camera.settings import AgentSettings, CameraSettings, UpstreamSettings
 from reid_edge.errors import SettingsError, StoreError
 from reid_edge.redaction import redacted, without_passwords
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 SCHEMES = ("mqtts", "https", "sqlite", "postgresql", "milvus", "mqtt", "http")
 
 
-def name_on_the_wire(camera: CameraSection) -> str:
+def name_on_the_wire(camera: CameraSettings) -> str:
     """The camera's name, or its pseudonym where there is a key for it.
 
     Raises:
@@ -32,11 +32,11 @@ def name_on_the_wire(camera: CameraSection) -> str:
     return camera_pseudonym(camera.name, load_or_create_key(camera.pseudonym_key))
 
 
-def open_transport(config: AgentConfig, camera: str, closing: contextlib.ExitStack) -> Transport:
+def open_transport(settings: AgentSettings, camera: str, closing: contextlib.ExitStack) -> Transport:
     """Connect, or begin to: a receiving end that is away is no error.
 
     Args:
-        config: Settings.
+        settings: Settings.
         camera: Name on the wire.
         closing: Closes what was opened.
 
@@ -45,8 +45,8 @@ def open_transport(config: AgentConfig, camera: str, closing: contextlib.ExitSta
         StoreError: The gallery's file cannot be opened.
         MissingExtraError: A package is not installed.
     """
-    upstream = config.upstream
-    transport = _in_process(upstream.uri, closing) if config.in_process else _remote(upstream, camera)
+    upstream = settings.upstream
+    transport = _in_process(upstream.uri, closing) if settings.in_process else _remote(upstream, camera)
     closing.callback(transport.close)
     return transport
 
@@ -92,7 +92,7 @@ class _Gallery:
         self._opened.close()
 
 
-def _remote(upstream: UpstreamSection, camera: str) -> Transport:
+def _remote(upstream: UpstreamSettings, camera: str) -> Transport:
     scheme = upstream.uri.split(":", 1)[0]
     if scheme in ("mqtt", "mqtts"):
         from reid_edge.upstream.mqtt import MqttTransport

@@ -13,7 +13,7 @@ from reid_edge.errors import SettingsError
 
 if TYPE_CHECKING:
     from reid_edge.camera.agent import Agent
-    from reid_edge.camera.config import AgentConfig
+    from reid_edge.camera.settings import AgentSettings
 
 #: What follows the kind in ``--detector KIND:VALUE``.
 DETECTOR_VALUES = {"motchallenge": "path", "jsonlines": "listen", "callable": "function"}
@@ -43,7 +43,7 @@ def run(
     check: Annotated[bool, typer.Option("--check", help="Say whether all is there, and stop.")] = False,
 ) -> None:
     """Watch a camera: detect, track, embed, and deliver tracklet features to a gallery."""
-    from reid_edge.camera.config import parse_settings, read_settings
+    from reid_edge.camera.settings import parse_settings, read_settings
     from reid_edge.settings import overridden
 
     given = {
@@ -89,7 +89,7 @@ def detector_table(text: str) -> dict[str, str]:
     return {"kind": kind, DETECTOR_VALUES[kind]: value}
 
 
-def _check(settings: AgentConfig) -> None:
+def _check(settings: AgentSettings) -> None:
     with extra("camera", "running a camera"):
         from reid_edge.camera.check import examine
         from reid_edge.camera.upstream import name_on_the_wire
@@ -102,7 +102,7 @@ def _check(settings: AgentConfig) -> None:
         raise SettingsError(f"{', '.join(wrong)}: mend this first; the agent would not start.")
 
 
-def _run(settings: AgentConfig) -> None:
+def _run(settings: AgentSettings) -> None:
     with extra("camera", "running a camera"):
         import cv2
 
@@ -141,10 +141,10 @@ def _report(agent: Agent) -> None:
     if delivery.refused_waiting:
         rows.append(["of these refused", f"{delivery.refused_waiting:,}: {delivery.last_refusal}"])
     print_table(f"camera {agent.camera}", ("", ""), rows)
-    if agent.config.in_process and published:
+    if agent.settings.in_process and published:
         uri = agent.transport.name
         console.print(
             f"Next: reid-edge gallery info {uri}, then reid-edge gallery search {uri} --image CROP.jpg "
-            f"--bundle {agent.config.engine.bundle} --purpose TEXT",
+            f"--bundle {agent.settings.engine.bundle} --purpose TEXT",
             soft_wrap=True,
         )

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from reid_edge.camera.detectors import CallableConfig, MotChallengeConfig, open_detector
-from reid_edge.camera.records import Detections, Frame
+from reid_edge.camera.detectors import CallableSettings, MotChallengeSettings, open_detector
+from reid_edge.camera.frames import Detections, Frame
 from reid_edge.errors import DetectorError
 
 
@@ -20,7 +20,7 @@ def rows(detections: Detections) -> list[list[float]]:
 
 
 def motchallenge(path, **options):
-    return open_detector(MotChallengeConfig(path=str(path), **options))
+    return open_detector(MotChallengeSettings(path=str(path), **options))
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def two_people(given: Frame) -> list[list[float]]:
 
 
 def test_a_function_is_found_by_name_or_given():
-    named = open_detector(CallableConfig(function=f"{__name__}:two_people"))
+    named = open_detector(CallableSettings(function=f"{__name__}:two_people"))
     for detector in (named, open_detector(two_people)):
         assert rows(detector(frame(1))) == [[1, 2, 3, 4, 0.5], [5, 6, 7, 8, 1]]
         assert "two_people" in detector.description
@@ -158,6 +158,6 @@ def test_a_function_that_fails_says_on_which_frame():
 )
 def test_a_function_that_is_not_there_is_refused(function, message):
     with pytest.raises(DetectorError, match=message):
-        open_detector(CallableConfig(function=function))
+        open_detector(CallableSettings(function=function))
     with pytest.raises(DetectorError, match="expected a section of settings or a function"):
         open_detector(7)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reid_edge.camera.detectors import JsonLinesConfig, open_detector
+from reid_edge.camera.detectors import JsonLinesSettings, open_detector
 from reid_edge.camera.detectors.jsonlines import JsonLinesDetector
 from reid_edge.camera.detectors.jsonlines.lines import LineSplitter
 from reid_edge.camera.detectors.jsonlines.pending import Found, PendingFrames, PendingTimes
-from reid_edge.camera.records import Detections
+from reid_edge.camera.frames import Detections
 from reid_edge.errors import DetectorError
 from tests.camera.test_detectors import frame, rows
 
@@ -25,7 +25,7 @@ BOX = [1.0, 2.0, 3.0, 4.0, 0.5]
 @pytest.fixture
 def detector():
     detector = open_detector(
-        JsonLinesConfig(listen="tcp:127.0.0.1:0", wait_ms=5000, max_pending=8, max_line_bytes=1000)
+        JsonLinesSettings(listen="tcp:127.0.0.1:0", wait_ms=5000, max_pending=8, max_line_bytes=1000)
     )
     yield detector
     detector.close()
@@ -165,7 +165,7 @@ def test_a_unix_socket_replaces_one_left_behind_and_is_removed(tmp_path):
     path = tmp_path / "detections"
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(path))
-    config = JsonLinesConfig(listen=f"unix:{path}", wait_ms=5000)
+    config = JsonLinesSettings(listen=f"unix:{path}", wait_ms=5000)
     detector = open_detector(config)
     with Sender(detector) as sender:
         sender.send({"frame": 0, "boxes": [BOX]})
@@ -192,14 +192,14 @@ def test_a_unix_socket_replaces_one_left_behind_and_is_removed(tmp_path):
 def test_places_where_nobody_can_listen_are_refused(listen, message):
     before = threading.active_count()
     with pytest.raises(DetectorError, match=message):
-        open_detector(JsonLinesConfig(listen=listen))
+        open_detector(JsonLinesSettings(listen=listen))
     assert threading.active_count() == before
 
 
 STDIN_PROGRAM = """
 from tests.camera.test_detectors import frame, rows
-from reid_edge.camera.detectors import JsonLinesConfig, open_detector
-detector = open_detector(JsonLinesConfig(wait_ms=60000, max_pending=4))
+from reid_edge.camera.detectors import JsonLinesSettings, open_detector
+detector = open_detector(JsonLinesSettings(wait_ms=60000, max_pending=4))
 print([len(detector(frame(number))) for number in range(22)], detector.counts.malformed)
 detector.close()
 """
@@ -217,7 +217,7 @@ def test_standard_input_may_be_a_pipe_or_a_file(tmp_path, kind):
 
 
 def test_closing_frees_a_sender_that_waits():
-    detector = open_detector(JsonLinesConfig(listen="tcp:127.0.0.1:0", max_pending=2))
+    detector = open_detector(JsonLinesSettings(listen="tcp:127.0.0.1:0", max_pending=2))
     before = len(list(Path("/proc/self/fd").iterdir()))
     with Sender(detector) as sender:
         sender.send(*[{"frame": number, "boxes": []} for number in range(10)])

@@ -7,12 +7,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from reid_edge.camera.detectors import DetectorConfig, ModelConfig, open_detector
+from reid_edge.camera.detectors import DetectorSettings, ModelSettings, open_detector
 from reid_edge.camera.detectors.model import heads
 from reid_edge.camera.detectors.model.preparation import Preparation
-from reid_edge.camera.filters import DetectionFilter, FilterConfig, nms
-from reid_edge.camera.records import Frame
-from reid_edge.camera.sources import SourceConfig, open_source
+from reid_edge.camera.filters import DetectionFilter, FilterSettings, nms
+from reid_edge.camera.frames import Frame
+from reid_edge.camera.sources import SourceSettings, open_source
 from reid_edge.errors import DetectorError
 from tests.camera.test_detectors import rows
 
@@ -235,7 +235,7 @@ def red_at(x: int, y: int, size_wh=(128, 64)) -> Frame:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_detector_from_a_file_finds_what_it_is_made_for(tiny, engine):
     pytest.importorskip(engine)
-    detector = open_detector(ModelConfig(path=tiny(), output="yolo", engine=engine, threads=1, pad=0))
+    detector = open_detector(ModelSettings(path=tiny(), output="yolo", engine=engine, threads=1, pad=0))
     assert "yolo v8" in detector.description and engine in detector.description
     # Cell (5, 2) of the input is x 40–48, y 16–24; its box 8×16 is y 12–28; bars of 16 above, factor 2.
     assert rows(detector(red_at(80, 0))) == [[80, pytest.approx(-8), 96, pytest.approx(24), pytest.approx(1)]]
@@ -247,7 +247,7 @@ def test_a_detector_from_a_file_finds_what_it_is_made_for(tiny, engine):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_wrong_channel_order_sees_nothing_red(tiny, engine):
     pytest.importorskip(engine)
-    detector = open_detector(ModelConfig(path=tiny(), output="yolo", engine=engine, threads=1, pad=0, color="BGR"))
+    detector = open_detector(ModelSettings(path=tiny(), output="yolo", engine=engine, threads=1, pad=0, color="BGR"))
     assert rows(detector(red_at(80, 0))) == []
 
 
@@ -256,8 +256,8 @@ def test_a_file_of_open_size_needs_one_and_runs_with_it(tiny, engine):
     pytest.importorskip(engine)
     path = tiny(sides=("h", "w"))
     with pytest.raises(DetectorError, match=r"set size = \[height, width\]"):
-        open_detector(ModelConfig(path=path, output="yolo", engine=engine))
-    detector = open_detector(ModelConfig(path=path, output="yolo", engine=engine, size=(64, 64), pad=0))
+        open_detector(ModelSettings(path=path, output="yolo", engine=engine))
+    detector = open_detector(ModelSettings(path=path, output="yolo", engine=engine, size=(64, 64), pad=0))
     assert len(detector(red_at(80, 0))) == 1
 
 
@@ -276,7 +276,7 @@ def test_a_file_of_open_size_needs_one_and_runs_with_it(tiny, engine):
 def test_a_wrong_description_is_told_at_the_start(tiny, engine, options, message):
     pytest.importorskip(engine)
     with pytest.raises(DetectorError, match=message):
-        open_detector(ModelConfig(path=tiny(), engine=engine, **options))
+        open_detector(ModelSettings(path=tiny(), engine=engine, **options))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -286,9 +286,9 @@ def test_files_that_are_no_detector_are_refused(tiny, tmp_path, engine):
     (tmp_path / "empty.onnx").write_bytes(b"")
     for name in ("text.onnx", "empty.onnx"):
         with pytest.raises(DetectorError, match=f"{name}"):
-            open_detector(ModelConfig(path=str(tmp_path / name), output="yolo", engine=engine))
+            open_detector(ModelSettings(path=str(tmp_path / name), output="yolo", engine=engine))
     with pytest.raises(DetectorError, match="expected one input"):
-        open_detector(ModelConfig(path=tiny("two.onnx", inputs=2), output="yolo", engine=engine))
+        open_detector(ModelSettings(path=tiny("two.onnx", inputs=2), output="yolo", engine=engine))
 
 
 def test_missing_files_and_other_formats_are_refused(tmp_path):
@@ -299,15 +299,15 @@ def test_missing_files_and_other_formats_are_refused(tmp_path):
         ("a.pt", "expected a file"),
     ):
         with pytest.raises(DetectorError, match=message):
-            open_detector(ModelConfig(path=str(tmp_path / name), output="ssd"))
+            open_detector(ModelSettings(path=str(tmp_path / name), output="ssd"))
     (tmp_path / "lone.bin").write_bytes(b"")
     with pytest.raises(DetectorError, match="ONNX Runtime reads"):
-        open_detector(ModelConfig(path=str(tmp_path / "lone.xml"), output="ssd", engine="onnxruntime"))
+        open_detector(ModelSettings(path=str(tmp_path / "lone.xml"), output="ssd", engine="onnxruntime"))
 
 
 def test_settings_are_checked_by_name():
     with pytest.raises(msgspec.ValidationError, match="output"):
-        msgspec.convert({"kind": "model", "path": "x.onnx", "output": "rcnn"}, DetectorConfig)
+        msgspec.convert({"kind": "model", "path": "x.onnx", "output": "rcnn"}, DetectorSettings)
 
 
 # --- real detectors, real pedestrians (docs/detectors.md says where they come from)
@@ -323,16 +323,16 @@ def detectors(real_data):
 
 def pedestrians(real_data) -> Frame:
     """Frame 200: eight people, two of them far away."""
-    with open_source(SourceConfig(uri=str(real_data / "vtest.avi"), stride=200)) as source:
+    with open_source(SourceSettings(uri=str(real_data / "vtest.avi"), stride=200)) as source:
         return [source.read(30), source.read(30)][1]
 
 
 def test_a_real_ssd_finds_real_pedestrians(real_data, detectors):
     pytest.importorskip("openvino")
     path = detectors / "pedestrian-detection-adas-0002/FP16/pedestrian-detection-adas-0002.xml"
-    detector = open_detector(ModelConfig(path=str(path), output="ssd", threads=2))
+    detector = open_detector(ModelSettings(path=str(path), output="ssd", threads=2))
     picture = pedestrians(real_data)
-    found = DetectionFilter(FilterConfig(confidence=0.5))(detector(picture), picture)
+    found = DetectionFilter(FilterSettings(confidence=0.5))(detector(picture), picture)
     assert 5 <= len(found) <= 9
     heights, widths = found.boxes[:, 3] - found.boxes[:, 1], found.boxes[:, 2] - found.boxes[:, 0]
     assert (heights > 1.5 * widths).all()
@@ -348,7 +348,7 @@ def test_the_real_fastestdet_gives_what_its_authors_loop_gives(real_data, detect
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     grid = session.run(None, {session.get_inputs()[0].name: resized.astype(np.float32)})[0][0]
     expected = np.array(obvious_fastestdet(grid, 0, 0.5)) * [768 / 160, 576 / 96, 768 / 160, 576 / 96, 1]
-    detector = open_detector(ModelConfig(path=path, output="fastestdet", engine=engine, min_score=0.5, threads=2))
+    detector = open_detector(ModelSettings(path=path, output="fastestdet", engine=engine, min_score=0.5, threads=2))
     found = detector(picture)
     assert len(nms(found.boxes, found.scores, 0.5)) >= 5
     got = np.array(rows(found))

@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from reid_edge.camera.detectors import ModelConfig, MotionConfig, open_detector
+from reid_edge.camera.detectors import ModelSettings, MotionSettings, open_detector
 from reid_edge.camera.detectors.motion.people import dips, find_people, joined
-from reid_edge.camera.filters import DetectionFilter, FilterConfig, ious
-from reid_edge.camera.records import Frame
-from reid_edge.camera.sources import SourceConfig, open_source
+from reid_edge.camera.filters import DetectionFilter, FilterSettings, ious
+from reid_edge.camera.frames import Frame
+from reid_edge.camera.sources import SourceSettings, open_source
 
 SIZE_WH = (480, 360)
 STEP_US = 100_000
@@ -43,7 +43,7 @@ class Scene:
     def __init__(self, rng, **config) -> None:
         self.rng = rng
         self.ground = ground(rng)
-        self.detector = open_detector(MotionConfig(**config))
+        self.detector = open_detector(MotionSettings(**config))
         self.time_us = 0
         self.index = 0
 
@@ -207,12 +207,12 @@ def test_most_real_pedestrians_are_found(real_data):
     if not path.is_file():
         pytest.skip(f"{path} is not there: docs/detectors.md says where it comes from")
     pytest.importorskip("openvino")
-    reference = open_detector(ModelConfig(path=str(path), output="ssd", threads=2))
-    motion, only_sure = open_detector(MotionConfig()), DetectionFilter(FilterConfig(confidence=0.35))
+    reference = open_detector(ModelSettings(path=str(path), output="ssd", threads=2))
+    motion, only_sure = open_detector(MotionSettings()), DetectionFilter(FilterSettings(confidence=0.35))
     pairs = found_count = true_count = 0
-    with open_source(SourceConfig(uri=str(real_data / "vtest.avi"))) as source:
+    with open_source(SourceSettings(uri=str(real_data / "vtest.avi"))) as source:
         for frame in source:
-            found = DetectionFilter(FilterConfig())(motion(frame), frame)
+            found = DetectionFilter(FilterSettings())(motion(frame), frame)
             if frame.index >= 30 and frame.index % 15 == 0:
                 truth = only_sure(reference(frame), frame)
                 pairs += best_matches(found.boxes, truth.boxes, 0.5)

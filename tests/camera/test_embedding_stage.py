@@ -10,7 +10,7 @@ import pytest
 from reid_edge.camera.crop_queue import CropQueue, QueuedCrop
 from reid_edge.camera.embedding_stage import EmbeddingStage
 from reid_edge.camera.tracking import EndedTrack
-from reid_edge.camera.tracklets import Sighting, TrackletConfig, Tracklets
+from reid_edge.camera.tracklets import Sighting, Tracklets, TrackletSettings
 
 
 class Model:
@@ -55,7 +55,7 @@ def new():
 def stage(old):
     """A stage that starts with the old model; ``queue`` and ``published`` beside it."""
     queue, published = CropQueue(limit=100, drop_oldest=False, budget_s=0.0), Published()
-    config = TrackletConfig(early_s=math.inf, split_cosine=-1)
+    config = TrackletSettings(early_s=math.inf, split_cosine=-1)
     tracklets = Tracklets(config, model_hash=old.bundle.manifest.model_hash)
     embedding = EmbeddingStage(queue, old, published, tracklets, max_batch=8, max_latency_s=1.0)
     return SimpleNamespace(embedding=embedding, queue=queue, published=published, tracklets=tracklets)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reid_edge.camera.filters import DetectionFilter, FilterConfig, ious, nms
+from reid_edge.camera.filters import DetectionFilter, FilterSettings, ious, nms
+from reid_edge.camera.frames import Detections, Frame, no_detections
 from reid_edge.camera.masks import PrivacyMasks
-from reid_edge.camera.records import Detections, Frame, no_detections
 from reid_edge.errors import SettingsError
 
 TRIANGLE = [(0.1, 0.1), (0.9, 0.2), (0.4, 0.8)]
@@ -24,7 +24,7 @@ def detections(*rows) -> Detections:
 
 
 def kept(given: Detections, **options) -> list[list[float]]:
-    found = DetectionFilter(FilterConfig(**options))(given, frame())
+    found = DetectionFilter(FilterSettings(**options))(given, frame())
     return np.column_stack([found.boxes, found.scores]).tolist()
 
 
@@ -86,7 +86,7 @@ def test_each_filter_keeps_and_counts_what_it_should():
         [10, 10, np.inf, 110, 0.9],
         [10, 10, 60, 110, np.nan],
     )
-    detection_filter = DetectionFilter(FilterConfig(max_width=150))
+    detection_filter = DetectionFilter(FilterSettings(max_width=150))
     found = detection_filter(given, frame())
     assert found.boxes.tolist() == [[10, 10, 60, 110], [600, 400, 640, 480]]
     assert found.scores.tolist() == pytest.approx([0.9, 0.7])
@@ -108,7 +108,7 @@ def test_scores_over_one_are_one():
 )
 def test_settings_are_checked_by_name(options):
     with pytest.raises(msgspec.ValidationError, match=next(iter(options))):
-        msgspec.convert(options, FilterConfig)
+        msgspec.convert(options, FilterSettings)
 
 
 # --- privacy masks

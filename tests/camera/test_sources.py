@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from reid_edge.camera.clock import CaptureClock
-from reid_edge.camera.records import Frame
-from reid_edge.camera.sources import SourceConfig, open_source
+from reid_edge.camera.frames import Frame
+from reid_edge.camera.sources import SourceSettings, open_source
 from reid_edge.camera.sources.buffer import FrameBuffer
 from reid_edge.camera.sources.thinning import Thinning
 from reid_edge.errors import SettingsError, SourceError
@@ -39,7 +39,7 @@ def write_images(folder, names):
 
 
 def frames_of(**config) -> list[Frame]:
-    with open_source(SourceConfig(**config)) as source:
+    with open_source(SourceSettings(**config)) as source:
         return list(source)
 
 
@@ -61,7 +61,7 @@ def test_a_video_gives_every_frame_once_in_order_with_its_time(tmp_path):
 
 def test_without_a_start_a_file_ends_now(tmp_path):
     clock = CaptureClock(wall_ns=lambda: 1234 * 10**9, monotonic_ns=lambda: 0)
-    with open_source(SourceConfig(uri=str(write_video(tmp_path / "v.avi", 2))), clock=clock) as source:
+    with open_source(SourceSettings(uri=str(write_video(tmp_path / "v.avi", 2))), clock=clock) as source:
         assert [frame.captured_us for frame in source] == [1234 * 10**6 - 100_000, 1234 * 10**6]
 
 
@@ -71,7 +71,7 @@ def test_no_frame_of_a_loop_is_of_the_future(tmp_path, kind):
         uri = write_video(tmp_path / "v.avi", 3)
     else:
         uri = write_images(tmp_path / "f", ["0.png", "1.png", "2.png"])
-    with open_source(SourceConfig(uri=str(uri), loop=True)) as source:
+    with open_source(SourceSettings(uri=str(uri), loop=True)) as source:
         for _ in range(12):
             assert source.read(5).captured_us <= time.time_ns() // 1000
 
@@ -79,7 +79,7 @@ def test_no_frame_of_a_loop_is_of_the_future(tmp_path, kind):
 def test_a_start_before_1970_is_refused(tmp_path):
     start = datetime.datetime(1969, 1, 1, tzinfo=datetime.timezone.utc)
     with pytest.raises(SettingsError, match=r"source\.start"):
-        open_source(SourceConfig(uri=str(write_video(tmp_path / "v.avi", 2)), start=start))
+        open_source(SourceSettings(uri=str(write_video(tmp_path / "v.avi", 2)), start=start))
 
 
 def test_a_frame_rate_in_the_settings_overrides_the_files(tmp_path):
@@ -106,7 +106,7 @@ def test_an_unreadable_image_is_counted_and_left_out_and_the_numbers_of_others_s
     folder = write_images(tmp_path / "f", ["0.png", "1.png", "2.png"])
     whole = (folder / "1.png").read_bytes()
     (folder / "1.png").write_bytes(whole[: len(whole) // 2])
-    with open_source(SourceConfig(uri=str(folder), start=START)) as source:
+    with open_source(SourceSettings(uri=str(folder), start=START)) as source:
         frames = list(source)
         assert source.stats.unreadable == 1
     assert [frame.index for frame in frames] == [0, 2]
@@ -124,7 +124,7 @@ def test_a_loop_goes_on_in_numbers_and_times(tmp_path, kind):
         uri, step_us = write_video(tmp_path / "v.avi", 3), 100_000
     else:
         uri, step_us = write_images(tmp_path / "f", ["0.png", "1.png", "2.png"]), 40_000
-    with open_source(SourceConfig(uri=str(uri), loop=True, start=START)) as source:
+    with open_source(SourceSettings(uri=str(uri), loop=True, start=START)) as source:
         frames = [source.read(5) for _ in range(8)]
     assert values(frames) == [0, 1, 2, 0, 1, 2, 0, 1]
     assert [frame.index for frame in frames] == list(range(8))
@@ -133,7 +133,7 @@ def test_a_loop_goes_on_in_numbers_and_times(tmp_path, kind):
 
 def test_a_looped_file_that_has_gone_is_told(tmp_path):
     video = write_video(tmp_path / "v.avi", 3)
-    with open_source(SourceConfig(uri=str(video), loop=True, queue=1)) as source:
+    with open_source(SourceSettings(uri=str(video), loop=True, queue=1)) as source:
         source.read(5)
         video.unlink()
         with pytest.raises(SourceError, match="has gone or changed"):
@@ -143,7 +143,7 @@ def test_a_looped_file_that_has_gone_is_told(tmp_path):
 
 def test_a_looped_folder_that_has_gone_is_told(tmp_path):
     folder = write_images(tmp_path / "f", ["0.png", "1.png", "2.png"])
-    with open_source(SourceConfig(uri=str(folder), loop=True, queue=1)) as source:
+    with open_source(SourceSettings(uri=str(folder), loop=True, queue=1)) as source:
         source.read(5)
         for image in folder.iterdir():
             image.unlink()
@@ -165,7 +165,7 @@ def test_stride_and_rate_thin_a_file(tmp_path):
 
 
 def test_a_slow_reader_loses_nothing_of_a_file_and_little_is_decoded_ahead(tmp_path):
-    with open_source(SourceConfig(uri=str(write_video(tmp_path / "v.avi", 20)), queue=2)) as source:
+    with open_source(SourceSettings(uri=str(write_video(tmp_path / "v.avi", 20)), queue=2)) as source:
         first = source.read(5)
         while source.stats.frames < 4:  # one taken, two queued, one in hand
             threading.Event().wait(0.001)
@@ -176,7 +176,7 @@ def test_a_slow_reader_loses_nothing_of_a_file_and_little_is_decoded_ahead(tmp_p
 
 
 def test_in_real_time_a_file_is_played_as_a_camera_would(tmp_path):
-    with open_source(SourceConfig(uri=str(write_video(tmp_path / "v.avi", 10, fps=20)), realtime=True)) as source:
+    with open_source(SourceSettings(uri=str(write_video(tmp_path / "v.avi", 10, fps=20)), realtime=True)) as source:
         assert source.live
         first = source.read(5)
         while not source.stats.dropped:
@@ -187,7 +187,7 @@ def test_in_real_time_a_file_is_played_as_a_camera_would(tmp_path):
 
 
 def test_stopping_ends_a_file_and_discards_what_is_queued(tmp_path):
-    source = open_source(SourceConfig(uri=str(write_video(tmp_path / "v.avi", 20)), loop=True))
+    source = open_source(SourceSettings(uri=str(write_video(tmp_path / "v.avi", 20)), loop=True))
     source.read(5)
     source.stop()
     assert source.ended and source.read(5) is None and list(source) == []
@@ -220,27 +220,27 @@ def test_what_holds_no_frame_is_refused_at_once(tmp_path, name):
     message = bad_inputs(tmp_path)[name]
     before = threading.active_count()
     with pytest.raises(SourceError, match=message):
-        open_source(SourceConfig(uri=str(tmp_path / name)))
+        open_source(SourceSettings(uri=str(tmp_path / name)))
     assert threading.active_count() == before
 
 
 def test_a_device_file_or_an_unknown_scheme_is_refused():
     with pytest.raises(SourceError, match="neither a file nor a folder"):
-        open_source(SourceConfig(uri="/dev/null"))
+        open_source(SourceSettings(uri="/dev/null"))
     with pytest.raises(SourceError, match="known: http, https"):
-        open_source(SourceConfig(uri="concat://a|b"))
+        open_source(SourceSettings(uri="concat://a|b"))
 
 
 def test_options_for_files_are_refused_for_cameras():
     with pytest.raises(SourceError, match="leave out loop, realtime"):
-        open_source(SourceConfig(uri="rtsp://127.0.0.1:1/x", loop=True, realtime=True))
+        open_source(SourceSettings(uri="rtsp://127.0.0.1:1/x", loop=True, realtime=True))
 
 
 def test_gstreamer_without_gstreamer_says_where_to_get_it():
     if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         pytest.skip("this OpenCV has GStreamer")
     with pytest.raises(SourceError, match=r"built without GStreamer.*JetPack"):
-        open_source(SourceConfig(uri="gst:videotestsrc ! appsink"))
+        open_source(SourceSettings(uri="gst:videotestsrc ! appsink"))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_gstreamer_without_gstreamer_says_where_to_get_it():
 )
 def test_settings_are_checked_by_name(key, value):
     with pytest.raises(msgspec.ValidationError, match=key):
-        msgspec.convert({"uri": "x.avi", key: value}, SourceConfig)
+        msgspec.convert({"uri": "x.avi", key: value}, SourceSettings)
 
 
 # --- parts

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from reid_edge.camera.sources import SourceConfig, open_source
+from reid_edge.camera.sources import SourceSettings, open_source
 from reid_edge.camera.sources.live import Backoff
 from tests.camera.mjpeg import MjpegCamera
 
@@ -24,8 +24,8 @@ def camera():
     camera.kill()
 
 
-def quick(uri: str, **options) -> SourceConfig:
-    return SourceConfig(
+def quick(uri: str, **options) -> SourceSettings:
+    return SourceSettings(
         **{"uri": uri, "backoff_s": 0.02, "max_backoff_s": 0.1, "open_timeout_s": 1.0, "read_timeout_s": 0.5} | options
     )
 
@@ -145,7 +145,7 @@ def test_a_camera_may_change_its_resolution_when_it_comes_back(camera):
 def test_a_process_ends_while_a_capture_hangs(camera):
     program = (
         "from reid_edge.camera.sources import *\n"
-        f"source = open_source(SourceConfig(uri={camera.url.replace('://', '://u:s3cret@')!r}, read_timeout_s=60))\n"
+        f"source = open_source(SourceSettings(uri={camera.url.replace('://', '://u:s3cret@')!r}, read_timeout_s=60))\n"
         "source.read(10); print('captured', flush=True); input(); source.stop(); print('stopped', flush=True)\n"
     )
     with subprocess.Popen(
@@ -166,8 +166,8 @@ def test_a_process_ends_while_a_capture_hangs(camera):
 def test_a_process_that_forgets_to_stop_ends_in_order(camera):
     program = (
         "from reid_edge.camera.sources import *\n"
-        f"first = open_source(SourceConfig(uri={camera.url!r})); first.read(10)\n"
-        "open_source(SourceConfig(uri='/dev/video99'))\n"
+        f"first = open_source(SourceSettings(uri={camera.url!r})); first.read(10)\n"
+        "open_source(SourceSettings(uri='/dev/video99'))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=20, check=False)
     assert done.returncode == 0, done.stderr

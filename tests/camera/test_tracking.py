@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reid_edge.camera.records import Detections, no_detections
-from reid_edge.camera.tracking import EndedTrack, Tracker, TrackerConfig
+from reid_edge.camera.frames import Detections, no_detections
+from reid_edge.camera.tracking import EndedTrack, Tracker, TrackerSettings
 from reid_edge.errors import MissingExtraError
 
 START = 1_760_000_000_000_000
@@ -62,7 +62,7 @@ def test_a_person_keeps_one_number_at_any_frame_rate(rng, rate):
 def test_a_person_hidden_for_less_than_the_lifespan_keeps_the_number(rng):
     street = Street(1, rng, speed=(30, 31))
     hidden = lambda time, boxes: np.array([not 2 <= time < 3])  # noqa: E731
-    owners, _ = walk(Tracker(TrackerConfig(lifespan_s=1.5)), street, np.arange(0, 6, 0.1), hidden)
+    owners, _ = walk(Tracker(TrackerSettings(lifespan_s=1.5)), street, np.arange(0, 6, 0.1), hidden)
     assert set(owners[0]) == {1}
 
 
@@ -75,7 +75,7 @@ def test_frames_at_irregular_times(rng):
 
 
 def test_a_track_ends_once_and_says_when_it_was_last_seen():
-    tracker = Tracker(TrackerConfig(lifespan_s=1))
+    tracker = Tracker(TrackerSettings(lifespan_s=1))
     for frame in range(5):
         tracker.update(found([10, 10, 50, 120]), START + frame * SECOND // 10)
     ended = []
@@ -88,7 +88,7 @@ def test_a_track_ends_once_and_says_when_it_was_last_seen():
 
 
 def test_after_a_gap_in_the_frames_nobody_is_continued():
-    tracker = Tracker(TrackerConfig(lifespan_s=1))
+    tracker = Tracker(TrackerSettings(lifespan_s=1))
     tracker.update(found([10, 10, 50, 120]), START)
     later = tracker.update(found([10, 10, 50, 120]), START + 10 * SECOND)
     assert later.ended == (EndedTrack(1, START),)
@@ -104,7 +104,7 @@ def test_finishing_ends_every_track_and_numbers_go_on():
 
 
 def test_a_low_score_continues_a_track_and_starts_none():
-    tracker = Tracker(TrackerConfig(high_confidence=0.6))
+    tracker = Tracker(TrackerSettings(high_confidence=0.6))
     assert len(tracker.update(found([10, 10, 50, 120], score=0.4), START).tracks) == 0
     tracker.update(found([10, 10, 50, 120], score=0.7), START + 100_000)
     assert tracker.update(found([10, 10, 50, 120], score=0.2), START + 200_000).tracks.tolist() == [1]
@@ -144,7 +144,7 @@ def test_a_score_that_is_no_number_is_left_out():
 
 
 def test_live_tracks_are_bounded_and_old_ones_go_on():
-    tracker = Tracker(TrackerConfig(max_tracks=20, max_boxes=8, lifespan_s=1000))
+    tracker = Tracker(TrackerSettings(max_tracks=20, max_boxes=8, lifespan_s=1000))
     grid = [[x, y, x + 20, y + 50] for y in range(0, 600, 60) for x in range(0, 600, 30)]
     for frame in range(60):
         tracked = tracker.update(found(*grid[(8 * frame) % 192 :][:8]), START + frame * 1000)
@@ -157,7 +157,7 @@ def test_live_tracks_are_bounded_and_old_ones_go_on():
 def test_of_too_many_boxes_the_best_are_tracked():
     boxes = np.array([[50 * i, 0, 50 * i + 40, 100] for i in range(6)], np.float32)
     scores = np.array([0.7, 0.95, 0.8, 0.99, 0.65, 0.9], np.float32)
-    tracked = Tracker(TrackerConfig(max_boxes=3)).update(Detections(boxes, scores), START)
+    tracked = Tracker(TrackerSettings(max_boxes=3)).update(Detections(boxes, scores), START)
     assert tracked.scores.tolist() == pytest.approx([0.95, 0.99, 0.9])
 
 
@@ -172,7 +172,7 @@ def test_a_clock_that_stands_or_goes_back_ends_nothing():
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.floats(0.01, 0.7), st.floats(0.3, 1))
 def test_numbers_are_unique_in_a_frame_grow_and_end_once(seed, people, step, shown):
     rng = np.random.default_rng(seed)
-    street, tracker = Street(people, rng, jitter=6), Tracker(TrackerConfig(lifespan_s=0.8))
+    street, tracker = Street(people, rng, jitter=6), Tracker(TrackerSettings(lifespan_s=0.8))
     seen, ended, highest = set(), [], 0
     for frame in range(30):
         boxes = street.boxes(frame * step)
@@ -212,4 +212,4 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch):
 @pytest.mark.parametrize("values", [{"min_iou": 1.5}, {"lifespan_s": 0}, {"max_tracks": 0}, {"iou": 0.2}])
 def test_settings_that_make_no_sense_are_refused(values):
     with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(values, TrackerConfig)
+        msgspec.convert(values, TrackerSettings)

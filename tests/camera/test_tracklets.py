@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_edge.camera.tracking import EndedTrack
-from reid_edge.camera.tracklets import Sighting, TrackletConfig, Tracklets
+from reid_edge.camera.tracklets import Sighting, Tracklets, TrackletSettings
 from reid_edge.upstream.message import encode_observation
 
 START = 1_760_000_000_000_000
 SECOND = 1_000_000
 MODEL = "ab" * 32
-AT_END = TrackletConfig(early_s=math.inf, every_s=math.inf)
+AT_END = TrackletSettings(early_s=math.inf, every_s=math.inf)
 ONE, OTHER, THIRD = np.eye(3, dtype=np.float32)  # people who look nothing like one another
 
 
@@ -62,7 +62,7 @@ def test_crops_may_come_in_any_order():
 
 
 def test_published_early_then_every_so_often_then_at_the_end():
-    tracklets = Tracklets(TrackletConfig(early_s=3, every_s=10), model_hash=MODEL)
+    tracklets = Tracklets(TrackletSettings(early_s=3, every_s=10), model_hash=MODEL)
     published = {}
     for second in range(30):
         for observation in tracklets.add(sighting(second=second), unit(1, 1)):
@@ -75,7 +75,7 @@ def test_published_early_then_every_so_often_then_at_the_end():
 
 
 def test_published_at_the_first_crop():
-    tracklets = Tracklets(TrackletConfig(early_s=0, every_s=math.inf), model_hash=MODEL)
+    tracklets = Tracklets(TrackletSettings(early_s=0, every_s=math.inf), model_hash=MODEL)
     assert [len(tracklets.add(sighting(second=second), unit(1, 1))) for second in range(5)] == [1, 0, 0, 0, 0]
 
 
@@ -143,7 +143,7 @@ def test_a_person_who_comes_back_on_the_same_track_is_a_third_tracklet():
 
 
 def test_a_tracklet_published_early_keeps_its_number_and_the_next_one_has_another():
-    tracklets = Tracklets(TrackletConfig(early_s=1), model_hash=MODEL)
+    tracklets = Tracklets(TrackletSettings(early_s=1), model_hash=MODEL)
     published = shown(tracklets, ONE, ONE, OTHER, OTHER, OTHER) + tracklets.finish()
     assert [(seen.track, seen.final) for seen in published] == [(1, False), (1, True), (2, False), (2, True)]
 
@@ -151,12 +151,12 @@ def test_a_tracklet_published_early_keeps_its_number_and_the_next_one_has_anothe
 def test_people_as_alike_as_the_threshold_are_one():
     apart = unit(3, 4, 0)  # cosine 0.6 to ONE
     for threshold, count in ((0.55, 1), (0.65, 2)):
-        tracklets = Tracklets(TrackletConfig(early_s=math.inf, split_cosine=threshold), model_hash=MODEL)
+        tracklets = Tracklets(TrackletSettings(early_s=math.inf, split_cosine=threshold), model_hash=MODEL)
         assert len(shown(tracklets, ONE, ONE, apart, apart) + tracklets.finish()) == count
 
 
 def test_splitting_can_be_turned_off():
-    tracklets = Tracklets(TrackletConfig(early_s=math.inf, split_cosine=-1), model_hash=MODEL)
+    tracklets = Tracklets(TrackletSettings(early_s=math.inf, split_cosine=-1), model_hash=MODEL)
     assert shown(tracklets, ONE, -ONE, -ONE, -ONE) == []
     assert [seen.crops for seen in tracklets.finish()] == [4]
 
@@ -182,7 +182,7 @@ def test_finishing_publishes_every_live_track_once():
 
 
 def test_too_many_live_tracks_the_oldest_is_published_and_stays_closed():
-    tracklets = Tracklets(TrackletConfig(max_live=2, early_s=math.inf), model_hash=MODEL)
+    tracklets = Tracklets(TrackletSettings(max_live=2, early_s=math.inf), model_hash=MODEL)
     tracklets.add(sighting(1), unit(1, 0))
     tracklets.add(sighting(2), unit(0, 1))
     [published] = tracklets.add(sighting(3, 1), unit(1, 1))
@@ -193,7 +193,7 @@ def test_too_many_live_tracks_the_oldest_is_published_and_stays_closed():
 
 
 def test_a_track_older_than_all_live_ones_makes_none_of_them_end():
-    tracklets = Tracklets(TrackletConfig(max_live=2), model_hash=MODEL)
+    tracklets = Tracklets(TrackletSettings(max_live=2), model_hash=MODEL)
     for track in (5, 6, 3):
         assert tracklets.add(sighting(track), unit(1, 0)) == []
     assert (len(tracklets), tracklets.late, tracklets.overflowed) == (2, 1, 0)
@@ -203,7 +203,7 @@ def test_a_track_older_than_all_live_ones_makes_none_of_them_end():
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.booleans())
 def test_whatever_comes_each_tracklet_is_final_once_and_nothing_grows(seed, limit, early):
     rng = np.random.default_rng(seed)
-    config = TrackletConfig(max_live=limit, early_s=0.5 if early else math.inf, every_s=2)
+    config = TrackletSettings(max_live=limit, early_s=0.5 if early else math.inf, every_s=2)
     tracklets, live, following, published, embedded = Tracklets(config, model_hash=MODEL), [], 1, [], set()
     for step in range(120):
         live, following = [*live, following], following + 1
@@ -242,4 +242,4 @@ def test_what_is_published_fits_the_wire_format():
 )
 def test_settings_that_make_no_sense_are_refused(values):
     with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(values, TrackletConfig)
+        msgspec.convert(values, TrackletSettings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from reid_edge.camera.records import Detections, Frame
+from reid_edge.camera.frames import Detections, Frame
 
 
 class Detector(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reid_edge.camera.records import Detections, Frame, no_detections
+from reid_edge.camera.frames import Detections, Frame, no_detections
 from reid_edge.errors import DetectorError
 
 

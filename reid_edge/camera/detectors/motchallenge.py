@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.camera.detectors.config import MotChallengeConfig
-from reid_edge.camera.records import Detections, Frame
+from reid_edge.camera.detectors.settings import MotChallengeSettings
+from reid_edge.camera.frames import Detections, Frame
 from reid_edge.errors import DetectorError
 
 #: Columns of a file without a header, and the names that they may have in one.
@@ -34,28 +34,28 @@ class MotChallengeDetector:
     """Looks boxes up by the number of the frame.
 
     Args:
-        config: Which file, and how its frames and scores are numbered.
+        settings: Which file, and how its frames and scores are numbered.
 
     Raises:
         DetectorError: No such file, or a line that is not what it should be.
     """
 
-    def __init__(self, config: MotChallengeConfig) -> None:
-        self._config = config
-        path = Path(config.path).expanduser()
-        low, high = config.score_range
+    def __init__(self, settings: MotChallengeSettings) -> None:
+        self._settings = settings
+        path = Path(settings.path).expanduser()
+        low, high = settings.score_range
         if not low < high:
             raise DetectorError(f"score_range: expected the lowest and then the highest score, got {low:g}, {high:g}.")
         table = _read(path)
         table = table[np.argsort(table[:, 0], kind="stable")]
-        self._frames = table[:, 0].astype(np.int64) - config.first_frame
+        self._frames = table[:, 0].astype(np.int64) - settings.first_frame
         self._boxes = np.concatenate([table[:, 1:3], table[:, 1:3] + table[:, 3:5]], 1).astype(np.float32)
         self._scores = _mapped(table[:, 5], low, high, path)
         self.description = f"{path.name}: {len(table)} boxes in {len(np.unique(self._frames))} frames"
 
     def __call__(self, frame: Frame) -> Detections:
         """See :class:`~reid_edge.camera.detectors.base.Detector`."""
-        number = frame.index if self._config.period is None else frame.index % self._config.period
+        number = frame.index if self._settings.period is None else frame.index % self._settings.period
         first, last = np.searchsorted(self._frames, (number, number + 1))
         return Detections(self._boxes[first:last].copy(), self._scores[first:last].copy())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from reid_edge.camera.records import Frame
+from reid_edge.camera.frames import Frame
 from reid_edge.errors import ReidEdgeError
 
 

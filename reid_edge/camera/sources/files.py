@@ -14,9 +14,9 @@ from typing import Protocol
 import cv2
 
 from reid_edge.camera.clock import CaptureClock
-from reid_edge.camera.records import Frame
-from reid_edge.camera.sources.config import SourceConfig
+from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources.decoding import grab, reported_fps, reported_position_us, retrieve
+from reid_edge.camera.sources.settings import SourceSettings
 from reid_edge.camera.sources.stats import SourceStats
 from reid_edge.camera.sources.thinning import Thinning
 from reid_edge.crops import Image
@@ -131,7 +131,7 @@ class FileReader:
     """Plays a file or folder: once or without end, as fast as it is taken or at its own speed.
 
     Args:
-        config: What to play and how.
+        settings: What to play and how.
         clock: Tells when the first frame was captured, unless the settings do.
         stats: Frames that cannot be decoded are counted here.
 
@@ -140,13 +140,13 @@ class FileReader:
         SettingsError: It is said to have started before 1970.
     """
 
-    def __init__(self, config: SourceConfig, clock: CaptureClock, stats: SourceStats) -> None:
-        path = Path(config.uri).expanduser()
-        if config.start is not None and config.start.timestamp() < 0:
-            raise SettingsError(f"source.start: expected a time after 1970, got {config.start.isoformat()}.")
+    def __init__(self, settings: SourceSettings, clock: CaptureClock, stats: SourceStats) -> None:
+        path = Path(settings.uri).expanduser()
+        if settings.start is not None and settings.start.timestamp() < 0:
+            raise SettingsError(f"source.start: expected a time after 1970, got {settings.start.isoformat()}.")
         as_images = path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
-        self._file: Playable = ImageFolder(path, config.fps) if as_images else VideoFile(path, config.fps)
-        self._config = config
+        self._file: Playable = ImageFolder(path, settings.fps) if as_images else VideoFile(path, settings.fps)
+        self._settings = settings
         self._clock = clock
         self._stats = stats
         self._decoded = 0
@@ -158,7 +158,7 @@ class FileReader:
             SourceError: Nothing in the file can be decoded any more.
         """
         first_us = self._first_us()
-        thinning = Thinning(self._config.stride, self._config.max_fps)
+        thinning = Thinning(self._settings.stride, self._settings.max_fps)
         began = time.monotonic()
         for picture in self._rounds():
             captured_us = first_us + picture.position_us
@@ -174,15 +174,15 @@ class FileReader:
 
     def _first_us(self) -> int:
         """When the first frame was captured: so that the last one is not later than now."""
-        if self._config.start is not None:
-            return round(self._config.start.timestamp() * 1e6)
-        return self._clock.now_us() - (0 if self._config.realtime else self._file.duration_us)
+        if self._settings.start is not None:
+            return round(self._settings.start.timestamp() * 1e6)
+        return self._clock.now_us() - (0 if self._settings.realtime else self._file.duration_us)
 
     def _early_s(self, captured_us: int, due_s: float) -> float:
         """How long a frame has to wait: for its turn at the file's own speed, or until it is not of the future."""
-        if self._config.realtime:
+        if self._settings.realtime:
             return due_s - time.monotonic()
-        return 0.0 if self._config.start is not None else (captured_us - self._clock.now_us()) / 1e6
+        return 0.0 if self._settings.start is not None else (captured_us - self._clock.now_us()) / 1e6
 
     def _rounds(self) -> Iterator[Picture]:
         """The file once, or again and again with numbers and times that go on."""
@@ -195,8 +195,8 @@ class FileReader:
                 step_us, last_us = picture.position_us - last_us, picture.position_us
                 yield Picture(index + picture.index, position_us + picture.position_us, picture.load)
             if not count or (self._decoded == decoded and self._stats.unreadable > unreadable):
-                raise SourceError(f"{self._config.uri} could be played before, and has gone or changed. Put it back.")
-            if not self._config.loop:
+                raise SourceError(f"{self._settings.uri} could be played before, and has gone or changed. Put it back.")
+            if not self._settings.loop:
                 return
             index += count
             position_us += last_us + (step_us or round(1e6 / DEFAULT_FPS))

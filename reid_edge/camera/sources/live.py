@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import cv2
 
 from reid_edge.camera.clock import CaptureClock
-from reid_edge.camera.records import Frame
-from reid_edge.camera.sources.config import GSTREAMER_PREFIX, SourceConfig, kind_of
+from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources.decoding import grab, retrieve
+from reid_edge.camera.sources.settings import GSTREAMER_PREFIX, SourceSettings, kind_of
 from reid_edge.camera.sources.stats import SourceStats
 from reid_edge.camera.sources.thinning import Thinning
 from reid_edge.errors import SourceError
@@ -63,7 +63,7 @@ class LiveReader:
     """Frames of a camera, stamped as they arrive.
 
     Args:
-        config: Which, and how long to wait for it.
+        settings: Which, and how long to wait for it.
         clock: Stamps the frames.
         stats: Told about connections and failures.
 
@@ -71,18 +71,18 @@ class LiveReader:
         SourceError: This OpenCV can never open it.
     """
 
-    def __init__(self, config: SourceConfig, clock: CaptureClock, stats: SourceStats) -> None:
-        self._config = config
+    def __init__(self, settings: SourceSettings, clock: CaptureClock, stats: SourceStats) -> None:
+        self._settings = settings
         self._clock = clock
         self._stats = stats
-        self._opening = opening_of(config)
-        self._name = redacted(config.uri)
-        self._thinning = Thinning(config.stride, config.max_fps)
+        self._opening = opening_of(settings)
+        self._name = redacted(settings.uri)
+        self._thinning = Thinning(settings.stride, settings.max_fps)
         self._index = 0
 
     def frames(self, stopping: threading.Event) -> Iterator[Frame]:
         """Frames that are to be taken, until stopped."""
-        backoff = Backoff(self._config.backoff_s, self._config.max_backoff_s)
+        backoff = Backoff(self._settings.backoff_s, self._settings.max_backoff_s)
         while not stopping.is_set():
             began = time.monotonic()
             yield from self._connection(stopping)
@@ -102,9 +102,9 @@ class LiveReader:
         capture = cv2.VideoCapture()
         try:
             if not _open(capture, self._opening):
-                self._stats.error = f"cannot be opened (waited {self._config.open_timeout_s:g} s at most)"
+                self._stats.error = f"cannot be opened (waited {self._settings.open_timeout_s:g} s at most)"
                 return
-            _request_format(capture, self._config)
+            _request_format(capture, self._settings)
             yield from self._grabbed(capture, stopping)
         finally:
             capture.release()
@@ -113,7 +113,7 @@ class LiveReader:
         unreadable = 0
         while not stopping.is_set():
             if not grab(capture):
-                self._stats.error = f"ended, or gave nothing for {self._config.read_timeout_s:g} s"
+                self._stats.error = f"ended, or gave nothing for {self._settings.read_timeout_s:g} s"
                 return
             captured_us, index = self._clock.now_us(), self._index
             self._index += 1
@@ -138,21 +138,21 @@ class LiveReader:
             logger.info("%s: connected, %dx%d", self._name, shape[1], shape[0])
 
 
-def opening_of(config: SourceConfig) -> Opening:
+def opening_of(settings: SourceSettings) -> Opening:
     """How to open a live source.
 
     Raises:
         SourceError: This OpenCV has not been built with what it takes.
     """
-    kind = kind_of(config.uri)
+    kind = kind_of(settings.uri)
     timeouts = (
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-        max(1, round(config.open_timeout_s * 1000)),
+        max(1, round(settings.open_timeout_s * 1000)),
         cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-        max(1, round(config.read_timeout_s * 1000)),
+        max(1, round(settings.read_timeout_s * 1000)),
     )
     if kind == "gstreamer":
-        pipeline = config.uri.removeprefix(GSTREAMER_PREFIX).strip()
+        pipeline = settings.uri.removeprefix(GSTREAMER_PREFIX).strip()
         _check_backend(
             cv2.CAP_GSTREAMER, "GStreamer", "Wheels from PyPI have none; JetPack's and Debian's python3-opencv have."
         )
@@ -160,9 +160,9 @@ def opening_of(config: SourceConfig) -> Opening:
         return Opening(pipeline, cv2.CAP_GSTREAMER, timeouts if _opencv_version() >= _GSTREAMER_TIMEOUTS else ())
     if kind == "stream":
         _check_backend(cv2.CAP_FFMPEG, "FFmpeg", "Give a GStreamer pipeline instead: gst:uridecodebin uri=… ! …")
-        return Opening(config.uri, cv2.CAP_FFMPEG, timeouts)
+        return Opening(settings.uri, cv2.CAP_FFMPEG, timeouts)
     _check_backend(cv2.CAP_V4L2, "V4L2", "Devices are for Linux; elsewhere give a URL.")
-    number = config.uri.removeprefix("/dev/video")
+    number = settings.uri.removeprefix("/dev/video")
     return Opening(int(number), cv2.CAP_V4L2, ())
 
 
@@ -190,10 +190,10 @@ def _open(capture: cv2.VideoCapture, opening: Opening) -> bool:
         return False
 
 
-def _request_format(capture: cv2.VideoCapture, config: SourceConfig) -> None:
+def _request_format(capture: cv2.VideoCapture, settings: SourceSettings) -> None:
     """Ask a device for a format; one that has no such gives its nearest."""
-    if config.fourcc is not None:  # first: the sizes that a device offers depend on it
-        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*config.fourcc))
-    for name, value in ((cv2.CAP_PROP_FRAME_WIDTH, config.width), (cv2.CAP_PROP_FRAME_HEIGHT, config.height)):
+    if settings.fourcc is not None:  # first: the sizes that a device offers depend on it
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*settings.fourcc))
+    for name, value in ((cv2.CAP_PROP_FRAME_WIDTH, settings.width), (cv2.CAP_PROP_FRAME_HEIGHT, settings.height)):
         if value is not None:
             capture.set(name, value)

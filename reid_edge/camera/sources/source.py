@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol
 
-from reid_edge.camera.records import Frame
+from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources.buffer import FrameBuffer
 from reid_edge.camera.sources.stats import SourceStats
 from reid_edge.errors import ReidEdgeError, SourceError

@@ -10,10 +10,10 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from reid_edge.camera.detectors.config import JsonLinesConfig
 from reid_edge.camera.detectors.jsonlines.lines import LineServer
 from reid_edge.camera.detectors.jsonlines.pending import Found, PendingFrames, PendingTimes
-from reid_edge.camera.records import Detections, Frame, no_detections
+from reid_edge.camera.detectors.settings import JsonLinesSettings
+from reid_edge.camera.frames import Detections, Frame, no_detections
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class JsonLinesDetector:
     """Gives each frame the boxes that came in for it.
 
     Args:
-        config: Where lines come from, and how they are matched to frames.
+        settings: Where lines come from, and how they are matched to frames.
 
     Attributes:
         address: Where senders connect to; None for standard input.
@@ -61,18 +61,18 @@ class JsonLinesDetector:
         DetectorError: Nobody can listen there.
     """
 
-    def __init__(self, config: JsonLinesConfig) -> None:
-        self._wait_s = config.wait_ms / 1000
+    def __init__(self, settings: JsonLinesSettings) -> None:
+        self._wait_s = settings.wait_ms / 1000
         self._changed = threading.Condition()
-        self._frames = PendingFrames(config.max_pending, self._changed)
-        self._times = PendingTimes(config.max_pending, round(config.tolerance_ms * 1000))
+        self._frames = PendingFrames(settings.max_pending, self._changed)
+        self._times = PendingTimes(settings.max_pending, round(settings.tolerance_ms * 1000))
         self._decoder = msgspec.json.Decoder(Line)
         self.counts = LineCounts()
         self._server = LineServer(
-            config.listen, max_bytes=config.max_line_bytes, on_line=self._receive, on_idle=self._notify
+            settings.listen, max_bytes=settings.max_line_bytes, on_line=self._receive, on_idle=self._notify
         )
         self.address = self._server.address
-        self.description = f"JSON lines from {config.listen}"
+        self.description = f"JSON lines from {settings.listen}"
 
     def __call__(self, frame: Frame) -> Detections:
         """See :class:`~reid_edge.camera.detectors.base.Detector`."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reid_edge.camera.records import Detections, Frame
+from reid_edge.camera.frames import Detections, Frame
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from reid_edge.camera.detectors.config import ModelConfig
 from reid_edge.camera.detectors.model import heads
 from reid_edge.camera.detectors.model.network import Network, Outputs, load_network
 from reid_edge.camera.detectors.model.preparation import Preparation
-from reid_edge.camera.records import Detections, Frame
+from reid_edge.camera.detectors.settings import ModelSettings
+from reid_edge.camera.frames import Detections, Frame
 from reid_edge.errors import DetectorError
 
 Head = Callable[[Outputs], Detections]
@@ -41,20 +41,20 @@ class ModelDetector:
     """Runs a detector's file on each frame.
 
     Args:
-        config: Which file, what it takes and what it gives.
+        settings: Which file, what it takes and what it gives.
 
     Raises:
         DetectorError: No such file, or it does not take or give what is described.
         MissingExtraError: The engine's package is not installed.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
-        path = Path(config.path).expanduser()
-        self._network = load_network(path, config.engine, config.threads, config.device)
-        self._prepare = preparation_of(config, self._network)
-        self._head = self._choose_head(config)
-        form = f" {self._head.keywords['form']}" if config.output == "yolo" else ""
-        self.description = f"{path.name} ({config.output}{form}) on {self._network.description}"
+    def __init__(self, settings: ModelSettings) -> None:
+        path = Path(settings.path).expanduser()
+        self._network = load_network(path, settings.engine, settings.threads, settings.device)
+        self._prepare = preparation_of(settings, self._network)
+        self._head = self._choose_head(settings)
+        form = f" {self._head.keywords['form']}" if settings.output == "yolo" else ""
+        self.description = f"{path.name} ({settings.output}{form}) on {self._network.description}"
 
     def __call__(self, frame: Frame) -> Detections:
         """See :class:`~reid_edge.camera.detectors.base.Detector`."""
@@ -65,51 +65,55 @@ class ModelDetector:
     def close(self) -> None:
         """Nothing is held but memory."""
 
-    def _choose_head(self, config: ModelConfig) -> partial[Detections]:
+    def _choose_head(self, settings: ModelSettings) -> partial[Detections]:
         """The decoder, tried on a black frame so that a wrong description is told at the start."""
         size = self._prepare.size
         batch, _placement = self._prepare(np.zeros((*size, 3), np.uint8))
         outputs = self._network.run(batch)
-        person = USUAL[config.output].person if config.person is None else config.person
-        if config.output == "yolo":
-            form = heads.yolo_form(outputs[0].shape) if config.form == "auto" else config.form
-            head = partial(heads.yolo, form=form, person=person, min_score=config.min_score)
+        person = USUAL[settings.output].person if settings.person is None else settings.person
+        if settings.output == "yolo":
+            form = heads.yolo_form(outputs[0].shape) if settings.form == "auto" else settings.form
+            head = partial(heads.yolo, form=form, person=person, min_score=settings.min_score)
         else:
-            decode = heads.ssd if config.output == "ssd" else heads.fastestdet
-            head = partial(decode, size=size, person=person, min_score=config.min_score)
+            decode = heads.ssd if settings.output == "ssd" else heads.fastestdet
+            head = partial(decode, size=size, person=person, min_score=settings.min_score)
         head(outputs)
         return head
 
 
-def preparation_of(config: ModelConfig, network: Network) -> Preparation:
+def preparation_of(settings: ModelSettings, network: Network) -> Preparation:
     """How the settings, the file, and custom, in this order, say that frames are prepared.
 
     Raises:
         DetectorError: Settings and file contradict each other, or neither tells the size.
     """
-    usual = USUAL[config.output]
+    usual = USUAL[settings.output]
     return Preparation(
-        size=_size(config, network),
-        letterbox=(config.resize or usual.resize) == "letterbox",
-        rgb=(config.color or usual.color) == "RGB",
-        mean=config.mean,
-        scale=usual.scale if config.scale is None else config.scale,
-        pad=config.pad,
-        nhwc=config.layout == "NHWC",
+        size=_size(settings, network),
+        letterbox=(settings.resize or usual.resize) == "letterbox",
+        rgb=(settings.color or usual.color) == "RGB",
+        mean=settings.mean,
+        scale=usual.scale if settings.scale is None else settings.scale,
+        pad=settings.pad,
+        nhwc=settings.layout == "NHWC",
         dtype=network.input_dtype,
     )
 
 
-def _size(config: ModelConfig, network: Network) -> tuple[int, int]:
+def _size(settings: ModelSettings, network: Network) -> tuple[int, int]:
     shape = network.input_shape
-    batch, channels, height, width = (shape[index] for index in ((0, 3, 1, 2) if config.layout == "NHWC" else range(4)))
+    batch, channels, height, width = (
+        shape[index] for index in ((0, 3, 1, 2) if settings.layout == "NHWC" else range(4))
+    )
     if batch not in (1, None) or channels not in (3, None):
         raise DetectorError(
-            f"{config.path} takes {shape}; as {config.layout} that is no single colour picture. Correct 'layout'."
+            f"{settings.path} takes {shape}; as {settings.layout} that is no single colour picture. Correct 'layout'."
         )
-    wanted = config.size or (height or 0, width or 0)
+    wanted = settings.size or (height or 0, width or 0)
     if 0 in wanted:
-        raise DetectorError(f"{config.path} leaves the size of its input open: set size = [height, width].")
+        raise DetectorError(f"{settings.path} leaves the size of its input open: set size = [height, width].")
     if (height or wanted[0], width or wanted[1]) != wanted:
-        raise DetectorError(f"{config.path} takes {height}×{width}, size says {wanted[0]}×{wanted[1]}. Leave size out.")
+        raise DetectorError(
+            f"{settings.path} takes {height}×{width}, size says {wanted[0]}×{wanted[1]}. Leave size out."
+        )
     return wanted

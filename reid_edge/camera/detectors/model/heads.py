@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.camera.detectors.model.network import Outputs
-from reid_edge.camera.records import Detections, no_detections
+from reid_edge.camera.frames import Detections, no_detections
 from reid_edge.errors import DetectorError
 
 Array = npt.NDArray[np.float32]

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.camera.records import Boxes
+from reid_edge.camera.frames import Boxes
 from reid_edge.crops import Image
 
 

@@ -7,10 +7,10 @@ import math
 import cv2
 import numpy as np
 
-from reid_edge.camera.detectors.config import MotionConfig
 from reid_edge.camera.detectors.motion.background import Background, StillScene, reduced
 from reid_edge.camera.detectors.motion.people import find_people
-from reid_edge.camera.records import Detections, Frame, no_detections
+from reid_edge.camera.detectors.settings import MotionSettings
+from reid_edge.camera.frames import Detections, Frame, no_detections
 from reid_edge.crops import Image
 
 
@@ -18,12 +18,12 @@ class MotionDetector:
     """Background subtraction, then blobs of a person's shape.
 
     Args:
-        config: Sizes and sensitivity.
+        settings: Sizes and sensitivity.
     """
 
-    def __init__(self, config: MotionConfig) -> None:
-        self._config = config
-        self._background = Background(config.sensitivity, config.memory_s)
+    def __init__(self, settings: MotionSettings) -> None:
+        self._settings = settings
+        self._background = Background(settings.sensitivity, settings.memory_s)
         self._scene = StillScene()
         self._skipped: tuple[Image, int] | None = None
         self._shape: tuple[int, ...] = ()
@@ -31,7 +31,7 @@ class MotionDetector:
 
     def __call__(self, frame: Frame) -> Detections:
         """See :class:`~reid_edge.camera.detectors.base.Detector`."""
-        halvings = max(0, round(math.log2(frame.image.shape[1] / self._config.width)))
+        halvings = max(0, round(math.log2(frame.image.shape[1] / self._settings.width)))
         small = reduced(frame.image, halvings)
         if small.shape != self._shape:  # the camera has changed its resolution
             self._shape = small.shape
@@ -47,7 +47,7 @@ class MotionDetector:
         moving = self._background.moving(small, frame.captured_us)
         self._scene.remember(small, frame.captured_us, busy=bool(moving.any()))
         height = len(small)
-        found = find_people(moving, self._config.min_height * height, self._config.max_height * height)
+        found = find_people(moving, self._settings.min_height * height, self._settings.max_height * height)
         return Detections(found.boxes * np.float32(frame.image.shape[1] // small.shape[1]), found.scores)
 
     def close(self) -> None:

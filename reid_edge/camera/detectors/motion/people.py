@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.camera.records import Detections
+from reid_edge.camera.frames import Detections
 from reid_edge.crops import Image
 
 Part = npt.NDArray[np.bool_]

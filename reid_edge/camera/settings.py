@@ -9,15 +9,15 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from reid_edge import settings
 from reid_edge.camera.crop_selector import CropSelectorSettings
-from reid_edge.camera.detectors import DetectorConfig, MotionConfig
-from reid_edge.camera.filters import FilterConfig
-from reid_edge.camera.sources import SourceConfig
-from reid_edge.camera.tracking import TrackerConfig
-from reid_edge.camera.tracklets import TrackletConfig
+from reid_edge.camera.detectors import DetectorSettings, MotionSettings
+from reid_edge.camera.filters import FilterSettings
+from reid_edge.camera.sources import SourceSettings
+from reid_edge.camera.tracking import TrackerSettings
+from reid_edge.camera.tracklets import TrackletSettings
 from reid_edge.errors import SettingsError
-from reid_edge.settings import Tables
+from reid_edge.settings import Tables, checked_settings
+from reid_edge.settings import read_settings as read_tables
 from reid_edge.upstream.tls import TlsFiles
 from reid_edge.wire_names import EXPECTED, PATTERN, as_wire_name
 
@@ -28,7 +28,7 @@ IN_PROCESS = ("sqlite", "postgresql", "postgres", "milvus")
 """Schemes of an upstream that is a store, opened in this process."""
 
 
-class CameraSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CameraSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which camera this is.
 
     Attributes:
@@ -42,7 +42,7 @@ class CameraSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     off_switch: Path | None = None
 
 
-class EngineSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What turns crops into features.
 
     Attributes:
@@ -62,7 +62,7 @@ class EngineSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
 
 
-class PipelineSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long a crop may wait, and how many.
 
     Attributes:
@@ -77,7 +77,7 @@ class PipelineSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     opencv_threads: Positive = 1
 
 
-class UpstreamSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where features go, and how they are kept until they have arrived.
 
     Attributes:
@@ -104,7 +104,7 @@ class UpstreamSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     resend_s: Seconds = 10.0
 
 
-class OperationSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OperationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the agent is watched.
 
     Attributes:
@@ -125,20 +125,20 @@ class OperationSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     drain_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0
 
 
-class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that ``reid-edge run`` can be told."""
 
-    source: SourceConfig
-    engine: EngineSection
-    camera: CameraSection = CameraSection()
-    detector: DetectorConfig = MotionConfig()
-    filter: FilterConfig = FilterConfig()
-    tracker: TrackerConfig = TrackerConfig()
+    source: SourceSettings
+    engine: EngineSettings
+    camera: CameraSettings = CameraSettings()
+    detector: DetectorSettings = MotionSettings()
+    filter: FilterSettings = FilterSettings()
+    tracker: TrackerSettings = TrackerSettings()
     gate: CropSelectorSettings = CropSelectorSettings()
-    tracklet: TrackletConfig = TrackletConfig()
-    pipeline: PipelineSection = PipelineSection()
-    upstream: UpstreamSection = UpstreamSection()
-    operation: OperationSection = OperationSection()
+    tracklet: TrackletSettings = TrackletSettings()
+    pipeline: PipelineSettings = PipelineSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    operation: OperationSettings = OperationSettings()
 
     @property
     def in_process(self) -> bool:
@@ -177,16 +177,16 @@ def read_settings(path: Path) -> Tables:
     Raises:
         SettingsError: No file, or no TOML.
     """
-    return settings.read_settings(path, guide=GUIDE)
+    return read_tables(path, guide=GUIDE)
 
 
-def parse_settings(tables: Tables, *, origin: str = "settings") -> AgentConfig:
+def parse_settings(tables: Tables, *, origin: str = "settings") -> AgentSettings:
     """Checked settings.
 
     Raises:
         SettingsError: A key is missing, unknown, or its value is not what it should be: the message names it.
     """
-    return settings.checked_settings(tables, AgentConfig, origin=origin, guide=GUIDE, forms=FORMS)
+    return checked_settings(tables, AgentSettings, origin=origin, guide=GUIDE, forms=FORMS)
 
 
 def default_camera_name() -> str:

@@ -25,7 +25,7 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1000)]
 
 
-class SourceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SourceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where frames come from, and how.
 
     Attributes:

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reid_edge.camera.config import default_camera_name, parse_settings, read_settings
+from reid_edge.camera.settings import default_camera_name, parse_settings, read_settings
 from reid_edge.errors import SettingsError
 from reid_edge.settings import overridden
 

@@ -12,7 +12,7 @@ Threads = Annotated[int, msgspec.Meta(ge=1, le=512)]
 Triple = tuple[float, float, float]
 
 
-class MotionConfig(
+class MotionSettings(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="motion"
 ):
     """People by their movement before a still background; needs no weights and a camera that does not move.
@@ -32,7 +32,7 @@ class MotionConfig(
     max_height: Fraction = 0.95
 
 
-class MotChallengeConfig(
+class MotChallengeSettings(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="motchallenge"
 ):
     """Boxes from a file: MOTChallenge ``det.txt`` or ``gt.txt``, or CSV with a header.
@@ -50,7 +50,7 @@ class MotChallengeConfig(
     score_range: tuple[float, float] = (0.0, 1.0)
 
 
-class JsonLinesConfig(
+class JsonLinesSettings(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="jsonlines"
 ):
     """Boxes from another process, one JSON object per frame and line.
@@ -71,7 +71,7 @@ class JsonLinesConfig(
     max_line_bytes: Annotated[int, msgspec.Meta(ge=256, le=1 << 24)] = 1 << 18
 
 
-class CallableConfig(
+class CallableSettings(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="callable"
 ):
     """A Python function: takes a Frame, gives N×5 x1 y1 x2 y2 score in pixels, or N×4, or Detections.
@@ -83,7 +83,9 @@ class CallableConfig(
     function: Annotated[str, msgspec.Meta(pattern=r"^[\w.]+:[\w.]+$")]
 
 
-class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="model"):
+class ModelSettings(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="model"
+):
     """A detector's file, ONNX or OpenVINO IR.
 
     What is None is taken from the file (``size``) or as usual for the kind of ``output`` (docs/detectors.md).
@@ -123,4 +125,4 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
 
 
-DetectorConfig = MotionConfig | MotChallengeConfig | JsonLinesConfig | CallableConfig | ModelConfig
+DetectorSettings = MotionSettings | MotChallengeSettings | JsonLinesSettings | CallableSettings | ModelSettings
