@@ -19,9 +19,9 @@ from kornia.enhance import normalize
 from torch import Tensor
 
 from reid_edge.training.augment import Augmenter
-from reid_edge.training.config import AugmentConfig
 from reid_edge.training.patches import ERASE_SHAPES
-from reid_edge.training.randomness import numbers
+from reid_edge.training.sampling import numbers
+from reid_edge.training.settings import AugmentConfig
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = ((256, 128), (128, 64), (64, 32))

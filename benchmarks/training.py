@@ -29,14 +29,13 @@ import torch
 from reid_edge.osnet.architecture import format_size, parse_size
 from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from reid_edge.training.augment import Augmenter
-from reid_edge.training.config import RecipeName, TrainConfig
 from reid_edge.training.distributed import pick_device
-from reid_edge.training.learner import make_learners
-from reid_edge.training.objective import Objective
+from reid_edge.training.losses import Objective
+from reid_edge.training.model import make_learners
 from reid_edge.training.pixels import PixelSource, open_pixels
-from reid_edge.training.randomness import numbers
 from reid_edge.training.recipes import RECIPES
-from reid_edge.training.samplers import balanced_batches
+from reid_edge.training.sampling import balanced_batches, numbers
+from reid_edge.training.settings import RecipeName, TrainConfig
 from reid_edge.training.step import Stepper, half_precision
 
 IMAGES = 4096

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from reid_edge.camera.settings import AgentSettings
-from reid_edge.training.config import TrainConfig
+from reid_edge.training.settings import TrainConfig
 
 EXAMPLES = {
     "source.uri": "rtsp://192.0.2.7/main",

@@ -42,10 +42,10 @@ from reid_edge.export.calibration import shipped_name
 from reid_edge.osnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from reid_edge.osnet.complexity import complexity
 from reid_edge.settings import read_settings
-from reid_edge.training.config import TrainConfig
 from reid_edge.training.folder import RunFolder
+from reid_edge.training.resolve import resolve, to_tables
 from reid_edge.training.run import train
-from reid_edge.training.settings import resolve, to_tables
+from reid_edge.training.settings import TrainConfig
 from reid_edge.training.task import load_training_data
 
 HERE = Path(__file__).parent

@@ -17,8 +17,8 @@ from reid_edge.errors import SettingsError, StoppedError, UsageError
 from reid_edge.progress import silent
 
 if TYPE_CHECKING:
-    from reid_edge.training.config import TrainConfig
     from reid_edge.training.run import TrainResult
+    from reid_edge.training.settings import TrainConfig
 
 
 def train(
@@ -55,8 +55,8 @@ def train(
     """Train OSNet on labelled images, by one of the paper's recipes."""
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # until there is something to save
     with extra("train", "training"):
+        from reid_edge.training.resolve import run_name, to_toml
         from reid_edge.training.run import train as run
-        from reid_edge.training.settings import run_name, to_toml
 
     if resume is not None and (config is not None or out is not None or force or recipe is not None):
         raise SettingsError(
@@ -99,7 +99,7 @@ def _resolved(
 ) -> tuple[TrainConfig, tuple[str, ...]]:
     from reid_edge.settings import assignment, read_settings
     from reid_edge.training.folder import RunFolder, check_resumable
-    from reid_edge.training.settings import GUIDE, resolve
+    from reid_edge.training.resolve import GUIDE, resolve
 
     if resume is not None:
         check_resumable(resume)

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from reid_edge.errors import MissingExtraError
-from reid_edge.training.config import AugmentConfig
 from reid_edge.training.patches import ERASE_COLUMNS, PATCH_COLUMNS, erase, paste, uniform_integers
+from reid_edge.training.settings import AugmentConfig
 
 Triple = tuple[float, float, float]
 

@@ -14,10 +14,10 @@ from reid_edge.osnet.checkpoint import Checkpoint, Head
 from reid_edge.progress import Notify, silent
 from reid_edge.training import distributed
 from reid_edge.training.augment import source_size
-from reid_edge.training.config import AugmentConfig, DataConfig
 from reid_edge.training.evaluator import AttributeScore, CategoryScore, Evaluator, Figures
-from reid_edge.training.learner import Learner
+from reid_edge.training.model import Learner
 from reid_edge.training.pixels import open_pixels
+from reid_edge.training.settings import AugmentConfig, DataConfig
 from reid_edge.training.task import HeldOutImages
 
 

@@ -15,7 +15,7 @@ from reid_edge.evaluation.attributes import attribute_quality
 from reid_edge.evaluation.ranking import Labelled, rank
 from reid_edge.features import l2_normalised
 from reid_edge.training.augment import centre, normalise
-from reid_edge.training.learner import Learner
+from reid_edge.training.model import Learner
 from reid_edge.training.pixels import PixelSource
 
 Floats = npt.NDArray[np.float32]

@@ -15,19 +15,17 @@ from reid_edge.errors import DivergedError, StoppedError
 from reid_edge.osnet.checkpoint import save_checkpoint
 from reid_edge.training import distributed
 from reid_edge.training.augment import Augmenter
-from reid_edge.training.checkpoints import CheckpointMaker
-from reid_edge.training.collapse import CollapseWatch
-from reid_edge.training.config import TrainConfig
 from reid_edge.training.evaluator import Evaluator, Figures, endings, named
 from reid_edge.training.folder import RunFolder
+from reid_edge.training.model import CheckpointMaker
+from reid_edge.training.optimisation import frozen, rate
 from reid_edge.training.pixels import PixelSource
-from reid_edge.training.randomness import numbers
-from reid_edge.training.recording import Recording
-from reid_edge.training.samplers import rank_slice
-from reid_edge.training.schedule import frozen, rate
+from reid_edge.training.run_logger import Recording
+from reid_edge.training.sampling import numbers, rank_slice
+from reid_edge.training.settings import TrainConfig
 from reid_edge.training.state import SavedState, save_state
 from reid_edge.training.step import Stepper
-from reid_edge.training.stop import StopRequest
+from reid_edge.training.stopping import CollapseWatch, StopRequest
 from reid_edge.training.task import TrainingData
 
 #: Steps between looks at the loss; each waits for the device.

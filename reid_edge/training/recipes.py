@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reid_edge.osnet.architecture import NetworkVariant
-from reid_edge.training.config import (
+from reid_edge.training.settings import (
     AugmentConfig,
     BatchConfig,
     DataConfig,

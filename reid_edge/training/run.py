@@ -18,20 +18,19 @@ from reid_edge.osnet.shipped import find_checkpoint
 from reid_edge.progress import Notify, silent
 from reid_edge.training import distributed
 from reid_edge.training.augment import Augmenter, source_size
-from reid_edge.training.checkpoints import CheckpointMaker
-from reid_edge.training.config import TrainConfig
 from reid_edge.training.evaluator import Evaluator
 from reid_edge.training.folder import MARK, RunFolder, check_new, check_resumable, claimed
-from reid_edge.training.learner import make_learners
 from reid_edge.training.loop import Loop, Parts
-from reid_edge.training.objective import Objective
+from reid_edge.training.losses import Objective
+from reid_edge.training.model import CheckpointMaker, make_learners
 from reid_edge.training.pixels import PixelSource, open_pixels, pixel_statistics
-from reid_edge.training.recording import Recording, check_packages
-from reid_edge.training.samplers import balanced_batches, check_balance, shuffled_batches
-from reid_edge.training.settings import check, to_tables, to_toml
+from reid_edge.training.resolve import check, to_tables, to_toml
+from reid_edge.training.run_logger import Recording, check_packages
+from reid_edge.training.sampling import balanced_batches, check_balance, shuffled_batches
+from reid_edge.training.settings import TrainConfig
 from reid_edge.training.state import Progress, SavedState, check_config, check_data, load_state
 from reid_edge.training.step import Stepper, half_precision
-from reid_edge.training.stop import StopRequest
+from reid_edge.training.stopping import StopRequest
 from reid_edge.training.task import Images, TrainingData, load_training_data
 
 Triple = tuple[float, float, float]

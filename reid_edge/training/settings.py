@@ -1,249 +1,221 @@
-"""From a recipe, a settings file and options to one resolved, checked configuration, and back to TOML."""
+"""What one training run is: every value that decides its result, typed, with the paper's from-scratch values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-import msgspec
-import tomli_w
+from msgspec import Meta
 
-from reid_edge.errors import ConfigError, SettingsError
-from reid_edge.osnet.architecture import OSNetConfig, parse_size
-from reid_edge.settings import Tables, checked_settings, flattened, overridden
-from reid_edge.training.config import RecipeName, TrainConfig
-from reid_edge.training.recipes import RECIPES, recipe_for
+from reid_edge.osnet.architecture import BASE_SIZE, NetworkVariant
 
-GUIDE = "docs/training.md"
-#: What stands for None in TOML, which has no word for it.
-NONE = "none"
-_OPTIONAL = ("data.identities", "model.start", "loss.triplet_margin", "batch.instances")
-_EPOCHS = "schedule.epochs"
-#: What is expected of keys whose type alone does not say it.
-_FORMS = {"model.size": "expected HEIGHTxWIDTH in pixels, e.g. '256x128', or [256, 128]"}
-#: Evaluations that a run with few epochs has at least.
-_EVALUATIONS = 10
-_STAGES = ("schedule.warmup", "schedule.frozen", "loss.triplet_start")
+RecipeName = Literal["scratch", "finetune", "cross-domain", "mutual", "classify", "attributes"]
+#: What the network learns to tell: identities (re-ID), categories (one of many), attributes (any of many).
+Task = Literal["identity", "category", "attributes"]
+
+Probability = Annotated[float, Meta(ge=0, le=1)]
+#: Bounded by single precision, in which ``inf`` brings no run to anything.
+NotNegative = Annotated[float, Meta(ge=0, le=1e38)]
+Positive = Annotated[float, Meta(gt=0, le=1e38)]
+Count = Annotated[int, Meta(ge=1)]
+CountOrNone = Annotated[int, Meta(ge=0)]
 
 
-def resolve(recipe: str | None, file: Tables, given: Mapping[str, object]) -> tuple[TrainConfig, tuple[str, ...]]:
-    """A recipe with a settings file's values over it, and given ones over these.
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is learned from.
 
-    A layer that changes the number of epochs stretches what lies below it: milestones, warm-up, frozen epochs and the
-    start of the triplet loss keep their place in the schedule, unless the same layer or one above gives them too.
-
-    Args:
-        recipe: Its name; None: the settings file's ``recipe``, or else ``scratch``.
-        file: Tables of a settings file.
-        given: Values by ``table.key``, from the command line; None: not given.
-
-    Returns:
-        The configuration, and what a user should know of how it came about.
-
-    Raises:
-        SettingsError: A key is unknown, a value is not what it should be, or two do not go together.
+    Attributes:
+        dataset: Name of a dataset (``reid_edge.datasets``); several joined by ``+``, or ``mix4``.
+        root: Folder that holds it; of a union, the folder that holds each in a folder of its own.
+        validation: Last identities of the train split that are held out as query and gallery (the test split is for
+            final judging only); for categories and attributes, the number of images (of PA-100K any number means
+            its own validation split).  0: none.
+        identities: Train on the first so many identities only (after holding out); None: all.
+        split: Which of VIPeR's and GRID's ten random splits.
+        partial: A subset: counts are not checked.
+        memory_gb: Images are held in memory as uint8 if they fit in this, else decoded batch by batch.
     """
-    name = given.get("recipe") or recipe or file.get("recipe", "scratch")
-    if not isinstance(name, str) or name not in RECIPES:
-        raise SettingsError(f"recipe: expected one of {', '.join(RECIPES)}, got '{name}'.")
-    notes: list[str] = []
-    layers = (flattened(file) | {"recipe": name}, {key: value for key, value in given.items() if value is not None})
-    dataset = layers[1].get("data.dataset", layers[0].get("data.dataset"))
-    tables: Tables = to_tables(recipe_for(name, dataset))
-    for layer in layers:
-        _refuse_other_depths(tables, layer)
-        tables = overridden(_stretched(tables, layer, notes), layer)
-    config = from_tables(tables, origin="settings")
-    _require_start(name, config, layers)
-    check(config)
-    return config, tuple(notes)
+
+    dataset: str = "market1501"
+    root: Path = Path()
+    validation: CountOrNone = 100
+    identities: Count | None = None
+    split: Annotated[int, Meta(ge=0, le=9)] = 0
+    partial: bool = False
+    memory_gb: Annotated[float, Meta(gt=0, le=1e6)] = 8.0
 
 
-def from_tables(tables: Tables, *, origin: str) -> TrainConfig:
-    """A whole configuration from its tables; what is missing has the default of ``training.config``.
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What is trained.
 
-    Raises:
-        SettingsError: A key is unknown, or its value is not what it should be.
+    Attributes:
+        width: β.
+        size: Input height and width, pixels.
+        variant: How it differs from the paper's primary model.
+        start: Checkpoint whose weights it starts from; None: random weights.
+        statistics: Whose pixel mean and standard deviation normalise the input (supplement B, Table 12a).  With
+            ``start``, the checkpoint's own are used where this is ``imagenet``.
     """
-    tables = overridden(tables, {})
-    model = tables.get("model")
-    if isinstance(model, dict) and isinstance(size := model.get("size"), str):
-        try:
-            model["size"] = parse_size(size)
-        except ConfigError as error:
-            raise SettingsError(f"{origin}: model.size: {error}") from error
-    nothing = {key: None for key, value in flattened(tables).items() if value == NONE and key in _OPTIONAL}
-    for key in nothing:
-        table, _, name = key.rpartition(".")
-        tables[table][name] = None
-    return checked_settings(tables, TrainConfig, origin=origin, guide=GUIDE, forms=_FORMS)
+
+    width: Annotated[float, Meta(gt=0, le=1.5)] = 1.0
+    size: tuple[int, int] = BASE_SIZE
+    variant: NetworkVariant = field(default_factory=NetworkVariant)
+    start: Path | None = None
+    statistics: Literal["imagenet", "dataset"] = "imagenet"
 
 
-def to_tables(config: TrainConfig) -> Tables:
-    """A configuration as tables of plain values; None is the word ``none``."""
-    tables: Tables = msgspec.to_builtins(config, enc_hook=str)
-    return _without_none(tables)
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random changes of a training image; each is off at 0.
 
-
-def to_toml(config: TrainConfig) -> str:
-    """A configuration as the TOML that ``--config`` takes."""
-    return tomli_w.dumps(to_tables(config))
-
-
-def differences(old: Tables, new: Tables) -> list[tuple[str, object, object]]:
-    """Key, old and new value of all that differs."""
-    before, after = flattened(old), flattened(new)
-    return [(key, before.get(key), after.get(key)) for key in before | after if before.get(key) != after.get(key)]
-
-
-def check(config: TrainConfig) -> None:
-    """Refuse values that do not go together.
-
-    Raises:
-        SettingsError: Names the key, and what to do.
+    Attributes:
+        flip: Probability of mirroring.
+        translate: Probability of random translation crop: enlarged to 9/8, then a crop of the input's size.
+        shift: Pixels that the image is moved by at most, each way, over black (CIFAR: 4).
+        crop: Crop of the input's size at a random place of an image 256/224 as large (ImageNet); held-out images are
+            cropped in the middle.
+        patch: Probability of random patch: a piece of another image pasted in.
+        erase: Probability of random erasing: a rectangle replaced by the mean colour.
+        brightness: Factor 1 ± this, at random.
+        contrast: Likewise.
+        saturation: Likewise.
+        hue: Turn of the hue circle, ± this part of it.
     """
-    for complaint in _complaints(config):
-        raise SettingsError(f"{complaint} {GUIDE} lists every key.")
+
+    flip: Probability = 0.5
+    translate: Probability = 0.5
+    shift: CountOrNone = 0
+    crop: bool = False
+    patch: Probability = 0.5
+    erase: Probability = 0.0
+    brightness: Probability = 0.0
+    contrast: Probability = 0.0
+    saturation: Probability = 0.0
+    hue: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
 
 
-def _complaints(config: TrainConfig) -> list[str]:
-    found = [*_model_complaints(config), *_loss_complaints(config), *_schedule_complaints(config)]
-    instances, size = config.batch.instances, config.batch.size
-    if instances is not None and size % instances:
-        found.append(
-            f"batch.size: expected a multiple of batch.instances, which is {instances}, got {size}; "
-            f"use {max(1, size // instances) * instances}."
-        )
-    elif instances is not None and size == instances:
-        found.append(f"batch.size: one identity of {instances} images fills a batch; use a larger one.")
-    if config.optimiser.name == "sgd" and config.optimiser.nesterov and not config.optimiser.momentum:
-        found.append("optimiser.nesterov: needs momentum; give optimiser.momentum, e.g. 0.9, or set it to false.")
-    if config.data.identities is not None and config.task != "identity":
-        found.append(f"data.identities: the task '{config.task}' has no identities; leave it out.")
-    if config.data.identities == 1:
-        found.append("data.identities: one identity only cannot be told from others; use at least 2.")
-    return found
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """What is minimised: cross-entropy + triplet × triplet loss − entropy × entropy + mutual × divergence.
+
+    Attributes:
+        smoothing: Label smoothing of the cross-entropy.
+        triplet: Weight of the triplet loss with hard mining (λt); needs ``batch.instances``.
+        triplet_margin: Margin; None: soft margin, log(1 + exp(d⁺ − d⁻)).
+        triplet_normalised: On features of unit length, which the paper does not ask for.  On features as they are, a
+            weight of 0.5 from random weights drives them all to zero, with either margin (docs/training.md).
+        triplet_start: First epoch with triplet loss.
+        entropy: Weight of the entropy of the predictions (λe), which is maximised.
+        mutual: Weight of deep mutual learning; above 0 two networks are trained.
+    """
+
+    smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.1
+    triplet: NotNegative = 0.0
+    triplet_margin: Positive | None = 0.3
+    triplet_normalised: bool = True
+    triplet_start: CountOrNone = 0
+    entropy: NotNegative = 0.0
+    mutual: NotNegative = 0.0
 
 
-def _model_complaints(config: TrainConfig) -> list[str]:
-    try:
-        OSNetConfig(width=config.model.width, size=config.model.size, variant=config.model.variant)
-    except ConfigError as error:
-        return [f"model: {error}"]
-    return []
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """What changes the weights.
+
+    Attributes:
+        name: SGD with momentum, or Adam, or Adam's AMSGrad form.
+        learning_rate: The schedule's highest.
+        momentum: Of SGD.
+        nesterov: Nesterov's form of the momentum.
+        weight_decay: L2, of every weight.
+    """
+
+    name: Literal["sgd", "adam", "amsgrad"] = "sgd"
+    learning_rate: Positive = 0.065
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: NotNegative = 5e-4
 
 
-def _loss_complaints(config: TrainConfig) -> list[str]:
-    loss, found = config.loss, []
-    if loss.triplet and config.batch.instances is None:
-        found.append(
-            "loss.triplet: needs several images of each identity in a batch; give batch.instances, e.g. "
-            "--set batch.instances=4, or --set loss.triplet=0."
-        )
-    if loss.triplet and loss.triplet_start >= config.schedule.epochs:
-        found.append(
-            f"loss.triplet_start: epoch {loss.triplet_start} is not among the {config.schedule.epochs} epochs "
-            "(counted from 0); start earlier, or use --set loss.triplet=0."
-        )
-    if config.task == "attributes":
-        of_classes = {
-            "smoothing": loss.smoothing,
-            "triplet": loss.triplet,
-            "entropy": loss.entropy,
-            "mutual": loss.mutual,
-        }
-        found += [f"loss.{key}: attributes have no classes; set it to 0." for key, value in of_classes.items() if value]
-        if config.batch.instances is not None:
-            found.append("batch.instances: attributes have no classes to balance; set it to none.")
-    return found
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How the learning rate goes.
+
+    Attributes:
+        epochs: In all.
+        kind: ``step``: times ``gamma`` at each milestone; ``cosine``: down to 0 along half a cosine.
+        milestones: Epochs.
+        gamma: See ``kind``.
+        warmup: First epochs in which the rate rises linearly, step by step, from a hundredth.
+        frozen: First epochs in which only the classifier trains; they count towards ``epochs``.
+    """
+
+    epochs: Count = 350
+    kind: Literal["step", "cosine"] = "step"
+    milestones: tuple[Count, ...] = (150, 225, 300)
+    gamma: Positive = 0.1
+    warmup: CountOrNone = 0
+    frozen: CountOrNone = 0
 
 
-def _schedule_complaints(config: TrainConfig) -> list[str]:
-    schedule, found = config.schedule, []
-    milestones = list(schedule.milestones)
-    if schedule.kind == "step" and milestones != sorted(set(milestones)):
-        found.append(f"schedule.milestones: expected ascending epochs, got {milestones}.")
-    if schedule.kind == "step" and milestones and milestones[-1] >= schedule.epochs:
-        found.append(
-            f"schedule.milestones: epoch {milestones[-1]} is not among the {schedule.epochs} epochs; "
-            "leave the milestones out, and they are stretched to the epochs, or give others."
-        )
-    stages = {"warmup": schedule.warmup, "frozen": schedule.frozen}
-    found += [
-        f"schedule.{key}: {epochs} epochs of {schedule.epochs} leave none to train in; use fewer, or 0."
-        for key, epochs in stages.items()
-        if epochs >= schedule.epochs
-    ]
-    if schedule.frozen and config.model.start is None:
-        found.append(_no_start(config.recipe))
-    return found
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """How images are drawn.
+
+    Attributes:
+        size: Images of a step, over all processes.
+        instances: Images of one identity in a batch (identity-balanced sampler); None: plain shuffling.
+    """
+
+    size: Annotated[int, Meta(ge=2)] = 64
+    instances: Annotated[int, Meta(ge=2)] | None = None
 
 
-def _no_start(recipe: str) -> str:
-    return (
-        f"schedule.frozen: the recipe '{recipe}' first trains the classifier alone, on a network that has "
-        "learned something; give its weights with --start CHECKPOINT (a reid-edge .safetensors or torchreid's "
-        ".pth), or train from random weights with --set schedule.frozen=0."
-    )
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How it is run.
+
+    Attributes:
+        seed: Of everything that is random.
+        device: ``auto``: a GPU where there is one.
+        precision: Of the forward pass: ``auto``: bfloat16 on a GPU, float32 on a CPU.
+        graph: Capture a step as one CUDA graph; ``auto``: on one GPU.
+        ema: Decay, per step, of an exponential moving average of the weights, which then is what is evaluated and
+            kept; 0: none.
+        evaluate_every: Epochs between evaluations; the last epoch is always evaluated.  0: only the last.
+        save_minutes: Between saves of the run's state, which is also saved at each evaluation and at the end.
+        collapse_spread: The run stops when the features' spread (``training.losses``) stays under this; 0: never.
+    """
+
+    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    graph: Literal["auto", "on", "off"] = "auto"
+    ema: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    evaluate_every: CountOrNone = 10
+    save_minutes: Positive = 5.0
+    collapse_spread: NotNegative = 0.05
 
 
-def _require_start(name: RecipeName, config: TrainConfig, layers: Sequence[Mapping[str, object]]) -> None:
-    """A recipe that starts from weights needs them also where its frozen stage has shrunk to nothing."""
-    asked = any("schedule.frozen" in layer for layer in layers)
-    if RECIPES[name].schedule.frozen and config.model.start is None and not asked:
-        raise SettingsError(f"{_no_start(name)} {GUIDE} lists every key.")
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run, resolved: nothing is left to defaults of code."""
 
+    recipe: RecipeName
+    task: Task = "identity"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    run: RunConfig = field(default_factory=RunConfig)
 
-def _refuse_other_depths(tables: Tables, layer: Mapping[str, object]) -> None:
-    """A value where a table is, or the other way round, would be put nowhere."""
-    known = flattened(tables)
-    for key in layer:
-        held: Any = tables.get(key)
-        if isinstance(held, dict):
-            raise SettingsError(f"{key}: expected a key of this table, e.g. {key}.{next(iter(held))}.")
-        for value in known:
-            if key.startswith(f"{value}."):
-                raise SettingsError(f"{key}: no such key; {value} is a value, not a table. {GUIDE} lists every key.")
-
-
-def _stretched(tables: Tables, layer: Mapping[str, object], notes: list[str]) -> Tables:
-    """The tables with what counts in epochs moved to a layer's new number of epochs."""
-    old, new = flattened(tables)[_EPOCHS], layer.get(_EPOCHS)
-    if not isinstance(old, int) or not isinstance(new, int) or isinstance(new, bool) or new < 1 or new == old:
-        return tables
-    moved: dict[str, object] = {}
-    for key, value in flattened(tables).items():
-        if key in layer:
-            continue
-        if key in _STAGES and isinstance(value, int) and value:
-            moved[key] = min(max(1, round(value * new / old)), new - 1)
-        elif key == "schedule.milestones" and isinstance(value, (list, tuple)):
-            scaled = (round(epoch * new / old) for epoch in value)
-            moved[key] = sorted({epoch for epoch in scaled if 0 < epoch < new})
-        elif key == "run.evaluate_every" and isinstance(value, int) and value:
-            moved[key] = max(1, min(value, new // _EVALUATIONS))
-    changed = {key: value for key, value in moved.items() if value != flattened(tables)[key]}
-    if layer.get("schedule.kind", flattened(tables)["schedule.kind"]) == "cosine":
-        changed.pop("schedule.milestones", None)  # which has none
-    if changed:
-        listed = ", ".join(f"{key} = {value}" for key, value in changed.items())
-        notes.append(f"{_counted(new)} in place of {old}, so in proportion: {listed}.")
-    return overridden(tables, moved)
-
-
-def _counted(epochs: int) -> str:
-    return f"{epochs} epoch{'s' * (epochs > 1)}"
-
-
-def _without_none(tables: Tables) -> Tables:
-    plain: Tables = {}
-    for name, value in tables.items():
-        plain[name] = _without_none(value) if isinstance(value, dict) else NONE if value is None else value
-    return plain
-
-
-def run_name(config: TrainConfig) -> Path:
-    """Folder of a run whose user names none."""
-    height, width = config.model.size
-    return Path(f"train-{config.recipe}-x{config.model.width:g}".replace(".", "_") + f"_{height}x{width}")
+    @property
+    def networks(self) -> int:
+        """Networks that learn side by side."""
+        return 2 if self.loss.mutual else 1

@@ -14,8 +14,8 @@ import torch
 from reid_edge.errors import ResumeError
 from reid_edge.files import write_whole
 from reid_edge.settings import Tables, flattened
-from reid_edge.training.config import TrainConfig
-from reid_edge.training.settings import differences, to_tables
+from reid_edge.training.resolve import differences, to_tables
+from reid_edge.training.settings import TrainConfig
 
 FORMAT_VERSION = 1
 #: Values that may change when a run goes on: they decide what is looked at and kept, and where, not what is learned.

@@ -10,13 +10,19 @@ from torch import Tensor, nn
 from reid_edge.errors import ResumeError, SettingsError
 from reid_edge.training import distributed
 from reid_edge.training.augment import Augmenter
-from reid_edge.training.average import Average
-from reid_edge.training.config import RunConfig, TrainConfig
+from reid_edge.training.distributed import share_norms
 from reid_edge.training.graph import CudaGraphs, Recorder, Repeated
-from reid_edge.training.norms import share_norms
-from reid_edge.training.objective import Objective
-from reid_edge.training.optimiser import make_optimiser, optimiser_state, restore_optimiser
-from reid_edge.training.schedule import frozen, rate, triplet_weight
+from reid_edge.training.losses import Objective
+from reid_edge.training.optimisation import (
+    Average,
+    frozen,
+    make_optimiser,
+    optimiser_state,
+    rate,
+    restore_optimiser,
+    triplet_weight,
+)
+from reid_edge.training.settings import RunConfig, TrainConfig
 
 
 class Stepper:

@@ -19,8 +19,8 @@ from reid_edge.datasets.holdout import first_identities, hold_out
 from reid_edge.datasets.labelled_images import LabelledImage
 from reid_edge.datasets.loading import load_split
 from reid_edge.errors import DatasetError, SettingsError
-from reid_edge.training.config import DataConfig, TrainConfig
 from reid_edge.training.evaluator import AttributeScore, CategoryScore, RankingScore, Score
+from reid_edge.training.settings import DataConfig, TrainConfig
 
 Images = tuple[Path, ...] | npt.NDArray[np.uint8]
 

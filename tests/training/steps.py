@@ -4,7 +4,11 @@ import torch
 
 from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.training.augment import Augmenter
-from reid_edge.training.config import (
+from reid_edge.training.distributed import rank, world
+from reid_edge.training.losses import Objective
+from reid_edge.training.model import make_learners
+from reid_edge.training.sampling import numbers, rank_slice
+from reid_edge.training.settings import (
     AugmentConfig,
     BatchConfig,
     LossConfig,
@@ -14,11 +18,6 @@ from reid_edge.training.config import (
     ScheduleConfig,
     TrainConfig,
 )
-from reid_edge.training.distributed import rank, world
-from reid_edge.training.learner import make_learners
-from reid_edge.training.objective import Objective
-from reid_edge.training.randomness import numbers
-from reid_edge.training.samplers import rank_slice
 from reid_edge.training.step import Stepper
 
 CPU = torch.device("cpu")

@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from reid_edge.crops import normalised
 from reid_edge.errors import MissingExtraError
 from reid_edge.training.augment import Augmenter, normalise
-from reid_edge.training.config import AugmentConfig
 from reid_edge.training.patches import ERASE_COLUMNS, ERASE_SHAPES, PATCH_SHAPES, TRIES, draw_rectangles
-from reid_edge.training.randomness import numbers
+from reid_edge.training.sampling import numbers
+from reid_edge.training.settings import AugmentConfig
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ from reid_edge.cli.evaluate import evaluate
 from reid_edge.errors import BundleError, DatasetError, InputError
 from reid_edge.osnet.checkpoint import load_checkpoint
 from reid_edge.training.classifier import evaluate_classifier
+from reid_edge.training.resolve import resolve
 from reid_edge.training.run import train
-from reid_edge.training.settings import resolve
 from tests.training.people import values, write_people
 
 COLOURS = {"blue": (255, 30, 30), "green": (30, 255, 30), "red": (30, 30, 255)}

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from reid_edge.settings import read_settings
-from reid_edge.training.settings import resolve
+from reid_edge.training.resolve import resolve
 from tests.training.people import values, write_people
 
 COMMAND = (sys.executable, "-m", "reid_edge", "train")

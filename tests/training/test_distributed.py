@@ -11,8 +11,8 @@ from torch import multiprocessing, nn
 
 from reid_edge.errors import SettingsError, TrainingError
 from reid_edge.training import distributed
-from reid_edge.training.config import BatchConfig, LossConfig, OptimiserConfig, RunConfig
-from reid_edge.training.norms import share_norms
+from reid_edge.training.distributed import share_norms
+from reid_edge.training.settings import BatchConfig, LossConfig, OptimiserConfig, RunConfig
 from tests.training.steps import make_stepper, small_run, take, tensors
 
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@
 import pytest
 
 from reid_edge.errors import SettingsError
-from reid_edge.training.settings import resolve
+from reid_edge.training.resolve import resolve
 
 START = {"model.start": "weights.safetensors"}
 

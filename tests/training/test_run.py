@@ -27,8 +27,8 @@ from reid_edge.osnet.checkpoint import load_checkpoint
 from reid_edge.settings import read_settings
 from reid_edge.training import folder as folder_module
 from reid_edge.training.folder import RunFolder, claimed
+from reid_edge.training.resolve import resolve
 from reid_edge.training.run import _sampler, train
-from reid_edge.training.settings import resolve
 from reid_edge.training.state import load_state
 from reid_edge.training.task import load_training_data
 from tests.training.people import values, write_people
@@ -283,7 +283,7 @@ def test_a_bad_state_is_not_saved_when_stopped_either(people, tmp_path):
 
 
 def test_collapse_stops_the_run(people, tmp_path, monkeypatch):
-    monkeypatch.setattr("reid_edge.training.collapse.CollapseWatch.__init__.__defaults__", (2,))
+    monkeypatch.setattr("reid_edge.training.stopping.CollapseWatch.__init__.__defaults__", (2,))
     config = configured(people, run__collapse_spread=0.999)
     with pytest.raises(CollapseError, match="collapsed"):
         train(config, tmp_path / "run")
@@ -292,7 +292,7 @@ def test_collapse_stops_the_run(people, tmp_path, monkeypatch):
 
 
 def test_a_frozen_network_is_not_watched_for_collapse(whole, people, tmp_path, monkeypatch):
-    monkeypatch.setattr("reid_edge.training.collapse.CollapseWatch.__init__.__defaults__", (0,))
+    monkeypatch.setattr("reid_edge.training.stopping.CollapseWatch.__init__.__defaults__", (0,))
     more = {"model__start": str(whole[0] / "best.safetensors"), "schedule__epochs": 2}
     config = configured(people, "finetune", run__collapse_spread=0.999, **more)
     _one_epoch(config, tmp_path / "run")

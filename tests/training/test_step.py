@@ -8,9 +8,16 @@ import torch
 
 from reid_edge.errors import ResumeError, SettingsError
 from reid_edge.training.augment import Augmenter
-from reid_edge.training.config import AugmentConfig, LossConfig, ModelConfig, OptimiserConfig, RunConfig, ScheduleConfig
-from reid_edge.training.learner import make_learners
-from reid_edge.training.objective import Objective
+from reid_edge.training.losses import Objective
+from reid_edge.training.model import make_learners
+from reid_edge.training.settings import (
+    AugmentConfig,
+    LossConfig,
+    ModelConfig,
+    OptimiserConfig,
+    RunConfig,
+    ScheduleConfig,
+)
 from tests.osnet.variants import VARIANTS
 from tests.training.software_graph import NotCapturable, SoftwareGraph
 from tests.training.steps import (

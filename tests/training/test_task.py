@@ -8,7 +8,7 @@ import torch
 
 from reid_edge.errors import DatasetError
 from reid_edge.training.evaluator import AttributeScore, CategoryScore, RankingScore, endings, named
-from reid_edge.training.settings import resolve
+from reid_edge.training.resolve import resolve
 from reid_edge.training.task import _border, load_training_data
 from tests.training.people import values, write_people
 

@@ -9,9 +9,9 @@ import pytest
 
 from reid_edge.errors import SettingsError
 from reid_edge.settings import read_settings
-from reid_edge.training.config import TrainConfig
 from reid_edge.training.recipes import RECIPES
-from reid_edge.training.settings import _OPTIONAL, differences, resolve, run_name, to_tables, to_toml
+from reid_edge.training.resolve import _OPTIONAL, differences, resolve, run_name, to_tables, to_toml
+from reid_edge.training.settings import TrainConfig
 
 START = {"model.start": "weights.safetensors"}
 

@@ -9,9 +9,9 @@ from torch import nn
 from reid_edge.errors import CollapseError
 from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.osnet.network import OSNet
-from reid_edge.training.collapse import CollapseWatch, spread
-from reid_edge.training.config import RunConfig
-from reid_edge.training.losses import hard_triplet
+from reid_edge.training.losses import hard_triplet, spread
+from reid_edge.training.settings import RunConfig
+from reid_edge.training.stopping import CollapseWatch
 
 
 def obvious_spread(features):

@@ -5,8 +5,15 @@ import pytest
 import torch
 
 from reid_edge.errors import DatasetError, SettingsError
-from reid_edge.training.randomness import Use, generator, numbers
-from reid_edge.training.samplers import balanced_batches, check_balance, rank_slice, shuffled_batches
+from reid_edge.training.sampling import (
+    Use,
+    balanced_batches,
+    check_balance,
+    generator,
+    numbers,
+    rank_slice,
+    shuffled_batches,
+)
 
 
 def listed(batches):

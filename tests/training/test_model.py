@@ -5,10 +5,11 @@ import torch
 
 from reid_edge.errors import CheckpointMismatchError
 from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
-from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
+from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, CheckpointInfo
 from reid_edge.osnet.network import OSNet
-from reid_edge.training.config import LossConfig, ModelConfig, RunConfig, TrainConfig
-from reid_edge.training.learner import Learner, make_learners
+from reid_edge.training.model import CheckpointMaker, Learner, make_learners
+from reid_edge.training.recipes import RECIPES
+from reid_edge.training.settings import DataConfig, LossConfig, ModelConfig, RunConfig, TrainConfig
 
 SIZE = (32, 16)
 PRIMARY = NetworkVariant()
@@ -113,3 +114,35 @@ def test_missing_and_broken_weights_are_refused():
     broken = dataclasses.replace(given, state=given.state | {"fc.bias": torch.full((512,), torch.nan)})
     with pytest.raises(CheckpointMismatchError, match=r"fc\.bias: holds NaN"):
         make_learners(config(), 4, broken)
+
+
+def kept(recipe, **data):
+    config = RECIPES[recipe]
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, width=0.1),
+        data=dataclasses.replace(config.data, **data) if data else config.data,
+    )
+    learner = make_learners(config, 3, None)[0]
+    return CheckpointMaker(config, ("a", "b", "c"), IMAGENET_MEAN, IMAGENET_STD).checkpoint(learner, {"mAP": 0.5})
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipes_checkpoint_names_its_dataset_and_recipe(recipe):
+    checkpoint = kept(recipe)
+    assert (checkpoint.info.dataset, checkpoint.info.recipe) == (RECIPES[recipe].data.dataset, recipe)
+    assert (checkpoint.head is None) == (RECIPES[recipe].task == "identity")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"dataset": "viper", "split": 3}, "viper, random split 3"),
+        ({"dataset": "mix4"}, "mix4"),
+        ({"dataset": "market1501", "identities": 50}, "market1501, 50 identities"),
+        ({"dataset": "market1501+dukemtmc"}, "market1501+dukemtmc"),
+    ],
+)
+def test_a_checkpoint_says_which_part_of_a_dataset_it_has_seen(data, said):
+    assert kept("scratch", **data).info.dataset == said
+    assert kept("scratch", **data).info.training["data"]["validation"] == DataConfig().validation

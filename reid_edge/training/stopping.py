@@ -1,39 +1,50 @@
-"""Features that become the same for every image: how it is measured, and when a run stops for it."""
+"""Reasons to end a run before its last epoch: a signal, values that are not finite, features that have collapsed."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
 
 from reid_edge.errors import CollapseError
-from reid_edge.training.losses import at_least_float32
 
-#: Features shorter than this count as being as short as they are, not as of unit length.  A trained OSNet's have a
-#: length of 8 to 18, an untrained one's in evaluation mode 0.2 to 0.4; those of one that has died out are rounding
-#: noise, whose directions would look well spread.
-SHORTEST = 0.1
 #: Steps in a row under the limit before a run stops.
 PATIENCE_STEPS = 200
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-@torch.no_grad()
-def spread(features: Tensor) -> Tensor:
-    """How much a batch's features differ from one another.
+class StopRequest:
+    """Whether, and by which signal, this process was asked to stop.
 
-    The variance of the features at unit length, summed over the dimensions: one minus the mean cosine of all pairs
-    (each image with itself included), where no feature is shorter than ``SHORTEST``.  Unit length, because the cosine
-    distance sees nothing else.  Features that go to zero for every image, which is how a collapse ends behind a ReLU,
-    have spread 0 as well.
-
-    Args:
-        features: N×D, of at least two images of different identities.
-
-    Returns:
-        0-d, in [0, 1); N images that are all at right angles have 1 − 1/N.
+    Attributes:
+        number: Of the signal; 0: not asked.
     """
-    units = functional.normalize(at_least_float32(features), dim=1, eps=SHORTEST)
-    return (units - units.mean(0)).square().sum(1).mean()
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT as requests; the second one ends the process at once.
+
+        In another thread than the main one, which gets no signals, this does nothing.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._heard) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _heard(self, number: int, _frame: FrameType | None) -> None:
+        if self.number:
+            raise SystemExit(128 + number)
+        self.number = number
 
 
 class CollapseWatch:

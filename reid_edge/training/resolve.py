@@ -1,0 +1,249 @@
+"""From a recipe, a settings file and options to one resolved, checked configuration, and back to TOML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tomli_w
+
+from reid_edge.errors import ConfigError, SettingsError
+from reid_edge.osnet.architecture import OSNetConfig, parse_size
+from reid_edge.settings import Tables, checked_settings, flattened, overridden
+from reid_edge.training.recipes import RECIPES, recipe_for
+from reid_edge.training.settings import RecipeName, TrainConfig
+
+GUIDE = "docs/training.md"
+#: What stands for None in TOML, which has no word for it.
+NONE = "none"
+_OPTIONAL = ("data.identities", "model.start", "loss.triplet_margin", "batch.instances")
+_EPOCHS = "schedule.epochs"
+#: What is expected of keys whose type alone does not say it.
+_FORMS = {"model.size": "expected HEIGHTxWIDTH in pixels, e.g. '256x128', or [256, 128]"}
+#: Evaluations that a run with few epochs has at least.
+_EVALUATIONS = 10
+_STAGES = ("schedule.warmup", "schedule.frozen", "loss.triplet_start")
+
+
+def resolve(recipe: str | None, file: Tables, given: Mapping[str, object]) -> tuple[TrainConfig, tuple[str, ...]]:
+    """A recipe with a settings file's values over it, and given ones over these.
+
+    A layer that changes the number of epochs stretches what lies below it: milestones, warm-up, frozen epochs and the
+    start of the triplet loss keep their place in the schedule, unless the same layer or one above gives them too.
+
+    Args:
+        recipe: Its name; None: the settings file's ``recipe``, or else ``scratch``.
+        file: Tables of a settings file.
+        given: Values by ``table.key``, from the command line; None: not given.
+
+    Returns:
+        The configuration, and what a user should know of how it came about.
+
+    Raises:
+        SettingsError: A key is unknown, a value is not what it should be, or two do not go together.
+    """
+    name = given.get("recipe") or recipe or file.get("recipe", "scratch")
+    if not isinstance(name, str) or name not in RECIPES:
+        raise SettingsError(f"recipe: expected one of {', '.join(RECIPES)}, got '{name}'.")
+    notes: list[str] = []
+    layers = (flattened(file) | {"recipe": name}, {key: value for key, value in given.items() if value is not None})
+    dataset = layers[1].get("data.dataset", layers[0].get("data.dataset"))
+    tables: Tables = to_tables(recipe_for(name, dataset))
+    for layer in layers:
+        _refuse_other_depths(tables, layer)
+        tables = overridden(_stretched(tables, layer, notes), layer)
+    config = from_tables(tables, origin="settings")
+    _require_start(name, config, layers)
+    check(config)
+    return config, tuple(notes)
+
+
+def from_tables(tables: Tables, *, origin: str) -> TrainConfig:
+    """A whole configuration from its tables; what is missing has the default of ``training.settings``.
+
+    Raises:
+        SettingsError: A key is unknown, or its value is not what it should be.
+    """
+    tables = overridden(tables, {})
+    model = tables.get("model")
+    if isinstance(model, dict) and isinstance(size := model.get("size"), str):
+        try:
+            model["size"] = parse_size(size)
+        except ConfigError as error:
+            raise SettingsError(f"{origin}: model.size: {error}") from error
+    nothing = {key: None for key, value in flattened(tables).items() if value == NONE and key in _OPTIONAL}
+    for key in nothing:
+        table, _, name = key.rpartition(".")
+        tables[table][name] = None
+    return checked_settings(tables, TrainConfig, origin=origin, guide=GUIDE, forms=_FORMS)
+
+
+def to_tables(config: TrainConfig) -> Tables:
+    """A configuration as tables of plain values; None is the word ``none``."""
+    tables: Tables = msgspec.to_builtins(config, enc_hook=str)
+    return _without_none(tables)
+
+
+def to_toml(config: TrainConfig) -> str:
+    """A configuration as the TOML that ``--config`` takes."""
+    return tomli_w.dumps(to_tables(config))
+
+
+def differences(old: Tables, new: Tables) -> list[tuple[str, object, object]]:
+    """Key, old and new value of all that differs."""
+    before, after = flattened(old), flattened(new)
+    return [(key, before.get(key), after.get(key)) for key in before | after if before.get(key) != after.get(key)]
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse values that do not go together.
+
+    Raises:
+        SettingsError: Names the key, and what to do.
+    """
+    for complaint in _complaints(config):
+        raise SettingsError(f"{complaint} {GUIDE} lists every key.")
+
+
+def _complaints(config: TrainConfig) -> list[str]:
+    found = [*_model_complaints(config), *_loss_complaints(config), *_schedule_complaints(config)]
+    instances, size = config.batch.instances, config.batch.size
+    if instances is not None and size % instances:
+        found.append(
+            f"batch.size: expected a multiple of batch.instances, which is {instances}, got {size}; "
+            f"use {max(1, size // instances) * instances}."
+        )
+    elif instances is not None and size == instances:
+        found.append(f"batch.size: one identity of {instances} images fills a batch; use a larger one.")
+    if config.optimiser.name == "sgd" and config.optimiser.nesterov and not config.optimiser.momentum:
+        found.append("optimiser.nesterov: needs momentum; give optimiser.momentum, e.g. 0.9, or set it to false.")
+    if config.data.identities is not None and config.task != "identity":
+        found.append(f"data.identities: the task '{config.task}' has no identities; leave it out.")
+    if config.data.identities == 1:
+        found.append("data.identities: one identity only cannot be told from others; use at least 2.")
+    return found
+
+
+def _model_complaints(config: TrainConfig) -> list[str]:
+    try:
+        OSNetConfig(width=config.model.width, size=config.model.size, variant=config.model.variant)
+    except ConfigError as error:
+        return [f"model: {error}"]
+    return []
+
+
+def _loss_complaints(config: TrainConfig) -> list[str]:
+    loss, found = config.loss, []
+    if loss.triplet and config.batch.instances is None:
+        found.append(
+            "loss.triplet: needs several images of each identity in a batch; give batch.instances, e.g. "
+            "--set batch.instances=4, or --set loss.triplet=0."
+        )
+    if loss.triplet and loss.triplet_start >= config.schedule.epochs:
+        found.append(
+            f"loss.triplet_start: epoch {loss.triplet_start} is not among the {config.schedule.epochs} epochs "
+            "(counted from 0); start earlier, or use --set loss.triplet=0."
+        )
+    if config.task == "attributes":
+        of_classes = {
+            "smoothing": loss.smoothing,
+            "triplet": loss.triplet,
+            "entropy": loss.entropy,
+            "mutual": loss.mutual,
+        }
+        found += [f"loss.{key}: attributes have no classes; set it to 0." for key, value in of_classes.items() if value]
+        if config.batch.instances is not None:
+            found.append("batch.instances: attributes have no classes to balance; set it to none.")
+    return found
+
+
+def _schedule_complaints(config: TrainConfig) -> list[str]:
+    schedule, found = config.schedule, []
+    milestones = list(schedule.milestones)
+    if schedule.kind == "step" and milestones != sorted(set(milestones)):
+        found.append(f"schedule.milestones: expected ascending epochs, got {milestones}.")
+    if schedule.kind == "step" and milestones and milestones[-1] >= schedule.epochs:
+        found.append(
+            f"schedule.milestones: epoch {milestones[-1]} is not among the {schedule.epochs} epochs; "
+            "leave the milestones out, and they are stretched to the epochs, or give others."
+        )
+    stages = {"warmup": schedule.warmup, "frozen": schedule.frozen}
+    found += [
+        f"schedule.{key}: {epochs} epochs of {schedule.epochs} leave none to train in; use fewer, or 0."
+        for key, epochs in stages.items()
+        if epochs >= schedule.epochs
+    ]
+    if schedule.frozen and config.model.start is None:
+        found.append(_no_start(config.recipe))
+    return found
+
+
+def _no_start(recipe: str) -> str:
+    return (
+        f"schedule.frozen: the recipe '{recipe}' first trains the classifier alone, on a network that has "
+        "learned something; give its weights with --start CHECKPOINT (a reid-edge .safetensors or torchreid's "
+        ".pth), or train from random weights with --set schedule.frozen=0."
+    )
+
+
+def _require_start(name: RecipeName, config: TrainConfig, layers: Sequence[Mapping[str, object]]) -> None:
+    """A recipe that starts from weights needs them also where its frozen stage has shrunk to nothing."""
+    asked = any("schedule.frozen" in layer for layer in layers)
+    if RECIPES[name].schedule.frozen and config.model.start is None and not asked:
+        raise SettingsError(f"{_no_start(name)} {GUIDE} lists every key.")
+
+
+def _refuse_other_depths(tables: Tables, layer: Mapping[str, object]) -> None:
+    """A value where a table is, or the other way round, would be put nowhere."""
+    known = flattened(tables)
+    for key in layer:
+        held: Any = tables.get(key)
+        if isinstance(held, dict):
+            raise SettingsError(f"{key}: expected a key of this table, e.g. {key}.{next(iter(held))}.")
+        for value in known:
+            if key.startswith(f"{value}."):
+                raise SettingsError(f"{key}: no such key; {value} is a value, not a table. {GUIDE} lists every key.")
+
+
+def _stretched(tables: Tables, layer: Mapping[str, object], notes: list[str]) -> Tables:
+    """The tables with what counts in epochs moved to a layer's new number of epochs."""
+    old, new = flattened(tables)[_EPOCHS], layer.get(_EPOCHS)
+    if not isinstance(old, int) or not isinstance(new, int) or isinstance(new, bool) or new < 1 or new == old:
+        return tables
+    moved: dict[str, object] = {}
+    for key, value in flattened(tables).items():
+        if key in layer:
+            continue
+        if key in _STAGES and isinstance(value, int) and value:
+            moved[key] = min(max(1, round(value * new / old)), new - 1)
+        elif key == "schedule.milestones" and isinstance(value, (list, tuple)):
+            scaled = (round(epoch * new / old) for epoch in value)
+            moved[key] = sorted({epoch for epoch in scaled if 0 < epoch < new})
+        elif key == "run.evaluate_every" and isinstance(value, int) and value:
+            moved[key] = max(1, min(value, new // _EVALUATIONS))
+    changed = {key: value for key, value in moved.items() if value != flattened(tables)[key]}
+    if layer.get("schedule.kind", flattened(tables)["schedule.kind"]) == "cosine":
+        changed.pop("schedule.milestones", None)  # which has none
+    if changed:
+        listed = ", ".join(f"{key} = {value}" for key, value in changed.items())
+        notes.append(f"{_counted(new)} in place of {old}, so in proportion: {listed}.")
+    return overridden(tables, moved)
+
+
+def _counted(epochs: int) -> str:
+    return f"{epochs} epoch{'s' * (epochs > 1)}"
+
+
+def _without_none(tables: Tables) -> Tables:
+    plain: Tables = {}
+    for name, value in tables.items():
+        plain[name] = _without_none(value) if isinstance(value, dict) else NONE if value is None else value
+    return plain
+
+
+def run_name(config: TrainConfig) -> Path:
+    """Folder of a run whose user names none."""
+    height, width = config.model.size
+    return Path(f"train-{config.recipe}-x{config.model.width:g}".replace(".", "_") + f"_{height}x{width}")
