@@ -75,7 +75,7 @@ def evaluate(
 def _evaluate_classifier(path: Path, dataset: str, root: Path, *, partial: bool) -> None:
     with extra("train", "judging a classifier"):
         from reid_edge.osnet.checkpoint import load_checkpoint
-        from reid_edge.training.classifier import evaluate_classifier
+        from reid_edge.training.evaluator import evaluate_classifier
 
     checkpoint = load_checkpoint(path)
     if checkpoint.head is None:

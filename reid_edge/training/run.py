@@ -23,7 +23,7 @@ from reid_edge.training.folder import MARK, RunFolder, check_new, check_resumabl
 from reid_edge.training.loop import Loop, Parts
 from reid_edge.training.losses import Objective
 from reid_edge.training.model import CheckpointMaker, make_learners
-from reid_edge.training.pixels import PixelSource, open_pixels, pixel_statistics
+from reid_edge.training.pixels import Images, PixelSource, open_pixels, pixel_statistics
 from reid_edge.training.resolve import check, to_tables, to_toml
 from reid_edge.training.run_logger import Recording, check_packages
 from reid_edge.training.sampling import balanced_batches, check_balance, shuffled_batches
@@ -31,7 +31,7 @@ from reid_edge.training.settings import TrainConfig
 from reid_edge.training.state import Progress, SavedState, check_config, check_data, load_state
 from reid_edge.training.step import Stepper, half_precision
 from reid_edge.training.stopping import StopRequest
-from reid_edge.training.task import Images, TrainingData, load_training_data
+from reid_edge.training.task import TrainingData, load_training_data
 
 Triple = tuple[float, float, float]
 

@@ -19,26 +19,12 @@ from reid_edge.datasets.holdout import first_identities, hold_out
 from reid_edge.datasets.labelled_images import LabelledImage
 from reid_edge.datasets.loading import load_split
 from reid_edge.errors import DatasetError, SettingsError
-from reid_edge.training.evaluator import AttributeScore, CategoryScore, RankingScore, Score
+from reid_edge.training.evaluator import AttributeScore, CategoryScore, HeldOutImages, RankingScore
+from reid_edge.training.pixels import Images
 from reid_edge.training.settings import DataConfig, TrainConfig
-
-Images = tuple[Path, ...] | npt.NDArray[np.uint8]
 
 #: Which images of categories are held out: the same in every run, whatever its seed.
 _HELD_OUT_SEED = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutImages:
-    """Held-out images.
-
-    Attributes:
-        images: Files, or N×h×w×3 uint8 BGR.
-        score: What makes figures of their features and logits.
-    """
-
-    images: Images
-    score: Score
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 from reid_edge.cli.evaluate import evaluate
 from reid_edge.errors import BundleError, DatasetError, InputError
 from reid_edge.osnet.checkpoint import load_checkpoint
-from reid_edge.training.classifier import evaluate_classifier
+from reid_edge.training.evaluator import evaluate_classifier
 from reid_edge.training.resolve import resolve
 from reid_edge.training.run import train
 from tests.training.people import values, write_people
