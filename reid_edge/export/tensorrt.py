@@ -28,7 +28,7 @@ from reid_edge.bundle import (
 )
 from reid_edge.errors import EngineError, EngineUnavailableError, OutputError, ParityError
 from reid_edge.runtime.engines import EngineOptions
-from reid_edge.runtime.engines.trtlib import find_gpu, load_library, make_logger
+from reid_edge.runtime.engines.tensorrt import find_gpu, load_library, make_logger
 from reid_edge.runtime.golden import cosine_limit, verify_artifact
 
 #: Folder of the plans in a bundle.

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from reid_edge.errors import EngineUnavailableError, MissingExtraError
 from reid_edge.runtime.engines.openvino import openvino_core, openvino_version
-from reid_edge.runtime.engines.trtlib import find_gpu, load_library
+from reid_edge.runtime.engines.tensorrt import find_gpu, load_library
 from reid_edge.system.cpu import cpu_name, instruction_sets, saturates_int8
 
 

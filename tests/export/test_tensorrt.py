@@ -16,9 +16,8 @@ from reid_edge.errors import (
 from reid_edge.export import tensorrt as builder
 from reid_edge.export.tensorrt import build_into_bundle, count_precisions, why_not_here
 from reid_edge.runtime import Extractor
-from reid_edge.runtime.engines import trtlib
-from reid_edge.runtime.engines.tensorrt import check_stamp
-from reid_edge.runtime.engines.trtlib import Gpu
+from reid_edge.runtime.engines import tensorrt as tensorrt_engine
+from reid_edge.runtime.engines.tensorrt import Gpu, check_stamp
 
 needs_library = pytest.mark.skipif(why_not_here() is not None, reason=f"no plan can be built here: {why_not_here()}")
 STAMP = PlanStamp(
@@ -37,7 +36,7 @@ def test_a_plan_is_built_and_stamped(session_bundle, precision):
     artifact = session_bundle.artifact("tensorrt", precision)
     assert artifact.size_bytes > 500_000
     assert session_bundle.checked_path(artifact.files[0]).read_bytes()[:4] != b"\0\0\0\0"
-    assert artifact.plan.version == trtlib.load_library(artifact.plan.library).__version__
+    assert artifact.plan.version == tensorrt_engine.load_library(artifact.plan.library).__version__
     assert artifact.plan.batches == (1, 8, 32)
 
 
@@ -89,7 +88,7 @@ def test_an_onnx_file_that_does_not_parse_is_an_error_that_changes_nothing(bundl
 
 @needs_library
 def test_without_a_gpu_a_plan_is_refused_with_the_reason(session_bundle):
-    if trtlib.find_gpu() is not None:
+    if tensorrt_engine.find_gpu() is not None:
         pytest.skip("there is a GPU here")
     with pytest.raises(EngineUnavailableError, match="need a GPU"):
         Extractor(session_bundle, engine="tensorrt", precision="fp16")
@@ -100,7 +99,7 @@ def _no_library(name):
 
 
 def test_without_a_library_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(trtlib.importlib, "import_module", _no_library)
+    monkeypatch.setattr(tensorrt_engine.importlib, "import_module", _no_library)
     obstacle = why_not_here()
     assert isinstance(obstacle, EngineUnavailableError)
     assert "JetPack" in str(obstacle)

@@ -12,8 +12,8 @@ from reid_edge.export import tensorrt as builder
 from reid_edge.export.reference import Reference
 from reid_edge.export.tensorrt import why_not_here
 from reid_edge.osnet.checkpoint import save_checkpoint
-from reid_edge.runtime.engines import trtlib
-from reid_edge.runtime.engines.trtlib import Gpu
+from reid_edge.runtime.engines import tensorrt as tensorrt_engine
+from reid_edge.runtime.engines.tensorrt import Gpu
 from reid_edge.tune import tuner
 from reid_edge.tune.engines import tensorrt as engine_file
 from reid_edge.tune.engines import tuning_engine
@@ -46,7 +46,7 @@ def only(monkeypatch, *names):
 
 @pytest.fixture
 def no_gpu():
-    if trtlib.find_gpu() is not None:
+    if tensorrt_engine.find_gpu() is not None:
         pytest.skip("there is a GPU here")
 
 
@@ -60,7 +60,7 @@ def test_without_a_library_the_error_says_what_to_install_and_nothing_is_written
     def no_library(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(trtlib.importlib, "import_module", no_library)
+    monkeypatch.setattr(tensorrt_engine.importlib, "import_module", no_library)
     for act in (tune, rehearse):
         with pytest.raises(EngineUnavailableError, match=r"reid-edge\[tensorrt-rtx\]"):
             act(_tiny(), options(tmp_path / "b"), steps)

@@ -11,8 +11,7 @@ from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines.base import Batch, Engine, EngineOptions, Features
 from reid_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from reid_edge.runtime.engines.openvino import OpenVINOEngine
-from reid_edge.runtime.engines.tensorrt import TensorRTEngine
-from reid_edge.runtime.engines.trtlib import find_gpu
+from reid_edge.runtime.engines.tensorrt import TensorRTEngine, find_gpu
 from reid_edge.system.cpu import saturates_int8
 
 __all__ = ["AUTO_ORDER", "Batch", "Engine", "EngineOptions", "Features", "choose_engine", "load_engine"]

@@ -9,7 +9,7 @@ from reid_edge.bundle import Bundle
 from reid_edge.export.tensorrt import build_tensorrt, why_not_here
 from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.runtime.device_class import current_device_class
-from reid_edge.runtime.engines.trtlib import find_gpu, load_library
+from reid_edge.runtime.engines.tensorrt import find_gpu, load_library
 from reid_edge.tune.engines.base import Quantization, TuningEngine
 from reid_edge.tune.engines.onnxruntime import write_onnx
 from reid_edge.tune.search import Probe, probes
