@@ -14,7 +14,7 @@ from reid_edge.datasets.loading import load_split
 from reid_edge.evaluation.ranking import Labelled, rank
 from reid_edge.features import l2_normalised, row_cosines
 from reid_edge.runtime import Extractor
-from reid_edge.runtime.images import extract_files
+from reid_edge.runtime.extractor import extract_files
 from reid_edge.upstream.message import ENCODINGS, decode_observation, encode_batch, encode_observation
 from reid_edge.upstream.observation import Observation
 

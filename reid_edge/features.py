@@ -1,13 +1,22 @@
-"""Arithmetic on features that runtime, evaluation and export share."""
+"""Features: arithmetic on them, and files of them, ``.npy`` with a list of paths beside it or one ``.parquet``."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from reid_edge.errors import InputError, MissingExtraError, OutputError
+from reid_edge.files import check_output
+
 Real = TypeVar("Real", np.float32, np.float64)
+
+#: Suffixes of the files that features are written to.
+SUFFIXES = (".npy", ".parquet")
 
 
 def l2_normalised(features: npt.NDArray[Real]) -> npt.NDArray[Real]:
@@ -22,3 +31,74 @@ def row_cosines(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32])
     units = [l2_normalised(rows.astype(np.float64)) for rows in (first, second)]
     cosines: npt.NDArray[np.float64] = np.einsum("nd,nd->n", *units)
     return cosines
+
+
+def check_feature_file(path: Path, *, force: bool) -> None:
+    """Refuse an output that cannot be written, before any work is done.
+
+    Raises:
+        InputError: Another suffix than ``.npy`` or ``.parquet``.
+        OutputError: It exists and ``force`` is off, or its folder does not.
+        MissingExtraError: ``.parquet`` without pyarrow.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"output must end in {' or '.join(SUFFIXES)}, got {path}.")
+    for output in _outputs(path):
+        check_output(output, force=force)
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("pyarrow", "parquet", "writing .parquet") from error
+
+
+def write_features(
+    path: Path, sources: Sequence[str], features: npt.NDArray[np.float32], model_hash: str
+) -> list[Path]:
+    """Write features, whole or not at all.
+
+    ``.npy``: N×D float32, and beside it ``NAME.sources.txt``, a line each.  ``.parquet``: columns ``source`` (string)
+    and ``feature`` (list of D float32), with ``model_hash`` in the file's metadata.
+
+    Args:
+        path: Where to.
+        sources: Where each row came from, N.
+        features: N×D.
+        model_hash: The model that made them.
+
+    Returns:
+        The files written.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    outputs = _outputs(path)
+    partials = [output.with_name(f".{output.name}.{os.getpid()}.partial") for output in outputs]
+    try:
+        if path.suffix == ".parquet":
+            _write_parquet(partials[0], sources, features, model_hash)
+        else:
+            partials[0].write_text("".join(f"{source}\n" for source in sources), encoding="utf-8")
+            with partials[1].open("wb") as file:
+                np.save(file, features)
+        for partial, output in zip(partials, outputs, strict=True):
+            partial.replace(output)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+    return outputs
+
+
+def _outputs(path: Path) -> list[Path]:
+    return [path] if path.suffix == ".parquet" else [path.with_suffix(".sources.txt"), path]
+
+
+def _write_parquet(path: Path, sources: Sequence[str], features: npt.NDArray[np.float32], model_hash: str) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(features.ravel()), features.shape[1])
+    table = pyarrow.table({"source": pyarrow.array(sources), "feature": column})
+    pyarrow.parquet.write_table(table.replace_schema_metadata({"model_hash": model_hash}), path)

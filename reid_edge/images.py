@@ -1,7 +1,8 @@
-"""Images from files, for whoever needs pixels and no engine."""
+"""Image files: finding them in folders, and decoding them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -11,8 +12,33 @@ from reid_edge.crops import Image
 from reid_edge.errors import FrameError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-#: First bytes of a format → what a whole file holds near its end; OpenCV decodes truncated files without a word.
+#: First bytes of a format, and bytes that a whole file holds near its end: OpenCV decodes truncated files silently.
 _END_MARKERS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
+
+
+def list_images(inputs: Sequence[Path]) -> list[Path]:
+    """Files as given, and every image (by suffix) in each folder and below it, in order of path.
+
+    Raises:
+        FrameError: Something is neither, or there is no image at all.
+    """
+    paths: list[Path] = []
+    for given in inputs:
+        if given.is_dir():
+            paths += sorted(
+                path for path in given.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+            )
+        elif given.is_file():
+            paths.append(given)
+        else:
+            raise FrameError(f"{given} is neither an image nor a folder.")
+    if strange := [path for path in paths if not str(path).isprintable()]:
+        raise FrameError(f"names must be printable text, or lists of them break: rename {str(strange[0])!a}.")
+    if not paths:
+        raise FrameError(
+            f"no image in {', '.join(map(str, inputs))}; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
+    return paths
 
 
 def read_image(path: Path) -> Image:

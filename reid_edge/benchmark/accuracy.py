@@ -20,7 +20,7 @@ from reid_edge.features import l2_normalised
 from reid_edge.progress import Notify
 from reid_edge.runtime import Extractor
 from reid_edge.runtime.engines import Features
-from reid_edge.runtime.images import extract_files
+from reid_edge.runtime.extractor import extract_files
 
 #: The splits that a ranking takes.
 _SPLITS: tuple[Split, ...] = ("query", "gallery")

@@ -29,7 +29,7 @@ def explain(
         from reid_edge.training.explain.explanation import explain as look
         from reid_edge.training.explain.writing import open_writer
 
-    from reid_edge.runtime.images import list_images
+    from reid_edge.images import list_images
 
     options = ExplainOptions(clusters=clusters, nearest=nearest, maps=maps, seed=seed)
     write = open_writer(out, force=force)

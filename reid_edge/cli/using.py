@@ -23,9 +23,10 @@ def extract(
     force: ForceOption = False,
 ) -> None:
     """Turn person crops into features."""
-    from reid_edge.feature_file import check_feature_file, write_features
+    from reid_edge.features import check_feature_file, write_features
+    from reid_edge.images import list_images
     from reid_edge.runtime import Extractor
-    from reid_edge.runtime.images import extract_files, list_images
+    from reid_edge.runtime.extractor import extract_files
 
     check_feature_file(out, force=force)
     paths = list_images(inputs)

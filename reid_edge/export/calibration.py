@@ -13,10 +13,9 @@ from reid_edge.bundle import Calibration
 from reid_edge.crops import Image, resize_into
 from reid_edge.errors import CalibrationError, FrameError
 from reid_edge.export.distill import STEPS, distill, distill_steps
-from reid_edge.images import read_image
+from reid_edge.images import list_images, read_image
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.progress import Notify
-from reid_edge.runtime.images import list_images
 
 DISTILLED_CALIBRATION = 32
 DISTILLED_HELD_OUT = 32

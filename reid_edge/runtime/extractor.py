@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,11 @@ from reid_edge.bundle import Bundle, EngineName, InputSpec, Precision, open_bund
 from reid_edge.crops import RESIZE_RULE, Image, SkippedBox, check_image, crop_boxes, normalised, resize_into
 from reid_edge.errors import BoxError, BundleVersionError, FrameError, UsageError
 from reid_edge.features import l2_normalised
+from reid_edge.images import read_image
 from reid_edge.runtime.engines import Batch, EngineOptions, Features, choose_engine
+
+#: Image files held in memory at a time.
+FILES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,29 @@ class Extractor:
         for crop, out in zip(crops, pixels, strict=True):
             resize_into(crop, out)
         return as_input(pixels, self._spec)
+
+
+def extract_files(
+    extractor: Callable[[Sequence[Image]], Features],
+    paths: Sequence[Path],
+    on_block: Callable[[int], object] = lambda _count: None,
+) -> Features:
+    """Features of images, each taken as one crop: N×D float32, in order.
+
+    Args:
+        extractor: An Extractor, or anything else that makes features of crops.
+        paths: N image files.
+        on_block: Called with the number of images done since the last call.
+
+    Raises:
+        FrameError: A file that is not a readable image.
+    """
+    blocks = []
+    for start in range(0, len(paths), FILES_AT_ONCE):
+        block = paths[start : start + FILES_AT_ONCE]
+        blocks.append(extractor([read_image(path) for path in block]))
+        on_block(len(block))
+    return np.concatenate(blocks)
 
 
 def as_input(pixels: Image, spec: InputSpec) -> Batch:

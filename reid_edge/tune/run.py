@@ -19,10 +19,10 @@ from reid_edge.export.calibration import CalibrationSet, calibration_set, save_s
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.export.reference import make_reference
 from reid_edge.export.staging import staged_folder
+from reid_edge.images import list_images
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.complexity import complexity
 from reid_edge.progress import Notify
-from reid_edge.runtime.images import list_images
 from reid_edge.system.energy import EnergyMeter, find_meter, missing_reason
 from reid_edge.tune.constraint import Agreement, Constraint, MeanPrecision
 from reid_edge.tune.engines import TuningEngine, tuning_engine
