@@ -8,24 +8,31 @@ import os
 from pathlib import Path
 from typing import TextIO
 
-from reid_edge.errors import OutputError
+from reid_edge.errors import OutputError, ReidEdgeError
 
 _PARTIAL = ".reid-edge.*.partial"
 
 
-def open_locked(path: Path, *, busy: str) -> TextIO:
-    """Open a lock file that no other process holds; closing it gives it back.
+def open_locked(path: Path, *, busy: str, error: type[ReidEdgeError] = OutputError, private: bool = False) -> TextIO:
+    """Open a lock file that nobody else holds; closing it, or the end of the process, releases the lock.
+
+    Args:
+        path: The lock file; made if it is not there.
+        busy: Message if another process, or another opening in this one, holds the lock.
+        error: Raised with that message.
+        private: Make the file readable by this user alone.
 
     Raises:
-        OSError: It cannot be opened.
-        OutputError: Another process holds it; says ``busy``.
+        OSError: It cannot be opened, or is a symbolic link.
+        ReidEdgeError: An ``error``: somebody else holds it.
     """
-    lock = path.open("w")
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    lock = os.fdopen(os.open(path, flags, 0o600 if private else 0o666), "w", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except OSError as failure:
         lock.close()
-        raise OutputError(busy) from error
+        raise error(busy) from failure
     return lock
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from reid_edge.errors import OutboxError, OutboxInUseError
+from reid_edge.files import open_locked
 
 APPLICATION_ID = 0x52654964
 SCHEMA_VERSION = 1
@@ -59,27 +59,21 @@ def outbox_error(path: Path, doing: str, error: sqlite3.Error | OSError) -> Outb
     return OutboxError(f"cannot use the outbox {path} for {doing}: {text}. {advice}")
 
 
-def lock(path: Path) -> int:
-    """Claim the outbox for this process, until the descriptor is closed or the process ends in any way.
+def lock(path: Path) -> TextIO:
+    """Claim the outbox for this process, until the lock file is closed or the process ends in any way.
 
     Raises:
         OutboxError: Another process has it, or the folder cannot be written.
     """
-    lock_path = path.with_name(f"{path.name}.lock")
+    busy = (
+        f"the outbox {path} is in use, by another process or another Outbox of this one. "
+        "Stop that one, or give each camera its own outbox file."
+    )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return open_locked(_lock_path(path), busy=busy, error=OutboxInUseError, private=True)
     except OSError as error:
         raise outbox_error(path, "opening", error) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise OutboxInUseError(
-            f"the outbox {path} is in use, by another process or another Outbox of this one. "
-            "Stop that one, or give each camera its own outbox file."
-        ) from error
-    return descriptor
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -151,10 +145,10 @@ def log_path(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 
 
-def still_locked(path: Path, descriptor: int) -> bool:
-    """Whether the file that :func:`lock` locked is still the one at its place."""
-    held = os.fstat(descriptor)
-    return identity(path.with_name(f"{path.name}.lock")) == (held.st_dev, held.st_ino)
+def still_locked(path: Path, held: TextIO) -> bool:
+    """Return whether the file that :func:`lock` locked is still the one at its place."""
+    found = os.fstat(held.fileno())
+    return identity(_lock_path(path)) == (found.st_dev, found.st_ino)
 
 
 def close_stray(path: Path, connection: sqlite3.Connection, log: tuple[int, int] | None) -> None:
@@ -228,6 +222,10 @@ def _check_kind(path: Path, connection: sqlite3.Connection) -> None:
         )
     if not {"rows", "gaps", "state"} <= tables or (application, version) != (APPLICATION_ID, SCHEMA_VERSION):
         raise sqlite3.DatabaseError("malformed: not the tables of an outbox")
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
 
 
 def _escaped(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
 import sqlite3
 import threading
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TextIO, TypeVar
 
 from reid_edge.errors import OutboxError
 from reid_edge.upstream.outbox import database
@@ -63,7 +62,7 @@ class OutboxFile:
         self._db: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._log_identity: tuple[int, int] | None = None
-        self._lock_descriptor: int | None = database.lock(self.path)
+        self._lock_file: TextIO | None = database.lock(self.path)
         try:
             self._open()
         except BaseException:
@@ -74,9 +73,9 @@ class OutboxFile:
         """Let go of the file and its lock."""
         with self.lock:
             self._disconnect()
-            if self._lock_descriptor is not None:
-                os.close(self._lock_descriptor)
-                self._lock_descriptor = None
+            if self._lock_file is not None:
+                self._lock_file.close()
+                self._lock_file = None
 
     @property
     def is_open(self) -> bool:
@@ -161,10 +160,10 @@ class OutboxFile:
 
     def _renew_lock(self) -> None:
         """Lock again if the lock's file has gone, with the folder or alone."""
-        held = self._lock_descriptor
+        held = self._lock_file
         if held is not None and not database.still_locked(self.path, held):
-            self._lock_descriptor = database.lock(self.path)
-            os.close(held)
+            self._lock_file = database.lock(self.path)
+            held.close()
 
     def _start_over(self, begin: Callable[[], None]) -> None:
         """Count what waits as lost, and begin with another file."""
@@ -242,7 +241,7 @@ class OutboxFile:
                 return otherwise
 
     def _connection(self) -> sqlite3.Connection:
-        if self._lock_descriptor is None:
+        if self._lock_file is None:
             raise OutboxError(f"the outbox {self.path} is closed.")
         if self._db is None:  # a new file could not be started the last time
             self._renew_lock()
