@@ -77,7 +77,7 @@ class AgentMetrics(Collector):
         yield _gauge("observations_unwritten", "Waiting in memory for the outbox to be writable.", publisher.unwritten)
         yield _counters("observations_dropped", "By reason.", dict(outbox.dropped) | {"unwritten": publisher.lost})
         yield _gauge("outbox_rows", "Observations that are not acknowledged.", outbox.depth)
-        yield _gauge("outbox_bytes", "Their size.", outbox.bytes)
+        yield _gauge("outbox_bytes", "Their size.", outbox.payload_bytes)
         yield _gauge("outbox_age_seconds", "Age of the oldest.", self._outbox_age_s())
         yield _counter("observations_sent", "Sent, each counted once.", delivery.stats.sent)
         yield _counter("observations_resent", "Sent again.", delivery.stats.resent)

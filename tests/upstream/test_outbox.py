@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from reid_edge.errors import MessageError, OutboxError
+from reid_edge.upstream.age_clock import PLAUSIBLE_US, AgeClock, AgeState, Reading
 from reid_edge.upstream.message import decode_observation, encode_observation
 from reid_edge.upstream.observation import Ack, Gap
 from reid_edge.upstream.outbox import Outbox
-from reid_edge.upstream.outbox.age import PLAUSIBLE_US, AgeClock, AgeState, Reading
 from tests.upstream.observing import observed
 
 SECOND = 1_000_000
@@ -98,7 +98,7 @@ def test_what_was_put_comes_back_in_order_and_byte_for_byte(tmp_path):
         ]
         assert outbox.pending(1, 1) == rows[1:2]
         assert outbox.fetch([3, 1, 99]) == [rows[0], rows[2]]
-        assert (outbox.depth, outbox.bytes, outbox.last_seq) == (3, sum(len(payload) for _, payload in rows), 3)
+        assert (outbox.depth, outbox.payload_bytes, outbox.last_seq) == (3, sum(len(payload) for _, payload in rows), 3)
 
 
 def test_it_is_there_after_closing_and_numbers_are_never_given_again(tmp_path):
@@ -136,7 +136,7 @@ def test_an_acknowledgement_deletes_what_it_names_and_nothing_else(tmp_path):
         outbox.acknowledge(Ack("c", outbox.incarnation, (5, 3, 4, 4, 9, 77)))
         assert seqs(outbox) == [1, 2, 6, 7, 8, 10]
         assert outbox.depth == 6
-        assert outbox.bytes == sum(len(payload) for _, payload in outbox.pending(0, 99))
+        assert outbox.payload_bytes == sum(len(payload) for _, payload in outbox.pending(0, 99))
         outbox.acknowledge(Ack("c", "another incarnation", (1, 2)))
         outbox.acknowledge(Ack("c", outbox.incarnation, (5,)))
         assert seqs(outbox) == [1, 2, 6, 7, 8, 10]
@@ -185,7 +185,7 @@ def test_threads_may_use_it_at_once(tmp_path):
         assert outbox.last_seq == 160
         assert outbox.depth == len(seqs(outbox))
         assert 80 <= outbox.depth < 160
-        assert outbox.bytes == sum(len(payload) for _, payload in outbox.pending(0, 999))
+        assert outbox.payload_bytes == sum(len(payload) for _, payload in outbox.pending(0, 999))
 
 
 def test_closed_is_closed(tmp_path):
@@ -216,7 +216,7 @@ def test_bytes_are_bounded(tmp_path):
         outbox.put([observed(track) for track in range(1, 4)])
         outbox.put([observed(track) for track in range(4, 10)])
         assert tracks(outbox) == [5, 6, 7, 8, 9]
-        assert outbox.bytes == 5 * size
+        assert outbox.payload_bytes == 5 * size
         assert outbox.gaps() == [Gap(1, 4, 4, "full")]
 
 
@@ -333,7 +333,7 @@ def test_rows_expire_by_age_and_are_declared(tmp_path):
         assert outbox.gaps() == [Gap(1, 2, 2, "expired")]
         clocks.run(HOUR)
         outbox.expire()
-        assert (outbox.depth, outbox.bytes) == (0, 0)
+        assert (outbox.depth, outbox.payload_bytes) == (0, 0)
 
 
 @pytest.mark.parametrize("jump_us", [56 * 365 * DAY, -56 * 365 * DAY, 365 * DAY, -365 * DAY])
@@ -813,7 +813,7 @@ def test_damage_found_while_running_replaces_the_file_and_declares_the_loss(tmp_
             if outbox.set_aside:
                 break
         assert outbox.incarnation != incarnation
-        assert (outbox.depth, outbox.bytes, outbox.pending(0, 10)) == (0, 0, [])
+        assert (outbox.depth, outbox.payload_bytes, outbox.pending(0, 10)) == (0, 0, [])
         outbox.put([observed(5)])
         assert tracks(outbox) == [5]
         assert outbox.gaps() == [Gap(1, 4000, 4000, "lost")]

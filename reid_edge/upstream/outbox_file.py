@@ -1,4 +1,4 @@
-"""The outbox's file as long as it is in use: opened, locked, replaced when it is damaged or gone."""
+"""An outbox's file while it is in use: opened, locked, and replaced when it is damaged or gone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NoReturn, TextIO, TypeVar
 
 from reid_edge.errors import OutboxError
-from reid_edge.upstream.outbox import database
-from reid_edge.upstream.outbox.age import AgeClock, Reading
-from reid_edge.upstream.outbox.database import Synchronous
-from reid_edge.upstream.outbox.state import State, load, save
+from reid_edge.upstream import outbox_database as database
+from reid_edge.upstream.age_clock import AgeClock, Reading
+from reid_edge.upstream.outbox_database import Synchronous
+from reid_edge.upstream.outbox_tables import State, load_state, save_state
 
 Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
@@ -28,21 +28,21 @@ class SetAsideError(Exception):
 
 
 class OutboxFile:
-    """Transactions on one SQLite file, which another takes the place of when it is damaged, removed or replaced.
+    """Transactions on one SQLite file; a new file is started when it is damaged, removed or replaced.
 
     Args:
-        path: The file; folders that are missing are made, for this user alone.
+        path: The file; missing folders are made, for this user alone.
         synchronous: Whether each commit waits for the disk.
-        read_clocks: Looks at the machine's clocks.
+        read_clocks: Reads the machine's clocks.
 
     Attributes:
         path: The file.
-        set_aside: What was damaged or in the way.
+        set_aside: Files that were damaged or in the way, under their new names.
         lock: Held during each transaction; hold it around several that belong together.
-        state: What is known without asking the file, as of the last commit.
+        state: The summary as of the last commit.
         clock: Ages of rows.
         dirty: Something was written since this was last set to False.
-        unwritten: Observations that are lost and not declared yet.
+        undeclared: Number of lost observations that no gap declares yet.
 
     Raises:
         OutboxError: Another process has it, or it cannot be written.
@@ -56,7 +56,7 @@ class OutboxFile:
         self.set_aside: list[Path] = []
         self.lock = threading.RLock()
         self.dirty = True
-        self.unwritten = 0
+        self.undeclared = 0
         self._synchronous = synchronous
         self._read_clocks = read_clocks
         self._db: sqlite3.Connection | None = None
@@ -70,7 +70,7 @@ class OutboxFile:
             raise
 
     def close(self) -> None:
-        """Let go of the file and its lock."""
+        """Close the file and release its lock."""
         with self.lock:
             self._disconnect()
             if self._lock_file is not None:
@@ -79,7 +79,7 @@ class OutboxFile:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a file to write to."""
+        """Return whether there is a file to write to."""
         return self._db is not None
 
     def _open(self) -> None:
@@ -96,7 +96,7 @@ class OutboxFile:
             except sqlite3.DatabaseError as error:
                 if not database.is_corruption(error):
                     raise
-                self._begin_anew(error)
+                self._replace_damaged(error)
         except (sqlite3.Error, OSError) as error:
             raise database.outbox_error(self.path, "opening", error) from error
 
@@ -104,14 +104,14 @@ class OutboxFile:
         with contextlib.ExitStack() as stack:
             db = database.connect(self.path)
             stack.callback(db.close)
-            state, age = load(db)
+            state, age = load_state(db)
             self.clock = AgeClock(age, self._read_clocks)
             if leap:
                 state = replace(state, next_seq=_leapt(state.next_seq))
             try:
                 self.saved(db, state)
             except sqlite3.OperationalError:
-                if not database.emptied_log(self.path, db):
+                if not database.empty_log(self.path, db):
                     raise
                 self.saved(db, state)
             self._identity = database.identity(self.path)
@@ -126,8 +126,8 @@ class OutboxFile:
             self._db = None
 
     def check_place(self, *, closing: bool = False) -> None:
-        """Start anew if the file was removed or replaced: what goes into it now, nobody would ever find."""
-        with suppress(OSError):  # else it cannot be told now: SQLite will say what is wrong
+        """Start a new file if this one was removed or replaced: nobody would ever find what is written to it now."""
+        with suppress(OSError):  # then SQLite will say what is wrong
             found = database.identity(self.path)
             if self._db is not None and found != self._identity:
                 self._leave_stray(self._db, replaced=found is not None, closing=closing)
@@ -137,12 +137,12 @@ class OutboxFile:
         self._db = None
         with suppress(OSError):
             database.close_stray(self.path, db, self._log_identity)
-        if closing and not waited and not self.unwritten:
+        if closing and not waited and not self.undeclared:
             return
         _LOG.log(
             logging.ERROR if closing and waited else logging.WARNING,
             "the outbox %s was %s while in use: %d observations that waited in it are lost. A new "
-            "one is started, which declares them as a gap. Stop the camera before its outbox is moved.",
+            "one is started, which declares them as a gap. Stop the camera before you move its outbox.",
             self.path,
             what,
             waited,
@@ -150,24 +150,24 @@ class OutboxFile:
         self._start_over(self._take_place)
 
     def _take_place(self) -> None:
-        """Start a new file where the old one was; what lies there is set aside."""
+        """Start a new file where the old one was; a file that lies there is set aside."""
         self._renew_lock()
         if database.identity(self.path) is not None:
             self.set_aside.append(database.set_aside(self.path))
-            _LOG.warning("what was in its place is set aside as %s.", self.set_aside[-1].name)
+            _LOG.warning("the file in its place is set aside as %s.", self.set_aside[-1].name)
         database.create(self.path)
         self._connect(leap=False)
 
     def _renew_lock(self) -> None:
-        """Lock again if the lock's file has gone, with the folder or alone."""
+        """Lock again if the lock file was removed, with the folder or alone."""
         held = self._lock_file
         if held is not None and not database.still_locked(self.path, held):
             self._lock_file = database.lock(self.path)
             held.close()
 
     def _start_over(self, begin: Callable[[], None]) -> None:
-        """Count what waits as lost, and begin with another file."""
-        self.unwritten += self.state.rows
+        """Count all rows as lost, and begin with another file."""
+        self.undeclared += self.state.rows
         self.state = replace(self.state, rows=0, payload_bytes=0, gaps=0)
         try:
             begin()
@@ -175,14 +175,14 @@ class OutboxFile:
             self._disconnect()
             raise database.outbox_error(self.path, "starting anew", failure) from failure
 
-    def _begin_anew(self, error: sqlite3.Error) -> None:
+    def _replace_damaged(self, error: sqlite3.Error) -> None:
         """Set the damaged file aside and start a new one."""
         self._disconnect()
         aside = database.set_aside(self.path)
         self.set_aside.append(aside)
         _LOG.warning(
             "the outbox %s is damaged (%s): set aside as %s, and a new one is started. "
-            "What waited in it will not be delivered. Check the disk.",
+            "The observations in it will not be delivered. Check the disk.",
             self.path,
             error,
             aside.name,
@@ -197,9 +197,18 @@ class OutboxFile:
         *,
         synchronous: Synchronous | None = None,
     ) -> Result:
-        """Run ``work`` in a transaction; what it makes of the state counts once that is committed.
+        """Run ``work`` in a transaction; the state that it returns counts once the transaction is committed.
 
-        Where the disk has no room, the log is emptied into the file, and ``work`` tried once more.
+        If the disk has no room, the log is emptied into the file and ``work`` is tried once more.
+
+        Args:
+            doing: Names the work in an error message: ``writing``, ``deleting``.
+            work: Takes the database and the state; returns the new state and a result.
+            synchronous: Overrides the setting of this file.
+
+        Raises:
+            OutboxError: The file cannot be written; nothing has changed.
+            SetAsideError: The file was damaged, and a new one has been started.
         """
         with self.lock:
             db = self._connection()
@@ -208,7 +217,7 @@ class OutboxFile:
                 try:
                     state, result = self._committed(db, work)
                 except sqlite3.OperationalError:
-                    if not database.emptied_log(self.path, db):
+                    if not database.empty_log(self.path, db):
                         raise
                     state, result = self._committed(db, work)
             except sqlite3.Error as error:
@@ -231,7 +240,11 @@ class OutboxFile:
         return done
 
     def read(self, work: Callable[[sqlite3.Connection], Result], otherwise: Result) -> Result:
-        """Run ``work``; ``otherwise`` if the file turned out to be damaged."""
+        """Run ``work`` and return its result, or ``otherwise`` if the file turned out to be damaged.
+
+        Raises:
+            OutboxError: The file cannot be read.
+        """
         with self.lock:
             try:
                 return work(self._connection())
@@ -250,20 +263,20 @@ class OutboxFile:
         return self._db
 
     def _give_up(self, doing: str, error: sqlite3.Error) -> NoReturn:
-        """Raises what a failure amounts to."""
-        if isinstance(error, sqlite3.IntegrityError):  # interrupted between a commit and noting it: read it anew
+        """Raise OutboxError for a failure, or replace a damaged file and raise SetAsideError."""
+        if isinstance(error, sqlite3.IntegrityError):  # interrupted between a commit and noting it: read the file again
             self._disconnect()
         if not database.is_corruption(error):
             raise database.outbox_error(self.path, doing, error) from error
-        self._start_over(lambda: self._begin_anew(error))
+        self._start_over(lambda: self._replace_damaged(error))
         raise SetAsideError from error
 
     def saved(self, db: sqlite3.Connection, state: State) -> State:
-        """The state, once it is written down with the ages of now."""
-        save(db, state, self.clock.state())
+        """Write the state with the current ages; returns it."""
+        save_state(db, state, self.clock.state())
         return state
 
 
 def _leapt(next_seq: int) -> int:
-    """A sequence number far above, and not the one that another opening of the same file would leap to."""
+    """Return a sequence number far above, unlike the one that another opening of the same file leaps to."""
     return ((next_seq >> 20) + 1 + secrets.randbelow(1 << 16)) << 20

@@ -1,13 +1,13 @@
-"""How old a row is, on machines whose clock cannot be trusted.
+"""The ages of an outbox's rows, on machines whose clock cannot be trusted.
 
-A camera may boot in 1970, and its clock may be put right, or wrong, at any moment.  So rows are not aged by the time of
-day, but by a count of microseconds that only goes forward and is kept in the database:
+A camera may boot in 1970, and its clock may be corrected, or set wrong, at any moment.  So rows are not aged by the
+time of day, but by a count of microseconds that only goes forward and is kept in the database:
 
-* While the machine is on, it counts what ``CLOCK_BOOTTIME`` counts, which nobody sets: also while the process is down,
-  since the kernel's boot id tells that it was the same boot.
+* While the machine is on, it counts with ``CLOCK_BOOTTIME``, which nobody sets; also while the process is down, since
+  the kernel's boot id shows that it was the same boot.
 * Time switched off can only be learnt from the time of day.  It is added once the clock has run for 15 minutes without
-  being set, at a year that can be, both before the machine went off and after.  So a clock that starts in 1970, or is
-  wrong for a moment, ages nothing.
+  being set, at a plausible year, both before the machine was switched off and after.  So a clock that starts in 1970,
+  or is wrong for a moment, ages nothing.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+#: A time of day is believed once the clock has run for so long without being set.
 STEADY_US = 15 * 60 * 1_000_000
+#: A clock that moves by more against ``CLOCK_BOOTTIME`` from one reading to the next has been set.
 STEP_US = 5 * 1_000_000
-"""A clock that moves by more against ``CLOCK_BOOTTIME`` from one look to the next has been set."""
+#: 2026-01-01: no earlier time of day is believed.
 PLAUSIBLE_US = 1_767_225_600_000_000
-"""2026-01-01: no earlier time of day is believed."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NO_BOOT = str(uuid.uuid4())
@@ -30,12 +31,12 @@ _NO_BOOT = str(uuid.uuid4())
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at the machine's clocks.
+    """The machine's clocks at one moment.
 
     Attributes:
         boot: Names this boot of the machine.
-        boot_us: Time since that boot.
-        wall_us: Time of day, as the machine believes.
+        boot_us: Microseconds since that boot.
+        wall_us: The machine's time of day, microseconds since 1970 UTC.
     """
 
     boot: str
@@ -44,7 +45,7 @@ class Reading:
 
 
 def read_clocks() -> Reading:
-    """Look at the machine's clocks."""
+    """Read the machine's clocks."""
     try:
         boot = _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
@@ -54,15 +55,15 @@ def read_clocks() -> Reading:
 
 @dataclass(frozen=True)
 class AgeState:
-    """What the database keeps.
+    """The part of an age clock that the database keeps.
 
     Attributes:
-        age_us: The count, as of ``boot_us`` of ``boot``.
+        age_us: The count at ``boot_us`` of ``boot``.
         boot: Names a boot.
-        boot_us: Time since it.
-        steady_wall_us: A time of day that was believed, 0 for none,
-        steady_age_us: the count at that moment,
-        steady_boot: and its boot.
+        boot_us: Microseconds since that boot.
+        steady_wall_us: The last time of day that was believed, microseconds since 1970 UTC; 0 for none.
+        steady_age_us: The count at that moment.
+        steady_boot: The boot at that moment.
     """
 
     age_us: int = 0
@@ -74,11 +75,11 @@ class AgeState:
 
 
 class AgeClock:
-    """The count.
+    """A count of microseconds that never goes back.
 
     Args:
-        state: As the database keeps it.
-        read: Looks at the machine's clocks.
+        state: From the database.
+        read: Reads the machine's clocks.
     """
 
     def __init__(self, state: AgeState, read: Callable[[], Reading] = read_clocks) -> None:
@@ -91,16 +92,16 @@ class AgeClock:
         self._steady_since_us = reading.boot_us
 
     def now_us(self) -> int:
-        """The count now."""
+        """Return the count now."""
         return self._age_us(self._read())
 
     def state(self) -> AgeState:
-        """What the database is to keep."""
+        """Return the state for the database to keep."""
         reading = self._read()
         return replace(self._state, age_us=self._age_us(reading), boot_us=reading.boot_us)
 
     def settle(self) -> None:
-        """Look whether the time of day can be believed, and add time switched off; to be called every minute or so."""
+        """Add time switched off, if the time of day can be believed; to be called every minute or so."""
         reading = self._read()
         offset_us = reading.wall_us - reading.boot_us
         if abs(offset_us - self._offset_us) > STEP_US:

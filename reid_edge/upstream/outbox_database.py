@@ -1,10 +1,12 @@
-"""The outbox's SQLite file: made whole, opened by one process at a time, set aside when damaged."""
+"""SQLite files of outboxes: made whole, opened by one process at a time, set aside when damaged.
+
+The functions take the path of the file; :class:`~reid_edge.upstream.outbox_file.OutboxFile` decides when to call them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -13,39 +15,33 @@ from typing import Literal, TextIO
 
 from reid_edge.errors import OutboxError, OutboxInUseError
 from reid_edge.files import open_locked
+from reid_edge.upstream.outbox_tables import TABLE_NAMES, create_tables, table_names
 
 APPLICATION_ID = 0x52654964
 SCHEMA_VERSION = 1
 Synchronous = Literal["FULL", "NORMAL"]
 
+#: Seven fp16 rows to a page, 3 % unused; with SQLite's default of 4096, 19 % would be unused.
 _PAGE_BYTES = 8192
-"""Seven fp16 rows to a page, 3 % unused; at SQLite's default of 4096 it would be 19 %."""
 _WAL_PAGES = 1000
-
-_TABLES = """
-CREATE TABLE rows (seq INTEGER PRIMARY KEY, age_us INTEGER NOT NULL, crc INTEGER NOT NULL, payload BLOB NOT NULL);
-CREATE TABLE gaps (
-    first_seq INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
-    sealed INTEGER NOT NULL
-);
-CREATE TABLE state (
-    id INTEGER PRIMARY KEY CHECK (id = 1), epoch TEXT NOT NULL, next_seq INTEGER NOT NULL,
-    dropped_full INTEGER NOT NULL, dropped_expired INTEGER NOT NULL, dropped_lost INTEGER NOT NULL,
-    age_us INTEGER NOT NULL, boot TEXT NOT NULL, boot_us INTEGER NOT NULL,
-    steady_wall_us INTEGER NOT NULL, steady_age_us INTEGER NOT NULL, steady_boot TEXT NOT NULL
-);
-"""
 
 
 def is_corruption(error: sqlite3.Error) -> bool:
-    """Whether SQLite says that the file is no database or a damaged one (Python 3.10 has no ``sqlite_errorcode``)."""
+    """Return whether SQLite reports a damaged file, or one that is no database."""
+    # By its words: Python 3.10 has no sqlite_errorcode.
     return type(error) is sqlite3.DatabaseError and any(
         words in str(error) for words in ("malformed", "not a database", "encrypted")
     )
 
 
 def outbox_error(path: Path, doing: str, error: sqlite3.Error | OSError) -> OutboxError:
-    """What to tell of a failed read or write, and what to do about it."""
+    """Make the error to raise after a failed read or write; its message advises what to do.
+
+    Args:
+        path: The outbox.
+        doing: What failed: ``opening``, ``reading``, ``writing`` ...
+        error: The failure.
+    """
     text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
     lowered = text.lower()
     if "full" in lowered or "no space" in lowered or "too large" in lowered:
@@ -99,11 +95,11 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def create(path: Path) -> None:
-    """Make an empty outbox with a new epoch, whole or not at all.
+    """Make an empty outbox with a new incarnation, whole or not at all.
 
     Raises:
         sqlite3.Error: It cannot be written.
-        OSError: Likewise.
+        OSError: It cannot be written.
     """
     new = path.with_name(f"{path.name}.new")
     _remove(new)
@@ -115,10 +111,7 @@ def create(path: Path) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            connection.executescript(_TABLES)
-            connection.execute(
-                "INSERT INTO state VALUES (1, ?, 1, 0, 0, 0, 0, '', 0, 0, 0, '')", (secrets.token_hex(8),)
-            )
+            create_tables(connection)
         _remove_logs(path)  # of a file that is gone: SQLite would apply them to the new one
         new.replace(path)
         _sync_folder(path.parent)
@@ -128,10 +121,10 @@ def create(path: Path) -> None:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Which file is at a path: (device, inode); None if there is none.
+    """Return (device, inode) of the file at a path; None if there is none.
 
     Raises:
-        OSError: That cannot be told.
+        OSError: The path cannot be examined.
     """
     try:
         found = path.stat()
@@ -141,7 +134,7 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def log_path(path: Path) -> Path:
-    """The write-ahead log of a file."""
+    """Return the path of a file's write-ahead log."""
     return path.with_name(f"{path.name}-wal")
 
 
@@ -152,9 +145,9 @@ def still_locked(path: Path, held: TextIO) -> bool:
 
 
 def close_stray(path: Path, connection: sqlite3.Connection, log: tuple[int, int] | None) -> None:
-    """Close a file that is no longer at its path; ``log`` is the identity of its log.
+    """Close a database whose file is no longer at its path; ``log`` is the identity of its write-ahead log.
 
-    SQLite deletes the log by its name, and by now that may be the log of another file.
+    SQLite deletes the log by name, and by now that may be the log of another file: such a log is kept.
     """
     place, kept = log_path(path), path.with_name(f"{path.name}-wal.kept")
     foreign = identity(place) not in (None, log)
@@ -168,10 +161,10 @@ def close_stray(path: Path, connection: sqlite3.Connection, log: tuple[int, int]
         place.unlink(missing_ok=True)
 
 
-def emptied_log(path: Path, connection: sqlite3.Connection) -> bool:
-    """Move what the write-ahead log holds into the file and give its space back; False if that gave none."""
+def empty_log(path: Path, connection: sqlite3.Connection) -> bool:
+    """Move the write-ahead log's content into the file to free its space; return whether there was any to free."""
     try:
-        before = path.with_name(f"{path.name}-wal").stat().st_size
+        before = log_path(path).stat().st_size
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except (OSError, sqlite3.Error):
         return False
@@ -179,7 +172,9 @@ def emptied_log(path: Path, connection: sqlite3.Connection) -> bool:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file, with its write-ahead log; returns where to.  Earlier ones go: disks are small.
+    """Rename a damaged file, with its write-ahead log; returns its new path.
+
+    Files set aside earlier are deleted, since disks are small.
 
     Raises:
         OSError: It cannot be renamed.
@@ -188,16 +183,16 @@ def set_aside(path: Path) -> Path:
         earlier.unlink(missing_ok=True)
     aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
     with contextlib.suppress(FileNotFoundError):
-        path.with_name(f"{path.name}-wal").replace(aside.with_name(f"{aside.name}-wal"))
+        log_path(path).replace(log_path(aside))
     path.replace(aside)
     _sync_folder(path.parent)
     return aside
 
 
 def remove_aside(path: Path, *, older_than_s: float) -> None:
-    """Remove damaged files that nobody has looked after in time: they hold features too.
+    """Delete damaged files that were set aside longer ago than rows are kept: they hold features too.
 
-    A clock that jumps can make this early, which costs nothing that would be delivered.
+    A clock that jumps can make this early, which loses nothing that would be delivered.
     """
     for aside in _aside_files(path):
         with contextlib.suppress(OSError):
@@ -212,15 +207,15 @@ def _aside_files(path: Path) -> Iterator[Path]:
 def _check_kind(path: Path, connection: sqlite3.Connection) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if application != APPLICATION_ID and tables and not {"rows", "gaps", "state"} <= tables:
+    tables = table_names(connection)
+    if application != APPLICATION_ID and tables and not tables >= TABLE_NAMES:
         raise OutboxError(f"{path} is another program's SQLite database. Give the outbox a file of its own.")
     if version > SCHEMA_VERSION:
         raise OutboxError(
             f"the outbox {path} has format {version}, and this release reads {SCHEMA_VERSION}. "
-            "Run the later release until it has delivered all, or give another file."
+            "Run the later release until it has delivered everything, or use another file."
         )
-    if not {"rows", "gaps", "state"} <= tables or (application, version) != (APPLICATION_ID, SCHEMA_VERSION):
+    if not tables >= TABLE_NAMES or (application, version) != (APPLICATION_ID, SCHEMA_VERSION):
         raise sqlite3.DatabaseError("malformed: not the tables of an outbox")
 
 
