@@ -7,11 +7,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from reid_edge.camera.clock import CaptureClock
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources import SourceSettings, open_source
-from reid_edge.camera.sources.buffer import FrameBuffer
-from reid_edge.camera.sources.thinning import Thinning
+from reid_edge.camera.sources.capture import CaptureClock, Thinning
+from reid_edge.camera.sources.source import FrameBuffer
 from reid_edge.errors import SettingsError, SourceError
 from reid_edge.redaction import redacted
 

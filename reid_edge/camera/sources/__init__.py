@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from reid_edge.camera.clock import CaptureClock
+from reid_edge.camera.sources.capture import CaptureClock
 from reid_edge.camera.sources.files import FileReader
 from reid_edge.camera.sources.live import LiveReader
 from reid_edge.camera.sources.settings import SourceSettings, kind_of
-from reid_edge.camera.sources.source import Source
-from reid_edge.camera.sources.stats import SourceStats
+from reid_edge.camera.sources.source import Source, SourceStats
 from reid_edge.errors import SourceError
 from reid_edge.redaction import redacted
 

@@ -13,12 +13,10 @@ from typing import Protocol
 
 import cv2
 
-from reid_edge.camera.clock import CaptureClock
 from reid_edge.camera.frames import Frame
-from reid_edge.camera.sources.decoding import grab, reported_fps, reported_position_us, retrieve
+from reid_edge.camera.sources.capture import CaptureClock, Thinning, grab, reported_fps, reported_position_us, retrieve
 from reid_edge.camera.sources.settings import SourceSettings
-from reid_edge.camera.sources.stats import SourceStats
-from reid_edge.camera.sources.thinning import Thinning
+from reid_edge.camera.sources.source import SourceStats
 from reid_edge.crops import Image
 from reid_edge.errors import FrameError, SettingsError, SourceError
 from reid_edge.images import IMAGE_SUFFIXES, read_image

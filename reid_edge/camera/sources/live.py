@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 import cv2
 
-from reid_edge.camera.clock import CaptureClock
 from reid_edge.camera.frames import Frame
-from reid_edge.camera.sources.decoding import grab, retrieve
+from reid_edge.camera.sources.capture import CaptureClock, Thinning, grab, retrieve
 from reid_edge.camera.sources.settings import GSTREAMER_PREFIX, SourceSettings, kind_of
-from reid_edge.camera.sources.stats import SourceStats
-from reid_edge.camera.sources.thinning import Thinning
+from reid_edge.camera.sources.source import SourceStats
 from reid_edge.errors import SourceError
 from reid_edge.redaction import redacted
 

@@ -1,0 +1,118 @@
+"""What both readers need: time stamps, thinning, and OpenCV's decoding made safe."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from reid_edge.crops import Image
+from reid_edge.errors import SourceError
+
+#: A frame due at 100.000 ms and stamped 99.999 is on time.
+_EARLY_US = 1000
+#: No camera is faster; files that say so are wrong.
+_MAX_FPS = 1000.0
+
+
+class CaptureClock:
+    """The wall clock, held to run at half the speed of the monotonic clock or faster.
+
+    A wall clock that is set forward (a board without a battery that has found its time server) is followed at once.
+    One that is set back is caught up with at half speed, so that time neither stops nor runs backwards, and the speed
+    of what moves is wrong by a factor of two at most.  One clock serves one thread.
+
+    Args:
+        wall_ns: Nanoseconds since 1970 UTC.
+        monotonic_ns: Nanoseconds of a clock that nobody sets.
+    """
+
+    def __init__(
+        self, *, wall_ns: Callable[[], int] = time.time_ns, monotonic_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self._wall_ns = wall_ns
+        self._monotonic_ns = monotonic_ns
+        self._last_ns = wall_ns()
+        self._last_monotonic_ns = monotonic_ns()
+
+    def now_us(self) -> int:
+        """Microseconds since 1970 UTC, never less than the last time."""
+        monotonic_ns = self._monotonic_ns()
+        elapsed = monotonic_ns - self._last_monotonic_ns
+        self._last_ns = max(self._wall_ns(), self._last_ns + elapsed // 2)
+        self._last_monotonic_ns = monotonic_ns
+        return self._last_ns // 1000
+
+
+class Thinning:
+    """Takes every n-th frame, and no more than so many per second.
+
+    The rate is held on average: frames are due on a grid of times, and the first one at or after each is taken.
+
+    Args:
+        stride: Take frames 0, n, 2n, …
+        max_fps: Of those, at most this many per second of capture time; None takes all.
+    """
+
+    def __init__(self, stride: int, max_fps: float | None) -> None:
+        self._stride = stride
+        self._period_us = 0 if max_fps is None else round(1e6 / max_fps)
+        self._due_us: int | None = None
+
+    def takes(self, index: int, captured_us: int) -> bool:
+        """Whether to take this frame; to be asked about each frame once, in order."""
+        if index % self._stride:
+            return False
+        if not self._period_us:
+            return True
+        due_us = captured_us if self._due_us is None else self._due_us
+        if captured_us < due_us - _EARLY_US:
+            return False
+        missed = max(0, captured_us - due_us) // self._period_us
+        self._due_us = due_us + (missed + 1) * self._period_us
+        return True
+
+
+def grab(capture: cv2.VideoCapture) -> bool:
+    """Fetch the next frame without converting it; False at the end, or when the stream has failed."""
+    try:
+        return capture.grab()
+    except cv2.error:
+        return False
+
+
+def retrieve(capture: cv2.VideoCapture) -> Image | None:
+    """The frame that was fetched, H×W×3 uint8 BGR; None when it cannot be decoded.
+
+    Raises:
+        SourceError: It is no colour picture.
+    """
+    try:
+        decoded, image = capture.retrieve()
+    except cv2.error:
+        return None
+    if not decoded or image is None or image.size == 0:
+        return None
+    if image.ndim == 2 or image.shape[2] == 1:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    if image.dtype != np.uint8 or image.shape[2] != 3:
+        raise SourceError(
+            f"the source gives frames of shape {image.shape} {image.dtype}, expected H×W×3 uint8 BGR. "
+            "In a GStreamer pipeline: … ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1"
+        )
+    return np.asarray(image, np.uint8)
+
+
+def reported_fps(capture: cv2.VideoCapture) -> float | None:
+    """Frames per second that the file tells, if it can be believed."""
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return fps if math.isfinite(fps) and 0 < fps <= _MAX_FPS else None
+
+
+def reported_position_us(capture: cv2.VideoCapture) -> int:
+    """Time of the frame from the beginning as the file tells it; 0 where it does not."""
+    position_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
+    return round(position_ms * 1000) if math.isfinite(position_ms) and position_ms > 0 else 0
