@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from reid_edge.camera.detectors import JsonLinesSettings, open_detector
-from reid_edge.camera.detectors.jsonlines import JsonLinesDetector
-from reid_edge.camera.detectors.jsonlines.lines import LineSplitter
-from reid_edge.camera.detectors.jsonlines.pending import Found, PendingFrames, PendingTimes
+from reid_edge.camera.detectors.jsonlines import Found, JsonLinesDetector, PendingFrames, PendingTimes
+from reid_edge.camera.detectors.line_server import LineSplitter
 from reid_edge.camera.frames import Detections
 from reid_edge.errors import DetectorError
 from tests.camera.test_detectors import frame, rows

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from reid_edge.camera.detectors import DetectorSettings, ModelSettings, open_detector
-from reid_edge.camera.detectors.model import heads
-from reid_edge.camera.detectors.model.preparation import Preparation
+from reid_edge.camera.detectors.model import Preparation, heads
 from reid_edge.camera.filters import DetectionFilter, FilterSettings, nms
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources import SourceSettings, open_source

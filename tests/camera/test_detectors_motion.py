@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from reid_edge.camera.detectors import ModelSettings, MotionSettings, open_detector
-from reid_edge.camera.detectors.motion.people import dips, find_people, joined
+from reid_edge.camera.detectors.blobs import dips, find_people, joined
 from reid_edge.camera.filters import DetectionFilter, FilterSettings, ious
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources import SourceSettings, open_source

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from reid_edge.camera.detectors.base import Detector
-from reid_edge.camera.detectors.function import FunctionDetector, find_function
-from reid_edge.camera.detectors.jsonlines import JsonLinesDetector
-from reid_edge.camera.detectors.model import ModelDetector
-from reid_edge.camera.detectors.motchallenge import MotChallengeDetector
-from reid_edge.camera.detectors.motion import MotionDetector
-from reid_edge.camera.detectors.settings import (
-    CallableSettings,
-    DetectorSettings,
-    JsonLinesSettings,
-    ModelSettings,
-    MotChallengeSettings,
-    MotionSettings,
-)
-from reid_edge.camera.frames import Frame
+from reid_edge.camera.detectors.function import CallableSettings, FunctionDetector, find_function
+from reid_edge.camera.detectors.jsonlines import JsonLinesDetector, JsonLinesSettings
+from reid_edge.camera.detectors.model import ModelDetector, ModelSettings
+from reid_edge.camera.detectors.motchallenge import MotChallengeDetector, MotChallengeSettings
+from reid_edge.camera.detectors.motion import MotionDetector, MotionSettings
+from reid_edge.camera.frames import Detections, Frame
 
 __all__ = [
     "CallableSettings",
@@ -31,6 +22,32 @@ __all__ = [
     "MotionSettings",
     "open_detector",
 ]
+
+
+DetectorSettings = MotionSettings | MotChallengeSettings | JsonLinesSettings | CallableSettings | ModelSettings
+"""The section ``[detector]`` of a settings file, told apart by its ``kind``."""
+
+
+class Detector(Protocol):
+    """Finds people in frames.
+
+    Attributes:
+        description: What it is, e.g. for a log.
+    """
+
+    description: str
+
+    def __call__(self, frame: Frame) -> Detections:
+        """Boxes of people in a frame; frames come in order.
+
+        Raises:
+            DetectorError: It cannot go on.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of files, sockets and threads."""
+        ...
 
 
 def open_detector(settings: DetectorSettings | Callable[[Frame], Any]) -> Detector:

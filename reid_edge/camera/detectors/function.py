@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from reid_edge.camera.frames import Detections, Frame, no_detections
 from reid_edge.errors import DetectorError
+
+
+class CallableSettings(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="callable"
+):
+    """A Python function: takes a Frame, gives N×5 x1 y1 x2 y2 score in pixels, or N×4, or Detections.
+
+    Attributes:
+        function: ``package.module:function``; the module must be importable.
+    """
+
+    function: Annotated[str, msgspec.Meta(pattern=r"^[\w.]+:[\w.]+$")]
 
 
 class FunctionDetector:
@@ -30,7 +43,7 @@ class FunctionDetector:
         self.description = f"function {name}"
 
     def __call__(self, frame: Frame) -> Detections:
-        """See :class:`~reid_edge.camera.detectors.base.Detector`."""
+        """See :class:`~reid_edge.camera.detectors.Detector`."""
         try:
             found = self._function(frame)
         except Exception as error:

@@ -6,13 +6,16 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.camera.detectors.settings import MotChallengeSettings
 from reid_edge.camera.frames import Detections, Frame
 from reid_edge.errors import DetectorError
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 #: Columns of a file without a header, and the names that they may have in one.
 _COLUMNS = {"frame": 0, "left": 2, "top": 3, "width": 4, "height": 5, "score": 6}
@@ -28,6 +31,24 @@ _NAMES = {
 _LAST_FRAME = 1 << 53
 #: MOTChallenge's mark for "not given".
 _NO_SCORE = -1.0
+
+
+class MotChallengeSettings(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="motchallenge"
+):
+    """Boxes from a file: MOTChallenge ``det.txt`` or ``gt.txt``, or CSV with a header.
+
+    Attributes:
+        path: The file.
+        first_frame: Number that the file gives to the first frame of the video.
+        period: Frames after which a looped video begins again; None for one that does not.
+        score_range: Lowest and highest score in the file, mapped to 0 and 1.
+    """
+
+    path: str
+    first_frame: Annotated[int, msgspec.Meta(ge=0)] = 1
+    period: Count | None = None
+    score_range: tuple[float, float] = (0.0, 1.0)
 
 
 class MotChallengeDetector:
@@ -54,7 +75,7 @@ class MotChallengeDetector:
         self.description = f"{path.name}: {len(table)} boxes in {len(np.unique(self._frames))} frames"
 
     def __call__(self, frame: Frame) -> Detections:
-        """See :class:`~reid_edge.camera.detectors.base.Detector`."""
+        """See :class:`~reid_edge.camera.detectors.Detector`."""
         number = frame.index if self._settings.period is None else frame.index % self._settings.period
         first, last = np.searchsorted(self._frames, (number, number + 1))
         return Detections(self._boxes[first:last].copy(), self._scores[first:last].copy())

@@ -16,115 +16,8 @@ from reid_edge.camera.frames import Frame
 from reid_edge.errors import ReidEdgeError, SourceError
 
 logger = logging.getLogger(__name__)
-
 #: A capturing thread that hangs in a driver is left behind after this.
 _JOIN_S = 0.5
-
-
-@dataclass
-class SourceStats:
-    """Counts since the start.  Written by the capturing thread, read by any.
-
-    Attributes:
-        frames: Captured and handed over.
-        dropped: Of these, overwritten by a newer one before anybody took them (live sources).
-        unreadable: Images or frames that could not be decoded.
-        reconnects: Attempts to open a live source again.
-        connected: Whether frames are coming, as far as known; a file is always connected.
-        error: What went wrong last with a live source that is not connected, without passwords.
-    """
-
-    frames: int = 0
-    dropped: int = 0
-    unreadable: int = 0
-    reconnects: int = 0
-    connected: bool = False
-    error: str | None = None
-    _last: float = field(default_factory=time.monotonic)
-
-    def saw_frame(self) -> None:
-        """A frame was captured just now."""
-        self.frames += 1
-        self._last = time.monotonic()
-
-    @property
-    def silent_s(self) -> float:
-        """Seconds since the last frame, or since the start before the first."""
-        return time.monotonic() - self._last
-
-
-class FrameBuffer:
-    """Frames on their way from one thread to another.
-
-    Args:
-        capacity: Frames held at most.
-        overwrite: When full, drop the oldest frame; otherwise the capturing thread waits.
-
-    Attributes:
-        dropped: Frames that were overwritten before anyone took them.
-    """
-
-    def __init__(self, capacity: int, *, overwrite: bool) -> None:
-        self._frames: deque[Frame] = deque()
-        self._capacity = capacity
-        self._overwrite = overwrite
-        self._changed = threading.Condition()
-        self._finished = False
-        self._closed = False
-        self._error: ReidEdgeError | None = None
-        self.dropped = 0
-
-    def put(self, frame: Frame) -> bool:
-        """Hand over a frame; False when nobody will take it any more."""
-        with self._changed:
-            while len(self._frames) >= self._capacity and not self._closed:
-                if self._overwrite:
-                    self._frames.popleft()
-                    self.dropped += 1
-                else:
-                    self._changed.wait()
-            if self._closed:
-                return False
-            self._frames.append(frame)
-            self._changed.notify_all()
-            return True
-
-    def get(self, timeout_s: float | None) -> Frame | None:
-        """The oldest frame held; None when none came in time, or none will come.
-
-        Raises:
-            ReidEdgeError: What ended the capture, once the frames before it are taken.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._frames or self._finished or self._closed, timeout_s)
-            if self._closed:
-                return None
-            if self._frames:
-                self._changed.notify_all()
-                return self._frames.popleft()
-            if self._error is not None:
-                raise self._error
-            return None
-
-    @property
-    def ended(self) -> bool:
-        """Whether :meth:`get` will give nothing any more."""
-        with self._changed:
-            return self._closed or (self._finished and not self._frames)
-
-    def finish(self, error: ReidEdgeError | None = None) -> None:
-        """No frame will follow, for this reason if there is one."""
-        with self._changed:
-            self._finished = True
-            self._error = error
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Nobody wants frames any more."""
-        with self._changed:
-            self._closed = True
-            self._frames.clear()
-            self._changed.notify_all()
 
 
 class Reader(Protocol):
@@ -224,3 +117,109 @@ def _close(frames: Iterator[Frame]) -> None:
     """Let a generator release its capture now, in its own thread."""
     if close := getattr(frames, "close", None):
         close()
+
+
+class FrameBuffer:
+    """Frames on their way from one thread to another.
+
+    Args:
+        capacity: Frames held at most.
+        overwrite: When full, drop the oldest frame; otherwise the capturing thread waits.
+
+    Attributes:
+        dropped: Frames that were overwritten before anyone took them.
+    """
+
+    def __init__(self, capacity: int, *, overwrite: bool) -> None:
+        self._frames: deque[Frame] = deque()
+        self._capacity = capacity
+        self._overwrite = overwrite
+        self._changed = threading.Condition()
+        self._finished = False
+        self._closed = False
+        self._error: ReidEdgeError | None = None
+        self.dropped = 0
+
+    def put(self, frame: Frame) -> bool:
+        """Hand over a frame; False when nobody will take it any more."""
+        with self._changed:
+            while len(self._frames) >= self._capacity and not self._closed:
+                if self._overwrite:
+                    self._frames.popleft()
+                    self.dropped += 1
+                else:
+                    self._changed.wait()
+            if self._closed:
+                return False
+            self._frames.append(frame)
+            self._changed.notify_all()
+            return True
+
+    def get(self, timeout_s: float | None) -> Frame | None:
+        """The oldest frame held; None when none came in time, or none will come.
+
+        Raises:
+            ReidEdgeError: What ended the capture, once the frames before it are taken.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._frames or self._finished or self._closed, timeout_s)
+            if self._closed:
+                return None
+            if self._frames:
+                self._changed.notify_all()
+                return self._frames.popleft()
+            if self._error is not None:
+                raise self._error
+            return None
+
+    @property
+    def ended(self) -> bool:
+        """Whether :meth:`get` will give nothing any more."""
+        with self._changed:
+            return self._closed or (self._finished and not self._frames)
+
+    def finish(self, error: ReidEdgeError | None = None) -> None:
+        """No frame will follow, for this reason if there is one."""
+        with self._changed:
+            self._finished = True
+            self._error = error
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nobody wants frames any more."""
+        with self._changed:
+            self._closed = True
+            self._frames.clear()
+            self._changed.notify_all()
+
+
+@dataclass
+class SourceStats:
+    """Counts since the start.  Written by the capturing thread, read by any.
+
+    Attributes:
+        frames: Captured and handed over.
+        dropped: Of these, overwritten by a newer one before anybody took them (live sources).
+        unreadable: Images or frames that could not be decoded.
+        reconnects: Attempts to open a live source again.
+        connected: Whether frames are coming, as far as known; a file is always connected.
+        error: What went wrong last with a live source that is not connected, without passwords.
+    """
+
+    frames: int = 0
+    dropped: int = 0
+    unreadable: int = 0
+    reconnects: int = 0
+    connected: bool = False
+    error: str | None = None
+    _last: float = field(default_factory=time.monotonic)
+
+    def saw_frame(self) -> None:
+        """A frame was captured just now."""
+        self.frames += 1
+        self._last = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last frame, or since the start before the first."""
+        return time.monotonic() - self._last

@@ -6,18 +6,66 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+import cv2
+import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from reid_edge.camera.detectors.model import heads
 from reid_edge.camera.detectors.model.network import Network, Outputs, load_network
-from reid_edge.camera.detectors.model.preparation import Preparation
-from reid_edge.camera.detectors.settings import ModelSettings
-from reid_edge.camera.frames import Detections, Frame
+from reid_edge.camera.frames import Boxes, Detections, Frame
+from reid_edge.crops import Image
 from reid_edge.errors import DetectorError
 
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Threads = Annotated[int, msgspec.Meta(ge=1, le=512)]
+Triple = tuple[float, float, float]
 Head = Callable[[Outputs], Detections]
+
+
+class ModelSettings(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="model"
+):
+    """A detector's file, ONNX or OpenVINO IR.
+
+    What is None is taken from the file (``size``) or as usual for the kind of ``output`` (docs/detectors.md).
+
+    Attributes:
+        path: ``….onnx``, or ``….xml`` with its ``….bin`` beside it.
+        output: What comes out: ``ssd`` (DetectionOutput), ``yolo`` or ``fastestdet``.
+        form: Which YOLO: ``v5`` (with objectness), ``v8`` (without), ``end2end`` (after NMS); ``auto`` tells by shape.
+        person: Index of the class person.
+        min_score: Less sure boxes are left out.
+        engine: ``openvino`` or ``onnxruntime``; ``auto`` takes OpenVINO for IR, else ONNX Runtime where installed.
+        threads: CPU threads; None leaves the choice to the engine.
+        device: OpenVINO's name of the device.
+        size: Height and width of the input, pixels.
+        layout: Of the input.
+        color: Channel order of the input.
+        resize: ``stretch``, or ``letterbox``: aspect ratio kept, bars at both sides.
+        mean: Subtracted from pixels 0–255, in the input's channel order.
+        scale: Then multiplied with.
+        pad: Value of the bars, 0–255.
+    """
+
+    path: str
+    output: Literal["ssd", "yolo", "fastestdet"]
+    form: Literal["auto", "v5", "v8", "end2end"] = "auto"
+    person: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    min_score: Fraction = 0.1
+    engine: Literal["auto", "openvino", "onnxruntime"] = "auto"
+    threads: Threads | None = None
+    device: str = "CPU"
+    size: tuple[Count, Count] | None = None
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    color: Literal["BGR", "RGB"] | None = None
+    resize: Literal["stretch", "letterbox"] | None = None
+    mean: Triple = (0.0, 0.0, 0.0)
+    scale: float | None = None
+    pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
 
 
 @dataclass(frozen=True)
@@ -57,7 +105,7 @@ class ModelDetector:
         self.description = f"{path.name} ({settings.output}{form}) on {self._network.description}"
 
     def __call__(self, frame: Frame) -> Detections:
-        """See :class:`~reid_edge.camera.detectors.base.Detector`."""
+        """See :class:`~reid_edge.camera.detectors.Detector`."""
         batch, placement = self._prepare(frame.image)
         found = self._head(self._network.run(batch))
         return Detections(placement.to_frame(found.boxes), found.scores)
@@ -117,3 +165,85 @@ def _size(settings: ModelSettings, network: Network) -> tuple[int, int]:
             f"{settings.path} takes {height}×{width}, size says {wanted[0]}×{wanted[1]}. Leave size out."
         )
     return wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """How a detector wants its frames.
+
+    Attributes:
+        size: Height and width, pixels.
+        letterbox: Keep the aspect ratio, with bars at both sides; otherwise stretch.
+        rgb: Swap the channels to RGB.
+        mean: Subtracted from pixels 0–255, in the input's channel order.
+        scale: Then multiplied with.
+        pad: Value of the bars.
+        nhwc: Channels last.
+        dtype: Of the input.
+    """
+
+    size: tuple[int, int]
+    letterbox: bool
+    rgb: bool
+    mean: tuple[float, float, float]
+    scale: float
+    pad: int
+    nhwc: bool
+    dtype: np.dtype[Any]
+
+    def __call__(self, image: Image) -> tuple[npt.NDArray[Any], Placement]:
+        """The input, 1×3×H×W or 1×H×W×3, and where the frame lies in it."""
+        resized, placement = self._letterboxed(image) if self.letterbox else self._stretched(image)
+        if self.rgb:
+            resized = np.asarray(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB), np.uint8)
+        return self._batch(resized), placement
+
+    def _batch(self, pixels: Image) -> npt.NDArray[Any]:
+        if self.nhwc:
+            return self._values(pixels, np.asarray(self.mean, np.float32))[None]
+        batch = np.empty((1, 3, *self.size), self.dtype)
+        for channel, mean in enumerate(self.mean):
+            batch[0, channel] = self._values(pixels[..., channel], mean)
+        return batch
+
+    def _values(self, pixels: Image, mean: float | npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+        if self.dtype == np.uint8:
+            return pixels
+        values = pixels.astype(np.float32)
+        if np.any(mean):
+            values -= mean
+        if self.scale != 1:
+            values *= np.float32(self.scale)
+        return values.astype(self.dtype, copy=False)
+
+    def _stretched(self, image: Image) -> tuple[Image, Placement]:
+        height, width = self.size
+        scale = width / image.shape[1], height / image.shape[0]
+        return _resized(image, width, height), Placement(scale, (0.0, 0.0))
+
+    def _letterboxed(self, image: Image) -> tuple[Image, Placement]:
+        height, width = self.size
+        factor = min(height / image.shape[0], width / image.shape[1])
+        inner_height, inner_width = max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))
+        top, left = (height - inner_height) // 2, (width - inner_width) // 2
+        boxed = np.full((height, width, 3), self.pad, np.uint8)
+        boxed[top : top + inner_height, left : left + inner_width] = _resized(image, inner_width, inner_height)
+        scale = inner_width / image.shape[1], inner_height / image.shape[0]
+        return boxed, Placement(scale, (float(left), float(top)))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a frame lies in the input: pixel × scale + offset, for x and y."""
+
+    scale_xy: tuple[float, float]
+    offset_xy: tuple[float, float]
+
+    def to_frame(self, boxes: Boxes) -> Boxes:
+        """Boxes in pixels of the input, N×4, as boxes in pixels of the frame."""
+        scale, offset = (np.array(pair * 2, np.float32) for pair in (self.scale_xy, self.offset_xy))
+        return np.asarray((boxes - offset) / scale, np.float32)
+
+
+def _resized(image: Image, width: int, height: int) -> Image:
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

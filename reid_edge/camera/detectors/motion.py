@@ -1,12 +1,19 @@
-"""What moves before a still background."""
+"""People by their movement before a still background: needs no weights, and a camera that does not move."""
 
 from __future__ import annotations
 
+import math
+from typing import Annotated
+
 import cv2
+import msgspec
 import numpy as np
 
+from reid_edge.camera.detectors.blobs import find_people
+from reid_edge.camera.frames import Detections, Frame, no_detections
 from reid_edge.crops import Image
 
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 #: Of the values that OpenCV gives: 0 background, 127 shadow, 255 foreground.
 _FOREGROUND = 200
 #: What part of the time a pixel's background is seen, and how dark a shadow may be.  OpenCV has 0.9 and 0.5; these find
@@ -19,23 +26,67 @@ _NOISE = 8
 _TILE_HALVINGS = 2
 #: Even a still scene is looked at so often: its background goes on changing.
 _LOOK_US = 1_000_000
-
 _SPECK = np.ones((2, 2), np.uint8)
 
 
-def reduced(image: Image, halvings: int) -> Image:
-    """Averages over 2×2 pixels, so many times; an odd row at the bottom or column at the right is left out.
+class MotionSettings(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="motion"
+):
+    """People by their movement before a still background; needs no weights and a camera that does not move.
 
-    OpenCV halves several times faster than it averages over larger blocks.
+    Attributes:
+        width: Frames are halved until they are nearest to this width, pixels.
+        memory_s: Time after which what stands still has become background, seconds.
+        sensitivity: Squared distance, in standard deviations, at which a pixel leaves the background; less finds more.
+        min_height: Smallest person, fraction of the frame's height.
+        max_height: Largest, likewise.
     """
-    for _ in range(halvings):
-        rows, columns = image.shape[0] // 2, image.shape[1] // 2
-        if not rows or not columns:
-            return image
-        image = np.asarray(
-            cv2.resize(image[: rows * 2, : columns * 2], (columns, rows), interpolation=cv2.INTER_AREA), np.uint8
-        )
-    return image
+
+    width: Annotated[int, msgspec.Meta(ge=64)] = 384
+    memory_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    sensitivity: Annotated[float, msgspec.Meta(gt=0)] = 16.0
+    min_height: Fraction = 0.08
+    max_height: Fraction = 0.95
+
+
+class MotionDetector:
+    """Background subtraction, then blobs of a person's shape.
+
+    Args:
+        settings: Sizes and sensitivity.
+    """
+
+    def __init__(self, settings: MotionSettings) -> None:
+        self._settings = settings
+        self._background = Background(settings.sensitivity, settings.memory_s)
+        self._scene = StillScene()
+        self._skipped: tuple[Image, int] | None = None
+        self._shape: tuple[int, ...] = ()
+        self.description = f"motion (OpenCV {cv2.__version__})"
+
+    def __call__(self, frame: Frame) -> Detections:
+        """See :class:`~reid_edge.camera.detectors.Detector`."""
+        halvings = max(0, round(math.log2(frame.image.shape[1] / self._settings.width)))
+        small = reduced(frame.image, halvings)
+        if small.shape != self._shape:  # the camera has changed its resolution
+            self._shape = small.shape
+            self._background.forget()
+            self._scene.forget()
+            self._skipped = None
+        if self._scene.is_still(small, frame.captured_us):
+            self._skipped = small, frame.captured_us
+            return no_detections()
+        if self._skipped is not None:  # the time that has passed was the background's, not that of who has entered now
+            self._background.learn(*self._skipped)
+            self._skipped = None
+        moving = self._background.moving(small, frame.captured_us)
+        self._scene.remember(small, frame.captured_us, busy=bool(moving.any()))
+        height = len(small)
+        found = find_people(moving, self._settings.min_height * height, self._settings.max_height * height)
+        return Detections(found.boxes * np.float32(frame.image.shape[1] // small.shape[1]), found.scores)
+
+    def close(self) -> None:
+        """Nothing is held but memory."""
 
 
 class Background:
@@ -106,3 +157,18 @@ class StillScene:
         """A frame was looked at; ``busy`` if something moved in it."""
         self._tiles = None if busy else reduced(small, _TILE_HALVINGS)
         self._looked_us = captured_us
+
+
+def reduced(image: Image, halvings: int) -> Image:
+    """Averages over 2×2 pixels, so many times; an odd row at the bottom or column at the right is left out.
+
+    OpenCV halves several times faster than it averages over larger blocks.
+    """
+    for _ in range(halvings):
+        rows, columns = image.shape[0] // 2, image.shape[1] // 2
+        if not rows or not columns:
+            return image
+        image = np.asarray(
+            cv2.resize(image[: rows * 2, : columns * 2], (columns, rows), interpolation=cv2.INTER_AREA), np.uint8
+        )
+    return image

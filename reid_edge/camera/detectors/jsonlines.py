@@ -1,0 +1,278 @@
+"""Boxes from another process, such as the camera's own detector: one JSON object per frame and line."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from reid_edge.camera.detectors.line_server import LineServer
+from reid_edge.camera.frames import Detections, Frame, no_detections
+
+logger = logging.getLogger(__name__)
+Whole = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+Box = Annotated[list[float], msgspec.Meta(min_length=4, max_length=5)]
+
+
+class JsonLinesSettings(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="jsonlines"
+):
+    """Boxes from another process, one JSON object per frame and line.
+
+    Attributes:
+        listen: ``stdin``, ``unix:/path/of/socket``, or ``tcp:127.0.0.1:port``.
+        tolerance_ms: Lines with a time belong to frames at most this far; should be under half the time between frames.
+        wait_ms: How long a frame waits for its line while somebody is sending.
+        max_pending: Lines held for frames to come.  Of lines with frame numbers the sender then waits; of lines with
+            times the oldest go.
+        max_line_bytes: A longer line is skipped.
+    """
+
+    listen: str = "stdin"
+    tolerance_ms: Annotated[float, msgspec.Meta(ge=0, le=60_000)] = 20.0
+    wait_ms: Annotated[float, msgspec.Meta(ge=0, le=60_000)] = 200.0
+    max_pending: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1024
+    max_line_bytes: Annotated[int, msgspec.Meta(ge=256, le=1 << 24)] = 1 << 18
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A line; what else it holds is ignored.
+
+    Attributes:
+        boxes: x1 y1 x2 y2 and, if known, score.
+        frame: Number of the frame, from 0; or
+        captured_us: its time, microseconds since 1970 UTC.
+        normalised: Boxes are fractions of the frame, not pixels.
+    """
+
+    boxes: Annotated[list[Box], msgspec.Meta(max_length=1000)]
+    frame: Whole | None = None
+    captured_us: Whole | None = None
+    normalised: bool = False
+
+
+@dataclass
+class LineCounts:
+    """Lines so far: all, malformed or too long, those whose frame had passed; and frames for which none came."""
+
+    lines: int = 0
+    malformed: int = 0
+    late: int = 0
+    unmatched: int = 0
+
+
+class JsonLinesDetector:
+    """Gives each frame the boxes that came in for it.
+
+    Args:
+        settings: Where lines come from, and how they are matched to frames.
+
+    Attributes:
+        address: Where senders connect to; None for standard input.
+        counts: Lines and frames so far.
+
+    Raises:
+        DetectorError: Nobody can listen there.
+    """
+
+    def __init__(self, settings: JsonLinesSettings) -> None:
+        self._wait_s = settings.wait_ms / 1000
+        self._changed = threading.Condition()
+        self._frames = PendingFrames(settings.max_pending, self._changed)
+        self._times = PendingTimes(settings.max_pending, round(settings.tolerance_ms * 1000))
+        self._decoder = msgspec.json.Decoder(Line)
+        self.counts = LineCounts()
+        self._server = LineServer(
+            settings.listen, max_bytes=settings.max_line_bytes, on_line=self._receive, on_idle=self._notify
+        )
+        self.address = self._server.address
+        self.description = f"JSON lines from {settings.listen}"
+
+    def __call__(self, frame: Frame) -> Detections:
+        """See :class:`~reid_edge.camera.detectors.Detector`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_there(frame), self._wait_s)
+            found = self._frames.take(frame.index)
+            by_time = self._times.take(frame.captured_us)
+            self._changed.notify_all()
+        found = by_time if found is None else found
+        if found is None:
+            self.counts.unmatched += 1
+            return no_detections()
+        return found.on(frame)
+
+    def close(self) -> None:
+        """Listen no more."""
+        with self._changed:
+            self._frames.closed = True
+            self._changed.notify_all()
+        self._server.close()
+
+    def _is_there(self, frame: Frame) -> bool:
+        """Whether it is of no use to wait any longer."""
+        known = self._frames.has(frame.index) or self._times.has(frame.captured_us)
+        return known or not self._server.sending.is_set()
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _receive(self, text: bytes | None) -> None:
+        if text is not None and not text.strip():
+            return
+        self.counts.lines += 1
+        try:
+            line = self._decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._say_malformed(error)
+            return
+        with self._changed:
+            self.counts.late += not self._hold(line)
+            self._changed.notify_all()
+
+    def _decode(self, text: bytes | None) -> Line:
+        if text is None:
+            raise msgspec.DecodeError("longer than max_line_bytes")
+        line = self._decoder.decode(text)
+        if line.frame is None and line.captured_us is None:
+            raise msgspec.ValidationError("neither `frame` nor `captured_us`")
+        return line
+
+    def _hold(self, line: Line) -> bool:
+        found = Found(_detections(line.boxes), line.normalised)
+        if line.frame is not None:
+            return self._frames.add(line.frame, found)
+        assert line.captured_us is not None
+        return self._times.add(line.captured_us, found)
+
+    def _say_malformed(self, error: Exception) -> None:
+        self.counts.malformed += 1
+        if str(self.counts.malformed).strip("0") == "1":  # the 1st, 10th, 100th …
+            logger.warning("%d malformed lines of detections so far; the last: %s", self.counts.malformed, error)
+
+
+def _detections(boxes: list[list[float]]) -> Detections:
+    rows = np.array([box if len(box) == 5 else [*box, 1.0] for box in boxes]).reshape(-1, 5)
+    with np.errstate(over="ignore"):  # infinite then, and left out by the filter
+        rows = rows.astype(np.float32)
+    return Detections(rows[:, :4].copy(), rows[:, 4].copy())
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What one line tells of a frame.
+
+    Attributes:
+        detections: Boxes in pixels, or as fractions of the frame.
+        normalised: Which.
+    """
+
+    detections: Detections
+    normalised: bool
+
+    def on(self, frame: Frame) -> Detections:
+        """In pixels of the frame."""
+        if not self.normalised:
+            return self.detections
+        height, width = frame.image.shape[:2]
+        return Detections(self.detections.boxes * np.array([width, height] * 2, np.float32), self.detections.scores)
+
+
+class PendingFrames:
+    """Detections known by the number of their frame.
+
+    When too many are held, whoever adds the next waits, so that a file of detections can be piped in whole.  If frames
+    pass and none of those held is for them, all are forgotten: their numbers are wrong, and must not block right ones.
+
+    Args:
+        capacity: Held at most.
+        changed: Notified with every change, and held by whoever calls.
+    """
+
+    def __init__(self, capacity: int, changed: threading.Condition) -> None:
+        self._capacity = capacity
+        self._changed = changed
+        self._found: dict[int, Found] = {}
+        self._next = 0
+        self.closed = False
+
+    def add(self, number: int, found: Found) -> bool:
+        """Hold detections until their frame comes; False when it has come already."""
+        patience = self._next + self._capacity
+        while len(self._found) >= self._capacity and number >= self._next and not self.closed:
+            farthest = max(self._found)
+            if number < farthest:  # a number far ahead, perhaps wrong, must not keep out those that are due
+                del self._found[farthest]
+            elif self._next >= patience:
+                logger.warning(
+                    "forgot detections of frames %d to %d at frame %d", min(self._found), farthest, self._next
+                )
+                self._found.clear()
+            else:
+                self._changed.wait()
+        if number < self._next:
+            return False
+        self._found[number] = found
+        return True
+
+    def has(self, number: int) -> bool:
+        """Whether a frame's detections are there, or those of one soon after, so that they will not come."""
+        return number in self._found or any(number < other <= number + self._capacity for other in self._found)
+
+    def take(self, number: int) -> Found | None:
+        """Detections of a frame; forgets it and all before it."""
+        found = self._found.get(number)
+        self._next = number + 1
+        for passed in [other for other in self._found if other <= number]:
+            del self._found[passed]
+        return found
+
+
+class PendingTimes:
+    """Detections known by the time of their frame; when too many are held, the oldest go.
+
+    Args:
+        capacity: Held at most.
+        tolerance_us: Farthest that a frame's time may be off.
+    """
+
+    def __init__(self, capacity: int, tolerance_us: int) -> None:
+        self._capacity = capacity
+        self._tolerance_us = tolerance_us
+        self._times: list[int] = []
+        self._found: dict[int, Found] = {}
+        self._since_us: int | None = None
+
+    def add(self, captured_us: int, found: Found) -> bool:
+        """Hold detections; False when frames are past them."""
+        if self._since_us is not None and captured_us < self._since_us:
+            return False
+        if captured_us not in self._found:
+            insort(self._times, captured_us)
+        self._found[captured_us] = found
+        self._forget(max(0, len(self._times) - self._capacity))
+        return True
+
+    def has(self, captured_us: int) -> bool:
+        """Whether detections near that time, or after it, are there."""
+        return bool(self._times) and self._times[-1] >= captured_us - self._tolerance_us
+
+    def take(self, captured_us: int) -> Found | None:
+        """The nearest in time, if near enough; forgets those that no later frame can be near to."""
+        self._since_us = captured_us - self._tolerance_us
+        self._forget(bisect_left(self._times, self._since_us))
+        here = bisect_left(self._times, captured_us)
+        nearest = min(self._times[max(0, here - 1) : here + 1], key=lambda time: abs(time - captured_us), default=None)
+        if nearest is None or abs(nearest - captured_us) > self._tolerance_us:
+            return None
+        return self._found[nearest]
+
+    def _forget(self, count: int) -> None:
+        for time in self._times[:count]:
+            del self._found[time]
+        del self._times[:count]
