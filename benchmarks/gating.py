@@ -33,9 +33,17 @@ import cv2
 import numpy as np
 from msgspec.structs import replace as replaced
 
-from reid_edge.camera.crop_selector import CropSelector, CropSelectorSettings
+from reid_edge.camera.crop_selector import (
+    VISIBLE,
+    CropSelector,
+    CropSelectorSettings,
+    aspect_term,
+    crop_quality,
+    edge_term,
+    height_term,
+    visible_term,
+)
 from reid_edge.camera.frames import Detections
-from reid_edge.camera.quality import VISIBLE, aspect_term, crop_quality, edge_term, height_term, visible_term
 from reid_edge.camera.tracking import TrackedBoxes, Tracker, TrackerSettings
 from reid_edge.camera.tracklets import Sighting, Tracklets, TrackletSettings
 from reid_edge.evaluation.ranking import Labelled, Ranking, rank

@@ -10,19 +10,16 @@ from collections.abc import Callable
 
 from reid_edge.camera.crop_queue import CropQueue
 from reid_edge.camera.crop_selector import CropSelector
-from reid_edge.camera.detection_stage import DetectionStage
+from reid_edge.camera.detection_stage import DetectionStage, OffSwitch
 from reid_edge.camera.detectors import open_detector
-from reid_edge.camera.embedding_stage import EmbeddingStage
+from reid_edge.camera.embedding_stage import EmbeddingStage, load_model
 from reid_edge.camera.filters import DetectionFilter
-from reid_edge.camera.model import load_model
-from reid_edge.camera.publisher import Publisher
 from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
-from reid_edge.camera.status import Health
-from reid_edge.camera.switch import OffSwitch
 from reid_edge.camera.tracking import Tracker
 from reid_edge.camera.tracklets import Tracklets
-from reid_edge.camera.upstream import name_on_the_wire, open_transport
+from reid_edge.camera.upstream import Publisher, name_on_the_wire, open_transport
+from reid_edge.camera.vitals import Health
 from reid_edge.errors import ReidEdgeError
 from reid_edge.systemd import notify, watchdog_interval_s
 from reid_edge.upstream.delivery import Delivery

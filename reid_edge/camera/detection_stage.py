@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from reid_edge.camera.crop_queue import CropQueue, QueuedCrop
-from reid_edge.camera.crop_selector import CropSelector
+from reid_edge.camera.crop_selector import CropSelector, crop_quality
 from reid_edge.camera.detectors import Detector
 from reid_edge.camera.filters import DetectionFilter
 from reid_edge.camera.frames import Frame
-from reid_edge.camera.heartbeat import Heartbeat
-from reid_edge.camera.quality import crop_quality
 from reid_edge.camera.sources import Source
 from reid_edge.camera.tracking import TrackedBoxes, Tracker
 from reid_edge.camera.tracklets import Sighting
+from reid_edge.camera.vitals import Heartbeat
 from reid_edge.crops import Image, crop_boxes, resize_into
 from reid_edge.runtime import Extractor
 
@@ -154,3 +154,35 @@ def compact_copy(crop: Image, input_size: tuple[int, int]) -> Image:
     resized = np.empty((height, width, 3), np.uint8)
     resize_into(crop, resized)
     return resized
+
+
+class OffSwitch:
+    """Whether the camera is switched off: while a file exists.
+
+    Args:
+        path: The file; None: never off.
+        every_s: The file is looked for at most so often.
+
+    Attributes:
+        trouble: Why it cannot be told whether the file exists, which counts as off; "" if it can.
+    """
+
+    def __init__(self, path: Path | None, *, every_s: float = 0.5) -> None:
+        self._path = path
+        self._every_s = every_s
+        self._next = 0.0
+        self._off = False
+        self.trouble = ""
+
+    def __call__(self) -> bool:
+        """Whether no frame may be looked at now."""
+        if self._path is not None and time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._every_s
+            self._look(self._path)
+        return self._off
+
+    def _look(self, path: Path) -> None:
+        try:
+            self._off, self.trouble = path.exists(), ""
+        except OSError as error:
+            self._off, self.trouble = True, f"the off switch {path} cannot be looked for: {error.strerror}"

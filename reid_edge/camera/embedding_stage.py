@@ -10,11 +10,12 @@ from itertools import groupby
 from operator import attrgetter
 
 from reid_edge.camera.crop_queue import CropQueue, QueuedCrop
-from reid_edge.camera.heartbeat import Heartbeat
-from reid_edge.camera.latencies import recent_latencies
-from reid_edge.camera.publisher import Publisher
+from reid_edge.camera.settings import EngineSettings
 from reid_edge.camera.tracklets import Tracklets
+from reid_edge.camera.upstream import Publisher
+from reid_edge.camera.vitals import Heartbeat, recent_latencies
 from reid_edge.runtime import Extractor
+from reid_edge.runtime.golden import check_extractor
 from reid_edge.upstream.observation import Observation
 
 #: How often the embedding thread looks up though nothing comes.
@@ -129,3 +130,25 @@ def give_back_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def load_model(settings: EngineSettings) -> Extractor:
+    """Load a bundle, compare its golden features, and compile everything that the agent will call.
+
+    Raises:
+        BundleError: No usable bundle there.
+        EngineError: It cannot run here.
+        MissingExtraError: The engine's package is not installed.
+        ParityError: It computes other features here than where it was exported.
+    """
+    extractor = Extractor(
+        settings.bundle,
+        engine=settings.engine,
+        precision=settings.precision,
+        threads=settings.threads,
+        device=settings.device,
+        max_batch=settings.max_batch,
+    )
+    check_extractor(extractor)
+    extractor.warm_up(settings.max_batch)
+    return extractor

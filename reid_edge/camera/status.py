@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import socketserver
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from reid_edge.errors import MissingExtraError, SettingsError
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from reid_edge.camera.vitals import RECENT, Health, percentiles
+from reid_edge.errors import SettingsError
+from reid_edge.system.conditions import cpu_throttle_counts, zone_temperatures
+from reid_edge.system.sysfs import ROOT
 
 if TYPE_CHECKING:
-    from prometheus_client.registry import Collector
-
-
-@dataclass(frozen=True)
-class Health:
-    """What is wrong now; nothing, if the agent is well."""
-
-    problems: tuple[str, ...] = ()
+    from reid_edge.camera.agent import Agent
 
 
 class StatusServer:
@@ -33,14 +34,9 @@ class StatusServer:
 
     Raises:
         SettingsError: The address is taken.
-        MissingExtraError: prometheus-client is not installed.
     """
 
     def __init__(self, address: str, metrics: Collector, health: Callable[[], Health]) -> None:
-        try:
-            from prometheus_client import CollectorRegistry, make_wsgi_app
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("prometheus-client", "camera", "serving metrics") from error
         registry = CollectorRegistry(auto_describe=False)
         registry.register(metrics)
         scrape = make_wsgi_app(registry)
@@ -83,3 +79,108 @@ class _SilentHandler(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         pass
+
+
+class AgentMetrics(Collector):
+    """All numbers of an agent.
+
+    Args:
+        agent: Whose.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by prometheus_client at each scrape."""
+        yield from self._seeing()
+        yield from self._embedding()
+        yield from self._delivering()
+        yield from machine()
+
+    def _seeing(self) -> Iterator[Metric]:
+        source, detection = self._agent.source.stats, self._agent.detection.stats
+        yield _counter("frames", "Frames captured.", source.frames)
+        yield _counter("frames_looked_at", "Frames that went through detection.", detection.frames)
+        yield _counters(
+            "frames_dropped",
+            "Frames not looked at, by reason.",
+            {"newer": source.dropped, "unreadable": source.unreadable, "off": detection.off},
+        )
+        yield _counter("source_reconnects", "Attempts to open a live source again.", source.reconnects)
+        yield _gauge("source_connected", "1 while frames are coming.", source.connected)
+        yield _gauge("source_silent_seconds", "Since the last frame.", source.silent_s)
+        yield _counter("detections", "Boxes kept by the filter.", detection.detections)
+        yield _counters("detections_dropped", "Boxes left out, by reason.", self._agent.filter.dropped)
+
+    def _embedding(self) -> Iterator[Metric]:
+        agent, embedding = self._agent, self._agent.embedding
+        yield _counter("crops_chosen", "Crops that the crop selector chose.", agent.detection.stats.chosen)
+        yield _counters(
+            "crops_dropped", "Chosen crops not embedded, by reason.", {"overload": agent.crop_queue.dropped}
+        )
+        yield _gauge("crops_waiting", "Crops in the queue before the engine.", len(agent.crop_queue))
+        yield _counter("embeddings", "Crops embedded.", embedding.stats.embedded)
+        yield _counter("engine_calls", "Batches.", embedding.stats.batches)
+        yield from _latency("engine_seconds", "One batch in the engine.", embedding.engine_latencies_s)
+        yield from _latency("crop_seconds", "From a frame's being taken up to the feature.", embedding.crop_latencies_s)
+        yield _gauge("tracklets", "Live ones.", len(agent.tracklets))
+        yield _counter("tracklets_split", "Tracks that went over to another person.", agent.tracklets.split)
+        yield _counter("bundle_reloads", "Bundles put in place while running.", agent.reloads)
+        yield _counter("bundle_reload_failures", "Bundles that were not used.", agent.failed_reloads)
+        yield InfoMetricFamily(
+            "reid_edge_model",
+            "What makes features.",
+            {"hash": embedding.extractor.bundle.manifest.model_hash, "engine": embedding.extractor.description},
+        )
+
+    def _delivering(self) -> Iterator[Metric]:
+        outbox, publisher, delivery = self._agent.outbox, self._agent.publisher.stats, self._agent.delivery
+        yield _counter("observations_published", "Observations that the outbox took.", publisher.published)
+        yield _gauge("observations_unwritten", "Waiting in memory for the outbox to be writable.", publisher.unwritten)
+        yield _counters("observations_dropped", "By reason.", dict(outbox.dropped) | {"unwritten": publisher.lost})
+        yield _gauge("outbox_rows", "Observations that are not acknowledged.", outbox.depth)
+        yield _gauge("outbox_bytes", "Their size.", outbox.payload_bytes)
+        yield _gauge("outbox_age_seconds", "Age of the oldest.", self._outbox_age_s())
+        yield _counter("observations_sent", "Sent, each counted once.", delivery.stats.sent)
+        yield _counter("observations_resent", "Sent again.", delivery.stats.resent)
+        yield _counter("observations_acknowledged", "Committed by the gallery.", delivery.stats.acknowledged)
+        yield _counter("observations_refused", "Refusals by the gallery.", delivery.stats.refused)
+        yield _gauge("upstream_connected", "1 if the last attempt to send succeeded.", delivery.stats.connected)
+        yield from _latency("publish_seconds", "From sending to acknowledgement.", delivery.stats.latencies_s)
+
+    def _outbox_age_s(self) -> float:
+        oldest_us = self._agent.outbox.oldest_us
+        return 0.0 if oldest_us is None else max(0.0, time.time() - oldest_us / 1e6)
+
+
+def machine(root: Path = ROOT) -> Iterator[Metric]:
+    """Yield temperatures, and throttling where the CPU counts it, read from the system's files under ``root``."""
+    temperatures = GaugeMetricFamily("reid_edge_temperature_celsius", "Of a thermal zone.", labels=["zone"])
+    for zone, degrees in zone_temperatures(root).items():
+        temperatures.add_metric([zone], degrees)
+    yield temperatures
+    if throttled := cpu_throttle_counts(root):
+        yield _counter("cpu_throttled", "Times that the hottest core was slowed down.", max(throttled.values()))
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"reid_edge_{name}", text, value=value)
+
+
+def _counters(name: str, text: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(f"reid_edge_{name}", text, labels=["reason"])
+    for reason, value in sorted(values.items()):
+        family.add_metric([reason], value)
+    return family
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"reid_edge_{name}", text, value=float(value))
+
+
+def _latency(name: str, text: str, recent_s: Collection[float]) -> Iterator[Metric]:
+    family = GaugeMetricFamily(f"reid_edge_{name}", f"{text} Percentiles of the last {RECENT}.", labels=["percentile"])
+    for percentile, seconds in percentiles(recent_s).items():
+        family.add_metric([str(percentile)], seconds)
+    yield family

@@ -107,7 +107,6 @@ def _run(settings: AgentSettings) -> None:
         import cv2
 
         from reid_edge.camera.agent import Agent
-        from reid_edge.camera.status import StatusServer
         from reid_edge.logs import set_up_logs
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle that could be loaded again
@@ -119,13 +118,18 @@ def _run(settings: AgentSettings) -> None:
             signal.signal(number, lambda *_: agent.stop())
         signal.signal(signal.SIGHUP, lambda *_: agent.reload())
         if settings.operation.listen:
-            from reid_edge.camera.metrics import AgentMetrics
-
-            StatusServer(settings.operation.listen, AgentMetrics(agent), agent.health)
+            _serve_status(agent, settings.operation.listen)
         agent.run()
         _report(agent)
     finally:
         agent.close()
+
+
+def _serve_status(agent: Agent, address: str) -> None:
+    with extra("camera", "serving metrics"):
+        from reid_edge.camera.status import AgentMetrics, StatusServer
+
+    StatusServer(address, AgentMetrics(agent), agent.health)
 
 
 def _report(agent: Agent) -> None:

@@ -16,9 +16,9 @@ import pytest
 from reid_edge.camera.agent import Agent
 from reid_edge.camera.detection_stage import compact_copy
 from reid_edge.camera.frames import Frame
-from reid_edge.camera.metrics import AgentMetrics
 from reid_edge.camera.settings import parse_settings
 from reid_edge.camera.sources import open_source
+from reid_edge.camera.status import AgentMetrics
 from reid_edge.crops import crop_boxes
 from reid_edge.errors import BundleCorruptError, SourceError
 from reid_edge.gallery.entries import Selection

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reid_edge.camera.filters import DetectionFilter, FilterSettings, ious, nms
+from reid_edge.camera.filters import DetectionFilter, FilterSettings, PrivacyMasks, ious, nms
 from reid_edge.camera.frames import Detections, Frame, no_detections
-from reid_edge.camera.masks import PrivacyMasks
 from reid_edge.errors import SettingsError
 
 TRIANGLE = [(0.1, 0.1), (0.9, 0.2), (0.4, 0.8)]

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 from prometheus_client.core import GaugeMetricFamily
 
-from reid_edge.camera.metrics import machine
-from reid_edge.camera.status import Health, StatusServer
+from reid_edge.camera.status import StatusServer, machine
+from reid_edge.camera.vitals import Health
 from reid_edge.errors import SettingsError
 from tests.system.recorded_trees import NUC, ORIN_NANO, plant
 

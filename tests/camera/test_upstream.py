@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reid_edge.camera import publisher as module
-from reid_edge.camera.publisher import Publisher
+from reid_edge.camera import upstream as module
+from reid_edge.camera.upstream import Publisher
 from reid_edge.upstream.outbox import Outbox
 from tests.traffic import observation
 

@@ -1,4 +1,4 @@
-from reid_edge.camera.switch import OffSwitch
+from reid_edge.camera.detection_stage import OffSwitch
 
 
 def test_no_switch_is_never_off():

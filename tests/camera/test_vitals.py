@@ -1,4 +1,4 @@
-from reid_edge.camera.latencies import RECENT, percentiles, recent_latencies
+from reid_edge.camera.vitals import RECENT, percentiles, recent_latencies
 
 
 def test_nothing_recorded_has_no_percentiles():
