@@ -33,8 +33,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from reid_edge.gallery.collector import Collector
-from reid_edge.gallery.http import gallery_app
-from reid_edge.gallery.http_server import HttpServer
+from reid_edge.gallery.http import HttpServer, gallery_app
 from reid_edge.gallery.mqtt import MqttCollector
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream.delivery import Delivery

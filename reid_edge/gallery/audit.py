@@ -1,4 +1,4 @@
-"""Who asked the gallery for what, and why."""
+"""The audit of a gallery: every search, erasure and change, with its user and purpose."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ PURPOSE_LENGTH = 500
 
 
 def current_user() -> str:
-    """The operating system's user, not what the environment says; with sudo, also who used it."""
+    """Return the user as the operating system knows it, regardless of the environment; with sudo, also who used it."""
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # as in containers
         name = f"uid {os.getuid()}"
-    before = os.environ.get("SUDO_USER")
-    return f"{name} (sudo by {before})" if before and os.getuid() == 0 else name
+    sudo_user = os.environ.get("SUDO_USER")
+    return f"{name} (sudo by {sudo_user})" if sudo_user and os.getuid() == 0 else name
 
 
 def checked_purpose(purpose: str) -> str:
-    """A purpose that says something.
+    """Return a purpose with its white space tidied.
 
     Raises:
-        UsageError: It is empty, or too long to be one.
+        UsageError: It is empty, too long, or not printable.
     """
     purpose = " ".join(purpose.split())
     if not 0 < len(purpose) <= PURPOSE_LENGTH or not purpose.isprintable():
         raise UsageError(
-            f"say in up to {PURPOSE_LENGTH} printable characters what this is for, e.g. --purpose 'case 17/26'."
+            f"expected a purpose of 1 to {PURPOSE_LENGTH} printable characters, e.g. --purpose 'case 17/26'; "
+            f"got {purpose[:80]!a}."
         )
     return purpose
 
 
 def record(store: Store, action: str, detail: dict[str, Any], *, at_us: int, purpose: str = "") -> None:
-    """Add to a gallery's audit.
+    """Add a line to a gallery's audit, before the action that it records.
 
     Raises:
-        StoreError: It cannot be written: then do not do what was to be recorded.
+        StoreError: The line cannot be written; the caller must then not carry out the action.
     """
     store.audit_append(AuditEntry(at_us=at_us, user=current_user(), action=action, purpose=purpose, detail=detail))

@@ -1,25 +1,28 @@
-"""Takes batches from cameras, stores them, and says what the cameras may delete."""
+"""The collector: checks batches from cameras, stores them, and acknowledges what the cameras may delete."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from reid_edge.errors import MessageError, ModelMismatchError, StoreError
-from reid_edge.gallery.checks import Fault, model_fault, record_of, stored_gap, time_fault
-from reid_edge.gallery.entries import Record
-from reid_edge.gallery.retention import Retention, now_us
+from reid_edge.features import l2_normalised
+from reid_edge.gallery.deletion import Retention
+from reid_edge.gallery.entries import LONGEST_TRACKLET_US, Entry, Record
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import AcceptedModel, Added, StoredGap
+from reid_edge.gallery.times import duration_text, now_us
 from reid_edge.upstream.message import decode_batch, encode_ack
-from reid_edge.upstream.observation import Ack, Batch, Observation, Refusal
+from reid_edge.upstream.observation import Ack, Batch, Gap, Observation, Refusal
 
 log = logging.getLogger(__name__)
 
-#: A camera gone mad must not fill the log with models.
+#: Two clocks are seldom further apart than this; what is from later than now plus this is refused.
+CLOCK_TOLERANCE_US = 5 * 60 * 1_000_000
+#: A faulty camera must not fill the log with models.
 MOST_WARNINGS = 20
 
 
@@ -48,9 +51,71 @@ class CollectorStats:
     last_stored_us: int = 0
 
 
+@dataclass(frozen=True)
+class Fault:
+    """Reason to refuse an observation: a word to count by, and a sentence for an operator."""
+
+    kind: str
+    reason: str
+
+
+def time_fault(seen: Observation, *, now_us: int, oldest_us: int) -> Fault | None:
+    """Return the fault in the times of an observation, or None."""
+    if not 0 < seen.first_us <= seen.captured_us <= seen.last_us:
+        return Fault(
+            "time",
+            "its times are not 0 < first_us ≤ captured_us ≤ last_us.",
+        )
+    if seen.last_us - seen.first_us > LONGEST_TRACKLET_US:
+        return Fault("time", "a tracklet cannot last longer than a week.")
+    if seen.last_us > now_us + CLOCK_TOLERANCE_US:
+        return Fault(
+            "future",
+            "from later than the gallery's clock shows: the camera's clock is ahead, or its video file was stamped in "
+            "the future.",
+        )
+    if seen.last_us < oldest_us:
+        kept = duration_text(now_us - oldest_us)
+        return Fault("expired", f"last seen longer ago than the {kept} for which this gallery keeps anything.")
+    return None
+
+
+def model_fault(seen: Observation, models: Mapping[str, AcceptedModel]) -> Fault | None:
+    """Return the fault if the model is not accepted or its features have another size, or None."""
+    accepted = models.get(seen.model_hash)
+    if accepted is None:
+        return Fault(
+            "model",
+            f"features of model {seen.model_hash} cannot be compared with those held here; to take them "
+            f"nevertheless, where the gallery is: reid-edge gallery accept-model STORE {seen.model_hash}",
+        )
+    if accepted.dim != seen.feature.size:
+        return Fault("model", f"features of model {seen.model_hash[:12]}… have {accepted.dim} numbers here.")
+    return None
+
+
+def record_of(camera: str, epoch: str, seq: int, seen: Observation) -> Record:
+    """Return the record that the gallery stores of an observation."""
+    entry = Entry.of(seen, camera=camera, epoch=epoch, seq=seq)
+    return Record(entry, l2_normalised(seen.feature[None])[0])
+
+
+def stored_gap(camera: str, epoch: str, gap: Gap, received_us: int) -> StoredGap:
+    """Return the gap as the gallery stores it."""
+    return StoredGap(
+        camera=camera,
+        epoch=epoch,
+        first_seq=gap.first_seq,
+        last_seq=gap.last_seq,
+        count=gap.count,
+        reason=gap.reason,
+        received_us=received_us,
+    )
+
+
 @dataclass
 class _Sorted:
-    """One batch, taken apart."""
+    """A batch, sorted into what to store and what to refuse."""
 
     batch: Batch
     records: list[Record] = field(default_factory=list)
@@ -70,16 +135,19 @@ class _Sorted:
 
 
 class Collector:
-    """Stores what cameras send, each observation once; may be called from several threads.
+    """Stores each observation that cameras send once; may be called from several threads.
 
     The first model that an empty gallery sees is accepted; features of another are refused until someone runs
-    ``reid-edge gallery accept-model``.  Retention is applied on the way, once a minute at most; a process that may
-    receive nothing for long runs ``collector.retention.running()`` too.
+    ``reid-edge gallery accept-model``.  Batches also trigger the retention, once a minute at most; a process that may
+    receive nothing for long should run ``collector.retention.running()`` too.
 
     Args:
-        store: Where to.
-        expire_every_s: Time between two applications of the retention.
-        clock: Microseconds since 1970 UTC.
+        store: Gallery to store in.
+        expire_every_s: Seconds between two applications of the retention.
+        clock: Returns microseconds since 1970 UTC.
+
+    Attributes:
+        retention: Deletes what is older than the gallery's retention.
     """
 
     def __init__(self, store: Store, *, expire_every_s: float = 60.0, clock: Callable[[], int] = now_us) -> None:
@@ -94,7 +162,7 @@ class Collector:
 
     @property
     def stats(self) -> CollectorStats:
-        """Counts up to now: a copy."""
+        """A copy of the counts up to now."""
         with self._lock:
             return replace(self._stats, refused=Counter(self._stats.refused))
 
@@ -103,11 +171,11 @@ class Collector:
 
         Args:
             batches: Encoded batches, N, of any cameras.
-            senders: The camera that the topic or certificate of each batch names, N, None for not known; a batch that
-                says that it is of another camera is refused.  Empty: none is known.
+            senders: Camera named by the topic or certificate of each batch, N, None if unknown; a batch that claims to
+                be of another camera is refused.  Empty: no sender is known.
 
         Returns:
-            An encoded acknowledgement for each, N; ``b""`` for what is not a batch.
+            An encoded acknowledgement for each, N; ``b""`` for bytes that are not a batch.
 
         Raises:
             StoreError: Nothing was stored: send no acknowledgement.
@@ -156,7 +224,7 @@ class Collector:
             return None
         part = _Sorted(batch)
         if sender not in (None, batch.camera):
-            foreign = Fault("sender", f"sent by '{sender}', and says that it is of '{batch.camera}'.")
+            foreign = Fault("sender", f"sent by '{sender}', but claims to be of '{batch.camera}'.")
             part.refused[foreign] += [seq for seq, _ in batch.observations]
             return part
         for refusal in batch.unreadable:
@@ -191,7 +259,7 @@ class Collector:
             )
 
     def _accept_if_first(self, seen: Observation, moment: int) -> None:
-        """Another process may have accepted the model meanwhile, or a person, who need not know its features' size."""
+        """Accept the model of an empty gallery, and learn the feature size of one that a person accepted without it."""
         accepted = {model.model_hash: model for model in self._store.models()}
         known = accepted.get(seen.model_hash)
         if not accepted or (known is not None and known.dim is None):

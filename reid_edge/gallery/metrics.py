@@ -1,4 +1,4 @@
-"""What Prometheus reads about a gallery."""
+"""Prometheus metrics of a gallery."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PREFIX = "reid_edge_gallery"
 
 
 class GalleryMetrics(MetricsSource):
-    """Reads the counts when it is asked, so that counting costs the collector nothing more.
+    """Reads the counts at each scrape, so that they cost the collector nothing more.
 
     Args:
-        collector: Whose counts.
-        mqtt: The connection to a broker, if there is one.
+        collector: The collector whose counts are shown.
+        mqtt: Its connection to a broker, if it has one.
     """
 
     def __init__(self, collector: Collector, mqtt: MqttCollector | None = None) -> None:
@@ -32,11 +32,11 @@ class GalleryMetrics(MetricsSource):
         self._registry.register(self)
 
     def __call__(self) -> tuple[bytes, str]:
-        """Body and content type, in Prometheus's text format."""
+        """Return body and content type, in Prometheus's text format."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
     def collect(self) -> Iterator[Metric]:
-        """All families, as prometheus_client asks for them."""
+        """Yield all families of metrics, as prometheus_client asks for them."""
         stats = self._collector.stats
         yield _counter("batches", "Batches received.", stats.batches)
         yield _counter("malformed_batches", "Batches that could not be read.", stats.malformed)

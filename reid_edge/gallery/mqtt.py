@@ -1,8 +1,8 @@
-"""Batches from an MQTT 5 broker into the gallery; acknowledged to the camera after the commit, not before.
+"""The gallery by MQTT 5: takes batches from a broker, and acknowledges them to the cameras after the commit.
 
 The collectors of a group share one subscription.  Their sessions end with their connections, so that the broker never
-keeps messages for a collector that has gone: with none there, cameras hear 0x10 and keep their rows, and with one of
-several gone the others get its share.
+keeps messages for a collector that has disconnected: if none is left, cameras get the reason code 0x10 and keep their
+rows; if one of several leaves, the others get its share.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from reid_edge.upstream.tls import TlsFiles
 
 LOG = logging.getLogger(__name__)
 
-#: Batches that may be on their way here, or here and not yet stored.
+#: Most batches that are on their way here, or here and not yet stored.
 _WINDOW = 200
-#: One commit takes at most so many bytes, so that memory and the wait for an acknowledgement stay bounded.
+#: Most bytes of one commit, so that memory and the wait for an acknowledgement stay bounded.
 _MOST_BYTES = 16 * 2**20
 _ACK_TIMEOUT_S = 5.0
-#: A stop waits so long for the last commit; batches that are not acknowledged come again.
+#: Longest wait for the last commit at a stop; cameras send again what is not acknowledged.
 _CLOSE_S = 10.0
 
 
@@ -38,9 +38,9 @@ class MqttCollectorStats:
 
     Attributes:
         messages: Messages taken from the broker.
-        commits: Groups of them handed to the collector.
+        commits: Groups of messages handed to the collector.
         acknowledged: Acknowledgements published.
-        unanswered: Those that could not be published: the cameras send those batches again.
+        unanswered: Acknowledgements that could not be published: the cameras send those batches again.
         failures: Commits that failed.
     """
 
@@ -54,10 +54,10 @@ class MqttCollectorStats:
 class MqttCollector:
     """Feeds a collector from ``$share/<group>/reid/v1/+/obs`` and answers on ``reid/v1/<camera>/ack``.
 
-    When the store fails it leaves the broker for a while, instead of taking what it cannot keep.
+    When the store fails it disconnects from the broker for a while, instead of taking batches that it cannot keep.
 
     Args:
-        collector: Where batches go.
+        collector: Stores the batches.
         uri: ``mqtts://HOST[:8883]``, or ``mqtt://HOST[:1883]`` on loopback with ``insecure``.
         group: Collectors of the same group share the work; each group gets everything.
         tls: Certificates.
@@ -67,8 +67,8 @@ class MqttCollector:
     Attributes:
         stats: Counts.
         link: The connection.
-        backoff: Failed commits: how many, and why.
-        answers: Acknowledgements that the broker refused: how many, and why.
+        backoff: Number of failed commits, and the reason of the last.
+        answers: Number of acknowledgements that the broker refused, and the reason of the last.
 
     Raises:
         SettingsError: An address or certificates that cannot be used.
@@ -109,18 +109,18 @@ class MqttCollector:
 
     @property
     def connected(self) -> bool:
-        """Whether batches can come."""
+        """True while batches can arrive."""
         return self.link.connected
 
     @property
     def trouble(self) -> str:
-        """Why nothing comes or nothing is stored or acknowledged; empty if all is well."""
+        """Reason why nothing arrives, or nothing is stored or acknowledged; empty if all is well."""
         if not self.connected:
             return self.backoff.reason or self.link.backoff.reason or f"{self.link.uri}: connecting"
         return self.backoff.reason or self.answers.reason
 
     def close(self) -> None:
-        """Store and acknowledge what is here, then disconnect."""
+        """Store and acknowledge what has arrived, then disconnect."""
         self._queue.put(None)
         self._thread.join(_CLOSE_S)
         self.link.close()
@@ -134,7 +134,7 @@ class MqttCollector:
                 return
 
     def _next_group(self) -> tuple[list[Message], bool]:
-        """All that has come, up to a bound; and whether it is the last."""
+        """Take all that has arrived, up to a limit of bytes; also return True if it is the last."""
         messages: list[Message] = []
         size = 0
         try:
@@ -156,11 +156,11 @@ class MqttCollector:
         try:
             acks = self._collector.receive([message.payload for message in messages], senders=senders)
         except StoreError as error:
-            self._stand_back(f"cannot store: {error}")
+            self._disconnect_for_a_while(f"cannot store: {error}")
             return
         except Exception as error:  # the thread's last resort: a collector that hangs would keep the group's share
-            LOG.exception("a group of %d batches failed in an unforeseen way", len(messages))
-            self._stand_back(f"{type(error).__name__}: {error}")
+            LOG.exception("cannot store a group of %d batches: unexpected error", len(messages))
+            self._disconnect_for_a_while(f"{type(error).__name__}: {error}")
             return
         self.backoff.succeeded()
         unanswered = self.stats.unanswered
@@ -170,13 +170,13 @@ class MqttCollector:
             self.link.confirm(message)
         if self.stats.unanswered > unanswered:
             LOG.warning(
-                "%d acknowledgements are not sent: the broker has gone. The cameras will send those batches again",
+                "%d acknowledgements not sent: the broker is unreachable. The cameras will send those batches again",
                 self.stats.unanswered - unanswered,
             )
 
     def _answer(self, camera: str, ack: bytes) -> None:
         try:
-            # Without a connection there is nothing to wait for: the camera will send again.
+            # Without a connection waiting is of no use: the camera will send again.
             self.link.publish(
                 acknowledgements_topic(camera), ack, timeout_s=_ACK_TIMEOUT_S if self.link.connected else 0.0
             )
@@ -184,8 +184,8 @@ class MqttCollector:
         except TransportError:
             self.stats.unanswered += 1
 
-    def _stand_back(self, reason: str) -> None:
-        """Leave the broker for a while; what it has handed over goes, and the cameras send it again."""
+    def _disconnect_for_a_while(self, reason: str) -> None:
+        """Disconnect for a while; drop what the broker has handed over, since the cameras send it again."""
         self.stats.failures += 1
         self.link.leave(self.backoff.failed(reason))
         with contextlib.suppress(queue.Empty):
@@ -194,7 +194,7 @@ class MqttCollector:
             self._queue.put(None)
 
     def _judged(self, code: int) -> None:
-        """The broker's verdict on an acknowledgement; that a camera has gone is its own affair."""
+        """Note the broker's verdict on an acknowledgement; a camera that has disconnected is no fault of this end."""
         if code == NOT_AUTHORISED:
             reason = f"{self.link.uri}: the broker does not let this collector acknowledge; see deploy/mosquitto/acl"
             self.answers.failed(reason, permanent=True)

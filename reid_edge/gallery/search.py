@@ -1,4 +1,4 @@
-"""Finding a person again: tracklets whose features are nearest to a query's."""
+"""Search: the tracklets whose features are nearest to a query's."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from reid_edge.gallery import audit
 from reid_edge.gallery.entries import Entry, Feature, Key, Match, Record, Selection, parse_id
 from reid_edge.gallery.store import Store
 
-#: More than a person looks at; keeps an audit entry small.
+#: Most tracklets of an answer: more than a person looks at; keeps an audit entry small.
 MOST_TRACKLETS = 200
-#: A tracklet is stored about this many times: at first sight, now and then, and at its end.
+#: Usual number of observations of a tracklet: at first sight, at intervals, and at its end.
 OBSERVATIONS_OF_A_TRACKLET = 8
-#: The most that every store returns at once.
+#: Most observations that every store returns at once.
 MOST_OBSERVATIONS = 16_000
 
 Cameras = Literal["all", "same", "other"]
@@ -23,13 +23,13 @@ Cameras = Literal["all", "same", "other"]
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What to look for.
+    """A feature to search for.
 
     Attributes:
         feature: D float32, unit length.
         model_hash: The model that made it.
-        source: For the audit: ``{"image_sha256": …}`` or ``{"id": …}``; never the feature.
-        tracklet: Where the query itself is stored: not an answer.
+        source: Origin of the feature, for the audit: ``{"image_sha256": …}`` or ``{"id": …}``; never the feature.
+        tracklet: Tracklet of the query if it is stored itself; left out of the answer.
     """
 
     feature: Feature
@@ -40,11 +40,11 @@ class Query:
 
 @dataclass(frozen=True)
 class Found:
-    """A tracklet.
+    """A tracklet that a search found.
 
     Attributes:
         best: Its observation nearest to the query.
-        cosine: Of that one.
+        cosine: Cosine of that observation's feature with the query's.
         first_us: First sight of the tracklet.
         last_us: Last sight of it so far.
     """
@@ -56,10 +56,10 @@ class Found:
 
 
 def require_model(store: Store, model_hash: str) -> None:
-    """Refuse a model whose features the gallery does not hold, before any work.
+    """Check, before any work, that the gallery holds features of a model.
 
     Raises:
-        ModelMismatchError: It does not.
+        ModelMismatchError: It does not hold any.
     """
     held = [model.model_hash for model in store.models()]
     if model_hash not in held:
@@ -70,13 +70,13 @@ def require_model(store: Store, model_hash: str) -> None:
 
 
 def query_by_feature(feature: Feature, model_hash: str, *, image_sha256: str) -> Query:
-    """Look for what an image shows; ``feature`` is D float32, of any length."""
+    """Make the query for a feature of an image: D float32, of any length."""
     unit = l2_normalised(feature[None])[0]
     return Query(feature=unit, model_hash=model_hash, source={"image_sha256": image_sha256})
 
 
 def query_of(record: Record) -> Query:
-    """Look for whom a stored observation shows."""
+    """Make the query for the person of a stored observation."""
     return Query(
         feature=l2_normalised(record.feature[None])[0],
         model_hash=record.entry.model_hash,
@@ -86,10 +86,10 @@ def query_of(record: Record) -> Query:
 
 
 def find_one(store: Store, text: str) -> Record:
-    """The observation that an id means.
+    """Return the record of an id.
 
     Raises:
-        UsageError: Not an id, or one that several observations could have.
+        UsageError: The text is not an id, or several observations could have it.
         NoSuchObservationError: Nothing is stored under it.
     """
     found = store.find(*parse_id(text))
@@ -112,25 +112,25 @@ def search(
     top: int = 10,
     cameras: Cameras = "all",
 ) -> list[Found]:
-    """Tracklets nearest to a query, best first; the audit says so before anything is returned.
+    """Return the tracklets nearest to a query, best first; the search is in the audit before it returns.
 
     Args:
-        store: Which gallery.
-        query: What to look for.
+        store: Gallery to search.
+        query: Feature to search for.
         selection: Which observations to compare.
-        purpose: Why, in the user's words.
-        now_us: Time.
-        top: How many tracklets.
-        cameras: ``same``, ``other``: only the query's own camera, only the others.
+        purpose: Reason in the user's words, for the audit.
+        now_us: Time of the search, for the audit.
+        top: Number of tracklets.
+        cameras: ``same`` for the query's own camera only, ``other`` for the other cameras only.
 
     Raises:
-        UsageError: No purpose, ``top`` out of range, or ``cameras`` for a query of no camera.
+        UsageError: There is no purpose, ``top`` is out of range, or ``cameras`` is given for a query of no camera.
         ModelMismatchError: The gallery holds no features of the query's model.
         StoreError: The store fails.
     """
     purpose = audit.checked_purpose(purpose)
     if not 1 <= top <= MOST_TRACKLETS:
-        raise UsageError(f"ask for 1 to {MOST_TRACKLETS} tracklets, got {top}.")
+        raise UsageError(f"expected 1 to {MOST_TRACKLETS} tracklets (--top); got {top}.")
     require_model(store, query.model_hash)
     selection = _restricted(selection, query, cameras)
     best = _best_of_tracklets(store, query, selection, top)
@@ -160,7 +160,7 @@ def _restricted(selection: Selection, query: Query, cameras: Cameras) -> Selecti
 
 
 def _best_of_tracklets(store: Store, query: Query, selection: Selection, top: int) -> list[Match]:
-    """The nearest observation of each of the nearest tracklets."""
+    """Return the nearest observation of each of the nearest tracklets."""
     wanted = (top + 1) * OBSERVATIONS_OF_A_TRACKLET
     while True:
         wanted = min(wanted, MOST_OBSERVATIONS)

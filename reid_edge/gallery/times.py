@@ -1,8 +1,9 @@
-"""Times as people write and read them."""
+"""Times: now, and as people write and read them."""
 
 from __future__ import annotations
 
 import re
+import time
 from datetime import datetime, timezone
 
 from reid_edge.errors import UsageError
@@ -11,16 +12,21 @@ _RELATIVE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
+def now_us() -> int:
+    """Return the time, microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
 def parse_time(text: str, *, now_us: int) -> int:
-    """Microseconds since 1970 UTC of a time that a person wrote.
+    """Return the microseconds since 1970 UTC of a time as a person writes it.
 
     Args:
         text: ``90s``, ``30m``, ``2h``, ``3d``, ``1w`` ago, ``now``, or ISO 8601: ``2026-11-23`` (its first moment),
             ``2026-11-23T14:05``, ``2026-11-23T13:05Z``; local time where no offset is given.
-        now_us: What ``ago`` counts from.
+        now_us: The time from which ``ago`` counts.
 
     Raises:
-        UsageError: None of these.
+        UsageError: The text is none of these.
     """
     text = text.strip()
     if text == "now":
@@ -33,12 +39,12 @@ def parse_time(text: str, *, now_us: int) -> int:
         return int(moment.replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
     except (ValueError, OverflowError, OSError) as error:
         raise UsageError(
-            f"a time is like 2h or 3d (ago), 2026-11-23T14:05 (local) or 2026-11-23T13:05Z; got {text!a}."
+            f"expected a time like 2h or 3d (ago), 2026-11-23T14:05 (local) or 2026-11-23T13:05Z; got {text!a}."
         ) from error
 
 
 def duration_text(duration_us: int) -> str:
-    """A duration in hours, minutes or seconds: ``72 hours``, ``1.5 minutes``, ``0 s``."""
+    """Return a duration in hours, minutes or seconds: ``72 hours``, ``1.5 minutes``, ``0 s``."""
     seconds = max(0, duration_us) / 1_000_000
     for unit, length in (("hours", 3600), ("minutes", 60)):
         if seconds >= length:
@@ -47,7 +53,7 @@ def duration_text(duration_us: int) -> str:
 
 
 def time_text(moment_us: int | None, *, utc: bool = False) -> str:
-    """A time to the second, with its offset: local, or UTC; ``–`` for none."""
+    """Return a time to the second with its offset, in local time or UTC; ``–`` for None."""
     if moment_us is None:
         return "–"
     moment = datetime.fromtimestamp(moment_us // 1_000_000, timezone.utc)

@@ -13,8 +13,7 @@ import pytest
 
 from reid_edge.crops import resize_into
 from reid_edge.gallery.collector import Collector
-from reid_edge.gallery.http import gallery_app
-from reid_edge.gallery.http_server import HttpServer
+from reid_edge.gallery.http import HttpServer, gallery_app
 from reid_edge.gallery.metrics import GalleryMetrics
 from reid_edge.gallery.store import open_store
 from tests.camera.street import STILL, write_street

@@ -12,8 +12,7 @@ import pytest
 
 from reid_edge.errors import GalleryError, SettingsError
 from reid_edge.gallery.collector import Collector
-from reid_edge.gallery.http import gallery_app, operations_app
-from reid_edge.gallery.http_server import HttpServer
+from reid_edge.gallery.http import HttpServer, gallery_app, operations_app
 from reid_edge.gallery.metrics import GalleryMetrics
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream.message import decode_ack

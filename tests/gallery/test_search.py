@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from reid_edge.errors import ModelMismatchError, NoSuchObservationError, StoreError, UsageError
+from reid_edge.gallery.deletion import erase_with_receipt, ids_sha256
 from reid_edge.gallery.entries import Selection
-from reid_edge.gallery.erasing import erase_with_receipt, ids_sha256
 from reid_edge.gallery.search import MOST_TRACKLETS, find_one, query_by_feature, query_of, require_model, search
 from reid_edge.gallery.times import parse_time, time_text
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, record, unit

@@ -9,8 +9,7 @@ import pytest
 
 from reid_edge.errors import SettingsError, TransportError
 from reid_edge.gallery.collector import Collector
-from reid_edge.gallery.http import gallery_app
-from reid_edge.gallery.http_server import HttpServer
+from reid_edge.gallery.http import HttpServer, gallery_app
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream.http import HttpTransport
 from reid_edge.upstream.message import decode_ack

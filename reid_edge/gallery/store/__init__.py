@@ -1,4 +1,4 @@
-"""Where observations are kept, chosen by URI."""
+"""Stores of observations, opened by URI."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ URIS = "sqlite:PATH, postgresql://USER@HOST/DATABASE, milvus:http://HOST:19530 o
 
 
 def open_store(uri: str, *, create: bool = True) -> Store:
-    """Open a gallery's store.
+    """Open the store of a gallery.
 
     Args:
         uri: ``sqlite:PATH``, ``postgresql://…`` (as libpq takes it) or ``milvus:…`` (what pymilvus takes, after the
             colon).
-        create: Make an empty gallery where there is none.
+        create: Make an empty gallery if there is none.
 
     Raises:
-        StoreError: No such kind of store, nothing there, or it cannot be opened.
+        StoreError: There is no such kind of store, or no gallery at that place, or it cannot be opened.
         MissingExtraError: The engine's package is not installed.
     """
     scheme, separator, rest = uri.partition(":")
@@ -43,4 +43,4 @@ def open_store(uri: str, *, create: bool = True) -> Store:
     lower = f"{scheme.lower()}:"
     hint = "" if separator else f" Did you mean sqlite:{shown}?"
     hint = f" Write {lower} in lower case." if scheme != scheme.lower() and f" {lower}" in f" {URIS}" else hint
-    raise StoreError(f"a gallery is one of {URIS}; got '{shown}'.{hint}")
+    raise StoreError(f"expected a gallery's URI: {URIS}; got '{shown}'.{hint}")

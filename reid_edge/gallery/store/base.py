@@ -112,6 +112,33 @@ class CameraSummary:
     lost: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Contents of a gallery.
+
+    Attributes:
+        store: URI of the gallery.
+        observations: Number of observations.
+        first_us: First sight of any tracklet; None if there is none.
+        last_us: Last sight of any tracklet; None if there is none.
+        gaps: Number of gaps that cameras reported.
+        lost: Number of observations that those gaps stand for.
+        retention_hours: Hours that observations are kept.
+        models: Models whose features are taken.
+        cameras: Contents of each camera.
+    """
+
+    store: str
+    observations: int
+    first_us: int | None
+    last_us: int | None
+    gaps: int
+    lost: int
+    retention_hours: float
+    models: tuple[AcceptedModel, ...]
+    cameras: tuple[CameraSummary, ...]
+
+
 class Store(Protocol):
     """Observations, the models that may have made their features, gaps, and the audit.
 
@@ -189,6 +216,22 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close the store."""
+
+
+def summarise(store: Store) -> Summary:
+    """Sum up the contents of a gallery; ``milvus:`` reads the times of every observation for it."""
+    cameras = tuple(store.cameras())
+    return Summary(
+        store=store.name,
+        observations=sum(one.observations for one in cameras),
+        first_us=min((one.first_us for one in cameras if one.first_us is not None), default=None),
+        last_us=max((one.last_us for one in cameras if one.last_us is not None), default=None),
+        gaps=sum(one.gaps for one in cameras),
+        lost=sum(one.lost for one in cameras),
+        retention_hours=store.retention_hours(),
+        models=tuple(store.models()),
+        cameras=cameras,
+    )
 
 
 def lasting_erasure(selection: Selection, newest_first_us: int | None, now_us: int) -> Selection:

@@ -1,6 +1,6 @@
-"""A gallery in Milvus: a collection of observations for each model, and one for all else.
+"""A gallery in Milvus: a collection of observations for each model, and one collection for everything else.
 
-Milvus has no transactions.  Where that matters the order of the steps makes a repetition complete what was left.
+Milvus has no transactions.  Where that matters, the order of the steps lets a repeated call complete an earlier one.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class MilvusStore:
         create: Make an empty gallery if there is none.
 
     Raises:
-        StoreError: No gallery there, or no connection.
+        StoreError: There is no gallery, or no connection.
     """
 
     def __init__(self, uri: str, *, create: bool) -> None:

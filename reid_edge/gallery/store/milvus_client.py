@@ -1,4 +1,4 @@
-"""pymilvus, with the calls that a gallery needs: each with a time limit, each failing as :class:`StoreError`."""
+"""The calls of pymilvus that a gallery needs: each with a time limit, each failing as :class:`StoreError`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ try:
 except ImportError as error:
     raise MissingExtraError("pymilvus", "milvus", "a gallery in Milvus") from error
 
-# It logs a traceback for every error that it raises too.
+# They log a traceback of every error that they also raise.
 for _name in ("pymilvus", "milvus_lite"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 __all__ = ["ROWS", "TEXT_BYTES", "Client", "DataType", "Row"]
 
-#: A whole number, else pymilvus ignores it in places.
+#: Time limit of a call; a whole number, since pymilvus ignores fractions in places.
 TIMEOUT_S = 30
-#: Rows of one request.
+#: Most rows of one request.
 ROWS = 1000
 #: Longest text that a field holds, bytes.
 TEXT_BYTES = 65_535
@@ -44,11 +44,11 @@ class Client:
 
     Attributes:
         name: The URI, without a password.
-        failed: A call has failed since this was last set to False.
+        failed: True if a call has failed since this was last set to False.
 
     Raises:
-        StoreError: No connection.
-        MissingExtraError: A file, and milvus-lite is not installed.
+        StoreError: The server cannot be reached or the file not opened.
+        MissingExtraError: The URI is a file, and milvus-lite is not installed.
     """
 
     def __init__(self, uri: str) -> None:
@@ -64,7 +64,7 @@ class Client:
         self._hint = ""
 
     def has(self, collection: str) -> bool:
-        """Whether there is a collection of that name, ready to be read."""
+        """Return True if there is a collection of that name, after loading it for reads."""
         with self._errors():
             if not self._client.has_collection(collection, timeout=TIMEOUT_S):
                 return False
@@ -72,10 +72,10 @@ class Client:
             return True
 
     def create(self, collection: str, fields: dict[str, tuple[Any, int]]) -> None:
-        """Make a collection, if there is none, compared exactly by cosine.
+        """Make a collection if there is none; its vectors are compared exactly, by cosine.
 
         Args:
-            collection: Its name.
+            collection: Name of the collection.
             fields: Type, and length of a text or dimensions of a vector, of each field; the first is the key, the last
                 the vector.
         """
@@ -98,13 +98,13 @@ class Client:
             self._client.load_collection(collection, timeout=TIMEOUT_S)
 
     def put(self, collection: str, rows: Sequence[Row]) -> None:
-        """Write rows, in place of those with the same key."""
+        """Write rows, replacing those with the same key."""
         for start in range(0, len(rows), ROWS):
             with self._errors():
                 self._client.upsert(collection, list(rows[start : start + ROWS]), timeout=TIMEOUT_S)
 
     def rows(self, collection: str, condition: str, fields: Sequence[str]) -> Iterator[Row]:
-        """All rows that fulfil a condition."""
+        """Yield all rows that fulfil a condition."""
         with self._errors():
             iterator = self._client.query_iterator(
                 collection, batch_size=ROWS, filter=condition, output_fields=list(fields), timeout=TIMEOUT_S
@@ -120,7 +120,7 @@ class Client:
             iterator.close()
 
     def nearest(self, collection: str, vector: Any, condition: str, fields: Sequence[str], top: int) -> list[Row]:
-        """The rows of highest cosine; it is in ``distance``."""
+        """Return the rows of highest cosine, which is in ``distance``."""
         with self._errors():
             found = self._client.search(
                 collection, data=[vector], filter=condition, limit=top, output_fields=list(fields), timeout=TIMEOUT_S
@@ -128,13 +128,13 @@ class Client:
         return [{**hit["entity"], "distance": hit["distance"]} for hit in found[0]]
 
     def count(self, collection: str, condition: str) -> int:
-        """How many rows fulfil a condition."""
+        """Return the number of rows that fulfil a condition."""
         with self._errors():
             rows = self._client.query(collection, filter=condition, output_fields=["count(*)"], timeout=TIMEOUT_S)
         return int(rows[0]["count(*)"])
 
     def existing(self, collection: str, key: str, keys: Sequence[str]) -> set[str]:
-        """Those of the keys that are there."""
+        """Return the keys that are stored."""
         found: set[str] = set()
         for start in range(0, len(keys), ROWS):
             some = list(keys[start : start + ROWS])
@@ -149,13 +149,13 @@ class Client:
             self._client.delete(collection, filter=condition, timeout=TIMEOUT_S)
 
     def compact(self, collection: str) -> None:
-        """Ask for what was deleted to be taken out of the files."""
+        """Ask the server to remove deleted rows from its files."""
         with self._errors():
             self._client.flush(collection, timeout=TIMEOUT_S)
             self._client.compact(collection, timeout=TIMEOUT_S)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._client.close()
 
     @contextlib.contextmanager

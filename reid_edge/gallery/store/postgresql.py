@@ -88,11 +88,11 @@ class PostgresqlStore(SqlStore):
     A connection that breaks is opened again by the next call.
 
     Args:
-        uri: As libpq takes it; the password is better in ``~/.pgpass`` or ``PGPASSWORD``.
+        uri: URI as libpq takes it; the password is better kept in ``~/.pgpass`` or ``PGPASSWORD``.
         create: Make the tables if there are none.
 
     Raises:
-        StoreError: No gallery there, no pgvector, or no connection.
+        StoreError: There is no gallery, no pgvector, or no connection.
     """
 
     mark = "%s"

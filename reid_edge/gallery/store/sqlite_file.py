@@ -15,7 +15,7 @@ from reid_edge.gallery.store.sql import column_definitions
 #: "reid" in ASCII; ``file gallery.db`` shows it.
 APPLICATION_ID = 0x72656964
 SCHEMA_VERSION = 1
-#: How long to wait for another process's commit.
+#: Longest wait for another process's commit.
 WAIT_S = 5.0
 
 _TYPES: dict[Kind, str] = {
@@ -57,11 +57,11 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     """Open a gallery's file: write-ahead log, fsync at every commit, deleted content overwritten.
 
     Args:
-        path: The file.
+        path: Path of the file.
         create: Make it, readable by its owner alone, if there is none.
 
     Raises:
-        StoreError: There is none, it is no gallery, or it cannot be opened.
+        StoreError: There is no file, it is not a gallery, or it cannot be opened.
     """
     with store_errors(path):
         _check_place(path)
@@ -94,7 +94,7 @@ def store_errors(path: Path) -> Iterator[None]:
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Which file is there now, by device and inode; None if there is none."""
+    """Return device and inode of the file at a path, or None if there is none."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -120,7 +120,7 @@ def _create_file(path: Path) -> None:
 def _check_or_make_tables(connection: sqlite3.Connection, path: Path) -> None:
     if _is_empty(connection):
         connection.execute("BEGIN IMMEDIATE")
-        if _is_empty(connection):  # and no other process was faster
+        if _is_empty(connection):  # no other process has made them meanwhile
             for statement in (*_statements(), f"PRAGMA application_id = {APPLICATION_ID}"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -142,7 +142,7 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
 
 
 def _statements() -> Iterator[str]:
-    """The statements one by one, since ``executescript`` would commit."""
+    """Yield the statements one by one, since ``executescript`` would commit."""
     statement = ""
     for line in _TABLES.splitlines():
         statement += line + "\n"

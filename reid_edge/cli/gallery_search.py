@@ -1,0 +1,261 @@
+"""``reid-edge gallery search`` and ``erase``, and the options and output that all gallery commands share."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import rich.box
+import typer
+from rich.measure import Measurement
+from rich.table import Table
+
+from reid_edge.console import console, error_console
+from reid_edge.errors import NoSuchObservationError, UsageError
+from reid_edge.gallery import search as searching
+from reid_edge.gallery.audit import checked_purpose
+from reid_edge.gallery.deletion import checked_selection, erase_with_receipt
+from reid_edge.gallery.entries import Record, Selection
+from reid_edge.gallery.store import Store, open_store
+from reid_edge.gallery.store.base import CameraSummary
+from reid_edge.gallery.times import duration_text, now_us, parse_time, time_text
+from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
+from reid_edge.wire_names import checked_wire_name
+
+StoreArgument = Annotated[
+    str, typer.Argument(metavar="STORE", help="sqlite:FILE, postgresql://…, milvus:http://HOST:19530.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+UtcOption = Annotated[bool, typer.Option("--utc", help="Show times in UTC, not local time.")]
+CameraOption = Annotated[list[str] | None, typer.Option("--camera", help="Only this camera; may be repeated.")]
+SinceOption = Annotated[str | None, typer.Option(help="In sight later than: 2h, 3d (ago), or 2026-11-23T14:05.")]
+UntilOption = Annotated[str | None, typer.Option(help="In sight earlier than; likewise.")]
+KeyOption = Annotated[
+    Path | None, typer.Option("--pseudonym-key", help="Key of the cameras' pseudonyms: --camera then takes names.")
+]
+PurposeOption = Annotated[str, typer.Option(help="Reason, for the audit.")]
+
+#: Characters of an epoch in a table; enough to type an id.
+EPOCH_SHOWN = 8
+MOST_CAMERAS_NAMED = 20
+
+
+@contextlib.contextmanager
+def opened(uri: str, *, create: bool = False) -> Iterator[Store]:
+    """Open a store, and close it at the end."""
+    store = open_store(uri, create=create)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def print_json(value: Any) -> None:
+    """Print a value that JSON can hold."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def search(
+    store: StoreArgument,
+    purpose: PurposeOption,
+    image: Annotated[Path | None, typer.Option(help="Picture of the person.")] = None,
+    box: Annotated[
+        str | None, typer.Option(help="Part of the picture: x1,y1,x2,y2 in pixels; all of it if not given.")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="The bundle that the cameras use; with --image.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="A stored observation: CAMERA/EPOCH/NUMBER.")] = None,
+    camera: CameraOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    same_camera: Annotated[bool, typer.Option("--same-camera", help="Only the camera of --id.")] = False,
+    other_cameras: Annotated[bool, typer.Option("--other-cameras", help="Not the camera of --id.")] = False,
+    top: Annotated[int, typer.Option(help="Number of tracklets.")] = 10,
+    pseudonym_key: KeyOption = None,
+    utc: UtcOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find a person again, by an image or by a stored observation; every search goes into the audit."""
+    purpose = checked_purpose(purpose)
+    if same_camera and other_cameras:
+        raise UsageError("give --same-camera or --other-cameras, not both.")
+    cameras: searching.Cameras = "same" if same_camera else "other" if other_cameras else "all"
+    selection = _selection(camera, since, until, pseudonym_key)
+    with opened(store) as gallery:
+        query = _query(gallery, image=image, box=box, bundle=bundle, id_=id_, key=pseudonym_key)
+        found = searching.search(
+            gallery, query, selection=selection, purpose=purpose, now_us=now_us(), top=top, cameras=cameras
+        )
+    if as_json:
+        print_json([_found_fields(one) for one in found])
+    else:
+        _print_found(found, id_ or str(image), utc=utc)
+
+
+def erase(
+    store: StoreArgument,
+    purpose: PurposeOption,
+    camera: CameraOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    track: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Only this tracklet of the one --camera.")
+    ] = None,
+    epoch: Annotated[str | None, typer.Option(help="Only this epoch, whole, of a camera's outbox.")] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="The whole tracklet of this stored observation.")] = None,
+    pseudonym_key: KeyOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase; without it only count what would be erased.")] = False,
+) -> None:
+    """Erase by camera, time or tracklet; prints a receipt, JSON."""
+    purpose = checked_purpose(purpose)
+    selection = _selection(camera, since, until, pseudonym_key, track=track, epoch=epoch)
+    if id_ is not None and selection != Selection():
+        raise UsageError("--id means one tracklet: leave out --camera, --since, --until, --track and --epoch.")
+    with opened(store) as gallery:
+        if id_ is not None:
+            selection = _stored(gallery, id_, pseudonym_key).entry.whole_tracklet
+        checked_selection(selection)
+        if yes:
+            receipt = erase_with_receipt(gallery, selection, purpose=purpose, now_us=now_us())
+            print_json(dataclasses.asdict(receipt))
+            if not receipt.observations:
+                _note_nothing_erased(gallery.cameras())
+            return
+        count = gallery.span(selection).observations
+    console.print(f"{count:,} observations would be erased from {gallery.name}; --yes erases them.", soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def _selection(
+    cameras: Sequence[str] | None,
+    since: str | None,
+    until: str | None,
+    key: Path | None,
+    *,
+    track: int | None = None,
+    epoch: str | None = None,
+) -> Selection:
+    """Return the selection that the options describe.
+
+    Raises:
+        UsageError: A time or name cannot be read, ``since`` is later than ``until``, or a track has no camera.
+    """
+    now = now_us()
+    chosen = Selection(
+        cameras=tuple(dict.fromkeys(_wire_name(name, key) for name in cameras or ())),
+        epoch=None if epoch is None else checked_wire_name(epoch, "epoch", UsageError),
+        track=track,
+        since_us=None if since is None else parse_time(since, now_us=now),
+        until_us=None if until is None else parse_time(until, now_us=now),
+    )
+    if chosen.since_us is not None and chosen.until_us is not None and chosen.since_us > chosen.until_us:
+        raise UsageError(f"--since {since} is later than --until {until}.")
+    if track is not None and len(chosen.cameras) != 1:
+        raise UsageError("--track needs one --camera: each camera counts its own tracklets.")
+    return chosen
+
+
+def _query(
+    store: Store, *, image: Path | None, box: str | None, bundle: Path | None, id_: str | None, key: Path | None
+) -> searching.Query:
+    """Return the query that the options describe.
+
+    Raises:
+        UsageError: There is neither an image with its bundle nor an id, or both.
+        ModelMismatchError: The gallery holds no features of the bundle's model.
+        NoSuchObservationError: Nothing is stored under the id.
+    """
+    if id_ is not None and image is None and bundle is None and box is None:
+        return searching.query_of(_stored(store, id_, key))
+    if id_ is None and image is not None and bundle is not None:
+        return _query_by_image(store, image, box, bundle)
+    raise UsageError("give --image FILE and --bundle FOLDER, or --id ID.")
+
+
+def _query_by_image(store: Store, image: Path, box: str | None, bundle: Path) -> searching.Query:
+    from reid_edge.bundle import open_bundle, sha256_of
+    from reid_edge.images import read_image
+    from reid_edge.runtime.extractor import Extractor
+
+    manifest = open_bundle(bundle).manifest
+    searching.require_model(store, manifest.model_hash)
+    boxes = None if box is None else [_box(box)]
+    if not image.exists():
+        raise UsageError(f"--image {image}: there is no such file; give the path of a picture.")
+    pixels = read_image(image)
+    extractor = Extractor(bundle)
+    features = extractor([pixels]) if boxes is None else extractor(pixels, boxes)
+    return searching.query_by_feature(features[0], manifest.model_hash, image_sha256=sha256_of(image))
+
+
+def _box(text: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4:
+        raise UsageError(f"expected --box x1,y1,x2,y2 in pixels; got '{text}'.")
+    return numbers
+
+
+def _stored(store: Store, id_: str, key: Path | None) -> Record:
+    """Return the record of an id; with the key of the pseudonyms its camera may be a name."""
+    try:
+        return searching.find_one(store, id_)
+    except NoSuchObservationError:
+        if key is None:
+            raise
+    name, slash, rest = id_.partition("/")
+    return searching.find_one(store, f"{_wire_name(name, key)}{slash}{rest}")
+
+
+def _wire_name(name: str, key: Path | None) -> str:
+    """Return the name under which a camera sends: its pseudonym, if there is a key for it."""
+    if key is None:
+        return checked_wire_name(name, "camera", UsageError)
+    if not key.is_file():
+        raise UsageError(f"there is no key at {key}; give --pseudonym-key the file that the cameras' settings name.")
+    return camera_pseudonym(name, load_or_create_key(key))
+
+
+def _found_fields(found: searching.Found) -> dict[str, Any]:
+    best = found.best
+    key = {"camera": best.camera, "epoch": best.epoch, "seq": best.seq}
+    times = {"first_us": found.first_us, "last_us": found.last_us}
+    return {"id": best.id, "cosine": round(found.cosine, 6), **key, **dataclasses.asdict(best), **times}
+
+
+def _print_found(found: Sequence[searching.Found], named: str, *, utc: bool) -> None:
+    """Print tracklets, best first."""
+    if not found:
+        console.print("nothing found: no other tracklet of these cameras and that time is held", soft_wrap=True)
+        return
+    table = Table(title=f"nearest to {named}", title_justify="left", box=rich.box.SIMPLE)
+    table.add_column("cosine", justify="right", no_wrap=True)
+    table.add_column("track", justify="right", no_wrap=True)
+    table.add_column("first seen", no_wrap=True)
+    table.add_column("for", no_wrap=True)
+    table.add_column("id", no_wrap=True)
+    for one in found:
+        table.add_row(
+            f"{one.cosine:.3f}",
+            str(one.best.track),
+            time_text(one.first_us, utc=utc),
+            duration_text(one.last_us - one.first_us),
+            f"{one.best.camera}/{one.best.epoch[:EPOCH_SHOWN]}/{one.best.seq}",
+        )
+    # As wide as its content, wider than the terminal if need be: ids are to be copied, so none is wrapped or shortened.
+    table.width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    console.print(table, crop=False)
+
+
+def _note_nothing_erased(held: Sequence[CameraSummary]) -> None:
+    """Print on standard error that nothing was erased, and which cameras are held."""
+    names = [one.camera for one in held if one.observations]
+    more = f" and {len(names) - MOST_CAMERAS_NAMED} more" if len(names) > MOST_CAMERAS_NAMED else ""
+    cameras = f"observations of {', '.join(names[:MOST_CAMERAS_NAMED])}{more} are held" if names else "none are held"
+    error_console.print(f"note: nothing was erased: no stored observation is selected; {cameras}.", soft_wrap=True)
