@@ -1,6 +1,9 @@
-"""``reid-edge gallery`` as a person runs it: in processes of its own, on real files."""
+"""``reid-edge gallery`` on real files: called with its arguments in this process, and as a process of its own."""
 
+import contextlib
+import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -12,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from reid_edge.cli import main
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import open_store
@@ -25,16 +29,38 @@ COMMAND = [sys.executable, "-c", "from reid_edge.cli import main; main()", "gall
 WHY = ("--purpose", "a test")
 
 
+def call(*arguments):
+    """Run the command here: exit code, standard output and standard error."""
+    given = [os.fsdecode(each) if isinstance(each, bytes) else str(each) for each in arguments]
+    code = 0
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        contextlib.redirect_stdout(io.StringIO()) as output,
+        contextlib.redirect_stderr(io.StringIO()) as errors,
+    ):
+        patched.setattr(sys, "argv", ["reid-edge", "gallery", *given])
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+    return code, output.getvalue(), errors.getvalue()
+
+
+def run(*arguments):
+    """Run the command as a person does."""
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, check=False)
+    assert b"Traceback" not in done.stderr
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
 def gallery(*arguments, code=0):
-    run = subprocess.run(
-        [*COMMAND, *(a if isinstance(a, bytes) else str(a) for a in arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == code, run.stdout + run.stderr
-    assert "Traceback" not in run.stderr
-    return run.stdout if code == 0 else run.stdout + run.stderr
+    own_process = arguments[0] == "serve"  # it takes over the signals and the logs
+    result, output, errors = (run if own_process else call)(*arguments)
+    assert result == code, output + errors
+    return output if code == 0 else output + errors
 
 
 def failure(*arguments):
@@ -108,10 +134,28 @@ def test_erasing_shows_first_and_gives_a_receipt_then(uri, tmp_path):
 
 def test_an_erasure_of_nothing_says_so_and_names_the_cameras_that_are_held(uri):
     asked = ("erase", uri, "--camera", "dor", "--yes", *WHY)
-    run = subprocess.run([*COMMAND, *asked], capture_output=True, text=True, check=True)
-    assert json.loads(run.stdout)["observations"] == 0
-    assert "nothing was erased" in run.stderr
-    assert "door, yard" in run.stderr
+    code, output, errors = call(*asked)
+    assert code == 0
+    assert json.loads(output)["observations"] == 0
+    assert "nothing was erased" in errors
+    assert "door, yard" in errors
+
+
+def test_a_process_of_its_own_prints_and_ends_as_a_call_does(uri):
+    for arguments in (
+        ["info", uri],
+        ["search", uri, "--id", "yard/e1/1", "--json", *WHY],
+        ["erase", uri, "--camera", "dor", "--yes", *WHY],
+        ["search", uri, "--id", "yard/e1/1", "--purpose", b"\xff"],
+        ["info", "none.db"],
+    ):
+        expected = call(*arguments)
+        got = run(*arguments)
+        assert got[0] == expected[0]
+        if "erase" not in arguments:  # a receipt holds its time
+            assert got[1:] == expected[1:]
+        assert bool(got[1]) == (got[0] == 0)
+        assert bool(got[2]) == (got[0] == 1 or "erase" in arguments)
 
 
 def test_ids_in_the_table_of_a_search_can_be_copied(tmp_path, now):
@@ -201,7 +245,7 @@ def test_serve_takes_batches_and_ends_when_told(tmp_path, now):
         (["search", "URI", "--id", "yard/e1/2", *WHY], "holds nothing under"),
         (["search", "URI", "--id", "yard/e1/1", "--purpose", " "], "--purpose"),
         (["search", "URI", "--id", "yard/e1/1", "--since", "1h", "--until", "2h", *WHY], "is later than"),
-        (["search", "URI", "--id", "yard/e1/1", "--since", "soon", *WHY], "a time is like"),
+        (["search", "URI", "--id", "yard/e1/1", "--since", "soon", *WHY], "expected a time like"),
         (["search", "URI", "--id", "yard/e1/1", "--same-camera", "--other-cameras", *WHY], "not both"),
         (["search", "URI", "--image", "a.png", "--bundle", "none", *WHY], "not a bundle"),
         (["erase", "URI", "--yes", *WHY], "say what to erase"),
