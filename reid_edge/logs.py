@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line for a collector, or plain lines for a person."""
+"""Logging: one JSON object a line for a log collector, or plain lines for a person."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def set_up_logs(log_format: Literal["auto", "json", "text"], level: str) -> None:
-    """Send everything that reid-edge logs to standard error.
+    """Send all logs to standard error, and quieten libraries that log every request.
+
+    Args:
+        log_format: ``json`` for a collector, ``text`` for a person, ``auto`` for text on a terminal and else JSON.
+        level: Least severity that is logged, e.g. ``info``.
 
     Raises:
-        MissingExtraError: JSON is wanted and its package is not installed.
+        MissingExtraError: JSON is needed and its package is not installed.
     """
     handler = logging.StreamHandler(sys.stderr)
     as_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())

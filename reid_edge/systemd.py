@@ -1,4 +1,4 @@
-"""What systemd wants to hear, over its notification socket (sd_notify(3))."""
+"""Messages to systemd over its notification socket (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def notify(state: str) -> None:
-    """Tell systemd, e.g. ``READY=1`` or ``WATCHDOG=1``; nothing happens where no systemd listens."""
+    """Report a state to systemd, e.g. ``READY=1`` or ``WATCHDOG=1``; does nothing if no systemd listens."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -24,7 +24,7 @@ def notify(state: str) -> None:
 
 
 def watchdog_interval_s() -> float | None:
-    """How often to send ``WATCHDOG=1``: half of what systemd allows; None if it keeps no watch over this process."""
+    """Return the seconds between two ``WATCHDOG=1``, half of what systemd allows; None without a watchdog."""
     allowed = os.environ.get("WATCHDOG_USEC")
     if not allowed or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None

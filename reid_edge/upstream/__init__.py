@@ -1,1 +1,1 @@
-"""From the camera to the gallery: the wire format, the outbox, delivery (no torch)."""
+"""The way from a camera to a gallery: wire format, outbox, delivery, transports (no torch)."""

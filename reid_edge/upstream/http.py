@@ -1,4 +1,4 @@
-"""Batches to a gallery by HTTP POST; 200 means committed, and its body is the acknowledgement."""
+"""Batches to a gallery by HTTP POST: the answer 200 means committed, and its body is the acknowledgement."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ LOG = logging.getLogger(__name__)
 
 BATCHES_PATH = "/v1/batches"
 CONTENT_TYPE = "application/x-protobuf"
-#: Answers that pass by themselves; any other that is not 200 needs a person.
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: Status codes of failures that pass by themselves; any other but 200 needs a person.
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONNECT_S = 5.0
 _ANSWER_S = 30.0
 _KEEPALIVE_S = 60.0
 
 
 class HttpTransport:
-    """Posts one batch after another to ``/v1/batches``, over one connection that is kept.
+    """Posts one batch after another to ``/v1/batches``, over one connection that is kept open.
 
     Args:
         url: ``https://HOST[:8443]``, or ``http://HOST[:8080]`` on loopback with ``insecure``.
-        tls: Certificates; the common name of the camera's is the camera's name.
-        insecure: Plain text is allowed on loopback.
-        backoff_s: The first and the longest pause after a failure that may pass by itself.
+        tls: Certificates; the common name of the camera's certificate is the camera's name.
+        insecure: Allow plain text on loopback.
+        backoff_s: Seconds of the first and the longest pause after a failure that may pass by itself.
 
     Attributes:
-        backoff: What failed: how often, and why.
+        backoff: Counts failures, with the last reason.
 
     Raises:
-        SettingsError: An address or certificates that cannot be used.
+        SettingsError: The address or the certificates cannot be used.
         MissingExtraError: httpx is not installed.
     """
 
@@ -64,14 +64,14 @@ class HttpTransport:
 
     @property
     def connected(self) -> bool:
-        """Whether the last attempt succeeded."""
+        """True if the last attempt succeeded."""
         return not self.backoff.reason
 
     def send(self, batch: bytes) -> None:
         """Post one batch and wait for the answer.
 
         Raises:
-            TransportError: Not reached, not accepted, or failed a moment ago.
+            TransportError: The gallery was not reached or did not accept, or the pause after that is not over.
         """
         self.backoff.check()
         with self._sending:
@@ -82,11 +82,11 @@ class HttpTransport:
                     self._drop_client()
 
     def acks(self, timeout_s: float) -> list[bytes]:
-        """All acknowledgements that have come; waits for the first at most so long."""
+        """Return acknowledgements that have come, after waiting up to ``timeout_s`` for the first."""
         return self._acks.take(timeout_s)
 
     def close(self) -> None:
-        """Close the connection; if a batch is on its way, once its answer is there."""
+        """Close the connection, or let a batch that is being sent close it after its answer."""
         self._closed.set()
         self._acks.wake()
         if self._sending.acquire(blocking=False):
@@ -99,12 +99,11 @@ class HttpTransport:
         try:
             self._client = self._client or self._new_client()
             return self._client.post(BATCHES_PATH, content=batch)
-        except SettingsError as error:  # certificates that were renewed, and not well
+        except SettingsError as error:  # renewed certificates that do not fit
             self.backoff.failed(f"{self.name}: {error}", permanent=True)
             raise TransportError(f"{self.name}: {error}") from error
         except self._httpx.HTTPError as error:
-            # A new connection, with the certificates that are there then.
-            self._drop_client()
+            self._drop_client()  # so that the next connection reads the certificates anew
             # OpenSSL's words for a certificate that this end, or the other, does not accept.
             permanent = "CERTIFICATE_VERIFY_FAILED" in str(error) or "ALERT" in str(error).upper()
             self.backoff.failed(f"{self.name}: {error or type(error).__name__}", permanent=permanent)
@@ -115,7 +114,7 @@ class HttpTransport:
             self.backoff.succeeded()
             self._acks.put(response.content)
             return
-        permanent = response.status_code not in _PASSING
+        permanent = response.status_code not in _TRANSIENT
         words = response.text[:200].strip().rstrip(".")
         reason = f"{self.name} answered {response.status_code} to a batch of {size} bytes: {words}"
         self.backoff.failed(reason, permanent=permanent, at_least_s=_retry_after_s(response))

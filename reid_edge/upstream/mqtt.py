@@ -1,7 +1,7 @@
 """Batches to a gallery through an MQTT 5 broker; acknowledged by the gallery, not by the broker.
 
-The camera's session at the broker ends with its connection: acknowledgements that were missed are earned again when
-the outbox sends again, and a broker that kept them would only add a second truth.
+The camera's session at the broker ends with its connection.  A broker that kept acknowledgements for later would only
+add a second state to keep right: those that were missed come again when the outbox sends its rows again.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from reid_edge.wire_names import checked_wire_name
 
 LOG = logging.getLogger(__name__)
 
-#: What the broker's verdict on a publication means (MQTT 5, section 3.4.2.1).
+#: The broker's reason codes for a publication (MQTT 5, section 3.4.2.1).
 NO_COLLECTOR, NOT_AUTHORISED = 0x10, 0x87
 _PERMANENT = frozenset({NOT_AUTHORISED, 0x90, 0x99})
 _SEND_TIMEOUT_S = 1.0
 
 
 def observations_topic(camera: str) -> str:
-    """Where a camera's batches go; ``+`` stands for every camera."""
+    """Return the topic of a camera's batches; ``+`` stands for every camera."""
     return f"reid/v1/{camera}/obs"
 
 
 def acknowledgements_topic(camera: str) -> str:
-    """Where the gallery's acknowledgements for a camera go."""
+    """Return the topic of the gallery's acknowledgements for a camera."""
     return f"reid/v1/{camera}/ack"
 
 
 class MqttTransport:
-    """Sends batches to ``reid/v1/<camera>/obs`` and hears acknowledgements on ``reid/v1/<camera>/ack``.
+    """Sends batches to ``reid/v1/<camera>/obs`` and receives acknowledgements on ``reid/v1/<camera>/ack``.
 
-    It connects, and connects again, by itself.  After the broker has said that no collector is there (0x10), or that
-    this camera may not publish (0x87), nothing is sent for a while.
+    It connects and reconnects by itself.  After the broker has answered that no collector is there (0x10), or that this
+    camera may not publish (0x87), nothing is sent for a while.
 
     Args:
         uri: ``mqtts://HOST[:8883]``, or ``mqtt://HOST[:1883]`` on loopback with ``insecure``.
-        camera: Its name on the wire, which is also the common name of its certificate.
+        camera: The camera's name on the wire, which is also the common name of its certificate.
         tls: Certificates.
-        insecure: Plain text is allowed on loopback.
-        window: Batches that may wait for the broker's confirmation; fewer if the broker says so.
-        backoff_s: The first and the longest pause after a lost connection or a refusal.
+        insecure: Allow plain text on loopback.
+        window: Most batches that wait for the broker's confirmation; fewer if the broker allows fewer.
+        backoff_s: Seconds of the first and the longest pause after a lost connection or a refusal.
 
     Attributes:
-        backoff: What the broker refused: how often, and why.
-        link: The connection: whether it is up, how often it was made.
+        backoff: Counts the broker's refusals, with the last reason.
+        link: The connection to the broker.
 
     Raises:
-        SettingsError: A name, an address or certificates that cannot be used.
+        SettingsError: The name, the address or the certificates cannot be used.
         MissingExtraError: paho-mqtt is not installed.
     """
 
@@ -76,8 +76,8 @@ class MqttTransport:
             subscription=acknowledgements_topic(camera),
             tls=tls,
             insecure=insecure,
-            on_message=self._heard,
-            on_verdict=self._judged,
+            on_message=self._on_message,
+            on_verdict=self._on_verdict,
             window=window,
             confirm=False,
             extra="camera",
@@ -86,48 +86,48 @@ class MqttTransport:
 
     @property
     def name(self) -> str:
-        """Where to."""
+        """Address of the broker."""
         return self.link.uri
 
     @property
     def connected(self) -> bool:
-        """Whether the broker is there and takes what is sent."""
+        """True if the broker is connected and takes batches."""
         return self.link.connected and not self.backoff.reason
 
     @property
     def losses(self) -> int:
-        """How often what was sent may have been lost: with a connection, or by a broker that now takes it again."""
+        """Number of times that sent batches may have been lost: with a connection, or by a broker that refused them."""
         return max(0, self.link.connects - 1) + self._recoveries
 
     def send(self, batch: bytes) -> None:
         """Queue one batch; waits up to a second for the connection and for earlier batches.
 
         Raises:
-            TransportError: Not connected, refused a moment ago, or the broker is too slow.
+            TransportError: Not connected, the broker is too slow, or the pause after a refusal is not over.
         """
         self.backoff.check()
         self.link.publish(self._topic, batch, timeout_s=_SEND_TIMEOUT_S)
 
     def acks(self, timeout_s: float) -> list[bytes]:
-        """All acknowledgements that have come; waits for the first at most so long."""
+        """Return acknowledgements that have come, after waiting up to ``timeout_s`` for the first."""
         return self._acks.take(timeout_s)
 
     def close(self) -> None:
-        """Send what is queued and disconnect; wakes a waiting ``acks``."""
+        """Send queued batches and disconnect; ends a waiting ``acks``."""
         self.link.close()
         self._acks.wake()
 
-    def _heard(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         self._acks.put(message.payload)
 
-    def _judged(self, code: int) -> None:
+    def _on_verdict(self, code: int) -> None:
         if code == 0:
             self._recoveries += bool(self.backoff.reason)
             self.backoff.succeeded()
         else:
-            self.backoff.failed(self._explained(code), permanent=code in _PERMANENT)
+            self.backoff.failed(self._explanation(code), permanent=code in _PERMANENT)
 
-    def _explained(self, code: int) -> str:
+    def _explanation(self, code: int) -> str:
         if code == NO_COLLECTOR:
             return f"{self.link.uri}: the broker has no subscriber to {self._topic}: no collector is running"
         if code == NOT_AUTHORISED:

@@ -1,4 +1,4 @@
-"""An MQTT connection that is kept up: after a loss it begins again, later each time."""
+"""An MQTT connection that is kept up: after a loss it reconnects, after a longer pause each time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CLOSE_S = 5.0
 
 @dataclass(frozen=True, eq=False)
 class Message:
-    """What came in; ``session`` and ``number`` are for confirming it."""
+    """A received message; ``session`` and ``number`` serve to confirm it."""
 
     topic: str
     payload: bytes
@@ -31,27 +31,27 @@ class Message:
 
 
 class MqttLink:
-    """A connection with one subscription, in a thread of its own.
+    """A connection to a broker with one subscription, in a thread of its own.
 
     Args:
         uri: ``mqtts://HOST[:8883]``, or ``mqtt://HOST[:1883]`` on loopback with ``insecure``.
         client_id: Unique at the broker.
-        subscription: What to subscribe to; nothing is published before it is granted.
+        subscription: Topic to subscribe to; nothing is published before the broker grants it.
         tls: Certificates; read anew for every connection, so that renewed ones come into use.
-        insecure: Plain text is allowed on loopback.
-        on_message: Called for each message in the link's thread; must not block.
+        insecure: Allow plain text on loopback.
+        on_message: Called in the link's thread for each message received; must not block.
         on_verdict: Called in the link's thread with the broker's reason code for each message published.
-        window: At most this many messages may be unconfirmed by the broker, and fewer if it says so.
+        window: Most messages that may be unconfirmed by the broker; fewer if it allows fewer.
         confirm: Messages are confirmed to the broker by :meth:`confirm` alone, so that at most ``window`` are here.
-        extra: Of reid-edge, in which paho comes.
-        backoff_s: The first and the longest pause between attempts.
+        extra: Extra of reid-edge that installs paho-mqtt, for the message of MissingExtraError.
+        backoff_s: Seconds of the first and the longest pause between attempts.
 
     Attributes:
-        backoff: Failed and lost connections: how many, and why.
-        connects: How often it was connected and subscribed.
+        backoff: Counts failed and lost connections, with the last reason.
+        connects: Number of times that it was connected and subscribed.
 
     Raises:
-        SettingsError: An address or certificates that cannot be used.
+        SettingsError: The address or the certificates cannot be used.
         MissingExtraError: paho-mqtt is not installed.
     """
 
@@ -81,15 +81,15 @@ class MqttLink:
         self._ready = threading.Event()
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._away: dict[MqttSession, float] = {}
-        # Made here, so that what is wrong with the settings shows here, and not in a thread.
+        self._leave_s: dict[MqttSession, float] = {}
+        # Made here, so that wrong settings raise here, and not in the thread.
         self._session = self._new_session()
         self._thread = threading.Thread(target=self._run, name=f"mqtt {client_id}", daemon=True)
         self._thread.start()
 
     @property
     def connected(self) -> bool:
-        """Whether messages can be published and received now."""
+        """True if messages can be published and received now."""
         return self._ready.is_set()
 
     def publish(self, topic: str, payload: bytes, *, timeout_s: float) -> None:
@@ -108,23 +108,23 @@ class MqttLink:
             raise TransportError(f"{self.uri}: {error}.") from error
 
     def confirm(self, message: Message) -> None:
-        """Tell the broker that a message is done with, unless its connection has gone."""
+        """Confirm a message to the broker, unless its connection has ended."""
         if message.session is self._session:
             message.session.confirm(message.number)
 
-    def leave(self, away_s: float) -> None:
-        """Disconnect, and come back after so many seconds."""
+    def leave(self, pause_s: float) -> None:
+        """Disconnect, and reconnect after ``pause_s``."""
         session = self._session
-        self._away[session] = away_s
+        self._leave_s[session] = pause_s
         self._ready.clear()
         session.disconnect()
 
     def retry_now(self) -> None:
-        """End a pause, e.g. when certificates were renewed or the network came back."""
+        """End a pause, e.g. after certificates were renewed or the network came back."""
         self._wake.set()
 
     def close(self) -> None:
-        """Wait a little until the broker has what was published, disconnect, end the thread."""
+        """Wait briefly until the broker has confirmed what was published, disconnect, and end the thread."""
         if self._ready.is_set():
             self._session.flush(_FLUSH_S)
         self._stop.set()
@@ -160,7 +160,7 @@ class MqttLink:
                 self._wake.wait(self._pause(failure, permanent))
 
     def _serve(self, session: MqttSession | None) -> tuple[str, bool]:
-        """One connection, from its files to its end; returns why it ended, and whether trying again is in vain."""
+        """Serve one connection; returns why it ended, and whether it fails until a person has fixed something."""
         try:
             session = self._session = session or self._new_session()
             if not self._stop.is_set():
@@ -168,14 +168,14 @@ class MqttLink:
         except SettingsError as error:
             return str(error), True
         except Exception as error:  # the thread's last resort: a broker that sends what paho cannot read
-            LOG.exception("%s: the connection failed in an unforeseen way", self.uri)
+            LOG.exception("%s: unexpected error in the connection", self.uri)
             return f"{type(error).__name__}: {error}", False
         return session.failure, session.permanent
 
     def _pause(self, failure: str, permanent: bool) -> float:
-        away_s = self._away.pop(self._session, 0.0)
-        self._away.clear()
-        return away_s or self.backoff.failed(f"{self.uri}: {failure}", permanent=permanent)
+        pause_s = self._leave_s.pop(self._session, 0.0)
+        self._leave_s.clear()
+        return pause_s or self.backoff.failed(f"{self.uri}: {failure}", permanent=permanent)
 
     def _on_session_message(self, session: MqttSession, topic: str, payload: bytes, number: int) -> None:
         self._on_message(Message(topic, payload, number, session))

@@ -1,7 +1,7 @@
-"""One MQTT 5 connection, from connecting to its end.  Only this file knows paho.
+"""One MQTT 5 connection, from connecting to its end.  This is the only file that uses paho.
 
 Every connection has a paho client of its own and starts clean; paho's own reconnecting stays off.  It has no jitter,
-and it would send again what an earlier connection left behind, which is the outbox's business.
+and it would send messages again that an earlier connection left behind, which the outbox does.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _KEEPALIVE_S = 30
 _CONNECT_S = 10.0
 _GOODBYE_S = 2.0
 _TURN_S = 1.0
-#: Seconds after which the broker drops what it could not pass on: whoever sent it sends it again.
+#: Seconds after which the broker drops a message that it could not pass on; the sender sends it again.
 _EXPIRY_S = 60
-#: Bytes: the format's own limit, and what topic and properties may add to a message.
+#: Bytes: MQTT's own limit of a packet, and the most that topic and properties add to a message.
 _LARGEST = 268_435_455
 _PACKET_MARGIN = 256
 
@@ -44,20 +44,23 @@ class MqttSession:
     """One connection with one subscription.
 
     Args:
-        where: The broker.
+        where: The broker's address.
         context: TLS; None connects in plain text.
         client_id: Unique at the broker.
-        subscription: What to subscribe to; the session is ready when it is granted.
+        subscription: Topic to subscribe to; the session is ready when the broker has granted it.
         on_message: Called with this, topic, payload and number in the thread of :meth:`run`; must not block.
         on_ready: Called in the same thread once the subscription is granted.
-        window: At most this many messages may be unconfirmed, either way; the broker may say fewer.
+        window: Most messages that may be unconfirmed, in either direction; the broker may allow fewer.
         confirm: Messages are confirmed to the broker by :meth:`confirm` alone; else on arrival.
-        extra: Of reid-edge, in which paho comes.
+        extra: Extra of reid-edge that installs paho-mqtt, for the message of MissingExtraError.
 
     Attributes:
         failure: Why it ended; empty before.
-        permanent: Whether trying again will not help.
-        verdicts: The broker's reason codes for what was published, oldest first; whoever reads them removes them.
+        permanent: It will fail again until a person has fixed something.
+        verdicts: The broker's reason codes for published messages, oldest first; the reader removes them.
+
+    Raises:
+        MissingExtraError: paho-mqtt is not installed.
     """
 
     def __init__(
@@ -93,7 +96,11 @@ class MqttSession:
         self._publishing = _properties("PUBLISH", MessageExpiryInterval=_EXPIRY_S)
 
     def run(self, on_verdicts: Callable[[], None]) -> None:
-        """Connect and serve until the connection ends; then ``failure`` says why."""
+        """Connect and serve until the connection ends; ``failure`` says why it did.
+
+        Args:
+            on_verdicts: Called in this thread when ``verdicts`` may have grown.
+        """
         try:
             self._client.connect(self._where.host, self._where.port, _KEEPALIVE_S, properties=self._connecting)
             self._deadline = time.monotonic() + (_GOODBYE_S if self._leaving else _CONNECT_S)
@@ -102,7 +109,7 @@ class MqttSession:
         except OSError as error:
             self._fail(f"cannot connect: {error}", isinstance(error, ssl.SSLCertVerificationError))
         finally:
-            # So that this and the client do not keep one another.
+            # So that this object and the client do not keep one another alive.
             for name in _CALLBACKS:
                 setattr(self._client, name, None)
             self._client.on_socket_register_write = None
@@ -113,7 +120,7 @@ class MqttSession:
         """Queue a message with QoS 1; the broker's verdict comes later.
 
         Raises:
-            TransportError: The broker confirms too slowly or does not take so large a message, or paho refuses.
+            TransportError: The broker confirms too slowly or does not take so large a message, or paho refuses it.
         """
         if len(payload) + _PACKET_MARGIN > self._largest:
             raise TransportError(
@@ -127,13 +134,13 @@ class MqttSession:
             raise TransportError(f"paho refused the message: {info.rc!s}")
 
     def confirm(self, number: int) -> None:
-        """Tell the broker that a message is done with."""
+        """Confirm a received message to the broker."""
         self._client.ack(number, 1)
 
     def flush(self, timeout_s: float) -> None:
-        """Wait until the broker has confirmed all that was published; nothing can be published afterwards.
+        """Wait until the broker has confirmed all published messages; none can be published afterwards.
 
-        Without this the broker may lose what it has not read yet when the connection closes.
+        Without this the broker may lose messages that it has not read when the connection closes.
         """
         deadline = time.monotonic() + timeout_s
         for _ in range(self._most):
@@ -141,7 +148,7 @@ class MqttSession:
                 return
 
     def disconnect(self) -> None:
-        """Say goodbye; :meth:`run` returns soon."""
+        """Disconnect; :meth:`run` returns soon."""
         self._leaving = True
         self._deadline = time.monotonic() + _GOODBYE_S
         self._client.disconnect()
@@ -158,7 +165,7 @@ class MqttSession:
                     self._fail("no answer in time")
 
     def _turn(self, selector: selectors.BaseSelector, sock: Any) -> bool:
-        """Wait for something to read or write, and do so; False once the connection has ended."""
+        """Wait until there is something to read or write, and do it; return False once the connection has ended."""
         client = self._client
         if client.socket() is None:
             return False
@@ -200,7 +207,8 @@ class MqttSession:
         return client
 
     def _lost(self) -> tuple[str, bool]:
-        """Why the connection broke.  With TLS 1.3 a broker rejects a certificate only after the handshake."""
+        """Return why the connection broke, and whether only a person can fix it."""
+        # With TLS 1.3 a broker rejects a certificate only after the handshake.
         text = self._errors.text or "connection lost"
         if self._encrypted and not self._answered:
             return f"{text}; the broker may not accept this certificate", "alert" in text.lower()
@@ -255,7 +263,7 @@ class MqttSession:
 
 
 class _LastError(logging.Handler):
-    """What paho logs as an error: the only place where it says why a connection broke."""
+    """Keeps the last error that paho logged, the only place where paho says why a connection broke."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

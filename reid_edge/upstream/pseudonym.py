@@ -1,4 +1,4 @@
-"""Names of cameras that tell nothing to whoever lacks the key."""
+"""Pseudonyms of cameras, which reveal nothing without the key."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ KEY_BYTES = 32
 
 
 def camera_pseudonym(name: str, key: bytes) -> str:
-    """``c`` and the first 24 hexadecimal digits of HMAC-SHA256 of the name: the same for the same name and key."""
+    """Return ``c`` and the first 24 hexadecimal digits of the HMAC-SHA256 of a name under a key."""
     return "c" + hmac.new(key, name.encode("utf-8"), hashlib.sha256).hexdigest()[:24]
 
 
 def load_or_create_key(path: Path | str) -> bytes:
-    """The key in a file of 64 hexadecimal digits; a new one, for this user alone, where there is no file.
+    """Return the key in a file of 64 hexadecimal digits; make the file, for this user alone, if there is none.
 
-    Whoever has the key can tell which pseudonym is which camera; whoever loses it can never again.
+    Only the key tells which pseudonym is which camera; without it nobody can find that out again.
 
     Raises:
-        SettingsError: It holds something else, others may read it, or it cannot be read or written.
+        SettingsError: The file holds something else, others may read it, or it cannot be read or written.
     """
     path = Path(path)
     try:
@@ -60,7 +60,7 @@ def _load(path: Path) -> bytes:
 
 
 def _create(path: Path) -> bytes:
-    """Write a new key whole; another process that was quicker wins."""
+    """Write a new key, whole or not at all, and return it; or the key of another process that was quicker."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:

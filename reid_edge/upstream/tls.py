@@ -1,4 +1,4 @@
-"""TLS as both ends use it: 1.3 or nothing, with a certificate on either side; plain only to this very machine."""
+"""TLS for both ends: version 1.3 or newer, with a certificate on either side; plain text on loopback only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import msgspec
 from reid_edge.errors import SettingsError
 from reid_edge.redaction import without_userinfo
 
-#: Schemes of which nothing on the way can be read.
+#: Schemes with TLS.
 SECURE_SCHEMES = frozenset({"https", "mqtts"})
 
 
@@ -36,7 +36,7 @@ class TlsFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where to connect or listen: ``secure`` with TLS, else plain on loopback."""
+    """Host and port to connect to or listen on; ``secure`` with TLS, else in plain text on loopback."""
 
     host: str
     port: int
@@ -44,19 +44,19 @@ class Endpoint:
 
 
 def endpoint(uri: str, schemes: Mapping[str, int], tls: TlsFiles | None, *, insecure: bool) -> Endpoint:
-    """Read ``SCHEME://HOST[:PORT]`` and hold it to the rule: TLS, or plain on loopback if that is asked for.
+    """Read ``SCHEME://HOST[:PORT]``, which must use TLS, or be on loopback with ``insecure``.
 
     Args:
         uri: E.g. ``mqtts://broker.example:8883``.
-        schemes: Allowed schemes, and the port that each has by default.
+        schemes: Allowed schemes, with the default port of each.
         tls: Certificates, which a secure scheme needs.
-        insecure: Plain text is allowed on loopback.
+        insecure: Allow plain text on loopback.
 
     Raises:
-        SettingsError: Another form, or a rule is broken.
+        SettingsError: The address has another form, certificates are missing, or plain text is not allowed.
     """
     shown = without_userinfo(uri)
-    if shown != uri:  # before reading it: the reader's own errors repeat what they cannot read
+    if shown != uri:  # before parsing it: the parser's own errors repeat the address
         raise SettingsError(f"expected {_forms(schemes)} without a user or a password, got {shown!r}.")
     try:
         parts = urlsplit(uri)
@@ -67,24 +67,24 @@ def endpoint(uri: str, schemes: Mapping[str, int], tls: TlsFiles | None, *, inse
     if parts.scheme not in schemes or not parts.hostname or uri.rstrip("/") != whole:
         raise SettingsError(f"expected {_forms(schemes)}, got {uri!r}.")
     found = Endpoint(parts.hostname, schemes[parts.scheme] if port is None else port, parts.scheme in SECURE_SCHEMES)
-    _hold_to_the_rule(uri, found, tls, insecure=insecure)
+    _check_encrypted(uri, found, tls, insecure=insecure)
     return found
 
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:
-    """For the end that connects: checks the server's name, shows its own certificate, TLS 1.3 or newer.
+    """Make the context of a client: it checks the server's name and shows its own certificate, TLS 1.3 or newer.
 
     Raises:
-        SettingsError: A file is missing, is no PEM file, or the key is not that of the certificate.
+        SettingsError: A file is missing or is no PEM file, or the key does not belong to the certificate.
     """
     return _context(ssl.PROTOCOL_TLS_CLIENT, files)
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """For the end that listens: clients without a certificate of ``files.ca`` are turned away, TLS 1.3 or newer.
+    """Make the context of a server: it refuses clients without a certificate of ``files.ca``, TLS 1.3 or newer.
 
     Raises:
-        SettingsError: A file is missing, is no PEM file, or the key is not that of the certificate.
+        SettingsError: A file is missing or is no PEM file, or the key does not belong to the certificate.
     """
     context = _context(ssl.PROTOCOL_TLS_SERVER, files)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -92,7 +92,7 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether packets to this host stay on this machine."""
+    """Return whether packets to this host stay on this machine."""
     if host == "localhost":
         return True
     try:
@@ -101,7 +101,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _hold_to_the_rule(uri: str, found: Endpoint, tls: TlsFiles | None, *, insecure: bool) -> None:
+def _check_encrypted(uri: str, found: Endpoint, tls: TlsFiles | None, *, insecure: bool) -> None:
     if found.secure and tls is None:
         raise SettingsError(
             f"{uri} needs certificates: give ca, cert and key (deploy/mosquitto/make_certs.sh makes them)."
