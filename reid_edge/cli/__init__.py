@@ -11,16 +11,16 @@ import typer
 
 import reid_edge
 from reid_edge.cli.benchmark import benchmark
+from reid_edge.cli.bundle import doctor, extract, inspect, verify
 from reid_edge.cli.camera import run
+from reid_edge.cli.checkpoint import complexity, import_checkpoint
 from reid_edge.cli.evaluate import evaluate
 from reid_edge.cli.explain import explain
+from reid_edge.cli.export import build, export
 from reid_edge.cli.gallery import gallery_app
-from reid_edge.cli.inspect import inspect
-from reid_edge.cli.making import build, complexity, export, import_checkpoint
 from reid_edge.cli.report import report
 from reid_edge.cli.train import train
 from reid_edge.cli.tune import tune
-from reid_edge.cli.using import doctor, extract, verify
 from reid_edge.console import console, error_console
 from reid_edge.errors import ReidEdgeError
 from reid_edge.system.threads import configure_openmp

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from reid_edge.cli.shared_options import ForceOption, choices, comma_separated
 from reid_edge.console import extra, progress_bars
 from reid_edge.errors import UsageError
 from reid_edge.files import check_output
+from reid_edge.progress import Notify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from reid_edge.benchmark.options import BenchmarkOptions
 
 #: oneDNN's names of instruction sets, from its developer guide's "CPU Dispatcher Control".
@@ -55,7 +55,7 @@ def benchmark(
         typer.Option(help="Shorten rounds so that timing takes about so long; 150, and 30 for each more bundle."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the result, every sample in it.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: ForceOption = False,
     root: Annotated[Path | None, typer.Option(help="Market-1501: measure mAP and R1 of each file too.")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="A subset: do not check the number of images.")] = False,
     roofline: Annotated[bool, typer.Option(help="Measure this device's peaks too.")] = True,
@@ -80,9 +80,9 @@ def benchmark(
     options = BenchmarkOptions(
         engines=cast("tuple[EngineName, ...] | None", _names(engine, ENGINES, "--engine")),
         precisions=cast("tuple[Precision, ...] | None", _names(precision, PRECISIONS, "--precision")),
-        threads=tuple(None if one == "auto" else _number(one, "--threads") for one in _parts(threads)),
+        threads=tuple(None if one == "auto" else _number(one, "--threads") for one in comma_separated(threads)),
         scenarios=cast("tuple[Scenario, ...]", _names(scenario, SCENARIOS, "--scenario")),
-        crops=tuple(_number(one, "--crops") for one in _parts(crops)),
+        crops=tuple(_number(one, "--crops") for one in comma_separated(crops)),
         rounds=rounds,
         seconds=seconds,
         budget_seconds=budget_seconds,
@@ -111,7 +111,7 @@ def _make_grid(
     checkpoints: list[Path],
     bundles: list[Path],
     options: BenchmarkOptions,
-    notify: Callable[[str, int], Callable[..., None]],
+    notify: Notify,
 ) -> list[Path]:
     """Make the grid once nothing is wrong with it, nor with what else is to be benchmarked."""
     from reid_edge.benchmark.suite import check_request
@@ -141,12 +141,7 @@ def _limit_isa(name: str) -> None:
 
 
 def _names(text: str | None, allowed: tuple[str, ...], option: str) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    chosen = _parts(text)
-    if not chosen or set(chosen) - set(allowed):
-        raise UsageError(f"{option} takes one or more of {','.join(allowed)}, got '{text}'.")
-    return chosen
+    return None if text is None else choices(text, allowed, option)
 
 
 def _number(text: str, option: str) -> int:
@@ -154,7 +149,3 @@ def _number(text: str, option: str) -> int:
         return int(text)
     except ValueError:
         raise UsageError(f"{option} takes whole numbers with commas between, e.g. 1,2; got '{text}'.") from None
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

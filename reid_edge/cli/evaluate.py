@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from reid_edge.cli.options import EngineOption, PrecisionOption, ThreadsOption
+from reid_edge.cli.shared_options import EngineOption, PrecisionOption, ThreadsOption
 from reid_edge.console import extra, print_table, progress_bars
 from reid_edge.errors import BundleError, UsageError
 

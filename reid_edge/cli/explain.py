@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reid_edge.cli.shared_options import ForceOption
 from reid_edge.console import console, extra, progress_bars
 
 PAGE = Path("explain.html")
@@ -20,7 +21,7 @@ def explain(
     maps: Annotated[int, typer.Option(min=0, help="Images whose activation maps are shown, evenly from all.")] = 24,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the clusters' random starts.")] = 1,
     out: Annotated[Path, typer.Option(help="A .html page that needs no network, or a .png sheet.")] = PAGE,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: ForceOption = False,
 ) -> None:
     """Show which images open a network's gates alike, and where in an image it is active."""
     with extra("train", "looking inside a network"):

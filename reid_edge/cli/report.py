@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from reid_edge.cli.shared_options import ForceOption
 from reid_edge.console import console
 from reid_edge.errors import UsageError
 from reid_edge.files import check_output, write_whole
@@ -23,7 +24,7 @@ def report(
         Path | None, typer.Option(help="The page; ./report.html if neither this nor --markdown is given.")
     ] = None,
     markdown: Annotated[str | None, typer.Option(help="Markdown tables: a file, or - to print them.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: ForceOption = False,
 ) -> None:
     """Put benchmarks of many devices side by side: one page with plots that needs no network, or Markdown tables."""
     from reid_edge.benchmark.report import gather, markdown_report, write_page

@@ -1,4 +1,4 @@
-"""``reid-edge export``, ``import``, ``build`` and ``complexity``: from a checkpoint to a bundle, and to plans."""
+"""``reid-edge export`` and ``build``: from a checkpoint to a bundle, and to the plans of one device."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from reid_edge.cli.options import BundleArgument, ForceOption, WidthOption
-from reid_edge.console import BUNDLE_HEADERS, bundle_rows, console, extra, print_table, progress_bars
-from reid_edge.errors import OutputError, UsageError
+from reid_edge.cli.bundle import BUNDLE_HEADERS, bundle_rows
+from reid_edge.cli.shared_options import BundleArgument, ForceOption, WidthOption, choices
+from reid_edge.console import console, extra, print_table, progress_bars
+from reid_edge.errors import EngineError, OutputError, UsageError
+
+_FORMATS = ("onnx", "openvino", "tensorrt")
 
 
 def export(
@@ -33,7 +36,7 @@ def export(
     target_cpu: Annotated[
         Literal["any", "vnni"], typer.Option(help="INT8 for any CPU, or full range for x86 with VNNI only.")
     ] = "any",
-    norm: Annotated[Literal["l2", "none"], typer.Option(help="What the runtime does to features.")] = "l2",
+    norm: Annotated[Literal["l2", "none"], typer.Option(help="Norm that the runtime gives features.")] = "l2",
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Largest batch of every file.")] = 32,
     keep_rejected: Annotated[bool, typer.Option("--keep-rejected", help="Keep INT8 that its verdict rejects.")] = False,
     latency: Annotated[bool, typer.Option(help="Time every file at the end.")] = True,
@@ -51,11 +54,7 @@ def export(
     if size is not None and resolution is not None:
         raise UsageError("give --size or --resolution, not both.")
     no_tensorrt = why_not_here()
-    chosen = _choices(formats or "onnx,openvino,tensorrt", ("onnx", "openvino", "tensorrt"), "--formats")
-    if formats is None and no_tensorrt:
-        chosen = tuple(name for name in chosen if name != "tensorrt")
-    elif no_tensorrt and "tensorrt" in chosen:
-        raise no_tensorrt
+    chosen = _formats(formats, no_tensorrt)
     loaded = find_checkpoint(checkpoint, width)
     input_size = loaded.info.size
     if size is not None:
@@ -67,7 +66,7 @@ def export(
         out=out or Path(name),
         size=input_size,
         formats=cast(tuple[Format, ...], chosen),
-        precisions=_choices(precision, ("fp32", "fp16", "int8"), "--precision"),  # type: ignore[arg-type]
+        precisions=choices(precision, ("fp32", "fp16", "int8"), "--precision"),  # type: ignore[arg-type]
         calibration=None if calibration == "default" else Path(calibration),
         input_format=input_format,
         target_cpu=target_cpu,
@@ -89,64 +88,29 @@ def export(
     console.print(f"Next: reid-edge verify {shlex.quote(str(bundle.path))}", soft_wrap=True)
 
 
-def import_checkpoint(
-    source: Annotated[Path, typer.Argument(help="torchreid's .pth or .pth.tar.")],
-    out: Annotated[Path | None, typer.Option(help="The .safetensors; SOURCE's name if not given.")] = None,
-    width: WidthOption = None,
-    size: Annotated[str, typer.Option(help="Input HEIGHTxWIDTH that it was trained at.")] = "256x128",
-    dataset: Annotated[str, typer.Option(help="What it was trained on.")] = "unknown",
-    force: ForceOption = False,
-) -> None:
-    """Turn a torchreid OSNet checkpoint into a reid-edge one; strict about every tensor."""
-    with extra("export", "importing a checkpoint"):
-        from reid_edge.osnet.architecture import parse_size
-        from reid_edge.osnet.checkpoint import save_checkpoint
-        from reid_edge.osnet.torchreid import import_torchreid
+def _formats(asked: str | None, no_tensorrt: EngineError | None) -> tuple[str, ...]:
+    """Return the formats to export: those asked for, else all that can be made here.
 
-    checkpoint = import_torchreid(source, width=width, size=parse_size(size), dataset=dataset)
-    target = out or Path(source.name.removesuffix(".tar").removesuffix(".pth") + ".safetensors")
-    save_checkpoint(checkpoint, target, force=force)
-    console.print(
-        f"{target}: OSNet x{checkpoint.info.width:g} {checkpoint.info.variant}".rstrip()
-        + f", sha256 of the weights {checkpoint.sha256}\n"
-        f"Next: reid-edge export --checkpoint {shlex.quote(str(target))}",
-        soft_wrap=True,
-    )
+    Args:
+        asked: The option's value.
+        no_tensorrt: The reason why no plan can be built here.
 
-
-def complexity(
-    width: Annotated[list[float] | None, typer.Option(help="Width multiplier β; repeat for several.")] = None,
-    resolution: Annotated[list[float] | None, typer.Option(help="Resolution γ; repeat for several.")] = None,
-    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH instead of a resolution.")] = None,
-    onnx: Annotated[Path | None, typer.Option(help="Count an ONNX file instead; needs no torch.")] = None,
-) -> None:
-    """Print parameters and mult-adds: by default the paper's Table 6."""
-    if onnx is not None:
-        from reid_edge.benchmark.onnx_complexity import onnx_mult_adds
-
-        print_table(str(onnx), ("file", "mult-adds"), [[onnx.name, f"{onnx_mult_adds(onnx) / 1e6:,.1f}M"]])
-        return
-    with extra("export", "counting a network (an ONNX file needs only the extra 'onnx')"):
-        from reid_edge.osnet.architecture import OSNetConfig, format_size, parse_size, size_of_resolution
-        from reid_edge.osnet.complexity import complexity as count
-
-    if size is not None and resolution:
-        raise UsageError("give --size or --resolution, not both.")
-    widths = width or [1.0, 0.75, 0.5, 0.25]
-    sizes = [parse_size(size)] if size else [size_of_resolution(one) for one in resolution or [1.0, 0.75, 0.5, 0.25]]
-    rows = []
-    for beta in widths:
-        counted = [count(OSNetConfig(width=beta, size=one)) for one in sizes]
-        rows.append(
-            [f"{beta:g}", f"{counted[0].parameters / 1e6:.1f}M", *(f"{c.mult_adds / 1e6:,.1f}M" for c in counted)]
-        )
-    print_table("mult-adds of one crop", ("β", "parameters", *map(format_size, sizes)), rows)
+    Raises:
+        UsageError: A format that does not exist.
+        EngineError: TensorRT was asked for, and cannot be had here.
+    """
+    chosen = choices(asked or ",".join(_FORMATS), _FORMATS, "--formats")
+    if no_tensorrt and "tensorrt" in chosen:
+        if asked is not None:
+            raise no_tensorrt
+        return tuple(name for name in chosen if name != "tensorrt")
+    return chosen
 
 
 def build(
     bundle: BundleArgument,
     engine: Annotated[
-        Literal["tensorrt"], typer.Option(help="Which engine's files depend on the device.")
+        Literal["tensorrt"], typer.Option(help="Engine to build for; only TensorRT's files depend on the device.")
     ] = "tensorrt",
     precision: Annotated[
         str | None, typer.Option(help="Of fp32,fp16,int8; fp32 and fp16, as the bundle has them, if not given.")
@@ -162,7 +126,7 @@ def build(
     if precision is None:
         sources = [held.precision for held in opened.manifest.artifacts if held.engine == "onnxruntime"]
         precision = ",".join(one for one in ("fp32", "fp16") if one in sources)
-    chosen = cast(tuple[Precision, ...], _choices(precision, ("fp32", "fp16", "int8"), "--precision"))
+    chosen = cast(tuple[Precision, ...], choices(precision, ("fp32", "fp16", "int8"), "--precision"))
     for one in chosen:
         opened.artifact("onnxruntime", one)
     held = [f"{engine}/{one}" for one in chosen if any(a.name == f"{engine}/{one}" for a in opened.manifest.artifacts)]
@@ -171,10 +135,3 @@ def build(
     with progress_bars() as notify:
         built = build_into_bundle(opened, chosen, max_batch=max_batch, on_step=notify("building plans", len(chosen)))
     print_table(str(bundle), BUNDLE_HEADERS, bundle_rows(built.manifest))
-
-
-def _choices(text: str, allowed: tuple[str, ...], option: str) -> tuple[str, ...]:
-    chosen = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not chosen or set(chosen) - set(allowed):
-        raise UsageError(f"{option} takes one or more of {','.join(allowed)}, got '{text}'.")
-    return chosen

@@ -1,0 +1,67 @@
+"""``reid-edge import`` and ``complexity``: checkpoints of torchreid, and the cost of a network."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reid_edge.cli.shared_options import ForceOption, WidthOption
+from reid_edge.console import console, extra, print_table
+from reid_edge.errors import UsageError
+
+
+def import_checkpoint(
+    source: Annotated[Path, typer.Argument(help="torchreid's .pth or .pth.tar.")],
+    out: Annotated[Path | None, typer.Option(help="The .safetensors; SOURCE's name if not given.")] = None,
+    width: WidthOption = None,
+    size: Annotated[str, typer.Option(help="Input HEIGHTxWIDTH that it was trained at.")] = "256x128",
+    dataset: Annotated[str, typer.Option(help="Dataset that it was trained on.")] = "unknown",
+    force: ForceOption = False,
+) -> None:
+    """Turn a torchreid OSNet checkpoint into a reid-edge one; every tensor must fit."""
+    with extra("export", "importing a checkpoint"):
+        from reid_edge.osnet.architecture import parse_size
+        from reid_edge.osnet.checkpoint import save_checkpoint
+        from reid_edge.osnet.torchreid import import_torchreid
+
+    checkpoint = import_torchreid(source, width=width, size=parse_size(size), dataset=dataset)
+    target = out or Path(source.name.removesuffix(".tar").removesuffix(".pth") + ".safetensors")
+    save_checkpoint(checkpoint, target, force=force)
+    console.print(
+        f"{target}: OSNet x{checkpoint.info.width:g} {checkpoint.info.variant}".rstrip()
+        + f", sha256 of the weights {checkpoint.sha256}\n"
+        f"Next: reid-edge export --checkpoint {shlex.quote(str(target))}",
+        soft_wrap=True,
+    )
+
+
+def complexity(
+    width: Annotated[list[float] | None, typer.Option(help="Width multiplier β; repeat for several.")] = None,
+    resolution: Annotated[list[float] | None, typer.Option(help="Resolution γ; repeat for several.")] = None,
+    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH instead of a resolution.")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="Count an ONNX file instead; needs no torch.")] = None,
+) -> None:
+    """Print parameters and mult-adds of networks; by default the paper's Table 6."""
+    if onnx is not None:
+        from reid_edge.benchmark.onnx_complexity import onnx_mult_adds
+
+        print_table(str(onnx), ("file", "mult-adds"), [[onnx.name, f"{onnx_mult_adds(onnx) / 1e6:,.1f}M"]])
+        return
+    with extra("export", "counting a network (an ONNX file needs only the extra 'onnx')"):
+        from reid_edge.osnet.architecture import OSNetConfig, format_size, parse_size, size_of_resolution
+        from reid_edge.osnet.complexity import complexity as count
+
+    if size is not None and resolution:
+        raise UsageError("give --size or --resolution, not both.")
+    widths = width or [1.0, 0.75, 0.5, 0.25]
+    sizes = [parse_size(size)] if size else [size_of_resolution(one) for one in resolution or [1.0, 0.75, 0.5, 0.25]]
+    rows = []
+    for beta in widths:
+        counted = [count(OSNetConfig(width=beta, size=one)) for one in sizes]
+        rows.append(
+            [f"{beta:g}", f"{counted[0].parameters / 1e6:.1f}M", *(f"{c.mult_adds / 1e6:,.1f}M" for c in counted)]
+        )
+    print_table("mult-adds of one crop", ("β", "parameters", *map(format_size, sizes)), rows)

@@ -1,0 +1,44 @@
+"""Arguments and options that several commands take, and the reading of lists in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from reid_edge.errors import UsageError
+
+EngineChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt"]
+PrecisionChoice = Literal["auto", "fp32", "fp16", "int8", "tuned"]
+
+BundleArgument = Annotated[Path, typer.Argument(help="Folder that 'reid-edge export' made.")]
+EngineOption = Annotated[EngineChoice, typer.Option(help="Engine that runs the model; auto: the best that works here.")]
+PrecisionOption = Annotated[
+    PrecisionChoice, typer.Option(help="Precision of the file to run; auto: float, or as tuned here.")
+]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; the engine's choice if not given.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+WidthOption = Annotated[float | None, typer.Option(help="Width multiplier β, in (0, 1.5].")]
+
+
+def choices(text: str, allowed: tuple[str, ...], option: str) -> tuple[str, ...]:
+    """Split the value of an option that takes names with commas between.
+
+    Args:
+        text: The value given.
+        allowed: Names that the option takes.
+        option: Name of the option, for the error.
+
+    Raises:
+        UsageError: No name, or one that is not allowed.
+    """
+    chosen = comma_separated(text)
+    if not chosen or set(chosen) - set(allowed):
+        raise UsageError(f"{option} takes one or more of {','.join(allowed)}, got '{text}'.")
+    return chosen
+
+
+def comma_separated(text: str) -> tuple[str, ...]:
+    """Split a value at its commas; blanks, empty parts and repetitions are left out."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
