@@ -13,7 +13,7 @@ import pytest
 from reid_edge.benchmark.report import gather, markdown_report
 from reid_edge.benchmark.report.html import page
 from reid_edge.cli.report import report
-from reid_edge.errors import InputError, MissingExtraError, OutputError
+from reid_edge.errors import InputError, MissingExtraError, OutputError, UsageError
 from tests.benchmark.results import ORIN, XEON, grid_models, make_result, model, zoo_models
 
 EVIL = "</script><script>alert('x')</script>|<img src=x onerror=y>"
@@ -237,7 +237,7 @@ def test_a_bad_result_leaves_nothing(result_file, tmp_path):
 @pytest.mark.parametrize("force", [False, True])
 def test_page_and_tables_cannot_be_one_file(result_file, tmp_path, force):
     out = tmp_path / "both"
-    with pytest.raises(InputError, match=r"both.*two different files"):
+    with pytest.raises(UsageError, match=r"both.*two different files"):
         report([result_file], out=out, markdown=str(tmp_path / "new" / ".." / "both"), force=force)
     assert [path.name for path in tmp_path.iterdir()] == ["xeon.json"]
 

@@ -1,5 +1,6 @@
-"""What a worker does, and what its process does when things go wrong."""
+"""A worker's work, and its process when things go wrong."""
 
+import contextlib
 import json
 import os
 import signal
@@ -27,11 +28,25 @@ from reid_edge.features import l2_normalised
 from reid_edge.runtime import Extractor
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker():
+    """A worker that several tests ask, one after the other."""
     process = WorkerProcess({"REID_EDGE_NOTHING": "42"})
     yield process
     process.close()
+
+
+@pytest.fixture
+def program():
+    """Start a program in place of a worker."""
+    with contextlib.ExitStack() as ends:
+
+        def start(text, **options):
+            process = WorkerProcess({}, command=[sys.executable, "-c", text], **options)
+            ends.callback(process.close)
+            return process
+
+        yield start
 
 
 def load(bundle, precision="fp32", threads=1):
@@ -59,11 +74,8 @@ def test_code_in_the_current_folder_is_not_run(tmp_path, monkeypatch, session_bu
     for name in ("msgspec", "numpy", "runpy", "reid_edge"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('code from the current folder')")
     monkeypatch.chdir(tmp_path)
-    process = WorkerProcess({})
-    try:
+    with contextlib.closing(WorkerProcess({})) as process:
         assert process.ask(load(session_bundle), Loaded).load_ms > 0
-    finally:
-        process.close()
 
 
 def test_a_module_gets_its_arguments(tmp_path, monkeypatch):
@@ -89,57 +101,55 @@ def test_a_worker_loads_warms_up_and_times(worker, session_bundle):
 
 
 def test_a_worker_sleeps_between_requests_and_has_its_environment(worker, session_bundle):
-    worker.ask(load(session_bundle), Loaded)
+    worker.ask(load(session_bundle, "int8"), Loaded)
     assert wait_for_state(worker.pid, "T")
     assert b"REID_EDGE_NOTHING=42" in Path(f"/proc/{worker.pid}/environ").read_bytes()
 
 
-def test_what_a_worker_cannot_do_is_named(worker, bundle_copy):
+def test_an_error_in_the_worker_is_named(bundle_copy):
     (bundle_copy.path / "model.onnx").write_bytes(b"")
-    with pytest.raises(EngineError, match=r"BundleCorruptError: .*model\.onnx is not the file"):
-        worker.ask(load(bundle_copy), Loaded)
+    raises = pytest.raises(EngineError, match=r"BundleCorruptError: .*model\.onnx is not the file")
+    with contextlib.closing(WorkerProcess({})) as process, raises:
+        process.ask(load(bundle_copy), Loaded)
 
 
-def test_a_worker_that_dies_says_how(worker, session_bundle):
-    worker.ask(load(session_bundle), Loaded)
+def test_a_worker_that_was_killed_is_named_with_the_signal(program):
+    worker = program("import time; time.sleep(600)")
     os.kill(worker.pid, signal.SIGKILL)
     assert wait_for_state(worker.pid, "Z")
     with pytest.raises(EngineError, match="ended with signal SIGKILL"):
         worker.ask(Prepare(scenario="offline", crops=1, seconds=0.1), Prepared)
 
 
+def test_a_worker_killed_while_it_is_asked_is_named_with_the_signal(program):
+    worker = program("import os, signal, sys; sys.stdin.readline(); os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(EngineError, match="ended with signal SIGKILL"):
+        worker.ask(Prepare(scenario="offline", crops=1, seconds=0.1), Prepared)
+
+
 def test_a_worker_that_breaks_down_shows_what_it_wrote(session_bundle):
-    worker = WorkerProcess({"PYTHONHOME": "/nowhere"})
-    try:
-        with pytest.raises(EngineError, match=r"ended with exit code 1:[\s\S]*encodings"):
-            worker.ask(load(session_bundle), Loaded)
-    finally:
-        worker.close()
+    raises = pytest.raises(EngineError, match=r"ended with exit code 1:[\s\S]*encodings")
+    with contextlib.closing(WorkerProcess({"PYTHONHOME": "/nowhere"})) as process, raises:
+        process.ask(load(session_bundle), Loaded)
 
 
-def test_a_stuck_worker_is_given_up(session_bundle):
-    worker = WorkerProcess({}, patience=0.0)  # no process starts in no time
-    try:
-        with pytest.raises(EngineError, match="stuck"):
-            worker.ask(load(session_bundle), Loaded)
-    finally:
-        worker.close()
+def test_a_stuck_worker_is_given_up(program, session_bundle):
+    worker = program("import time; time.sleep(600)", patience=0.1)
+    with pytest.raises(EngineError, match="stuck"):
+        worker.ask(load(session_bundle), Loaded)
+    worker.close()
     assert state(worker.pid) in ("", "Z")
 
 
-def test_another_program_is_asked_in_its_own_words(tmp_path):
-    program = tmp_path / "echo.py"
-    program.write_text(
+def test_another_program_is_asked_in_its_own_words(program):
+    process = program(
         "import json, sys\n"
         "for line in sys.stdin:\n"
-        "    print(json.dumps({'heard': json.loads(line), 'parent': int(sys.argv[1])}), flush=True)\n"
+        "    print(json.dumps({'heard': json.loads(line), 'parent': int(sys.argv[1])}), flush=True)\n",
+        replies=dict[str, Any],
     )
-    process = WorkerProcess({}, command=[sys.executable, str(program)], replies=dict[str, Any])
-    try:
-        assert process.ask({"do": "this"}, dict) == {"heard": {"do": "this"}, "parent": os.getpid()}
-        assert wait_for_state(process.pid, "T")
-    finally:
-        process.close()
+    assert process.ask({"do": "this"}, dict) == {"heard": {"do": "this"}, "parent": os.getpid()}
+    assert wait_for_state(process.pid, "T")
 
 
 def test_a_sleeping_worker_ends_with_its_parent():
