@@ -1,13 +1,21 @@
-"""One real bundle for the whole session; everything that breaks a bundle works on a copy."""
+"""What all tests share: a parallel run, one exported bundle, real data."""
+
+import os
 
 from reid_edge.system.threads import configure_openmp
 
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+
+if WORKERS > 1:  # threads of two tests that spin on the same cores wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // WORKERS)))
 configure_openmp()
 
+import collections
+import fcntl
 import logging
-import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -15,10 +23,6 @@ import numpy as np
 import pytest
 
 from reid_edge.bundle import Bundle, open_bundle
-from reid_edge.export.exporter import ExportOptions, export_bundle
-from reid_edge.export.tensorrt import why_not_here
-from reid_edge.osnet.checkpoint import Checkpoint
-from reid_edge.osnet.shipped import find_checkpoint
 
 # A shell's background jobs, as CI may be one, ignore Ctrl-C, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,17 +38,45 @@ def quiet(_text: str, _steps: int):
     return lambda: None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with the most slow tests first: no worker is left with a long one when all others are done."""
+    slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory) -> Iterator[None]:
+    """A cache of compiled models for each worker: none is the user's, none is written by two at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
-def checkpoint() -> Checkpoint:
+def checkpoint():
+    from reid_edge.osnet.shipped import find_checkpoint
+
     return find_checkpoint(None, 0.25)
 
 
 @pytest.fixture(scope="session")
 def session_bundle(checkpoint, tmp_path_factory) -> Bundle:
+    """One real bundle for all workers; everything that breaks a bundle works on a copy."""
     if given := os.environ.get("REID_EDGE_TEST_BUNDLE"):  # saves a minute while developing
         return open_bundle(given)
+    base = tmp_path_factory.getbasetemp()
+    out = (base.parent if WORKERS > 1 else base) / "session" / "x0_25"
+    out.parent.mkdir(exist_ok=True)
+    with out.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # who comes second waits
+        return open_bundle(out) if out.exists() else _exported(checkpoint, out)
+
+
+def _exported(checkpoint, out: Path) -> Bundle:
+    from reid_edge.export.exporter import ExportOptions, export_bundle
+    from reid_edge.export.tensorrt import why_not_here
+
     formats = ("onnx", "openvino") if why_not_here() else ("onnx", "openvino", "tensorrt")
-    out = tmp_path_factory.mktemp("bundles") / "x0_25"
     return export_bundle(checkpoint, ExportOptions(out=out, formats=formats), quiet)
 
 

@@ -131,4 +131,5 @@ def test_golden_features_are_the_checkpoints(session_bundle, checkpoint):
 
     crops, features = session_bundle.golden()
     assert crops.shape == (8, 256, 128, 3)
-    np.testing.assert_array_equal(features, reference_features(checkpoint.network(), checkpoint, crops))
+    again = reference_features(checkpoint.network(), checkpoint, crops)
+    np.testing.assert_allclose(features, again, atol=1e-5)  # another number of threads sums in another order
