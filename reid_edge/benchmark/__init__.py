@@ -1,1 +1,1 @@
-"""Measuring on the device at hand."""
+"""Measurement of bundles on this device: latency, throughput, memory, energy, accuracy, roofline, report."""

@@ -1,1 +1,1 @@
-"""On the camera: frames, detections, tracklets, and what is worth embedding (no torch)."""
+"""The camera agent: from frames over detections and tracklets to published observations."""

@@ -1,1 +1,1 @@
-"""Ranking quality from features; any engine can be evaluated."""
+"""Ranking quality of features (CMC, mAP), of any engine, and quality of attributes."""

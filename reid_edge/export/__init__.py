@@ -1,1 +1,1 @@
-"""Checkpoint in, verified bundle out."""
+"""Verified bundles from checkpoints: ONNX, OpenVINO and TensorRT files, calibration, INT8 verdicts."""

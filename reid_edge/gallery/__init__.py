@@ -1,1 +1,1 @@
-"""The receiving end: collect, store, search (no torch)."""
+"""The receiving end: collector, stores, search, erasure, audit, servers."""

@@ -1,1 +1,1 @@
-"""The network, its complexity, its checkpoints and its exact rewrites."""
+"""The network: its variants, complexity, checkpoints and exact rewrites."""

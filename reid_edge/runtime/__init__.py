@@ -1,4 +1,4 @@
-"""On the camera: frames and boxes in, features out.  Imports no torch."""
+"""Features of frames and boxes, or of crops: extractor, engines, golden checks."""
 
 from reid_edge.runtime.extractor import Extraction, Extractor
 

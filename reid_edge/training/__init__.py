@@ -1,1 +1,1 @@
-"""OSNet checkpoints from labelled images: datasets in, safetensors out."""
+"""Checkpoints from labelled images: recipes, loop, evaluation, explanations."""

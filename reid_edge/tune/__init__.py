@@ -1,1 +1,1 @@
-"""The fastest bundle for the device at hand that keeps the accuracy."""
+"""Search for the bundle that is fastest on this device and keeps the accuracy."""

@@ -1,1 +1,1 @@
-"""The way from a camera to a gallery: wire format, outbox, delivery, transports (no torch)."""
+"""The way from a camera to a gallery: wire format, outbox, delivery, transports."""
