@@ -100,7 +100,8 @@ class NoStore:
         """Acknowledge everything."""
         decoded = map(decode_batch, batches)
         return [
-            encode_ack(Ack(each.camera, each.epoch, tuple(seq for seq, _ in each.observations))) for each in decoded
+            encode_ack(Ack(each.camera, each.incarnation, tuple(seq for seq, _ in each.observations)))
+            for each in decoded
         ]
 
 

@@ -88,7 +88,7 @@ def records(features: np.ndarray) -> list[Record]:
         Record(
             Entry(
                 camera=f"camera-{row % CAMERAS:02}",
-                epoch="0123456789abcdef0123456789abcdef",
+                incarnation="0123456789abcdef0123456789abcdef",
                 seq=row + 1,
                 model_hash=MODEL,
                 track=row // 5,

@@ -131,7 +131,7 @@ def _answer(transport: Transport, camera: str) -> tuple[Ack | None, str]:
         except TransportError as error:
             problem = str(error)
         for payload in transport.acks(0.2):
-            if payload and (ack := decode_ack(payload)).epoch == "check":
+            if payload and (ack := decode_ack(payload)).incarnation == "check":
                 return ack, ""
     return None, problem
 

@@ -40,8 +40,8 @@ KeyOption = Annotated[
 ]
 PurposeOption = Annotated[str, typer.Option(help="Reason, for the audit.")]
 
-#: Characters of an epoch in a table; enough to type an id.
-EPOCH_SHOWN = 8
+#: Characters of an incarnation in a table; enough to type an id.
+INCARNATION_SHOWN = 8
 MOST_CAMERAS_NAMED = 20
 
 
@@ -105,14 +105,16 @@ def erase(
     track: Annotated[
         int | None, typer.Option(min=0, max=2**63 - 1, help="Only this tracklet of the one --camera.")
     ] = None,
-    epoch: Annotated[str | None, typer.Option(help="Only this epoch, whole, of a camera's outbox.")] = None,
+    incarnation: Annotated[
+        str | None, typer.Option("--epoch", help="Only this incarnation of a camera's outbox; its whole name.")
+    ] = None,
     id_: Annotated[str | None, typer.Option("--id", help="The whole tracklet of this stored observation.")] = None,
     pseudonym_key: KeyOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Erase; without it only count what would be erased.")] = False,
 ) -> None:
     """Erase by camera, time or tracklet; prints a receipt, JSON."""
     purpose = checked_purpose(purpose)
-    selection = _selection(camera, since, until, pseudonym_key, track=track, epoch=epoch)
+    selection = _selection(camera, since, until, pseudonym_key, track=track, incarnation=incarnation)
     if id_ is not None and selection != Selection():
         raise UsageError("--id means one tracklet: leave out --camera, --since, --until, --track and --epoch.")
     with opened(store) as gallery:
@@ -137,7 +139,7 @@ def _selection(
     key: Path | None,
     *,
     track: int | None = None,
-    epoch: str | None = None,
+    incarnation: str | None = None,
 ) -> Selection:
     """Return the selection that the options describe.
 
@@ -147,7 +149,7 @@ def _selection(
     now = now_us()
     chosen = Selection(
         cameras=tuple(dict.fromkeys(_wire_name(name, key) for name in cameras or ())),
-        epoch=None if epoch is None else checked_wire_name(epoch, "epoch", UsageError),
+        incarnation=None if incarnation is None else checked_wire_name(incarnation, "--epoch", UsageError),
         track=track,
         since_us=None if since is None else parse_time(since, now_us=now),
         until_us=None if until is None else parse_time(until, now_us=now),
@@ -224,9 +226,10 @@ def _wire_name(name: str, key: Path | None) -> str:
 
 def _found_fields(found: searching.Found) -> dict[str, Any]:
     best = found.best
-    key = {"camera": best.camera, "epoch": best.epoch, "seq": best.seq}
+    key = {"camera": best.camera, "epoch": best.incarnation, "seq": best.seq}
+    seen = {name: value for name, value in dataclasses.asdict(best).items() if name != "incarnation"}
     times = {"first_us": found.first_us, "last_us": found.last_us}
-    return {"id": best.id, "cosine": round(found.cosine, 6), **key, **dataclasses.asdict(best), **times}
+    return {"id": best.id, "cosine": round(found.cosine, 6), **key, **seen, **times}
 
 
 def _print_found(found: Sequence[searching.Found], named: str, *, utc: bool) -> None:
@@ -246,7 +249,7 @@ def _print_found(found: Sequence[searching.Found], named: str, *, utc: bool) -> 
             str(one.best.track),
             time_text(one.first_us, utc=utc),
             duration_text(one.last_us - one.first_us),
-            f"{one.best.camera}/{one.best.epoch[:EPOCH_SHOWN]}/{one.best.seq}",
+            f"{one.best.camera}/{one.best.incarnation[:INCARNATION_SHOWN]}/{one.best.seq}",
         )
     # As wide as its content, wider than the terminal if need be: ids are to be copied, so none is wrapped or shortened.
     table.width = Measurement.get(console, console.options.update(max_width=1000), table).maximum

@@ -94,17 +94,17 @@ def model_fault(seen: Observation, models: Mapping[str, AcceptedModel]) -> Fault
     return None
 
 
-def record_of(camera: str, epoch: str, seq: int, seen: Observation) -> Record:
+def record_of(camera: str, incarnation: str, seq: int, seen: Observation) -> Record:
     """Return the record that the gallery stores of an observation."""
-    entry = Entry.of(seen, camera=camera, epoch=epoch, seq=seq)
+    entry = Entry.of(seen, camera=camera, incarnation=incarnation, seq=seq)
     return Record(entry, l2_normalised(seen.feature[None])[0])
 
 
-def stored_gap(camera: str, epoch: str, gap: Gap, received_us: int) -> StoredGap:
+def stored_gap(camera: str, incarnation: str, gap: Gap, received_us: int) -> StoredGap:
     """Return the gap as the gallery stores it."""
     return StoredGap(
         camera=camera,
-        epoch=epoch,
+        incarnation=incarnation,
         first_seq=gap.first_seq,
         last_seq=gap.last_seq,
         count=gap.count,
@@ -126,7 +126,7 @@ class _Sorted:
         return encode_ack(
             Ack(
                 camera=self.batch.camera,
-                epoch=self.batch.epoch,
+                incarnation=self.batch.incarnation,
                 seqs=tuple(record.entry.seq for record in self.records),
                 gaps=tuple((gap.first_seq, gap.last_seq) for gap in self.gaps),
                 refused=tuple(Refusal(tuple(seqs), fault.reason) for fault, seqs in self.refused.items()),
@@ -235,8 +235,8 @@ class Collector:
             if fault:
                 part.refused[fault].append(seq)
             else:
-                part.records.append(record_of(batch.camera, batch.epoch, seq, seen))
-        part.gaps += [stored_gap(batch.camera, batch.epoch, gap, moment) for gap in batch.gaps]
+                part.records.append(record_of(batch.camera, batch.incarnation, seq, seen))
+        part.gaps += [stored_gap(batch.camera, batch.incarnation, gap, moment) for gap in batch.gaps]
         return part
 
     def _model_fault(self, seen: Observation, moment: int) -> Fault | None:

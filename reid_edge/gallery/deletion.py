@@ -178,6 +178,6 @@ def erase_with_receipt(store: Store, selection: Selection, *, purpose: str, now_
 def ids_sha256(keys: Sequence[Key]) -> str:
     """Return the digest of erased ids that a receipt holds."""
     digest = hashlib.sha256()
-    for camera, epoch, seq in keys:
-        digest.update(f"{camera}/{epoch}/{seq}\n".encode())
+    for camera, incarnation, seq in keys:
+        digest.update(f"{camera}/{incarnation}/{seq}\n".encode())
     return digest.hexdigest()

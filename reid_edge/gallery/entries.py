@@ -15,7 +15,7 @@ from reid_edge.errors import UsageError
 from reid_edge.upstream.observation import Sighting
 
 Feature = npt.NDArray[np.float32]
-#: Key of a stored observation: camera, epoch of the camera's outbox, sequence number in that epoch.
+#: Key of a stored observation: camera, incarnation of the camera's outbox, sequence number in that outbox.
 Key = tuple[str, str, int]
 #: No tracklet lasts longer than a week: erasures rely on it.
 LONGEST_TRACKLET_US = 7 * 24 * 3600 * 1_000_000
@@ -27,39 +27,39 @@ class Entry(Sighting):
 
     Attributes:
         camera: Name of the camera, or its pseudonym.
-        epoch: Names the outbox file that the observation went through.
+        incarnation: Names the outbox file that the observation went through; ``epoch`` in stores, JSON and commands.
         seq: Sequence number of the observation in that outbox.
     """
 
     camera: str
-    epoch: str
+    incarnation: str
     seq: int
 
     @classmethod
-    def of(cls, sighting: Sighting, *, camera: str, epoch: str, seq: int) -> Entry:
+    def of(cls, sighting: Sighting, *, camera: str, incarnation: str, seq: int) -> Entry:
         """Make the entry of a sighting that arrived under a key."""
         seen = {field.name: getattr(sighting, field.name) for field in fields(Sighting)}
-        return cls(camera=camera, epoch=epoch, seq=seq, **seen)
+        return cls(camera=camera, incarnation=incarnation, seq=seq, **seen)
 
     @property
     def key(self) -> Key:
-        """Camera, epoch, sequence number."""
-        return self.camera, self.epoch, self.seq
+        """Camera, incarnation, sequence number."""
+        return self.camera, self.incarnation, self.seq
 
     @property
     def id(self) -> str:
         """``camera/epoch/seq``: the name by which commands ask for the entry."""
-        return f"{self.camera}/{self.epoch}/{self.seq}"
+        return f"{self.camera}/{self.incarnation}/{self.seq}"
 
     @property
     def tracklet(self) -> Key:
-        """Camera, epoch, track."""
-        return self.camera, self.epoch, self.track
+        """Camera, incarnation, track."""
+        return self.camera, self.incarnation, self.track
 
     @property
     def whole_tracklet(self) -> Selection:
         """Selection of every observation of the same tracklet."""
-        return Selection(cameras=(self.camera,), epoch=self.epoch, track=self.track)
+        return Selection(cameras=(self.camera,), incarnation=self.incarnation, track=self.track)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ class Selection:
     Attributes:
         cameras: Only these.
         not_cameras: None of these.
-        epoch: Only this outbox.
+        incarnation: Only this outbox.
         track: Only this tracklet number.
         since_us: Start of the window.
         until_us: End of the window, included.
@@ -96,7 +96,7 @@ class Selection:
 
     cameras: tuple[str, ...] = ()
     not_cameras: tuple[str, ...] = ()
-    epoch: str | None = None
+    incarnation: str | None = None
     track: int | None = None
     since_us: int | None = None
     until_us: int | None = None
@@ -106,7 +106,7 @@ class Selection:
         return (
             (not self.cameras or entry.camera in self.cameras)
             and entry.camera not in self.not_cameras
-            and (self.epoch is None or entry.epoch == self.epoch)
+            and (self.incarnation is None or entry.incarnation == self.incarnation)
             and (self.track is None or entry.track == self.track)
             and (self.since_us is None or entry.last_us >= self.since_us)
             and (self.until_us is None or entry.first_us <= self.until_us)
@@ -114,11 +114,15 @@ class Selection:
 
     def described(self) -> dict[str, Any]:
         """Return the fields that restrict something, for the audit and receipts."""
-        return {name: value for name, value in vars(self).items() if value not in (None, ())}
+        return {name: value for name, value in self.by_stored_name().items() if value not in (None, ())}
+
+    def by_stored_name(self) -> dict[str, Any]:
+        """Return all fields under the names that stores and the audit keep: the incarnation is ``epoch`` there."""
+        return {"epoch" if name == "incarnation" else name: value for name, value in vars(self).items()}
 
 
 def parse_id(text: str) -> Key:
-    """Return camera, beginning of the epoch and sequence number of an id as a person types it.
+    """Return camera, beginning of the incarnation and sequence number of an id as a person types it.
 
     Raises:
         UsageError: The text is not ``camera/epoch/seq``.

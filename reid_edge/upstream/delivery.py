@@ -267,7 +267,7 @@ class Delivery:
         self._resend_losses()
         incarnation = self._incarnation
         decoded = [self._decoded(payload) for payload in payloads if payload]
-        acks = [ack for ack in decoded if ack is not None and ack.epoch == incarnation]
+        acks = [ack for ack in decoded if ack is not None and ack.incarnation == incarnation]
         if not acks:
             return
         seqs = tuple(chain.from_iterable(ack.seqs for ack in acks))

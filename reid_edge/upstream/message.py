@@ -73,12 +73,12 @@ def encode_observation(observation: Observation, encoding: Encoding = "fp16") ->
         raise MessageError(f"cannot send an observation: {error}") from error
 
 
-def encode_batch(camera: str, epoch: str, rows: Sequence[tuple[int, bytes]], gaps: Iterable[Gap] = ()) -> bytes:
+def encode_batch(camera: str, incarnation: str, rows: Sequence[tuple[int, bytes]], gaps: Iterable[Gap] = ()) -> bytes:
     """Encode a batch.
 
     Args:
         camera: Pseudonym of the camera.
-        epoch: Names the outbox file that the rows come from.
+        incarnation: Names the outbox file that the rows come from; ``epoch`` on the wire.
         rows: Sequence numbers and encoded observations.
         gaps: Observations that were dropped.
 
@@ -89,7 +89,7 @@ def encode_batch(camera: str, epoch: str, rows: Sequence[tuple[int, bytes]], gap
         batch = _SCHEMA.Batch(
             version=VERSION,
             camera=checked_wire_name(camera, "camera", MessageError),
-            epoch=checked_wire_name(epoch, "epoch", MessageError),
+            epoch=checked_wire_name(incarnation, "incarnation", MessageError),
         )
         add = batch.rows.add
         for seq, observation in rows:
@@ -161,7 +161,7 @@ def encode_ack(ack: Ack) -> bytes:
         message = _SCHEMA.Ack(
             version=VERSION,
             camera=checked_wire_name(ack.camera, "camera", MessageError),
-            epoch=checked_wire_name(ack.epoch, "epoch", MessageError),
+            epoch=checked_wire_name(ack.incarnation, "incarnation", MessageError),
             seqs=ack.seqs,
         )
         for first_seq, last_seq in ack.gaps:
@@ -200,7 +200,7 @@ def _parsed(message: Envelope, payload: bytes) -> Envelope:
         raise MessageError(f"expected a reid_edge.v1.{kind} of version 1 or later, got version {envelope.version}.")
     try:
         checked_wire_name(envelope.camera, "camera", MessageError)
-        checked_wire_name(envelope.epoch, "epoch", MessageError)
+        checked_wire_name(envelope.epoch, "incarnation", MessageError)
     except MessageError as error:
         newer = f" It has version {envelope.version}, this release reads {VERSION}: upgrade."
         raise MessageError(f"{error}{newer if envelope.version > VERSION else ''}") from error

@@ -22,7 +22,7 @@ class Sighting:
 
     Attributes:
         model_hash: Hash of the bundle that made the feature: 64 hexadecimal digits.
-        track: Number of the tracklet, unique within (camera, epoch).
+        track: Number of the tracklet, unique within (camera, incarnation).
         captured_us: Capture time of the frame of ``box``, microseconds since 1970 UTC, as the other times.
         first_us: First sight of the tracklet.
         last_us: Last sight of the tracklet so far.
@@ -88,14 +88,14 @@ class Batch:
 
     Attributes:
         camera: Pseudonym of the camera.
-        epoch: Names the outbox file that the rows come from.
+        incarnation: Names the outbox file that the rows come from; ``epoch`` on the wire.
         observations: Sequence numbers and observations.
         gaps: Observations that the camera dropped before it could send them.
         unreadable: Rows that are damaged or of a later release; the gallery refuses them and stores the others.
     """
 
     camera: str
-    epoch: str
+    incarnation: str
     observations: tuple[tuple[int, Observation], ...]
     gaps: tuple[Gap, ...]
     unreadable: tuple[Refusal, ...] = ()
@@ -107,14 +107,14 @@ class Ack:
 
     Attributes:
         camera: As in the batch.
-        epoch: As in the batch.
+        incarnation: As in the batch.
         seqs: Rows that are stored, from this batch or an earlier one.
         gaps: (first_seq, last_seq) of each stored gap.
         refused: Rows that are not stored; the camera keeps them and tries again later.
     """
 
     camera: str
-    epoch: str
+    incarnation: str
     seqs: tuple[int, ...]
     gaps: tuple[tuple[int, int], ...] = ()
     refused: tuple[Refusal, ...] = ()

@@ -210,7 +210,7 @@ class Outbox:
             return state, None
 
         with self._file.lock, suppress(SetAsideError):
-            if ack.epoch == self.incarnation and (ack.seqs or ack.gaps):
+            if ack.incarnation == self.incarnation and (ack.seqs or ack.gaps):
                 # A deletion that is lost in a power cut only means that the rows are sent again.
                 self._file.write("deleting", work, synchronous="NORMAL")
 

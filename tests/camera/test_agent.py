@@ -176,7 +176,7 @@ def test_a_second_run_goes_on_with_other_track_numbers(settings):
             agent.run()
     finals = [entry.tracklet for entry in stored(config) if entry.final]
     assert len(set(finals)) == len(finals)
-    assert len({entry.epoch for entry in stored(config)}) == 1
+    assert len({entry.incarnation for entry in stored(config)}) == 1
 
 
 def test_while_the_gallery_is_away_features_wait_and_a_later_run_delivers_them(settings, tmp_path):

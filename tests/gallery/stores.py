@@ -32,11 +32,11 @@ def unit(*shape, seed=0):
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def record(seq, feature=None, *, camera="door", epoch="e1", track=None, at=NOON, lasts=SECOND, model=MODEL):
+def record(seq, feature=None, *, camera="door", incarnation="e1", track=None, at=NOON, lasts=SECOND, model=MODEL):
     """An observation of a tracklet that was first seen at ``at``; by default each is a tracklet of its own."""
     entry = Entry(
         camera=camera,
-        epoch=epoch,
+        incarnation=incarnation,
         seq=seq,
         model_hash=model,
         track=seq if track is None else track,
@@ -55,12 +55,16 @@ def record(seq, feature=None, *, camera="door", epoch="e1", track=None, at=NOON,
 def observation(row):
     """What a camera would have sent for a record."""
     entry = vars(row.entry)
-    return Observation(**{name: entry[name] for name in entry.keys() - {"camera", "epoch", "seq"}}, feature=row.feature)
+    return Observation(
+        **{name: entry[name] for name in entry.keys() - {"camera", "incarnation", "seq"}}, feature=row.feature
+    )
 
 
-def batch(rows, *, camera="door", epoch="e1", gaps=()):
+def batch(rows, *, camera="door", incarnation="e1", gaps=()):
     """The bytes that a camera sends for records."""
-    return encode_batch(camera, epoch, [(row.entry.seq, encode_observation(observation(row))) for row in rows], gaps)
+    return encode_batch(
+        camera, incarnation, [(row.entry.seq, encode_observation(observation(row))) for row in rows], gaps
+    )
 
 
 class SqliteEngine:

@@ -79,13 +79,13 @@ def uri(tmp_path, now):
     uri = f"sqlite:{tmp_path / 'gallery.db'}"
     ann, bob = unit(512, seed=1), unit(512, seed=2)
     door = [
-        record(1, ann, track=1, epoch="abcdef0123456789", at=now - HOUR),
-        record(2, bob, track=2, epoch="abcdef0123456789", at=now - 2 * HOUR),
+        record(1, ann, track=1, incarnation="abcdef0123456789", at=now - HOUR),
+        record(2, bob, track=2, incarnation="abcdef0123456789", at=now - 2 * HOUR),
     ]
     store = open_store(uri)
     yard = [record(1, ann, track=1, camera="yard", at=now - HOUR // 2)]
     Collector(store).receive(
-        [batch(door, epoch="abcdef0123456789", gaps=[Gap(3, 9, 7, "full")]), batch(yard, camera="yard")]
+        [batch(door, incarnation="abcdef0123456789", gaps=[Gap(3, 9, 7, "full")]), batch(yard, camera="yard")]
     )
     store.close()
     return uri
@@ -161,10 +161,12 @@ def test_a_process_of_its_own_prints_and_ends_as_a_call_does(uri):
 def test_ids_in_the_table_of_a_search_can_be_copied(tmp_path, now):
     """On one line each, whatever the terminal, and so that --id takes them."""
     uri = f"sqlite:{tmp_path / 'gallery.db'}"
-    camera, epoch = "gate-north-" + "x" * 53, "3d5a6eff64636442"
+    camera, incarnation = "gate-north-" + "x" * 53, "3d5a6eff64636442"
     store = open_store(uri)
-    rows = [record(seq, unit(512, seed=1), camera=camera, epoch=epoch, at=now - HOUR) for seq in (2298, 2299)]
-    Collector(store).receive([batch(rows, camera=camera, epoch=epoch)])
+    rows = [
+        record(seq, unit(512, seed=1), camera=camera, incarnation=incarnation, at=now - HOUR) for seq in (2298, 2299)
+    ]
+    Collector(store).receive([batch(rows, camera=camera, incarnation=incarnation)])
     store.close()
     shown = gallery("search", uri, "--id", f"{camera}/3d5a/2299", *WHY)
     assert f"{camera}/3d5a6eff/2298" in shown

@@ -130,7 +130,7 @@ def test_what_is_no_id_is_answered_with_what_is(store, text):
 
 
 def test_ids_that_nothing_has_and_that_two_have(store):
-    store.add([record(1, epoch="abc1"), record(1, epoch="abd1")])
+    store.add([record(1, incarnation="abc1"), record(1, incarnation="abd1")])
     with pytest.raises(NoSuchObservationError, match="door/ab/2"):
         find_one(store, "door/ab/2")
     with pytest.raises(UsageError, match="door/abc1/1, door/abd1/1"):

@@ -57,15 +57,17 @@ def test_the_same_number_twice_in_one_call_is_stored_once(gallery):
     assert gallery.span(EVERYTHING).observations == 2
 
 
-def test_camera_epoch_and_number_together_name_an_observation(gallery):
-    rows = [record(1, camera=camera, epoch=epoch) for camera in ("door", "yard") for epoch in ("e1", "e2")]
+def test_camera_incarnation_and_number_together_name_an_observation(gallery):
+    rows = [
+        record(1, camera=camera, incarnation=incarnation) for camera in ("door", "yard") for incarnation in ("e1", "e2")
+    ]
     assert gallery.add(rows).stored == 4
 
 
 def test_a_span_is_from_the_first_sight_to_the_last(gallery):
     assert gallery.span(EVERYTHING) == Span(0, None, None)
     gallery.add([record(1, track=7, at=NOON), record(2, track=7, at=NOON, lasts=HOUR), record(3, at=NOON + 2 * HOUR)])
-    tracklet = Selection(cameras=("door",), epoch="e1", track=7)
+    tracklet = Selection(cameras=("door",), incarnation="e1", track=7)
     assert gallery.span(tracklet) == Span(2, NOON, NOON + HOUR)
     assert gallery.span(EVERYTHING) == Span(3, NOON, NOON + 2 * HOUR + SECOND)
 
@@ -106,7 +108,7 @@ def busy_day(engine):
             record(2, at=NOON + HOUR, track=7),
             record(3, at=NOON + 2 * HOUR, camera="yard", track=7),
             record(4, at=NOON, lasts=10 * HOUR, camera="hall"),  # in sight all day
-            record(5, at=NOON + 3 * HOUR, epoch="e2"),
+            record(5, at=NOON + 3 * HOUR, incarnation="e2"),
         ]
     )
     yield store
@@ -122,7 +124,7 @@ def busy_day(engine):
         (Selection(cameras=("nowhere",)), []),
         (Selection(not_cameras=("door",)), [3, 4]),
         (Selection(not_cameras=("door", "hall")), [3]),
-        (Selection(cameras=("door",), epoch="e2"), [5]),
+        (Selection(cameras=("door",), incarnation="e2"), [5]),
         (Selection(track=7), [2, 3]),
         (Selection(cameras=("yard",), track=7), [3]),
         (Selection(since_us=NOON + HOUR + SECOND), [2, 3, 4, 5]),
@@ -182,11 +184,11 @@ def test_models_are_accepted_once_and_the_first_only_first(store):
     ]
 
 
-def test_find_takes_the_beginning_of_an_epoch_literally(gallery):
-    gallery.add([record(1, epoch=epoch) for epoch in ("abc", "abd", "a_d", "xyz")])
-    assert [row.entry.epoch for row in gallery.find("door", "ab", 1)] == ["abc", "abd"]
-    assert [row.entry.epoch for row in gallery.find("door", "abc", 1)] == ["abc"]
-    assert [row.entry.epoch for row in gallery.find("door", "a_", 1)] == ["a_d"]
+def test_find_takes_the_beginning_of_an_incarnation_literally(gallery):
+    gallery.add([record(1, incarnation=incarnation) for incarnation in ("abc", "abd", "a_d", "xyz")])
+    assert [row.entry.incarnation for row in gallery.find("door", "ab", 1)] == ["abc", "abd"]
+    assert [row.entry.incarnation for row in gallery.find("door", "abc", 1)] == ["abc"]
+    assert [row.entry.incarnation for row in gallery.find("door", "a_", 1)] == ["a_d"]
     for nothing in (("door", "AB", 1), ("yard", "ab", 1), ("door", "ab", 2), ("door", "%", 1), ("door", "b", 1)):
         assert gallery.find(*nothing) == []
 
@@ -227,7 +229,7 @@ def test_what_is_seen_after_an_erasure_is_stored(gallery):
 def test_an_erased_tracklet_stays_erased_while_it_goes_on(gallery):
     """Its later features would still hold what was seen before."""
     gallery.add([record(1, track=7)])
-    gallery.erase(Selection(cameras=("door",), epoch="e1", track=7), now_us=NOON + HOUR)
+    gallery.erase(Selection(cameras=("door",), incarnation="e1", track=7), now_us=NOON + HOUR)
     going_on = record(2, track=7, at=NOON, lasts=5 * HOUR)
     other = record(3, track=8, at=NOON, lasts=5 * HOUR)
     assert gallery.add([going_on, other]) == Added(stored=1, duplicates=0, erased=1, gaps=0)
@@ -261,7 +263,13 @@ def test_an_erasure_is_in_force_until_nothing_it_covers_is_young_enough(gallery)
 
 def gap(first, last, *, camera="door", at=NOON, reason="full"):
     return StoredGap(
-        camera=camera, epoch="e1", first_seq=first, last_seq=last, count=last - first + 1, reason=reason, received_us=at
+        camera=camera,
+        incarnation="e1",
+        first_seq=first,
+        last_seq=last,
+        count=last - first + 1,
+        reason=reason,
+        received_us=at,
     )
 
 
@@ -280,7 +288,7 @@ def test_cameras_are_summed_up(gallery):
         [
             record(1, track=1, at=NOON),
             record(2, track=1, at=NOON, lasts=HOUR),
-            record(1, track=1, epoch="e2", at=NOON + HOUR, lasts=SECOND),
+            record(1, track=1, incarnation="e2", at=NOON + HOUR, lasts=SECOND),
             record(1, camera="Yard", at=NOON + 5),
         ]
     )

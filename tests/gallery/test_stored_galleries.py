@@ -14,8 +14,11 @@ from reid_edge.gallery.store.base import AcceptedModel, Added, AuditEntry, Store
 from tests.gallery.stores import HOUR, MODEL, NOON, OTHER_MODEL, record, unit
 
 STORED = Path(__file__).parent / "stored" / "v1.sql"
-EPOCH = "8f14e45fceea167a"
-DOOR = [record(seq, unit(16, seed=seq), epoch=EPOCH, track=seq // 2, at=NOON + seq * HOUR) for seq in range(1, 5)]
+INCARNATION = "8f14e45fceea167a"
+DOOR = [
+    record(seq, unit(16, seed=seq), incarnation=INCARNATION, track=seq // 2, at=NOON + seq * HOUR)
+    for seq in range(1, 5)
+]
 YARD = record(1, unit(16, seed=9), camera="yard", lasts=HOUR)
 SEARCH = AuditEntry(at_us=NOON, user="ann", action="search", purpose="lost child", detail={"ids": ["door/e1/1"]})
 
@@ -26,7 +29,13 @@ def fill(uri):
     store.accept_model(MODEL, 16, now_us=NOON)
     store.accept_model(OTHER_MODEL, None, now_us=NOON + 1)
     gap = StoredGap(
-        camera="door", epoch=EPOCH, first_seq=9, last_seq=12, count=3, reason="expired", received_us=NOON + HOUR
+        camera="door",
+        incarnation=INCARNATION,
+        first_seq=9,
+        last_seq=12,
+        count=3,
+        reason="expired",
+        received_us=NOON + HOUR,
     )
     store.add([*DOOR, YARD], [gap])
     store.erase(Selection(cameras=("door",), track=1), now_us=NOON + 4 * HOUR)
@@ -63,7 +72,7 @@ def test_a_stored_gallery_keeps_its_models_gaps_retention_and_audit(store):
 
 
 def test_a_stored_gallery_grows_and_keeps_out_what_was_erased(store):
-    new = record(5, unit(16, seed=5), epoch=EPOCH, at=NOON + 5 * HOUR)
+    new = record(5, unit(16, seed=5), incarnation=INCARNATION, at=NOON + 5 * HOUR)
     assert store.add([*DOOR, YARD, new]) == Added(stored=1, duplicates=3, erased=2, gaps=0)
     found = store.search(new.feature, model_hash=MODEL, selection=Selection(cameras=("door",)), top=1)
     assert [match.entry for match in found] == [new.entry]

@@ -48,7 +48,7 @@ class Receiver:
         assert not batch.unreadable
         stored, refused = [], []
         for seq, observation in batch.observations:
-            key = (batch.camera, batch.epoch, seq)
+            key = (batch.camera, batch.incarnation, seq)
             reason = self.refuses(observation.track)
             if reason:
                 refused.append(Refusal((seq,), reason))
@@ -57,9 +57,9 @@ class Receiver:
             assert self.stored.setdefault(key, observation.track) == observation.track
             stored.append(seq)
         for gap in batch.gaps:
-            assert self.gaps.setdefault((batch.camera, batch.epoch, gap.first_seq), gap) == gap
+            assert self.gaps.setdefault((batch.camera, batch.incarnation, gap.first_seq), gap) == gap
         gaps = tuple((gap.first_seq, gap.last_seq) for gap in batch.gaps)
-        return Ack(batch.camera, batch.epoch, tuple(stored), gaps, tuple(refused))
+        return Ack(batch.camera, batch.incarnation, tuple(stored), gaps, tuple(refused))
 
     def tracks(self) -> list[int]:
         return sorted(self.stored.values())

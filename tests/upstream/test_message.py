@@ -97,10 +97,10 @@ def same_but_feature(first: Observation, second: Observation) -> bool:
 @given(st.lists(st.tuples(seqs, observations()), max_size=4), st.lists(gap(), max_size=4), names, names)
 @settings(max_examples=60)
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_batch_comes_back_as_it_went(encoding, sent, gaps, camera, epoch):
+def test_a_batch_comes_back_as_it_went(encoding, sent, gaps, camera, incarnation):
     rows = [(seq, encode_observation(one, encoding)) for seq, one in sent]
-    batch = decode_batch(encode_batch(camera, epoch, rows, gaps))
-    assert (batch.camera, batch.epoch, batch.gaps, batch.unreadable) == (camera, epoch, tuple(gaps), ())
+    batch = decode_batch(encode_batch(camera, incarnation, rows, gaps))
+    assert (batch.camera, batch.incarnation, batch.gaps, batch.unreadable) == (camera, incarnation, tuple(gaps), ())
     assert [seq for seq, _ in batch.observations] == [seq for seq, _ in sent]
     for (_, before), (_, after) in zip(sent, batch.observations, strict=True):
         assert same_but_feature(before, after)
@@ -116,8 +116,8 @@ def test_a_batch_comes_back_as_it_went(encoding, sent, gaps, camera, epoch):
     st.lists(st.tuples(seqs, seqs), max_size=5),
     st.lists(st.builds(Refusal, st.lists(seqs, max_size=5).map(tuple), st.text(max_size=30)), max_size=3),
 )
-def test_an_acknowledgement_comes_back_as_it_went(camera, epoch, stored, gaps, refused):
-    ack = Ack(camera, epoch, tuple(stored), tuple(gaps), tuple(refused))
+def test_an_acknowledgement_comes_back_as_it_went(camera, incarnation, stored, gaps, refused):
+    ack = Ack(camera, incarnation, tuple(stored), tuple(gaps), tuple(refused))
     assert decode_ack(encode_ack(ack)) == ack
 
 
@@ -131,7 +131,7 @@ def stored_messages(name: str) -> list[Path]:
 def test_batches_of_every_released_version_can_be_read(path):
     expected = json.loads(path.with_suffix(".json").read_text())
     batch = decode_batch(path.read_bytes())
-    assert (batch.camera, batch.epoch) == (expected["camera"], expected["epoch"])
+    assert (batch.camera, batch.incarnation) == (expected["camera"], expected["epoch"])
     assert [vars(gap) for gap in batch.gaps] == expected["gaps"]
     encoding = path.stem.removeprefix("batch_")
     assert len(batch.observations) == len(expected["observations"])
@@ -148,7 +148,9 @@ def test_batches_of_every_released_version_can_be_read(path):
 def test_acknowledgements_of_every_released_version_can_be_read(path):
     expected = json.loads(path.with_suffix(".json").read_text())
     ack = decode_ack(path.read_bytes())
-    assert json.loads(json.dumps({**vars(ack), "refused": [vars(one) for one in ack.refused]})) == expected
+    fields = {**vars(ack), "refused": [vars(one) for one in ack.refused]}
+    fields["epoch"] = fields.pop("incarnation")
+    assert json.loads(json.dumps(fields)) == expected
 
 
 def test_the_decoder_in_the_docs_reads_the_stored_batches():
@@ -371,4 +373,10 @@ def test_no_field_could_hold_a_picture():
         *("model_hash", "track", "captured_us", "first_us", "last_us", "box", "confidence", "quality", "crops"),
         *("final", "feature"),
     }
-    assert {one.name for one in dataclasses.fields(Batch)} == {"camera", "epoch", "observations", "gaps", "unreadable"}
+    assert {one.name for one in dataclasses.fields(Batch)} == {
+        "camera",
+        "incarnation",
+        "observations",
+        "gaps",
+        "unreadable",
+    }

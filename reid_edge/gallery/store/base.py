@@ -22,7 +22,7 @@ class StoredGap:
     """Observations that a camera dropped before they were delivered: ``count`` of first_seq..last_seq."""
 
     camera: str
-    epoch: str
+    incarnation: str
     first_seq: int
     last_seq: int
     count: int
@@ -153,7 +153,7 @@ class Store(Protocol):
     name: str
 
     def add(self, records: Sequence[Record], gaps: Sequence[StoredGap] = ()) -> Added:
-        """Store what is not stored yet, by (camera, epoch, seq), in one durable commit.
+        """Store what is not stored yet, by (camera, incarnation, seq), in one durable commit.
 
         Records that an earlier :meth:`erase` covers are left out, however late they arrive.
 
@@ -171,8 +171,8 @@ class Store(Protocol):
             top: How many to return.
         """
 
-    def find(self, camera: str, epoch_start: str, seq: int) -> list[Record]:
-        """Return the records of a camera and number whose epoch begins so; more than one if that is ambiguous."""
+    def find(self, camera: str, incarnation_start: str, seq: int) -> list[Record]:
+        """Return the records of a camera and number whose incarnation begins so; more than one if that is ambiguous."""
 
     def erase(self, selection: Selection, *, now_us: int) -> Erased:
         """Delete the selected observations, and from now on keep out those that have not arrived yet."""
@@ -261,9 +261,10 @@ def not_erased(records: Sequence[Record], erasures: Iterable[Selection]) -> list
 
 def selection_json(selection: Selection) -> str:
     """Return a selection as JSON, the form in which stores keep erasures."""
-    return msgspec.json.encode(selection).decode()
+    return msgspec.json.encode(selection.by_stored_name()).decode()
 
 
 def json_selection(text: str) -> Selection:
     """Return the selection that a JSON text holds."""
-    return msgspec.json.decode(text, type=Selection)
+    fields = msgspec.json.decode(text)
+    return msgspec.convert({**fields, "incarnation": fields.get("epoch")}, Selection)

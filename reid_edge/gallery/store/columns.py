@@ -25,17 +25,22 @@ class StoredField:
     Attributes:
         name: Name of the field, and of its column unless ``columns`` are given.
         kind: Type of its values.
-        columns: Columns of a field that is a tuple, one for each of its values.
+        columns: Another name of the column, or a column for each value of a field that is a tuple.
     """
 
     name: str
     kind: Kind
     columns: tuple[str, ...] = ()
 
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of its columns, one unless the field is a tuple."""
+        return self.columns or (self.name,)
+
 
 FIELDS = (
     StoredField("camera", "name"),
-    StoredField("epoch", "name"),
+    StoredField("incarnation", "name", columns=("epoch",)),
     StoredField("seq", "integer"),
     StoredField("model_hash", "model", columns=("model",)),
     StoredField("track", "integer"),
@@ -49,19 +54,15 @@ FIELDS = (
     StoredField("final", "flag"),
 )
 #: Name and kind of each column, in the order of the tables; stores add the feature at the end.
-COLUMNS: dict[str, Kind] = {column: field.kind for field in FIELDS for column in field.columns or (field.name,)}
+COLUMNS: dict[str, Kind] = {column: field.kind for field in FIELDS for column in field.column_names}
 
 
 def row_of(entry: Entry, model: Any = None) -> dict[str, Any]:
     """Return the value of each column; ``model`` is the store's number of the entry's model, if it has such numbers."""
     row: dict[str, Any] = {}
     for field in FIELDS:
-        if field.kind == "model":
-            row[field.columns[0]] = model
-        elif field.columns:
-            row.update(zip(field.columns, getattr(entry, field.name), strict=True))
-        else:
-            row[field.name] = getattr(entry, field.name)
+        value = model if field.kind == "model" else getattr(entry, field.name)
+        row.update(zip(field.column_names, value if isinstance(value, tuple) else (value,), strict=True))
     return row
 
 
@@ -73,6 +74,7 @@ def entry_of(row: Mapping[str, Any], model_hash: str) -> Entry:
 def _value(field: StoredField, row: Mapping[str, Any], model_hash: str) -> Any:
     if field.kind == "model":
         return model_hash
-    if field.columns:
-        return tuple(row[column] for column in field.columns)
-    return bool(row[field.name]) if field.kind == "flag" else row[field.name]  # SQLite has no booleans
+    values = tuple(row[column] for column in field.column_names)
+    if len(values) > 1:
+        return values
+    return bool(values[0]) if field.kind == "flag" else values[0]  # SQLite has no booleans

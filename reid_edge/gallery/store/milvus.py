@@ -104,15 +104,15 @@ class MilvusStore:
             )
         return [Match(entry_of(row, model_hash), min(1.0, row["distance"])) for row in rows]
 
-    def find(self, camera: str, epoch_start: str, seq: int) -> list[Record]:
-        """Return the records of a camera and number whose epoch begins so."""
+    def find(self, camera: str, incarnation_start: str, seq: int) -> list[Record]:
+        """Return the records of a camera and number whose incarnation begins so."""
         where = f"camera == {json.dumps(camera)} and seq == {seq}"
         with self._session():
             found = [
                 Record(entry_of(row, model), np.asarray(row["feature"], np.float32))
                 for model in self._collections()
                 for row in self._client.rows(_collection(model), where, [*_NAMES, "feature"])
-                if row["epoch"].startswith(epoch_start)
+                if row["epoch"].startswith(incarnation_start)
             ]
         return sorted(found, key=lambda record: record.entry.key)
 
@@ -266,10 +266,12 @@ class MilvusStore:
         return len(new)
 
     def _add_gaps(self, gaps: Sequence[StoredGap]) -> int:
-        names = {f"gap/{gap.camera}/{gap.epoch}/{gap.first_seq}-{gap.last_seq}": gap for gap in gaps}
+        names = {f"gap/{gap.camera}/{gap.incarnation}/{gap.first_seq}-{gap.last_seq}": gap for gap in gaps}
         new = names.keys() - self._client.existing(META, "name", list(names))
         for name in new:
-            self._put("gap", name.partition("/")[2], asdict(names[name]), at_us=names[name].received_us)
+            body = asdict(names[name])
+            body["epoch"] = body.pop("incarnation")
+            self._put("gap", name.partition("/")[2], body, at_us=names[name].received_us)
         return len(new)
 
     def _collections(self) -> list[str]:
@@ -327,8 +329,8 @@ def condition(selection: Selection) -> str:
         parts.append(f"camera in {json.dumps(list(selection.cameras))}")
     if selection.not_cameras:
         parts.append(f"camera not in {json.dumps(list(selection.not_cameras))}")
-    if selection.epoch is not None:
-        parts.append(f"epoch == {json.dumps(selection.epoch)}")
+    if selection.incarnation is not None:
+        parts.append(f"epoch == {json.dumps(selection.incarnation)}")
     for field, comparison, value in (
         ("track", "==", selection.track),
         ("last_us", ">=", selection.since_us),

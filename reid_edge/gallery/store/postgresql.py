@@ -137,13 +137,13 @@ class PostgresqlStore(SqlStore):
             ).fetchall()
         return [Match(sql_entry(row, model_hash), min(1.0, row[-1])) for row in rows]
 
-    def find(self, camera: str, epoch_start: str, seq: int) -> list[Record]:
-        """Return the records of a camera and number whose epoch begins so."""
+    def find(self, camera: str, incarnation_start: str, seq: int) -> list[Record]:
+        """Return the records of a camera and number whose incarnation begins so."""
         with self._transaction() as db:
             rows = db.execute(
                 f"SELECT {COLUMN_NAMES}, feature, hash FROM observations JOIN models ON models.number = model "  # noqa: S608
                 "WHERE camera = %s AND seq = %s AND starts_with(epoch, %s) ORDER BY epoch",
-                (camera, seq, epoch_start),
+                (camera, seq, incarnation_start),
             ).fetchall()
         return [Record(sql_entry(row, row[-1]), row[-2].to_numpy().astype(np.float32)) for row in rows]
 

@@ -146,7 +146,7 @@ def condition(selection: Selection, mark: str) -> tuple[str, list[Any]]:
             parts.append(f"camera {operator} ({','.join([mark] * len(names))})")
             values += names
     for column, comparison, value in (
-        ("epoch", "=", selection.epoch),
+        ("epoch", "=", selection.incarnation),
         ("track", "=", selection.track),
         ("last_us", ">=", selection.since_us),
         ("first_us", "<=", selection.until_us),

@@ -94,13 +94,13 @@ class SqliteStore(SqlStore):
                 for number, score in zip(numbers[chosen], scores[chosen], strict=True)
             ]
 
-    def find(self, camera: str, epoch_start: str, seq: int) -> list[Record]:
-        """Return the records of a camera and number whose epoch begins so."""
+    def find(self, camera: str, incarnation_start: str, seq: int) -> list[Record]:
+        """Return the records of a camera and number whose incarnation begins so."""
         with self._reading() as db:
             rows = db.execute(
                 f"SELECT {COLUMN_NAMES}, feature, hash FROM observations JOIN models ON models.number = model "  # noqa: S608
                 "WHERE camera = ? AND seq = ? AND substr(epoch, 1, ?) = ? ORDER BY epoch",
-                (camera, seq, len(epoch_start), epoch_start),
+                (camera, seq, len(incarnation_start), incarnation_start),
             ).fetchall()
         return [Record(sql_entry(row, row[-1]), _features([row[-2]])[0]) for row in rows]
 

@@ -40,7 +40,7 @@ class AcknowledgingTransport:
         with self._changed:
             self.batches.append(batch)
             self._acks.append(
-                encode_ack(Ack(sent.camera, sent.epoch, tuple(seq for seq, _ in sent.observations), gaps))
+                encode_ack(Ack(sent.camera, sent.incarnation, tuple(seq for seq, _ in sent.observations), gaps))
             )
             self._changed.notify_all()
 

@@ -57,6 +57,7 @@ def main() -> None:
         write(folder / f"batch_{encoding}.bin", encode_batch(CAMERA, EPOCH, rows, gaps), expected)
     ack = Ack(CAMERA, EPOCH, (100, 101, 2**40), ((1, 40), (41, 41)), (Refusal((102, 103), "another model"),))
     fields = {**vars(ack), "refused": [vars(refusal) for refusal in ack.refused]}
+    fields["epoch"] = fields.pop("incarnation")
     write(folder / "ack.bin", encode_ack(ack), fields)
 
 
