@@ -1,4 +1,4 @@
-"""Checkpoint → ONNX: float32 and float16, batch free, nodes named after the modules that they come from."""
+"""Write a network as ONNX: float32 or float16, free batch, nodes named after the modules that they come from."""
 
 from __future__ import annotations
 
@@ -15,16 +15,12 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from reid_edge.errors import ConfigError
 from reid_edge.osnet.checkpoint import CheckpointInfo
+from reid_edge.osnet.folding import fold_scale
 from reid_edge.osnet.network import OSNet
-from reid_edge.osnet.rewrites import absorb_mean, fold_scale
-from reid_edge.osnet.rewrites.stem import pad_with
 
 INPUT = "crops"
 OUTPUT = "features"
-#: Nodes of a gate are named ``…gate/…``: quantization leaves them in float.
-GATE = "gate/"
 
 InputFormat = Literal["pixels", "tensor"]
 
@@ -38,9 +34,6 @@ class Deployable(nn.Module):
         input_format: ``pixels``: N×H×W×3 uint8 BGR; ``tensor``: N×3×H×W float32, RGB, normalised by the caller.
         half: Compute in float16.  The mean is subtracted in float32 (a pixel minus mean needs more than half's 11
             bits) and features leave in float32.
-
-    Raises:
-        ConfigError: The network is to absorb the mean, and takes no pixels, or computes in float16.
     """
 
     def __init__(self, network: OSNet, info: CheckpointInfo, input_format: InputFormat, *, half: bool = False) -> None:
@@ -50,32 +43,20 @@ class Deployable(nn.Module):
         self.mean_bgr: Tensor
         self.register_buffer("mean_bgr", 255.0 * torch.tensor(info.mean[::-1]).view(1, 3, 1, 1))
         network = fold_scale(network, info.std) if input_format == "pixels" else deepcopy(network)
-        if network.absorb_mean:
-            _check_absorbing(input_format, half=half)
-            network = absorb_mean(network, self.mean_bgr)
         self.network = (network.half() if half else network).eval()
 
     def forward(self, crops: Tensor) -> Tensor:
-        if self.network.absorb_mean:
-            crops = pad_with(crops.float(), self.mean_bgr).permute(0, 3, 1, 2)
-        elif self.input_format == "pixels":
+        if self.input_format == "pixels":
             # TensorRT lets uint8 only into a cast, so the cast comes before the transposition.
             crops = crops.float().permute(0, 3, 1, 2) - self.mean_bgr
         return self.network(crops.to(self.network.fc.weight.dtype)).float()  # type: ignore[no-any-return]
 
     def example(self) -> Tensor:
-        """Two blank crops (two: the exporter takes a batch of one for a constant)."""
+        """Return two blank crops (two: the exporter takes a batch of one for a constant)."""
         height, width = self.size
         if self.input_format == "pixels":
             return torch.zeros(2, height, width, 3, dtype=torch.uint8)
         return torch.zeros(2, 3, height, width)
-
-
-def _check_absorbing(input_format: InputFormat, *, half: bool) -> None:
-    if input_format != "pixels":
-        raise ConfigError("absorb_mean: the input is normalised by the caller; there is no mean to absorb.")
-    if half:
-        raise ConfigError("absorb_mean: in float16 conv1's sum over pixels with their mean loses what it would save.")
 
 
 def export_onnx(network: Deployable, path: Path) -> None:
@@ -116,7 +97,7 @@ def _module_path(node: onnx.NodeProto) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells its progress, missing torchvision and its own deprecations; errors still come through."""
+    """Silence the exporter's progress, its note on torchvision and its own deprecations; errors still come through."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -135,20 +135,17 @@ def _gate(channels: int, variant: NetworkVariant) -> nn.Module:
 
 
 class OSNet(nn.Module):
-    """The feature extractor; a classifier is training's business.
+    """The feature extractor; training adds the classifier.
 
     Input N×3×H×W float, RGB, normalised with the checkpoint's mean and std; output N×512 float, not normalised.
 
     Attributes:
-        config: What it is.
-        absorb_mean: Whether :class:`reid_edge.export.onnx.Deployable` is to let conv1 subtract the mean
-            (:func:`reid_edge.osnet.rewrites.absorb_mean`).
+        config: Width, input size and variant.
     """
 
     def __init__(self, config: OSNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.absorb_mean = False
         variant = config.variant
         stem, *stages = config.channels
         self.conv1 = ConvNormReLU(3, stem, kernel=7, stride=2, instance_norm=variant.instance_norm)

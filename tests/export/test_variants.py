@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from reid_edge.benchmark.onnx_complexity import onnx_mult_adds
-from reid_edge.errors import ConfigError
 from reid_edge.export.onnx import Deployable, export_onnx
 from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
 from reid_edge.osnet.checkpoint import CheckpointInfo
 from reid_edge.osnet.complexity import complexity, count_mult_adds
+from reid_edge.osnet.folding import fold
 from reid_edge.osnet.network import OSNet
-from reid_edge.osnet.rewrites import BlockRewrite, RewritePlan, fold, rewrite
+from reid_edge.osnet.rewrites import Rewrite, rewrite
 from tests.osnet.test_variants import unlike_new
 from tests.osnet.variants import Obvious
 
@@ -31,7 +31,6 @@ KINDS = {
         streams=(1,), fusion="addition", blocks=(1, 2, 1)
     ),
 }
-ALL = BlockRewrite(merge=True, collapse=True, batch_gates=True, join=True, pad_to=16)
 
 
 def _network(variant: NetworkVariant) -> tuple[OSNet, CheckpointInfo]:
@@ -66,8 +65,7 @@ def test_engines_compute_what_the_variant_computes(variant, tmp_path):
 @pytest.mark.parametrize("fusion", ["unified", "separate"])
 def test_engines_compute_what_the_checkpoint_computes_whatever_was_rewritten(fusion, tmp_path):
     network, info = _network(NetworkVariant(streams=(1, 2, 2), fusion=fusion, blocks=(1, 1, 1)))
-    blocks = {"conv2.0": ALL, "conv3.0": BlockRewrite(collapse=True), "conv4.0": BlockRewrite(merge=True)}
-    rewritten = rewrite(network, RewritePlan(blocks=blocks, absorb_mean=True))
+    rewritten = rewrite(network, Rewrite(merge=True, batch_gates=True))
     path = tmp_path / "model.onnx"
     export_onnx(Deployable(rewritten, info, "pixels"), path)
     assert onnx_mult_adds(path) == count_mult_adds(rewritten, torch.zeros(1, 3, *SIZE))
@@ -79,16 +77,7 @@ def _assert_names_say_what_nodes_are(model: onnx.ModelProto) -> None:
     """Quantization goes by them: gates stay in float."""
     nodes = [node for node in model.graph.node if node.name.startswith("conv2.0.")]
     convolutions = [node.name.split("/")[0].split(".")[2] for node in nodes if node.op_type == "Conv"]
-    assert sorted(convolutions) == ["gate", "gate", "join", "reduce", "streams", "streams"]
+    assert sorted(convolutions) == ["gate", "gate", "project", "reduce", "restore", *4 * ["streams"]]
     gating = [node.name for node in nodes if node.op_type in ("ReduceMean", "Sigmoid", "Mul")]
     assert [name.split("_")[0] for name in gating].count("conv2.0.gate/Sigmoid") == 1  # all streams at once
     assert all(name.startswith("conv2.0.gate") for name in gating)
-
-
-@pytest.mark.parametrize(
-    ("input_format", "half", "reason"), [("tensor", False, "by the caller"), ("pixels", True, "16")]
-)
-def test_a_mean_that_cannot_be_absorbed_is_refused(input_format, half, reason):
-    network, info = _network(NetworkVariant())
-    with pytest.raises(ConfigError, match=reason):
-        Deployable(rewrite(network, RewritePlan(absorb_mean=True)), info, input_format, half=half)

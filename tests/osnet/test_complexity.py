@@ -9,8 +9,8 @@ from reid_edge.export.onnx import Deployable, export_onnx
 from reid_edge.osnet.architecture import OSNetConfig, size_of_resolution
 from reid_edge.osnet.checkpoint import CheckpointInfo
 from reid_edge.osnet.complexity import complexity
+from reid_edge.osnet.folding import fold
 from reid_edge.osnet.network import OSNet
-from reid_edge.osnet.rewrites import fold
 
 TABLE_6 = {
     (1.0, 1.0): "978.9",

@@ -1,4 +1,4 @@
-"""Batch norms, and gates that do not depend on the input, into the layer before them."""
+"""Fold what is constant after training into the convolutions and linear layers: every export begins with this."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from reid_edge.osnet.network import Bottleneck, ConvNorm, FixedGate, Lite3x3, OS
 def fold(network: OSNet) -> OSNet:
     """Fold every batch norm, and every fixed gate, into the convolution or linear layer before it.
 
-    Instance norms stay: what they divide by depends on the input.
+    Instance norms stay, because their statistics depend on the input.
+
+    Args:
+        network: As trained; it is left as it was.
+
+    Returns:
+        A new network in evaluation mode, with the same features.
     """
     folded = deepcopy(network).eval()
     for module in folded.modules():
@@ -35,7 +41,10 @@ def fold(network: OSNet) -> OSNet:
 
 @torch.no_grad()
 def _fold_fixed_gates(block: Bottleneck) -> None:
-    """A fixed gate is positive, so it may pass the ReLU before it: w·relu(y) = relu(w·y)."""
+    """Multiply each stream's last layer by its gate.
+
+    A fixed gate is positive, so it may pass the ReLU before it: w·relu(y) = relu(w·y).
+    """
     if not isinstance(block.gate, nn.ModuleList):
         return  # folded before
     for stream, gate in zip(block.streams, block.gate, strict=True):
@@ -47,3 +56,24 @@ def _fold_fixed_gates(block: Bottleneck) -> None:
         conv.weight.mul_(weights.view(-1, 1, 1, 1))
         conv.bias.mul_(weights)
     block.gate = nn.Identity()
+
+
+def fold_scale(network: OSNet, std: tuple[float, float, float]) -> OSNet:
+    """Let conv1 take BGR pixels minus mean instead of RGB normalised values.
+
+    The colour order and the division by 255·std go into conv1's weights.  The mean cannot go into its bias: conv1 pads
+    its *normalised* input with zeros, that is, with the mean, and pixels would be padded with black.
+
+    Args:
+        network: Takes N×3×H×W RGB, normalised; it is left as it was.
+        std: Standard deviation of each channel, RGB, full scale = 1.
+
+    Returns:
+        A new network that takes N×3×H×W BGR, 0 to 255, minus 255·mean.
+    """
+    scaled = deepcopy(network).eval()
+    weight = scaled.conv1.conv.weight
+    scale = 255.0 * torch.tensor(std, dtype=weight.dtype).view(1, 3, 1, 1)
+    with torch.no_grad():
+        weight.copy_((weight / scale).flip(1))
+    return scaled
