@@ -118,18 +118,18 @@ def _make_grid(
 
     with extra("export", "making the grid of Table 6"):
         from reid_edge.export.exporter import Format
-        from reid_edge.export.grid import make_cells, plan_grid
+        from reid_edge.export.table6 import make_cells, plan_table
         from reid_edge.osnet.shipped import find_checkpoint, shipped_checkpoints
 
     formats: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
     given = [find_checkpoint(path, None) for path in checkpoints]
-    cells = plan_grid(
+    cells = plan_table(
         folder,
         [*given, *shipped_checkpoints()],
         precisions=options.precisions or ("fp32",),
         formats=tuple(form for engine, form in formats.items() if options.engines is None or engine in options.engines),
     )
-    check_request(bundles, {cell.path: cell.forms for cell in cells}, options)
+    check_request(bundles, {cell.path: cell.artifacts for cell in cells}, options)
     return make_cells(cells, notify)
 
 

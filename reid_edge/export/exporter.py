@@ -1,4 +1,4 @@
-"""Checkpoint in, verified bundle out."""
+"""Export a checkpoint as a bundle of model files, each checked against the checkpoint."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
-
-import openvino
 
 import reid_edge
 from reid_edge.benchmark.latency import measure
@@ -34,15 +32,14 @@ from reid_edge.bundle import (
 )
 from reid_edge.crops import RESIZE_RULE
 from reid_edge.export.calibration import CalibrationSet, calibration_set
-from reid_edge.export.ir import save_ir
+from reid_edge.export.conversion import quantize_onnx, quantize_openvino, write_ir
 from reid_edge.export.onnx import Deployable, InputFormat, export_onnx
-from reid_edge.export.quantize import quantize_onnx, quantize_openvino
 from reid_edge.export.reference import make_reference
 from reid_edge.export.staging import staged_folder
 from reid_edge.export.tensorrt import build_tensorrt
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.complexity import complexity
-from reid_edge.osnet.rewrites import fold
+from reid_edge.osnet.folding import fold
 from reid_edge.progress import Notify
 from reid_edge.runtime.engines import Batch
 
@@ -63,6 +60,7 @@ class ExportOptions:
         size: Input height and width; None takes the checkpoint's own.
         formats: ``onnx`` is always made: it is what the others are made from.
         precisions: ``fp32`` is always made: the others are judged against it.
+        needed_onnx_only: Make ONNX files besides ``fp32`` only where one of the formats is ``onnx`` or built from them.
         calibration: Folder of real crops; None takes the set made from the checkpoint.
         input_format: ``pixels``: files take uint8 N×H×W×3 BGR and normalise themselves; ``tensor``: normalised
             float32 N×3×H×W RGB, for other software.
@@ -78,6 +76,7 @@ class ExportOptions:
     size: tuple[int, int] | None = None
     formats: tuple[Format, ...] = ("onnx", "openvino")
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    needed_onnx_only: bool = False
     calibration: Path | None = None
     input_format: InputFormat = "pixels"
     target_cpu: TargetCpu = "any"
@@ -115,7 +114,7 @@ def export_bundle(
 
 
 class _Export:
-    """One export, into a folder that nobody else sees yet."""
+    """An export into a folder that nobody else sees yet."""
 
     def __init__(
         self,
@@ -155,10 +154,12 @@ class _Export:
         return tuple(timed)
 
     def _steps(self) -> list[Callable[[], Artifact]]:
-        """One for each file; ONNX first, which the others are made from."""
+        """List a step for each file; ONNX first, which the others are made from."""
         wanted = self.options.precisions
+        all_onnx = not self.options.needed_onnx_only or {"onnx", "tensorrt"}.intersection(self.options.formats)
+        onnx = {"fp32", *wanted} if all_onnx else {"fp32"}
         steps: list[Callable[[], Artifact]]
-        steps = [partial(self._onnx, precision) for precision in ONNX_FILES if precision in {"fp32", *wanted}]
+        steps = [partial(self._onnx, precision) for precision in ONNX_FILES if precision in onnx]
         makers = {"openvino": self._openvino, "tensorrt": self._tensorrt}
         for name in self.options.formats:
             if name != "onnx":
@@ -184,7 +185,7 @@ class _Export:
         if precision == "int8":
             quantize_openvino(source, path, self._calibration_batches(), needs_vnni=self._vnni)
         else:
-            save_ir(openvino.convert_model(source), path, half_weights=precision == "fp16")
+            write_ir(source, path, half_weights=precision == "fp16")
         return self._checked("openvino", precision, (relative, f"openvino/{precision}.bin"))
 
     def _tensorrt(self, precision: Precision) -> Artifact:
@@ -197,7 +198,7 @@ class _Export:
             precision=precision,
             files=tuple(file_entry(self.folder, name) for name in files),
             rewrite=("fold",),
-            mult_adds=onnx_mult_adds(self.folder / ONNX_FILES[precision]),
+            mult_adds=onnx_mult_adds(self.folder / ONNX_FILES["fp32"]),  # precision does not change the count
             max_batch=self.options.max_batch,
             needs_vnni=precision == "int8" and self._vnni,
         )
@@ -251,7 +252,7 @@ class _Export:
 
 
 def tool_versions() -> dict[str, str]:
-    """Versions of what makes a bundle."""
+    """List the versions of what makes a bundle."""
     versions = {"reid-edge": reid_edge.__version__, "python": platform.python_version()}
     for package in _TOOLS:
         try:

@@ -6,18 +6,15 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from reid_edge.bundle import open_bundle
 from reid_edge.errors import CalibrationError, ConfigError, OutputError, ParityError, QuantizationRejected
 from reid_edge.export import staging
 from reid_edge.export.calibration import shipped_set
 from reid_edge.export.exporter import ExportOptions, export_bundle
-from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
-from reid_edge.osnet.network import OSNet
 from reid_edge.runtime import golden
 from tests.conftest import quiet
-from tests.osnet.test_network import randomised
+from tests.export.tiny import tiny_checkpoint
 
 
 def test_every_file_was_checked_before_the_bundle_existed(session_bundle):
@@ -82,12 +79,6 @@ def test_quantizers_are_signed_and_symmetric_and_leave_gates_alone(session_bundl
     assert {node.op_type for node in sources} == {"DequantizeLinear"}
 
 
-def _tiny(width=0.05, size=(32, 16)):
-    torch.manual_seed(0)
-    info = CheckpointInfo(width=width, size=size)
-    return Checkpoint(info, randomised(OSNet(info.config)).state_dict())
-
-
 def _options(out, **changes):
     return replace(ExportOptions(out=out, precisions=("fp32",), time_files=False), **changes)
 
@@ -97,7 +88,7 @@ def test_any_width_and_size_exports_with_either_input(tmp_path, input_format):
     options = _options(
         tmp_path / "b", size=(47, 29), precisions=("fp32", "fp16"), input_format=input_format, max_batch=5
     )
-    manifest = export_bundle(_tiny(0.11), options, quiet).manifest
+    manifest = export_bundle(tiny_checkpoint(0.11), options, quiet).manifest
     assert manifest.input.size == (47, 29)
     assert manifest.model.width == 0.11
     assert manifest.input.normalised_in == ("graph" if input_format == "pixels" else "host")
@@ -112,59 +103,24 @@ def test_any_width_and_size_exports_with_either_input(tmp_path, input_format):
 
 def test_a_size_too_small_is_an_error_before_any_work(tmp_path):
     with pytest.raises(ConfigError, match="too small"):
-        export_bundle(_tiny(), _options(tmp_path / "b", size=(12, 64)), quiet)
+        export_bundle(tiny_checkpoint(), _options(tmp_path / "b", size=(12, 64)), quiet)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_existing_bundle_is_replaced_only_with_force(tmp_path):
-    out = tmp_path / "b"
-    first = export_bundle(_tiny(), _options(out), quiet)
-    with pytest.raises(OutputError, match="--force"):
-        export_bundle(_tiny(0.06), _options(out), quiet)
-    assert open_bundle(out).manifest == first.manifest
-    second = export_bundle(_tiny(0.06), _options(out, force=True), quiet)
-    assert second.manifest.model.width == 0.06
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
-
-
-def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "wedding.jpg").touch()
-    with pytest.raises(OutputError, match="not a bundle"):
-        export_bundle(_tiny(), _options(tmp_path / "photos", force=True), quiet)
-    assert (tmp_path / "photos" / "wedding.jpg").exists()
-
-
-@pytest.mark.parametrize("foreign", ["manifest.json", "thesis.txt"])
-def test_a_folder_with_anything_but_a_bundle_is_never_replaced(tmp_path, foreign):
-    """Web applications have a manifest.json too; and a bundle may have got company."""
-    out = tmp_path / "b"
-    if foreign == "manifest.json":
-        out.mkdir()
-    else:
-        export_bundle(_tiny(), _options(out), quiet)
-    (out / foreign).write_text('{"name": "My app"}')
-    with pytest.raises(OutputError, match="not replaced even with --force"):
-        export_bundle(_tiny(), _options(out, force=True), quiet)
-    assert (out / foreign).read_text() == '{"name": "My app"}'
-
-
-def test_a_linked_output_is_replaced_where_it_points(tmp_path):
-    export_bundle(_tiny(), _options(tmp_path / "real"), quiet)
-    (tmp_path / "link").symlink_to("real")
-    export_bundle(_tiny(0.06), _options(tmp_path / "link", force=True), quiet)
-    assert open_bundle(tmp_path / "real").manifest.model.width == 0.06
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
-
-
-def test_a_failed_export_leaves_what_was_there(tmp_path, monkeypatch):
-    out = tmp_path / "b"
-    before = export_bundle(_tiny(), _options(out), quiet)
+def test_a_failed_export_leaves_what_was_there(tmp_path, bundle_copy, monkeypatch):
     monkeypatch.setitem(golden.COSINE_LIMITS, "fp32", 1.1)
     with pytest.raises(ParityError, match="does not compute what the checkpoint computes"):
-        export_bundle(_tiny(0.06), _options(out, force=True), quiet)
-    assert open_bundle(out).manifest == before.manifest
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+        export_bundle(tiny_checkpoint(), _options(bundle_copy.path, force=True), quiet)
+    assert open_bundle(bundle_copy.path).manifest == bundle_copy.manifest
+    assert [path.name for path in tmp_path.iterdir()] == [bundle_copy.path.name]
+
+
+def test_an_output_that_exists_is_an_error_before_any_work(bundle_copy):
+    def nothing_begins(text, _steps):
+        raise AssertionError(text)
+
+    with pytest.raises(OutputError, match="--force"):
+        export_bundle(tiny_checkpoint(), _options(bundle_copy.path), nothing_begins)
 
 
 def test_an_interrupted_export_leaves_nothing(tmp_path):
@@ -174,8 +130,14 @@ def test_an_interrupted_export_leaves_nothing(tmp_path):
         return lambda: None
 
     with pytest.raises(KeyboardInterrupt):
-        export_bundle(_tiny(), _options(tmp_path / "b"), interrupt)
+        export_bundle(tiny_checkpoint(), _options(tmp_path / "b"), interrupt)
     assert not list(tmp_path.iterdir())
+
+
+def test_onnx_files_that_nothing_needs_can_be_left_out(tmp_path):
+    options = _options(tmp_path / "b", formats=("openvino",), precisions=("fp32", "fp16"), needed_onnx_only=True)
+    manifest = export_bundle(tiny_checkpoint(), options, quiet).manifest
+    assert [one.name for one in manifest.artifacts] == ["onnxruntime/fp32", "openvino/fp32", "openvino/fp16"]
 
 
 def test_a_broken_network_does_not_pass_the_parity_check(tmp_path, monkeypatch):
@@ -189,27 +151,7 @@ def test_a_broken_network_does_not_pass_the_parity_check(tmp_path, monkeypatch):
     fold_scale = onnx_export.fold_scale
     monkeypatch.setattr(onnx_export, "fold_scale", scaled)
     with pytest.raises(ParityError):
-        export_bundle(_tiny(), _options(tmp_path / "b"), quiet)
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_output_that_cannot_be_made_is_an_error(tmp_path):
-    (tmp_path / "file").write_text("a file where a folder should be")
-    with pytest.raises(OutputError, match="cannot write"):
-        export_bundle(_tiny(), _options(tmp_path / "file" / "b"), quiet)
-
-
-def test_folders_made_for_a_failed_export_are_removed(tmp_path, monkeypatch):
-    monkeypatch.setitem(golden.COSINE_LIMITS, "fp32", 1.1)
-    with pytest.raises(ParityError):
-        export_bundle(_tiny(), _options(tmp_path / "new" / "folder" / "b"), quiet)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_small_disk_is_an_error_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(staging, "NEEDED_BYTES", 1 << 60)
-    with pytest.raises(OutputError, match="MB free"):
-        export_bundle(_tiny(), _options(tmp_path / "b"), quiet)
+        export_bundle(tiny_checkpoint(), _options(tmp_path / "b"), quiet)
     assert not list(tmp_path.iterdir())
 
 
@@ -225,7 +167,7 @@ def test_a_disk_that_fills_up_is_an_error_that_leaves_nothing(tmp_path, monkeypa
     try:
         monkeypatch.setattr(staging, "NEEDED_BYTES", 0)
         with pytest.raises(OutputError):
-            export_bundle(_tiny(0.25, (64, 32)), _options(disk / "b"), quiet)
+            export_bundle(tiny_checkpoint(0.25, (64, 32)), _options(disk / "b"), quiet)
         assert not list(disk.iterdir())
     finally:
         subprocess.run(["umount", disk], check=True)
@@ -266,7 +208,14 @@ def test_int8_calibrated_with_noise_is_rejected(tmp_path, checkpoint, noise):
 
 
 def test_rejected_int8_is_kept_when_told_and_says_so(tmp_path, checkpoint, noise):
-    options = _options(tmp_path / "b", precisions=("int8",), calibration=noise, keep_rejected=True)
+    options = _options(
+        tmp_path / "b",
+        formats=("openvino",),
+        precisions=("int8",),
+        needed_onnx_only=True,
+        calibration=noise,
+        keep_rejected=True,
+    )
     artifact = export_bundle(checkpoint, options, quiet).artifact("openvino", "int8")
     assert artifact.verdict.verdict == "rejected"
     assert artifact.verdict.reasons
@@ -284,7 +233,7 @@ def test_folders_that_cannot_calibrate_are_an_error(tmp_path, fill, message):
     fill(tmp_path / "crops")
     options = _options(tmp_path / "b", precisions=("int8",), calibration=tmp_path / "crops")
     with pytest.raises(CalibrationError, match=message):
-        export_bundle(_tiny(), options, quiet)
+        export_bundle(tiny_checkpoint(), options, quiet)
 
 
 def test_an_unreadable_calibration_file_is_named(tmp_path, rng):
@@ -292,7 +241,7 @@ def test_an_unreadable_calibration_file_is_named(tmp_path, rng):
     (folder / "017.png").write_text("no picture")
     options = _options(tmp_path / "b", precisions=("int8",), calibration=folder)
     with pytest.raises(CalibrationError, match=r"017\.png is not a readable image"):
-        export_bundle(_tiny(), options, quiet)
+        export_bundle(tiny_checkpoint(), options, quiet)
     assert not (tmp_path / "b").exists()
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reid_edge.export.verdict import judge
+from reid_edge.export.reference import judge
 
 
 @pytest.fixture

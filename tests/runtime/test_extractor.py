@@ -203,9 +203,10 @@ def test_auto_says_why_nothing_works(session_bundle, monkeypatch):
 
 
 def test_an_engine_that_the_bundle_lacks_is_an_error(tmp_path):
-    from tests.export.test_exporter import _options, _tiny
+    from tests.export.tiny import tiny_checkpoint
 
-    bundle = export_bundle(_tiny(), _options(tmp_path / "b", formats=("onnx",)), quiet)
+    options = ExportOptions(out=tmp_path / "b", formats=("onnx",), precisions=("fp32",), time_files=False)
+    bundle = export_bundle(tiny_checkpoint(), options, quiet)
     with pytest.raises(EngineUnavailableError, match="it holds onnxruntime/fp32"):
         Extractor(bundle, engine="openvino")
 

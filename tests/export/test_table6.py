@@ -1,4 +1,4 @@
-"""Table 6 is 16 exports, minutes of work: here it has one or two narrow cells, by way of its own constants."""
+"""Table 6 is 16 exports, minutes of work: here it has one or two narrow, shallow cells, by way of its constants."""
 
 import shutil
 from dataclasses import replace
@@ -8,10 +8,11 @@ import torch
 
 from reid_edge.bundle import RANDOM_WEIGHTS, open_bundle, write_manifest
 from reid_edge.errors import OutputError, UsageError
-from reid_edge.export import grid
-from reid_edge.export.grid import make_grid, random_checkpoint
+from reid_edge.export import table6
+from reid_edge.export.table6 import make_table, random_checkpoint
 from reid_edge.osnet.shipped import shipped_checkpoints
 from tests.conftest import quiet
+from tests.export.tiny import SHALLOW
 
 SIZE = (32, 16)
 TRAINED, RANDOM = "osnet_x0_06_32x16", "osnet_x0_05_32x16"
@@ -24,12 +25,22 @@ def trained(width, size=SIZE, shift=0.01):
     return replace(made, info=replace(made.info, dataset="a street"), state=state)
 
 
-CHECKPOINTS = [trained(0.05, (64, 32)), trained(0.06), trained(0.06, shift=0.02)]
+@pytest.fixture(scope="module", autouse=True)
+def shallow():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table6, "VARIANT", SHALLOW)
+        yield
+
+
+with pytest.MonkeyPatch.context() as shallow_here:
+    shallow_here.setattr(table6, "VARIANT", SHALLOW)
+    CHECKPOINTS = [trained(0.05, (64, 32)), trained(0.06), trained(0.06, shift=0.02)]
+    OTHER = trained(0.05)
 
 
 def table_of(patch, *widths):
-    patch.setattr(grid, "WIDTHS", widths)
-    patch.setattr(grid, "RESOLUTIONS", (0.125,))
+    patch.setattr(table6, "WIDTHS", widths)
+    patch.setattr(table6, "RESOLUTIONS", (0.125,))
 
 
 def stamp(path):
@@ -37,7 +48,7 @@ def stamp(path):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, shallow):
     """Interrupted after its first cell, then taken up again: the folder, and the first cell's time before and after."""
     folder = tmp_path_factory.mktemp("grid")
 
@@ -51,10 +62,10 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         table_of(patch, 0.06, 0.05)
         with pytest.raises(KeyboardInterrupt):
-            make_grid(folder, CHECKPOINTS, interrupted)
+            make_table(folder, CHECKPOINTS, interrupted)
         assert [path.name for path in folder.iterdir()] == [TRAINED]
         before = stamp(folder / TRAINED)
-        paths = make_grid(folder, CHECKPOINTS, quiet)
+        paths = make_table(folder, CHECKPOINTS, quiet)
     assert paths == [folder / TRAINED, folder / RANDOM]
     return folder, before, stamp(folder / TRAINED)
 
@@ -65,15 +76,15 @@ def copy(made, tmp_path):
 
 
 def test_the_cells_are_those_of_table_6():
-    sizes = [grid.size_of_resolution(gamma) for gamma in grid.RESOLUTIONS]
-    names = [grid.cell_name(width, size) for width in grid.WIDTHS for size in sizes]
+    sizes = [table6.size_of_resolution(gamma) for gamma in table6.RESOLUTIONS]
+    names = [table6.cell_name(width, size) for width in table6.WIDTHS for size in sizes]
     assert len(set(names)) == 16
     assert names[0] == "osnet_x1_256x128"
     assert names[7] == "osnet_x0_75_64x32"
     assert names[15] == "osnet_x0_25_64x32"
 
 
-def test_an_interrupted_grid_is_taken_up_again(made):
+def test_an_interrupted_export_goes_on_where_it_was(made):
     _, before, after = made
     assert before == after
 
@@ -86,16 +97,16 @@ def test_a_cell_has_trained_weights_where_there_are_some_and_says_so_where_not(m
     assert {artifact.name for artifact in narrow.artifacts} == {"onnxruntime/fp32", "openvino/fp32"}
 
 
-def test_another_form_is_added_to_those_held(copy, monkeypatch):
+def test_another_file_is_added_to_those_held(copy, monkeypatch):
     table_of(monkeypatch, 0.05)
-    (path,) = make_grid(copy, CHECKPOINTS, quiet, formats=("onnx",), precisions=("fp16",))
+    (path,) = make_table(copy, CHECKPOINTS, quiet, formats=("onnx",), precisions=("fp16",))
     held = {artifact.name for artifact in open_bundle(path).manifest.artifacts}
     assert held == {f"{engine}/{precision}" for engine in ("onnxruntime", "openvino") for precision in ("fp32", "fp16")}
 
 
 def test_random_weights_give_way_to_trained_ones(copy, monkeypatch):
     table_of(monkeypatch, 0.05)
-    (path,) = make_grid(copy, [trained(0.05)], quiet, formats=("onnx",))
+    (path,) = make_table(copy, [OTHER], quiet, formats=("onnx",))
     assert open_bundle(path).manifest.model.dataset == "a street"
 
 
@@ -103,32 +114,32 @@ def test_trained_weights_never_give_way_to_others(copy, monkeypatch):
     table_of(monkeypatch, 0.06)
     before = stamp(copy / TRAINED)
     with pytest.raises(OutputError, match=r"a street.*onnxruntime/fp32"):
-        make_grid(copy, [], quiet, formats=("onnx",))
+        make_table(copy, [], quiet, formats=("onnx",))
     assert stamp(copy / TRAINED) == before
 
 
-def test_trained_forms_that_the_grid_cannot_make_again_are_not_lost(copy, monkeypatch):
+def test_trained_files_that_cannot_be_made_again_are_not_lost(copy, monkeypatch):
     table_of(monkeypatch, 0.06)
     manifest = open_bundle(copy / TRAINED).manifest
     tuned = replace(manifest.artifacts[0], precision="tuned")
     write_manifest(copy / TRAINED, replace(manifest, artifacts=(*manifest.artifacts, tuned)))
     before = stamp(copy / TRAINED)
-    make_grid(copy, CHECKPOINTS, quiet, formats=("onnx",))  # holds all that is asked for
+    make_table(copy, CHECKPOINTS, quiet, formats=("onnx",))  # holds all that is asked for
     with pytest.raises(OutputError, match="onnxruntime/tuned"):
-        make_grid(copy, CHECKPOINTS, quiet, precisions=("fp16",))
+        make_table(copy, CHECKPOINTS, quiet, precisions=("fp16",))
     assert stamp(copy / TRAINED) == before
 
 
 @pytest.mark.parametrize("changes", [{"precision": "tuned"}, {"engine": "tensorrt", "precision": "int8"}])
-@pytest.mark.parametrize("checkpoints", [CHECKPOINTS, [trained(0.05)]], ids=["same", "trained"])
-def test_what_a_grid_cannot_make_of_random_weights_is_not_lost_either(copy, monkeypatch, changes, checkpoints):
+@pytest.mark.parametrize("checkpoints", [CHECKPOINTS, [OTHER]], ids=["same", "trained"])
+def test_what_cannot_be_made_again_of_random_weights_is_not_lost_either(copy, monkeypatch, changes, checkpoints):
     table_of(monkeypatch, 0.05)
     manifest = open_bundle(copy / RANDOM).manifest
     added = replace(manifest.artifacts[0], **changes)
     write_manifest(copy / RANDOM, replace(manifest, artifacts=(*manifest.artifacts, added)))
     before = stamp(copy / RANDOM)
     with pytest.raises(OutputError, match=added.name):
-        make_grid(copy, checkpoints, quiet, precisions=("fp16",))
+        make_table(copy, checkpoints, quiet, precisions=("fp16",))
     assert stamp(copy / RANDOM) == before
 
 
@@ -137,7 +148,7 @@ def test_a_cell_with_a_broken_file_is_made_anew(copy, monkeypatch, damage):
     table_of(monkeypatch, 0.06)
     before = open_bundle(copy / TRAINED)
     damage(copy / TRAINED / "model.onnx")
-    (path,) = make_grid(copy, CHECKPOINTS, quiet, formats=("onnx",))
+    (path,) = make_table(copy, CHECKPOINTS, quiet, formats=("onnx",))
     after = open_bundle(path)
     for entry in after.manifest.entries():
         after.checked_path(entry)
@@ -148,7 +159,7 @@ def test_a_cell_that_must_not_be_replaced_is_found_before_any_is_made(copy, monk
     table_of(monkeypatch, 0.05, 0.06)
     shutil.rmtree(copy / RANDOM)
     with pytest.raises(OutputError, match="a street"):
-        make_grid(copy, [], quiet)
+        make_table(copy, [], quiet)
     assert not (copy / RANDOM).exists()
 
 
@@ -167,5 +178,5 @@ def test_what_ships_fits_a_cell():
 
 def test_a_precision_that_no_export_makes_is_an_error_before_any_work(tmp_path):
     with pytest.raises(UsageError, match="got tuned"):
-        make_grid(tmp_path / "grid", [], quiet, precisions=("tuned",))
+        make_table(tmp_path / "grid", [], quiet, precisions=("tuned",))
     assert not list(tmp_path.iterdir())

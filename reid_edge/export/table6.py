@@ -1,4 +1,7 @@
-"""The paper's Table 6 as bundles: four widths × four resolutions."""
+"""Export the paper's Table 6: a bundle for each of four widths × four resolutions, for ``reid-edge benchmark --grid``.
+
+One network is exported by :mod:`reid_edge.export.exporter`; this decides for 16 which are there already.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import torch
 from reid_edge.bundle import MANIFEST, RANDOM_WEIGHTS, Bundle, Manifest, Precision, open_bundle
 from reid_edge.errors import BundleCorruptError, OutputError, UsageError
 from reid_edge.export.exporter import ONNX_FILES, ExportOptions, Format, export_bundle
-from reid_edge.osnet.architecture import OSNetConfig, format_size, size_of_resolution
+from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig, format_size, size_of_resolution
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.osnet.network import OSNet
 from reid_edge.progress import Notify
@@ -21,28 +24,30 @@ from reid_edge.progress import Notify
 #: β and γ of Table 6, in its order.
 WIDTHS = (1.0, 0.75, 0.5, 0.25)
 RESOLUTIONS = (1.0, 0.75, 0.5, 0.25)
+#: The network of every cell.
+VARIANT = NetworkVariant()
 SEED = 0
 _FORMATS: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One cell of the grid.
+    """One cell of the table.
 
     Attributes:
         path: Its bundle's folder.
-        forms: ``engine/precision`` of all that it holds once it is made.
+        artifacts: ``engine/precision`` of all that it holds once it is made.
         checkpoint: Its weights.
-        options: How to export it; None: it is there, and right.
+        options: How to export it; None where it is there, and right.
     """
 
     path: Path
-    forms: tuple[str, ...]
+    artifacts: tuple[str, ...]
     checkpoint: Checkpoint
     options: ExportOptions | None
 
 
-def make_grid(
+def make_table(
     folder: Path,
     checkpoints: Sequence[Checkpoint],
     notify: Notify,
@@ -50,21 +55,21 @@ def make_grid(
     precisions: tuple[Precision, ...] = ("fp32",),
     formats: tuple[Format, ...] = ("onnx", "openvino"),
 ) -> list[Path]:
-    """Make a bundle for each cell of Table 6: :func:`plan_grid`, then :func:`make_cells`."""
-    return make_cells(plan_grid(folder, checkpoints, precisions=precisions, formats=formats), notify)
+    """Make a bundle for each cell of Table 6: :func:`plan_table`, then :func:`make_cells`."""
+    return make_cells(plan_table(folder, checkpoints, precisions=precisions, formats=formats), notify)
 
 
-def plan_grid(
+def plan_table(
     folder: Path,
     checkpoints: Sequence[Checkpoint],
     *,
     precisions: tuple[Precision, ...] = ("fp32",),
     formats: tuple[Format, ...] = ("onnx", "openvino"),
 ) -> list[Cell]:
-    """What is to be done for each cell of Table 6, one folder each; cells that are there and right are kept.
+    """Decide what is to be done for each cell of Table 6, one folder each; cells that are there and right are kept.
 
-    An interrupted grid can so be taken up again.  A cell that lacks a form, or has a file that is missing or changed,
-    is exported anew with what it held and what is asked for.
+    An interrupted export of the table so goes on where it was.  A cell that lacks a file that is asked for, or has one
+    that is missing or changed, is exported anew with what it held and what is asked for.
 
     Args:
         folder: Where the 16 bundles go: ``osnet_x1_256x128`` …; made if need be.
@@ -83,7 +88,7 @@ def plan_grid(
     """
     if not set(precisions) <= set(ONNX_FILES):
         raise UsageError(
-            f"a grid is made in {', '.join(ONNX_FILES)}; got {', '.join(precisions)}. Leave the others out."
+            f"Table 6 is exported in {', '.join(ONNX_FILES)}; got {', '.join(precisions)}. Leave the others out."
         )
     precisions = cast(tuple[Precision, ...], tuple(dict.fromkeys(("fp32", *precisions))))
     formats = cast(tuple[Format, ...], tuple(dict.fromkeys(("onnx", *formats))))
@@ -101,7 +106,7 @@ def make_cells(cells: Sequence[Cell], notify: Notify) -> list[Path]:
     """Export the cells that are not there.
 
     Args:
-        cells: From :func:`plan_grid`.
+        cells: From :func:`plan_table`.
         notify: Called with a text and a number of steps before long work; returns what to call after each step.
 
     Returns:
@@ -119,20 +124,22 @@ def make_cells(cells: Sequence[Cell], notify: Notify) -> list[Path]:
 
 
 def cell_name(width: float, size: tuple[int, int]) -> str:
-    """A cell's folder, named as ``reid-edge export`` names a bundle."""
+    """Name a cell's folder as ``reid-edge export`` does."""
     return f"osnet_x{width:g}".replace(".", "_") + f"_{format_size(size)}"
 
 
 def random_checkpoint(width: float, size: tuple[int, int]) -> Checkpoint:
-    """Weights as PyTorch initialises them, the same every time; the global random state is left as it was."""
-    info = CheckpointInfo(width=width, size=size, dataset=RANDOM_WEIGHTS, recipe=f"torch.manual_seed({SEED})")
+    """Make weights as PyTorch initialises them, the same every time; the global random state is left as it was."""
+    info = CheckpointInfo(
+        width=width, size=size, variant=VARIANT, dataset=RANDOM_WEIGHTS, recipe=f"torch.manual_seed({SEED})"
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         return Checkpoint(info, OSNet(info.config).state_dict())
 
 
 def _weights(width: float, size: tuple[int, int], checkpoints: Sequence[Checkpoint]) -> Checkpoint:
-    wanted = OSNetConfig(width=width, size=size)
+    wanted = OSNetConfig(width=width, size=size, variant=VARIANT)
     trained = (checkpoint for checkpoint in checkpoints if checkpoint.info.config == wanted)
     return next(trained, None) or random_checkpoint(width, size)
 
@@ -145,16 +152,16 @@ def _plan_cell(checkpoint: Checkpoint, options: ExportOptions) -> Cell:
     held = bundle.manifest
     same = held.model.checkpoint_sha256 == checkpoint.sha256 and held.input.size == options.size
     names = tuple(artifact.name for artifact in held.artifacts)
-    if same and _forms(options) <= set(names) and _is_whole(bundle):
-        return Cell(path=options.out, forms=names, checkpoint=checkpoint, options=None)
+    if same and _artifacts(options) <= set(names) and _is_whole(bundle):
+        return Cell(path=options.out, artifacts=names, checkpoint=checkpoint, options=None)
     if same:
-        options = _with_held_forms(options, held)
-    _check_replaceable(held, _forms(options), options.out, same=same)
+        options = _with_held_artifacts(options, held)
+    _check_replaceable(held, _artifacts(options), options.out, same=same)
     return _cell_to_make(checkpoint, replace(options, force=True))
 
 
 def _cell_to_make(checkpoint: Checkpoint, options: ExportOptions) -> Cell:
-    return Cell(path=options.out, forms=tuple(sorted(_forms(options))), checkpoint=checkpoint, options=options)
+    return Cell(path=options.out, artifacts=tuple(sorted(_artifacts(options))), checkpoint=checkpoint, options=options)
 
 
 def _is_whole(bundle: Bundle) -> bool:
@@ -167,7 +174,7 @@ def _is_whole(bundle: Bundle) -> bool:
 
 
 def _check_replaceable(held: Manifest, remade: set[str], out: Path, *, same: bool) -> None:
-    """Refuse to lose what the grid cannot make again.
+    """Refuse to lose what this export cannot make again.
 
     Exports of random weights can always be made again, trained weights' only from the same weights.  Nothing else can:
     tuned files, TensorRT plans, INT8 of the caller's crops.
@@ -181,13 +188,13 @@ def _check_replaceable(held: Manifest, remade: set[str], out: Path, *, same: boo
         lost.append("INT8 calibrated with your crops")
     if lost:
         raise OutputError(
-            f"{out} holds forms ({held.model.dataset}) that the grid would lose by making its own there: "
-            f"{', '.join(lost)}. Name another folder for the grid, or move that bundle away."
+            f"{out} holds files ({held.model.dataset}) that exporting Table 6 there would lose: "
+            f"{', '.join(lost)}. Name another folder for --grid, or move that bundle away."
         )
 
 
-def _with_held_forms(options: ExportOptions, held: Manifest) -> ExportOptions:
-    """With the forms of the bundle that is there added to those asked for."""
+def _with_held_artifacts(options: ExportOptions, held: Manifest) -> ExportOptions:
+    """Add what the bundle that is there holds to what is asked for."""
     again = [artifact for artifact in held.artifacts if artifact.engine in _FORMATS and artifact.precision != "tuned"]
     return replace(
         options,
@@ -196,7 +203,7 @@ def _with_held_forms(options: ExportOptions, held: Manifest) -> ExportOptions:
     )
 
 
-def _forms(options: ExportOptions) -> set[str]:
-    """``engine/precision`` of everything that an export makes, and runs, with these options."""
+def _artifacts(options: ExportOptions) -> set[str]:
+    """Name ``engine/precision`` of everything that an export makes, and runs, with these options."""
     engines = [engine for engine, name in _FORMATS.items() if name in options.formats]
     return {f"{engine}/{precision}" for engine, precision in product(engines, options.precisions)}

@@ -1,4 +1,4 @@
-"""INT8 by NNCF's post-training quantization."""
+"""Convert a float32 ONNX file: to an OpenVINO IR, and to INT8 by NNCF's post-training quantization."""
 
 from __future__ import annotations
 
@@ -13,13 +13,27 @@ import numpy as np
 import onnx
 import openvino
 
-from reid_edge.export.ir import save_ir
+from reid_edge.errors import OutputError
 from reid_edge.export.onnx import INPUT
 from reid_edge.runtime.engines import Batch
 
 #: Gates stay in float: one scale for what they see of four streams costs up to 11 mAP, and reorders around these tiny
 #: layers make INT8 slower than FP32 (docs/quantization.md).  So does what comes before conv1 (node names "/…").
-_ALWAYS_FLOAT = (r".*gate.*", r"^/.*")
+_KEEP_FLOAT = (r".*gate.*", r"^/.*")
+
+
+def write_ir(model_path: Path, out: Path, *, half_weights: bool = False) -> None:
+    """Convert an ONNX file into an OpenVINO IR.
+
+    Args:
+        model_path: The ONNX file.
+        out: The ``.xml``; the ``.bin`` goes beside it.
+        half_weights: Store float32 weights as float16.
+
+    Raises:
+        OutputError: The disk is full, or cannot be written.
+    """
+    _save_ir(openvino.convert_model(model_path), out, half_weights=half_weights)
 
 
 def quantize_openvino(
@@ -28,7 +42,6 @@ def quantize_openvino(
     batches: list[Batch],
     *,
     needs_vnni: bool,
-    keep_float: tuple[str, ...] = (),
     draft: bool = False,
 ) -> None:
     """Quantize an ONNX file into an OpenVINO IR.
@@ -38,30 +51,31 @@ def quantize_openvino(
         out: The ``.xml``; the ``.bin`` goes beside it.
         batches: Calibration inputs, one crop each.
         needs_vnni: Use the full int8 range of weights; else half of it, so that x86 without VNNI does not overflow.
-        keep_float: Regular expressions of further nodes to leave in float, matched from the start of their names.
         draft: Leave out what makes it accurate and takes time: enough to see how fast it is.
+
+    Raises:
+        OutputError: The disk is full, or cannot be written.
     """
     quantized = _quantize(
         openvino.convert_model(model_path),
         [{INPUT: batch} for batch in batches],
-        keep_float,
         preset=nncf.QuantizationPreset.MIXED,
         # Layer by layer, from what INT8 really computes; the fast kind cost our x0.25 0.3 mAP (docs/quantization.md).
         # NNCF's ONNX backend fails at it on branches.
         fast_bias_correction=draft,
         advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=_overflow_fix(needs_vnni)),
     )
-    save_ir(quantized, out)
+    _save_ir(quantized, out)
 
 
-def quantize_onnx(
-    model_path: Path, out: Path, batches: list[Batch], *, needs_vnni: bool, keep_float: tuple[str, ...] = ()
-) -> None:
-    """Quantize an ONNX file into one with signed, symmetric Q/DQ nodes, the only kind that TensorRT takes."""
+def quantize_onnx(model_path: Path, out: Path, batches: list[Batch], *, needs_vnni: bool) -> None:
+    """Quantize an ONNX file into one with signed, symmetric Q/DQ nodes, the only kind that TensorRT takes.
+
+    Arguments are those of :func:`quantize_openvino`; ``out`` is an ONNX file.
+    """
     quantized = _quantize(
         onnx.load(model_path),
         [{INPUT: batch} for batch in batches],
-        keep_float,
         preset=nncf.QuantizationPreset.PERFORMANCE,
         advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=_overflow_fix(needs_vnni)),
     )
@@ -91,17 +105,24 @@ def _make_signed(model: onnx.ModelProto) -> None:
     del model.graph.value_info[:]
 
 
-def _quantize(model: Any, inputs: list[dict[str, Batch]], keep_float: tuple[str, ...], **parameters: Any) -> Any:
+def _quantize(model: Any, inputs: list[dict[str, Batch]], **parameters: Any) -> Any:
     nncf.set_log_level(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):  # bars of its own, which break the caller's
         return nncf.quantize(
             model,
             nncf.Dataset(inputs),
             subset_size=len(inputs),
-            ignored_scope=nncf.IgnoredScope(patterns=[*_ALWAYS_FLOAT, *keep_float], validate=False),
+            ignored_scope=nncf.IgnoredScope(patterns=list(_KEEP_FLOAT), validate=False),
             **parameters,
         )
 
 
 def _overflow_fix(needs_vnni: bool) -> nncf.OverflowFix:
     return nncf.OverflowFix.DISABLE if needs_vnni else nncf.OverflowFix.ENABLE
+
+
+def _save_ir(model: Any, path: Path, *, half_weights: bool = False) -> None:
+    try:
+        openvino.save_model(model, path, compress_to_fp16=half_weights)
+    except RuntimeError as error:  # OpenVINO says no more than that its stream failed
+        raise OutputError(f"cannot write {path}: {error}. Is the disk full?") from error

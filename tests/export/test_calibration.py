@@ -1,11 +1,10 @@
 import numpy as np
 import torch
 
-from reid_edge.export.calibration import shipped_set
-from reid_edge.export.distill import distill, distill_steps
+from reid_edge.export.calibration import distill, distill_steps, shipped_set
 from reid_edge.osnet.architecture import parse_size
 from reid_edge.osnet.checkpoint import Checkpoint
-from tests.export.test_exporter import _tiny
+from tests.export.tiny import tiny_checkpoint
 
 
 def _statistics_error(checkpoint: Checkpoint, crops: np.ndarray) -> float:
@@ -35,15 +34,15 @@ def test_distilled_crops_excite_the_network_as_its_training_data_did(checkpoint,
 
 
 def test_the_same_seed_gives_the_same_crops_and_another_others():
-    checkpoint = _tiny()
+    checkpoint = tiny_checkpoint()
     first, again, other = (distill(checkpoint, 2, size=(32, 16), seed=seed, steps=3) for seed in (1, 1, 2))
     assert (first == again).all()
     assert (first != other).any()
 
 
-def test_every_step_is_told():
+def test_every_step_is_reported():
     calls = []
-    distill(_tiny(), 40, size=parse_size("16x16"), on_step=lambda: calls.append(1))
+    distill(tiny_checkpoint(), 40, size=parse_size("16x16"), on_step=lambda: calls.append(1))
     assert len(calls) == distill_steps(40)
 
 
