@@ -159,8 +159,9 @@ class Artifact:
         engine: The engine that loads it.
         precision: What was asked for.
         files: The first is the one to load.
-        rewrite: Exact rewrites applied: ``fold``, ``collapse conv3.0``, … (:mod:`reid_edge.osnet.rewrites`).
-        mult_adds: Of this form, one crop; a collapsed form has more than the network it computes.
+        rewrite: Exact rewrites applied: ``fold``, ``merge``, … (:mod:`reid_edge.osnet.rewrites`); earlier releases
+            named blocks too, as ``collapse conv3.0``.
+        mult_adds: Of one crop.
         max_batch: Largest batch it takes.
         needs_vnni: INT8 weights use the full range, which saturates on x86 without VNNI.
         parity: Against the checkpoint; None where the file cannot run on the machine that made it.

@@ -60,19 +60,19 @@ class DeviceClass:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One form that was tried.
+    """One candidate that was tried.
 
     Attributes:
         name: Short and unique.
         engine: What ran it.
-        rewrite: Exact rewrites, e.g. ``fold``, ``collapse conv3.0``.
-        int8: Parts of the network in INT8.
+        rewrite: Exact rewrites, e.g. ``fold``, ``merge``; earlier releases named blocks too (``collapse conv3.0``).
+        int8: Layers and bottlenecks in INT8, gates left out; earlier releases named halves of bottlenecks too.
         execution: How it ran.
         objective: What was minimised: milliseconds a query, or its inverse for throughput, joules a crop for energy;
             None where it was not timed.
         ci_low: Of the objective, 95 %; ``ci_high``.
-        heat: Which heat the objective comes from; figures of different heats were not taken side by side.
-        outcome: ``chosen``, ``slower``, ``inaccurate``, ``pruned`` (its profile promised too little) or ``failed``.
+        heat: Which stage the objective comes from; figures of different stages were not taken side by side.
+        outcome: ``chosen``, ``slower``, ``inaccurate``, ``pruned`` (not tried to the end) or ``failed``.
         note: Why.
     """
 
@@ -96,7 +96,7 @@ class Tuning:
     Attributes:
         device: Where.
         objective: What was minimised, e.g. ``p50 of 8 crops, ms``.
-        constraint: What a form had to keep, e.g. ``mAP within 0.5 of FP32's on market1501 (3,368 queries)``.
+        constraint: What a candidate had to keep, e.g. ``mAP within 0.5 of FP32's on market1501 (3,368 queries)``.
         accuracy: What it kept: figures of merit by name.
         gains: Objective of each plain export ÷ that of the chosen, timed in the same interleaved rounds, by name.
         trials: Everything tried.

@@ -16,7 +16,7 @@ from reid_edge.errors import TuningError, UsageError
 from reid_edge.tuning_record import Trial
 
 if TYPE_CHECKING:
-    from reid_edge.tune.rehearsal import Rehearsed
+    from reid_edge.tune.dry_run import DryRunResult
 
 
 def tune(
@@ -26,7 +26,8 @@ def tune(
     ] = None,
     size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH; each checkpoint's own if not given.")] = None,
     engine: Annotated[
-        Literal["openvino", "onnxruntime", "tensorrt"], typer.Option(help="What will run the bundle.")
+        Literal["openvino", "onnxruntime", "tensorrt", "cpu"],
+        typer.Option(help="What will run the bundle; cpu: OpenVINO and ONNX Runtime against each other."),
     ] = "openvino",
     objective: Annotated[
         Literal["p50", "p99", "throughput", "energy"], typer.Option(help="What to minimise (throughput: maximise).")
@@ -45,14 +46,14 @@ def tune(
     out: Annotated[Path | None, typer.Option(help="Folder of the bundle; ./osnet_x…_tuned if not given.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ) -> None:
-    """Make the bundle that is fastest on this device: exact rewrites, INT8 and float by block, threads, batches."""
+    """Make the bundle that is fastest on this device: precision, float type, streams, threads and exact rewrites."""
     with extra("export", "tuning"):
         from reid_edge.benchmark.accuracy import load_splits
         from reid_edge.osnet.architecture import format_size, parse_size
         from reid_edge.osnet.shipped import find_checkpoint, shipped_checkpoints
-        from reid_edge.tune.engines import tuning_engine
-        from reid_edge.tune.objective import Objective
-        from reid_edge.tune.rehearsal import rehearse
+        from reid_edge.tune.dry_run import dry_run
+        from reid_edge.tune.engines import tuning_engines
+        from reid_edge.tune.measurement import Objective
         from reid_edge.tune.run import TuneOptions
         from reid_edge.tune.run import tune as run_tuning
 
@@ -77,19 +78,20 @@ def tune(
         calibration=None if calibration == "default" else Path(calibration),
         force=force,
     )
-    if reason := tuning_engine(engine, options.objective.query.crops).why_untimed():
+    reasons = [one.why_untimed() for one in tuning_engines(engine, options.objective.query.crops)]
+    if reason := " ".join(filter(None, reasons)):
         with progress_bars() as notify:
-            rehearsed = [one for model in loaded for one in rehearse(model, options, notify)]
-        show_rehearsal(rehearsed)
-        built = sum(not one.failure for one in rehearsed)
-        raise TuningError(f"{built} of {len(rehearsed)} plans could be built: {reason}")
+            results = [one for model in loaded for one in dry_run(model, options, notify)]
+        show_dry_run(results)
+        built = sum(not one.failure for one in results)
+        raise TuningError(f"{built} of {len(results)} plans could be built: {reason}")
     with progress_bars() as notify:
         bundle = run_tuning(loaded, options, notify)
     show_tuning(bundle)
     console.print(f"Next: reid-edge benchmark {shlex.quote(str(bundle.path))}", soft_wrap=True)
 
 
-def show_rehearsal(rehearsed: Sequence[Rehearsed]) -> None:
+def show_dry_run(results: Sequence[DryRunResult]) -> None:
     """Print what was built and not timed."""
     rows = [
         [
@@ -100,9 +102,9 @@ def show_rehearsal(rehearsed: Sequence[Rehearsed]) -> None:
             "–" if one.layers is None else f"{one.layers:,}",
             one.failure or "built, not timed: no GPU here",
         ]
-        for one in rehearsed
+        for one in results
     ]
-    print_table("Plans", ("form", "ONNX MB", "plan MB", "build s", "layers", "outcome"), rows)
+    print_table("Plans", ("candidate", "ONNX MB", "plan MB", "build s", "layers", "outcome"), rows)
 
 
 def show_tuning(bundle: Bundle) -> None:
@@ -112,12 +114,12 @@ def show_tuning(bundle: Bundle) -> None:
     timed = [trial for trial in tuning.trials if trial.objective is not None]
     rows = [
         [trial.name, trial.heat, f"{trial.objective:.3f}", _interval(trial), trial.outcome, trial.note]
-        for trial in sorted(timed, key=lambda trial: (_HEATS.index(trial.heat), trial.objective or 0))
+        for trial in sorted(timed, key=lambda trial: (_STAGES.index(trial.heat), trial.objective or 0))
     ]
-    print_table(f"{bundle.path}: {tuning.objective}", ("form", "heat", "median", "95 %", "outcome", "note"), rows)
+    print_table(f"{bundle.path}: {tuning.objective}", ("candidate", "stage", "median", "95 %", "outcome", "note"), rows)
     console.print(
-        f"{len(tuning.trials) - len(timed)} more forms were left out by their layers' times, failed, or found no time; "
-        f"all stand in the manifest: reid-edge inspect {shlex.quote(str(bundle.path))} --json",
+        f"{len(tuning.trials) - len(timed)} more candidates failed, or there was no time for them; "
+        f"all are in the manifest: reid-edge inspect {shlex.quote(str(bundle.path))} --json",
         soft_wrap=True,
     )
     gains = ", ".join(f"{gain:.2f} times as fast as the {name}" for name, gain in tuning.gains.items())
@@ -125,8 +127,8 @@ def show_tuning(bundle: Bundle) -> None:
     console.print(f"Tuned: {gains}. Kept: {kept}. {tuning.minutes:.1f} minutes.", soft_wrap=True)
 
 
-#: Only times of the same heat were taken side by side.
-_HEATS = ("final", "second heat", "first heat", "")
+#: Only times of the same stage were taken side by side.
+_STAGES = ("final", "second stage", "first stage", "")
 
 
 def _interval(trial: Trial) -> str:

@@ -1,4 +1,4 @@
-"""What a form must keep to be chosen."""
+"""What a candidate must keep of the accuracy to be chosen."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from reid_edge.runtime import Extractor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
-    """Whether a form keeps the accuracy, by which figures, and why not."""
+class Judgement:
+    """Whether a candidate keeps the accuracy, by which figures, and why not."""
 
     passed: bool
     figures: dict[str, float]
@@ -23,22 +23,22 @@ class Kept:
 
 
 class Constraint(Protocol):
-    """Decides on a checked candidate's bundle."""
+    """Judges a checked candidate's bundle."""
 
     text: str
 
-    def judge(self, bundle: Bundle) -> Kept:
+    def judge(self, bundle: Bundle) -> Judgement:
         """Judge a bundle's one file, ``tuned``."""
         ...
 
 
-class Agreement:
-    """Without labels: the verdict that INT8 gets on export (:mod:`reid_edge.export.verdict`)."""
+class FeatureAgreement:
+    """Without labels: the verdict that INT8 gets on export (:func:`reid_edge.export.reference.judge`)."""
 
     text = "features agree with the checkpoint's: the verdict of docs/quantization.md"
 
-    def judge(self, bundle: Bundle) -> Kept:
-        """See :class:`Constraint`."""
+    def judge(self, bundle: Bundle) -> Judgement:
+        """Take the verdict from the manifest; see :class:`Constraint`."""
         artifact = bundle.manifest.artifacts[0]
         verdict, parity = artifact.verdict, artifact.parity
         assert verdict is not None and parity is not None
@@ -49,18 +49,18 @@ class Agreement:
             "variance": verdict.variance,
             "golden_cosine_min": parity.cosine_min,
         }
-        return Kept(passed=verdict.verdict == "accepted", figures=figures, note="; ".join(verdict.reasons))
+        return Judgement(passed=verdict.verdict == "accepted", figures=figures, note="; ".join(verdict.reasons))
 
 
-class MeanPrecision:
+class MeanAveragePrecision:
     """With labels: mAP at most so many points under FP32's.
 
     Args:
         base: The plain export; its FP32 is what the candidates are compared with.
-        engine: What runs it.
+        engine: What runs that FP32.
         splits: Query and gallery, labelled.
         max_drop: Points, of 100.
-        notify: Told of progress.
+        notify: Called with a text and a number of steps before long work; returns what to call after each step.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class MeanPrecision:
         counts = f"{len(splits['query']):,} queries, {len(splits['gallery']):,} gallery"
         self.text = f"mAP at most {max_drop:g} under FP32's on market1501 ({counts})"
 
-    def judge(self, bundle: Bundle) -> Kept:
-        """See :class:`Constraint`."""
+    def judge(self, bundle: Bundle) -> Judgement:
+        """Measure the mAP; see :class:`Constraint`."""
         if self._exact is None:
-            self._exact = self._map(self._base, "fp32")
-        reached = self._map(bundle, "tuned")
+            self._exact = self._measure(self._base, self._engine, "fp32")
+        reached = self._measure(bundle, bundle.manifest.artifacts[0].engine, "tuned")
         drop = self._exact - reached
         note = "" if drop <= self._max_drop else f"mAP {reached:.2f}, {drop:.2f} under FP32's {self._exact:.2f}"
-        return Kept(passed=not note, figures={"mAP": reached, "mAP of FP32": self._exact}, note=note)
+        return Judgement(passed=not note, figures={"mAP": reached, "mAP of FP32": self._exact}, note=note)
 
-    def _map(self, bundle: Bundle, precision: Precision) -> float:
-        extractor = Extractor(bundle, engine=self._engine, precision=precision, cache_dir=None)
+    def _measure(self, bundle: Bundle, engine: EngineName, precision: Precision) -> float:
+        extractor = Extractor(bundle, engine=engine, precision=precision, cache_dir=None)
         return 100 * measure_accuracy(extractor, self._splits, self._notify).mean_ap

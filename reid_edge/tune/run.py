@@ -1,4 +1,4 @@
-"""Checkpoints in, the bundle that is fastest on this device out."""
+"""Tune checkpoints: find the bundle that is fastest on this device and write it, whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -24,12 +25,12 @@ from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.complexity import complexity
 from reid_edge.progress import Notify
 from reid_edge.system.energy import EnergyMeter, find_meter, missing_reason
-from reid_edge.tune.constraint import Agreement, Constraint, MeanPrecision
-from reid_edge.tune.engines import TuningEngine, tuning_engine
-from reid_edge.tune.journal import Journal, work_folder
-from reid_edge.tune.objective import Objective, Score
+from reid_edge.tune.builder import CandidateBuilder
+from reid_edge.tune.constraint import Constraint, FeatureAgreement, MeanAveragePrecision
+from reid_edge.tune.engines import TuningEngine, tuning_engines
+from reid_edge.tune.measurement import Objective, Score
+from reid_edge.tune.result_cache import ResultCache, work_folder
 from reid_edge.tune.tuner import Tuner
-from reid_edge.tune.workshop import Workshop
 
 #: A checkpoint whose plain exports all take longer than this many times the limit is not tuned: nothing gained more.
 HOPELESS = 3.0
@@ -41,7 +42,7 @@ class TuneOptions:
 
     Attributes:
         out: The tuned bundle's folder.
-        engine: ``openvino``, ``onnxruntime`` or ``tensorrt``.
+        engine: ``openvino``, ``onnxruntime`` or ``tensorrt``; ``cpu``: those on the CPU, against each other.
         objective: What is minimised.
         budget_minutes: For each checkpoint that is tuned, about; distilling calibration crops comes on top.
         latency_ms: Take the most accurate checkpoint whose objective is at most this; None: the only one given.
@@ -52,7 +53,7 @@ class TuneOptions:
     """
 
     out: Path
-    engine: EngineName = "openvino"
+    engine: EngineName | Literal["cpu"] = "openvino"
     objective: Objective = Objective()  # noqa: RUF009 - frozen
     budget_minutes: float = 15
     latency_ms: float | None = None
@@ -73,16 +74,37 @@ def tune(checkpoints: Sequence[Checkpoint], options: TuneOptions, notify: Notify
         notify: Called with a text and a number of steps before long work; returns what to call after each step.
 
     Raises:
-        UsageError: Options that do not go together, or an objective that this device does not tell.
+        UsageError: Options that do not go together, or an objective that this device does not measure.
         OutputError: The output exists or cannot be written, or another process tunes there.
         EngineUnavailableError: Files for the engine cannot be made here.
         TuningError: Nothing is fast enough, or keeps the accuracy; or nothing can be timed here.
         CalibrationError: No usable crops.
     """
-    engine = tuning_engine(options.engine, options.objective.query.crops)
-    if reason := engine.why_untimed():
-        raise TuningError(reason)
+    engines = tuning_engines(options.engine, options.objective.query.crops)
+    for engine in engines:
+        if reason := engine.why_untimed():
+            raise TuningError(reason)
+    _check_options(checkpoints, options)
     meter = _meter(options.objective)
+    # Before any work: is there anything in the way?
+    with staged_folder(options.out, force=options.force) as staged, work_folder(options.out) as folder:
+        slower: list[str] = []
+        for checkpoint in by_accuracy(checkpoints):
+            tuning = _CheckpointTuning(checkpoint, options, engines, folder, notify, meter)
+            if (reason := tuning.why_hopeless()) or (reason := tuning.why_too_slow()):
+                slower.append(reason)
+                continue
+            tuning.write(staged)
+            break
+        else:
+            raise TuningError(
+                f"no checkpoint reaches {options.latency_ms} ms here: {'; '.join(slower)}. "
+                "Give a smaller width or input size (--checkpoint), fewer crops, or a larger --latency-ms."
+            )
+    return open_bundle(options.out)
+
+
+def _check_options(checkpoints: Sequence[Checkpoint], options: TuneOptions) -> None:
     if options.latency_ms is not None and options.objective.goal not in ("p50", "p99"):
         raise UsageError(
             f"--latency-ms bounds a query's time; --objective {options.objective.goal} is none. Use p50 or p99."
@@ -93,26 +115,10 @@ def tune(checkpoints: Sequence[Checkpoint], options: TuneOptions, notify: Notify
         raise CalibrationError(f"no folder of calibration crops at {options.calibration}.")
     if len(checkpoints) != 1 and options.latency_ms is None:
         raise UsageError("several checkpoints need --latency-ms: how fast the one that is taken has to be.")
-    # Before any work: is there anything in the way?
-    with staged_folder(options.out, force=options.force) as staged, work_folder(options.out) as folder:
-        slower: list[str] = []
-        for checkpoint in by_accuracy(checkpoints):
-            attempt = _Attempt(checkpoint, options, engine, folder, notify, meter)
-            if (reason := attempt.hopeless()) or (reason := attempt.too_slow()):
-                slower.append(reason)
-                continue
-            attempt.write(staged)
-            break
-        else:
-            raise TuningError(
-                f"no checkpoint reaches {options.latency_ms} ms here: {'; '.join(slower)}. "
-                "Give a smaller width or input size (--checkpoint), fewer crops, or a larger --latency-ms."
-            )
-    return open_bundle(options.out)
 
 
 def by_accuracy(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """The most accurate first, as their own figures say where all have the same one; else the one with most work."""
+    """Sort checkpoints: the most accurate first, by a figure that all of them have; else the one with most work."""
     shared = set.intersection(*(set(checkpoint.info.metrics) for checkpoint in checkpoints))
     figure = next((name for name in sorted(shared) if name.endswith("mAP")), None)
     if figure is not None:
@@ -129,30 +135,31 @@ def _meter(objective: Objective) -> EnergyMeter | None:
     return meter
 
 
-class _Attempt:
-    """One checkpoint."""
+class _CheckpointTuning:
+    """The tuning of one checkpoint."""
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         options: TuneOptions,
-        engine: TuningEngine,
+        engines: Sequence[TuningEngine],
         folder: Path,
         notify: Notify,
         meter: EnergyMeter | None,
     ) -> None:
         self._checkpoint, self._options, self._notify, self._meter = checkpoint, options, notify, meter
-        self._engine = engine
+        self._engines = engines
         self._folder = folder / checkpoint.sha256[:12]
         self._folder.mkdir(exist_ok=True)
-        self._journal = Journal(self._folder, _identity(checkpoint, options, engine))
-        self._calibration = self._calibration_set()
+        self._cache = ResultCache(self._folder, _identity(checkpoint, options, engines))
+        with self._cache.stopped_clock():
+            self._calibration = self._calibration_set()
         self._base = self._plain_export()
 
     def _calibration_set(self) -> CalibrationSet:
-        """Made once: distilling takes minutes."""
+        """Make the set once: distilling takes minutes."""
         path = self._folder / "calibration.npz"
-        if self._journal.resumed and path.exists():
+        if self._cache.resumed and path.exists():
             return saved_set(path)
         made = calibration_set(self._checkpoint, self._options.calibration, self._notify)
         if made.record.source == "distilled":
@@ -161,24 +168,26 @@ class _Attempt:
 
     def _plain_export(self) -> Bundle:
         path = self._folder / "plain"
-        if self._journal.resumed and path.exists():
+        if self._cache.resumed and path.exists():
             return open_bundle(path)
+        formats = tuple(dict.fromkeys(name for engine in self._engines for name in engine.formats))
+        precisions = tuple(dict.fromkeys(name for engine in self._engines for name in engine.plain))
         options = ExportOptions(
-            out=path, formats=self._engine.formats, precisions=self._engine.plain, keep_rejected=True,
+            out=path, formats=formats, precisions=precisions, needed_onnx_only=True, keep_rejected=True,
             time_files=False, force=True,
         )  # fmt: skip
         return export_bundle(self._checkpoint, options, self._notify, calibration=self._calibration)
 
-    def hopeless(self) -> str:
-        """Why tuning cannot make this checkpoint fast enough; "" if it might."""
+    def why_hopeless(self) -> str:
+        """Say why tuning cannot make this checkpoint fast enough; "" if it might."""
         limit = self._options.latency_ms
         if limit is None:
             return ""
-        best = self._journal.recall("plain", self._best_plain, float)
+        best = self._cache.recall("plain", self._best_plain, float)
         return f"{_name(self._checkpoint)} takes {best:.2f} untuned" if best > HOPELESS * limit else ""
 
-    def too_slow(self) -> str:
-        """Why the tuned form is not fast enough; "" if it is."""
+    def why_too_slow(self) -> str:
+        """Tune, and say why the result is not fast enough; "" if it is."""
         limit = self._options.latency_ms
         self._choice = self._tuner().run()
         reached = next(trial.objective for trial in self._choice.tuning.trials if trial.outcome == "chosen")
@@ -186,7 +195,7 @@ class _Attempt:
         return f"{_name(self._checkpoint)} takes {reached:.2f}" if limit is not None and reached > limit else ""
 
     def write(self, folder: Path) -> None:
-        """The plain export, without INT8 that its verdict rejects, and the tuned file with its evidence."""
+        """Write the plain export, without INT8 that its verdict rejects, and the tuned file with its evidence."""
         base, choice = self._base, self._choice
         kept = tuple(one for one in base.manifest.artifacts if one.verdict is None or not one.verdict.reasons)
         manifest = replace(base.manifest, artifacts=kept, tuning=choice.tuning)
@@ -199,12 +208,12 @@ class _Attempt:
     def _tuner(self) -> Tuner:
         checkpoint, options = self._checkpoint, self._options
         reference = make_reference(checkpoint, self._calibration, self._notify)
-        workshop = Workshop(self._base, reference, self._engine, self._folder)
+        builder = CandidateBuilder(self._base, reference, self._engines, self._folder)
         return Tuner(
-            workshop,
+            builder,
             options.objective,
             self._constraint(),
-            self._journal,
+            self._cache,
             budget_minutes=options.budget_minutes,
             notify=self._notify,
             meter=self._meter,
@@ -213,13 +222,15 @@ class _Attempt:
     def _constraint(self) -> Constraint:
         options = self._options
         if options.labelled is None:
-            return Agreement()
-        return MeanPrecision(
-            self._base, options.engine, options.labelled, max_drop=options.max_drop, notify=self._notify
+            return FeatureAgreement()
+        engine = self._engines[0].name
+        return MeanAveragePrecision(
+            self._base, engine, options.labelled, max_drop=options.max_drop, notify=self._notify
         )
 
     def _best_plain(self) -> float:
-        artifacts = [artifact for artifact in self._base.manifest.artifacts if artifact.engine == self._options.engine]
+        names = {engine.name for engine in self._engines}
+        artifacts = [artifact for artifact in self._base.manifest.artifacts if artifact.engine in names]
         variants = [Variant(bundle=self._base.path, engine=one.engine, precision=one.precision) for one in artifacts]
         query = self._options.objective.query
         timings, failures = time_variants(variants, [query], rounds=3, seconds=0.3, energy_meter=self._meter)
@@ -241,13 +252,14 @@ def _copy(bundle: Bundle, entries: Iterable[FileEntry], folder: Path) -> None:
         shutil.copyfile(bundle.path / entry.path, target)
 
 
-def _identity(checkpoint: Checkpoint, options: TuneOptions, engine: TuningEngine) -> str:
-    """What measured values depend on."""
+def _identity(checkpoint: Checkpoint, options: TuneOptions, engines: Sequence[TuningEngine]) -> str:
+    """Hash all that measured values depend on."""
     images = [image.path for images in (options.labelled or {}).values() for image in images]
     if options.calibration is not None:
         images += list_images([options.calibration])
     decisive = [
         checkpoint.sha256, checkpoint.info.size, options.engine, options.objective, options.max_drop,
-        [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in images], engine.device(), engine.tools(),
+        [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in images],
+        [(engine.device(), engine.tools()) for engine in engines],
     ]  # fmt: skip
     return hashlib.sha256(msgspec.json.encode(decisive)).hexdigest()

@@ -1,37 +1,34 @@
-"""One tuning: search, heats, choice."""
+"""Tune one checkpoint: measure the grid in stages, then choose the fastest candidate that keeps the accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from reid_edge.bundle import Artifact, Bundle, Precision
+from reid_edge.bundle import Artifact, Bundle
 from reid_edge.errors import EngineError, ParityError, TuningError
-from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.progress import Notify
 from reid_edge.system.energy import EnergyMeter
-from reid_edge.tune.constraint import Constraint, Kept
-from reid_edge.tune.evidence import Evidence
-from reid_edge.tune.executions import refinements, run_by
-from reid_edge.tune.forms import Candidate, Form, make_form, parts
-from reid_edge.tune.journal import Journal
-from reid_edge.tune.objective import Objective, Score
-from reid_edge.tune.profile import Profile, profile
-from reid_edge.tune.race import Heat, Standing, fastest_first, run_heat
-from reid_edge.tune.search import Probe, absorbing, mixtures
-from reid_edge.tune.workshop import Workshop
-from reid_edge.tuning_record import Execution, FloatType, Tuning
+from reid_edge.tune.builder import CandidateBuilder
+from reid_edge.tune.candidates import Candidate, grid, plain_candidates, refinements
+from reid_edge.tune.constraint import Constraint, Judgement
+from reid_edge.tune.measurement import Objective, Score, Stage, StageResult, fastest_first, measure
+from reid_edge.tune.result_cache import ResultCache
+from reid_edge.tuning_record import Trial, Tuning
 
-#: Forms that each float type sends into the first heat; how many candidates the later heats take.
-FORMS = 6
-SECOND_HEAT = 4
+FIRST_STAGE = Stage(name="first stage", rounds=3, seconds=0.3, share=0.1)
+SECOND_STAGE = Stage(name="second stage", rounds=4, seconds=0.4, share=0.1)
+FINAL = Stage(name="final", rounds=10, seconds=0.5, share=0.15)
+#: Candidates that the second stage takes besides their refinements, and that the final measurement takes.
+SECOND_STAGE_SIZE = 4
 FINALISTS = 4
-#: How often each probe is profiled.
-PASSES = 2
-#: Shares of the budget; the rest is for making and checking finalists.
-_PROBING, _HEAT, _FINAL = 0.45, 0.1, 0.15
-#: Share of the budget after which no more forms are made where no profile has thinned them out; plans take a while.
-_MAKING = 0.65
+#: How many of the second stage's candidates are refined.
+REFINED = 2
+#: Shares of the budget after which no more files are made, no candidate starts in the first and second stage, and no
+#: finalist is checked.  The candidates that the plain exports compute take part in the final measurement in any case.
+_BUILD_UNTIL, _FIRST_UNTIL, _SECOND_UNTIL, _CHECK_UNTIL = 0.5, 0.6, 0.75, 0.85
+#: Time that a candidate needs in a stage before its first sample: a process starts, loads and compiles the network.
+_START_SECONDS = 2.5
 
 
 @dataclass(frozen=True)
@@ -42,242 +39,237 @@ class Choice:
     tuning: Tuning
 
 
+@dataclass
+class TrialLog:
+    """Everything tried, by name; a later trial of the same name replaces an earlier one."""
+
+    trials: dict[str, Trial] = field(default_factory=dict)
+
+    def add(
+        self,
+        candidate: Candidate,
+        int8: tuple[str, ...],
+        outcome: str,
+        *,
+        score: Score | None = None,
+        stage: str = "",
+        note: str = "",
+    ) -> None:
+        """Add a trial.
+
+        Args:
+            candidate: What was tried.
+            int8: Parts of it in INT8.
+            outcome: See :class:`~reid_edge.tuning_record.Trial`, and ``note``.
+            score: None keeps what an earlier trial of that name scored.
+            stage: Which one the score is of.
+            note: Why that is the outcome.
+        """
+        known = self.trials.get(candidate.name)
+        if score is None and known is not None and known.objective is not None:
+            score, stage = Score(known.objective, known.ci_low, known.ci_high), known.heat
+        self.trials[candidate.name] = Trial(
+            name=candidate.name,
+            engine=candidate.engine,
+            rewrite=candidate.rewrite.names,
+            int8=int8,
+            execution=candidate.execution,
+            objective=score.value if score else None,
+            ci_low=score.low if score else None,
+            ci_high=score.high if score else None,
+            heat=stage,
+            outcome=outcome,  # type: ignore[arg-type]
+            note=note,
+        )
+
+
 class Tuner:
     """Finds the fastest candidate that keeps the accuracy.
 
     Args:
-        workshop: Makes candidates.
+        builder: Makes candidates' files, for the engines that take part.
         objective: What is minimised.
         constraint: What must be kept.
-        journal: Remembers measurements across interruptions.
-        budget_minutes: About how long it may take; what is left out is written down.
+        cache: Remembers measurements across interruptions, and the time spent.
+        budget_minutes: About how long it may take; what is left out is recorded.
         notify: Called with a text and a number of steps before long work; returns what to call after each step.
         meter: For the objective ``energy``.
     """
 
     def __init__(
         self,
-        workshop: Workshop,
+        builder: CandidateBuilder,
         objective: Objective,
         constraint: Constraint,
-        journal: Journal,
+        cache: ResultCache,
         *,
         budget_minutes: float,
         notify: Notify,
         meter: EnergyMeter | None = None,
     ) -> None:
-        self._workshop, self._objective, self._constraint = workshop, objective, constraint
-        self._journal, self._notify, self._meter = journal, notify, meter
+        self._builder, self._objective, self._constraint = builder, objective, constraint
+        self._cache, self._notify, self._meter = cache, notify, meter
         self._budget = 60 * budget_minutes
-        self._engine = workshop.engine
-        self._evidence = Evidence(workshop.engine.name)
-        self._config: OSNetConfig = workshop.reference.network.config
+        self._engines = builder.engines
+        self._log = TrialLog()
 
     def run(self) -> Choice:
-        """Search, race, choose.
+        """Measure stage by stage, and choose.
 
         Raises:
-            TuningError: Nothing that ran keeps the accuracy, not even plain FP32.
+            TuningError: Nothing could be timed, or nothing keeps the accuracy, not even plain FP32.
             OutputError: The work folder cannot be written.
         """
-        candidates = {candidate.name: candidate for candidate in self._first_entrants()}
-        first = self._heat("first heat", candidates, _HEAT, rounds=3, seconds=0.3)
-        refined = [candidates[name] for name in first.order[:SECOND_HEAT]]
-        for candidate in refined[:2]:
-            refined += refinements(candidate, self._engine)
-        candidates |= {candidate.name: candidate for candidate in refined}
-        second = self._heat("second heat", {c.name: c for c in refined}, _HEAT, rounds=4, seconds=0.4)
-        finalists = [candidates[name] for name in second.order[:FINALISTS]]
-        return self._choose(self._with_plain(finalists))
+        variant = self._builder.reference.network.config.variant
+        candidates = [
+            one for engine in self._engines.values() for one in grid(engine, variant, self._builder.max_batch)
+        ]
+        best = self._measured(FIRST_STAGE, candidates, until=_FIRST_UNTIL)[:SECOND_STAGE_SIZE]
+        refined = [finer for one in best[:REFINED] for finer in refinements(one, self._engines[one.engine])]
+        best = self._measured(SECOND_STAGE, [*best, *refined], until=_SECOND_UNTIL) or best
+        return self.choose(self._with_plain(best[:FINALISTS]))
 
-    def _first_entrants(self) -> list[Candidate]:
-        entrants = []
-        for float_type in self._engine.float_types():
-            for name, form in self._forms(float_type):
-                for streams in self._engine.stream_counts():
-                    execution = Execution(streams=streams, float_type=float_type)
-                    entrants.append(run_by(self._candidate(name, form), execution))
-        return entrants
+    def choose(self, finalists: Sequence[Candidate]) -> Choice:
+        """Check finalists, time them beside the plain exports, and take the fastest that keeps the accuracy.
 
-    def _forms(self, float_type: FloatType) -> list[tuple[str, Form]]:
-        """The most promising forms; each also with the mean absorbed, if they are few enough."""
-        asked = self._engine.probes(self._config, float_type)
-        if self._engine.profiled:
-            measured = self._profiles(asked, float_type)
-            if not measured:  # this float type cannot be compiled here
-                return []
-            forms = mixtures(self._config, [(probe, times.places) for probe, times in measured], most=FORMS)
-        else:
-            forms = [(probe.name, probe.form) for probe in asked]
-        few = forms[: self._engine.absorbing]
-        return [*forms, *((f"{name}, absorb_mean", absorbing(self._config, form)) for name, form in few)]
+        Raises:
+            TuningError: None could be timed, or none keeps the accuracy.
+        """
+        bundles = self._checked(finalists)
+        candidates = {candidate.name: candidate for candidate in finalists if candidate.name in bundles}
+        files = {name: (bundle, bundle.manifest.artifacts[0]) for name, bundle in bundles.items()}
+        files |= {_plain_name(artifact): (self._builder.base, artifact) for artifact in self._plain_artifacts()}
+        result = self._recall(FINAL, candidates.values(), lambda: self._measure(files, FINAL))
+        self._note(result, candidates, FINAL)
+        if not result.scores:
+            raise self._nothing_timed(result)
+        for name in fastest_first(result, sorted(candidates, key=lambda name: candidates[name].complexity)):
+            judgement = self._judge(candidates[name], bundles[name])
+            if judgement.passed:
+                self._add(candidates[name], "chosen", note=judgement.note)
+                return Choice(bundles[name], self._tuning(candidates[name], result, judgement))
+            self._add(candidates[name], "inaccurate", note=judgement.note)
+        raise TuningError(f"no candidate keeps the accuracy ({self._constraint.text}): {self._reasons('inaccurate')}")
 
-    def _profiles(self, asked: Sequence[Probe], float_type: FloatType) -> list[tuple[Probe, Profile]]:
-        """Each probe's layer times, the least of several passes: what disturbs one seldom disturbs the next."""
-        on_step = self._notify(f"profiling layers, {float_type}", PASSES * len(asked))
-        least: dict[str, Profile] = {}
-        for number in range(PASSES):
-            for probe in asked:
-                candidate = run_by(self._candidate(probe.name, probe.form), Execution(float_type=float_type))
-                times = self._profile(candidate, number)
-                if times is not None:
-                    known = least.get(probe.name)
-                    least[probe.name] = times if known is None else known.least(times)
-                    self._evidence.add(candidate, "pruned", note=str(least[probe.name]))
-                on_step()
-        return [(probe, least[probe.name]) for probe in asked if probe.name in least]
+    def _measured(self, stage: Stage, candidates: Sequence[Candidate], *, until: float) -> list[Candidate]:
+        """Time as many candidates, of those that come first, as the budget allows; the fastest first."""
+        named = {candidate.name: candidate for candidate in candidates}
+        result = self._recall(stage, candidates, lambda: self._time_stage(stage, candidates, until))
+        self._note(result, named, stage)
+        if result.failures and not result.scores:
+            raise self._nothing_timed(result)
+        return [named[name] for name in result.order]
 
-    def _profile(self, candidate: Candidate, number: int) -> Profile | None:
-        crops = min(self._objective.query.crops, candidate.max_batch)
-        key = f"profile {number} {candidate.key}"
-        needed = number == 0 and not candidate.form.blocks
-        if not needed and not self._journal.knows(key) and self._elapsed() > _PROBING * self._budget:
-            if number == 0:
-                self._evidence.add(candidate, "pruned", note="no time was left to profile it")
-            return None
-        try:
-            return self._journal.recall(
-                key, lambda: profile(self._workshop.candidate(candidate, draft=True), crops), Profile
-            )
-        except EngineError as error:
-            self._evidence.add(candidate, "failed", note=str(error))
-            return None
+    def _time_stage(self, stage: Stage, candidates: Sequence[Candidate], until: float) -> StageResult:
+        most = max(0, int((until * self._budget - self._cache.seconds) / _START_SECONDS))
+        late = {one.name: "no time was left to time it" for one in candidates[most:]}
+        files, failures, unmade = self._files(candidates[:most])
+        result = self._measure(files, stage) if files else StageResult()
+        return replace(result, failures={**failures, **result.failures}, left_out={**late, **unmade})
 
-    def _candidate(self, name: str, form: Form) -> Candidate:
-        most = max(artifact.max_batch for artifact in self._workshop.base.manifest.artifacts)
-        return Candidate(name, form, Execution(), most)
-
-    def _heat(
-        self, name: str, candidates: Mapping[str, Candidate], share: float, *, rounds: int, seconds: float
-    ) -> Standing:
-        def run() -> Standing:
-            entrants, failures = self._made(candidates.values())
-            heat = Heat(name=name, rounds=rounds, seconds=seconds, budget_seconds=share * self._budget)
-            standing = self._race(entrants, heat)
-            return replace(standing, failures={**failures, **standing.failures})
-
-        standing = self._journal.recall(_heat_key(name, candidates.values()), run, Standing)
-        self._note(standing, candidates, name)
-        if not standing.scores:
-            reasons = [*standing.failures.values()] or [trial.note for trial in self._evidence.trials.values()]
-            raise TuningError(f"nothing could be timed: {'; '.join(dict.fromkeys(reasons))}")
-        return standing
-
-    def _made(self, candidates: Collection[Candidate]) -> tuple[dict[str, tuple[Bundle, Precision]], dict[str, str]]:
-        """Entrants, and why there are no others."""
+    def _files(
+        self, candidates: Sequence[Candidate]
+    ) -> tuple[dict[str, tuple[Bundle, Artifact]], dict[str, str], dict[str, str]]:
+        """Files to time; why others could not be made; and why others were not tried."""
         on_step = self._notify("making files", len(candidates))
-        made: dict[str, tuple[Bundle, Precision]] = {}
-        failures = {}
+        made: dict[str, tuple[Bundle, Artifact]] = {}
+        failures, left_out = {}, {}
         for candidate in candidates:
             try:
-                if made and self._too_late(candidate):
-                    failures[candidate.name] = "no time was left to make it"
+                if self._late(_BUILD_UNTIL) and not self._builder.is_quick(candidate):
+                    left_out[candidate.name] = "no time was left to make it"
                 else:
-                    made[candidate.name] = (self._workshop.candidate(candidate, draft=True), "tuned")
+                    bundle = self._builder.build(candidate, draft=True)
+                    made[candidate.name] = bundle, bundle.manifest.artifacts[0]
             except (EngineError, ParityError) as error:
                 failures[candidate.name] = str(error)
             on_step()
-        return made, failures
-
-    def _too_late(self, candidate: Candidate) -> bool:
-        left = self._elapsed() < _MAKING * self._budget
-        return not (left or self._engine.profiled or not candidate.form.blocks)
-
-    def _race(self, entrants: Mapping[str, tuple[Bundle, Precision]], heat: Heat) -> Standing:
-        return run_heat(entrants, self._engine.name, self._objective, heat, self._notify, self._meter)
-
-    def _note(self, standing: Standing, candidates: Mapping[str, Candidate], heat: str) -> None:
-        for name, score in standing.scores.items():
-            if name in candidates:
-                self._evidence.add(candidates[name], "slower", score=score, heat=heat)
-        for name, reason in standing.failures.items():
-            if name in candidates:
-                self._evidence.add(candidates[name], "failed", note=reason)
-
-    def _with_plain(self, finalists: Sequence[Candidate]) -> list[Candidate]:
-        """What the plain exports compute can always be chosen, so that the choice is never slower than they are."""
-        plain = [self._candidate("plain float", make_form({}, config=self._config))]
-        if "int8" in self._engine.plain:
-            int8 = make_form({}, int8=parts(self._config), config=self._config)
-            plain.append(self._candidate("plain int8", int8))
-        if "fp16" in self._engine.plain:
-            plain.append(run_by(plain[0], Execution(float_type="f16")))
-        keys = {candidate.key for candidate in plain}
-        return [*plain, *(candidate for candidate in finalists if candidate.key not in keys)]
-
-    def _choose(self, finalists: Sequence[Candidate]) -> Choice:
-        bundles = self._checked(finalists)
-        candidates = {candidate.name: candidate for candidate in finalists if candidate.name in bundles}
-
-        def run() -> Standing:
-            entrants: dict[str, tuple[Bundle, Precision]] = {
-                name: (bundle, "tuned") for name, bundle in bundles.items()
-            }
-            base = self._workshop.base
-            entrants |= {_plain_name(artifact): (base, artifact.precision) for artifact in self._plain_artifacts()}
-            return self._race(
-                entrants, Heat(name="final", rounds=10, seconds=0.5, budget_seconds=_FINAL * self._budget)
-            )
-
-        standing = self._journal.recall(_heat_key("final", candidates.values()), run, Standing)
-        self._note(standing, candidates, "final")
-        for name in fastest_first(standing, sorted(candidates, key=lambda name: candidates[name].complexity)):
-            kept = self._kept(candidates[name], bundles[name])
-            if kept.passed:
-                self._evidence.add(candidates[name], "chosen", note=kept.note)
-                return Choice(bundles[name], self._tuning(standing, standing.scores[name], kept))
-            self._evidence.add(candidates[name], "inaccurate", note=kept.note)
-        raise TuningError(
-            f"no form keeps the accuracy ({self._constraint.text}): "
-            + "; ".join(
-                f"{trial.name}: {trial.note}"
-                for trial in self._evidence.trials.values()
-                if trial.outcome == "inaccurate"
-            )
-        )
-
-    def _kept(self, candidate: Candidate, bundle: Bundle) -> Kept:
-        return self._journal.recall(f"kept {candidate.key}", lambda: self._constraint.judge(bundle), Kept)
+        return made, failures, left_out
 
     def _checked(self, finalists: Sequence[Candidate]) -> dict[str, Bundle]:
         on_step = self._notify("making and checking finalists", len(finalists))
+        plain = {candidate.key for candidate in self._plain_candidates()}
         bundles = {}
         for candidate in finalists:
             try:
-                bundles[candidate.name] = self._workshop.checked(candidate)
+                if self._late(_CHECK_UNTIL) and candidate.key not in plain:
+                    self._add(candidate, "pruned", note="no time was left to check it")
+                else:
+                    bundles[candidate.name] = self._builder.build_checked(candidate)
             except (EngineError, ParityError) as error:
-                self._evidence.add(candidate, "failed", note=str(error))
+                self._add(candidate, "failed", note=str(error))
             on_step()
         return bundles
 
-    def _plain_artifacts(self) -> list[Artifact]:
-        held = self._workshop.base.manifest.artifacts
-        return [
-            artifact
-            for artifact in held
-            if artifact.engine == self._engine.name and artifact.precision in self._engine.plain
-        ]
-
-    def _tuning(self, standing: Standing, chosen: Score, kept: Kept) -> Tuning:
-        names = {_plain_name(artifact) for artifact in self._plain_artifacts()}
-        return Tuning(
-            device=self._engine.device(),
-            objective=self._objective.text,
-            constraint=self._constraint.text,
-            accuracy=kept.figures,
-            gains={name: standing.scores[name].value / chosen.value for name in sorted(names & set(standing.scores))},
-            trials=tuple(self._evidence.trials.values()),
-            minutes=self._elapsed() / 60,
-            tools=self._engine.tools(),
+    def _measure(self, files: Mapping[str, tuple[Bundle, Artifact]], stage: Stage) -> StageResult:
+        return measure(
+            files, self._objective, stage, budget_seconds=self._budget, notify=self._notify, meter=self._meter
         )
 
-    def _elapsed(self) -> float:
-        return self._journal.seconds
+    def _recall(self, stage: Stage, candidates: Iterable[Candidate], run: Callable[[], StageResult]) -> StageResult:
+        key = " ".join([stage.name, *sorted(candidate.key for candidate in candidates)])
+        return self._cache.recall(key, run, StageResult)
+
+    def _judge(self, candidate: Candidate, bundle: Bundle) -> Judgement:
+        return self._cache.recall(f"judgement {candidate.key}", lambda: self._constraint.judge(bundle), Judgement)
+
+    def _note(self, result: StageResult, candidates: Mapping[str, Candidate], stage: Stage) -> None:
+        for name in candidates.keys() & result.scores.keys():
+            self._add(candidates[name], "slower", score=result.scores[name], stage=stage.name)
+        for name in candidates.keys() & result.failures.keys():
+            self._add(candidates[name], "failed", note=result.failures[name])
+        for name in candidates.keys() & result.left_out.keys():
+            self._add(candidates[name], "pruned", note=result.left_out[name])
+
+    def _add(
+        self, candidate: Candidate, outcome: str, *, score: Score | None = None, stage: str = "", note: str = ""
+    ) -> None:
+        int8 = self._builder.int8_parts(candidate)
+        self._log.add(candidate, int8, outcome, score=score, stage=stage, note=note)
+
+    def _with_plain(self, finalists: Sequence[Candidate]) -> list[Candidate]:
+        """Add what the plain exports compute, so that the choice is never slower than they are."""
+        plain = self._plain_candidates()
+        keys = {candidate.key for candidate in plain}
+        return [*plain, *(candidate for candidate in finalists if candidate.key not in keys)]
+
+    def _plain_candidates(self) -> list[Candidate]:
+        return [one for engine in self._engines.values() for one in plain_candidates(engine, self._builder.max_batch)]
+
+    def _plain_artifacts(self) -> list[Artifact]:
+        return [
+            artifact
+            for artifact in self._builder.base.manifest.artifacts
+            if artifact.engine in self._engines and artifact.precision in self._engines[artifact.engine].plain
+        ]
+
+    def _tuning(self, chosen: Candidate, result: StageResult, judgement: Judgement) -> Tuning:
+        names = {_plain_name(artifact) for artifact in self._plain_artifacts()}
+        best = result.scores[chosen.name].value
+        return Tuning(
+            device=self._engines[chosen.engine].device(),
+            objective=self._objective.text,
+            constraint=self._constraint.text,
+            accuracy=judgement.figures,
+            gains={name: result.scores[name].value / best for name in sorted(names & set(result.scores))},
+            trials=tuple(self._log.trials.values()),
+            minutes=self._cache.seconds / 60,
+            tools={name: version for one in self._engines.values() for name, version in one.tools().items()},
+        )
+
+    def _nothing_timed(self, result: StageResult) -> TuningError:
+        reasons = "; ".join(dict.fromkeys(result.failures.values())) or self._reasons("failed")
+        return TuningError(f"nothing could be timed: {reasons}")
+
+    def _reasons(self, outcome: str) -> str:
+        return "; ".join(
+            f"{trial.name}: {trial.note}" for trial in self._log.trials.values() if trial.outcome == outcome
+        )
+
+    def _late(self, share: float) -> bool:
+        """Whether this share of the budget has been used."""
+        return self._cache.seconds > share * self._budget
 
 
 def _plain_name(artifact: Artifact) -> str:
     return f"plain export {artifact.name}"
-
-
-def _heat_key(name: str, candidates: Iterable[Candidate]) -> str:
-    return " ".join([name, *sorted(candidate.key for candidate in candidates)])

@@ -9,40 +9,39 @@ import pytest
 from reid_edge.bundle import Bundle, open_bundle
 from reid_edge.errors import BundleCorruptError, CalibrationError, OutputError, TuningError, UsageError
 from reid_edge.export.calibration import calibration_set
+from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.export.reference import make_reference
+from reid_edge.osnet.rewrites import Rewrite
+from reid_edge.progress import silent
 from reid_edge.runtime import Extractor
 from reid_edge.runtime.engines import EngineOptions, choose_engine
 from reid_edge.runtime.golden import verify_bundle
-from reid_edge.tune import run, search, tuner
-from reid_edge.tune.constraint import Kept
-from reid_edge.tune.engines import tuning_engine
-from reid_edge.tune.engines.openvino import OpenVINOTuning
-from reid_edge.tune.forms import Candidate, make_form, parts
-from reid_edge.tune.journal import Journal
-from reid_edge.tune.objective import Objective
+from reid_edge.tune import builder as builder_module
+from reid_edge.tune import candidates, run, tuner
+from reid_edge.tune.builder import CandidateBuilder
+from reid_edge.tune.candidates import Candidate
+from reid_edge.tune.constraint import Judgement
+from reid_edge.tune.engines import OpenVINOTuning, tuning_engines
+from reid_edge.tune.measurement import Objective
+from reid_edge.tune.result_cache import ResultCache
 from reid_edge.tune.run import TuneOptions, by_accuracy, tune
-from reid_edge.tune.workshop import Workshop
-from reid_edge.tuning_record import Execution
-from tests.export.test_exporter import _tiny
-
-
-def steps(_text, _steps):
-    return lambda count=1: None
+from tests.export.tiny import tiny_checkpoint
 
 
 def options(out, **changes):
-    return replace(TuneOptions(out=out, objective=Objective(crops=2), budget_minutes=0.3), **changes)
+    return replace(TuneOptions(out=out, objective=Objective(crops=2), budget_minutes=15), **changes)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_search():
-    """Few options: each is an export, and a process for each way to run it."""
+def small_grid():
+    """Few candidates, each timed briefly: each is a process, and a rewritten one an export."""
     patch = pytest.MonkeyPatch()
-    for name in set(search.REWRITES) - {"plain", "collapse"}:
-        patch.delitem(search.REWRITES, name)
+    patch.setattr(candidates, "REWRITES", (Rewrite(), Rewrite(batch_gates=True)))
     patch.setattr(OpenVINOTuning, "float_types", lambda self: ("f32",))
-    patch.setattr(OpenVINOTuning, "absorbing", 0)
-    patch.setattr(tuner, "FORMS", 2)
+    patch.setattr(OpenVINOTuning, "stream_counts", lambda self: (1,))
+    for name in ("FIRST_STAGE", "SECOND_STAGE", "FINAL"):
+        patch.setattr(tuner, name, replace(getattr(tuner, name), rounds=2, seconds=0.05, share=0.01))
+    patch.setattr(tuner, "FINALISTS", 3)
     yield
     patch.undo()
 
@@ -53,25 +52,29 @@ class Judge:
     text = "the test's"
 
     def __init__(self, keeps):
-        self.judge = lambda bundle: Kept(
+        self.judge = lambda bundle: Judgement(
             passed=keeps(bundle.manifest.artifacts[0]), figures={"mAP": 1.0}, note="mAP lost"
         )
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory, small_search) -> Bundle:
+def tuned(tmp_path_factory, small_grid) -> Bundle:
     """Interrupted before it chose, and then run to the end."""
     out = tmp_path_factory.mktemp("tuned") / "bundle"
     patch = pytest.MonkeyPatch()
-    patch.setattr(run, "Agreement", lambda: Judge(lambda artifact: True))
+    patch.setattr(run, "FeatureAgreement", lambda: Judge(lambda artifact: True))
     with pytest.MonkeyPatch().context() as interrupted:
         interrupted.setattr(tuner.Tuner, "_checked", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            tune([_tiny()], options(out), steps)
+            tune([tiny_checkpoint()], options(out), silent)
     assert not out.exists()
-    patch.setattr(tuner, "profile", measured_again)
+    measure = tuner.measure
+    patch.setattr(
+        tuner, "measure", lambda files, objective, stage, **how: final_only(measure, files, objective, stage, how)
+    )
+    patch.setattr(run, "export_bundle", exported_again)
     try:
-        return tune([_tiny()], options(out), steps)
+        return tune([tiny_checkpoint()], options(out), silent)
     finally:
         patch.undo()
 
@@ -80,8 +83,13 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
-def measured_again(*_):
-    raise AssertionError("profiled again")
+def final_only(measure, files, objective, stage, how):
+    assert stage.name == "final", "measured again"
+    return measure(files, objective, stage, **how)
+
+
+def exported_again(*_, **__):
+    raise AssertionError("exported again")
 
 
 def test_the_bundle_holds_the_plain_export_and_the_tuned_file(tuned):
@@ -102,7 +110,9 @@ def test_the_evidence_says_what_was_tried_and_what_was_gained(tuned):
     assert len(chosen) == 1
     assert tuning.objective == "p50 of 2 crops, ms"
     assert set(tuning.gains) == {"plain export openvino/fp32", "plain export openvino/int8"}
-    assert {trial.name for trial in tuning.trials} >= {"plain float", "plain int8", "plain int8 ends", "collapse int8"}
+    grid = {f"openvino, {rewrite}, {how}" for rewrite in ("plain", "batch_gates") for how in ("fp32", "int8")}
+    assert {trial.name for trial in tuning.trials} >= grid
+    assert all(trial.heat for trial in tuning.trials if trial.objective is not None)
     assert tuning.device.cpus >= 1
     assert tuned.artifact("openvino", "tuned").execution == chosen[0].execution
 
@@ -128,47 +138,77 @@ def test_on_another_class_of_device_auto_warns_and_takes_a_plain_file(tuned, tmp
 
 
 @pytest.fixture(scope="module")
-def workshop(tuned, small_search, tmp_path_factory):
-    """Over the plain export that is there; its files are made once."""
-    reference = make_reference(_tiny(), calibration_set(_tiny(), None, steps), steps)
-    return Workshop(tuned, reference, tuning_engine("openvino", 2), tmp_path_factory.mktemp("workshop"))
+def calibration():
+    return calibration_set(tiny_checkpoint(), None, silent)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, calibration) -> Bundle:
+    """The plain export, with INT8 whatever its verdict."""
+    options = ExportOptions(
+        out=tmp_path_factory.mktemp("exported") / "plain", formats=("openvino",), precisions=("fp32", "int8"),
+        needed_onnx_only=True, keep_rejected=True, time_files=False,
+    )  # fmt: skip
+    return export_bundle(tiny_checkpoint(), options, silent, calibration=calibration)
+
+
+@pytest.fixture(scope="module")
+def builder(exported, calibration, tmp_path_factory):
+    """Over the plain export; its files are made once."""
+    reference = make_reference(tiny_checkpoint(), calibration, silent)
+    folder = tmp_path_factory.mktemp("candidates")
+    return CandidateBuilder(exported, reference, tuning_engines("openvino", 2), folder)
 
 
 @pytest.fixture
-def attempt(workshop, tmp_path):
-    """A tuner at its last step."""
-
-    def make(keeps):
-        journal = Journal(tmp_path, "task")
-        return tuner.Tuner(workshop, Objective(crops=2), Judge(keeps), journal, budget_minutes=0.3, notify=steps)
+def make_tuner(builder, tmp_path):
+    def make(keeps, **how):
+        cache = ResultCache(tmp_path, "task")
+        return tuner.Tuner(
+            builder, Objective(crops=2), Judge(keeps), cache, **{"budget_minutes": 15, "notify": silent, **how}
+        )
 
     return make
 
 
-def finalists():
-    config = _tiny().info.config
-    forms = {"plain float": (), "plain int8": parts(config)}
-    return [Candidate(name, make_form({}, int8=int8, config=config), Execution(), 32) for name, int8 in forms.items()]
+FINALISTS = [Candidate(engine="openvino", int8=int8, max_batch=32) for int8 in (False, True)]
 
 
-def test_a_form_that_loses_accuracy_is_not_chosen(attempt):
-    choice = attempt(lambda artifact: not artifact.int8)._choose(finalists())
+def test_a_candidate_that_loses_accuracy_is_not_chosen(make_tuner):
+    choice = make_tuner(lambda artifact: not artifact.int8).choose(FINALISTS)
     assert choice.bundle.manifest.artifacts[0].int8 == ()
     outcomes = {trial.name: trial.outcome for trial in choice.tuning.trials}
-    assert outcomes["plain float"] == "chosen"
-    assert outcomes["plain int8"] in ("slower", "inaccurate")
+    assert outcomes["openvino, plain, fp32"] == "chosen"
+    assert outcomes["openvino, plain, int8"] in ("slower", "inaccurate")
 
 
-def test_nothing_accurate_is_an_error(attempt):
-    with pytest.raises(TuningError, match=r"no form keeps the accuracy \(the test's\): .*plain int8: mAP lost"):
-        attempt(lambda artifact: False)._choose(finalists())
+def test_nothing_accurate_is_an_error(make_tuner):
+    with pytest.raises(TuningError, match=r"no candidate keeps the accuracy \(the test's\): .*plain, int8: mAP lost"):
+        make_tuner(lambda artifact: False).choose(FINALISTS)
 
 
-def test_no_checkpoint_fast_enough_is_an_error_that_says_what_each_takes(tuned, workshop, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "export_bundle", lambda *_, **__: tuned)
-    monkeypatch.setattr(run, "calibration_set", lambda *_: workshop.reference.calibration)
+def test_without_time_only_what_the_plain_exports_compute_is_tried_and_the_rest_is_recorded(make_tuner, monkeypatch):
+    monkeypatch.setattr(builder_module, "export_onnx", lambda *_: pytest.fail("exported"))
+    choice = make_tuner(lambda artifact: True, budget_minutes=1e-6).run()
+    outcomes = {trial.name: (trial.outcome, trial.note) for trial in choice.tuning.trials}
+    assert outcomes["openvino, batch_gates, fp32"] == ("pruned", "no time was left to time it")
+    assert next(name for name, (outcome, _) in outcomes.items() if outcome == "chosen").startswith("openvino, plain")
+    assert set(choice.tuning.gains) == {"plain export openvino/fp32", "plain export openvino/int8"}
+
+
+def test_plain_candidates_run_the_files_of_the_plain_export(builder, exported):
+    for candidate, precision in zip(FINALISTS, ("fp32", "int8"), strict=True):
+        assert builder.is_quick(candidate)
+        held = exported.artifact("openvino", precision).files
+        made = builder.build(candidate).manifest.artifacts[0].files
+        assert [entry.sha256 for entry in made] == [entry.sha256 for entry in held]
+
+
+def test_no_checkpoint_fast_enough_is_an_error_that_says_what_each_takes(exported, builder, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "export_bundle", lambda *_, **__: exported)
+    monkeypatch.setattr(run, "calibration_set", lambda *_: builder.reference.calibration)
     with pytest.raises(TuningError, match=r"no checkpoint reaches 1e-06 ms here: x0.05 at 32x16 takes .* untuned"):
-        tune([_tiny()], options(tmp_path / "bundle", latency_ms=1e-6), steps)
+        tune([tiny_checkpoint()], options(tmp_path / "bundle", latency_ms=1e-6), silent)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -177,13 +217,13 @@ def test_no_checkpoint_fast_enough_is_an_error_that_says_what_each_takes(tuned, 
 )
 def test_a_latency_that_bounds_nothing_is_refused(tmp_path, changes):
     with pytest.raises(UsageError, match="--latency-ms"):
-        tune([_tiny()], options(tmp_path / "bundle", **changes), steps)
+        tune([tiny_checkpoint()], options(tmp_path / "bundle", **changes), silent)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_calibration_folder_leaves_nothing(tmp_path):
     with pytest.raises(CalibrationError, match="no folder of calibration crops"):
-        tune([_tiny()], options(tmp_path / "new" / "bundle", calibration=tmp_path / "nowhere"), steps)
+        tune([tiny_checkpoint()], options(tmp_path / "new" / "bundle", calibration=tmp_path / "nowhere"), silent)
     assert not list(tmp_path.iterdir())
 
 
@@ -195,7 +235,7 @@ def test_a_manifest_that_asks_for_no_streams_is_refused(tuned, tmp_path):
 
 
 def test_the_most_accurate_checkpoint_comes_first():
-    small, large = _tiny(0.05), _tiny(0.06)
+    small, large = tiny_checkpoint(0.05), tiny_checkpoint(0.06)
     assert by_accuracy([small, large]) == [large, small]  # no figures: by work
     better = replace(small, info=replace(small.info, metrics={"market1501/mAP": 80.0}))
     worse = replace(large, info=replace(large.info, metrics={"market1501/mAP": 70.0}))
@@ -204,8 +244,8 @@ def test_the_most_accurate_checkpoint_comes_first():
 
 def test_what_cannot_work_is_refused_before_any_work(tmp_path):
     with pytest.raises(UsageError, match="several checkpoints need --latency-ms"):
-        tune([_tiny(), _tiny(0.06)], options(tmp_path / "bundle"), steps)
+        tune([tiny_checkpoint(), tiny_checkpoint(0.06)], options(tmp_path / "bundle"), silent)
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").write_text("")
     with pytest.raises(OutputError, match="exists already"):
-        tune([_tiny()], options(tmp_path / "there"), steps)
+        tune([tiny_checkpoint()], options(tmp_path / "there"), silent)

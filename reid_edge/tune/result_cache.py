@@ -1,4 +1,4 @@
-"""What a run has measured so far, on disk, so that an interrupted one goes on where it was."""
+"""Results of a tuning so far, on disk, so that an interrupted run goes on where it was."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from reid_edge.errors import OutputError, ReidEdgeError
 from reid_edge.files import open_locked, write_whole
 
 _Value = TypeVar("_Value")
-_FILE = "journal.json"
+_FILE = "results.json"
+_LOCK = "lock"
 
 
-class Journal:
+class ResultCache:
     """Measured values by key, in a folder.
 
     Args:
-        folder: Made if it is not there; emptied if it holds the work of another task.
+        folder: It is there; emptied if it holds the work of another task.
         identity: What the values depend on: checkpoint, device, objective, versions.
     """
 
@@ -38,10 +39,10 @@ class Journal:
             self._write()
 
     def recall(self, key: str, measure: Callable[[], _Value], kind: type[_Value]) -> _Value:
-        """The value measured before under this key, or else measured now.
+        """Return the value measured before under this key, or else measure it now.
 
         Raises:
-            OutputError: The journal cannot be written.
+            OutputError: The cache cannot be written.
         """
         if key in self._values:
             return msgspec.json.decode(self._values[key], type=kind)
@@ -52,12 +53,17 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """How long the task has taken so far, what was interrupted included."""
+        """Seconds that the task has taken so far, what was interrupted included."""
         return self._before + time.monotonic() - self._start
 
-    def knows(self, key: str) -> bool:
-        """Whether a value was measured under this key."""
-        return key in self._values
+    @contextlib.contextmanager
+    def stopped_clock(self) -> Iterator[None]:
+        """Leave what happens inside the block out of :attr:`seconds`."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._start += time.monotonic() - begin
 
     def _read(self) -> tuple[float, dict[str, msgspec.Raw]] | None:
         with contextlib.suppress(OSError, msgspec.DecodeError):
@@ -77,12 +83,9 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-_LOCK = "lock"
-
-
 @contextlib.contextmanager
 def work_folder(out: Path) -> Iterator[Path]:
-    """The folder beside ``out`` in which one process at a time works.
+    """Yield the folder beside ``out`` in which one process at a time works.
 
     It goes when the block ends well, or with an error that the same work would meet again; it stays when the block was
     interrupted, or the disk was full.
@@ -93,7 +96,7 @@ def work_folder(out: Path) -> Iterator[Path]:
     folder = out.resolve().with_name(f"{out.resolve().name}.tuning")
     try:
         if folder.exists() and not (folder / _LOCK).exists():
-            raise OutputError(f"{folder} is there, and no tuning made it; remove it, or use another --out.")
+            raise OutputError(f"{folder} exists, and no tuning made it; remove it, or use another --out.")
         folder.mkdir(parents=True, exist_ok=True)
         lock = open_locked(
             folder / _LOCK, busy=f"another reid-edge tune works in {folder}; wait for it, or use another --out."

@@ -1,10 +1,10 @@
-"""Makes every candidate where none can be timed: shows that the device's library takes them."""
+"""Build every candidate where none can be timed: shows that the device's library takes them."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,19 +13,16 @@ from reid_edge.export.calibration import calibration_set
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.export.reference import make_reference
 from reid_edge.export.tensorrt import count_layers
-from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.progress import Notify
-from reid_edge.tune.engines import TuningEngine, tuning_engine
-from reid_edge.tune.executions import run_by
-from reid_edge.tune.forms import Candidate
+from reid_edge.tune.builder import CandidateBuilder
+from reid_edge.tune.candidates import Candidate, grid
+from reid_edge.tune.engines import TuningEngine, tuning_engines
 from reid_edge.tune.run import TuneOptions
-from reid_edge.tune.workshop import Workshop
-from reid_edge.tuning_record import Execution
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rehearsed:
+class DryRunResult:
     """One candidate that was built and not timed.
 
     Attributes:
@@ -45,7 +42,7 @@ class Rehearsed:
     failure: str = ""
 
 
-def rehearse(checkpoint: Checkpoint, options: TuneOptions, notify: Notify) -> list[Rehearsed]:
+def dry_run(checkpoint: Checkpoint, options: TuneOptions, notify: Notify) -> list[DryRunResult]:
     """Build and parse the plans that tuning would time; nothing is kept.
 
     Args:
@@ -57,44 +54,38 @@ def rehearse(checkpoint: Checkpoint, options: TuneOptions, notify: Notify) -> li
         EngineUnavailableError: No plans can be built here.
         CalibrationError: No usable crops.
     """
-    engine = tuning_engine(options.engine, options.objective.query.crops)
+    engines = tuning_engines(options.engine, options.objective.query.crops)
     with tempfile.TemporaryDirectory(prefix="reid-edge-tune-") as folder:
-        workshop = _workshop(checkpoint, options, engine, Path(folder), notify)
-        candidates = list(_candidates(engine, checkpoint.info.config, workshop.base.manifest.artifacts[0].max_batch))
+        builder = _builder(checkpoint, options, engines, Path(folder), notify)
+        variant = checkpoint.info.config.variant
+        candidates = [one for engine in engines for one in grid(engine, variant, builder.max_batch)]
         on_step = notify("building plans", len(candidates))
-        rehearsed = []
+        results = []
         for candidate in candidates:
-            rehearsed.append(_rehearsed(candidate, workshop))
+            results.append(_build(candidate, builder))
             on_step()
-    return rehearsed
+    return results
 
 
-def _workshop(
-    checkpoint: Checkpoint, options: TuneOptions, engine: TuningEngine, folder: Path, notify: Notify
-) -> Workshop:
+def _builder(
+    checkpoint: Checkpoint, options: TuneOptions, engines: Sequence[TuningEngine], folder: Path, notify: Notify
+) -> CandidateBuilder:
     calibration = calibration_set(checkpoint, options.calibration, notify)
     plain = ExportOptions(out=folder / "plain", formats=("onnx",), precisions=("fp32",), time_files=False)
     base = export_bundle(checkpoint, plain, notify, calibration=calibration)
-    return Workshop(base, make_reference(checkpoint, calibration, notify), engine, folder)
+    return CandidateBuilder(base, make_reference(checkpoint, calibration, notify), engines, folder)
 
 
-def _candidates(engine: TuningEngine, config: OSNetConfig, max_batch: int) -> Iterator[Candidate]:
-    for float_type in engine.float_types():
-        for probe in engine.probes(config, float_type):
-            candidate = Candidate(probe.name, probe.form, Execution(), max_batch)
-            yield run_by(candidate, Execution(float_type=float_type))
-
-
-def _rehearsed(candidate: Candidate, workshop: Workshop) -> Rehearsed:
+def _build(candidate: Candidate, builder: CandidateBuilder) -> DryRunResult:
     try:
-        source = workshop.source(candidate)
+        source = builder.build_source(candidate)
         entry = source.manifest.artifacts[0].files[0]
         layers = count_layers(source.path / entry.path)
         start = time.monotonic()
-        plan = workshop.engine.complete(source).manifest.artifacts[0]
+        plan = builder.engines[candidate.engine].complete(source).manifest.artifacts[0]
     except (EngineError, ParityError) as error:
-        return Rehearsed(name=candidate.name, failure=str(error))
-    return Rehearsed(
+        return DryRunResult(name=candidate.name, failure=str(error))
+    return DryRunResult(
         name=candidate.name,
         onnx_bytes=entry.size_bytes,
         plan_bytes=plan.size_bytes,

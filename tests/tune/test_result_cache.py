@@ -1,8 +1,10 @@
+import time
+
 import pytest
 
 from reid_edge.errors import OutputError, TuningError
-from reid_edge.tune.journal import Journal, work_folder
-from reid_edge.tune.objective import Score
+from reid_edge.tune.measurement import Score
+from reid_edge.tune.result_cache import ResultCache, work_folder
 
 
 def forbidden():
@@ -10,38 +12,37 @@ def forbidden():
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path):
-    first = Journal(tmp_path, "task")
+    first = ResultCache(tmp_path, "task")
     assert not first.resumed
-    assert first.recall("heat", lambda: Score(1.5, 1.0, 2.0), Score) == Score(1.5, 1.0, 2.0)
-    second = Journal(tmp_path, "task")
+    assert first.recall("stage", lambda: Score(1.5, 1.0, 2.0), Score) == Score(1.5, 1.0, 2.0)
+    second = ResultCache(tmp_path, "task")
     assert second.resumed
-    assert second.knows("heat")
-    assert second.recall("heat", forbidden, Score) == Score(1.5, 1.0, 2.0)
+    assert second.recall("stage", forbidden, Score) == Score(1.5, 1.0, 2.0)
     assert second.seconds > 0
 
 
 def test_a_failed_measurement_is_not_remembered(tmp_path):
-    journal = Journal(tmp_path, "task")
+    cache = ResultCache(tmp_path, "task")
     with pytest.raises(AssertionError):
-        journal.recall("heat", forbidden, Score)
-    assert journal.recall("heat", lambda: Score(1.0), Score) == Score(1.0)
+        cache.recall("stage", forbidden, Score)
+    assert cache.recall("stage", lambda: Score(1.0), Score) == Score(1.0)
 
 
 def test_the_work_of_another_task_goes(tmp_path):
-    Journal(tmp_path, "one device").recall("heat", lambda: 1.0, float)
+    ResultCache(tmp_path, "one device").recall("stage", lambda: 1.0, float)
     (tmp_path / "bundles").mkdir()
     (tmp_path / "bundles" / "old").write_text("")
-    journal = Journal(tmp_path, "another device")
-    assert not journal.resumed
+    cache = ResultCache(tmp_path, "another device")
+    assert not cache.resumed
     assert not (tmp_path / "bundles").exists()
-    assert journal.recall("heat", lambda: 2.0, float) == 2.0
+    assert cache.recall("stage", lambda: 2.0, float) == 2.0
 
 
-def test_a_torn_journal_is_begun_anew(tmp_path):
-    Journal(tmp_path, "task").recall("heat", lambda: 1.0, float)
-    path = tmp_path / "journal.json"
+def test_a_torn_cache_is_begun_anew(tmp_path):
+    ResultCache(tmp_path, "task").recall("stage", lambda: 1.0, float)
+    path = tmp_path / "results.json"
     path.write_bytes(path.read_bytes()[:-4])
-    assert not Journal(tmp_path, "task").resumed
+    assert not ResultCache(tmp_path, "task").resumed
 
 
 def test_the_work_folder_goes_after_success_stays_after_a_failure_and_has_one_owner(tmp_path):
@@ -81,7 +82,17 @@ def test_an_error_that_would_come_again_leaves_no_work_folder_and_a_full_disk_do
 
 
 def test_a_run_stopped_before_its_first_measurement_keeps_what_it_made(tmp_path):
-    Journal(tmp_path, "task")
+    ResultCache(tmp_path, "task")
     (tmp_path / "calibration.npz").write_text("minutes of work")
-    assert Journal(tmp_path, "task").resumed
+    assert ResultCache(tmp_path, "task").resumed
     assert (tmp_path / "calibration.npz").exists()
+
+
+def test_time_of_all_runs_counts_but_not_while_the_clock_is_stopped(tmp_path):
+    first = ResultCache(tmp_path, "task")
+    with first.stopped_clock():
+        time.sleep(0.3)
+    assert first.seconds < 0.2
+    time.sleep(0.1)
+    first.recall("stage", lambda: 1.0, float)
+    assert ResultCache(tmp_path, "task").seconds >= 0.1

@@ -5,17 +5,12 @@ import pytest
 from reid_edge.benchmark.result import Energy
 from reid_edge.benchmark.timing import Query
 from reid_edge.errors import UsageError
-from reid_edge.osnet.architecture import OSNetConfig
-from reid_edge.osnet.rewrites import BlockRewrite
-from reid_edge.tune.forms import Candidate, make_form
-from reid_edge.tune.objective import Objective, Score
-from reid_edge.tune.race import Standing, fastest_first
-from reid_edge.tuning_record import Execution
+from reid_edge.tune.measurement import Objective, Score, StageResult, fastest_first
 
 
-def standing(**medians):
+def result_of(**medians):
     scores = {name: Score(sorted(each)[len(each) // 2], min(each), max(each)) for name, each in medians.items()}
-    return Standing(scores=scores, medians_ms=medians)
+    return StageResult(scores=scores, medians_ms=medians)
 
 
 ROUNDS = (1.0, 1.1, 5.0, 1.0, 1.2, 1.1)  # the machine was busy in the third
@@ -26,28 +21,28 @@ def times(factor):
 
 
 def test_the_fastest_is_chosen_first():
-    result = standing(plain=times(1.1), fast=times(1.0), middle=times(1.05))
+    result = result_of(plain=times(1.1), fast=times(1.0), middle=times(1.05))
     assert fastest_first(result, ["plain", "middle", "fast"]) == ["fast", "middle", "plain"]
     assert result.order == ["fast", "middle", "plain"]
 
 
 def test_what_is_no_faster_round_by_round_is_not_chosen_over_what_is_simpler():
     plain = (1.01, 1.09, 5.1, 0.99, 1.22, 1.12)
-    assert fastest_first(standing(plain=plain, clever=ROUNDS), ["plain", "clever"]) == ["plain", "clever"]
+    assert fastest_first(result_of(plain=plain, clever=ROUNDS), ["plain", "clever"]) == ["plain", "clever"]
 
 
 def test_a_gain_smaller_than_the_machines_noise_counts_when_every_round_has_it():
-    result = standing(plain=times(1.03), clever=ROUNDS)
+    result = result_of(plain=times(1.03), clever=ROUNDS)
     assert fastest_first(result, ["plain", "clever"]) == ["clever", "plain"]
 
 
 def test_figures_that_are_no_median_tie_only_when_equal():
-    result = Standing(scores={"plain": Score(1.02), "same": Score(1.0), "clever": Score(1.0)})
+    result = StageResult(scores={"plain": Score(1.02), "same": Score(1.0), "clever": Score(1.0)})
     assert fastest_first(result, ["plain", "same", "clever"]) == ["same", "clever", "plain"]
 
 
 def test_one_that_failed_is_not_chosen():
-    assert fastest_first(standing(plain=ROUNDS), ["plain", "failed"]) == ["plain"]
+    assert fastest_first(result_of(plain=ROUNDS), ["plain", "failed"]) == ["plain"]
 
 
 def timing(rounds, crops=1, energy=None):
@@ -61,7 +56,7 @@ def test_objectives_read_their_figure_from_the_samples():
     assert Objective(goal="throughput").score(timing(rounds, 32)).value == 3.0 / 32
     spent = Energy(joules_per_crop=0.25, mean_watts=9.0, source="test")
     assert Objective(goal="energy", crops=8).score(timing(rounds, 8, spent)) == Score(0.25)
-    with pytest.raises(UsageError, match="tells no energy"):
+    with pytest.raises(UsageError, match="reports no energy"):
         Objective(goal="energy", crops=8).score(timing(rounds, 8))
 
 
@@ -71,17 +66,3 @@ def test_a_query_follows_from_the_objective():
     assert Objective(goal="throughput", crops=6).query == Query(scenario="offline", crops=32)
     with pytest.raises(UsageError, match="from 1 to 1024, got 0"):
         Objective(crops=0)
-
-
-def test_simpler_forms_come_before_those_that_gain_as_much():
-    config = OSNetConfig(width=0.25)
-    joined = {"conv2.0": BlockRewrite(join=True)}
-    ordered = [
-        Candidate("plain", make_form({}, config=config), Execution(), 32),
-        Candidate("two streams", make_form({}, config=config), Execution(streams=2), 32),
-        Candidate("join", make_form(joined, config=config), Execution(), 32),
-        Candidate("bf16", make_form({}, config=config), Execution(float_type="bf16"), 32),
-        Candidate("int8", make_form({}, int8=["fc"], config=config), Execution(), 32),
-    ]
-    shuffled = [ordered[number] for number in (3, 0, 4, 2, 1)]
-    assert sorted(shuffled, key=lambda one: one.complexity) == ordered
