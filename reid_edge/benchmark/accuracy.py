@@ -1,4 +1,4 @@
-"""Ranking quality of model forms on labelled images: of one, of one with mirrored crops, or of several together."""
+"""Ranking quality on labelled images: of one model, of one with mirrored crops, or of several together."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ _SPLITS: tuple[Split, ...] = ("query", "gallery")
 def load_splits(
     root: Path, *, dataset: str = "market1501", number: int = 0, partial: bool = False
 ) -> dict[Split, list[LabelledImage]]:
-    """Query and gallery of a re-identification dataset.
+    """Load query and gallery of a re-identification dataset.
 
     Args:
         root: Folder of the dataset.
         dataset: Of :data:`reid_edge.datasets.loading.REID_DATASETS`, or a union of them.
-        number: Which of the ten random splits, where a dataset has such (VIPeR, GRID).
+        number: Number of the random split, 0 to 9, where a dataset has such (VIPeR, GRID).
         partial: Take a subset on purpose: do not check the number of images.
 
     Raises:
-        DatasetError: Not there, or not whole.
+        DatasetError: The dataset is not there, or not complete.
     """
     return {split: load_split(dataset, root, split, partial=partial, number=number) for split in _SPLITS}
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """One feature of each crop, from one model form or from several.
+    """Computes one feature of each crop, with one model or with several.
 
     With ``flip`` each model's feature is the mean of the crop's f and the mirrored crop's f′: (f + f′) / 2; where the
     manifest's norm is l2 both are of unit length, and so is the mean made: (f + f′) / ‖f + f′‖.  The features of
@@ -58,7 +58,7 @@ class Embedder:
         flip: Average over mirrored crops; costs twice the time.
 
     Raises:
-        InputError: The models normalise their features differently: one's lengths would outvote the other's.
+        InputError: The models normalise their features differently, so that one's lengths would outweigh another's.
     """
 
     extractors: tuple[Extractor, ...]
@@ -75,19 +75,19 @@ class Embedder:
 
     @property
     def name(self) -> str:
-        """Artifacts, e.g. ``openvino/fp32``, of several with ``+`` between."""
+        """Names of the files, e.g. ``openvino/fp32``, joined by ``+``."""
         return " + ".join(extractor.artifact.name for extractor in self.extractors)
 
     @property
     def description(self) -> str:
-        """Artifacts, libraries and devices, and whether crops are mirrored too."""
+        """Files, libraries and devices, and whether crops are mirrored too."""
         each = Counter(extractor.description for extractor in self.extractors)
         joined = " + ".join(text if count == 1 else f"{count} × {text}" for text, count in each.items())
         return f"{joined}, with mirrored crops" if self.flip else joined
 
     @property
     def distance(self) -> Distance:
-        """The one that all manifests name.
+        """The distance that all manifests name.
 
         Raises:
             InputError: They name different ones.
@@ -100,7 +100,7 @@ class Embedder:
         return named.pop()
 
     def __call__(self, crops: Sequence[Image]) -> Features:
-        """Features of crops.
+        """Compute features of crops.
 
         Args:
             crops: N of any sizes, H×W×3 uint8 BGR.
@@ -123,15 +123,15 @@ class Embedder:
 
 
 def measure_accuracy(extractor: Extractor, splits: Mapping[Split, Sequence[LabelledImage]], notify: Notify) -> Ranking:
-    """CMC and mAP of an extractor's features, by the distance that its manifest names.
+    """Measure CMC and mAP of an extractor's features, by the distance that its manifest names.
 
     Args:
         extractor: Any engine and precision.
         splits: See :func:`load_splits`.
-        notify: Told of progress.
+        notify: Called before each stage.
 
     Raises:
-        FrameError: A file that is not a readable image.
+        FrameError: A file is not a readable image.
         InputError: No query has a match.
     """
     return measure_splits(Embedder((extractor,)), [splits], notify)[0]
@@ -144,17 +144,17 @@ def measure_splits(
     *,
     distance: Distance | None = None,
 ) -> list[Ranking]:
-    """CMC and mAP on each of several random splits of one dataset; an image that is in many is embedded once.
+    """Measure CMC and mAP on each of several random splits of one dataset; each image is embedded once.
 
     Args:
-        embedder: What makes features.
+        embedder: Computes the features.
         numbered: See :func:`load_splits`; most datasets have one.
-        notify: Told of progress.
+        notify: Called before each stage.
         distance: ``cosine`` or ``euclidean``; None: the manifests'.
 
     Raises:
-        FrameError: A file that is not a readable image.
-        InputError: No query has a match; or the manifests name different distances and none is given.
+        FrameError: A file is not a readable image.
+        InputError: No query has a match, or the manifests name different distances and none is given.
     """
     distance = distance or embedder.distance
     paths = list(dict.fromkeys(image.path for splits in numbered for split in _SPLITS for image in splits[split]))
@@ -168,7 +168,7 @@ def measure_splits(
 
 
 def mean_ranking(rankings: Sequence[Ranking]) -> Ranking:
-    """The mean over random splits, each split counting the same; ``queries`` is their sum."""
+    """Return the mean over random splits, all of the same weight; ``queries`` is their sum."""
     ranks = min(len(ranking.cmc) for ranking in rankings)
     return Ranking(
         cmc=np.mean([ranking.cmc[:ranks] for ranking in rankings], axis=0),

@@ -1,23 +1,38 @@
-"""From timings to what a result says of them."""
+"""Assembles the parts of a benchmark's result from timings, failures, bundles and conditions."""
 
 from __future__ import annotations
 
-from reid_edge.benchmark.result import ModelEntry, Peak, Roofline, Run
-from reid_edge.benchmark.statistics import summarise
-from reid_edge.benchmark.timing import Timing
+from collections.abc import Sequence
+
+from reid_edge.benchmark.options import BenchmarkOptions
+from reid_edge.benchmark.result import ModelEntry, NotRun, Peak, Roofline, Run
+from reid_edge.benchmark.scheduler import WARM_UP_SECONDS, workers_at_once
+from reid_edge.benchmark.statistics import CONFIDENCE, MOST_INTERVAL, MOST_ROUND_SPREAD, summarise
+from reid_edge.benchmark.timing import Failure, Timing
+from reid_edge.benchmark.worker import FRAME_SIZE, WAKING_QUERIES, WARM_UP_TOLERANCE, WARM_UP_WINDOW
 from reid_edge.bundle import RANDOM_WEIGHTS, Artifact, Bundle
+from reid_edge.system.conditions import Condition, changes
+from reid_edge.system.cpu import isa_limit
+from reid_edge.system.energy import missing_reason
 from reid_edge.system.limits import usable_cpus
 from reid_edge.tuning_record import FloatType
 
 _FLOATS: dict[FloatType, str] = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 #: Bottlenecks of the paper's primary model.
 _BLOCKS = tuple(f"{stage}.{number}" for stage in ("conv2", "conv3", "conv4") for number in (0, 1))
-#: What a checkpoint's metadata calls figures of merit, as fractions; a result gives percent.
+#: A result's names of the metrics in a checkpoint's metadata; those are fractions, a result's are percent.
 _METRICS = {"mAP": "mAP", "rank1": "R1", "R1": "R1"}
 
 
 def run_of(timing: Timing, model: int, artifact: Artifact, roofline: Roofline | None) -> Run:
-    """What a result says of one timing."""
+    """Return the result's entry for one timing.
+
+    Args:
+        timing: Of a variant.
+        model: Index of its bundle among the result's models.
+        artifact: Its file.
+        roofline: The device's peaks; None: not measured.
+    """
     summary = summarise(timing.rounds_ms)
     crops = timing.query.crops
     gflops = 2 * artifact.mult_adds * crops / (summary.p50 * 1e6)
@@ -48,13 +63,13 @@ def run_of(timing: Timing, model: int, artifact: Artifact, roofline: Roofline | 
 def peak_of(
     artifact: Artifact, threads: int | None, roofline: Roofline | None, *, cpus: int | None = None
 ) -> Peak | None:
-    """The measured peak that a model form is held against: of its arithmetic, its number of threads, CPU or GPU.
+    """Return the measured peak of a variant's arithmetic, number of threads, and processor (CPU or GPU).
 
     Args:
-        artifact: The form.
-        threads: CPU threads that were asked for; None: what the form was tuned for, else the engine's choice.
+        artifact: The variant's file.
+        threads: CPU threads asked for; None: those the file was tuned for, else the engine's choice.
         roofline: The device's peaks; None: not measured.
-        cpus: CPUs at hand: more threads than those share them, and some engines start no more; None: of this process.
+        cpus: Usable CPUs: more threads than those share them, and some engines start no more; None: this process's.
     """
     wanted, threads = arithmetic_of(artifact), threads_of(artifact, threads)
     gpu = artifact.engine == "tensorrt"
@@ -70,15 +85,15 @@ def peak_of(
 
 
 def threads_of(artifact: Artifact, threads: int | None) -> int | None:
-    """CPU threads that a form runs with: those asked for, else those it was tuned for, else the engine's choice."""
+    """Return the CPU threads of a file: those asked for, else those it was tuned for, else None: the engine chooses."""
     return threads or (artifact.execution.threads if artifact.execution else None)
 
 
 def arithmetic_of(artifact: Artifact) -> str:
-    """What most of a model form is computed in; CPU engines keep FP16 files in memory and compute them in FP32.
+    """Return the arithmetic that most of a file is computed in; CPU engines compute FP16 files in FP32.
 
     A tuned file counts as INT8 where every bottleneck has its streams or its ends (1x1 convolutions) in INT8, each
-    about half of a bottleneck's multiply-adds; one with any bottleneck in float is held against its float type's peak.
+    about half of a bottleneck's multiply-adds; one with any bottleneck in float is compared with its float type's peak.
     """
     in_int8 = {part.partition(" ")[0] for part in artifact.int8}
     if artifact.precision == "int8" or in_int8.issuperset(_BLOCKS):
@@ -89,12 +104,12 @@ def arithmetic_of(artifact: Artifact) -> str:
 
 
 def model_entry(bundle: Bundle, artifacts: list[Artifact], accuracy: dict[str, float]) -> ModelEntry:
-    """What a result says of a bundle.
+    """Return the result's entry for a bundle.
 
     Args:
-        bundle: Opened.
-        artifacts: The forms that were asked for.
-        accuracy: What was measured, in percent.
+        bundle: The bundle.
+        artifacts: Its files that were asked for.
+        accuracy: Measured figures, percent, by ``dataset/engine/precision/metric``.
     """
     manifest = bundle.manifest
     return ModelEntry(
@@ -111,15 +126,72 @@ def model_entry(bundle: Bundle, artifacts: list[Artifact], accuracy: dict[str, f
 
 
 def is_trained(bundle: Bundle) -> bool:
-    """False for random weights, as cells of the grid have."""
+    """Return whether a bundle's weights were trained; cells of the grid may have random ones."""
     return bundle.manifest.model.dataset != RANDOM_WEIGHTS
 
 
 def _own_accuracy(metrics: dict[str, float]) -> dict[str, float]:
-    """``{"market1501/test/mAP": 0.704}`` → ``{"market1501/mAP": 70.4}``."""
+    """Return a checkpoint's figures as a result has them: ``market1501/test/mAP`` 0.704 is ``market1501/mAP`` 70.4."""
     parts = {tuple(key.split("/")): value for key, value in metrics.items()}
     return {
         f"{path[0]}/{_METRICS[path[-1]]}": round(100 * value, 2)
         for path, value in parts.items()
         if len(path) > 1 and path[-1] in _METRICS
+    }
+
+
+def not_run_of(failure: Failure, model: int) -> NotRun:
+    """Return the result's entry for a variant that could not be timed.
+
+    Args:
+        failure: The variant, and why.
+        model: Index of its bundle among the result's models.
+    """
+    variant = failure.variant
+    threads = "" if variant.threads is None else f" with {variant.threads} threads"
+    return NotRun(
+        model=model,
+        artifact=f"{variant.engine}/{variant.precision}{threads}",
+        reason=failure.reason,
+    )
+
+
+def notes_of(before: Condition, after: Condition, timings: Sequence[Timing]) -> tuple[str, ...]:
+    """Return sentences on whatever could mislead a reader of the result, e.g. that the machine was throttled."""
+    notes = [*changes(before, after), missing_reason()]
+    if unsettled := [timing for timing in timings if not timing.settled]:
+        notes.append(
+            f"Times had not settled when warming up ended in {len(unsettled)} of {len(timings)} runs: "
+            + ", ".join(dict.fromkeys(timing.variant.name for timing in unsettled))
+            + "."
+        )
+    if limit := isa_limit():
+        notes.append(
+            f"oneDNN was kept to {limit} (ONEDNN_MAX_CPU_ISA): OpenVINO ran as on an older CPU, ONNX Runtime and "
+            "NumPy ran as on this one."
+        )
+    return tuple(note for note in notes if note)
+
+
+def protocol_of(options: BenchmarkOptions, bundles: int) -> dict[str, str | int | float]:
+    """Return how times are taken, in words and numbers.
+
+    Args:
+        options: Of the benchmark.
+        bundles: How many are timed.
+    """
+    return {
+        "rounds": options.rounds,
+        "seconds_per_round": options.seconds,
+        "budget_seconds": options.budget(bundles),
+        "order": "each variant in a process of its own, stopped (SIGSTOP) while others are timed; in each round "
+        "each query is timed on every variant in turn, in shuffled order (seeded)",
+        "warm_up": f"windows of {WARM_UP_WINDOW} queries until two medians differ by at most "
+        f"{100 * WARM_UP_TOLERANCE:g} %, at most {WARM_UP_SECONDS:g} s; up to {WAKING_QUERIES} untimed queries after "
+        "each sleep",
+        "statistics": f"all samples; percentiles by nearest rank; {100 * CONFIDENCE:g} % interval of the median by "
+        f"order statistics; noisy where that is wider than {100 * MOST_INTERVAL:g} % of the median, or medians of "
+        f"rounds differ by over {100 * MOST_ROUND_SPREAD:g} %",
+        "end_to_end": f"{FRAME_SIZE[1]}x{FRAME_SIZE[0]} frame and boxes of people, cut and resized, to features",
+        "forms_at_once": workers_at_once(),
     }

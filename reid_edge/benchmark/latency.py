@@ -1,4 +1,4 @@
-"""Median latency of a bundle's files, for its manifest: a quick look by the benchmark's own machinery."""
+"""Median latency of a bundle's files for its manifest: a short benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory bandwidth, by the two STREAM kernels that NumPy runs in one pass.
+"""Memory bandwidth, measured by the two STREAM kernels that NumPy runs in one pass.
 
 Source: McCalpin, "Memory bandwidth and machine balance in current high performance computers" (1995) and
 https://www.cs.virginia.edu/stream/ref.html: arrays of at least four times the last-level caches; COPY counts 16 bytes
@@ -30,12 +30,15 @@ _Kernel = Callable[[_Array, _Array, _Array], object]
 
 
 def measure_bandwidth(seconds: float, threads: int | None = None, root: Path = ROOT) -> tuple[float, str]:
-    """Read plus written, 10⁹ bytes a second, and how it was measured.
+    """Measure memory bandwidth.
 
     Args:
-        seconds: To measure for.
+        seconds: Time to measure for.
         threads: Python threads, which NumPy lets run at once; None: one for each usable CPU.
-        root: Where the system's files are.
+        root: Root of the system's files.
+
+    Returns:
+        10⁹ bytes a second, read plus written, and how they were measured, in words.
     """
     threads = threads or usable_cpus(root)
     array_bytes, large_enough = _array_bytes(root)
@@ -56,7 +59,7 @@ def measure_bandwidth(seconds: float, threads: int | None = None, root: Path = R
 
 
 def _array_bytes(root: Path) -> tuple[int, bool]:
-    """Of one array; and whether memory allows what STREAM's rule asks."""
+    """Return the bytes of one array, and whether memory allows STREAM's rule."""
     caches = cache_sizes(root)
     wanted = max(_LEAST_BYTES, _TIMES_CACHE * caches[max(caches)] if caches else 0)
     free = free_memory(root)
@@ -65,7 +68,7 @@ def _array_bytes(root: Path) -> tuple[int, bool]:
 
 
 def _arrays(elements: int) -> tuple[_Array, _Array, _Array]:
-    """Filled by the thread that will use them, so that they lie in its memory."""
+    """Return arrays filled by the thread that will use them, so that they lie in its memory."""
     return np.full(elements, 1.0), np.full(elements, 2.0), np.zeros(elements)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def onnx_mult_adds(path: Path) -> int:
-    """Multiply-accumulates of convolutions and linear layers for one crop, as the paper's Table 6 counts them.
+    """Count multiply-adds of convolutions and linear layers for one crop, as the paper's Table 6 counts them.
 
     Quantized files count the same: weights behind Q/DQ nodes keep their shape.
 

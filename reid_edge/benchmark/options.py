@@ -1,4 +1,4 @@
-"""What a benchmark measures, and how thoroughly."""
+"""Options of a benchmark: which variants, which queries, and how thoroughly."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ NEXT_BUNDLE_SECONDS = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkOptions:
-    """What to measure.
+    """Options of a benchmark.
 
     Attributes:
-        engines: Which engines; None: all that a bundle has files for.
-        precisions: Which files; None: all.
-        threads: CPU threads, one worker each; None leaves the choice to the engine.
+        engines: Engines to time; None: all that a bundle has files for.
+        precisions: Precisions to time; None: all that a bundle has files for.
+        threads: Numbers of CPU threads, each of them a variant; None leaves the choice to the engine.
         scenarios: See :data:`reid_edge.benchmark.result.Scenario`.
         crops: Crops a query of multi-stream and end-to-end; single-stream has one, offline 32.
-        rounds: How often each is timed.
-        seconds: Of samples for each, in each round, at most.
+        rounds: How often each variant is timed in each query.
+        seconds: Longest time for the samples of one variant and query in one round.
         budget_seconds: Rounds are shortened so that timing takes about so long; None: 150 for one bundle and 30 for
             each more.
         roofline: Measure this device's peaks too.
-        root: Market-1501, to measure mAP and R1 of each form; None: not measured.
+        root: Folder of Market-1501, to measure mAP and R1 of each variant; None: not measured.
         partial: ``root`` holds a subset on purpose.
-        command: What was typed.
+        command: The command line, for the result.
 
     Raises:
-        UsageError: A number out of range, or scenarios and crops that make no query.
+        UsageError: A number is out of range, or a scenario has no query with these numbers of crops.
     """
 
     engines: tuple[EngineName, ...] | None = None
@@ -68,7 +68,7 @@ class BenchmarkOptions:
             raise UsageError(f"{', '.join(missing)} needs more than one crop a query; add some: crops 1,8.")
 
     def queries(self) -> tuple[Query, ...]:
-        """What each model form is asked."""
+        """Return the queries of every variant."""
         counts = {
             "single-stream": (1,),
             "multi-stream": tuple(count for count in self.crops if count > 1),
@@ -82,26 +82,30 @@ class BenchmarkOptions:
         )
 
     def budget(self, bundles: int) -> float:
-        """Seconds for timing so many bundles."""
+        """Return the seconds for timing so many bundles."""
         if self.budget_seconds is not None:
             return self.budget_seconds
         return FIRST_BUNDLE_SECONDS + NEXT_BUNDLE_SECONDS * (bundles - 1)
 
     def artifacts(self, bundle: Bundle) -> list[Artifact]:
-        """The bundle's model forms that are asked for.
+        """Return the bundle's files that are asked for.
 
         Raises:
-            EngineUnavailableError: It holds none.
+            EngineUnavailableError: It holds none of them.
         """
         held = bundle.manifest.artifacts
         chosen = self.chosen(bundle.path, [artifact.name for artifact in held])
         return [artifact for artifact in held if artifact.name in chosen]
 
     def chosen(self, path: Path, names: Sequence[str]) -> list[str]:
-        """Those that are asked for of the forms, ``engine/precision``, that a bundle holds or is going to.
+        """Return which of a bundle's files are asked for.
+
+        Args:
+            path: The bundle's folder, for the message.
+            names: Files that it holds, or will hold once it is made, as ``engine/precision``.
 
         Raises:
-            EngineUnavailableError: None is.
+            EngineUnavailableError: None of them is asked for.
         """
         engines, precisions = self.engines or ENGINES, self.precisions or PRECISIONS
         wanted = {f"{engine}/{precision}" for engine in engines for precision in precisions}
@@ -109,11 +113,11 @@ class BenchmarkOptions:
             return found
         raise EngineUnavailableError(
             f"{path} holds nothing of {','.join(engines)} × {','.join(precisions)}; "
-            f"it holds {', '.join(names) or 'no model form'}."
+            f"it holds {', '.join(names) or 'no model file'}."
         )
 
     def variants(self, bundle: Bundle) -> list[Variant]:
-        """One for each model form and number of threads."""
+        """Return a variant for each file and number of threads."""
         return [
             Variant(bundle=bundle.path, engine=artifact.engine, precision=artifact.precision, threads=threads)
             for artifact in self.artifacts(bundle)

@@ -1,4 +1,4 @@
-"""What a peak is measured with: convolutions and products of matrices that keep every unit of the CPU busy."""
+"""Kernels that measure a CPU's peak: large enough to keep all its units busy; here NumPy's."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Arithmetic = Literal["fp32", "fp16", "bf16", "int8"]
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """Something to time.
+    """One computation to time.
 
     Attributes:
-        arithmetic: What it is computed in, as the engine reports.
-        operations: Of one call, a multiply-add counted as two.
+        arithmetic: Arithmetic that it is computed in, as the engine reports it.
+        operations: Operations of one call, a multiply-add counted as two.
         threads: CPU threads that it takes.
-        how: What is computed, by what.
+        how: Computation and library, in words.
         run: Computes it once.
     """
 
@@ -30,12 +30,12 @@ class Kernel:
     run: Callable[[], object]
 
 
-#: From a batch to its kernel; None where this CPU or this library has not got the arithmetic.
+#: Takes a batch size and returns a kernel; None where this CPU or this library does not support the arithmetic.
 Build = Callable[[int], Kernel | None]
 
 
 def numpy_kernels(threads: int) -> list[Build]:
-    """Products of float32 matrices by NumPy's BLAS, whose threads the environment has set."""
+    """Return products of float32 matrices by NumPy's BLAS, whose threads the environment has set."""
 
     def build(batch: int, size: int) -> Kernel:
         rng = np.random.default_rng(0)

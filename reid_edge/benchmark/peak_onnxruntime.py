@@ -15,7 +15,7 @@ _ROWS = 128
 
 
 def onnxruntime_kernels(threads: int) -> list[Build]:
-    """Two sizes in each arithmetic."""
+    """Return kernels of two sizes in each arithmetic, for so many CPU threads."""
     return [partial(_build, arithmetic, size, threads) for arithmetic in ("fp32", "int8") for size in (512, 1024)]
 
 
@@ -37,7 +37,7 @@ def _build(arithmetic: Arithmetic, size: int, threads: int, batch: int) -> Kerne
 
 
 def _product(left: Any, right: Any) -> bytes:
-    """An ONNX model of one product, the right factor constant, as an engine gets to see weights."""
+    """Return an ONNX model of one product whose right factor is constant, as weights are."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 

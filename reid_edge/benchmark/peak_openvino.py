@@ -1,4 +1,4 @@
-"""Peak kernels by OpenVINO, in every float type that the CPU takes, and INT8."""
+"""Peak kernels by OpenVINO, in every float type that the CPU supports, and INT8."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from reid_edge.errors import EngineError
 from reid_edge.runtime.engines.openvino import compile_network, openvino_core, openvino_version
 
 _PURPOSE = "measuring the CPU's peak"
-#: Layers one after another: what enters and leaves the network then weighs little.
+#: Layers one after another, so that the network's input and output weigh little.
 LAYERS = 3
 _HINTS: dict[Arithmetic, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
-#: Names that the CPU plugin's execution graph gives to what must have run.
+#: Names that the CPU plugin's execution graph gives to the arithmetic that must have run.
 _EXECUTED: dict[Arithmetic, set[str]] = {"fp32": {"f32"}, "bf16": {"bf16"}, "fp16": {"f16"}, "int8": {"i8", "u8"}}
 _COUNTED_LAYERS = {"Convolution", "FullyConnected", "MatMul"}
 
-#: A network, its multiply-adds, and what it is in words.
+#: A network, its multiply-adds, and a description in words.
 _Network = tuple[Any, int, str]
 
 
 def openvino_kernels(threads: int | None) -> list[Build]:
-    """Three shapes in each arithmetic; OpenVINO says afterwards what it really ran, and only that counts."""
+    """Return kernels of three shapes in each arithmetic; one that OpenVINO did not run in it is left out when built.
+
+    Args:
+        threads: CPU threads; None: OpenVINO's choice.
+    """
     core = openvino_core(_PURPOSE)
     shapes: list[Callable[[int, bool], _Network]] = [
         partial(_convolutions, channels=256, side=20, kernel=3),
@@ -61,13 +65,13 @@ def _build(
 
 
 def _executed(compiled: Any) -> set[str]:
-    """Types that the layers with multiply-adds were compiled for."""
+    """Return the types that the layers with multiply-adds were compiled for."""
     facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
     return {fact["runtimePrecision"].astype(str) for fact in facts if fact["layerType"].astype(str) in _COUNTED_LAYERS}
 
 
 def _convolutions(batch: int, int8: bool, *, channels: int, side: int, kernel: int) -> _Network:
-    """Convolutions without padding, so that every tap that is counted is computed."""
+    """Return convolutions without padding, so that every tap that is counted is computed."""
     from openvino import Model, opset13
 
     pixels = opset13.parameter([batch, channels, side, side], np.float32)
@@ -105,7 +109,7 @@ def _weights(shape: tuple[int, ...], seed: int, int8: bool) -> Any:
 
 
 def _fake_quantize(data: Any, low: float, high: float, levels: int) -> Any:
-    """What tells OpenVINO to compute the next layer in INT8."""
+    """Return a quantizer, by which OpenVINO knows to compute the next layer in INT8."""
     from openvino import opset13
 
     ends = np.float32(low), np.float32(high)

@@ -1,4 +1,4 @@
-"""The conductor's end of a worker: a process that sleeps unless it is asked something."""
+"""Processes that do not outlive an interrupt: workers that are asked and stopped, and modules run as programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import msgspec
 from reid_edge.benchmark.protocol import Failed, Reply
 from reid_edge.errors import EngineError
 
-#: What ``python -m`` does, without the current folder on the path: a msgspec.py that lies there is not ours to run.
+#: Does what ``python -m`` does, without the current folder on the path: a msgspec.py that lies there must not be run.
 #: Python 3.11 has ``-P`` for it, 3.10 has not.
 _RUN_MODULE = (
     "import sys; sys.path[:] = [folder for folder in sys.path if folder]; del sys.argv[0]; "
@@ -28,17 +28,17 @@ _RUN_MODULE = (
 
 Wanted = TypeVar("Wanted")
 
-#: Longer than any engine takes to compile a network; a worker that says nothing for so long is stuck.
+#: Longer than any engine takes to compile a network; a worker that does not answer for so long is stuck.
 PATIENCE_SECONDS = 600.0
-#: Of what a worker that died wrote to stderr.
+#: How much of a dead worker's stderr an error shows, from its end.
 _SHOWN_CHARACTERS = 1500
 
 
 def module_command(name: str, *arguments: object) -> list[str]:
-    """Command that runs an installed module as ``python -m`` does, but never code from the current folder.
+    """Return a command that runs an installed module as ``python -m`` does, but never code from the current folder.
 
     Args:
-        name: Of the module, dotted.
+        name: Dotted name of the module.
         arguments: For its ``sys.argv``.
     """
     return [sys.executable, "-c", _RUN_MODULE, name, *map(str, arguments)]
@@ -51,9 +51,9 @@ _MODEL_WORKER = module_command("reid_edge.benchmark.worker")
 def interrupts_deferred() -> Iterator[None]:
     """Hold SIGINT and SIGTERM back while the block runs; they take effect when it ends.
 
-    Their handlers raise exceptions between any two instructions, also after a process was started and before the
-    object that could end it is known to anybody: start processes in here, and make sure in here that they are ended.
-    Outside the main thread there is nothing to hold back, since Python runs handlers in the main thread only.
+    Their handlers raise exceptions between any two instructions, also after a process has started and before its
+    caller holds the object that can end it.  So start processes in here, and register their end in here.  Outside the
+    main thread there is nothing to hold back, since Python runs handlers in the main thread only.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -115,15 +115,15 @@ def _end(process: subprocess.Popen[Any]) -> None:
 
 
 class WorkerProcess:
-    """A process that holds one model form, stopped (SIGSTOP) whenever it is not asked: its pools would spin.
+    """A process that answers requests, and is stopped (SIGSTOP) between them: its thread pools would spin.
 
-    It is started at once: make it within :func:`interrupts_deferred`, and register :meth:`close` there.
+    It starts at once: make it within :func:`interrupts_deferred`, and register :meth:`close` there.
 
     Args:
-        environment: Added to this process's.
-        command: What is started; this process's id is added as the last argument.
-        replies: Type of all that it may reply; :class:`~reid_edge.benchmark.protocol.Failed` may be among them.
-        patience: Seconds to wait for a reply, on top of what the request itself takes.
+        environment: Variables added to this process's.
+        command: The program; this process's id is added as its last argument.
+        replies: Union of the types of its replies; :class:`~reid_edge.benchmark.protocol.Failed` may be among them.
+        patience: Seconds to wait for a reply, besides those that the request itself takes.
     """
 
     def __init__(
@@ -135,32 +135,32 @@ class WorkerProcess:
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._replies, self._patience = replies, patience
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._buffer = b""
         self._process = subprocess.Popen(
             [*command, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             env={**os.environ, **environment},
             start_new_session=True,  # Ctrl-C is this process's to handle
         )
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Id of the process."""
         return self._process.pid
 
     def ask(self, request: object, wanted: type[Wanted], *, seconds: float = 0.0) -> Wanted:
-        """Wake the worker, ask, and stop it again.
+        """Wake the worker, send a request, wait for the reply, and stop the worker again.
 
         Args:
-            request: What to do; sent as JSON.
-            wanted: Type of the reply to it.
-            seconds: What the request itself takes.
+            request: Sent as one line of JSON.
+            wanted: Type of the reply.
+            seconds: Time that the request itself takes.
 
         Raises:
-            EngineError: It could not, or died, or is stuck; with the reason.
+            EngineError: The worker could not do it, died, or is stuck; with the reason.
         """
         self._signal(signal.SIGCONT)
         try:
@@ -174,14 +174,14 @@ class WorkerProcess:
         return reply
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, whatever its state."""
         with interrupts_deferred():  # a second Ctrl-C is not to leave it half ended
             _end(self._process)
             for pipe in (self._process.stdin, self._process.stdout):
                 assert pipe is not None
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-            self._said.close()
+            self._stderr.close()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.poll() is None:
@@ -193,7 +193,7 @@ class WorkerProcess:
             self._process.stdin.write(request)
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise EngineError(self._why_it_ended()) from None
+            raise EngineError(self._end_reason()) from None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
@@ -201,14 +201,14 @@ class WorkerProcess:
                     raise EngineError(f"no answer for {self._patience:g} s: the engine is stuck.")
                 block = os.read(self._process.stdout.fileno(), 1 << 20)
                 if not block:
-                    raise EngineError(self._why_it_ended())
+                    raise EngineError(self._end_reason())
                 self._buffer += block
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
-    def _why_it_ended(self) -> str:
+    def _end_reason(self) -> str:
         code = self._process.wait()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        self._said.seek(0)
-        said = self._said.read().decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
+        self._stderr.seek(0)
+        said = self._stderr.read().decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
         return f"the process ended with {how}" + (f":\n{said}" if said else ".")

@@ -1,4 +1,4 @@
-"""What the conductor and its workers say to one another: one JSON message a line."""
+"""Messages between a session and its worker: one line of JSON each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reid_edge.bundle import EngineName, Precision
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Load one model form; answered by :class:`Loaded`."""
+    """Load one variant; answered by :class:`Loaded`."""
 
     bundle: str
     engine: EngineName
@@ -34,7 +34,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Loading took ``load_ms``; ``description`` is the engine's, ``execution`` the model form's, "" for defaults."""
+    """Loading took ``load_ms``; ``description`` is the engine's, ``execution`` the file's, "" for the defaults."""
 
     load_ms: float
     description: str
@@ -42,7 +42,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The first query's time, the queries before times had settled, and the peak of resident memory so far, MiB."""
+    """The first query's time, how many queries ran before times had settled, and the peak of resident memory, MiB."""
 
     first_ms: float
     warm_up: int
@@ -58,7 +58,7 @@ class Timed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What was asked could not be done, and why."""
+    """The request failed, and why."""
 
     reason: str
 

@@ -122,8 +122,8 @@ def _of_model(at: str, model: ModelEntry) -> Iterator[_Figure]:
     yield f"{at}.mult_adds", model.mult_adds, 1, MOST
     yield f"{at}.parameters", model.parameters, 0, MOST
     yield f"{at}.width", model.width, LEAST, MOST
-    for form, mult_adds in model.form_mult_adds.items():
-        yield f"{at}.form_mult_adds[{form}]", mult_adds, 1, MOST
+    for variant, mult_adds in model.form_mult_adds.items():
+        yield f"{at}.form_mult_adds[{variant}]", mult_adds, 1, MOST
     for axis, pixels in enumerate(model.size):
         yield f"{at}.size[{axis}]", pixels, 1, MOST
     for key, percent in model.accuracy.items():

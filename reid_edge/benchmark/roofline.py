@@ -1,7 +1,7 @@
-"""This device's roofline, measured: what it computes at best in each arithmetic, and moves at best to and from memory.
+"""This device's measured roofline: its peak in each arithmetic, and its memory bandwidth.
 
 Source of the model: Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore
-architectures", CACM 52 (2009). The best time counts, not the median: a roof is what cannot be passed.
+architectures", CACM 52 (2009). The best time counts, not the median, since a roof is an upper limit.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ GRACE_SECONDS = 120.0
 
 
 def measure_roofline(threads_options: Sequence[int | None] = (None,), seconds: float = 7.0) -> Roofline:
-    """Peaks for each number of threads, and memory bandwidth, each in a process of its own with nothing else in it.
+    """Measure peaks for each number of threads, and memory bandwidth, each in a process of its own.
 
     Args:
-        threads_options: CPU threads to measure with; None leaves the choice to the engine.
-        seconds: For everything together; slow machines take longer, since each kernel runs a few times.
+        threads_options: Numbers of CPU threads to measure with; None leaves the choice to the engine.
+        seconds: For all together; slow machines take longer, since each kernel runs at least 3 times.
 
     Raises:
         UsageError: A number of threads below 1.
@@ -54,13 +54,13 @@ def measure_roofline(threads_options: Sequence[int | None] = (None,), seconds: f
 
 
 def measure_peaks(threads: int | None, seconds: float) -> tuple[Peak, ...]:
-    """Peaks of the first engine that is installed, in this process; each kernel gets the same share of the time."""
+    """Measure the peaks of the first engine that is installed, in this process, with equal time for each kernel."""
     builds = installed_kernels(threads)
     return _highest([peak for build in builds for peak in _time_kernel(build, seconds / len(builds))])
 
 
 def installed_kernels(threads: int | None) -> list[Build]:
-    """Kernels of OpenVINO, else of ONNX Runtime, else of NumPy, whichever is installed.
+    """Return kernels of OpenVINO, else of ONNX Runtime, else of NumPy, whichever is installed.
 
     Args:
         threads: CPU threads; None: the library's choice.
@@ -109,13 +109,13 @@ def _gflops(peak: Peak) -> float:
 
 
 def _highest(peaks: Sequence[Peak]) -> tuple[Peak, ...]:
-    """One for each arithmetic and number of threads, in the order that they came in."""
+    """Return the highest peak of each arithmetic and number of threads, in the order of their first appearance."""
     kinds = dict.fromkeys((peak.arithmetic, peak.threads) for peak in peaks)
     return tuple(max((p for p in peaks if (p.arithmetic, p.threads) == kind), key=_gflops) for kind in kinds)
 
 
 def _in_process(task: str, threads: int | None, seconds: float) -> str:
-    """What a fresh process says: its last line."""
+    """Run a task in a fresh process, and return the last line that it prints."""
     # OpenBLAS reads this when NumPy is imported; the engines take their number as an option.
     blas_threads = threads or thread_limit()
     environment = {"OPENBLAS_NUM_THREADS": str(blas_threads)} if blas_threads else {}

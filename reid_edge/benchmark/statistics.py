@@ -1,4 +1,4 @@
-"""What the samples of several rounds say; none is ever left out."""
+"""Statistics over the samples of several rounds; no sample is ever left out."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from reid_edge.benchmark.result import Summary
 from reid_edge.errors import InputError
 
 CONFIDENCE = 0.95
-#: Wider than this share of the median, a confidence interval does not tell two forms apart that matter.
+#: A confidence interval wider than this share of the median cannot separate variants whose difference matters.
 MOST_INTERVAL = 0.05
 #: Medians of rounds further apart than this share of the median: something else ran, or the clock changed.
 MOST_ROUND_SPREAD = 0.10
 
 
 def summarise(rounds_ms: Sequence[Sequence[float]]) -> Summary:
-    """Percentiles, the confidence interval of the median, and whether they are to be believed.
+    """Compute percentiles, the confidence interval of the median, and whether the median is reliable.
 
     The interval assumes independent samples.  Those of one round are not quite: what changes between rounds shows in
     ``round_spread``.  The verdict is ``noisy`` when the interval is wider than 5 % of the median, when the medians of
@@ -65,10 +65,10 @@ def _reasons(samples: int, interval: float, spread: float) -> tuple[str, ...]:
 
 
 def nearest_rank(ordered: Sequence[float], share: float) -> float:
-    """The smallest sample that at least this share of all are no larger than: an observed value.
+    """Return a percentile by nearest rank: the smallest sample that at least this share of all do not exceed.
 
     Args:
-        ordered: At least one, ascending.
+        ordered: At least one sample, ascending.
         share: In (0, 1].
     """
     # 0.95 · 20 is 19.000000000000004 in floats for some shares: no rank more for that.
@@ -76,7 +76,7 @@ def nearest_rank(ordered: Sequence[float], share: float) -> float:
 
 
 def median_interval(ordered: Sequence[float]) -> tuple[float, float]:
-    """Two samples that the median of the distribution lies between with at least 95 % confidence.
+    """Return two samples between which the median of the distribution lies with at least 95 % confidence.
 
     From order statistics (David & Nagaraja, *Order Statistics*, 3rd ed., § 7.1): the k-th smallest and k-th largest of
     n hold the median with probability 1 − 2·P(Bin(n, ½) < k), whatever the distribution.  With fewer than 6 samples
@@ -90,7 +90,10 @@ def median_interval(ordered: Sequence[float]) -> tuple[float, float]:
 
 
 def order_below(count: int) -> int | None:
-    """How many samples lie below the interval's lower end: the largest k with P(Bin(n, ½) ≤ k) ≤ 2.5 %, or None."""
+    """Return the number of samples below the interval's lower end: the largest k with P(Bin(n, ½) ≤ k) ≤ 2.5 %.
+
+    None where there is no such k: fewer than 6 samples.
+    """
     # Nothing that counts lies more than 8 standard deviations (√n / 2) from the middle.
     start = max(0, math.floor(count / 2 - 4 * math.sqrt(count)))
     tail, below = 0.0, None
@@ -104,7 +107,7 @@ def order_below(count: int) -> int | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """How much longer one thing takes than another: median over rounds, and its interval."""
+    """A ratio of two times: median over rounds, and its 95 % interval."""
 
     value: float
     low: float
@@ -112,18 +115,18 @@ class Ratio:
 
 
 def compare(rounds_ms: Sequence[Sequence[float]], reference_ms: Sequence[Sequence[float]]) -> Ratio:
-    """Ratio of two things timed in the same interleaved rounds: what slows the machine for a while slows both.
+    """Compare two variants timed in the same interleaved rounds: a slow moment of the machine slows both.
 
     Args:
-        rounds_ms: Samples of each round.
-        reference_ms: Of the same rounds, of what it is compared with.
+        rounds_ms: One variant's samples of each round.
+        reference_ms: The other's samples of the same rounds.
 
     Returns:
         Median over rounds of the ratio of the medians, and its 95 % interval by order statistics; with fewer than 6
         rounds the smallest and largest ratio.
 
     Raises:
-        InputError: Not the same number of rounds, or a round without samples.
+        InputError: They have different numbers of rounds, or a round has no sample.
     """
     if len(rounds_ms) != len(reference_ms) or not rounds_ms or not all(chain(rounds_ms, reference_ms)):
         raise InputError("expected the same number of rounds of both, at least one, each with a sample.")

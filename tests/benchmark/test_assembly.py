@@ -58,7 +58,7 @@ def test_achieved_gflops_are_two_a_mult_add():
 
 
 @pytest.mark.parametrize(("threads", "peak"), [(1, 100), (2, 160), (None, 160), (3, None)])
-def test_a_form_is_held_against_the_peak_of_as_many_threads(threads, peak):
+def test_a_variant_is_compared_with_the_peak_of_as_many_threads(threads, peak):
     found = peak_of(ARTIFACT, threads, ROOFLINE, cpus=4)
     assert (found and found.gflops) == peak
 
@@ -70,7 +70,7 @@ def test_threads_beyond_the_cpus_share_them():
     assert peak_of(ARTIFACT, 1, asked, cpus=2) is None
 
 
-def test_a_tuned_form_runs_with_its_own_threads_unless_others_are_asked_for():
+def test_a_tuned_file_runs_with_its_own_threads_unless_others_are_asked_for():
     tuned = dataclasses.replace(ARTIFACT, precision="tuned", execution=Execution(threads=1))
     assert peak_of(tuned, None, ROOFLINE, cpus=4).gflops == 100
     assert peak_of(tuned, 2, ROOFLINE, cpus=4).gflops == 160
@@ -97,7 +97,7 @@ def test_the_arithmetic_is_that_which_most_is_computed_in(changes, arithmetic):
     assert arithmetic_of(dataclasses.replace(ARTIFACT, **changes)) == arithmetic
 
 
-def test_a_plan_is_held_against_the_gpu():
+def test_a_plan_is_compared_with_the_gpu():
     plan = dataclasses.replace(ARTIFACT, engine="tensorrt", precision="fp16")
     assert peak_of(plan, None, ROOFLINE).gflops == 9000
     assert peak_of(dataclasses.replace(plan, precision="fp32"), None, ROOFLINE) is None
@@ -115,7 +115,7 @@ def test_a_bundle_is_described_by_its_manifest(session_bundle):
 
 
 @pytest.mark.parametrize(("dataset", "trained"), [("none: random weights", False), ("nonesuch-reid", True)])
-def test_random_weights_are_told(session_bundle, dataset, trained):
+def test_random_weights_are_reported(session_bundle, dataset, trained):
     manifest = session_bundle.manifest
     model = dataclasses.replace(manifest.model, dataset=dataset)
     bundle = dataclasses.replace(session_bundle, manifest=dataclasses.replace(manifest, model=model))
