@@ -21,7 +21,7 @@ from torch import Tensor
 from reid_edge.training.augment import Augmenter
 from reid_edge.training.patches import ERASE_SHAPES
 from reid_edge.training.sampling import numbers
-from reid_edge.training.settings import AugmentConfig
+from reid_edge.training.settings import AugmentSettings
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = ((256, 128), (128, 64), (64, 32))
@@ -41,9 +41,9 @@ SETS = {
 }
 
 
-def ours(config: AugmentConfig, pixels: Tensor, *, graph: bool) -> Callable[[], object]:
+def ours(settings: AugmentSettings, pixels: Tensor, *, graph: bool) -> Callable[[], object]:
     device = pixels.device
-    augmenter = Augmenter(config, tuple(pixels.shape[2:]), MEAN, STD, device)
+    augmenter = Augmenter(settings, tuple(pixels.shape[2:]), MEAN, STD, device)
     drawn = numbers(1, 0, len(pixels), augmenter.columns).to(device)
     partners = pixels.roll(1, 0)
     replay = captured(lambda: augmenter(pixels, drawn, partners)) if graph else None
@@ -67,21 +67,23 @@ def captured(function: Callable[[], object]) -> Callable[[], object]:
     return graph.replay
 
 
-def theirs(config: AugmentConfig, pixels: Tensor) -> Callable[[], object] | None:
-    if config.patch:
+def theirs(settings: AugmentSettings, pixels: Tensor) -> Callable[[], object] | None:
+    if settings.patch:
         return None
     height, width = pixels.shape[2:]
     steps = []
-    if config.flip:
-        steps.append(kornia.RandomHorizontalFlip(p=config.flip))
-    if config.translate:
+    if settings.flip:
+        steps.append(kornia.RandomHorizontalFlip(p=settings.flip))
+    if settings.translate:
         part, shape = (8 / 9) ** 2, width / height
-        crop = kornia.RandomResizedCrop((height, width), scale=(part, part), ratio=(shape, shape), p=config.translate)
+        crop = kornia.RandomResizedCrop((height, width), scale=(part, part), ratio=(shape, shape), p=settings.translate)
         steps.append(crop)
-    if config.brightness:
-        steps.append(kornia.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue, p=1.0))
-    if config.erase:
-        steps.append(kornia.RandomErasing(ERASE_SHAPES.area, ERASE_SHAPES.aspect, value=0.45, p=config.erase))
+    if settings.brightness:
+        steps.append(
+            kornia.ColorJitter(settings.brightness, settings.contrast, settings.saturation, settings.hue, p=1.0)
+        )
+    if settings.erase:
+        steps.append(kornia.RandomErasing(ERASE_SHAPES.area, ERASE_SHAPES.aspect, value=0.45, p=settings.erase))
     pipeline = kornia.AugmentationSequential(*steps, data_keys=["input"]).to(pixels.device)
     mean, std = (torch.tensor(each, device=pixels.device) for each in (MEAN, STD))
     return lambda: normalize(pipeline(pixels.float() / 255), mean, std)
@@ -114,11 +116,11 @@ def main() -> None:
     for size in SIZES:
         pixels = torch.randint(0, 256, (options.batch, 3, *size), dtype=torch.uint8, device=device)
         for label, changes in SETS.items():
-            config = AugmentConfig(**{"flip": 0.0, "translate": 0.0, "patch": 0.0} | changes)
-            library = theirs(config, pixels)
+            settings = AugmentSettings(**{"flip": 0.0, "translate": 0.0, "patch": 0.0} | changes)
+            library = theirs(settings, pixels)
             graphs = [False, True] if device.type == "cuda" else [False]
             runs = [library] if library else []
-            runs += [ours(config, pixels, graph=graph) for graph in graphs]
+            runs += [ours(settings, pixels, graph=graph) for graph in graphs]
             times = [f"{each:.2f}" for each in milliseconds(runs, options.rounds, device)]
             cells = times if library else ["–", *times]
             print(f"| {size[0]}×{size[1]} | {label} | {' | '.join(cells)} |", flush=True)

@@ -31,11 +31,11 @@ from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from reid_edge.training.augment import Augmenter
 from reid_edge.training.distributed import pick_device
 from reid_edge.training.losses import Objective
-from reid_edge.training.model import make_learners
+from reid_edge.training.model import make_models
 from reid_edge.training.pixels import PixelSource, open_pixels
 from reid_edge.training.recipes import RECIPES
 from reid_edge.training.sampling import balanced_batches, numbers
-from reid_edge.training.settings import RecipeName, TrainConfig
+from reid_edge.training.settings import RecipeName, TrainSettings
 from reid_edge.training.step import Stepper, half_precision
 
 IMAGES = 4096
@@ -50,18 +50,18 @@ QUEUED = 5
 class Run:
     """A run of the recipe on noise."""
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        self.config, self.device = config, device
-        self.augmenter = Augmenter(config.augment, config.model.size, IMAGENET_MEAN, IMAGENET_STD, device)
+    def __init__(self, settings: TrainSettings, device: torch.device) -> None:
+        self.settings, self.device = settings, device
+        self.augmenter = Augmenter(settings.augment, settings.model.size, IMAGENET_MEAN, IMAGENET_STD, device)
         self.source = _noise(self.augmenter.source_size, device)
-        learners = make_learners(config, IDENTITIES, None)
+        models = make_models(settings, IDENTITIES, None)
         self.stepper = Stepper(
-            learners, Objective(config), self.augmenter, config, device=device, steps_per_epoch=STEPS_PER_EPOCH
+            models, Objective(settings), self.augmenter, settings, device=device, steps_per_epoch=STEPS_PER_EPOCH
         )
         self.identities = torch.arange(IMAGES) % IDENTITIES
-        self.batches = balanced_batches(self.identities.tolist(), config.batch.size, INSTANCES, seed=1, epoch=0)
+        self.batches = balanced_batches(self.identities.tolist(), settings.batch.size, INSTANCES, seed=1, epoch=0)
         # Past the frozen stage: the whole network trains.
-        self.step = config.schedule.frozen * STEPS_PER_EPOCH
+        self.step = settings.schedule.frozen * STEPS_PER_EPOCH
 
     def inputs(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
         chosen = self.batches[self.step % len(self.batches)]
@@ -109,9 +109,9 @@ def _noise(size: tuple[int, int], device: torch.device) -> PixelSource:
     return open_pixels(pixels, size, device, memory_bytes=8 << 30)
 
 
-def measure_whole(config: TrainConfig, device: torch.device, steps: int) -> tuple[float, bool]:
+def measure_whole(settings: TrainSettings, device: torch.device, steps: int) -> tuple[float, bool]:
     """Seconds of a step, and whether it was recorded."""
-    run = Run(config, device)
+    run = Run(settings, device)
     run.whole()
     found = []
     for _ in range(max(steps // QUEUED, 1)):
@@ -122,19 +122,19 @@ def measure_whole(config: TrainConfig, device: torch.device, steps: int) -> tupl
     return statistics.median(found), run.stepper.recorded
 
 
-def measure_parts(config: TrainConfig, device: torch.device, steps: int) -> list[float]:
-    run = Run(config, device)
+def measure_parts(settings: TrainSettings, device: torch.device, steps: int) -> list[float]:
+    run = Run(settings, device)
     run.parts()
     return [statistics.median(column) for column in zip(*(run.parts() for _ in range(steps)), strict=True)]
 
 
-def configured(args: argparse.Namespace) -> TrainConfig:
-    config = RECIPES[args.recipe]
+def configured(args: argparse.Namespace) -> TrainSettings:
+    settings = RECIPES[args.recipe]
     return replace(
-        config,
-        model=replace(config.model, width=args.width, size=args.size),
-        batch=replace(config.batch, size=args.batch),
-        run=replace(config.run, precision=args.precision, ema=args.ema, graph="off"),
+        settings,
+        model=replace(settings.model, width=args.width, size=args.size),
+        batch=replace(settings.batch, size=args.batch),
+        run=replace(settings.run, precision=args.precision, ema=args.ema, graph="off"),
     )
 
 
@@ -150,17 +150,17 @@ def main() -> None:
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--ema", type=float, default=0.0)
     args = parser.parse_args()
-    config, device = configured(args), pick_device(args.device)
+    settings, device = configured(args), pick_device(args.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    precision = "bfloat16" if half_precision(config.run, device) else "float32"
+    precision = "bfloat16" if half_precision(settings.run, device) else "float32"
     print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, {precision}")
     print(f"{args.recipe}, width {args.width:g}, {format_size(args.size)}, batch {args.batch}\n")
     print("| part | ms | images/s |\n|---|---|---|")
     labels = ("pixels", "augmentation", "forward and backward", "optimiser")
-    for label, seconds in zip(labels, measure_parts(config, device, args.steps), strict=True):
+    for label, seconds in zip(labels, measure_parts(settings, device, args.steps), strict=True):
         print(f"| {label} | {seconds * 1e3:.2f} | |", flush=True)
     for graph in ("off", "auto"):
-        chosen = replace(config, run=replace(config.run, graph=graph))
+        chosen = replace(settings, run=replace(settings.run, graph=graph))
         seconds, recorded = measure_whole(chosen, device, args.steps)
         if graph == "off" or recorded:
             label = "recorded" if recorded else "whole step"

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from reid_edge.camera.settings import AgentSettings
-from reid_edge.training.settings import TrainConfig
+from reid_edge.training.settings import TrainSettings
 
 EXAMPLES = {
     "source.uri": "rtsp://192.0.2.7/main",
@@ -52,7 +52,7 @@ def training_page(text: str) -> str:
     """The page with its table of keys as the code has them."""
     head, _, rest = text.partition("| key | `scratch` | meaning |\n")
     _, _, tail = rest.partition("\n\n")
-    rows = ["| key | `scratch` | meaning |", "|---|---|---|", *training_rows(TrainConfig(recipe="scratch"))]
+    rows = ["| key | `scratch` | meaning |", "|---|---|---|", *training_rows(TrainSettings(recipe="scratch"))]
     return head + "\n".join(rows) + "\n\n" + tail
 
 

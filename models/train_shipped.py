@@ -45,7 +45,7 @@ from reid_edge.settings import read_settings
 from reid_edge.training.folder import RunFolder
 from reid_edge.training.resolve import resolve, to_tables
 from reid_edge.training.run import train
-from reid_edge.training.settings import TrainConfig
+from reid_edge.training.settings import TrainSettings
 from reid_edge.training.task import load_training_data
 
 HERE = Path(__file__).parent
@@ -59,14 +59,14 @@ class Run:
     """A run that is done.
 
     Attributes:
-        config: What was trained.
+        settings: What was trained.
         checkpoint: Of its last epoch.
         seconds: Of training, over all sessions.
         device: What trained.
         day: When it was done, UTC.
     """
 
-    config: TrainConfig
+    settings: TrainSettings
     checkpoint: Checkpoint
     seconds: float
     device: str
@@ -120,7 +120,7 @@ def _numbers(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
 
 
-def configurations(arguments: argparse.Namespace, width: float) -> tuple[TrainConfig, TrainConfig]:
+def configurations(arguments: argparse.Namespace, width: float) -> tuple[TrainSettings, TrainSettings]:
     """The run that is judged, and the run on all identities."""
     tables = read_settings(arguments.config, guide="docs/training.md")
     given = {
@@ -138,7 +138,7 @@ def configurations(arguments: argparse.Namespace, width: float) -> tuple[TrainCo
     return judged, whole
 
 
-def run(config: TrainConfig, folder: Path) -> Run:
+def run(settings: TrainSettings, folder: Path) -> Run:
     """Train, or go on with it, or remember that it is done.
 
     Raises:
@@ -146,35 +146,35 @@ def run(config: TrainConfig, folder: Path) -> Run:
     """
     begun = RunFolder(folder).state.is_file()
     with progress_bars() as notify:
-        result = train(config, folder, resume=begun, force=not begun, notify=notify, say=console.print)
+        result = train(settings, folder, resume=begun, force=not begun, notify=notify, say=console.print)
     note = folder.with_name(f"{folder.name}.json")
     if not note.is_file():
         day = datetime.now(timezone.utc).date().isoformat()
-        note.write_bytes(msgspec.json.encode({"device": device_name(config), "day": day}))
-    checkpoint = load_checkpoint(RunFolder(folder, config.networks).last(0))
+        note.write_bytes(msgspec.json.encode({"device": device_name(settings), "day": day}))
+    checkpoint = load_checkpoint(RunFolder(folder, settings.networks).last(0))
     figures = figures_text(checkpoint.info.metrics)
     console.print(f"{folder}: {figures or 'nothing held out'}; {minutes(result.seconds)} of training", soft_wrap=True)
     noted = msgspec.json.decode(note.read_bytes(), type=dict[str, str])
-    return Run(config=config, checkpoint=checkpoint, seconds=result.seconds, **noted)
+    return Run(settings=settings, checkpoint=checkpoint, seconds=result.seconds, **noted)
 
 
-def device_name(config: TrainConfig) -> str:
+def device_name(settings: TrainSettings) -> str:
     """What trained."""
-    if config.run.device != "cpu" and torch.cuda.is_available():
+    if settings.run.device != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_name(0)
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
 def ship(judged: Run, shipped: Run, out: Path) -> None:
     """Write a run's checkpoint in half precision, with a card beside it."""
-    training_data = load_training_data(shipped.config)
-    training = to_tables(shipped.config)
+    training_data = load_training_data(shipped.settings)
+    training = to_tables(shipped.settings)
     training["data"]["root"] = "."  # where it lay on this machine is nobody's business
     info = dataclasses.replace(
         shipped.checkpoint.info,
         dataset=f"Market-1501 train split ({training_data.classes} identities, {len(training_data.images):,} images; "
         "research only)",
-        recipe=recipe_text(shipped.config),
+        recipe=recipe_text(shipped.settings),
         metrics=_metrics(judged, shipped),
         training=training,
     )
@@ -208,14 +208,14 @@ def lowest_cosine(first: Checkpoint, second: Checkpoint) -> float:
     return float(cosines.min())
 
 
-def recipe_text(config: TrainConfig) -> str:
+def recipe_text(settings: TrainSettings) -> str:
     """A line on how it was trained; the checkpoint's ``training`` has every value."""
-    loss, augment, schedule, batch = config.loss, config.augment, config.schedule, config.batch
+    loss, augment, schedule, batch = settings.loss, settings.augment, settings.schedule, settings.batch
     margin = "soft margin" if loss.triplet_margin is None else f"margin {loss.triplet_margin:g}"
     warmup = f" after {schedule.warmup} of warm-up" if schedule.warmup else ""
     parts = [
         f"from scratch: {schedule.epochs} {'epoch' if schedule.epochs == 1 else 'epochs'}, "
-        f"{config.optimiser.name} {config.optimiser.learning_rate:g} {schedule.kind}{warmup}",
+        f"{settings.optimiser.name} {settings.optimiser.learning_rate:g} {schedule.kind}{warmup}",
         f"batch {batch.size}" + (f" of {batch.instances} images a person" if batch.instances else ""),
         f"label smoothing {loss.smoothing:g}",
     ]
@@ -225,8 +225,8 @@ def recipe_text(config: TrainConfig) -> str:
         parts.append(f"mutual learning of two networks ×{loss.mutual:g}, the first one kept")
     named = ("flip", "translate", "patch", "erase", "brightness", "contrast", "saturation", "hue")
     parts += [f"{name} {value:g}" for name in named if (value := getattr(augment, name))]
-    if config.run.ema:
-        parts.append(f"averaged weights, decay {config.run.ema:g}")
+    if settings.run.ema:
+        parts.append(f"averaged weights, decay {settings.run.ema:g}")
     return ", ".join(parts)
 
 
@@ -241,7 +241,7 @@ def card(checkpoint: Checkpoint, name: str, judged: Run, shipped: Run) -> str:
     """
     info = checkpoint.info
     work = complexity(info.config)
-    held_out = judged.config.data.validation
+    held_out = judged.settings.data.validation
     twin = "these weights" if judged is shipped else "a twin, trained by the same recipe and seed without them"
     triple = [" ".join(f"{value:.3f}" for value in values) for values in (info.mean, info.std)]
     rows = {
@@ -251,7 +251,7 @@ def card(checkpoint: Checkpoint, name: str, judged: Run, shipped: Run) -> str:
         "output": "512-D feature; compare by cosine distance",
         "trained on": f"{info.dataset.partition(' (')[0]}: {info.dataset.partition('(')[2].partition(';')[0]}, six "
         "cameras on one campus. **Research-only data**: check its terms before you deploy this checkpoint commercially",
-        "recipe": f"{info.recipe}; seed {shipped.config.run.seed}; {minutes(shipped.seconds)} on {shipped.device}, "
+        "recipe": f"{info.recipe}; seed {shipped.settings.run.seed}; {minutes(shipped.seconds)} on {shipped.device}, "
         f"{shipped.day}",
         "quality": f"{figures_text(info.metrics)}: {held_out} identities held out of the train split, single query, "
         f"cosine, by {twin}. The test split was not looked at",

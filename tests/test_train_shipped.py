@@ -105,9 +105,9 @@ def test_a_try_is_not_installed(script, asked):
 
 def test_from_images_to_a_file_with_its_card(script, asked, tmp_path, capsys):
     arguments = asked()
-    judged_config, whole_config = script.configurations(arguments, 0.1)
-    judged = script.run(judged_config, tmp_path / "validated")
-    whole = script.run(whole_config, tmp_path / "whole")
+    judged_settings, whole_settings = script.configurations(arguments, 0.1)
+    judged = script.run(judged_settings, tmp_path / "validated")
+    whole = script.run(whole_settings, tmp_path / "whole")
     out = tmp_path / "models" / "osnet_x0_1_market1501.safetensors"
     script.ship(judged, whole, out)
 
@@ -135,7 +135,7 @@ def test_from_images_to_a_file_with_its_card(script, asked, tmp_path, capsys):
 
     # The same again is remembered; another recipe is refused.
     weights = RunFolder(tmp_path / "whole").last(0).stat().st_mtime_ns
-    assert script.run(whole_config, tmp_path / "whole").seconds == whole.seconds
+    assert script.run(whole_settings, tmp_path / "whole").seconds == whole.seconds
     assert RunFolder(tmp_path / "whole").last(0).stat().st_mtime_ns == weights
     with pytest.raises(ResumeError, match=r"run\.seed: was 1, is 2"):
         script.run(script.configurations(asked("--seed", "2"), 0.1)[1], tmp_path / "whole")

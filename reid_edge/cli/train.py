@@ -18,7 +18,7 @@ from reid_edge.progress import silent
 
 if TYPE_CHECKING:
     from reid_edge.training.run import TrainResult
-    from reid_edge.training.settings import TrainConfig
+    from reid_edge.training.settings import TrainSettings
 
 
 def train(
@@ -96,7 +96,7 @@ def train(
 
 def _resolved(
     recipe: str | None, config: Path | None, resume: Path | None, given: dict[str, object], values: list[str]
-) -> tuple[TrainConfig, tuple[str, ...]]:
+) -> tuple[TrainSettings, tuple[str, ...]]:
     from reid_edge.settings import assignment, read_settings
     from reid_edge.training.folder import RunFolder, check_resumable
     from reid_edge.training.resolve import GUIDE, resolve
@@ -122,9 +122,9 @@ def _say(line: str) -> None:
     error_console.print(line, soft_wrap=True)
 
 
-def _report(config: TrainConfig, result: TrainResult) -> None:
+def _report(settings: TrainSettings, result: TrainResult) -> None:
     figures = ", ".join(f"{name} {100 * value:.2f}" for name, value in result.metrics.items())
-    judged = f"held-out {config.data.dataset}: {figures}" if figures else "nothing was held out to be judged by"
+    judged = f"held-out {settings.data.dataset}: {figures}" if figures else "nothing was held out to be judged by"
     console.print(f"{judged}; trained in {result.seconds:,.0f} s", soft_wrap=True)
     for path in result.best:
         console.print(str(path), soft_wrap=True)

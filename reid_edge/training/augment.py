@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from reid_edge.errors import MissingExtraError
 from reid_edge.training.patches import ERASE_COLUMNS, PATCH_COLUMNS, erase, paste, uniform_integers
-from reid_edge.training.settings import AugmentConfig
+from reid_edge.training.settings import AugmentSettings
 
 Triple = tuple[float, float, float]
 
@@ -54,7 +54,7 @@ class Augmenter:
     """Random flip, crop, patch, colours and erasing of a batch, in this order, and the normalisation.
 
     Args:
-        config: What changes how often; whatever is 0 costs nothing.
+        settings: What changes how often; whatever is 0 costs nothing.
         size: Height and width that the network takes.
         mean: RGB, full scale = 1.
         std: RGB, full scale = 1.
@@ -70,16 +70,16 @@ class Augmenter:
     """
 
     def __init__(
-        self, config: AugmentConfig, size: tuple[int, int], mean: Triple, std: Triple, device: torch.device
+        self, settings: AugmentSettings, size: tuple[int, int], mean: Triple, std: Triple, device: torch.device
     ) -> None:
-        self._config, self._size = config, size
+        self._settings, self._size = settings, size
         self._scale, self._shift = _scale_and_shift(mean, std, device)
-        self._parts = _columns(config)
-        self._jitter = _jitter(config) if self._parts["colour"] else None
+        self._parts = _columns(settings)
+        self._jitter = _jitter(settings) if self._parts["colour"] else None
         self._moves = any(self._parts[each] for each in ("flip", "translate", "shift", "crop"))
         self.columns = sum(self._parts.values())
-        self.needs_partner = config.patch > 0
-        self.source_size = source_size(config, size)
+        self.needs_partner = settings.patch > 0
+        self.source_size = source_size(settings, size)
 
     def __call__(self, pixels: Tensor, numbers: Tensor, partners: Tensor | None = None) -> Tensor:
         """Return the batch as the network takes it, N×3×H×W float32, RGB, normalised.
@@ -97,11 +97,11 @@ class Augmenter:
         drawn = dict(zip(self._parts, torch.split(numbers, list(self._parts.values()), 1), strict=True))
         images = self._moved(pixels, drawn) if self._moves else pixels.float()
         if partners is not None and self.needs_partner:
-            images = paste(images, partners, drawn["patch"], self._config.patch)
+            images = paste(images, partners, drawn["patch"], self._settings.patch)
         if self._jitter is not None:
             images = self._jitter(images, drawn["colour"])
         images = images * self._scale - self._shift
-        return erase(images, drawn["erase"], self._config.erase) if self._config.erase else images
+        return erase(images, drawn["erase"], self._settings.erase) if self._settings.erase else images
 
     def _moved(self, pixels: Tensor, drawn: dict[str, Tensor]) -> Tensor:
         """Flip, crops and shift in one sampling; N×3×H×W float32, 0 … 255."""
@@ -114,33 +114,33 @@ class Augmenter:
         down = ((2 * y + 1) / height - 1)[:, :, None].expand(shape)
         grid = torch.stack([across, down], -1)
         # Without enlargement all places are whole pixels: nearest leaves them untouched, bilinear would round.
-        mode = "bilinear" if self._config.translate else "nearest"
+        mode = "bilinear" if self._settings.translate else "nearest"
         moved = functional.grid_sample(pixels.float(), grid, mode, "border", align_corners=False)
-        return moved * (y_seen[:, None, :, None] & x_seen[:, None, None, :]) if self._config.shift else moved
+        return moved * (y_seen[:, None, :, None] & x_seen[:, None, None, :]) if self._settings.shift else moved
 
     def _places(self, drawn: dict[str, Tensor], axis: int) -> tuple[Tensor, Tensor]:
         """Along rows (0) or columns (1): the place in the source of each output pixel, N×size, and if it has one."""
-        config, size = self._config, self._size[axis]
+        settings, size = self._settings, self._size[axis]
         place = torch.arange(size, dtype=torch.float32, device=self._scale.device)
         place = place.expand(len(drawn["flip"]), size)
-        if config.shift:
-            place = place + uniform_integers(drawn["shift"][:, axis, None], 2 * config.shift) - config.shift
+        if settings.shift:
+            place = place + uniform_integers(drawn["shift"][:, axis, None], 2 * settings.shift) - settings.shift
         seen = (place >= 0) & (place <= size - 1)
-        if config.translate:
+        if settings.translate:
             enlarged = round(size * ENLARGEMENT)
             offset = uniform_integers(drawn["translate"][:, axis + 1, None], enlarged - size)
             crop = ((place + offset + 0.5) * (size / enlarged) - 0.5).clamp(0, size - 1)
-            place = torch.where(drawn["translate"][:, :1] < config.translate, crop, place)
-        if config.flip and axis == 1:
-            place = torch.where(drawn["flip"] < config.flip, size - 1 - place, place)
-        if config.crop:
+            place = torch.where(drawn["translate"][:, :1] < settings.translate, crop, place)
+        if settings.flip and axis == 1:
+            place = torch.where(drawn["flip"] < settings.flip, size - 1 - place, place)
+        if settings.crop:
             place = place + uniform_integers(drawn["crop"][:, axis, None], self.source_size[axis] - size)
         return place, seen
 
 
-def source_size(config: AugmentConfig, size: tuple[int, int]) -> tuple[int, int]:
+def source_size(settings: AugmentSettings, size: tuple[int, int]) -> tuple[int, int]:
     """Height and width of the pixels that an input of ``size`` is made from."""
-    ratio = CROP_SOURCE if config.crop else 1.0
+    ratio = CROP_SOURCE if settings.crop else 1.0
     return round(size[0] * ratio), round(size[1] * ratio)
 
 
@@ -150,21 +150,21 @@ def centre(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     return pixels[:, :, top : top + size[0], left : left + size[1]]
 
 
-def _columns(config: AugmentConfig) -> dict[str, int]:
+def _columns(settings: AugmentSettings) -> dict[str, int]:
     """Uniform numbers of an image for each change; 0 for those that are off."""
-    colours = (config.brightness, config.contrast, config.saturation, config.hue)
+    colours = (settings.brightness, settings.contrast, settings.saturation, settings.hue)
     return {
-        "flip": 1 if config.flip else 0,
-        "translate": 3 if config.translate else 0,
-        "shift": 2 if config.shift else 0,
-        "crop": 2 if config.crop else 0,
-        "patch": PATCH_COLUMNS if config.patch else 0,
+        "flip": 1 if settings.flip else 0,
+        "translate": 3 if settings.translate else 0,
+        "shift": 2 if settings.shift else 0,
+        "crop": 2 if settings.crop else 0,
+        "patch": PATCH_COLUMNS if settings.patch else 0,
         "colour": 4 if any(colours) else 0,
-        "erase": ERASE_COLUMNS if config.erase else 0,
+        "erase": ERASE_COLUMNS if settings.erase else 0,
     }
 
 
-def _jitter(config: AugmentConfig) -> Callable[[Tensor, Tensor], Tensor]:
+def _jitter(settings: AugmentSettings) -> Callable[[Tensor, Tensor], Tensor]:
     """Colour jitter as torchvision defines it (its order is random; here it is the one of its arguments).
 
     The function takes N×3×H×W of 0 … 255 and N×4 numbers, and returns the like of the former.
@@ -174,9 +174,9 @@ def _jitter(config: AugmentConfig) -> Callable[[Tensor, Tensor], Tensor]:
     except ImportError as error:
         raise MissingExtraError("kornia", "train", "colour jitter") from error
     factors = {
-        enhance.adjust_brightness_accumulative: config.brightness,
-        enhance.adjust_contrast_with_mean_subtraction: config.contrast,
-        enhance.adjust_saturation_with_gray_subtraction: config.saturation,
+        enhance.adjust_brightness_accumulative: settings.brightness,
+        enhance.adjust_contrast_with_mean_subtraction: settings.contrast,
+        enhance.adjust_saturation_with_gray_subtraction: settings.saturation,
     }
 
     def jitter(images: Tensor, numbers: Tensor) -> Tensor:
@@ -185,8 +185,8 @@ def _jitter(config: AugmentConfig) -> Callable[[Tensor, Tensor], Tensor]:
         for column, (change, limit) in enumerate(factors.items()):
             if limit:
                 images = change(images, (1 + spread[:, column] * limit).clamp(min=0))
-        if config.hue:
-            images = enhance.adjust_hue(images, spread[:, 3] * (2 * math.pi * config.hue))
+        if settings.hue:
+            images = enhance.adjust_hue(images, spread[:, 3] * (2 * math.pi * settings.hue))
         return images * 255
 
     return jitter

@@ -2,7 +2,7 @@
 
 Every process holds the whole network and a slice of each batch.  A loss is the mean over the slice, so the gradient
 of the whole batch's loss is the mean of the processes' gradients (:func:`average`); what couples images of different
-slices, that is batch norm (:func:`share_norms`) and hard mining (:func:`gathered`), sees the whole batch.
+slices, that is batch norm (:func:`synchronise_batch_norms`) and hard mining (:func:`gathered`), sees the whole batch.
 In one process all of this does nothing.
 """
 
@@ -173,7 +173,7 @@ class _Sum(torch.autograd.Function):
         return gradient
 
 
-class SharedNorm(_BatchNorm):
+class SyncBatchNorm(_BatchNorm):
     """Batch norm whose mean and variance are those of all processes' batches, which must be of one size.
 
     torch's own ``SyncBatchNorm`` has fused kernels for GPUs and refuses a CPU; this one is a few plain operations on
@@ -209,20 +209,24 @@ class SharedNorm(_BatchNorm):
         self.num_batches_tracked.add_(1)
 
 
-def share_norms(module: nn.Module, device: torch.device) -> nn.Module:
+def synchronise_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
     """Replace every batch norm within by one over all processes, keeping its parameters; alone, change nothing."""
     if distributed.world() == 1:
         return module
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-any-return,no-untyped-call]
     for name, child in module.named_children():
-        setattr(module, name, _shared(child) if isinstance(child, _BatchNorm) else share_norms(child, device))
+        setattr(
+            module,
+            name,
+            _synchronised(child) if isinstance(child, _BatchNorm) else synchronise_batch_norms(child, device),
+        )
     return module
 
 
-def _shared(norm: _BatchNorm) -> SharedNorm:
-    shared = SharedNorm(norm.num_features, norm.eps, norm.momentum)
-    shared.weight, shared.bias = norm.weight, norm.bias
-    shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
-    shared.num_batches_tracked = norm.num_batches_tracked
-    return shared.train(norm.training)
+def _synchronised(norm: _BatchNorm) -> SyncBatchNorm:
+    norm_of_all = SyncBatchNorm(norm.num_features, norm.eps, norm.momentum)
+    norm_of_all.weight, norm_of_all.bias = norm.weight, norm.bias
+    norm_of_all.running_mean, norm_of_all.running_var = norm.running_mean, norm.running_var
+    norm_of_all.num_batches_tracked = norm.num_batches_tracked
+    return norm_of_all.train(norm.training)

@@ -23,9 +23,9 @@ from reid_edge.osnet.checkpoint import Checkpoint, Head
 from reid_edge.progress import Notify, silent
 from reid_edge.training import distributed
 from reid_edge.training.augment import centre, normalise, source_size
-from reid_edge.training.model import Learner
+from reid_edge.training.model import ReIDModel
 from reid_edge.training.pixels import Images, PixelSource, open_pixels
-from reid_edge.training.settings import AugmentConfig, DataConfig
+from reid_edge.training.settings import AugmentSettings, DataSettings
 
 Floats = npt.NDArray[np.float32]
 Triple = tuple[float, float, float]
@@ -158,9 +158,9 @@ class Evaluator:
         """Names of all figures: of several networks ``mAP-1``, …, and ``mAP-both`` together."""
         return tuple(name + end for end in endings(networks) for name in self._score.names)
 
-    def __call__(self, learners: Sequence[nn.Module]) -> list[Figures]:
+    def __call__(self, models: Sequence[nn.Module]) -> list[Figures]:
         """Figures of each network; of several, last, of all together."""
-        seen = [self._look(learner) for learner in learners]
+        seen = [self._look(model) for model in models]
         found = [self._score.figures(*one) for one in seen]
         if len(seen) > 1:
             features = np.concatenate([l2_normalised(one) for one, _ in seen], 1)
@@ -168,19 +168,19 @@ class Evaluator:
         return found
 
     @torch.inference_mode()
-    def _look(self, learner: nn.Module) -> tuple[Floats, Floats]:
-        assert isinstance(learner, Learner)
-        training = learner.training
-        learner.eval()
+    def _look(self, model: nn.Module) -> tuple[Floats, Floats]:
+        assert isinstance(model, ReIDModel)
+        training = model.training
+        model.eval()
         features, logits = [], []
         batches = torch.split(torch.arange(len(self._source)), _BATCH)
         self._source.prefetch(batches)
         for indices in batches:
             pixels = centre(self._source.batch(indices), self._size)
-            seen = learner(normalise(pixels, self._mean, self._std))
+            seen = model(normalise(pixels, self._mean, self._std))
             features.append(seen[0].float().cpu())
             logits.append(seen[1].float().cpu())
-        learner.train(training)
+        model.train(training)
         return torch.cat(features).numpy(), torch.cat(logits).numpy()
 
 
@@ -223,13 +223,13 @@ def evaluate_classifier(
         raise InputError("this checkpoint has no classifier: only the recipes classify and attributes keep theirs.")
     held_out = _test_split(head, dataset, root, partial=partial)
     device = distributed.pick_device("auto")
-    augment = msgspec.convert(info.training.get("augment", {}), AugmentConfig)
+    augment = msgspec.convert(info.training.get("augment", {}), AugmentSettings)
     size = source_size(augment, info.size)
-    memory_bytes = int(DataConfig().memory_gb * 1e9)
+    memory_bytes = int(DataSettings().memory_gb * 1e9)
     on_image = notify(f"reading {dataset}'s test split", len(held_out.images))
     source = open_pixels(held_out.images, size, device, memory_bytes=memory_bytes, on_image=on_image)
-    learner = _learner(checkpoint, head).to(device)
-    return Evaluator(source, held_out.score, info.size, info.mean, info.std)([learner])[0]
+    model = _restored(checkpoint, head).to(device)
+    return Evaluator(source, held_out.score, info.size, info.mean, info.std)([model])[0]
 
 
 def _test_split(head: Head, dataset: str, root: Path, *, partial: bool) -> HeldOutImages:
@@ -250,10 +250,10 @@ def _check_names(head: Head, names: tuple[str, ...]) -> None:
         )
 
 
-def _learner(checkpoint: Checkpoint, head: Head) -> Learner:
-    learner = Learner(checkpoint.info.config, len(head.names))
-    learner.network.load_state_dict(checkpoint.network().state_dict())
+def _restored(checkpoint: Checkpoint, head: Head) -> ReIDModel:
+    model = ReIDModel(checkpoint.info.config, len(head.names))
+    model.network.load_state_dict(checkpoint.network().state_dict())
     with torch.no_grad():
-        learner.head.weight.copy_(head.weight)
-        learner.head.bias.copy_(head.bias)
-    return learner.eval()
+        model.head.weight.copy_(head.weight)
+        model.head.bias.copy_(head.bias)
+    return model.eval()

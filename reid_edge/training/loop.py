@@ -20,9 +20,9 @@ from reid_edge.training.folder import RunFolder
 from reid_edge.training.model import CheckpointMaker
 from reid_edge.training.optimisation import frozen, rate
 from reid_edge.training.pixels import PixelSource
-from reid_edge.training.run_logger import Recording
+from reid_edge.training.run_logger import RunLogger
 from reid_edge.training.sampling import numbers, rank_slice
-from reid_edge.training.settings import TrainConfig
+from reid_edge.training.settings import TrainSettings
 from reid_edge.training.state import SavedState, save_state
 from reid_edge.training.step import Stepper
 from reid_edge.training.stopping import CollapseWatch, StopRequest
@@ -45,7 +45,7 @@ class Parts:
         evaluator: None where nothing is held out.
     """
 
-    config: TrainConfig
+    settings: TrainSettings
     folder: RunFolder
     batches: Callable[[int], list[Tensor]]
     steps_per_epoch: int
@@ -64,7 +64,7 @@ class Loop:
         parts: What is joined.
         state: Where the run is; its progress is changed as it goes.
         stop: Is looked at between steps.
-        recording: None in processes that write nothing, all but the first.
+        logger: None in processes that write nothing, all but the first.
         advance: Called after each step.
     """
 
@@ -74,15 +74,15 @@ class Loop:
         state: SavedState,
         *,
         stop: StopRequest,
-        recording: Recording | None,
+        logger: RunLogger | None,
         advance: Callable[..., object],
     ) -> None:
         self._parts, self._state, self._stop = parts, state, stop
-        self._recording, self._advance = recording, advance
-        self._config, self._progress = parts.config, state.progress
+        self._logger, self._advance = logger, advance
+        self._settings, self._progress = parts.settings, state.progress
         self._steps_per_epoch = parts.steps_per_epoch
-        self._steps = self._steps_per_epoch * parts.config.schedule.epochs
-        self._watch = CollapseWatch(parts.config.run.collapse_spread)
+        self._steps = self._steps_per_epoch * parts.settings.schedule.epochs
+        self._watch = CollapseWatch(parts.settings.run.collapse_spread)
         self._saved_at = self._time = time.monotonic()
 
     def run(self) -> None:
@@ -96,12 +96,12 @@ class Loop:
         """
         if not self._progress.step:
             self._save()  # also tells, before any work, whether a state can be written here
-        for epoch in range(self._progress.step // self._steps_per_epoch, self._config.schedule.epochs):
+        for epoch in range(self._progress.step // self._steps_per_epoch, self._settings.schedule.epochs):
             self._epoch(epoch)
         self._progress.finished = True
         self._save()
-        if self._recording is not None:
-            self._recording.log(f"finished after {self._progress.seconds:,.0f} s; best: {self._progress.figures}")
+        if self._logger is not None:
+            self._logger.log(f"finished after {self._progress.seconds:,.0f} s; best: {self._progress.figures}")
 
     def _epoch(self, epoch: int) -> None:
         begun, first = time.monotonic(), self._progress.step - epoch * self._steps_per_epoch
@@ -112,14 +112,14 @@ class Loop:
             if self._progress.step % LOOK_STEPS == 0 or number == len(batches):
                 self._look()
             if number == len(batches):
-                self._end(epoch, number * self._config.batch.size / max(time.monotonic() - begun, 1e-9))
+                self._end(epoch, number * self._settings.batch.size / max(time.monotonic() - begun, 1e-9))
             self._pause()
 
     def _step(self, batch: Tensor) -> None:
         parts, rank, world = self._parts, distributed.rank(), distributed.world()
         own = rank_slice(batch, rank, world)
         pixels = parts.source.batch(own)
-        drawn = numbers(self._config.run.seed, self._progress.step, len(batch), parts.augmenter.columns)
+        drawn = numbers(self._settings.run.seed, self._progress.step, len(batch), parts.augmenter.columns)
         partners = self._partners(batch, pixels) if parts.augmenter.needs_partner else None
         own_drawn = rank_slice(drawn, rank, world)
         parts.stepper(pixels, parts.training_data.targets[own], own_drawn, partners, self._progress.step)
@@ -146,7 +146,7 @@ class Loop:
                 f"reid-edge train --resume {shlex.quote(str(self._parts.folder.path))}",
                 self._stop.number or 15,
             )
-        if time.monotonic() - self._saved_at > 60 * self._config.run.save_minutes:
+        if time.monotonic() - self._saved_at > 60 * self._settings.run.save_minutes:
             self._save()
 
     def _look(self) -> None:
@@ -159,27 +159,27 @@ class Loop:
         for name, mean in means.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + mean * since
         progress.summed_steps = steps
-        if not frozen(self._config.schedule, progress.step - 1, self._steps_per_epoch):
+        if not frozen(self._settings.schedule, progress.step - 1, self._steps_per_epoch):
             self._watch.see(means["spread"], progress.step, last=progress.step == self._steps)
 
     def _end(self, epoch: int, images_per_second: float) -> None:
         """Note an epoch, and evaluate the networks when their time has come."""
-        progress, config = self._progress, self._config
-        last = epoch + 1 == config.schedule.epochs
-        due = last or (config.run.evaluate_every and (epoch + 1) % config.run.evaluate_every == 0)
+        progress, settings = self._progress, self._settings
+        last = epoch + 1 == settings.schedule.epochs
+        due = last or (settings.run.evaluate_every and (epoch + 1) % settings.run.evaluate_every == 0)
         row = {"epoch": float(epoch + 1), "step": float(progress.step)}
         row["learning_rate"] = rate(
-            config.schedule, config.optimiser.learning_rate, progress.step - 1, self._steps_per_epoch
+            settings.schedule, settings.optimiser.learning_rate, progress.step - 1, self._steps_per_epoch
         )
         row |= {name: value / progress.summed_steps for name, value in progress.sums.items()}
         progress.sums, progress.summed_steps = {}, 0
-        recording = self._recording
-        if recording is None:
+        logger = self._logger
+        if logger is None:
             return
         figures = self._evaluate() if due else {}
         progress.rows.append(row | figures)
-        recording.line(_described(row, figures, config.schedule.epochs, images_per_second))
-        recording.rows(progress.rows, last=last)
+        logger.line(_described(row, figures, settings.schedule.epochs, images_per_second))
+        logger.rows(progress.rows, last=last)
         if due:
             self._save()
 
@@ -200,7 +200,7 @@ class Loop:
         if score is None or score > progress.best[number]:
             save_checkpoint(checkpoint, parts.folder.best(number), force=True)
             progress.best[number] = -math.inf if score is None else score
-            end = endings(self._config.networks)[number]
+            end = endings(self._settings.networks)[number]
             progress.figures |= {f"{name}{end}": value for name, value in figures.items()}
 
     def _save(self) -> None:
@@ -208,7 +208,7 @@ class Loop:
         now = time.monotonic()
         self._progress.seconds += now - self._time
         self._saved_at = self._time = now
-        if self._recording is None or self._watch.low:
+        if self._logger is None or self._watch.low:
             return
         self._check_weights()
         stepper = self._parts.stepper.state_dict()
@@ -216,7 +216,7 @@ class Loop:
         save_state(self._parts.folder.state, replace(self._state, stepper=stepper))
 
     def _check_weights(self) -> None:
-        held = self._parts.stepper.learners.state_dict().values()
+        held = self._parts.stepper.models.state_dict().values()
         finite = [tensor.isfinite().all() for tensor in held if tensor.is_floating_point()]
         if not bool(torch.stack(finite).all()):
             self._refuse_infinite({"a weight": math.nan})

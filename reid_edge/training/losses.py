@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from reid_edge.errors import SettingsError
 from reid_edge.training.distributed import gathered
-from reid_edge.training.settings import TrainConfig
+from reid_edge.training.settings import TrainSettings
 
 #: Features shorter than this count as being as short as they are, not as of unit length.  A trained OSNet's have a
 #: length of 8 to 18, an untrained one's in evaluation mode 0.2 to 0.4; those of one that has died out are rounding
@@ -122,19 +122,19 @@ class Objective:
     Nothing here waits for the device, and shapes do not depend on values: a CUDA graph can capture it.
 
     Args:
-        config: The run.
+        settings: The run.
         positive_rates: For attributes: A, the share of training images that have each.
 
     Raises:
         SettingsError: Attributes with a loss that needs one label an image, or without their rates.
     """
 
-    def __init__(self, config: TrainConfig, positive_rates: Tensor | None = None) -> None:
-        self._loss = config.loss
-        self._attributes = config.task == "attributes"
+    def __init__(self, settings: TrainSettings, positive_rates: Tensor | None = None) -> None:
+        self._loss = settings.loss
+        self._attributes = settings.task == "attributes"
         self._rates = positive_rates
         if self._attributes:
-            _check_attributes(config, positive_rates)
+            _check_attributes(settings, positive_rates)
 
     def __call__(self, outputs: Sequence[Output], targets: Tensor, triplet_weight: Tensor) -> dict[str, Tensor]:
         """Loss and figures of this process's images.
@@ -210,11 +210,11 @@ class Objective:
         }
 
 
-def _check_attributes(config: TrainConfig, positive_rates: Tensor | None) -> None:
+def _check_attributes(settings: TrainSettings, positive_rates: Tensor | None) -> None:
     for name in ("triplet", "entropy", "mutual", "smoothing"):
-        if getattr(config.loss, name):
+        if getattr(settings.loss, name):
             raise SettingsError(
-                f"loss.{name} is {getattr(config.loss, name)}, but attributes have no single label an image that it "
+                f"loss.{name} is {getattr(settings.loss, name)}, but attributes have no single label an image that it "
                 f"could work on; use --set loss.{name}=0."
             )
     if positive_rates is None:

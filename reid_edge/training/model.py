@@ -18,12 +18,12 @@ from reid_edge.settings import Tables
 from reid_edge.training.losses import at_least_float32
 from reid_edge.training.resolve import to_tables
 from reid_edge.training.sampling import Use, generator
-from reid_edge.training.settings import ModelConfig, TrainConfig
+from reid_edge.training.settings import ModelSettings, TrainSettings
 
 Triple = tuple[float, float, float]
 
 
-class Learner(nn.Module):
+class ReIDModel(nn.Module):
     """OSNet and a linear classifier on its feature (section 4.1).
 
     The classifier starts as the network's own linear layer does: weights of standard deviation 0.01, biases 0.
@@ -55,15 +55,15 @@ class Learner(nn.Module):
             return features, self.head(features)
 
 
-def make_learners(config: TrainConfig, classes: int, start: Checkpoint | None) -> nn.ModuleList:
-    """The run's learners, on the CPU, in training mode.
+def make_models(settings: TrainSettings, classes: int, start: Checkpoint | None) -> nn.ModuleList:
+    """The run's models, on the CPU, in training mode.
 
-    Weights are a function of ``config.run.seed`` and the network's number alone, whatever random numbers the
+    Weights are a function of ``settings.run.seed`` and the network's number alone, whatever random numbers the
     process has drawn before; PyTorch's global generator is left as it was.  From a checkpoint all networks start with
     the same feature extractor and differ in their classifiers.
 
     Args:
-        config: How many, and of what width, variant and size.
+        settings: How many, and of what width, variant and size.
         classes: Outputs of the classifier.
         start: Weights to start from; its classifier, if any, is not used.
 
@@ -71,31 +71,31 @@ def make_learners(config: TrainConfig, classes: int, start: Checkpoint | None) -
         CheckpointMismatchError: ``start`` has another width or variant, or its weights do not fit or are not finite.
     """
     if start is not None:
-        _check_start(config.model, start.info)
-    seeds = [generator(config.run.seed, Use.WEIGHTS, number).integers(2**63) for number in range(config.networks)]
-    return nn.ModuleList(_make(config.model, classes, start, int(seed)) for seed in seeds)
+        _check_start(settings.model, start.info)
+    seeds = [generator(settings.run.seed, Use.WEIGHTS, number).integers(2**63) for number in range(settings.networks)]
+    return nn.ModuleList(_make(settings.model, classes, start, int(seed)) for seed in seeds)
 
 
-def _make(model: ModelConfig, classes: int, start: Checkpoint | None, seed: int) -> Learner:
+def _make(settings: ModelSettings, classes: int, start: Checkpoint | None, seed: int) -> ReIDModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        learner = Learner(OSNetConfig(width=model.width, size=model.size, variant=model.variant), classes)
+        model = ReIDModel(OSNetConfig(width=settings.width, size=settings.size, variant=settings.variant), classes)
     if start is not None:
-        check_state(start.state, learner.network.state_dict(), what="checkpoint to start from")
+        check_state(start.state, model.network.state_dict(), what="checkpoint to start from")
         check_values(start.state, what="checkpoint to start from")
-        learner.network.load_state_dict(start.state)
-    return learner
+        model.network.load_state_dict(start.state)
+    return model
 
 
-def _check_start(model: ModelConfig, info: CheckpointInfo) -> None:
-    if info.width != model.width:
+def _check_start(settings: ModelSettings, info: CheckpointInfo) -> None:
+    if info.width != settings.width:
         raise CheckpointMismatchError(
-            f"the run's network has width {model.width}, but the checkpoint to start from has width {info.width}; "
+            f"the run's network has width {settings.width}, but the checkpoint to start from has width {info.width}; "
             f"use --width {info.width}, or another --start."
         )
-    if info.variant != model.variant:
+    if info.variant != settings.variant:
         raise CheckpointMismatchError(
-            f"the run's network is {_named(model.variant)}, but the checkpoint to start from is "
+            f"the run's network is {_named(settings.variant)}, but the checkpoint to start from is "
             f"{_named(info.variant)}; set model.variant as the checkpoint has it, or use another --start."
         )
 
@@ -105,59 +105,59 @@ def _named(variant: NetworkVariant) -> str:
 
 
 class CheckpointMaker:
-    """Makes checkpoints of learners.
+    """Makes checkpoints of models.
 
     Args:
-        config: Of the run; goes into every checkpoint.
+        settings: Of the run; goes into every checkpoint.
         names: Of categories or attributes: the classifier is kept with them.
         mean: What the input is normalised with, RGB, full scale = 1.
         std: Likewise.
     """
 
-    def __init__(self, config: TrainConfig, names: tuple[str, ...], mean: Triple, std: Triple) -> None:
-        self._config, self._names, self._mean, self._std = config, names, mean, std
+    def __init__(self, settings: TrainSettings, names: tuple[str, ...], mean: Triple, std: Triple) -> None:
+        self._settings, self._names, self._mean, self._std = settings, names, mean, std
         self._commit = code_commit()
 
-    def checkpoint(self, learner: nn.Module, figures: dict[str, float]) -> Checkpoint:
-        """A learner's checkpoint, with the figures of the held-out images."""
-        assert isinstance(learner, Learner)
-        config = self._config
+    def checkpoint(self, model: nn.Module, figures: dict[str, float]) -> Checkpoint:
+        """A model's checkpoint, with the figures of the held-out images."""
+        assert isinstance(model, ReIDModel)
+        settings = self._settings
         info = CheckpointInfo(
-            width=config.model.width,
-            variant=config.model.variant,
-            size=config.model.size,
+            width=settings.model.width,
+            variant=settings.model.variant,
+            size=settings.model.size,
             mean=self._mean,
             std=self._std,
-            dataset=_trained_on(config),
-            recipe=config.recipe,
-            metrics={f"{config.data.dataset}-heldout/{name}": value for name, value in figures.items()},
+            dataset=_trained_on(settings),
+            recipe=settings.recipe,
+            metrics={f"{settings.data.dataset}-heldout/{name}": value for name, value in figures.items()},
             tools=tool_versions(),
             code_commit=self._commit,
-            training=_told(config),
+            training=_told(settings),
         )
-        state = {name: tensor.detach().cpu().clone() for name, tensor in learner.network.state_dict().items()}
-        return Checkpoint(info, state, self._head(learner))
+        state = {name: tensor.detach().cpu().clone() for name, tensor in model.network.state_dict().items()}
+        return Checkpoint(info, state, self._head(model))
 
-    def _head(self, learner: Learner) -> Head | None:
-        if self._config.task == "identity":
+    def _head(self, model: ReIDModel) -> Head | None:
+        if self._settings.task == "identity":
             return None
-        weight, bias = learner.head.weight.detach().cpu().clone(), learner.head.bias.detach().cpu().clone()
-        return Head(names=self._names, weight=weight, bias=bias, kind=self._config.task)
+        weight, bias = model.head.weight.detach().cpu().clone(), model.head.bias.detach().cpu().clone()
+        return Head(names=self._names, weight=weight, bias=bias, kind=self._settings.task)
 
 
-def _trained_on(config: TrainConfig) -> str:
-    data = config.data
-    if config.task == "identity" and has_random_splits(data.dataset):
+def _trained_on(settings: TrainSettings) -> str:
+    data = settings.data
+    if settings.task == "identity" and has_random_splits(data.dataset):
         return described(data.dataset, data.split)
     return data.dataset + (f", {data.identities} identities" if data.identities else "")
 
 
-def _told(config: TrainConfig) -> Tables:
+def _told(settings: TrainSettings) -> Tables:
     """The configuration as it goes into a file that others get: of paths only the last part."""
-    tables = to_tables(config)
-    tables["data"]["root"] = config.data.root.name
-    if config.model.start is not None:
-        tables["model"]["start"] = config.model.start.name
+    tables = to_tables(settings)
+    tables["data"]["root"] = settings.data.root.name
+    if settings.model.start is not None:
+        tables["model"]["start"] = settings.model.start.name
     return tables
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from reid_edge.training.settings import LossConfig, OptimiserConfig, ScheduleConfig
+from reid_edge.training.settings import LossSettings, OptimiserSettings, ScheduleSettings
 
 #: Learning rate of the first step of a warm-up, as a part of the highest.
 WARMUP_START = 0.01
@@ -17,7 +17,7 @@ WARMUP_START = 0.01
 OptimiserState = dict[int, dict[str, Tensor]]
 
 
-def rate(schedule: ScheduleConfig, base: float, step: int, steps_per_epoch: int) -> float:
+def rate(schedule: ScheduleSettings, base: float, step: int, steps_per_epoch: int) -> float:
     """Learning rate of a step, counted from 0.
 
     Warm-up rises step by step.  ``step`` falls at the start of an epoch: the milestones count from the beginning of
@@ -40,17 +40,19 @@ def rate(schedule: ScheduleConfig, base: float, step: int, steps_per_epoch: int)
     return base * schedule.gamma ** sum(epoch >= milestone for milestone in schedule.milestones)
 
 
-def triplet_weight(loss: LossConfig, epoch: int) -> float:
+def triplet_weight(loss: LossSettings, epoch: int) -> float:
     """Weight of the triplet loss in an epoch, counted from 0."""
     return loss.triplet if epoch >= loss.triplet_start else 0.0
 
 
-def frozen(schedule: ScheduleConfig, step: int, steps_per_epoch: int) -> bool:
+def frozen(schedule: ScheduleSettings, step: int, steps_per_epoch: int) -> bool:
     """Whether only the classifier trains in this step."""
     return step < schedule.frozen * steps_per_epoch
 
 
-def make_optimiser(parameters: Iterable[nn.Parameter], config: OptimiserConfig, rate: Tensor) -> torch.optim.Optimizer:
+def make_optimiser(
+    parameters: Iterable[nn.Parameter], settings: OptimiserSettings, rate: Tensor
+) -> torch.optim.Optimizer:
     """An optimiser whose rate is a 0-d float32 tensor on the parameters' device: a captured graph sees it change.
 
     Weight decay is L2 regularisation (added to the gradient) of every parameter, scales and biases included: the
@@ -62,37 +64,37 @@ def make_optimiser(parameters: Iterable[nn.Parameter], config: OptimiserConfig, 
     is momentum yet, is right for those whose first step comes after a frozen stage.
     """
     parameters = list(parameters)
-    if config.name == "sgd":
+    if settings.name == "sgd":
         optimiser: torch.optim.Optimizer = torch.optim.SGD(
             parameters,
             lr=rate,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            weight_decay=config.weight_decay,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+            weight_decay=settings.weight_decay,
             fused=True,
         )
     else:
         optimiser = torch.optim.Adam(
             parameters,
             lr=rate,
-            weight_decay=config.weight_decay,
-            amsgrad=config.name == "amsgrad",
+            weight_decay=settings.weight_decay,
+            amsgrad=settings.name == "amsgrad",
             fused=True,
             capturable=rate.is_cuda,
         )
     for parameter in parameters:
-        optimiser.state[parameter] = _zeros(parameter, config)
+        optimiser.state[parameter] = _zeros(parameter, settings)
     return optimiser
 
 
-def _zeros(parameter: nn.Parameter, config: OptimiserConfig) -> dict[str, Tensor]:
+def _zeros(parameter: nn.Parameter, settings: OptimiserSettings) -> dict[str, Tensor]:
     names = {
-        "sgd": ("momentum_buffer",) if config.momentum else (),
+        "sgd": ("momentum_buffer",) if settings.momentum else (),
         "adam": ("exp_avg", "exp_avg_sq"),
         "amsgrad": ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
-    }[config.name]
+    }[settings.name]
     state = {name: torch.zeros_like(parameter, requires_grad=False) for name in names}
-    if config.name != "sgd":
+    if settings.name != "sgd":
         state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
     return state
 
@@ -118,7 +120,7 @@ def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [parameter for part in optimiser.param_groups for parameter in part["params"]]
 
 
-class Average:
+class ModelEma:
     """Moving average of a module's weights and floating-point buffers; whole numbers are copied.
 
     torch's ``swa_utils.AveragedModel`` asks the device at each update how many there have been, which a captured graph

@@ -13,7 +13,7 @@ from reid_edge.errors import ConfigError, SettingsError
 from reid_edge.osnet.architecture import OSNetConfig, parse_size
 from reid_edge.settings import Tables, checked_settings, flattened, overridden
 from reid_edge.training.recipes import RECIPES, recipe_for
-from reid_edge.training.settings import RecipeName, TrainConfig
+from reid_edge.training.settings import RecipeName, TrainSettings
 
 GUIDE = "docs/training.md"
 #: What stands for None in TOML, which has no word for it.
@@ -27,7 +27,7 @@ _EVALUATIONS = 10
 _STAGES = ("schedule.warmup", "schedule.frozen", "loss.triplet_start")
 
 
-def resolve(recipe: str | None, file: Tables, given: Mapping[str, object]) -> tuple[TrainConfig, tuple[str, ...]]:
+def resolve(recipe: str | None, file: Tables, given: Mapping[str, object]) -> tuple[TrainSettings, tuple[str, ...]]:
     """A recipe with a settings file's values over it, and given ones over these.
 
     A layer that changes the number of epochs stretches what lies below it: milestones, warm-up, frozen epochs and the
@@ -54,13 +54,13 @@ def resolve(recipe: str | None, file: Tables, given: Mapping[str, object]) -> tu
     for layer in layers:
         _refuse_other_depths(tables, layer)
         tables = overridden(_stretched(tables, layer, notes), layer)
-    config = from_tables(tables, origin="settings")
-    _require_start(name, config, layers)
-    check(config)
-    return config, tuple(notes)
+    settings = from_tables(tables, origin="settings")
+    _require_start(name, settings, layers)
+    check(settings)
+    return settings, tuple(notes)
 
 
-def from_tables(tables: Tables, *, origin: str) -> TrainConfig:
+def from_tables(tables: Tables, *, origin: str) -> TrainSettings:
     """A whole configuration from its tables; what is missing has the default of ``training.settings``.
 
     Raises:
@@ -77,18 +77,18 @@ def from_tables(tables: Tables, *, origin: str) -> TrainConfig:
     for key in nothing:
         table, _, name = key.rpartition(".")
         tables[table][name] = None
-    return checked_settings(tables, TrainConfig, origin=origin, guide=GUIDE, forms=_FORMS)
+    return checked_settings(tables, TrainSettings, origin=origin, guide=GUIDE, forms=_FORMS)
 
 
-def to_tables(config: TrainConfig) -> Tables:
+def to_tables(settings: TrainSettings) -> Tables:
     """A configuration as tables of plain values; None is the word ``none``."""
-    tables: Tables = msgspec.to_builtins(config, enc_hook=str)
+    tables: Tables = msgspec.to_builtins(settings, enc_hook=str)
     return _without_none(tables)
 
 
-def to_toml(config: TrainConfig) -> str:
+def to_toml(settings: TrainSettings) -> str:
     """A configuration as the TOML that ``--config`` takes."""
-    return tomli_w.dumps(to_tables(config))
+    return tomli_w.dumps(to_tables(settings))
 
 
 def differences(old: Tables, new: Tables) -> list[tuple[str, object, object]]:
@@ -97,19 +97,19 @@ def differences(old: Tables, new: Tables) -> list[tuple[str, object, object]]:
     return [(key, before.get(key), after.get(key)) for key in before | after if before.get(key) != after.get(key)]
 
 
-def check(config: TrainConfig) -> None:
+def check(settings: TrainSettings) -> None:
     """Refuse values that do not go together.
 
     Raises:
         SettingsError: Names the key, and what to do.
     """
-    for complaint in _complaints(config):
+    for complaint in _complaints(settings):
         raise SettingsError(f"{complaint} {GUIDE} lists every key.")
 
 
-def _complaints(config: TrainConfig) -> list[str]:
-    found = [*_model_complaints(config), *_loss_complaints(config), *_schedule_complaints(config)]
-    instances, size = config.batch.instances, config.batch.size
+def _complaints(settings: TrainSettings) -> list[str]:
+    found = [*_model_complaints(settings), *_loss_complaints(settings), *_schedule_complaints(settings)]
+    instances, size = settings.batch.instances, settings.batch.size
     if instances is not None and size % instances:
         found.append(
             f"batch.size: expected a multiple of batch.instances, which is {instances}, got {size}; "
@@ -117,36 +117,36 @@ def _complaints(config: TrainConfig) -> list[str]:
         )
     elif instances is not None and size == instances:
         found.append(f"batch.size: one identity of {instances} images fills a batch; use a larger one.")
-    if config.optimiser.name == "sgd" and config.optimiser.nesterov and not config.optimiser.momentum:
+    if settings.optimiser.name == "sgd" and settings.optimiser.nesterov and not settings.optimiser.momentum:
         found.append("optimiser.nesterov: needs momentum; give optimiser.momentum, e.g. 0.9, or set it to false.")
-    if config.data.identities is not None and config.task != "identity":
-        found.append(f"data.identities: the task '{config.task}' has no identities; leave it out.")
-    if config.data.identities == 1:
+    if settings.data.identities is not None and settings.task != "identity":
+        found.append(f"data.identities: the task '{settings.task}' has no identities; leave it out.")
+    if settings.data.identities == 1:
         found.append("data.identities: one identity only cannot be told from others; use at least 2.")
     return found
 
 
-def _model_complaints(config: TrainConfig) -> list[str]:
+def _model_complaints(settings: TrainSettings) -> list[str]:
     try:
-        OSNetConfig(width=config.model.width, size=config.model.size, variant=config.model.variant)
+        OSNetConfig(width=settings.model.width, size=settings.model.size, variant=settings.model.variant)
     except ConfigError as error:
         return [f"model: {error}"]
     return []
 
 
-def _loss_complaints(config: TrainConfig) -> list[str]:
-    loss, found = config.loss, []
-    if loss.triplet and config.batch.instances is None:
+def _loss_complaints(settings: TrainSettings) -> list[str]:
+    loss, found = settings.loss, []
+    if loss.triplet and settings.batch.instances is None:
         found.append(
             "loss.triplet: needs several images of each identity in a batch; give batch.instances, e.g. "
             "--set batch.instances=4, or --set loss.triplet=0."
         )
-    if loss.triplet and loss.triplet_start >= config.schedule.epochs:
+    if loss.triplet and loss.triplet_start >= settings.schedule.epochs:
         found.append(
-            f"loss.triplet_start: epoch {loss.triplet_start} is not among the {config.schedule.epochs} epochs "
+            f"loss.triplet_start: epoch {loss.triplet_start} is not among the {settings.schedule.epochs} epochs "
             "(counted from 0); start earlier, or use --set loss.triplet=0."
         )
-    if config.task == "attributes":
+    if settings.task == "attributes":
         of_classes = {
             "smoothing": loss.smoothing,
             "triplet": loss.triplet,
@@ -154,13 +154,13 @@ def _loss_complaints(config: TrainConfig) -> list[str]:
             "mutual": loss.mutual,
         }
         found += [f"loss.{key}: attributes have no classes; set it to 0." for key, value in of_classes.items() if value]
-        if config.batch.instances is not None:
+        if settings.batch.instances is not None:
             found.append("batch.instances: attributes have no classes to balance; set it to none.")
     return found
 
 
-def _schedule_complaints(config: TrainConfig) -> list[str]:
-    schedule, found = config.schedule, []
+def _schedule_complaints(settings: TrainSettings) -> list[str]:
+    schedule, found = settings.schedule, []
     milestones = list(schedule.milestones)
     if schedule.kind == "step" and milestones != sorted(set(milestones)):
         found.append(f"schedule.milestones: expected ascending epochs, got {milestones}.")
@@ -175,8 +175,8 @@ def _schedule_complaints(config: TrainConfig) -> list[str]:
         for key, epochs in stages.items()
         if epochs >= schedule.epochs
     ]
-    if schedule.frozen and config.model.start is None:
-        found.append(_no_start(config.recipe))
+    if schedule.frozen and settings.model.start is None:
+        found.append(_no_start(settings.recipe))
     return found
 
 
@@ -188,10 +188,10 @@ def _no_start(recipe: str) -> str:
     )
 
 
-def _require_start(name: RecipeName, config: TrainConfig, layers: Sequence[Mapping[str, object]]) -> None:
+def _require_start(name: RecipeName, settings: TrainSettings, layers: Sequence[Mapping[str, object]]) -> None:
     """A recipe that starts from weights needs them also where its frozen stage has shrunk to nothing."""
     asked = any("schedule.frozen" in layer for layer in layers)
-    if RECIPES[name].schedule.frozen and config.model.start is None and not asked:
+    if RECIPES[name].schedule.frozen and settings.model.start is None and not asked:
         raise SettingsError(f"{_no_start(name)} {GUIDE} lists every key.")
 
 
@@ -243,7 +243,7 @@ def _without_none(tables: Tables) -> Tables:
     return plain
 
 
-def run_name(config: TrainConfig) -> Path:
+def run_name(settings: TrainSettings) -> Path:
     """Folder of a run whose user names none."""
-    height, width = config.model.size
-    return Path(f"train-{config.recipe}-x{config.model.width:g}".replace(".", "_") + f"_{height}x{width}")
+    height, width = settings.model.size
+    return Path(f"train-{settings.recipe}-x{settings.model.width:g}".replace(".", "_") + f"_{height}x{width}")

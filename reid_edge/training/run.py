@@ -22,13 +22,13 @@ from reid_edge.training.evaluator import Evaluator
 from reid_edge.training.folder import MARK, RunFolder, check_new, check_resumable, claimed
 from reid_edge.training.loop import Loop, Parts
 from reid_edge.training.losses import Objective
-from reid_edge.training.model import CheckpointMaker, make_learners
+from reid_edge.training.model import CheckpointMaker, make_models
 from reid_edge.training.pixels import Images, PixelSource, open_pixels, pixel_statistics
 from reid_edge.training.resolve import check, to_tables, to_toml
-from reid_edge.training.run_logger import Recording, check_packages
+from reid_edge.training.run_logger import RunLogger, check_packages
 from reid_edge.training.sampling import balanced_batches, check_balance, shuffled_batches
-from reid_edge.training.settings import TrainConfig
-from reid_edge.training.state import Progress, SavedState, check_config, check_data, load_state
+from reid_edge.training.settings import TrainSettings
+from reid_edge.training.state import Progress, SavedState, check_data, check_settings, load_state
 from reid_edge.training.step import Stepper, half_precision
 from reid_edge.training.stopping import StopRequest
 from reid_edge.training.task import TrainingData, load_training_data
@@ -53,7 +53,7 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig,
+    settings: TrainSettings,
     out: Path,
     *,
     resume: bool = False,
@@ -67,7 +67,7 @@ def train(
     to save and stop.
 
     Args:
-        config: What to do.
+        settings: What to do.
         out: Folder of the run (docs/training.md lists its files).
         resume: Go on with the run in ``out``; of a finished run, nothing is left to do.
         force: Replace the run in ``out``.
@@ -85,31 +85,31 @@ def train(
         DivergedError: A loss or weight is no number any more.
         CollapseError: All features have become the same.
     """
-    check(config)
+    check(settings)
     check_packages()
-    device = distributed.pick_device(config.run.device)
+    device = distributed.pick_device(settings.run.device)
     # What "auto" means here is part of what is learned: it stays so when the run goes on elsewhere.
-    half = half_precision(config.run, device)
-    config = replace(config, run=replace(config.run, precision="bfloat16" if half else "float32"))
+    half = half_precision(settings.run, device)
+    settings = replace(settings, run=replace(settings.run, precision="bfloat16" if half else "float32"))
     with distributed.joined(device):
         writes = distributed.rank() == 0
         notify, say = (notify, say) if writes else (silent, lambda _line: None)
-        folder = RunFolder(out, config.networks)
-        saved = _saved(folder, config) if resume else None
+        folder = RunFolder(out, settings.networks)
+        saved = _saved(folder, settings) if resume else None
         if saved is None and writes:
             check_new(out, force=force)
         if saved is not None and saved.progress.finished:
             return _result(folder, saved.progress)
-        parts, state = _prepare(config, folder, device, saved, notify)
+        parts, state = _prepare(settings, folder, device, saved, notify)
         with claimed(folder, new=not resume) if writes else contextlib.nullcontext():
             _train(parts, state, notify, say if writes else None)
     return _result(folder, state.progress)
 
 
-def _saved(folder: RunFolder, config: TrainConfig) -> SavedState:
+def _saved(folder: RunFolder, settings: TrainSettings) -> SavedState:
     check_resumable(folder.path)
     saved = load_state(folder.state)
-    check_config(saved, config)
+    check_settings(saved, settings)
     return saved
 
 
@@ -119,35 +119,35 @@ def _result(folder: RunFolder, progress: Progress) -> TrainResult:
 
 
 def _prepare(
-    config: TrainConfig, folder: RunFolder, device: torch.device, saved: SavedState | None, notify: Notify
+    settings: TrainSettings, folder: RunFolder, device: torch.device, saved: SavedState | None, notify: Notify
 ) -> tuple[Parts, SavedState]:
-    training_data = load_training_data(config)
+    training_data = load_training_data(settings)
     if saved is not None:
-        check_data(saved, config, training_data.fingerprint)
-    start = find_checkpoint(config.model.start, None) if config.model.start and saved is None else None
-    learners = make_learners(config, training_data.classes, start)
-    batches = _sampler(config, training_data)
+        check_data(saved, settings, training_data.fingerprint)
+    start = find_checkpoint(settings.model.start, None) if settings.model.start and saved is None else None
+    models = make_models(settings, training_data.classes, start)
+    batches = _sampler(settings, training_data)
     steps_per_epoch = len(batches(0))
-    source = _pixels(training_data.images, config, device, notify, "reading training images")
-    state = saved or _begun(config, training_data, *_statistics(config, source, start))
+    source = _pixels(training_data.images, settings, device, notify, "reading training images")
+    state = saved or _begun(settings, training_data, *_statistics(settings, source, start))
     evaluator = None
     if training_data.held_out is not None:
-        held_out = _pixels(training_data.held_out.images, config, device, notify, "reading held-out images")
-        evaluator = Evaluator(held_out, training_data.held_out.score, config.model.size, state.mean, state.std)
-    augmenter = Augmenter(config.augment, config.model.size, state.mean, state.std, device)
+        held_out = _pixels(training_data.held_out.images, settings, device, notify, "reading held-out images")
+        evaluator = Evaluator(held_out, training_data.held_out.score, settings.model.size, state.mean, state.std)
+    augmenter = Augmenter(settings.augment, settings.model.size, state.mean, state.std, device)
     rates = None if training_data.positive_rates is None else training_data.positive_rates.to(device)
     stepper = Stepper(
-        learners,
-        Objective(config, rates),
+        models,
+        Objective(settings, rates),
         augmenter,
-        config,
+        settings,
         device=device,
         steps_per_epoch=steps_per_epoch,
     )
     if saved is not None:
         stepper.load_state_dict(state.stepper)
     parts = Parts(
-        config=config,
+        settings=settings,
         folder=folder,
         batches=batches,
         steps_per_epoch=steps_per_epoch,
@@ -156,40 +156,40 @@ def _prepare(
         augmenter=augmenter,
         stepper=stepper,
         evaluator=evaluator,
-        checkpoint_maker=CheckpointMaker(config, training_data.names, state.mean, state.std),
+        checkpoint_maker=CheckpointMaker(settings, training_data.names, state.mean, state.std),
     )
     return parts, state
 
 
 def _train(parts: Parts, state: SavedState, notify: Notify, say: Callable[[str], object] | None) -> None:
     """Run the loop; ``say`` is given in the one process that writes."""
-    recording = None if say is None else _recording(parts, state, say)
-    advance = notify("training", parts.config.schedule.epochs * parts.steps_per_epoch)
+    logger = None if say is None else _open_logger(parts, state, say)
+    advance = notify("training", parts.settings.schedule.epochs * parts.steps_per_epoch)
     advance(state.progress.step)
     stop = StopRequest()
-    with contextlib.closing(recording) if recording else contextlib.nullcontext(), stop.listening():
+    with contextlib.closing(logger) if logger else contextlib.nullcontext(), stop.listening():
         try:
-            Loop(parts, state, stop=stop, recording=recording, advance=advance).run()
+            Loop(parts, state, stop=stop, logger=logger, advance=advance).run()
         except TrainingError as error:
-            if recording:
-                recording.log(f"{type(error).__name__}: {error}")
+            if logger:
+                logger.log(f"{type(error).__name__}: {error}")
             raise
 
 
-def _recording(parts: Parts, state: SavedState, say: Callable[[str], object]) -> Recording:
-    write_whole(parts.folder.config, f"{MARK}\n\n{to_toml(parts.config)}".encode())
-    figures = parts.evaluator.columns(parts.config.networks) if parts.evaluator else ()
-    recording = Recording(parts.folder, figures, step=state.progress.step, say=say)
-    recording.log(f"{tool_versions()}, {torch.get_num_threads()} threads")
-    recording.line(_begin_line(parts, state))
-    return recording
+def _open_logger(parts: Parts, state: SavedState, say: Callable[[str], object]) -> RunLogger:
+    write_whole(parts.folder.config, f"{MARK}\n\n{to_toml(parts.settings)}".encode())
+    figures = parts.evaluator.columns(parts.settings.networks) if parts.evaluator else ()
+    logger = RunLogger(parts.folder, figures, step=state.progress.step, say=say)
+    logger.log(f"{tool_versions()}, {torch.get_num_threads()} threads")
+    logger.line(_begin_line(parts, state))
+    return logger
 
 
 def _begin_line(parts: Parts, state: SavedState) -> str:
     training_data, steps = parts.training_data, parts.steps_per_epoch
     text = (
         f"{len(training_data.targets):,} images, {training_data.classes:,} classes, {steps:,} steps an epoch, "
-        f"{parts.config.run.precision} on {parts.stepper.device.type}"
+        f"{parts.settings.run.precision} on {parts.stepper.device.type}"
     )
     if state.progress.step:
         text = f"going on after step {state.progress.step:,}; {text}"
@@ -198,21 +198,21 @@ def _begin_line(parts: Parts, state: SavedState) -> str:
     return text
 
 
-def _begun(config: TrainConfig, training_data: TrainingData, mean: Triple, std: Triple) -> SavedState:
+def _begun(settings: TrainSettings, training_data: TrainingData, mean: Triple, std: Triple) -> SavedState:
     return SavedState(
-        config=to_tables(config),
+        settings=to_tables(settings),
         data=training_data.fingerprint,
         torch_version=str(torch.__version__),
         mean=mean,
         std=std,
-        progress=Progress(best=[float("-inf")] * config.networks),
+        progress=Progress(best=[float("-inf")] * settings.networks),
         stepper={},
     )
 
 
-def _sampler(config: TrainConfig, training_data: TrainingData) -> Callable[[int], list[Tensor]]:
+def _sampler(settings: TrainSettings, training_data: TrainingData) -> Callable[[int], list[Tensor]]:
     """Batches of an epoch, as a function of its number; what cannot be drawn is refused here or at the first call."""
-    size, instances, seed = config.batch.size, config.batch.instances, config.run.seed
+    size, instances, seed = settings.batch.size, settings.batch.instances, settings.run.seed
     if instances is None:
         count = len(training_data.targets)
         return lambda epoch: shuffled_batches(count, size, seed=seed, epoch=epoch)
@@ -222,12 +222,12 @@ def _sampler(config: TrainConfig, training_data: TrainingData) -> Callable[[int]
     return lambda epoch: balanced_batches(identities, size, instances, seed=seed, epoch=epoch)
 
 
-def _pixels(images: Images, config: TrainConfig, device: torch.device, notify: Notify, text: str) -> PixelSource:
-    size, memory_bytes = source_size(config.augment, config.model.size), int(config.data.memory_gb * 1e9)
+def _pixels(images: Images, settings: TrainSettings, device: torch.device, notify: Notify, text: str) -> PixelSource:
+    size, memory_bytes = source_size(settings.augment, settings.model.size), int(settings.data.memory_gb * 1e9)
     return open_pixels(images, size, device, memory_bytes=memory_bytes, on_image=notify(text, len(images)))
 
 
-def _statistics(config: TrainConfig, source: PixelSource, start: Checkpoint | None) -> tuple[Triple, Triple]:
-    if config.model.statistics == "dataset":
+def _statistics(settings: TrainSettings, source: PixelSource, start: Checkpoint | None) -> tuple[Triple, Triple]:
+    if settings.model.statistics == "dataset":
         return pixel_statistics(source)
     return (IMAGENET_MEAN, IMAGENET_STD) if start is None else (start.info.mean, start.info.std)

@@ -28,7 +28,7 @@ Row = dict[str, float]
 LOSSES = ("loss", "cross_entropy", "triplet", "entropy", "mutual")
 
 
-class Recording:
+class RunLogger:
     """Writes what can be read of a run; rows are kept in its state, so that resuming writes the same file again.
 
     Args:

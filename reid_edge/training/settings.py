@@ -23,7 +23,7 @@ CountOrNone = Annotated[int, Meta(ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataSettings:
     """What is learned from.
 
     Attributes:
@@ -48,7 +48,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelSettings:
     """What is trained.
 
     Attributes:
@@ -68,7 +68,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+class AugmentSettings:
     """Random changes of a training image; each is off at 0.
 
     Attributes:
@@ -98,7 +98,7 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig:
+class LossSettings:
     """What is minimised: cross-entropy + triplet × triplet loss − entropy × entropy + mutual × divergence.
 
     Attributes:
@@ -122,7 +122,7 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimiserConfig:
+class OptimiserSettings:
     """What changes the weights.
 
     Attributes:
@@ -141,7 +141,7 @@ class OptimiserConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
+class ScheduleSettings:
     """How the learning rate goes.
 
     Attributes:
@@ -162,7 +162,7 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchConfig:
+class BatchSettings:
     """How images are drawn.
 
     Attributes:
@@ -175,7 +175,7 @@ class BatchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunSettings:
     """How it is run.
 
     Attributes:
@@ -201,19 +201,19 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainSettings:
     """A training run, resolved: nothing is left to defaults of code."""
 
     recipe: RecipeName
     task: Task = "identity"
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    batch: BatchConfig = field(default_factory=BatchConfig)
-    run: RunConfig = field(default_factory=RunConfig)
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    run: RunSettings = field(default_factory=RunSettings)
 
     @property
     def networks(self) -> int:

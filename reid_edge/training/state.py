@@ -15,7 +15,7 @@ from reid_edge.errors import ResumeError
 from reid_edge.files import write_whole
 from reid_edge.settings import Tables, flattened
 from reid_edge.training.resolve import differences, to_tables
-from reid_edge.training.settings import TrainConfig
+from reid_edge.training.settings import TrainSettings
 
 FORMAT_VERSION = 1
 #: Values that may change when a run goes on: they decide what is looked at and kept, and where, not what is learned.
@@ -60,16 +60,16 @@ class SavedState:
     """A run between two steps.
 
     Attributes:
-        config: Its resolved configuration, as tables.
+        settings: The run's resolved settings, as tables; stored under the key ``config``.
         data: Hash of what it learns from and is judged by.
         torch_version: That computed it: another may round otherwise.
         mean: What the input is normalised with, RGB, full scale = 1.
         std: Likewise.
         progress: How far it has come.
-        stepper: Learners, optimiser, averaged weights, sums (:meth:`reid_edge.training.step.Stepper.state_dict`).
+        stepper: Models, optimiser, averaged weights, sums (:meth:`reid_edge.training.step.Stepper.state_dict`).
     """
 
-    config: Tables
+    settings: Tables
     data: str
     torch_version: str
     mean: tuple[float, float, float]
@@ -85,7 +85,9 @@ def save_state(path: Path, state: SavedState) -> None:
         OutputError: It cannot be written; an older one stays.
     """
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT_VERSION, **vars(state), "progress": vars(state.progress)}, buffer)
+    stored = {**vars(state), "format": FORMAT_VERSION, "progress": vars(state.progress)}
+    stored["config"] = stored.pop("settings")
+    torch.save(stored, buffer)
     write_whole(path, buffer.getvalue())
 
 
@@ -115,28 +117,29 @@ def load_state(path: Path) -> SavedState:
             "go on with the release that began the run, or start it anew."
         )
     try:
-        flattened(held["config"])
-        return SavedState(**{**held, "progress": Progress(**held["progress"])})
+        settings = held.pop("config")
+        flattened(settings)
+        return SavedState(**{**held, "settings": settings, "progress": Progress(**held["progress"])})
     except (TypeError, KeyError, AttributeError) as error:
         raise ResumeError(f"{path} lacks what a state holds ({error}); start the run anew.") from error
 
 
-def check_config(state: SavedState, config: TrainConfig) -> None:
-    """Refuse to go on with another configuration: the result would be that of neither.
+def check_settings(state: SavedState, settings: TrainSettings) -> None:
+    """Refuse to go on with other settings, since the result would be that of neither.
 
     Raises:
-        ResumeError: Lists each key with its old and new value.
+        ResumeError: Settings differ; the message lists each key with its old and new value.
     """
-    changed = [one for one in differences(state.config, to_tables(config)) if one[0] not in CHANGEABLE]
+    changed = [one for one in differences(state.settings, to_tables(settings)) if one[0] not in CHANGEABLE]
     if changed:
         listed = "\n  ".join(f"{key}: was {old!r}, is {new!r}" for key, old, new in changed)
         raise ResumeError(
-            f"the run was begun with another configuration:\n  {listed}\nGo on with the old values, or start a new run "
+            f"the run was begun with other settings:\n  {listed}\nGo on with the old values, or start a new run "
             f"with --out. Only these may change: {', '.join(CHANGEABLE)}."
         )
 
 
-def check_data(state: SavedState, config: TrainConfig, fingerprint: str) -> None:
+def check_data(state: SavedState, settings: TrainSettings, fingerprint: str) -> None:
     """Refuse to go on with other data.
 
     Raises:
@@ -144,6 +147,6 @@ def check_data(state: SavedState, config: TrainConfig, fingerprint: str) -> None
     """
     if fingerprint != state.data:
         raise ResumeError(
-            f"the data in {config.data.root} are not those that the run was begun with: names, order or labels of the "
-            "images differ. Put them back, or start a new run with --out."
+            f"the data in {settings.data.root} are not those that the run was begun with: names, order or labels of "
+            "the images differ. Put them back, or start a new run with --out."
         )

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from reid_edge.errors import ResumeError, SettingsError
 from reid_edge.training import distributed
 from reid_edge.training.augment import Augmenter
-from reid_edge.training.distributed import share_norms
+from reid_edge.training.distributed import synchronise_batch_norms
 from reid_edge.training.graph import CudaGraphs, Recorder, Repeated
 from reid_edge.training.losses import Objective
 from reid_edge.training.optimisation import (
-    Average,
+    ModelEma,
     frozen,
     make_optimiser,
     optimiser_state,
@@ -22,26 +22,26 @@ from reid_edge.training.optimisation import (
     restore_optimiser,
     triplet_weight,
 )
-from reid_edge.training.settings import RunConfig, TrainConfig
+from reid_edge.training.settings import RunSettings, TrainSettings
 
 
 class Stepper:
-    """Trains learners, step by step.
+    """Trains models, step by step.
 
-    The learners are moved to the device and changed in place.  Among several processes every process calls the same
+    The models are moved to the device and changed in place.  Among several processes every process calls the same
     methods in the same order, and gives its own slice of the batch.
 
     Attributes:
-        learners: What learns.
-        evaluated: What is judged and kept: the learners' moving average where ``run.ema`` is on, else the learners.
+        models: What learns.
+        evaluated: What is judged and kept: the models' moving average where ``run.ema`` is on, else the models.
         optimiser: torch's.
         device: Where.
 
     Args:
-        learners: Each with ``network`` and ``head``; images → (features, logits).
+        models: Each with ``network`` and ``head``; images → (features, logits).
         objective: What is minimised.
         augmenter: What makes images from pixels.
-        config: The run.
+        settings: The run.
         device: Where; see :func:`reid_edge.training.distributed.pick_device`.
         steps_per_epoch: Whole batches of an epoch.
         recorder: For tests; otherwise ``run.graph`` decides.
@@ -53,40 +53,40 @@ class Stepper:
 
     def __init__(
         self,
-        learners: nn.ModuleList,
+        models: nn.ModuleList,
         objective: Objective,
         augmenter: Augmenter,
-        config: TrainConfig,
+        settings: TrainSettings,
         *,
         device: torch.device,
         steps_per_epoch: int,
         recorder: Recorder | None = None,
     ) -> None:
-        _check_share(config.batch.size)
-        recorder = recorder or _recorder(config.run, device)
+        _check_share(settings.batch.size)
+        recorder = recorder or _recorder(settings.run, device)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # all batches have one shape
-        self._half = half_precision(config.run, device)
+        self._half = half_precision(settings.run, device)
         self._format = memory_format(device, half=self._half)
-        self.learners = learners.to(device)
-        distributed.share_state(learners)
-        share_norms(learners, device)
-        learners.to(memory_format=self._format)  # type: ignore[call-overload]
+        self.models = models.to(device)
+        distributed.share_state(models)
+        synchronise_batch_norms(models, device)
+        models.to(memory_format=self._format)  # type: ignore[call-overload]
         self._objective = objective
         self._augmenter = augmenter
-        self._config = config
+        self._settings = settings
         self.device = device
-        self._dtype = next(learners.parameters()).dtype
+        self._dtype = next(models.parameters()).dtype
         self._steps_per_epoch = steps_per_epoch
         self._rate, self._triplet, self._new_weight = (_Setting(device) for _ in range(3))
-        self.optimiser = make_optimiser(learners.parameters(), config.optimiser, self._rate.tensor)
-        self._average = Average(learners, config.run.ema) if config.run.ema else None
-        self.evaluated = self.learners if self._average is None else self._average.module
+        self.optimiser = make_optimiser(models.parameters(), settings.optimiser, self._rate.tensor)
+        self._ema = ModelEma(models, settings.run.ema) if settings.run.ema else None
+        self.evaluated = self.models if self._ema is None else self._ema.module
         self._frozen: bool | None = None
         self._names: tuple[str, ...] = ()
         self._sums = torch.zeros(0, dtype=torch.float64, device=device)
         self._counted = 0
-        self._work = Repeated(self._step, device, recorder, required=config.run.graph == "on")
+        self._work = Repeated(self._step, device, recorder, required=settings.run.graph == "on")
 
     @property
     def recorded(self) -> bool:
@@ -109,15 +109,15 @@ class Stepper:
 
     def prepare(self, step: int) -> None:
         """Set what depends on the step: rates, weights, and what is frozen."""
-        config, schedule = self._config, self._config.schedule
-        self._rate.set(rate(schedule, config.optimiser.learning_rate, step, self._steps_per_epoch))
-        self._triplet.set(triplet_weight(config.loss, step // self._steps_per_epoch))
-        if self._average:
-            self._new_weight.set(self._average.new_weight(step))
+        settings, schedule = self._settings, self._settings.schedule
+        self._rate.set(rate(schedule, settings.optimiser.learning_rate, step, self._steps_per_epoch))
+        self._triplet.set(triplet_weight(settings.loss, step // self._steps_per_epoch))
+        if self._ema:
+            self._new_weight.set(self._ema.new_weight(step))
         self._enter(frozen=frozen(schedule, step, self._steps_per_epoch))
 
     def images(self, pixels: Tensor, numbers: Tensor, partners: Tensor | None) -> Tensor:
-        """Training images of a batch, in the learners' dtype and layout; all on the device."""
+        """Training images of a batch, in the models' dtype and layout; all on the device."""
         images = self._augmenter(pixels, numbers, partners)
         return images.to(self._dtype, memory_format=self._format)
 
@@ -125,7 +125,7 @@ class Stepper:
         """Forward and backward: the parameters' gradients are replaced; the objective's parts are returned."""
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
-            outputs = [learner(images) for learner in self.learners]
+            outputs = [model(images) for model in self.models]
         parts = self._objective(outputs, targets, self._triplet.tensor)
         parts["loss"].backward()  # type: ignore[no-untyped-call]
         return parts
@@ -134,10 +134,10 @@ class Stepper:
     def update(self, parts: dict[str, Tensor]) -> None:
         """Average over processes, optimiser, moving average, sums of the parts."""
         values = torch.stack([each.detach().float() for each in parts.values()])
-        distributed.average([values, *(each.grad for each in self.learners.parameters() if each.grad is not None)])
+        distributed.average([values, *(each.grad for each in self.models.parameters() if each.grad is not None)])
         self.optimiser.step()
-        if self._average:
-            self._average.update(self._new_weight.tensor)
+        if self._ema:
+            self._ema.update(self._new_weight.tensor)
         if not self._names:
             self._names = tuple(parts)
             self._sums = torch.zeros(len(parts), dtype=torch.float64, device=self.device)
@@ -156,15 +156,15 @@ class Stepper:
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """All that continuing needs besides the step: learners, optimiser, moving average, sums not yet read.
+        """All that continuing needs besides the step: models, optimiser, moving average, sums not yet read.
 
         Holds the tensors themselves: save it, or copy it, before the next step.  ``torch.load`` reads it with
         ``weights_only=True``.  The same in every process.
         """
         return {
-            "learners": self.learners.state_dict(),
+            "learners": self.models.state_dict(),
             "optimiser": optimiser_state(self.optimiser),
-            "average": self._average.module.state_dict() if self._average else {},
+            "average": self._ema.module.state_dict() if self._ema else {},
             "sums": dict(zip(self._names, self._sums.tolist(), strict=True)),
             "counted": self._counted,
         }
@@ -173,13 +173,13 @@ class Stepper:
         """Take a saved state, on any device, into the tensors that are there.
 
         Raises:
-            ResumeError: It is not of these learners and this optimiser.
+            ResumeError: It is not of these models and this optimiser.
         """
         try:
-            self.learners.load_state_dict(state["learners"])
+            self.models.load_state_dict(state["learners"])
             restore_optimiser(self.optimiser, state["optimiser"])
-            if self._average:
-                self._average.module.load_state_dict(state["average"])
+            if self._ema:
+                self._ema.module.load_state_dict(state["average"])
             sums = torch.tensor(list(state["sums"].values()), dtype=torch.float64, device=self.device)
             self._names, self._sums, self._counted = tuple(state["sums"]), sums, int(state["counted"])
         except (KeyError, RuntimeError) as error:
@@ -193,15 +193,15 @@ class Stepper:
         self.update(self.gradients(self.images(pixels, numbers, partners), targets))
 
     def _enter(self, *, frozen: bool) -> None:
-        # Asked at each step because an evaluation in between leaves the learners in evaluation mode.
+        # Asked at each step because an evaluation in between leaves the models in evaluation mode.
         if frozen == self._frozen and all(
-            each.training and _network(each).training is not frozen for each in self.learners
+            each.training and _network(each).training is not frozen for each in self.models
         ):
             return
         # As torchreid's open_specified_layers: a frozen network keeps its batch norms' statistics too.
-        self.learners.train()
-        for learner in self.learners:
-            _network(learner).train(not frozen).requires_grad_(not frozen)
+        self.models.train()
+        for model in self.models:
+            _network(model).train(not frozen).requires_grad_(not frozen)
         if frozen != self._frozen:
             self._frozen = frozen
             self.optimiser.zero_grad(set_to_none=True)
@@ -221,7 +221,7 @@ class _Setting:
             self._value = value
 
 
-def half_precision(run: RunConfig, device: torch.device) -> bool:
+def half_precision(run: RunSettings, device: torch.device) -> bool:
     """Whether the forward pass computes in bfloat16, whose range needs no loss scaling."""
     return run.precision == "bfloat16" or (run.precision == "auto" and device.type == "cuda")
 
@@ -236,7 +236,7 @@ def memory_format(device: torch.device, *, half: bool) -> torch.memory_format:
     return torch.channels_last if half or device.type == "cpu" else torch.contiguous_format
 
 
-def _recorder(run: RunConfig, device: torch.device) -> Recorder | None:
+def _recorder(run: RunSettings, device: torch.device) -> Recorder | None:
     alone, cuda = distributed.world() == 1, device.type == "cuda"
     if run.graph == "on" and not (alone and cuda):
         where = "the device is a CPU" if not cuda else f"there are {distributed.world()} processes"
@@ -254,7 +254,7 @@ def _check_share(size: int) -> None:
         )
 
 
-def _network(learner: nn.Module) -> nn.Module:
-    network = learner.network
+def _network(model: nn.Module) -> nn.Module:
+    network = model.network
     assert isinstance(network, nn.Module)
     return network

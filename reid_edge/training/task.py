@@ -21,7 +21,7 @@ from reid_edge.datasets.loading import load_split
 from reid_edge.errors import DatasetError, SettingsError
 from reid_edge.training.evaluator import AttributeScore, CategoryScore, HeldOutImages, RankingScore
 from reid_edge.training.pixels import Images
-from reid_edge.training.settings import DataConfig, TrainConfig
+from reid_edge.training.settings import DataSettings, TrainSettings
 
 #: Which images of categories are held out: the same in every run, whatever its seed.
 _HELD_OUT_SEED = 0
@@ -53,18 +53,18 @@ class TrainingData:
         return self.targets.mean(0) if self.targets.is_floating_point() else None
 
 
-def load_training_data(config: TrainConfig) -> TrainingData:
+def load_training_data(settings: TrainSettings) -> TrainingData:
     """Read and check a run's dataset; no pixel is decoded.
 
     Raises:
         DatasetError: The dataset is not what it should be, or too small for what is to be held out of it.
         SettingsError: No such dataset for this task.
     """
-    load = {"identity": _identities, "category": _categories, "attributes": _attributes}[config.task]
-    return load(config.data)
+    load = {"identity": _identities, "category": _categories, "attributes": _attributes}[settings.task]
+    return load(settings.data)
 
 
-def _identities(data: DataConfig) -> TrainingData:
+def _identities(data: DataSettings) -> TrainingData:
     images = load_split(data.dataset, data.root, "train", partial=data.partial, number=data.split)
     held_out: HeldOutImages | None = None
     if data.validation:
@@ -87,7 +87,7 @@ def _ranked(query: Sequence[LabelledImage], gallery: Sequence[LabelledImage]) ->
     return HeldOutImages(images=tuple(image.path for image in both), score=score)
 
 
-def _categories(data: DataConfig) -> TrainingData:
+def _categories(data: DataSettings) -> TrainingData:
     held = load_categories(data.dataset, data.root, "train", partial=data.partial)
     _check_held_out(data, len(held.labels))
     order = np.random.default_rng(_HELD_OUT_SEED).permutation(len(held.labels))
@@ -99,7 +99,7 @@ def _categories(data: DataConfig) -> TrainingData:
     return _training_data(_chosen(held.images, train), targets, len(held.names), held.names, held_out)
 
 
-def _attributes(data: DataConfig) -> TrainingData:
+def _attributes(data: DataSettings) -> TrainingData:
     held = load_attributes(data.dataset, data.root, "train", partial=data.partial)
     border, held_out = len(held.values), None
     if data.validation and data.dataset in WITH_VALIDATION:
@@ -132,7 +132,7 @@ def _chosen(images: Images, indices: npt.NDArray[np.int64]) -> Images:
     return images[indices] if isinstance(images, np.ndarray) else tuple(images[index] for index in indices)
 
 
-def _check_held_out(data: DataConfig, count: int) -> None:
+def _check_held_out(data: DataSettings, count: int) -> None:
     if data.identities is not None:
         raise SettingsError("data.identities: only re-identification has identities; leave it out.")
     if data.validation >= count:

@@ -29,6 +29,8 @@ def values(root: Path, **more: object) -> dict[str, object]:
         "data.validation": 2,
         "model.width": 0.1,
         "model.size": "24x16",
+        "model.variant.blocks": [1, 1, 1],
+        "model.variant.streams": [1, 2],
         "schedule.epochs": 3,
         "batch.size": 8,
         "optimiser.learning_rate": 0.01,

@@ -6,17 +6,17 @@ from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.training.augment import Augmenter
 from reid_edge.training.distributed import rank, world
 from reid_edge.training.losses import Objective
-from reid_edge.training.model import make_learners
+from reid_edge.training.model import make_models
 from reid_edge.training.sampling import numbers, rank_slice
 from reid_edge.training.settings import (
-    AugmentConfig,
-    BatchConfig,
-    LossConfig,
-    ModelConfig,
-    OptimiserConfig,
-    RunConfig,
-    ScheduleConfig,
-    TrainConfig,
+    AugmentSettings,
+    BatchSettings,
+    LossSettings,
+    ModelSettings,
+    OptimiserSettings,
+    RunSettings,
+    ScheduleSettings,
+    TrainSettings,
 )
 from reid_edge.training.step import Stepper
 
@@ -32,22 +32,22 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def small_run(**parts):
     """A run of 3 epochs: the first frozen, triplet loss from the third on, rates that move."""
     run = {
-        "model": ModelConfig(width=0.1, size=SIZE, variant=SHALLOW),
-        "augment": AugmentConfig(erase=0.5, brightness=0.2),
-        "loss": LossConfig(triplet=0.5, triplet_start=2, entropy=0.05),
-        "optimiser": OptimiserConfig(learning_rate=0.02),
-        "schedule": ScheduleConfig(epochs=3, kind="cosine", milestones=(), warmup=1, frozen=1),
-        "batch": BatchConfig(size=BATCH, instances=2),
-        "run": RunConfig(seed=3),
+        "model": ModelSettings(width=0.1, size=SIZE, variant=SHALLOW),
+        "augment": AugmentSettings(erase=0.5, brightness=0.2),
+        "loss": LossSettings(triplet=0.5, triplet_start=2, entropy=0.05),
+        "optimiser": OptimiserSettings(learning_rate=0.02),
+        "schedule": ScheduleSettings(epochs=3, kind="cosine", milestones=(), warmup=1, frozen=1),
+        "batch": BatchSettings(size=BATCH, instances=2),
+        "run": RunSettings(seed=3),
     }
-    return TrainConfig(recipe="scratch", **(run | parts))
+    return TrainSettings(recipe="scratch", **(run | parts))
 
 
 def make_stepper(config, recorder=None, dtype=torch.float32):
-    learners = make_learners(config, CLASSES, None).to(dtype)
+    models = make_models(config, CLASSES, None).to(dtype)
     augmenter = Augmenter(config.augment, SIZE, MEAN, STD, CPU)
     return Stepper(
-        learners,
+        models,
         Objective(config),
         augmenter,
         config,

@@ -17,7 +17,7 @@ from reid_edge.errors import MissingExtraError
 from reid_edge.training.augment import Augmenter, normalise
 from reid_edge.training.patches import ERASE_COLUMNS, ERASE_SHAPES, PATCH_SHAPES, TRIES, draw_rectangles
 from reid_edge.training.sampling import numbers
-from reid_edge.training.settings import AugmentConfig
+from reid_edge.training.settings import AugmentSettings
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ COLOURS = {"brightness": 0.4, "contrast": 0.3, "saturation": 0.5, "hue": 0.2}
 
 
 def only(**changes):
-    return AugmentConfig(**{"flip": 0.0, "translate": 0.0, "patch": 0.0} | changes)
+    return AugmentSettings(**{"flip": 0.0, "translate": 0.0, "patch": 0.0} | changes)
 
 
 def make(config, size=SIZE, device=CPU):
@@ -319,7 +319,7 @@ def test_every_offset_of_a_crop_is_equally_likely():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_an_image_does_not_depend_on_its_batch(seed):
-    augmenter = make(AugmentConfig(**EVERYTHING, **COLOURS))
+    augmenter = make(AugmentSettings(**EVERYTHING, **COLOURS))
     pixels, drawn, partners = batch(augmenter, 6, step=seed)
     together = augmenter(pixels, drawn, partners)
     for index in range(6):
@@ -328,7 +328,7 @@ def test_an_image_does_not_depend_on_its_batch(seed):
 
 
 def test_draws_on_its_numbers_only():
-    augmenter = make(AugmentConfig(**EVERYTHING, **COLOURS))
+    augmenter = make(AugmentSettings(**EVERYTHING, **COLOURS))
     given = batch(augmenter)
     first = augmenter(*given)
     before = torch.get_rng_state()
@@ -338,7 +338,7 @@ def test_draws_on_its_numbers_only():
 
 
 def test_mixed_precision_does_not_reach_it():
-    augmenter = make(AugmentConfig(**EVERYTHING, **COLOURS))
+    augmenter = make(AugmentSettings(**EVERYTHING, **COLOURS))
     given = batch(augmenter)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = augmenter(*given)
@@ -369,7 +369,7 @@ class NoWaiting(TorchDispatchMode):
 
 
 def test_waits_for_no_value_of_the_device():
-    augmenter = make(AugmentConfig(**EVERYTHING, **COLOURS))
+    augmenter = make(AugmentSettings(**EVERYTHING, **COLOURS))
     given = batch(augmenter)
     with NoWaiting() as watch:
         augmenter(*given)

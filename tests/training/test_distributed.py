@@ -11,18 +11,18 @@ from torch import multiprocessing, nn
 
 from reid_edge.errors import SettingsError, TrainingError
 from reid_edge.training import distributed
-from reid_edge.training.distributed import share_norms
-from reid_edge.training.settings import BatchConfig, LossConfig, OptimiserConfig, RunConfig
+from reid_edge.training.distributed import synchronise_batch_norms
+from reid_edge.training.settings import BatchSettings, LossSettings, OptimiserSettings, RunSettings
 from tests.training.steps import make_stepper, small_run, take, tensors
 
 CPU = torch.device("cpu")
 PROCESSES = 2
 STEPS = 6
 RUNS = {
-    "triplet": small_run(loss=LossConfig(triplet=0.5, entropy=0.05), run=RunConfig(seed=3, ema=0.9)),
+    "triplet": small_run(loss=LossSettings(triplet=0.5, entropy=0.05), run=RunSettings(seed=3, ema=0.9)),
     "mutual": small_run(
-        loss=LossConfig(triplet=0.5, triplet_margin=None, mutual=1.0),
-        optimiser=OptimiserConfig(name="amsgrad", learning_rate=0.001),
+        loss=LossSettings(triplet=0.5, triplet_margin=None, mutual=1.0),
+        optimiser=OptimiserSettings(name="amsgrad", learning_rate=0.001),
     ),
 }
 
@@ -91,16 +91,16 @@ def work(rank, port, folder):
         found["shared"] = layer.weight.detach()
         for shape in ((6, 3), (6, 3, 4, 2)):
             x = rows_of(shape)
-            norm = share_norms(bare_norm(x), CPU)[0]
+            norm = synchronise_batch_norms(bare_norm(x), CPU)[0]
             found[f"norm {len(shape)}"] = normalised_by(norm, x[rank::PROCESSES], x)
         for name, config in RUNS.items():
             found[name] = run_steps(config)
         try:
-            make_stepper(small_run(batch=BatchConfig(size=3)))
+            make_stepper(small_run(batch=BatchSettings(size=3)))
         except SettingsError as error:
             found["odd batch"] = str(error)
         try:
-            make_stepper(small_run(run=RunConfig(graph="on")))
+            make_stepper(small_run(run=RunSettings(graph="on")))
         except SettingsError as error:
             found["graph"] = str(error)
         distributed.wait_for_all()
@@ -208,7 +208,7 @@ def test_alone_everything_is_the_identity(monkeypatch):
         distributed.share_state(nn.Linear(1, 1))
         distributed.wait_for_all()
     norms = nn.Sequential(nn.BatchNorm2d(2))
-    assert type(share_norms(norms, CPU)[0]) is nn.BatchNorm2d
+    assert type(synchronise_batch_norms(norms, CPU)[0]) is nn.BatchNorm2d
 
 
 def test_half_an_environment(monkeypatch):

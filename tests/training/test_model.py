@@ -7,20 +7,20 @@ from reid_edge.errors import CheckpointMismatchError
 from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
 from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, CheckpointInfo
 from reid_edge.osnet.network import OSNet
-from reid_edge.training.model import CheckpointMaker, Learner, make_learners
+from reid_edge.training.model import CheckpointMaker, ReIDModel, make_models
 from reid_edge.training.recipes import RECIPES
-from reid_edge.training.settings import DataConfig, LossConfig, ModelConfig, RunConfig, TrainConfig
+from reid_edge.training.settings import DataSettings, LossSettings, ModelSettings, RunSettings, TrainSettings
 
 SIZE = (32, 16)
 PRIMARY = NetworkVariant()
 
 
 def config(*, seed=1, mutual=0.0, width=0.1, variant=PRIMARY):
-    return TrainConfig(
+    return TrainSettings(
         recipe="scratch",
-        model=ModelConfig(width=width, size=SIZE, variant=variant),
-        loss=LossConfig(mutual=mutual),
-        run=RunConfig(seed=seed),
+        model=ModelSettings(width=width, size=SIZE, variant=variant),
+        loss=LossSettings(mutual=mutual),
+        run=RunSettings(seed=seed),
     )
 
 
@@ -36,84 +36,84 @@ def same(first, second):
 
 
 def test_features_and_logits_come_out():
-    learner = Learner(OSNetConfig(width=0.1, size=SIZE), 7).eval()
+    model = ReIDModel(OSNetConfig(width=0.1, size=SIZE), 7).eval()
     images = torch.randn(3, 3, *SIZE)
-    features, logits = learner(images)
+    features, logits = model(images)
     assert features.shape == (3, 512)
-    torch.testing.assert_close(features, learner.network(images))
-    torch.testing.assert_close(logits, features @ learner.head.weight.T + learner.head.bias)
+    torch.testing.assert_close(features, model.network(images))
+    torch.testing.assert_close(logits, features @ model.head.weight.T + model.head.bias)
 
 
 def test_under_autocast_the_classifier_stays_in_float32():
-    learner = Learner(OSNetConfig(width=0.1, size=SIZE), 7).eval()
+    model = ReIDModel(OSNetConfig(width=0.1, size=SIZE), 7).eval()
     with torch.autocast("cpu", torch.bfloat16):
-        features, logits = learner(torch.randn(3, 3, *SIZE))
+        features, logits = model(torch.randn(3, 3, *SIZE))
     assert features.dtype == logits.dtype == torch.float32
-    torch.testing.assert_close(logits, features @ learner.head.weight.T + learner.head.bias)
+    torch.testing.assert_close(logits, features @ model.head.weight.T + model.head.bias)
 
 
-def test_a_float64_learner_gives_float64():
-    learner = Learner(OSNetConfig(width=0.1, size=SIZE), 7).double().eval()
-    assert {one.dtype for one in learner(torch.randn(2, 3, *SIZE).double())} == {torch.float64}
+def test_a_float64_model_gives_float64():
+    model = ReIDModel(OSNetConfig(width=0.1, size=SIZE), 7).double().eval()
+    assert {one.dtype for one in model(torch.randn(2, 3, *SIZE).double())} == {torch.float64}
 
 
 def test_weights_depend_on_the_seed_alone():
     torch.manual_seed(5)
-    first = make_learners(config(), 4, None)
+    first = make_models(config(), 4, None)
     torch.rand(17)
-    assert same(first, make_learners(config(), 4, None))
-    assert not same(first, make_learners(config(seed=2), 4, None))
+    assert same(first, make_models(config(), 4, None))
+    assert not same(first, make_models(config(seed=2), 4, None))
 
 
 def test_the_global_generator_is_left_as_it_was():
     given = start()
     before = torch.get_rng_state()
-    make_learners(config(mutual=1.0), 4, given)
+    make_models(config(mutual=1.0), 4, given)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_mutual_learning_has_two_networks_that_differ():
-    one, two = make_learners(config(mutual=1.0, seed=3), 4, None)
+    one, two = make_models(config(mutual=1.0, seed=3), 4, None)
     assert not same(one.network, two.network)
-    assert same(one, make_learners(config(seed=3), 4, None)[0])
-    assert not same(two, make_learners(config(seed=4), 4, None)[0]), "runs of other seeds share nothing"
+    assert same(one, make_models(config(seed=3), 4, None)[0])
+    assert not same(two, make_models(config(seed=4), 4, None)[0]), "runs of other seeds share nothing"
 
 
 def test_a_start_gives_every_network_its_features_and_none_its_classifier():
     given = start()
-    one, two = make_learners(config(mutual=1.0), 4, given)
-    for learner in (one, two):
-        for name, tensor in learner.network.state_dict().items():
+    one, two = make_models(config(mutual=1.0), 4, given)
+    for model in (one, two):
+        for name, tensor in model.network.state_dict().items():
             assert torch.equal(tensor, given.state[name]), name
     assert not torch.equal(one.head.weight, two.head.weight)
 
 
 def test_training_does_not_write_into_the_start():
     given = start()
-    (learner,) = make_learners(config(), 4, given)
+    (model,) = make_models(config(), 4, given)
     with torch.no_grad():
-        learner.network.fc.weight.zero_()
+        model.network.fc.weight.zero_()
     assert given.state["fc.weight"].abs().sum() > 0
 
 
 def test_another_width_is_refused():
     with pytest.raises(CheckpointMismatchError, match=r"network has width 0\.1, but .* has width 0\.25.*--width 0\.25"):
-        make_learners(config(), 4, start(width=0.25))
+        make_models(config(), 4, start(width=0.25))
 
 
 def test_another_variant_is_refused():
     with pytest.raises(CheckpointMismatchError, match=r"is the variant instance_norm=True, but .* the paper's primary"):
-        make_learners(config(variant=NetworkVariant(instance_norm=True)), 4, start())
+        make_models(config(variant=NetworkVariant(instance_norm=True)), 4, start())
 
 
 def test_missing_and_broken_weights_are_refused():
     given = start()
     missing = dataclasses.replace(given, state={k: v for k, v in given.state.items() if k != "fc.bias"})
     with pytest.raises(CheckpointMismatchError, match=r"missing +fc\.bias"):
-        make_learners(config(), 4, missing)
+        make_models(config(), 4, missing)
     broken = dataclasses.replace(given, state=given.state | {"fc.bias": torch.full((512,), torch.nan)})
     with pytest.raises(CheckpointMismatchError, match=r"fc\.bias: holds NaN"):
-        make_learners(config(), 4, broken)
+        make_models(config(), 4, broken)
 
 
 def kept(recipe, **data):
@@ -123,8 +123,8 @@ def kept(recipe, **data):
         model=dataclasses.replace(config.model, width=0.1),
         data=dataclasses.replace(config.data, **data) if data else config.data,
     )
-    learner = make_learners(config, 3, None)[0]
-    return CheckpointMaker(config, ("a", "b", "c"), IMAGENET_MEAN, IMAGENET_STD).checkpoint(learner, {"mAP": 0.5})
+    model = make_models(config, 3, None)[0]
+    return CheckpointMaker(config, ("a", "b", "c"), IMAGENET_MEAN, IMAGENET_STD).checkpoint(model, {"mAP": 0.5})
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -145,4 +145,4 @@ def test_every_recipes_checkpoint_names_its_dataset_and_recipe(recipe):
 )
 def test_a_checkpoint_says_which_part_of_a_dataset_it_has_seen(data, said):
     assert kept("scratch", **data).info.dataset == said
-    assert kept("scratch", **data).info.training["data"]["validation"] == DataConfig().validation
+    assert kept("scratch", **data).info.training["data"]["validation"] == DataSettings().validation

@@ -9,14 +9,14 @@ from torch.nn import functional
 
 from reid_edge.errors import SettingsError
 from reid_edge.training.losses import Objective, attribute_loss, entropy, hard_triplet, mutual_divergence, spread
-from reid_edge.training.settings import LossConfig, TrainConfig
+from reid_edge.training.settings import LossSettings, TrainSettings
 
 FIGURES = {"cross_entropy", "triplet", "entropy", "mutual", "accuracy", "spread"}
 TARGETS = torch.tensor([0, 0, 1, 1, 2, 2])
 
 
 def objective(task="identity", rates=None, **loss):
-    return Objective(TrainConfig(recipe="scratch", task=task, loss=LossConfig(**loss)), rates)
+    return Objective(TrainSettings(recipe="scratch", task=task, loss=LossSettings(**loss)), rates)
 
 
 def outputs(networks=1, classes=4, seed=0):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from reid_edge.training.optimisation import (
-    Average,
+    ModelEma,
     frozen,
     make_optimiser,
     optimiser_state,
@@ -17,7 +17,7 @@ from reid_edge.training.optimisation import (
     triplet_weight,
 )
 from reid_edge.training.recipes import RECIPES
-from reid_edge.training.settings import LossConfig, OptimiserConfig, ScheduleConfig
+from reid_edge.training.settings import LossSettings, OptimiserSettings, ScheduleSettings
 
 GRADIENTS = [0.5, -0.25, 0.125, 1.0, -0.75, 0.0, 0.3]
 RATES = [0.1, 0.1, 0.05, 0.05, 0.02, 0.2, 0.1]
@@ -62,19 +62,19 @@ def run(config, start, steps=range(7), before=None):
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd(nesterov):
-    config = OptimiserConfig(name="sgd", momentum=0.9, nesterov=nesterov, weight_decay=0.01)
+    config = OptimiserSettings(name="sgd", momentum=0.9, nesterov=nesterov, weight_decay=0.01)
     parameters, _ = run(config, 2.0)
     assert parameters[0].tolist() == pytest.approx([sgd(2.0, 0.9, 0.01, nesterov)] * 2, rel=1e-7)
 
 
 def test_sgd_without_momentum():
-    parameters, _ = run(OptimiserConfig(name="sgd", momentum=0.0, weight_decay=0.01), 2.0)
+    parameters, _ = run(OptimiserSettings(name="sgd", momentum=0.0, weight_decay=0.01), 2.0)
     assert parameters[0].tolist() == pytest.approx([sgd(2.0, 0.0, 0.01, nesterov=False)] * 2, rel=1e-7)
 
 
 @pytest.mark.parametrize("name", ["adam", "amsgrad"])
 def test_adam(name):
-    parameters, _ = run(OptimiserConfig(name=name, weight_decay=0.01), 2.0)
+    parameters, _ = run(OptimiserSettings(name=name, weight_decay=0.01), 2.0)
     assert parameters[0].tolist() == pytest.approx([adam(2.0, 0.01, name == "amsgrad")] * 2, rel=1e-6)
 
 
@@ -84,14 +84,14 @@ def test_adam_and_amsgrad_differ_on_these_gradients():
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "amsgrad"])
 def test_parameter_without_gradient_is_left_alone(name):
-    parameters, optimiser = run(OptimiserConfig(name=name, weight_decay=0.1), 2.0)
+    parameters, optimiser = run(OptimiserSettings(name=name, weight_decay=0.1), 2.0)
     assert parameters[1].item() == 1.0
     assert all(not tensor.any() for tensor in optimiser_state(optimiser)[1].values())
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "amsgrad"])
 def test_parameter_that_joins_later_starts_its_own_state(name):
-    config = OptimiserConfig(name=name, weight_decay=0.0)
+    config = OptimiserSettings(name=name, weight_decay=0.0)
     late, other = (nn.Parameter(torch.ones(1)) for _ in range(2))
     optimiser = make_optimiser([late, other], config, torch.tensor(0.1))
     other.grad = torch.ones(1)
@@ -104,7 +104,7 @@ def test_parameter_that_joins_later_starts_its_own_state(name):
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "amsgrad"])
 def test_restored_state_continues_bit_by_bit(name):
-    config = OptimiserConfig(name=name, weight_decay=0.01)
+    config = OptimiserSettings(name=name, weight_decay=0.01)
     whole, _ = run(config, 2.0)
     parameters, optimiser = run(config, 2.0, range(3))
     saved = {
@@ -115,15 +115,15 @@ def test_restored_state_continues_bit_by_bit(name):
 
 
 def test_restoring_keeps_the_tensors_where_they_are():
-    _, optimiser = run(OptimiserConfig(name="amsgrad"), 2.0)
+    _, optimiser = run(OptimiserSettings(name="amsgrad"), 2.0)
     before = [tensor.data_ptr() for own in optimiser_state(optimiser).values() for tensor in own.values()]
-    restore_optimiser(optimiser, optimiser_state(run(OptimiserConfig(name="amsgrad"), 1.0)[1]))
+    restore_optimiser(optimiser, optimiser_state(run(OptimiserSettings(name="amsgrad"), 1.0)[1]))
     assert before == [tensor.data_ptr() for own in optimiser_state(optimiser).values() for tensor in own.values()]
 
 
 def test_state_of_another_optimiser():
-    _, adam_optimiser = run(OptimiserConfig(name="adam"), 2.0)
-    _, optimiser = run(OptimiserConfig(name="amsgrad"), 2.0)
+    _, adam_optimiser = run(OptimiserSettings(name="adam"), 2.0)
+    _, optimiser = run(OptimiserSettings(name="amsgrad"), 2.0)
     with pytest.raises(KeyError, match="max_exp_avg_sq"):
         restore_optimiser(optimiser, optimiser_state(adam_optimiser))
 
@@ -142,19 +142,19 @@ def test_paper_schedule_from_scratch():
 
 
 def test_rate_falls_at_the_first_step_of_the_milestone():
-    found = rates(ScheduleConfig(epochs=4, milestones=(2,), gamma=0.5))
+    found = rates(ScheduleSettings(epochs=4, milestones=(2,), gamma=0.5))
     assert found == [1.0] * 14 + [0.5] * 14
 
 
 def test_warmup_is_a_straight_line_from_a_hundredth_that_ends_at_the_highest():
-    found = rates(ScheduleConfig(epochs=4, milestones=(), warmup=2))
+    found = rates(ScheduleSettings(epochs=4, milestones=(), warmup=2))
     assert found[0] == pytest.approx(0.01)
     assert found[14:] == [1.0] * 14
     assert [b - a for a, b in itertools.pairwise(found[:15])] == pytest.approx([0.99 / 14] * 14)
 
 
 def test_cosine_goes_from_the_highest_towards_nothing():
-    found = rates(ScheduleConfig(epochs=5, kind="cosine", milestones=()), base=0.3, steps=8)
+    found = rates(ScheduleSettings(epochs=5, kind="cosine", milestones=()), base=0.3, steps=8)
     assert found == pytest.approx([0.15 * (1 + math.cos(math.pi * step / 40)) for step in range(40)])
     assert found[0] == 0.3
     assert found[20] == pytest.approx(0.15)
@@ -162,28 +162,28 @@ def test_cosine_goes_from_the_highest_towards_nothing():
 
 
 def test_cosine_begins_where_the_warmup_ends():
-    found = rates(ScheduleConfig(epochs=3, kind="cosine", milestones=(), warmup=1), steps=10)
+    found = rates(ScheduleSettings(epochs=3, kind="cosine", milestones=(), warmup=1), steps=10)
     assert found[10] == 1.0
     assert found[20] == pytest.approx(0.5)
     assert max(found) == found[10]
 
 
 def test_cosine_after_the_end_stays_at_nothing():
-    schedule = ScheduleConfig(epochs=2, kind="cosine", milestones=())
+    schedule = ScheduleSettings(epochs=2, kind="cosine", milestones=())
     assert rate(schedule, 1.0, 20, 10) == rate(schedule, 1.0, 35, 10) == 0.0
 
 
 def test_a_schedule_of_warmup_only():
-    assert 0 <= rate(ScheduleConfig(epochs=2, kind="cosine", milestones=(), warmup=2), 1.0, 20, 10) <= 1
+    assert 0 <= rate(ScheduleSettings(epochs=2, kind="cosine", milestones=(), warmup=2), 1.0, 20, 10) <= 1
 
 
 def test_triplet_weight_starts_at_its_epoch():
-    loss = LossConfig(triplet=0.5, triplet_start=3)
+    loss = LossSettings(triplet=0.5, triplet_start=3)
     assert [triplet_weight(loss, epoch) for epoch in range(5)] == [0, 0, 0, 0.5, 0.5]
 
 
 def test_frozen_stage_is_whole_epochs():
-    found = [frozen(ScheduleConfig(epochs=5, frozen=2), step, 3) for step in range(15)]
+    found = [frozen(ScheduleSettings(epochs=5, frozen=2), step, 3) for step in range(15)]
     assert found == [True] * 6 + [False] * 9
 
 
@@ -195,31 +195,31 @@ def module(value):
 
 
 def test_weights_and_buffers_follow_with_the_decay():
-    learner = module(1.0)
-    average = Average(learner, 0.9)
+    source = module(1.0)
+    ema = ModelEma(source, 0.9)
     expected = 1.0
     for value in (2.0, 5.0, -3.0):
-        learner.weight.data.fill_(value)
-        learner.running_mean.fill_(10 * value)
-        learner.num_batches_tracked.add_(1)
-        average.update(torch.tensor(0.1))
+        source.weight.data.fill_(value)
+        source.running_mean.fill_(10 * value)
+        source.num_batches_tracked.add_(1)
+        ema.update(torch.tensor(0.1))
         expected = 0.9 * expected + 0.1 * value
-    assert average.module.weight.tolist() == pytest.approx([expected] * 2)
-    assert average.module.running_mean.tolist() == pytest.approx([10 * expected] * 2)
-    assert average.module.num_batches_tracked == 3
-    assert learner.weight.tolist() == [-3.0] * 2
+    assert ema.module.weight.tolist() == pytest.approx([expected] * 2)
+    assert ema.module.running_mean.tolist() == pytest.approx([10 * expected] * 2)
+    assert ema.module.num_batches_tracked == 3
+    assert source.weight.tolist() == [-3.0] * 2
 
 
 def test_average_of_the_first_steps_forgets_where_it_began():
-    average = Average(module(0.0), 0.999)
-    weights = [average.new_weight(step) for step in range(20000)]
+    ema = ModelEma(module(0.0), 0.999)
+    weights = [ema.new_weight(step) for step in range(20000)]
     assert weights[0] == pytest.approx(0.9)
     assert weights[9] == pytest.approx(1 - 10 / 19)
     assert weights[-1] == pytest.approx(0.001)
     assert weights == sorted(weights, reverse=True)
 
 
-def test_average_is_for_judging_only():
-    average = Average(module(1.0).train(), 0.9).module
-    assert not average.training
-    assert not any(parameter.requires_grad for parameter in average.parameters())
+def test_an_average_is_for_evaluation_only():
+    ema = ModelEma(module(1.0).train(), 0.9).module
+    assert not ema.training
+    assert not any(parameter.requires_grad for parameter in ema.parameters())

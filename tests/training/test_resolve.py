@@ -11,7 +11,7 @@ from reid_edge.errors import SettingsError
 from reid_edge.settings import read_settings
 from reid_edge.training.recipes import RECIPES
 from reid_edge.training.resolve import _OPTIONAL, differences, resolve, run_name, to_tables, to_toml
-from reid_edge.training.settings import TrainConfig
+from reid_edge.training.settings import TrainSettings
 
 START = {"model.start": "weights.safetensors"}
 
@@ -63,7 +63,7 @@ def test_every_key_that_may_be_unset_can_be_written_as_none():
             elif get_origin(hint) in (types.UnionType, Union) and type(None) in get_args(hint):
                 yield prefix + name
 
-    assert sorted(_OPTIONAL) == sorted(optional(TrainConfig))
+    assert sorted(_OPTIONAL) == sorted(optional(TrainSettings))
 
 
 def test_none_is_a_word_where_nothing_may_be_unset():

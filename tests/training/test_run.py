@@ -246,6 +246,15 @@ def test_a_state_that_holds_code_is_refused(people, tmp_path):
         train(configured(people), tmp_path / "run", resume=True)
 
 
+def test_a_state_keeps_the_keys_that_runs_of_older_releases_have(whole):
+    stored = torch.load(whole[0] / "state.pt", weights_only=True)
+    assert stored.keys() == {"format", "config", "data", "torch_version", "mean", "std", "progress", "stepper"}
+    assert stored["stepper"].keys() == {"learners", "optimiser", "average", "sums", "counted"}
+    assert {".".join(name.split(".")[:2]) for name in stored["stepper"]["learners"]} == {"0.network", "0.head"}
+    progress = {"step", "seconds", "sums", "summed_steps", "best", "figures", "rows", "finished"}
+    assert stored["progress"].keys() == progress
+
+
 def test_a_folder_without_a_run_cannot_be_resumed(people, tmp_path):
     with pytest.raises(ResumeError, match=r"config\.toml is missing"):
         train(configured(people), tmp_path, resume=True)

@@ -9,14 +9,14 @@ import torch
 from reid_edge.errors import ResumeError, SettingsError
 from reid_edge.training.augment import Augmenter
 from reid_edge.training.losses import Objective
-from reid_edge.training.model import make_learners
+from reid_edge.training.model import make_models
 from reid_edge.training.settings import (
-    AugmentConfig,
-    LossConfig,
-    ModelConfig,
-    OptimiserConfig,
-    RunConfig,
-    ScheduleConfig,
+    AugmentSettings,
+    LossSettings,
+    ModelSettings,
+    OptimiserSettings,
+    RunSettings,
+    ScheduleSettings,
 )
 from tests.osnet.variants import VARIANTS
 from tests.training.software_graph import NotCapturable, SoftwareGraph
@@ -38,27 +38,27 @@ from tests.training.steps import (
 )
 
 MUTUAL = small_run(
-    optimiser=OptimiserConfig(name="amsgrad", learning_rate=0.002),
-    loss=LossConfig(triplet=0.5, mutual=1.0),
-    run=RunConfig(seed=3, ema=0.9),
+    optimiser=OptimiserSettings(name="amsgrad", learning_rate=0.002),
+    loss=LossSettings(triplet=0.5, mutual=1.0),
+    run=RunSettings(seed=3, ema=0.9),
 )
 WHOLE = range(3 * STEPS_PER_EPOCH)
 
 
 def plain_training(config, steps, dtype):
     """The small run with torch's unfused SGD, the schedule written out, and nothing clever."""
-    learners = make_learners(config, CLASSES, None).to(dtype)
-    learner = learners[0]
-    optimiser = torch.optim.SGD(learner.parameters(), lr=1.0, momentum=0.9, weight_decay=5e-4, foreach=False)
+    models = make_models(config, CLASSES, None).to(dtype)
+    model = models[0]
+    optimiser = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=5e-4, foreach=False)
     augmenter, objective = Augmenter(config.augment, SIZE, MEAN, STD, CPU), Objective(config)
-    average = copy.deepcopy(learners.state_dict())
+    average = copy.deepcopy(models.state_dict())
     losses = []
     for step in range(steps):
         epoch = step // 4
-        learner.train()
+        model.train()
         if epoch < 1:
-            learner.network.eval()
-        for parameter in learner.network.parameters():
+            model.network.eval()
+        for parameter in model.network.parameters():
             parameter.requires_grad_(epoch >= 1)
         warm = 0.01 + 0.99 * step / 4
         rate = 0.02 * (warm if step < 4 else (1 + math.cos(math.pi * (step - 4) / 8)) / 2)
@@ -66,21 +66,21 @@ def plain_training(config, steps, dtype):
         pixels, targets, drawn, partners = batch(config, step)
         images = augmenter(pixels, drawn, partners).to(dtype)
         optimiser.zero_grad()
-        loss = objective([learner(images)], targets, torch.tensor(0.5 if epoch >= 2 else 0.0))["loss"]
+        loss = objective([model(images)], targets, torch.tensor(0.5 if epoch >= 2 else 0.0))["loss"]
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
         decay = min(0.9, (1 + step) / (10 + step))
-        for name, value in learners.state_dict().items():
+        for name, value in models.state_dict().items():
             average[name] = decay * average[name] + (1 - decay) * value if value.is_floating_point() else value.clone()
-    return learners.state_dict(), average, losses
+    return models.state_dict(), average, losses
 
 
 def test_steps_are_those_of_a_plain_training_loop():
-    config = small_run(run=RunConfig(seed=3, ema=0.9))
+    config = small_run(run=RunSettings(seed=3, ema=0.9))
     state, average, losses = plain_training(config, 12, torch.float64)
     stepper = take(make_stepper(config, dtype=torch.float64), config, WHOLE)
-    for name, tensor in stepper.learners.state_dict().items():
+    for name, tensor in stepper.models.state_dict().items():
         torch.testing.assert_close(tensor, state[name], rtol=1e-6, atol=1e-7, msg=name)
     for name, tensor in stepper.evaluated.state_dict().items():
         torch.testing.assert_close(tensor, average[name], rtol=1e-6, atol=1e-7, msg=name)
@@ -90,10 +90,10 @@ def test_steps_are_those_of_a_plain_training_loop():
 def test_frozen_stage_trains_the_classifier_only():
     config = small_run()
     stepper = make_stepper(config)
-    before = tensors(stepper.learners.state_dict())
-    after = tensors(take(stepper, config, range(4)).learners.state_dict())
+    before = tensors(stepper.models.state_dict())
+    after = tensors(take(stepper, config, range(4)).models.state_dict())
     assert {name.split(".")[1] for name in differing(before, after)} == {"head"}
-    later = tensors(take(stepper, config, range(4, 6)).learners.state_dict())
+    later = tensors(take(stepper, config, range(4, 6)).models.state_dict())
     changed = differing(after, later)
     assert {name.split(".")[1] for name in changed} == {"head", "network"}
     assert any("running_mean" in name for name in changed)
@@ -102,9 +102,9 @@ def test_frozen_stage_trains_the_classifier_only():
 @pytest.mark.parametrize(
     "config",
     [
-        small_run(run=RunConfig(seed=3, ema=0.9)),
+        small_run(run=RunSettings(seed=3, ema=0.9)),
         MUTUAL,
-        small_run(augment=AugmentConfig(patch=0, translate=0, shift=2)),
+        small_run(augment=AugmentSettings(patch=0, translate=0, shift=2)),
     ],
     ids=["scratch", "mutual", "shift"],
 )
@@ -121,8 +121,8 @@ def test_recorded_steps_are_those_of_unrecorded_ones_bit_by_bit(config):
 @pytest.mark.parametrize(
     "augment",
     [
-        AugmentConfig(erase=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, shift=1),
-        AugmentConfig(translate=0, crop=True),
+        AugmentSettings(erase=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1, shift=1),
+        AugmentSettings(translate=0, crop=True),
     ],
     ids=["everything", "resized crop"],
 )
@@ -138,7 +138,7 @@ def test_every_change_of_an_image_can_be_recorded(augment):
 @pytest.mark.parametrize("task", ["identity", "category", "attributes"])
 def test_the_loss_of_every_task_can_be_recorded(task):
     several = task == "attributes"
-    loss = LossConfig(smoothing=0.0) if several else LossConfig(triplet=0.5, entropy=0.1, mutual=1.0)
+    loss = LossSettings(smoothing=0.0) if several else LossSettings(triplet=0.5, entropy=0.1, mutual=1.0)
     config = replace(small_run(loss=loss), task=task)
     objective = Objective(config, torch.full((CLASSES,), 0.3) if several else None)
     rng = torch.Generator().manual_seed(0)
@@ -158,14 +158,14 @@ def test_the_loss_of_every_task_can_be_recorded(task):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_takes_a_step(name):
-    model = ModelConfig(width=0.1, size=SIZE, variant=VARIANTS[name])
-    config = small_run(model=model, schedule=ScheduleConfig(epochs=1, milestones=()))
-    config = replace(config, optimiser=OptimiserConfig(weight_decay=0.0))
+    model = ModelSettings(width=0.1, size=SIZE, variant=VARIANTS[name])
+    config = small_run(model=model, schedule=ScheduleSettings(epochs=1, milestones=()))
+    config = replace(config, optimiser=OptimiserSettings(weight_decay=0.0))
     stepper = make_stepper(config)
-    before = {name: tensor.clone() for name, tensor in stepper.learners.named_parameters()}
+    before = {name: tensor.clone() for name, tensor in stepper.models.named_parameters()}
     take(stepper, config, [0])
     assert math.isfinite(stepper.read()["loss"])
-    moved = {name for name, tensor in stepper.learners.named_parameters() if not torch.equal(tensor, before[name])}
+    moved = {name for name, tensor in stepper.models.named_parameters() if not torch.equal(tensor, before[name])}
     # At this width a gate's hidden layer is one unit, which may be off.
     gates = {name for name in before if ".gate." in name}
     assert moved >= before.keys() - gates
@@ -204,7 +204,7 @@ def test_loading_into_a_recorded_stepper_records_anew():
 
 
 def test_state_of_another_network():
-    state = make_stepper(small_run(model=ModelConfig(width=0.15, size=SIZE, variant=SHALLOW))).state_dict()
+    state = make_stepper(small_run(model=ModelSettings(width=0.15, size=SIZE, variant=SHALLOW))).state_dict()
     with pytest.raises(ResumeError, match="size mismatch"):
         make_stepper(small_run()).load_state_dict(state)
 
@@ -212,7 +212,7 @@ def test_state_of_another_network():
 def test_state_of_another_optimiser():
     state = make_stepper(small_run()).state_dict()
     with pytest.raises(ResumeError, match="does not fit"):
-        make_stepper(small_run(optimiser=OptimiserConfig(name="adam"))).load_state_dict(state)
+        make_stepper(small_run(optimiser=OptimiserSettings(name="adam"))).load_state_dict(state)
 
 
 def test_evaluating_in_between_changes_nothing():
@@ -243,13 +243,13 @@ def test_figures_are_means_since_the_last_reading():
 
 
 def test_bfloat16_computes_coarsely_and_keeps_full_weights():
-    schedule = ScheduleConfig(epochs=1, milestones=())
+    schedule = ScheduleSettings(epochs=1, milestones=())
     full, half = (
-        small_run(schedule=schedule, run=RunConfig(seed=3, precision=precision))
+        small_run(schedule=schedule, run=RunSettings(seed=3, precision=precision))
         for precision in ("float32", "bfloat16")
     )
     exact, coarse = take(make_stepper(full), full, [0]), take(make_stepper(half), half, [0])
-    assert {parameter.dtype for parameter in coarse.learners.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in coarse.models.parameters()} == {torch.float32}
     one, other = exact.read(), coarse.read()
     assert one["loss"] != other["loss"]
     assert one["loss"] == pytest.approx(other["loss"], rel=0.05)
@@ -257,10 +257,10 @@ def test_bfloat16_computes_coarsely_and_keeps_full_weights():
 
 def test_training_learns():
     config = small_run(
-        augment=AugmentConfig(flip=0, translate=0, patch=0),
-        loss=LossConfig(),
-        schedule=ScheduleConfig(epochs=9, milestones=()),
-        optimiser=OptimiserConfig(learning_rate=0.05),
+        augment=AugmentSettings(flip=0, translate=0, patch=0),
+        loss=LossSettings(),
+        schedule=ScheduleSettings(epochs=9, milestones=()),
+        optimiser=OptimiserSettings(learning_rate=0.05),
     )
     stepper = make_stepper(config)
     inputs = batch(config, 0)
@@ -275,7 +275,7 @@ def test_training_learns():
 
 def test_graph_on_a_cpu_is_refused():
     with pytest.raises(SettingsError, match=r"run\.graph is 'on', but the device is a CPU"):
-        make_stepper(small_run(run=RunConfig(graph="on")))
+        make_stepper(small_run(run=RunSettings(graph="on")))
 
 
 def test_a_batch_of_this_test_is_whole():

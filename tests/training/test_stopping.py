@@ -10,7 +10,7 @@ from reid_edge.errors import CollapseError
 from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.osnet.network import OSNet
 from reid_edge.training.losses import hard_triplet, spread
-from reid_edge.training.settings import RunConfig
+from reid_edge.training.settings import RunSettings
 from reid_edge.training.stopping import CollapseWatch
 
 
@@ -51,7 +51,7 @@ def test_a_training_step_of_random_weights_is_far_from_the_limit():
     network = OSNet(OSNetConfig(width=0.25, size=(64, 32)))
     coarse = nn.functional.interpolate(torch.randn(32, 3, 8, 4), scale_factor=8)
     with torch.no_grad():
-        assert spread(network(coarse)) > 10 * RunConfig().collapse_spread
+        assert spread(network(coarse)) > 10 * RunSettings().collapse_spread
 
 
 def test_spread_gives_no_gradient_and_needs_float32():
