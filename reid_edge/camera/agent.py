@@ -1,4 +1,4 @@
-"""What stands on a pole for a year: source → detection → embedding → outbox → delivery."""
+"""The camera agent: source → detection stage → crop queue → embedding stage → outbox → delivery."""
 
 from __future__ import annotations
 
@@ -27,24 +27,26 @@ from reid_edge.upstream.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
-#: A thread that works on one frame or batch for so long hangs.
+#: A stage that works on one frame or batch for longer than this is taken to hang.
 HANGING_S = 30.0
-#: How long a stop waits for a thread that works on its last item.
+#: Longest time that a stop waits for a stage to finish its last item.
 JOIN_S = 10.0
-#: How long a signal may wait: its handler must not touch locks, so it cannot wake anybody.
-LOOK_UP_S = 0.5
+#: How often :meth:`Agent.run` checks whether a signal has come: a signal handler must not take locks, so it only sets
+#: a flag.
+POLL_S = 0.5
 
 
 class Agent:
-    """Everything between a camera and its gallery, in one process.
+    """Runs everything between a camera and its gallery in one process.
 
-    Capture, detection, embedding and delivery overlap: each has its thread, with bounded queues between.
+    Capture, detection, embedding and delivery overlap: each has its own thread, with bounded queues between them.
 
     Args:
-        settings: Settings.
+        settings: All settings of the camera.
 
     Raises:
-        ReidEdgeError: Something cannot be opened that will not mend itself.
+        ReidEdgeError: A part cannot be opened, and trying again would not help.  A camera or a gallery that cannot be
+            reached is no such part.
     """
 
     def __init__(self, settings: AgentSettings) -> None:
@@ -86,7 +88,7 @@ class Agent:
             limit=pipeline.max_waiting_crops, drop_oldest=self.source.live, budget_s=pipeline.max_latency_ms / 1000
         )
         self.publisher = Publisher(self.outbox, settings.upstream.encoding)
-        # A tracklet has a number when it is published: no more of them than sequence numbers, so none comes twice.
+        # A tracklet gets its number with its first observation, so counting on from the outbox never gives one twice.
         self.tracklets = Tracklets(
             settings.tracklet,
             model_hash=model.bundle.manifest.model_hash,
@@ -112,7 +114,7 @@ class Agent:
         )
 
     def run(self) -> None:
-        """Work until the source ends or :meth:`stop` is called, then deliver what can be delivered in time.
+        """Work until the source ends or :meth:`stop` is called, then deliver for ``operation.drain_s`` seconds at most.
 
         Raises:
             ReidEdgeError: The source or the detector failed for good.
@@ -139,21 +141,21 @@ class Agent:
         self._reload_wanted = True
 
     def close(self) -> None:
-        """Let go of everything; after :meth:`run`."""
+        """Close all parts; call it after :meth:`run`."""
         self._closing.close()
 
     @property
     def model(self) -> str:
-        """What makes features now."""
+        """Bundle and engine that make features now, for a log."""
         extractor = self.embedding.extractor
         return f"{extractor.bundle.path} by {extractor.description}"
 
     def health(self) -> Health:
-        """What is wrong now."""
+        """Check source, outbox, gallery and stages, and list the problems of this moment."""
         source, unwritten, delivery = self.source.stats, self.publisher.stats.unwritten, self.delivery.stats
         problems = self._hanging()
         if self.source.live and source.silent_s > self.settings.operation.stalled_s:
-            problems.append(f"no frame for {source.silent_s:.0f} s: {source.error or 'the camera gives none'}")
+            problems.append(f"no frame for {source.silent_s:.0f} s: {source.error or 'the camera sends none'}")
         if self.off_switch.trouble:
             problems.append(self.off_switch.trouble)
         if unwritten:
@@ -170,22 +172,22 @@ class Agent:
         def run() -> None:
             try:
                 work()
-            except BaseException as error:  # a thread's last resort: the agent ends and says why
+            except BaseException as error:  # nothing else would report it: the agent ends with this error
                 if not isinstance(error, ReidEdgeError):
                     log.exception("%s failed", name)
                 self._failures.append(error)
             finally:
-                # When detection ends there may be crops left; when embedding ends, or anything fails, that is all.
+                # After detection has ended, crops may be left in the queue; after embedding, or a failure, nothing is.
                 if name == "embedding" or self._failures:
                     self._ended.set()
 
         return threading.Thread(target=run, name=name, daemon=True)
 
     def _watch(self) -> None:
-        """Wait for an end, feeding systemd's watchdog as long as no thread hangs."""
+        """Wait for the end; load the bundle again when asked to; feed systemd's watchdog as long as no stage hangs."""
         watched = watchdog_interval_s()
-        look_up_s = min(LOOK_UP_S, watched or LOOK_UP_S)
-        while not self._stopping and not self._ended.wait(look_up_s):
+        poll_s = min(POLL_S, watched or POLL_S)
+        while not self._stopping and not self._ended.wait(poll_s):
             if self._reload_wanted:
                 self._reload_wanted = False
                 self._reload()
@@ -198,7 +200,7 @@ class Agent:
             model = load_model(self.settings.engine)
         except ReidEdgeError as error:
             self.failed_reloads += 1
-            log.error("the new bundle is not used, the old one stays: %s", error)
+            log.error("the new bundle cannot be used, the old one stays: %s", error)
         else:
             self.embedding.replace(model)
             self.reloads += 1
@@ -206,13 +208,17 @@ class Agent:
         notify("READY=1")
 
     def _drain(self, workers: list[threading.Thread]) -> None:
-        """Take no more frames, finish what has been seen, deliver for a while; what is left stays in the outbox."""
+        """Take no more frames, embed the queued crops, deliver for a while; undelivered rows stay in the outbox."""
         notify("STOPPING=1")
         self.source.stop()
         for worker in workers:
             worker.join(JOIN_S)
         if any(worker.is_alive() for worker in workers):
-            log.error("a thread hangs and is left behind: %s", ", ".join(self._hanging()) or "busy")
+            log.error(
+                "a stage does not end within %.0f s and is left behind: %s",
+                JOIN_S,
+                ", ".join(self._hanging()) or "busy",
+            )
         self.delivery.stop(drain_s=self.settings.operation.drain_s)
         lost, left = self.publisher.stats.unwritten, self.outbox.depth
         if lost:

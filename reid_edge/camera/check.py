@@ -1,4 +1,7 @@
-"""Is everything there that an agent needs?  Looks at no person and makes nothing but the key of a pseudonym."""
+"""Check that an agent with these settings could start, without looking at people.
+
+Creates nothing but the key of a pseudonym, where one is configured and missing.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,20 @@ from reid_edge.upstream.observation import Ack
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.transport import Transport
 
-#: How long a camera or a receiving end may take to answer.
+#: Longest time to wait for a frame of the camera, or for an answer of the gallery.
 ANSWER_S = 10.0
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, and what was found: ``away`` is what may mend itself, so the agent starts without it."""
+    """Result of one check.
+
+    Attributes:
+        subject: Part that was checked.
+        state: ``ok``; ``away``: cannot be reached now, and the agent starts without it and tries again; ``wrong``: the
+            agent would not start, or would never work.
+        detail: Evidence, for a person.
+    """
 
     subject: str
     state: Literal["ok", "away", "wrong"]
@@ -73,7 +83,9 @@ def _source(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
     frame = source.read(ANSWER_S)
     if frame is None:
         return Finding(
-            "source", "away", f"{source.name}: {source.stats.error or 'no frame'}; tried again until it does"
+            "source",
+            "away",
+            f"{source.name}: {source.stats.error or 'no frame'}; the agent tries again until one comes",
         )
     height, width = frame.image.shape[:2]
     return Finding("source", "ok", f"{source.name}: {width}x{height}")
@@ -82,7 +94,11 @@ def _source(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
 def _outbox(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
     path = settings.state_dir / "outbox.db"
     if not path.exists():
-        return Finding("outbox", "ok", f"{path} will be made") if _can_be_made(path) else _not_made("outbox", path)
+        return (
+            Finding("outbox", "ok", f"{path} will be created")
+            if _can_be_created(path)
+            else _not_creatable("outbox", path)
+        )
     try:
         outbox = Outbox(path)
     except OutboxInUseError:
@@ -105,12 +121,16 @@ def _upstream(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding
 
 
 def _store(uri: str, closing: contextlib.ExitStack) -> Finding:
-    """A gallery in this process: looked at, not made, and nothing of it expires."""
+    """Open a gallery of this process; create nothing, and let nothing expire."""
     from reid_edge.gallery.store import open_store
 
     scheme, _, rest = uri.partition(":")
     if scheme == "sqlite" and not (path := Path(rest)).exists():
-        return Finding("upstream", "ok", f"{path} will be made") if _can_be_made(path) else _not_made("upstream", path)
+        return (
+            Finding("upstream", "ok", f"{path} will be created")
+            if _can_be_created(path)
+            else _not_creatable("upstream", path)
+        )
     try:
         store = open_store(uri, create=False)
     except StoreError as error:
@@ -120,10 +140,10 @@ def _store(uri: str, closing: contextlib.ExitStack) -> Finding:
 
 
 def _answer(transport: Transport, camera: str) -> tuple[Ack | None, str]:
-    """Send a batch of nothing and wait for its acknowledgement; returns why none came."""
-    problem, give_up = "no acknowledgement, is a collector running?", time.monotonic() + ANSWER_S
+    """Send an empty batch and wait for its acknowledgement; return it, or the reason why none came."""
+    problem, deadline = "no acknowledgement, is a collector running?", time.monotonic() + ANSWER_S
     sent = False
-    while time.monotonic() < give_up:
+    while time.monotonic() < deadline:
         try:
             if not sent:
                 transport.send(encode_batch(camera, "check", []))
@@ -137,13 +157,13 @@ def _answer(transport: Transport, camera: str) -> tuple[Ack | None, str]:
 
 
 def _no_answer(transport: Transport, problem: str) -> Finding:
-    """What a person has to put right is wrong; all else may mend itself."""
+    """Report a missing answer as wrong if a person has to fix its cause, else as away."""
     backoffs = [getattr(part, "backoff", None) for part in (transport, getattr(transport, "link", None))]
     failures = [backoff for backoff in backoffs if backoff is not None and backoff.reason]
     wrong = any(backoff.alerts for backoff in failures)
     reasons = [backoff.reason for backoff in failures] or [problem.rstrip(".")]
     reason = "; ".join(reason.removeprefix(f"{transport.name}: ") for reason in reasons)
-    then = "mend this" if wrong else "features wait in the outbox until it is there"
+    then = "fix this first" if wrong else "features wait in the outbox until it can be reached"
     return Finding("upstream", "wrong" if wrong else "away", f"{transport.name}: {reason}; {then}")
 
 
@@ -166,11 +186,11 @@ def _switch(settings: AgentSettings, _closing: contextlib.ExitStack) -> Finding:
     return Finding("off switch", "ok", "the camera is off" if off else "the camera is on")
 
 
-def _can_be_made(path: Path) -> bool:
-    """Whether this user may make a file there, folders included."""
+def _can_be_created(path: Path) -> bool:
+    """Tell whether this user may create the file, with the folders that lead to it."""
     there = next(folder for folder in path.absolute().parents if folder.exists())
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
-def _not_made(subject: str, path: Path) -> Finding:
-    return Finding(subject, "wrong", f"{path} cannot be made: this user may not write there")
+def _not_creatable(subject: str, path: Path) -> Finding:
+    return Finding(subject, "wrong", f"{path} cannot be created: this user may not write there")

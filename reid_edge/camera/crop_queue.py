@@ -1,4 +1,4 @@
-"""Crops between the thread that looks at frames and the thread that embeds them."""
+"""Queue of crops between the detection stage and the embedding stage."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from reid_edge.runtime import Extractor
 
 @dataclass(frozen=True, eq=False)
 class QueuedCrop:
-    """A crop worth embedding.
+    """A crop that is to be embedded.
 
     Attributes:
-        pixels: h×w×3 uint8, BGR, its own copy: a view would keep the whole frame.
-        sighting: What the tracklet will know of it.
-        seen_s: ``time.monotonic()`` when its frame was taken up.
-        extractor: The model that it was cut for: it has been shrunk to this one's input size, if it has been shrunk,
-            so no other one may embed it.
+        pixels: h×w×3 uint8, BGR, its own copy: a view would keep the whole frame in memory.
+        sighting: Its track, time, box, score and quality.
+        seen_s: ``time.monotonic()`` when the detection stage began with its frame.
+        extractor: The model that it was cut for.  A large crop has been shrunk to the input size of this model, so no
+            other model may embed it.
     """
 
     pixels: Image
@@ -34,21 +34,21 @@ class QueuedCrop:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What the embedding thread does next: the crops, then the ends of the tracks."""
+    """Next work of the embedding stage: first the crops, then the tracks that have ended."""
 
     crops: list[QueuedCrop]
     ended: list[EndedTrack]
 
 
 class CropQueue:
-    """Queue with a bound and a latency budget.
+    """Bounded queue that hands over crops in batches, within a latency budget.
 
-    Crops are handed over when a batch is full or the oldest has waited for as long as the budget allows.
+    A batch is handed over when it is full, or when its oldest crop has used up the budget.
 
     Args:
-        limit: Most crops that wait.
-        drop_oldest: What happens above it: the oldest crop goes, counted; else whoever puts waits.
-        budget_s: From a frame's being taken up to the moment its crops must be handed over.
+        limit: Largest number of crops in the queue.
+        drop_oldest: When the queue is full, drop the oldest crop and count it; otherwise :meth:`put` waits for room.
+        budget_s: Longest time from ``seen_s`` of a crop to its being handed over.
     """
 
     def __init__(self, *, limit: int, drop_oldest: bool, budget_s: float) -> None:
@@ -56,8 +56,8 @@ class CropQueue:
         self._drop_oldest = drop_oldest
         self.budget_s = budget_s
         self._crops: deque[QueuedCrop] = deque()
-        self._ended: deque[tuple[int, EndedTrack]] = deque()  # how many crops came before the end, and the track
-        self._came = 0
+        self._ended: deque[tuple[int, EndedTrack]] = deque()  # number of crops put before the end, and the track
+        self._put_so_far = 0
         self._changed = threading.Condition()
         self._finished = False
         self.dropped = 0
@@ -66,14 +66,14 @@ class CropQueue:
         return len(self._crops)
 
     def put(self, crops: Sequence[QueuedCrop], ended: Iterable[EndedTrack] = ()) -> list[QueuedCrop]:
-        """Add the crops of a frame, and the tracks that ended at it; returns the crops that had to go."""
+        """Add the crops of a frame and the tracks that ended with it; return the crops that were dropped for them."""
         dropped: list[QueuedCrop] = []
         with self._changed:
             for crop in crops:
                 dropped += self._make_room()
                 self._crops.append(crop)
-                self._came += 1
-            self._ended.extend((self._came, track) for track in ended)
+                self._put_so_far += 1
+            self._ended.extend((self._put_so_far, track) for track in ended)
             self.dropped += len(dropped)
             self._changed.notify_all()
         return dropped
@@ -85,19 +85,19 @@ class CropQueue:
         return [self._crops.popleft() for _ in range(len(self._crops) - self._limit + 1)]
 
     def finish(self) -> None:
-        """Nothing more will come: what waits is handed over at once."""
+        """Declare that nothing more will come: the rest is handed over without waiting for full batches."""
         with self._changed:
             self._finished = True
             self._changed.notify_all()
 
     def take(self, most: int, timeout_s: float) -> Work | None:
-        """Up to ``most`` crops, oldest first; no crops after ``timeout_s``; None when finished and empty.
+        """Take up to ``most`` crops, oldest first; none after ``timeout_s``.  Returns None when finished and empty.
 
-        An ended track is handed over only when no crop that came before its end is left behind.
+        An ended track is handed over when no crop that was put before its end is left in the queue.
         """
         with self._changed:
-            give_up = time.monotonic() + timeout_s
-            while not self._is_due(most) and (left := self._due_s(give_up) - time.monotonic()) > 0:
+            deadline = time.monotonic() + timeout_s
+            while not self._is_due(most) and (left := self._due_s(deadline) - time.monotonic()) > 0:
                 self._changed.wait(left)
             if self._finished and not self._crops and not self._ended:
                 return None
@@ -106,7 +106,7 @@ class CropQueue:
             return Work(crops, self._take_ended())
 
     def _take_ended(self) -> list[EndedTrack]:
-        gone = self._came - len(self._crops)
+        gone = self._put_so_far - len(self._crops)
         ended: list[EndedTrack] = []
         while self._ended and self._ended[0][0] <= gone:
             ended.append(self._ended.popleft()[1])
@@ -115,5 +115,5 @@ class CropQueue:
     def _is_due(self, most: int) -> bool:
         return self._finished or len(self._crops) >= most
 
-    def _due_s(self, give_up: float) -> float:
-        return min(give_up, self._crops[0].seen_s + self.budget_s) if self._crops else give_up
+    def _due_s(self, deadline: float) -> float:
+        return min(deadline, self._crops[0].seen_s + self.budget_s) if self._crops else deadline

@@ -27,24 +27,24 @@ Curve = tuple[tuple[float, ...], tuple[float, ...]]
 HEIGHT: Curve = ((8, 16, 24, 32, 40, 48, 64), (0.05, 0.34, 0.60, 0.79, 0.90, 0.96, 1.0))
 #: Width over height → mAP kept; narrow boxes cut sides off, wide ones legs.
 ASPECT: Curve = ((0.15, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 1.0), (0.5, 0.84, 0.92, 0.95, 0.99, 1.0, 0.92, 0.79, 0.47))
-#: Fraction that no box in front covers → mAP kept.
+#: Fraction of the box that no box in front covers → mAP kept.
 VISIBLE: Curve = ((0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), (0.05, 0.15, 0.28, 0.51, 0.77, 0.90, 0.95, 1.0))
-#: AP kept by boxes at the frame's edge, on video: how much of the person lies beyond it, nobody can say.
+#: mAP kept by boxes at the frame's edge, on video.  A constant: how much of the person lies beyond it is not known.
 AT_EDGE = 0.6
-#: A box is at the edge if it comes so near, as a fraction of the frame.
+#: Distance to the edge, as a fraction of the frame, within which a box counts as at the edge.
 EDGE = 0.005
 
 
 class CropSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a crop of a track is embedded; the defaults were measured (``benchmarks/gating.md``).
+    """Rules for the choice of crops that are embedded; the defaults were measured (``benchmarks/gating.md``).
 
     Attributes:
-        mode: ``gated``: as the others say; ``first``: one crop per track; ``every``: all, for comparison.
-        interval_s: A live track gets a crop embedded so often.
-        better_by: Between two of those, a crop is embedded whose quality is so many times the best so far.
-        better_s: At most so often.
-        min_quality: What a track's first crop should have…
-        patience_s: … but when the track is so old, any will do.
+        mode: ``gated``: by the rules below; ``first``: one crop per track; ``every``: all crops, for comparison.
+        interval_s: Seconds after which another crop of a live track is embedded.
+        better_by: Before that, a crop is embedded if its quality is this many times the best so far.
+        better_s: Shortest time between such a crop and the one before it, seconds.
+        min_quality: Quality that is waited for in the first crop of a track.
+        patience_s: Age of a track, seconds, from which its first crop may have any quality.
     """
 
     mode: Literal["gated", "first", "every"] = "gated"
@@ -57,19 +57,19 @@ class CropSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Crops to embed: rows of the tracked boxes, ascending, and why each."""
+    """Crops to embed: rows of the tracked boxes, ascending, and the reason for each."""
 
     rows: npt.NDArray[np.intp]
     reasons: tuple[Reason, ...]
 
 
 class CropSelector:
-    """Chooses crops, frame by frame.
+    """Chooses the crops of each frame that are to be embedded.
 
-    Keeps nothing of a track that has ended.  Not for several threads.
+    Forgets a track when it ends.  To be used by one thread.
 
     Args:
-        settings: When.
+        settings: Rules of the choice; None takes the defaults.
     """
 
     def __init__(self, settings: CropSelectorSettings | None = None) -> None:
@@ -80,12 +80,12 @@ class CropSelector:
         return len(self._tracks)
 
     def select(self, tracked: TrackedBoxes, quality: npt.NDArray[np.float32], captured_us: int) -> Selection:
-        """The crops of a frame that are worth embedding.
+        """Choose the crops of a frame.
 
         Args:
             tracked: Boxes of the frame, and tracks that have ended.
-            quality: Of each box, N, 0 to 1.
-            captured_us: When the frame was captured.
+            quality: N float32, quality of each box, 0 to 1.
+            captured_us: Capture time of the frame, microseconds since 1970 UTC.
         """
         rows, reasons = [], []
         for row, (track, value) in enumerate(zip(tracked.tracks.tolist(), quality.tolist(), strict=True)):
@@ -98,12 +98,12 @@ class CropSelector:
         return Selection(np.array(rows, np.intp), tuple(reasons))
 
     def dropped(self, track: int) -> None:
-        """A chosen crop of this track was not embedded after all: the next one counts as its first."""
+        """Note that a chosen crop of this track was dropped before it was embedded: the next one counts as first."""
         if (state := self._tracks.get(track)) is not None:
             state.chosen_us, state.best = None, 0.0
 
     def end(self, ended: Iterable[EndedTrack]) -> None:
-        """Forget tracks that ended without another frame; those in tracked boxes are forgotten by ``select``."""
+        """Forget tracks that ended without another frame; :meth:`select` forgets those of ``tracked.ended`` itself."""
         for track in ended:
             self._tracks.pop(track.track, None)
 
@@ -124,7 +124,7 @@ class CropSelector:
 
 @dataclass
 class _Track:
-    """State of a live track: times, and the quality of its best crop."""
+    """State of a live track: when it began, when a crop was last chosen, and the quality of the best crop."""
 
     since_us: int
     chosen_us: int | None = None
@@ -132,15 +132,15 @@ class _Track:
 
 
 def crop_quality(boxes: Boxes, *, width: int, height: int) -> npt.NDArray[np.float32]:
-    """Quality of each crop of a frame, 0 to 1; takes about 0.1 ms.
+    """Estimate the quality of each crop of a frame; takes about 0.1 ms.
 
     Args:
-        boxes: N×4 x1 y1 x2 y2 in pixels: all boxes of the frame, since they hide one another.
-        width: Of the frame, pixels.
-        height: Of the frame, pixels.
+        boxes: N×4 float32, x1 y1 x2 y2 in pixels: all boxes of the frame, since they hide one another.
+        width: Width of the frame, pixels.
+        height: Height of the frame, pixels.
 
     Returns:
-        N float32.
+        N float32, 0 to 1.
     """
     sizes = boxes[:, 2:] - boxes[:, :2]
     quality = height_term(sizes) * aspect_term(sizes) * edge_term(boxes, width, height) * visible_term(boxes)
@@ -148,24 +148,27 @@ def crop_quality(boxes: Boxes, *, width: int, height: int) -> npt.NDArray[np.flo
 
 
 def height_term(sizes: Boxes) -> Terms:
-    """What crops of these widths and heights (N×2) keep for being small."""
+    """Return the mAP kept by crops of these widths and heights (N×2, pixels), by their height."""
     return np.interp(sizes[:, 1], *HEIGHT)
 
 
 def aspect_term(sizes: Boxes) -> Terms:
-    """What crops of these widths and heights (N×2) keep for being narrow or wide."""
+    """Return the mAP kept by crops of these widths and heights (N×2, pixels), by their aspect ratio."""
     return np.interp(sizes[:, 0] / np.maximum(sizes[:, 1], 1e-6), *ASPECT)
 
 
 def edge_term(boxes: Boxes, width: int, height: int) -> Terms:
-    """What boxes keep for lying at the frame's edge."""
+    """Return the mAP kept by boxes (N×4, pixels), by whether they lie at the edge of the frame."""
     near = np.array([width, height]) * EDGE
     at_edge = (boxes[:, :2] <= near) | (boxes[:, 2:] >= np.array([width, height]) - near)
     return np.where(at_edge.any(axis=1), AT_EDGE, 1.0)
 
 
 def visible_term(boxes: Boxes) -> Terms:
-    """What boxes keep for being covered; in front is the box that reaches lower in the picture, hence is nearer."""
+    """Return the mAP kept by boxes (N×4, pixels), by the part that no other box covers.
+
+    Of two boxes the one that reaches lower in the picture is nearer to the camera, hence in front.
+    """
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     overlap = np.prod(np.clip(high - low, 0, None), axis=2)

@@ -1,4 +1,4 @@
-"""The first half of the agent: from frames to the crops that are worth embedding."""
+"""First stage of the agent: from frames to the crops that are to be embedded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DetectionStats:
     """Counts since the start.  Written by one thread, read by any.
 
     Attributes:
-        frames: Looked at.
+        frames: Frames that went through detection.
         off: Frames that came while the camera was switched off.
         detections: Boxes that the filter kept.
         chosen: Crops that the crop selector chose.
@@ -40,17 +40,17 @@ class DetectionStats:
 
 
 class DetectionStage:
-    """Detect, filter, track, choose, cut: one frame after the other.
+    """Detects, filters, tracks, selects and cuts, one frame after the other.
 
     Args:
-        source: Of frames.
+        source: Gives the frames.
         detector: Finds people.
-        boxes: Says which of them to keep, and what of the picture nobody may see.
-        tracker: Joins their boxes.
-        selector: Says which are worth embedding.
-        queue: Where their crops go.
-        is_off: Whether the camera is switched off now.
-        extractor: Gives the model that embeds the crops of the next frame.  It may be another one at each frame.
+        boxes: Blacks out the privacy masks and drops useless boxes.
+        tracker: Joins the boxes to tracks.
+        selector: Chooses the crops.
+        queue: Takes the crops.
+        is_off: Tells whether the camera is switched off now.
+        extractor: Gives the model that is to embed crops which are cut now; asked at each frame.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class DetectionStage:
         self.heartbeat = Heartbeat()
 
     def run(self) -> None:
-        """Look at every frame until the source ends.
+        """Process frames until the source ends.
 
         Raises:
             SourceError: The source failed for good.
@@ -157,14 +157,14 @@ def compact_copy(crop: Image, input_size: tuple[int, int]) -> Image:
 
 
 class OffSwitch:
-    """Whether the camera is switched off: while a file exists.
+    """Switches the camera off while a file exists.
 
     Args:
-        path: The file; None: never off.
-        every_s: The file is looked for at most so often.
+        path: The file; None never switches off.
+        every_s: Shortest time between two checks for the file.
 
     Attributes:
-        trouble: Why it cannot be told whether the file exists, which counts as off; "" if it can.
+        trouble: Why the check failed, which counts as off; "" if it did not.
     """
 
     def __init__(self, path: Path | None, *, every_s: float = 0.5) -> None:
@@ -175,14 +175,15 @@ class OffSwitch:
         self.trouble = ""
 
     def __call__(self) -> bool:
-        """Whether no frame may be looked at now."""
+        """Tell whether frames are to be left alone now."""
         if self._path is not None and time.monotonic() >= self._next:
             self._next = time.monotonic() + self._every_s
-            self._look(self._path)
+            self._check(self._path)
         return self._off
 
-    def _look(self, path: Path) -> None:
+    def _check(self, path: Path) -> None:
         try:
             self._off, self.trouble = path.exists(), ""
         except OSError as error:
-            self._off, self.trouble = True, f"the off switch {path} cannot be looked for: {error.strerror}"
+            self._off = True
+            self.trouble = f"the off switch {path} cannot be checked, so the camera is off: {error.strerror}"

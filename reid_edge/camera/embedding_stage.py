@@ -1,4 +1,4 @@
-"""The second half of the agent: from crops to tracklet features in the outbox."""
+"""Second stage of the agent: from crops to tracklet features for the outbox."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from reid_edge.runtime import Extractor
 from reid_edge.runtime.golden import check_extractor
 from reid_edge.upstream.observation import Observation
 
-#: How often the embedding thread looks up though nothing comes.
-LOOK_UP_S = 1.0
+#: Longest wait for crops: a reload that comes while there are none takes effect after it.
+MAX_WAIT_S = 1.0
 
 
 @dataclass
@@ -27,7 +27,7 @@ class EmbeddingStats:
     """Counts since the start.  Written by one thread, read by any.
 
     Attributes:
-        embedded: Crops.
+        embedded: Crops that were embedded.
         batches: Calls of the engine.
     """
 
@@ -36,19 +36,19 @@ class EmbeddingStats:
 
 
 class EmbeddingStage:
-    """Embed the crops of the queue, average them by track, publish.
+    """Embeds the crops of the queue, averages their features by track, and publishes.
 
     Each crop is embedded by the model that it was cut for, and a tracklet holds features of one model.  So after
-    :meth:`replace` the crops that wait are still embedded by the old model; with the first crop that was cut for the
-    new one, or when no crop waits, all tracklets are published as they are and begin anew.
+    :meth:`replace` the crops in the queue are still embedded by the old model.  With the first crop that was cut for
+    the new one, or when the queue is empty, all tracklets are published as they are, and begin anew.
 
     Args:
-        queue: Holds the crops.
+        queue: Gives the crops.
         extractor: The model at the start.
-        publisher: Takes what is to be published.
-        tracklets: Averages features, and says when to publish; of the extractor's model.
-        max_batch: Most crops at once.
-        max_latency_s: From a frame's being taken up to the features of its crops.
+        publisher: Takes the observations.
+        tracklets: Averages features and decides when to publish; made for the model at the start.
+        max_batch: Largest number of crops in one call of the engine.
+        max_latency_s: Longest time from ``seen_s`` of a crop to its feature.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class EmbeddingStage:
         self._newest = extractor
 
     def run(self) -> None:
-        """Work until nothing more can come."""
-        while (work := self._queue.take(self._max_batch, LOOK_UP_S)) is not None:
+        """Work until the queue is finished and empty, then publish all tracklets."""
+        while (work := self._queue.take(self._max_batch, MAX_WAIT_S)) is not None:
             with self.heartbeat:
                 published = self._embed_all(work.crops) if work.crops else self._change_to(self._newest)
                 self._publisher.publish(published + self._tracklets.end(work.ended))
@@ -111,7 +111,7 @@ class EmbeddingStage:
         return published
 
     def _leave_time_for(self, engine_s: float) -> None:
-        """Let crops wait only as long as the engine, at its recent slowest, still makes the budget."""
+        """Shorten the budget of the queue by the time that the engine needs, going by its slowest recent call."""
         self.engine_latencies_s.append(engine_s)
         self._engine_s = max(engine_s, 0.95 * self._engine_s)
         self._queue.budget_s = max(0.0, self._max_latency_s - self._engine_s)
@@ -125,7 +125,7 @@ class EmbeddingStage:
 
 
 def give_back_memory() -> None:
-    """Return what a released model took to the system; glibc keeps it, 100 MB after some reloads."""
+    """Return the memory of a released model to the system; glibc would keep it, 100 MB after some reloads."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -133,13 +133,13 @@ def give_back_memory() -> None:
 
 
 def load_model(settings: EngineSettings) -> Extractor:
-    """Load a bundle, compare its golden features, and compile everything that the agent will call.
+    """Load a bundle, compare its golden features, and warm up every batch size that the agent uses.
 
     Raises:
-        BundleError: No usable bundle there.
-        EngineError: It cannot run here.
+        BundleError: There is no usable bundle.
+        EngineError: The engine cannot run here.
         MissingExtraError: The engine's package is not installed.
-        ParityError: It computes other features here than where it was exported.
+        ParityError: The model computes other features here than where it was exported.
     """
     extractor = Extractor(
         settings.bundle,

@@ -1,4 +1,4 @@
-"""Which boxes go on: sure enough, of a useful size, not hidden by a privacy mask, and each person once."""
+"""Filter detections by score, size, privacy masks and overlap; black out the masks themselves."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Pixels = Annotated[float, msgspec.Meta(ge=0)]
 Polygon = Annotated[list[tuple[Fraction, Fraction]], msgspec.Meta(min_length=3, max_length=1000)]
 Point = tuple[float, float]
-#: More boxes than people can be in a frame; what is less sure than these is left out before boxes are compared.
+#: Bound on the boxes that are compared with one another; of more, those with the lowest scores are left out.
 MAX_BOXES = 1000
-#: Masks are drawn larger by half of this at each side, pixels.
+#: Width of the line around a mask that is blacked out too, pixels; half of it lies outside.
 _EDGE = 3
-#: How much of a box is masked is looked up in a picture no wider or higher than this.
+#: Longest side of the picture in which the masked part of a box is counted, pixels.
 _GRID = 512
 
 
 class FilterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which boxes to keep, and what of the picture nobody may see.
+    """Boxes to keep, and parts of the picture that are blacked out.
 
     Attributes:
-        confidence: Least score.
-        nms_iou: Of two boxes that overlap more than this, the less sure one goes; 1 keeps all.
-        min_width: Pixels, after clipping to the frame.
-        min_height: Likewise.
-        max_width: Likewise; None for no limit.
-        max_height: Likewise.
-        masks: Polygons, each a list of x y, fractions of the frame.  Pixels in them are blacked out, and boxes that
-            stand in one or lie in them for the most part are dropped.
-        mask_overlap: Part of a box's area in the masks from which it is dropped.
+        confidence: Lowest score that is kept.
+        nms_iou: Of two boxes with a greater intersection over union, the one of the lower score is dropped; 1 keeps
+            all.
+        min_width: Smallest width, pixels, after clipping to the frame.
+        min_height: Smallest height, likewise.
+        max_width: Greatest width, likewise; None for no limit.
+        max_height: Greatest height, likewise; None for no limit.
+        masks: Polygons, each a list of x y as fractions of the frame.  Their pixels are blacked out, and boxes whose
+            feet or greater part lie in them are dropped.
+        mask_overlap: A box is dropped if at least this part of its area lies in masks.
     """
 
     confidence: Fraction = 0.3
@@ -55,11 +56,11 @@ class DetectionFilter:
     """Keeps the boxes that are worth tracking.
 
     Args:
-        settings: The limits.
+        settings: Limits and masks.
 
     Attributes:
-        masks: Black these out of each frame before anything looks at it.
-        dropped: Boxes left out so far, by reason: ``invalid``, ``confidence``, ``size``, ``mask``, ``overlap``.
+        masks: To be blacked out of each frame before anything else reads it.
+        dropped: Number of boxes dropped, by reason: ``invalid``, ``confidence``, ``size``, ``mask``, ``overlap``.
     """
 
     def __init__(self, settings: FilterSettings) -> None:
@@ -68,7 +69,7 @@ class DetectionFilter:
         self.dropped: Counter[str] = Counter()
 
     def __call__(self, detections: Detections, frame: Frame) -> Detections:
-        """Boxes to keep, clipped to the frame, the surest first."""
+        """Return the boxes to keep, clipped to the frame, the highest score first."""
         size_wh = frame.image.shape[1], frame.image.shape[0]
         kept = self._only(detections, usable(detections, size_wh), "invalid")
         kept = Detections(clipped(kept.boxes, size_wh), np.minimum(kept.scores, np.float32(1)))
@@ -98,7 +99,7 @@ class DetectionFilter:
 
 
 def usable(detections: Detections, size_wh: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Which rows are finite and hold a part of the frame: N booleans."""
+    """Tell which boxes are finite and overlap the frame: N booleans."""
     boxes, scores = detections.boxes, detections.scores
     width, height = size_wh
     good: npt.NDArray[np.bool_] = np.isfinite(boxes).all(1) & np.isfinite(scores)
@@ -108,18 +109,21 @@ def usable(detections: Detections, size_wh: tuple[int, int]) -> npt.NDArray[np.b
 
 
 def clipped(boxes: Boxes, size_wh: tuple[int, int]) -> Boxes:
-    """Boxes cut at the edges of the frame, N×4."""
+    """Clip boxes to the frame, N×4."""
     limit = np.array([*size_wh, *size_wh], np.float32)
     return np.clip(boxes, np.float32(0), limit)
 
 
 def nms(boxes: Boxes, scores: Scores, iou: float) -> npt.NDArray[np.intp]:
-    """Non-maximum suppression: rows to keep, the surest first (of equals the first).
+    """Suppress boxes that overlap one of a higher score (non-maximum suppression).
 
     Args:
         boxes: N×4, x1 y1 x2 y2.
         scores: N.
-        iou: Of two boxes with a greater intersection over union, the surer stays.
+        iou: Greatest intersection over union of two boxes that are both kept.
+
+    Returns:
+        Rows to keep, the highest score first; of equal scores, the first row.
     """
     order = np.argsort(-scores, kind="stable")[:MAX_BOXES]
     too_close = np.triu(ious(boxes[order], boxes[order]) > iou, 1)
@@ -131,7 +135,7 @@ def nms(boxes: Boxes, scores: Scores, iou: float) -> npt.NDArray[np.intp]:
 
 
 def ious(first: Boxes, second: Boxes) -> npt.NDArray[np.float32]:
-    """Intersection over union of each of M boxes with each of N: M×N float32; 0 for boxes without area."""
+    """Compute the intersection over union of each of M boxes with each of N: M×N float32; 0 for boxes without area."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(2)
@@ -144,13 +148,13 @@ def _areas(boxes: Boxes) -> npt.NDArray[np.float32]:
 
 
 class PrivacyMasks:
-    """Polygons over the picture.
+    """Polygons over the picture whose pixels are blacked out.
 
     Args:
         polygons: Each at least 3 corners x y, fractions of the frame.
 
     Raises:
-        SettingsError: A polygon that is none.
+        SettingsError: A polygon with fewer than 3 corners, or with one outside the frame.
     """
 
     def __init__(self, polygons: Sequence[Sequence[Point]]) -> None:
@@ -161,7 +165,7 @@ class PrivacyMasks:
         return bool(self._polygons)
 
     def black_out(self, frame: Frame) -> Frame:
-        """Make every pixel that a mask touches black, in place; do so before anything else sees the frame."""
+        """Make every pixel that a mask touches black, in place where possible; return the frame to use from then."""
         if not self._polygons:
             return frame
         image = frame.image
@@ -171,12 +175,12 @@ class PrivacyMasks:
         return frame if image is frame.image else Frame(image, frame.captured_us, frame.index)
 
     def hide(self, boxes: Boxes, size_wh: tuple[int, int], overlap: float) -> npt.NDArray[np.bool_]:
-        """Which boxes stand in a mask, or have at least a part ``overlap`` of their area in masks: N booleans.
+        """Tell which boxes have the middle of their lower edge, or a part of their area, in masks: N booleans.
 
         Args:
             boxes: N×4 pixels, within the frame.
             size_wh: Width and height of the frame.
-            overlap: 0 to 1; 0 is for boxes that touch a mask.
+            overlap: Part of the area from which a box counts as hidden, 0 to 1; 0: if it touches a mask.
         """
         sums = self._summed(size_wh)
         scale = np.array([sums.shape[1] - 1, sums.shape[0] - 1] * 2) / np.array(size_wh * 2)
@@ -210,7 +214,7 @@ class PrivacyMasks:
             # Pixel centres are whole numbers for OpenCV, and halves as fractions of the frame.
             corners = [np.round(polygon * (width, height) - 0.5).astype(np.int32)]
             cv2.fillPoly(image, corners, color)
-            # Its edges are off by up to a pixel, which may be on the wrong side.
+            # The edges of a filled polygon are off by up to a pixel, which may leave pixels of the mask visible.
             cv2.polylines(image, corners, isClosed=True, color=color, thickness=_EDGE)
 
 

@@ -1,4 +1,4 @@
-"""What passes between the stages of the camera: a frame, and the boxes found in it."""
+"""Frames, and the boxes of people that were found in them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Frame:
 
     Attributes:
         image: H×W×3 uint8, BGR.
-        captured_us: When it was captured, microseconds since 1970 UTC; never less than that of the frame before.
-        index: Number of the frame in its source, from 0.  Frames that were left out are counted, so that labels of a
-            file stay aligned.
+        captured_us: Capture time, microseconds since 1970 UTC; never less than that of the frame before.
+        index: Number of the frame in its source, from 0.  Skipped frames are counted, so that labels of a file stay
+            aligned.
     """
 
     image: Image
@@ -45,10 +45,10 @@ class Detections:
         return len(self.scores)
 
     def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Detections:
-        """Those of some rows: a mask of N booleans, or row numbers."""
+        """Select rows by a mask of N booleans or by row numbers."""
         return Detections(self.boxes[rows], self.scores[rows])
 
 
 def no_detections() -> Detections:
-    """Nobody."""
+    """Return detections without a box."""
     return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32))

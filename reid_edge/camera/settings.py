@@ -1,4 +1,4 @@
-"""The one settings file of a camera: TOML, checked whole before anything starts."""
+"""Settings of a camera: one TOML file, checked as a whole before anything starts."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Positive = Annotated[int, msgspec.Meta(gt=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 IN_PROCESS = ("sqlite", "postgresql", "postgres", "milvus")
-"""Schemes of an upstream that is a store, opened in this process."""
+"""Schemes of an upstream URI that names a store, which this process opens itself."""
 
 
 class CameraSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which camera this is.
+    """Identity of the camera.
 
     Attributes:
-        name: Goes upstream with every feature, as a pseudonym if there is a key.
-        pseudonym_key: File with the key of the pseudonym; made, readable by its owner alone, where there is none.
-        off_switch: While this file exists, no frame is looked at.
+        name: Name of the camera, sent with every feature; a pseudonym is sent instead if there is a key.
+        pseudonym_key: File with the key of the pseudonym; created if missing, readable by its owner alone.
+        off_switch: File that switches the camera off: while it exists, no frame is processed.
     """
 
     name: Annotated[str, msgspec.Meta(pattern=PATTERN)] = "camera"
@@ -43,15 +43,15 @@ class CameraSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What turns crops into features.
+    """Engine that turns crops into features.
 
     Attributes:
-        bundle: Folder that ``reid-edge export`` made; a symbolic link to it can be moved, then SIGHUP.
-        engine: As in ``reid-edge extract``.
-        precision: As in ``reid-edge extract``.
-        threads: CPU threads of the engine; None leaves the choice to it.
+        bundle: Folder made by ``reid-edge export``, or a symbolic link to it; after SIGHUP it is loaded again.
+        engine: Engine, as in ``reid-edge extract``.
+        precision: Precision, as in ``reid-edge extract``.
+        threads: Number of the engine's CPU threads; None leaves the choice to the engine.
         device: OpenVINO's name of the device.
-        max_batch: Most crops that are embedded at once; each size up to it costs memory.
+        max_batch: Largest number of crops embedded at once; each size up to it costs memory.
     """
 
     bundle: Path
@@ -63,13 +63,14 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long a crop may wait, and how many.
+    """Waiting of crops for the engine.
 
     Attributes:
-        max_latency_ms: From the capture of a frame to the features of its crops: crops wait for a fuller batch
-            within it.
-        max_waiting_crops: Above it, a live source loses the oldest crop that is not embedded yet; a file waits.
-        opencv_threads: Threads that OpenCV may use for decoding, detection and resizing.
+        max_latency_ms: Longest time from the capture of a frame to the features of its crops; within it, crops wait for
+            a fuller batch.
+        max_waiting_crops: Largest number of crops that wait; above it, the oldest of a live source is dropped, and a
+            file waits.
+        opencv_threads: Number of threads of OpenCV for decoding, detection and resizing.
     """
 
     max_latency_ms: Positive = 250
@@ -78,19 +79,19 @@ class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where features go, and how they are kept until they have arrived.
+    """Gallery that receives the features, and the outbox that keeps them until it has them.
 
     Attributes:
-        uri: ``mqtts://host``, ``https://host``, or a store in this process: ``sqlite:FILE``, ``postgresql://…``,
+        uri: Address of the gallery: ``mqtts://host``, ``https://host``, or a store in this process: ``sqlite:FILE``, ``postgresql://…``,
             ``milvus:…``; ``mqtt://`` and ``http://`` only with ``insecure`` and on loopback.
-        tls: PEM files: ``ca`` of the receiving end, ``cert`` and ``key`` of this camera.
-        insecure: Allow no TLS on loopback.
-        encoding: Of a feature on the wire.
-        max_rows: Most observations that the outbox keeps.
-        max_mb: Most space that they take, 10⁶ bytes; the file takes a tenth more, its log 16 MB.
-        retention_hours: Undelivered observations are dropped after it, and so declared.
+        tls: PEM files: ``ca`` that signed the gallery's certificate, ``cert`` and ``key`` of this camera.
+        insecure: Allow connections without TLS, on loopback only.
+        encoding: Encoding of features on the wire.
+        max_rows: Largest number of observations in the outbox.
+        max_mb: Largest size of these observations, 10⁶ bytes; the file takes a tenth more, its log 16 MB.
+        retention_hours: Time after which an undelivered observation is dropped, and declared upstream as a gap.
         synchronous: ``FULL``: survives a power cut; ``NORMAL``: may lose the last second to one.
-        resend_s: What is not acknowledged by then is sent again.
+        resend_s: Time after which an observation that is not acknowledged is sent again, seconds.
     """
 
     uri: str = "sqlite:gallery.db"
@@ -105,16 +106,16 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class OperationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the agent is watched.
+    """State, status pages, logs and stopping of the agent.
 
     Attributes:
-        state_dir: Where the outbox lies; systemd's state directory if not given, else
+        state_dir: Folder of the outbox; if not given, systemd's state directory, else
             ``~/.local/state/reid-edge/NAME``.
-        listen: IPv4 loopback address of ``/metrics`` and ``/healthz``; empty for none.
-        log_format: ``json`` for a collector of logs, ``text`` for a person; ``auto``: text on a terminal.
-        log_level: Least severity that is logged.
-        stalled_s: A live source without a frame for so long is unhealthy, and systemd's watchdog starves.
-        drain_s: At most so long a stop waits for what is not acknowledged; the rest stays in the outbox.
+        listen: IPv4 loopback address of ``/metrics`` and ``/healthz``; empty serves neither.
+        log_format: ``json`` for a collector of logs, ``text`` for a person; ``auto``: text on a terminal, else JSON.
+        log_level: Lowest severity that is logged.
+        stalled_s: Time without a frame after which a live source is unhealthy, seconds.
+        drain_s: Longest time that a stop waits for acknowledgements, seconds; the rest stays in the outbox.
     """
 
     state_dir: Path | None = None
@@ -126,7 +127,7 @@ class OperationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that ``reid-edge run`` can be told."""
+    """All settings of ``reid-edge run``."""
 
     source: SourceSettings
     engine: EngineSettings
@@ -142,7 +143,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     @property
     def in_process(self) -> bool:
-        """Whether the gallery is a store that this process opens."""
+        """True if the gallery is a store that this process opens itself."""
         return self.upstream.uri.split(":", 1)[0] in IN_PROCESS
 
     @property
@@ -150,7 +151,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Folder of the outbox.
 
         Raises:
-            SettingsError: None is given, and the user has no home.
+            SettingsError: No folder is given, and the user has no home folder.
         """
         if self.operation.state_dir:
             return self.operation.state_dir
@@ -164,7 +165,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 GUIDE = "docs/camera.md"
-#: What is expected of keys whose type alone does not say it.
+#: Expected values of keys whose type alone does not tell them, for messages.
 FORMS = {
     "camera.name": f"expected {EXPECTED}",
     "operation.listen": "expected 127.0.0.1:PORT, localhost:PORT, or '' for none",
@@ -172,23 +173,23 @@ FORMS = {
 
 
 def read_settings(path: Path) -> Tables:
-    """Tables of a TOML file, not yet checked.
+    """Read the tables of a TOML file, without checking them.
 
     Raises:
-        SettingsError: No file, or no TOML.
+        SettingsError: The file cannot be read, or is no TOML.
     """
     return read_tables(path, guide=GUIDE)
 
 
 def parse_settings(tables: Tables, *, origin: str = "settings") -> AgentSettings:
-    """Checked settings.
+    """Check settings and return them.
 
     Raises:
-        SettingsError: A key is missing, unknown, or its value is not what it should be: the message names it.
+        SettingsError: A key is missing or unknown, or has a value that it cannot have; the message names it.
     """
     return checked_settings(tables, AgentSettings, origin=origin, guide=GUIDE, forms=FORMS)
 
 
 def default_camera_name() -> str:
-    """This machine's name, as far as a camera may be called so."""
+    """Return this machine's name, with characters replaced that the name of a camera cannot have."""
     return as_wire_name(socket.gethostname()) or "camera"

@@ -1,4 +1,4 @@
-"""``/metrics`` for Prometheus and ``/healthz`` for a supervisor, on loopback."""
+"""Serve ``/metrics`` for Prometheus and ``/healthz`` for a supervisor, on loopback."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class StatusServer:
 
     Args:
         address: HOST:PORT; port 0 takes a free one.
-        metrics: Asked at every scrape.
-        health: Asked at every check.
+        metrics: Collected at every scrape.
+        health: Called at every check.
 
     Raises:
-        SettingsError: The address is taken.
+        SettingsError: The address cannot be listened on, e.g. because another process does.
     """
 
     def __init__(self, address: str, metrics: Collector, health: Callable[[], Health]) -> None:
@@ -75,24 +75,24 @@ class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
 
 
 class _SilentHandler(WSGIRequestHandler):
-    timeout = 10  # a client that says nothing must not hold a thread
+    timeout = 10  # a client that sends nothing must not hold a thread
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         pass
 
 
 class AgentMetrics(Collector):
-    """All numbers of an agent.
+    """Metrics of an agent, read from its counters at each scrape.
 
     Args:
-        agent: Whose.
+        agent: The agent.
     """
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
     def collect(self) -> Iterator[Metric]:
-        """Called by prometheus_client at each scrape."""
+        """Yield every metric; prometheus_client calls this at each scrape."""
         yield from self._seeing()
         yield from self._embedding()
         yield from self._delivering()

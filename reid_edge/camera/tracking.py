@@ -1,4 +1,4 @@
-"""Boxes of one person in successive frames, under one number (ByteTrack)."""
+"""Join the boxes of a person in successive frames to a track (ByteTrack)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class TrackerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How boxes are joined to tracks; the defaults were measured (``benchmarks/gating.md``).
+    """Joining of boxes to tracks; the defaults were measured (``benchmarks/gating.md``).
 
     Attributes:
-        high_confidence: Boxes that score at least this start tracks; lower ones only continue them.
-        min_iou: Overlap of a box with where its track should be by now.
-        lifespan_s: A track without a box for so long has ended.
-        max_tracks: While so many are live, no other one starts.
-        max_boxes: Of a frame with more boxes, those that score best are looked at.
+        high_confidence: Lowest score of a box that starts a track; lower ones only continue one.
+        min_iou: Least overlap (intersection over union) of a box with the predicted place of its track.
+        lifespan_s: Time without a box after which a track ends, seconds.
+        max_tracks: Number of live tracks from which no other one starts.
+        max_boxes: Largest number of boxes of a frame that are used, those of the highest scores.
     """
 
     high_confidence: Fraction = 0.6
@@ -41,7 +41,12 @@ class TrackerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 @dataclass(frozen=True)
 class EndedTrack:
-    """A track that will get no more boxes, and when it had its last one (microseconds since 1970)."""
+    """A track that will get no more boxes.
+
+    Attributes:
+        track: Number of the track.
+        last_us: Time of its last box, microseconds since 1970 UTC.
+    """
 
     track: int
     last_us: int
@@ -55,7 +60,7 @@ class TrackedBoxes:
         boxes: N×4 float32, x1 y1 x2 y2 in pixels, as the detector gave them.
         scores: N float32.
         tracks: N int64: the number of each box's track, no two alike.
-        ended: Tracks that were given up; each is named once.
+        ended: Tracks that have ended; each is listed once.
     """
 
     boxes: npt.NDArray[np.float32]
@@ -65,12 +70,12 @@ class TrackedBoxes:
 
 
 class Tracker:
-    """ByteTrack with growing numbers, for frames at any rate.
+    """ByteTrack with growing track numbers, for frames at any rate.
 
-    Keeps nothing of a track that has ended.  Not for several threads.
+    Forgets a track when it ends.  To be used by one thread.
 
     Args:
-        settings: Thresholds.
+        settings: Thresholds and limits; None takes the defaults.
 
     Raises:
         MissingExtraError: ``edgefirst-tracker`` is not installed.
@@ -86,18 +91,18 @@ class Tracker:
 
     @property
     def live(self) -> int:
-        """Tracks that have not ended."""
+        """Number of tracks that have not ended."""
         return len(self._live)
 
     def update(self, detections: Detections, captured_us: int) -> TrackedBoxes:
         """Join the boxes of the next frame to tracks.
 
-        Boxes without area or with a coordinate that is not finite are left out, as are low-scoring ones that continue
+        Boxes without area or with a coordinate that is not finite are dropped, as are boxes of low score that continue
         no track.
 
         Args:
-            detections: Boxes of one frame; none is fine.
-            captured_us: When it was captured; a time before the last one counts as the last one.
+            detections: Boxes of one frame; there may be none.
+            captured_us: Capture time, microseconds since 1970 UTC; a time before the last one counts as the last one.
         """
         ended = self._end_all() if captured_us - self._now_us > self._lifespan_us else ()
         self._now_us = max(captured_us, self._now_us)
@@ -110,7 +115,7 @@ class Tracker:
         return TrackedBoxes(boxes[rows], scores[rows], np.array(tracks, np.int64), ended + self._end_unseen())
 
     def finish(self) -> tuple[EndedTrack, ...]:
-        """End every live track: no more frames will come."""
+        """End every live track, because no more frames will come."""
         return self._end_all()
 
     def _usable(self, detections: Detections) -> npt.NDArray[np.intp]:
@@ -124,7 +129,7 @@ class Tracker:
         return rows
 
     def _associate(self, boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> list[TrackInfo | None]:
-        if len(self._live) >= self._settings.max_tracks:  # too low to start a track, not too low to continue one
+        if len(self._live) >= self._settings.max_tracks:  # too low to start a track, high enough to continue one
             scores = np.minimum(scores, np.nextafter(np.float32(self._settings.high_confidence), np.float32(0)))
         infos: list[TrackInfo | None] = self._bytetrack.update(
             np.ascontiguousarray(boxes),
@@ -148,7 +153,7 @@ class Tracker:
         return self._end(uuid for uuid in tuple(self._live) if uuid not in alive)
 
     def _end_all(self) -> tuple[EndedTrack, ...]:
-        # The library looks for matches before it looks at ages: after a gap it would continue tracks long dead.
+        # The library matches before it checks ages: after a gap it would continue tracks that ended long ago.
         self._bytetrack = self._new_bytetrack()
         return self._end(tuple(self._live))
 
@@ -163,6 +168,6 @@ class Tracker:
         return ByteTrack(
             high_conf=self._settings.high_confidence,
             iou=self._settings.min_iou,
-            update=1.0,  # the plain Kalman filter; less than that lags behind, and loses people at 10 frames a second
+            update=1.0,  # the plain Kalman filter; a lower value lags behind, and loses people at 10 frames a second
             lifespan_ns=self._lifespan_us * 1000,
         )

@@ -1,4 +1,4 @@
-"""One feature for all that a track has shown of one person, and when it goes upstream."""
+"""Average the features of a track's crops while it shows one person, and decide when to publish the average."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ import numpy.typing as npt
 from reid_edge.camera.tracking import EndedTrack
 from reid_edge.upstream.observation import Observation
 
-#: A crop counts at least so much: with every quality 0 there would be no mean.
+#: Least weight of a crop: if every quality were 0 there would be no mean.
 LEAST_WEIGHT = 1e-3
-#: A mean of fewer crops is too poor to doubt another crop by: a track's first one is often a bad one.
+#: Crops in a mean from which another crop may be doubted: the first crop of a track is often a bad one.
 SURE_CROPS = 2
 
 Feature = npt.NDArray[np.float32]
 
 
 class TrackletSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a tracklet's feature is published; the defaults were measured (``benchmarks/gating.md``).
+    """Publication of tracklets; the defaults were measured (``benchmarks/gating.md``).
 
     Every tracklet is published when it ends, marked final.
 
     Attributes:
-        early_s: Published also when crops of so long a time are in; inf: not.
-        every_s: Published again so often after that; inf: not.
-        max_live: Of more live tracks than this, the oldest is published as if it had ended.
-        split_cosine: Two crops in a row less like the tracklet than this begin another one; -1: never.
+        early_s: Time from its first crop after which a live tracklet is first published, seconds; inf: never.
+        every_s: Time after which a live tracklet is published again, seconds; inf: never.
+        max_live: Largest number of live tracks; above it the oldest is published as if it had ended.
+        split_cosine: Cosine similarity to the tracklet's mean; two crops in a row below it begin another tracklet; -1:
+            never.
     """
 
     early_s: Annotated[float, msgspec.Meta(ge=0)] = 3.0
@@ -41,14 +42,14 @@ class TrackletSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 @dataclass(frozen=True)
 class Sighting:
-    """A crop that was chosen to be embedded.
+    """A crop that was chosen to be embedded, without its pixels.
 
     Attributes:
-        track: The tracker's number of its track.
-        captured_us: When its frame was captured.
+        track: Number of its track, from the tracker.
+        captured_us: Capture time of its frame, microseconds since 1970 UTC.
         box: x1 y1 x2 y2 as fractions of the frame.
-        confidence: The detector's score, 0 to 1.
-        quality: 0 to 1.
+        confidence: Score of the detector, 0 to 1.
+        quality: Estimate of :func:`~reid_edge.camera.crop_selector.crop_quality`, 0 to 1.
     """
 
     track: int
@@ -59,7 +60,7 @@ class Sighting:
 
 
 class _Tracklet:
-    """Sums over the crops of one person, the best of them, and a crop that may be someone else's."""
+    """Sums over the crops of one person, the best crop, and a doubted one that may show someone else."""
 
     def __init__(self, sighting: Sighting, feature: Feature) -> None:
         self.number: int | None = None
@@ -87,24 +88,24 @@ class _Tracklet:
 
 
 class Tracklets:
-    """Collects the features of live tracks and says what to publish.
+    """Averages the features of live tracks and makes the observations to publish.
 
-    Not for several threads.  What goes upstream is the mean of a tracklet's features, weighted by the quality of their
+    To be used by one thread.  An observation has the mean of a tracklet's features, weighted by the quality of their
     crops, at unit length, with the box and time of the best crop.
 
-    A track is one tracklet as long as it shows one person.  A crop unlike the mean of two or more is held back: if the
-    next one is unlike it too, and like the one held back, the tracker has gone over to someone else, and the two begin
-    another tracklet; otherwise it was a bad crop, or the last of its track, and is left out.
+    A track is one tracklet as long as it shows one person.  A crop unlike the mean of two or more is held back.  If the
+    next one is unlike the mean too, and like the one held back, the track now shows someone else, and the two begin
+    another tracklet.  Otherwise it was a bad crop, or the last of its track, and is left out.
 
     Args:
-        settings: When to publish.
-        model_hash: Of the bundle that makes the features.
-        first_tracklet: Number of the tracklet that is published first; the next ones count up.
+        settings: When to publish; None takes the defaults.
+        model_hash: Hash of the model that makes the features.
+        first_tracklet: Number of the first tracklet that is published; the next ones count up.
 
     Attributes:
-        split: Times that a track went over to someone else.
-        overflowed: Tracks that were ended for lack of room.
-        late: Crops that came after that for such a track, left out.
+        split: Number of times that a track began to show someone else.
+        overflowed: Number of tracks that were ended for lack of room.
+        late: Number of crops that came for such a track afterwards, left out.
     """
 
     def __init__(self, settings: TrackletSettings | None = None, *, model_hash: str, first_tracklet: int = 1) -> None:
@@ -112,7 +113,7 @@ class Tracklets:
         self._model_hash = model_hash
         self._next = first_tracklet
         self._live: dict[int, _Tracklet] = {}
-        self._closed = -1  # tracks up to this number were ended for lack of room
+        self._closed = -1  # all tracks up to this number were ended for lack of room
         self.split = 0
         self.overflowed = 0
         self.late = 0
@@ -121,29 +122,29 @@ class Tracklets:
         return len(self._live)
 
     def add(self, sighting: Sighting, feature: Feature) -> list[Observation]:
-        """Take in the feature of a crop.
+        """Add the feature of a crop.
 
         Args:
-            sighting: What was embedded; crops of a track may come in any order.
+            sighting: The crop; those of a track may come in any order.
             feature: D float32, unit length.
 
         Returns:
-            What is to be published now: none, or the feature of this tracklet so far, those of tracks that had to make
-            room, and that of the person whom the track has left.
+            Observations to publish now: of this tracklet if it is due, of a track that had to make room, and of the
+            person whom the track no longer shows.
         """
         published = [] if sighting.track in self._live else self._make_room(sighting.track)
         if sighting.track <= self._closed:
             self.late += 1
             return published
-        tracklet, left = self._take_in(sighting, feature)
+        tracklet, left = self._add_to_track(sighting, feature)
         if left is not None:
             published.append(self._publish(left, final=True))
         if self._is_due(tracklet):
             published.append(self._publish(tracklet, final=False))
         return published
 
-    def _take_in(self, sighting: Sighting, feature: Feature) -> tuple[_Tracklet, _Tracklet | None]:
-        """The tracklet that this track now is, and the one that it was if that has ended."""
+    def _add_to_track(self, sighting: Sighting, feature: Feature) -> tuple[_Tracklet, _Tracklet | None]:
+        """Add a crop to the tracklet of its track; return this one, and the one before it if it has just ended."""
         tracklet = self._live.get(sighting.track)
         if tracklet is None:
             tracklet = self._live[sighting.track] = _Tracklet(sighting, feature)
@@ -163,9 +164,9 @@ class Tracklets:
         return float(one @ other) >= self._settings.split_cosine * lengths or self._settings.split_cosine == -1
 
     def end(self, ended: Iterable[EndedTrack]) -> list[Observation]:
-        """Final features of tracks that have ended; call it after all of their crops were added.
+        """Make the final observations of tracks that have ended; to be called after all of their crops were added.
 
-        A track of which nothing was embedded is not published.
+        A track without an embedded crop has none.
         """
         published = []
         for track in ended:
@@ -175,17 +176,17 @@ class Tracklets:
         return published
 
     def finish(self) -> list[Observation]:
-        """Final features of all live tracks.  One that goes on after all is another tracklet."""
+        """Make the final observations of all live tracks; a track that goes on afterwards is another tracklet."""
         return self.end([EndedTrack(track, tracklet.last_us) for track, tracklet in self._live.items()])
 
     def change_model(self, model_hash: str) -> list[Observation]:
-        """Final features of all live tracks; those to come are of another model."""
+        """Make the final observations of all live tracks; features that are added afterwards are of another model."""
         published = self.finish()
         self._model_hash = model_hash
         return published
 
     def _make_room(self, track: int) -> list[Observation]:
-        """End the oldest live track if there are too many; numbers grow, so one number says which are closed."""
+        """End the oldest live track if there are too many; track numbers grow, so one number tells which are closed."""
         if len(self._live) < self._settings.max_live:
             return []
         oldest = min(self._live)

@@ -1,4 +1,4 @@
-"""Out of the agent: observations into the outbox, and the transport that delivers them."""
+"""Way out of the agent: write observations to the outbox, and open the transport that delivers them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from reid_edge.gallery.collector import Collector
 
 log = logging.getLogger(__name__)
-#: Observations held in memory; above it the oldest go, counted and declared upstream.
+#: Largest number of observations held in memory; above it the oldest are dropped, counted and declared upstream.
 MAX_UNWRITTEN = 10_000
 SCHEMES = ("mqtts", "https", "sqlite", "postgresql", "milvus", "mqtt", "http")
 
@@ -32,9 +32,9 @@ class PublisherStats:
     """Counts since the start.  Written by one thread, read by any.
 
     Attributes:
-        published: Observations that the outbox has taken.
-        unwritten: Observations that wait for the outbox to be writable again.
-        lost: Observations that had to go while it was not, or that cannot be sent at all.
+        published: Observations written to the outbox.
+        unwritten: Observations that wait in memory until the outbox is writable again.
+        lost: Observations that were dropped while it was not, or that the wire format cannot hold.
     """
 
     published: int = 0
@@ -43,11 +43,13 @@ class PublisherStats:
 
 
 class Publisher:
-    """Writes to an outbox, in order.  Not for several threads.
+    """Writes observations to an outbox, in order, and holds them in memory while it cannot be written.
+
+    To be used by one thread.
 
     Args:
-        outbox: Takes what is published.
-        encoding: Of features.
+        outbox: Takes the observations.
+        encoding: Encoding of their features.
     """
 
     def __init__(self, outbox: Outbox, encoding: Encoding) -> None:
@@ -57,7 +59,7 @@ class Publisher:
         self.stats = PublisherStats()
 
     def publish(self, observations: Iterable[Observation]) -> None:
-        """Write these, after what could not be written before."""
+        """Write observations, after those that could not be written before."""
         self._unwritten.extend(observations)
         if not self._unwritten:
             return
@@ -65,7 +67,7 @@ class Publisher:
             self._put()
         except OutboxError as error:
             if not self.stats.unwritten:
-                log.error("observations wait in memory: %s", error)
+                log.error("the outbox cannot be written, observations wait in memory: %s", error)
             self._make_room()
         self.stats.unwritten = len(self._unwritten)
 
@@ -79,7 +81,7 @@ class Publisher:
         self._unwritten.clear()
 
     def _leave_out_unsound(self) -> None:
-        """Drop what can never be sent, e.g. a feature that is not finite, so that it holds up nothing else."""
+        """Drop observations that can never be sent, e.g. with a feature that is not finite, so that others can be."""
         sound: deque[Observation] = deque()
         for observation in self._unwritten:
             try:
@@ -99,10 +101,10 @@ class Publisher:
 
 
 def name_on_the_wire(camera: CameraSettings) -> str:
-    """The camera's name, or its pseudonym where there is a key for it.
+    """Return the camera's name, or its pseudonym if the settings name a key.
 
     Raises:
-        SettingsError: The key cannot be read or made.
+        SettingsError: The key cannot be read or created.
     """
     if camera.pseudonym_key is None:
         return camera.name
@@ -110,17 +112,17 @@ def name_on_the_wire(camera: CameraSettings) -> str:
 
 
 def open_transport(settings: AgentSettings, camera: str, closing: contextlib.ExitStack) -> Transport:
-    """Connect, or begin to: a receiving end that is away is no error.
+    """Open the transport to the gallery; a gallery that cannot be reached is no error.
 
     Args:
-        settings: Settings.
+        settings: All settings of the camera.
         camera: Name on the wire.
-        closing: Closes what was opened.
+        closing: Gets the callbacks that close the transport and its parts.
 
     Raises:
-        SettingsError: No such way, or it would send in the clear.
+        SettingsError: The scheme of the URI is unknown, or the connection would not be encrypted.
         StoreError: The gallery's file cannot be opened.
-        MissingExtraError: A package is not installed.
+        MissingExtraError: A package that the transport needs is not installed.
     """
     upstream = settings.upstream
     transport = _in_process(upstream.uri, closing) if settings.in_process else _remote(upstream, camera)
@@ -137,14 +139,14 @@ def _in_process(uri: str, closing: contextlib.ExitStack) -> Transport:
     except StoreError as error:
         if uri.startswith("sqlite:"):
             raise
-        log.warning("features wait in the outbox: %s", error)  # a server that is away may come back
+        log.warning("features wait in the outbox: %s", error)  # a server that cannot be reached may come back
     transport = LocalTransport(gallery.receive)
     transport.name = without_passwords(uri)  # as it can be typed for 'reid-edge gallery'
     return transport
 
 
 class _Gallery:
-    """A gallery in this process, opened when its store can be reached."""
+    """A gallery in this process, opened as soon as its store can be reached."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri

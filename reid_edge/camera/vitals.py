@@ -1,4 +1,4 @@
-"""Vital signs of the agent: heartbeats of its stages, recent latencies, and what is wrong."""
+"""Vital signs of the agent: heartbeats of its stages, recent latencies, and its health."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from types import TracebackType
 import numpy as np
 
 PERCENTILES = (50, 90, 99)
-#: How many durations are kept.
+#: Number of durations that are kept.
 RECENT = 1024
 
 
 class Heartbeat:
-    """Held while one item is worked on; a thread that waits for the next one is not late.
+    """Held by a stage while it works on an item: tells a stage that hangs from one that waits.
 
     Attributes:
-        beats: Items worked on so far.
+        beats: Number of items that were finished.
     """
 
     def __init__(self) -> None:
@@ -37,24 +37,24 @@ class Heartbeat:
 
     @property
     def busy_s(self) -> float:
-        """For how long the present item has been worked on; 0 between two."""
+        """Seconds that the stage has worked on its present item; 0 while it waits for one."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
 
 @dataclass(frozen=True)
 class Health:
-    """What is wrong now; nothing, if the agent is well."""
+    """Problems of this moment, for a person; none if the agent is well."""
 
     problems: tuple[str, ...] = ()
 
 
 def recent_latencies() -> deque[float]:
-    """For the last durations, seconds; one thread appends, any may ask for percentiles."""
+    """Return a buffer for the last durations in seconds: one thread appends, any thread may compute percentiles."""
     return deque(maxlen=RECENT)
 
 
 def percentiles(recent: Collection[float]) -> dict[int, float]:
-    """Seconds at each of ``PERCENTILES``; empty before the first duration."""
+    """Compute the seconds at each of ``PERCENTILES``; empty before the first duration."""
     seconds = list(recent)  # in one step of the interpreter: another thread may be appending
     return dict(zip(PERCENTILES, map(float, np.percentile(seconds, PERCENTILES)), strict=True)) if seconds else {}

@@ -1,4 +1,4 @@
-"""``reid-edge run``: the agent on the camera."""
+"""``reid-edge run``: run the camera agent."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ DETECTOR_VALUES = {"motchallenge": "path", "jsonlines": "listen", "callable": "f
 
 
 def run(
-    bundle: Annotated[Path | None, typer.Argument(help="Folder that 'reid-edge export' made.")] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings, TOML (docs/camera.md); options go before it.")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="Folder made by 'reid-edge export'.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings, TOML (docs/camera.md); other options override it.")
+    ] = None,
     source: Annotated[
         str | None, typer.Option(help="Video file, folder of images, rtsp://…, /dev/video0, or gst:PIPELINE.")
     ] = None,
     detector: Annotated[
         str | None,
-        typer.Option(help="motion, motchallenge:FILE, jsonlines:stdin, callable:MODULE:FUNCTION; a model by --config."),
+        typer.Option(
+            help="motion, motchallenge:FILE, jsonlines:stdin or callable:MODULE:FUNCTION; for a model use --config."
+        ),
     ] = None,
     upstream: Annotated[
         str | None, typer.Option(help="sqlite:FILE, postgresql://…, milvus:…, mqtts://HOST or https://HOST.")
@@ -36,11 +40,13 @@ def run(
     engine: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16, int8 or tuned.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine.")] = None,
-    max_latency_ms: Annotated[int | None, typer.Option(min=1, help="From frame to feature.")] = None,
-    state_dir: Annotated[Path | None, typer.Option(help="Where the outbox lies.")] = None,
-    listen: Annotated[str | None, typer.Option(help="Of /metrics and /healthz, '' for none.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow no TLS on loopback.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Say whether all is there, and stop.")] = False,
+    max_latency_ms: Annotated[int | None, typer.Option(min=1, help="Longest time from frame to feature.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Folder of the outbox.")] = None,
+    listen: Annotated[str | None, typer.Option(help="Address of /metrics and /healthz; '' serves neither.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow connections without TLS, on loopback only.")
+    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check that the agent could start, and exit.")] = False,
 ) -> None:
     """Watch a camera: detect, track, embed, and deliver tracklet features to a gallery."""
     from reid_edge.camera.settings import parse_settings, read_settings
@@ -73,10 +79,10 @@ def run(
 
 
 def detector_table(text: str) -> dict[str, str]:
-    """The settings' section for ``KIND`` or ``KIND:VALUE``.
+    """Make the table ``[detector]`` for ``KIND`` or ``KIND:VALUE``.
 
     Raises:
-        SettingsError: A kind that takes no value, or lacks its own.
+        SettingsError: A value is given for a kind that takes none, or that the command line does not support.
     """
     kind, _, value = text.partition(":")
     if not value:
@@ -99,7 +105,7 @@ def _check(settings: AgentSettings) -> None:
     name, wire = settings.camera.name, name_on_the_wire(settings.camera)
     print_table(f"camera {name}" + f", upstream {wire}" * (wire != name), ("", "state", "detail"), rows)
     if wrong := [finding.subject for finding in findings if finding.state == "wrong"]:
-        raise SettingsError(f"{', '.join(wrong)}: mend this first; the agent would not start.")
+        raise SettingsError(f"{', '.join(wrong)}: fix this first; the agent would not start.")
 
 
 def _run(settings: AgentSettings) -> None:
@@ -109,7 +115,7 @@ def _run(settings: AgentSettings) -> None:
         from reid_edge.camera.agent import Agent
         from reid_edge.logs import set_up_logs
 
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle that could be loaded again
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until a bundle is loaded that could be loaded again
     set_up_logs(settings.operation.log_format, settings.operation.log_level)
     cv2.setNumThreads(settings.pipeline.opencv_threads)
     agent = Agent(settings)

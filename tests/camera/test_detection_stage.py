@@ -26,4 +26,4 @@ def test_the_file_is_not_looked_for_at_every_frame(tmp_path):
 def test_a_path_that_may_not_be_looked_for_counts_as_off(tmp_path):
     switch = OffSwitch(tmp_path / ("x" * 300), every_s=0)
     assert switch()
-    assert "cannot be looked for" in switch.trouble
+    assert "cannot be checked" in switch.trouble

@@ -75,7 +75,7 @@ def test_scores_of_another_range_are_mapped_and_otherwise_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no line"),
+        ("", "is empty"),
         ("frame,id,x,y,w\n", "has no height"),
         ("1,-1,1,2,3,4,0.5\n1,-1,1,2,three,4,1\n", "line 2: expected numbers"),
         ("1,-1,1,2\n", "line 1: expected numbers"),
@@ -159,5 +159,5 @@ def test_a_function_that_fails_says_on_which_frame():
 def test_a_function_that_is_not_there_is_refused(function, message):
     with pytest.raises(DetectorError, match=message):
         open_detector(CallableSettings(function=function))
-    with pytest.raises(DetectorError, match="expected a section of settings or a function"):
+    with pytest.raises(DetectorError, match="expected settings or a function"):
         open_detector(7)

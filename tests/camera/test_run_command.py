@@ -150,7 +150,7 @@ def test_check_beside_a_running_agent_finds_only_its_port_taken(camera):
         wait_for(camera, "reid_edge_frames_total", 1, process)
         done = run("--config", camera, "--check")
         assert done.returncode == 1
-        assert "metrics: mend this first" in done.stderr
+        assert "metrics: fix this first" in done.stderr
         assert "in use, an agent is running" in " ".join(done.stdout.split())
         assert run("--config", camera, "--listen", "", "--check").returncode == 0
 
@@ -158,7 +158,7 @@ def test_check_beside_a_running_agent_finds_only_its_port_taken(camera):
 def test_check_names_what_would_keep_it_from_starting(camera):
     done = run("--config", camera, "--source", "missing.avi", "--upstream", "http://example.org", "--check")
     assert done.returncode == 1
-    assert "source, upstream: mend this first" in done.stderr
+    assert "source, upstream: fix this first" in done.stderr
     assert "missing.avi" in done.stdout
 
 

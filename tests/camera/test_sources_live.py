@@ -10,7 +10,6 @@ import time
 import pytest
 
 from reid_edge.camera.sources import SourceSettings, open_source
-from reid_edge.camera.sources.live import Backoff
 from tests.camera.mjpeg import MjpegCamera
 
 pytestmark = pytest.mark.skipif("'FFMPEG:                      NO' in __import__('cv2').getBuildInformation()")
@@ -171,13 +170,3 @@ def test_a_process_that_forgets_to_stop_ends_in_order(camera):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=20, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_waits_double_up_to_the_longest_with_jitter():
-    backoff = Backoff(1.0, 8.0)
-    waits = [backoff.next_s() for _ in range(50)]
-    for wait, doubled in zip(waits, [1, 2, 4, 8, *[8] * 46], strict=True):
-        assert doubled / 2 <= wait <= doubled
-    assert len(set(waits)) == 50
-    backoff.reset()
-    assert backoff.next_s() <= 1

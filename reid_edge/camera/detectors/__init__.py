@@ -1,4 +1,4 @@
-"""One file per kind of detector; this one opens them."""
+"""Detectors of people: one file for each kind, with its settings; this file opens them."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ __all__ = [
 
 
 DetectorSettings = MotionSettings | MotChallengeSettings | JsonLinesSettings | CallableSettings | ModelSettings
-"""The section ``[detector]`` of a settings file, told apart by its ``kind``."""
+"""The table ``[detector]`` of a settings file; its ``kind`` says which."""
 
 
 class Detector(Protocol):
     """Finds people in frames.
 
     Attributes:
-        description: What it is, e.g. for a log.
+        description: Name of the detector, e.g. for a log.
     """
 
     description: str
 
     def __call__(self, frame: Frame) -> Detections:
-        """Boxes of people in a frame; frames come in order.
+        """Find the people in a frame; frames come in order.
 
         Raises:
-            DetectorError: It cannot go on.
+            DetectorError: The detector failed and cannot go on.
         """
         ...
 
     def close(self) -> None:
-        """Let go of files, sockets and threads."""
+        """Close files and sockets, end threads."""
         ...
 
 
 def open_detector(settings: DetectorSettings | Callable[[Frame], Any]) -> Detector:
-    """Make a detector ready: files are read, models loaded, sockets opened.
+    """Make a detector ready: read its files, load its model, open its sockets.
 
     Args:
-        settings: A section of a settings file, or a function (see :class:`CallableSettings`).
+        settings: Settings of a detector, or a function (see :class:`CallableSettings`).
 
     Raises:
-        DetectorError: What the settings describe is not there, or is something else.
+        DetectorError: The settings name something that does not exist or is of another kind.
         MissingExtraError: The engine's package is not installed.
     """
     match settings:

@@ -1,4 +1,4 @@
-"""Blobs of a person's shape, and groups cut apart between their heads."""
+"""Find blobs of a person's shape in a mask of moving pixels, and cut groups between their heads."""
 
 from __future__ import annotations
 
@@ -15,30 +15,34 @@ from reid_edge.crops import Image
 Part = npt.NDArray[np.bool_]
 Span = tuple[int, int, int, int]
 
-#: A blob wider than this, in its heights, may be a group.
+#: A blob that is wider than this part of its height may be a group.
 _GROUP_WIDTH = 0.5
-#: Between two heads the outline dips by this part of the group's height; heads reach this high.
+#: Parts of a group's height: by how much its outline dips between two heads, and how high a head reaches at least.
 _DIP, _HEAD = 0.1, 0.6
-#: Pieces of one person: shape of the whole, gap between in its heights, and part of the narrower that is in line.
+#: Pieces of one person: height over width of the whole, largest gap as a part of its height, and least part of the
+#: narrower piece's width that the other piece covers.
 _PIECES_ASPECT, _PIECES_GAP, _PIECES_SHARED = (1.4, 4.5), 0.1, 0.75
-#: Blobs that are looked at in a frame, the largest first.
+#: Number of blobs that are examined in a frame, the largest first.
 _MAX_BLOBS = 100
-#: Height over width, and part of the box that moves: (impossible, doubtful, usual, usual, doubtful, impossible).
+#: Height over width, and moving part of the box, at which the likelihood is that of ``_LIKELIHOOD``.
 _ASPECT = (1.1, 1.3, 1.9, 3.7, 5.0, 6.0)
 _FILL = (0.2, 0.28, 0.38, 0.68, 0.85, 1.01)
 _LIKELIHOOD = (0.0, 0.5, 1.0, 1.0, 0.5, 0.0)
-#: Of boxes of usual shape nine in ten are people (docs/detectors.md).
+#: Nine in ten boxes of usual shape are people (docs/detectors.md).
 _BEST_SCORE = 0.9
 _LEAST_SCORE = 0.1
 
 
 def find_people(moving: Image, min_height: float, max_height: float) -> Detections:
-    """Boxes of what may be people, scored by shape.
+    """Find boxes of the shape of a person.
 
     Args:
         moving: H×W uint8, 0 or 255.
-        min_height: Pixels of this picture.
-        max_height: Likewise.
+        min_height: Height of the smallest person, pixels.
+        max_height: Height of the largest, likewise.
+
+    Returns:
+        Boxes in pixels of ``moving``, with scores by how usual their shape is, 0.1 to 0.9.
     """
     rows = [
         (*span, score)
@@ -50,7 +54,7 @@ def find_people(moving: Image, min_height: float, max_height: float) -> Detectio
 
 
 def _blobs(moving: Image, min_height: float) -> Iterator[tuple[Span, Part]]:
-    """Box and pixels of each blob, or of each part of a group."""
+    """Yield box and pixels of each blob, or of each part of a group."""
     count, labels, table, _centres = cv2.connectedComponentsWithStats(moving, connectivity=8)
     if count == 1:
         return
@@ -71,7 +75,7 @@ def _span(row: npt.NDArray[np.int32]) -> Span:
 
 
 def joined(spans: list[tuple[int, Span]]) -> list[tuple[list[int], Span]]:
-    """Blobs put together where they are pieces of one person: head, body, legs, with a little between."""
+    """Join blobs that are pieces of one person, such as head, body and legs with small gaps between them."""
     pieces = [([blob], span) for blob, span in spans]
     for _round in range(len(pieces)):
         pair = next(
@@ -107,7 +111,7 @@ def _tight(part: Part, x: int, y: int) -> Iterator[tuple[Span, Part]]:
 
 
 def _cuts(part: Part) -> list[int]:
-    """Columns that part the people of a group."""
+    """Find the columns at which a group is cut into people."""
     height, width = part.shape
     if width <= _GROUP_WIDTH * height:
         return []
@@ -115,7 +119,7 @@ def _cuts(part: Part) -> list[int]:
 
 
 def outline(part: Part) -> npt.NDArray[np.float64]:
-    """Height of the highest pixel of each column above the bottom, smoothed over a twelfth of the height."""
+    """Compute each column's highest pixel, as a height above the bottom, smoothed over a twelfth of the height."""
     height = len(part)
     top = np.where(part.any(0), height - part.argmax(0), 0).astype(np.float64)
     window = max(1, round(height / 12)) | 1
@@ -123,7 +127,7 @@ def outline(part: Part) -> npt.NDArray[np.float64]:
 
 
 def dips(profile: npt.NDArray[np.float64], depth: float, head: float) -> list[int]:
-    """Lowest places between peaks that are at least ``head`` high and ``depth`` above them."""
+    """Find the lowest columns between peaks that are at least ``head`` high and ``depth`` above them."""
     cuts = []
     peak, low, where = -np.inf, np.inf, -1
     for column, value in enumerate(profile.tolist()):
@@ -138,7 +142,7 @@ def dips(profile: npt.NDArray[np.float64], depth: float, head: float) -> list[in
 
 
 def _likeness(part: Part) -> float:
-    """How much a blob is like a person, 0 to 0.9."""
+    """Rate how much a blob has the shape of a person, 0 to 0.9."""
     height, width = part.shape
     fill = np.count_nonzero(part) / part.size
     aspect = np.interp(height / width, _ASPECT, _LIKELIHOOD)

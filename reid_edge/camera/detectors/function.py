@@ -16,10 +16,10 @@ from reid_edge.errors import DetectorError
 class CallableSettings(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="callable"
 ):
-    """A Python function: takes a Frame, gives N×5 x1 y1 x2 y2 score in pixels, or N×4, or Detections.
+    """A Python function that takes a Frame and returns N×5 x1 y1 x2 y2 score in pixels, or N×4, or Detections.
 
     Attributes:
-        function: ``package.module:function``; the module must be importable.
+        function: ``package.module:function``; Python must be able to import the module.
     """
 
     function: Annotated[str, msgspec.Meta(pattern=r"^[\w.]+:[\w.]+$")]
@@ -29,15 +29,13 @@ class FunctionDetector:
     """Calls a function with each frame.
 
     Args:
-        function: Takes a :class:`Frame`; gives N×5 (x1 y1 x2 y2 score, pixels), N×4 (scores are 1), or Detections.
-        name: For messages.
+        function: Takes a :class:`Frame`; returns N×5 (x1 y1 x2 y2 score, pixels), N×4 (scores are 1), or Detections.
+        name: Name of the function for messages.
     """
 
     def __init__(self, function: Callable[[Frame], Any], name: str) -> None:
         if not callable(function):
-            raise DetectorError(
-                f"detector: expected a section of settings or a function, got {type(function).__name__}."
-            )
+            raise DetectorError(f"detector: expected settings or a function, got {type(function).__name__}.")
         self._function = function
         self._name = name
         self.description = f"function {name}"
@@ -62,14 +60,14 @@ def find_function(path: str) -> Callable[[Frame], Any]:
     """Import ``package.module:function``.
 
     Raises:
-        DetectorError: No such module, or no such function in it.
+        DetectorError: The module cannot be imported, or has no such function.
     """
     module_name, _, attribute = path.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as error:  # importing runs the module: it can raise anything
+    except Exception as error:  # importing runs the module, which may raise anything
         raise DetectorError(
             f"detector function '{path}': {type(error).__name__}: {error}. Expected package.module:function, in a "
             "module that this Python can import; for one in the current folder set PYTHONPATH=."

@@ -26,11 +26,12 @@ class JsonLinesSettings(
 
     Attributes:
         listen: ``stdin``, ``unix:/path/of/socket``, or ``tcp:127.0.0.1:port``.
-        tolerance_ms: Lines with a time belong to frames at most this far; should be under half the time between frames.
-        wait_ms: How long a frame waits for its line while somebody is sending.
-        max_pending: Lines held for frames to come.  Of lines with frame numbers the sender then waits; of lines with
-            times the oldest go.
-        max_line_bytes: A longer line is skipped.
+        tolerance_ms: Largest difference between the times of a line and of its frame; choose less than half the time
+            between frames.
+        wait_ms: Longest time that a frame waits for its line while a sender is connected.
+        max_pending: Largest number of lines held for frames to come.  Above it, a sender of frame numbers waits; of
+            lines with times the oldest are dropped.
+        max_line_bytes: Longest line that is read, bytes; longer ones are skipped.
     """
 
     listen: str = "stdin"
@@ -41,12 +42,12 @@ class JsonLinesSettings(
 
 
 class Line(msgspec.Struct, frozen=True):
-    """A line; what else it holds is ignored.
+    """A line; further keys are ignored.
 
     Attributes:
         boxes: x1 y1 x2 y2 and, if known, score.
-        frame: Number of the frame, from 0; or
-        captured_us: its time, microseconds since 1970 UTC.
+        frame: Number of the frame, from 0; this or ``captured_us`` must be given.
+        captured_us: Time of the frame, microseconds since 1970 UTC.
         normalised: Boxes are fractions of the frame, not pixels.
     """
 
@@ -58,7 +59,14 @@ class Line(msgspec.Struct, frozen=True):
 
 @dataclass
 class LineCounts:
-    """Lines so far: all, malformed or too long, those whose frame had passed; and frames for which none came."""
+    """Counts since the start.
+
+    Attributes:
+        lines: All lines.
+        malformed: Lines that were malformed or too long.
+        late: Lines whose frame had passed.
+        unmatched: Frames for which no line came.
+    """
 
     lines: int = 0
     malformed: int = 0
@@ -67,17 +75,17 @@ class LineCounts:
 
 
 class JsonLinesDetector:
-    """Gives each frame the boxes that came in for it.
+    """Gives each frame the boxes that another process has sent for it.
 
     Args:
         settings: Where lines come from, and how they are matched to frames.
 
     Attributes:
-        address: Where senders connect to; None for standard input.
+        address: Path or host and port that senders connect to; None for standard input.
         counts: Lines and frames so far.
 
     Raises:
-        DetectorError: Nobody can listen there.
+        DetectorError: The address cannot be listened on.
     """
 
     def __init__(self, settings: JsonLinesSettings) -> None:
@@ -96,7 +104,7 @@ class JsonLinesDetector:
     def __call__(self, frame: Frame) -> Detections:
         """See :class:`~reid_edge.camera.detectors.Detector`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_there(frame), self._wait_s)
+            self._changed.wait_for(lambda: self._is_decided(frame), self._wait_s)
             found = self._frames.take(frame.index)
             by_time = self._times.take(frame.captured_us)
             self._changed.notify_all()
@@ -107,14 +115,14 @@ class JsonLinesDetector:
         return found.on(frame)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         with self._changed:
             self._frames.closed = True
             self._changed.notify_all()
         self._server.close()
 
-    def _is_there(self, frame: Frame) -> bool:
-        """Whether it is of no use to wait any longer."""
+    def _is_decided(self, frame: Frame) -> bool:
+        """Tell whether waiting would be of no use: the line is there, will not come, or no sender is connected."""
         known = self._frames.has(frame.index) or self._times.has(frame.captured_us)
         return known or not self._server.sending.is_set()
 
@@ -129,7 +137,7 @@ class JsonLinesDetector:
         try:
             line = self._decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            self._say_malformed(error)
+            self._count_malformed(error)
             return
         with self._changed:
             self.counts.late += not self._hold(line)
@@ -150,7 +158,7 @@ class JsonLinesDetector:
         assert line.captured_us is not None
         return self._times.add(line.captured_us, found)
 
-    def _say_malformed(self, error: Exception) -> None:
+    def _count_malformed(self, error: Exception) -> None:
         self.counts.malformed += 1
         if str(self.counts.malformed).strip("0") == "1":  # the 1st, 10th, 100th …
             logger.warning("%d malformed lines of detections so far; the last: %s", self.counts.malformed, error)
@@ -158,25 +166,25 @@ class JsonLinesDetector:
 
 def _detections(boxes: list[list[float]]) -> Detections:
     rows = np.array([box if len(box) == 5 else [*box, 1.0] for box in boxes]).reshape(-1, 5)
-    with np.errstate(over="ignore"):  # infinite then, and left out by the filter
+    with np.errstate(over="ignore"):  # numbers too large become infinite, and the filter drops them
         rows = rows.astype(np.float32)
     return Detections(rows[:, :4].copy(), rows[:, 4].copy())
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What one line tells of a frame.
+    """Detections of one line.
 
     Attributes:
         detections: Boxes in pixels, or as fractions of the frame.
-        normalised: Which.
+        normalised: They are fractions.
     """
 
     detections: Detections
     normalised: bool
 
     def on(self, frame: Frame) -> Detections:
-        """In pixels of the frame."""
+        """Return the detections in pixels of the frame."""
         if not self.normalised:
             return self.detections
         height, width = frame.image.shape[:2]
@@ -184,14 +192,14 @@ class Found:
 
 
 class PendingFrames:
-    """Detections known by the number of their frame.
+    """Detections by the number of their frame.
 
-    When too many are held, whoever adds the next waits, so that a file of detections can be piped in whole.  If frames
-    pass and none of those held is for them, all are forgotten: their numbers are wrong, and must not block right ones.
+    When too many are held, :meth:`add` waits, so that a whole file of detections can be piped in.  If many frames pass
+    and none of the detections held is for them, all are dropped: their numbers are wrong and must not block others.
 
     Args:
-        capacity: Held at most.
-        changed: Notified with every change, and held by whoever calls.
+        capacity: Largest number held.
+        changed: Condition that every caller holds, and that is notified of every change.
     """
 
     def __init__(self, capacity: int, changed: threading.Condition) -> None:
@@ -202,15 +210,18 @@ class PendingFrames:
         self.closed = False
 
     def add(self, number: int, found: Found) -> bool:
-        """Hold detections until their frame comes; False when it has come already."""
+        """Hold detections until their frame comes; return False if it has passed."""
         patience = self._next + self._capacity
         while len(self._found) >= self._capacity and number >= self._next and not self.closed:
             farthest = max(self._found)
-            if number < farthest:  # a number far ahead, perhaps wrong, must not keep out those that are due
+            if number < farthest:  # a number far ahead may be wrong, and must not keep out those that are due
                 del self._found[farthest]
             elif self._next >= patience:
                 logger.warning(
-                    "forgot detections of frames %d to %d at frame %d", min(self._found), farthest, self._next
+                    "dropped detections of frames %d to %d at frame %d: their numbers do not match the frames",
+                    min(self._found),
+                    farthest,
+                    self._next,
                 )
                 self._found.clear()
             else:
@@ -221,11 +232,11 @@ class PendingFrames:
         return True
 
     def has(self, number: int) -> bool:
-        """Whether a frame's detections are there, or those of one soon after, so that they will not come."""
+        """Tell whether a frame's detections are there, or those of a frame soon after: then they will not come."""
         return number in self._found or any(number < other <= number + self._capacity for other in self._found)
 
     def take(self, number: int) -> Found | None:
-        """Detections of a frame; forgets it and all before it."""
+        """Return the detections of a frame, and forget all up to it."""
         found = self._found.get(number)
         self._next = number + 1
         for passed in [other for other in self._found if other <= number]:
@@ -234,11 +245,11 @@ class PendingFrames:
 
 
 class PendingTimes:
-    """Detections known by the time of their frame; when too many are held, the oldest go.
+    """Detections by the time of their frame; when too many are held, the oldest are dropped.
 
     Args:
-        capacity: Held at most.
-        tolerance_us: Farthest that a frame's time may be off.
+        capacity: Largest number held.
+        tolerance_us: Largest difference between the times of detections and of their frame, microseconds.
     """
 
     def __init__(self, capacity: int, tolerance_us: int) -> None:
@@ -249,7 +260,7 @@ class PendingTimes:
         self._since_us: int | None = None
 
     def add(self, captured_us: int, found: Found) -> bool:
-        """Hold detections; False when frames are past them."""
+        """Hold detections; return False if the frames are past them."""
         if self._since_us is not None and captured_us < self._since_us:
             return False
         if captured_us not in self._found:
@@ -259,11 +270,11 @@ class PendingTimes:
         return True
 
     def has(self, captured_us: int) -> bool:
-        """Whether detections near that time, or after it, are there."""
+        """Tell whether detections near that time, or after it, are there."""
         return bool(self._times) and self._times[-1] >= captured_us - self._tolerance_us
 
     def take(self, captured_us: int) -> Found | None:
-        """The nearest in time, if near enough; forgets those that no later frame can be near to."""
+        """Return the nearest in time, if near enough; forget those that no later frame can be near to."""
         self._since_us = captured_us - self._tolerance_us
         self._forget(bisect_left(self._times, self._since_us))
         here = bisect_left(self._times, captured_us)

@@ -1,4 +1,4 @@
-"""Lines from standard input, or from whoever connects to a socket on this machine."""
+"""Read lines from standard input, or from a sender that connects to a socket of this machine."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from reid_edge.errors import DetectorError
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 16
-#: A thread that hangs is left behind after this.
+#: Longest time that :meth:`LineServer.close` waits for the thread.
 _JOIN_S = 1.0
 
 
 class LineSplitter:
-    """Cuts a stream of bytes into lines, and gives None in place of one that is too long.
+    """Cuts a stream of bytes into lines, and yields None in place of one that is too long.
 
     Args:
-        max_bytes: Longest line.
+        max_bytes: Length of the longest line, bytes.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -36,7 +36,7 @@ class LineSplitter:
         self._skipping = False
 
     def feed(self, chunk: bytes) -> Iterator[bytes | None]:
-        """Lines that are whole with this chunk."""
+        """Yield the lines that this chunk completes."""
         *ends, rest = chunk.split(b"\n")
         for end in ends:
             line = bytes(self._rest) + end
@@ -50,7 +50,7 @@ class LineSplitter:
             self._rest += rest
 
     def finish(self) -> Iterator[bytes | None]:
-        """The last line, if it did not end in a line break."""
+        """Yield the last line, if it did not end in a line break."""
         if self._rest or self._skipping:
             yield None if self._skipping else bytes(self._rest)
         self._rest.clear()
@@ -62,16 +62,16 @@ class LineServer:
 
     Args:
         listen: ``stdin``, ``unix:PATH``, or ``tcp:HOST:PORT`` on loopback.
-        max_bytes: Longest line.
-        on_line: Called in the thread, with None for a line that was too long; may block, and the sender then waits.
-        on_idle: Called in the thread when a sender has gone.
+        max_bytes: Length of the longest line, bytes.
+        on_line: Called in the thread, with None for a line that was too long; while it blocks, the sender waits.
+        on_idle: Called in the thread when a sender has disconnected.
 
     Attributes:
-        address: Where senders connect to: a path, host and port, or None for standard input.
-        sending: Set while somebody is connected, or standard input is not at its end.
+        address: Path, or host and port, that senders connect to; None for standard input.
+        sending: Set while a sender is connected, or standard input is not at its end.
 
     Raises:
-        DetectorError: Nobody can listen there.
+        DetectorError: The address cannot be listened on.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class LineServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._closing:
             return
         self._closing = True
@@ -115,13 +115,13 @@ class LineServer:
                     self._read(connection.fileno())
         except (OSError, ValueError) as error:  # ValueError: standard input is closed
             if not self._closing:
-                logger.error("no more detections come in: %s", error)
+                logger.error("detections can no longer be received: %s", error)
         finally:
             self.sending.clear()
             self._on_idle()
 
     def _read(self, descriptor: int) -> None:
-        """Lines up to the end of what this sender sends."""
+        """Read lines until this sender disconnects."""
         while self._ready(descriptor):
             try:
                 chunk = os.read(descriptor, _CHUNK)
@@ -135,7 +135,7 @@ class LineServer:
         self._on_idle()
 
     def _ready(self, descriptor: int) -> bool:
-        """Wait for bytes or a sender; False when closing."""
+        """Wait for bytes or a sender; return False when closing."""
         with selectors.PollSelector() as selector:
             selector.register(self._woken, selectors.EVENT_READ)
             selector.register(descriptor, selectors.EVENT_READ)
@@ -182,7 +182,7 @@ def _tcp_listener(place: str) -> socket.socket:
     host, _, port = place.rpartition(":")
     address = ipaddress.ip_address(host.strip("[]"))
     if not address.is_loopback:
-        raise ValueError(f"{address} is not loopback, and what comes in is not authenticated")
+        raise ValueError(f"{address} is not loopback, and senders are not authenticated")
     return socket.create_server(
         (str(address), int(port)), family=socket.AF_INET6 if address.version == 6 else socket.AF_INET
     )

@@ -1,4 +1,4 @@
-"""Boxes from a file: MOTChallenge det.txt or gt.txt, or CSV with a header."""
+"""Read boxes from a file: MOTChallenge det.txt or gt.txt, or CSV with a header."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reid_edge.errors import DetectorError
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
-#: Columns of a file without a header, and the names that they may have in one.
+#: Columns of a file without a header, and their possible names in a header.
 _COLUMNS = {"frame": 0, "left": 2, "top": 3, "width": 4, "height": 5, "score": 6}
 _NAMES = {
     "frame": ("frame", "frame_id", "frame_index", "frameid"),
@@ -27,7 +27,7 @@ _NAMES = {
     "height": ("h", "height", "bb_height"),
     "score": ("conf", "score", "confidence"),
 }
-#: Up to here floats are whole numbers.
+#: Largest frame number; every whole number up to it is a float.
 _LAST_FRAME = 1 << 53
 #: MOTChallenge's mark for "not given".
 _NO_SCORE = -1.0
@@ -40,8 +40,8 @@ class MotChallengeSettings(
 
     Attributes:
         path: The file.
-        first_frame: Number that the file gives to the first frame of the video.
-        period: Frames after which a looped video begins again; None for one that does not.
+        first_frame: Number of the video's first frame in the file.
+        period: Number of frames of a looped video; None for one that does not loop.
         score_range: Lowest and highest score in the file, mapped to 0 and 1.
     """
 
@@ -58,7 +58,7 @@ class MotChallengeDetector:
         settings: Which file, and how its frames and scores are numbered.
 
     Raises:
-        DetectorError: No such file, or a line that is not what it should be.
+        DetectorError: The file does not exist, or a line is malformed.
     """
 
     def __init__(self, settings: MotChallengeSettings) -> None:
@@ -81,18 +81,20 @@ class MotChallengeDetector:
         return Detections(self._boxes[first:last].copy(), self._scores[first:last].copy())
 
     def close(self) -> None:
-        """Nothing is held but memory."""
+        """Do nothing: there is nothing to close."""
 
 
 def _read(path: Path) -> npt.NDArray[np.float64]:
-    """Rows of frame, left, top, width, height, score."""
+    """Read rows of frame, left, top, width, height, score."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(_rows(csv.reader(file), path))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DetectorError(f"detections {path}: expected a readable text file of commas: {error}.") from error
+        raise DetectorError(
+            f"detections {path}: expected a readable text file of values separated by commas: {error}."
+        ) from error
     if not rows:
-        raise DetectorError(f"detections {path}: no line in it. Expected frame,id,left,top,width,height,score.")
+        raise DetectorError(f"detections {path}: the file is empty. Expected frame,id,left,top,width,height,score.")
     return np.array(rows, np.float64)
 
 
@@ -109,7 +111,7 @@ def _rows(lines: Iterable[Sequence[str]], path: Path) -> Iterator[tuple[float, .
 
 
 def _header(cells: Sequence[str], path: Path) -> dict[str, int]:
-    """Where each column is; the MOTChallenge's order if the line holds numbers already."""
+    """Find the index of each column; MOTChallenge's order if the line holds numbers already."""
     if _is_number(cells[0]):
         return _COLUMNS
     names = [cell.strip().lower() for cell in cells]
@@ -146,7 +148,7 @@ def _is_number(text: str) -> bool:
 
 
 def _mapped(scores: npt.NDArray[np.float64], low: float, high: float, path: Path) -> npt.NDArray[np.float32]:
-    """Scores from 0 to 1; 1 where none is given."""
+    """Map scores to 0 to 1; a missing one is 1."""
     absent = (scores == _NO_SCORE) & ((low > _NO_SCORE) | bool((scores == _NO_SCORE).all()))
     outside = ~absent & ((scores < low) | (scores > high))
     if outside.any():

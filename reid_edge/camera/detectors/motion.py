@@ -1,4 +1,4 @@
-"""People by their movement before a still background: needs no weights, and a camera that does not move."""
+"""Find people by their movement in front of a still background; needs no weights and a camera that does not move."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from reid_edge.camera.frames import Detections, Frame, no_detections
 from reid_edge.crops import Image
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
-#: Of the values that OpenCV gives: 0 background, 127 shadow, 255 foreground.
+#: Threshold on OpenCV's values: 0 background, 127 shadow, 255 foreground.
 _FOREGROUND = 200
-#: What part of the time a pixel's background is seen, and how dark a shadow may be.  OpenCV has 0.9 and 0.5; these find
-#: more people in both videos of docs/detectors.md.
+#: Part of the time that a pixel shows its background, and darkness of a shadow.  OpenCV's defaults are 0.9 and 0.5;
+#: these values find more people in both videos of docs/detectors.md.
 _BACKGROUND_RATIO, _SHADOW_THRESHOLD = 0.7, 0.6
-#: When more than this part of the picture changes at once, it was the light or the camera, not people.
+#: A change of more than this part of the picture at once is of the light or the camera, not of people.
 _ALL_CHANGED = 0.6
-#: Largest change between averages over 4×4 pixels of the reduced picture that is taken for noise, levels of 255.
+#: Largest change of an average over 4×4 pixels of the reduced picture that counts as noise, levels of 255.
 _NOISE = 8
 _TILE_HALVINGS = 2
-#: Even a still scene is looked at so often: its background goes on changing.
-_LOOK_US = 1_000_000
+#: Longest time without looking at a still scene, microseconds: its background goes on changing.
+_LONGEST_SKIP_US = 1_000_000
 _SPECK = np.ones((2, 2), np.uint8)
 
 
 class MotionSettings(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="motion"
 ):
-    """People by their movement before a still background; needs no weights and a camera that does not move.
+    """People by their movement in front of a still background; needs no weights and a camera that does not move.
 
     Attributes:
-        width: Frames are halved until they are nearest to this width, pixels.
-        memory_s: Time after which what stands still has become background, seconds.
-        sensitivity: Squared distance, in standard deviations, at which a pixel leaves the background; less finds more.
-        min_height: Smallest person, fraction of the frame's height.
-        max_height: Largest, likewise.
+        width: Frames are halved until their width is nearest to this, pixels.
+        memory_s: Time after which something that stands still becomes background, seconds.
+        sensitivity: Squared distance from the background, in standard deviations, at which a pixel counts as moving;
+            a lower value finds more.
+        min_height: Height of the smallest person, as a fraction of the frame's height.
+        max_height: Height of the largest person, likewise.
     """
 
     width: Annotated[int, msgspec.Meta(ge=64)] = 384
@@ -50,7 +51,7 @@ class MotionSettings(
 
 
 class MotionDetector:
-    """Background subtraction, then blobs of a person's shape.
+    """Subtracts the background, then finds blobs of a person's shape.
 
     Args:
         settings: Sizes and sensitivity.
@@ -76,7 +77,9 @@ class MotionDetector:
         if self._scene.is_still(small, frame.captured_us):
             self._skipped = small, frame.captured_us
             return no_detections()
-        if self._skipped is not None:  # the time that has passed was the background's, not that of who has entered now
+        if (
+            self._skipped is not None
+        ):  # the time that has passed belongs to the background, not to a person who has entered now
             self._background.learn(*self._skipped)
             self._skipped = None
         moving = self._background.moving(small, frame.captured_us)
@@ -86,15 +89,15 @@ class MotionDetector:
         return Detections(found.boxes * np.float32(frame.image.shape[1] // small.shape[1]), found.scores)
 
     def close(self) -> None:
-        """Nothing is held but memory."""
+        """Do nothing: there is nothing to close."""
 
 
 class Background:
-    """A model of the background, by Gaussian mixtures (OpenCV's MOG2), that forgets by time and not by frames.
+    """Model of the background by Gaussian mixtures (OpenCV's MOG2) that forgets by time, not by number of frames.
 
     Args:
-        sensitivity: Squared distance, in standard deviations, at which a pixel leaves the background.
-        memory_s: Time after which what stands still has become background.
+        sensitivity: Squared distance, in standard deviations, at which a pixel counts as moving.
+        memory_s: Time after which something that stands still becomes background, seconds.
     """
 
     def __init__(self, sensitivity: float, memory_s: float) -> None:
@@ -103,7 +106,7 @@ class Background:
         self.forget()
 
     def forget(self) -> None:
-        """Start anew with the next frame."""
+        """Begin a new background with the next frame."""
         self._model = cv2.createBackgroundSubtractorMOG2(varThreshold=self._sensitivity, detectShadows=True)
         self._model.setBackgroundRatio(_BACKGROUND_RATIO)
         self._model.setShadowThreshold(_SHADOW_THRESHOLD)
@@ -111,10 +114,10 @@ class Background:
         self._last_us = 0
 
     def moving(self, small: Image, captured_us: int) -> Image:
-        """Pixels that are not background, nor in a shadow, nor single: H×W uint8, 0 or 255."""
+        """Find pixels that are neither background nor shadow nor single: H×W uint8, 0 or 255."""
         mask = self.learn(small, captured_us)
         mask = np.asarray(cv2.threshold(mask, _FOREGROUND, 255, cv2.THRESH_BINARY)[1], np.uint8)
-        # An opening in two steps: OpenCV's own moves everything by a pixel where the kernel's size is even.
+        # An opening in two steps: with a kernel of even size, OpenCV's own shifts the picture by a pixel.
         mask = np.asarray(cv2.dilate(cv2.erode(mask, _SPECK, anchor=(1, 1)), _SPECK, anchor=(0, 0)), np.uint8)
         if cv2.countNonZero(mask) > _ALL_CHANGED * mask.size:
             self.forget()
@@ -123,7 +126,7 @@ class Background:
         return mask
 
     def learn(self, small: Image, captured_us: int) -> Image:
-        """Take a frame into the model: what OpenCV makes of it, H×W uint8: 0, 127 for shadows, or 255."""
+        """Add a frame to the model; return OpenCV's mask of it, H×W uint8: 0, 127 for shadows, or 255."""
         return np.asarray(self._model.apply(small, learningRate=self._learning_rate(captured_us)), np.uint8)
 
     def _learning_rate(self, captured_us: int) -> float:
@@ -131,38 +134,38 @@ class Background:
             self._since_us = self._last_us = captured_us
             return 1.0
         elapsed_us, self._last_us = captured_us - self._last_us, captured_us
-        # A young model learns faster: people who stand in its first frames shall not stay background for long.
+        # A young model learns faster, so that people who stand in its first frames are not background for long.
         age_us = max(1, captured_us - self._since_us)
         return min(1.0, max(elapsed_us / self._memory_us, elapsed_us / (2 * age_us)))
 
 
 class StillScene:
-    """Tells cheaply that nothing has changed since the background was last looked at, and nobody was there then."""
+    """Recognises cheaply a scene that is unchanged since the last frame that was examined, in which nothing moved."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """The next frame is not still."""
+        """Treat the next frame as changed."""
         self._tiles: Image | None = None
-        self._looked_us = 0
+        self._examined_us = 0
 
     def is_still(self, small: Image, captured_us: int) -> bool:
-        """Whether a frame need not be looked at."""
-        if self._tiles is None or captured_us - self._looked_us >= _LOOK_US:
+        """Tell whether a frame need not be examined."""
+        if self._tiles is None or captured_us - self._examined_us >= _LONGEST_SKIP_US:
             return False
         return bool(cv2.norm(reduced(small, _TILE_HALVINGS), self._tiles, cv2.NORM_INF) <= _NOISE)
 
     def remember(self, small: Image, captured_us: int, *, busy: bool) -> None:
-        """A frame was looked at; ``busy`` if something moved in it."""
+        """Note that a frame was examined; ``busy`` if something moved in it."""
         self._tiles = None if busy else reduced(small, _TILE_HALVINGS)
-        self._looked_us = captured_us
+        self._examined_us = captured_us
 
 
 def reduced(image: Image, halvings: int) -> Image:
-    """Averages over 2×2 pixels, so many times; an odd row at the bottom or column at the right is left out.
+    """Halve a picture repeatedly by averages over 2×2 pixels; an odd last row or column is left out.
 
-    OpenCV halves several times faster than it averages over larger blocks.
+    OpenCV does several halvings faster than one average over larger blocks.
     """
     for _ in range(halvings):
         rows, columns = image.shape[0] // 2, image.shape[1] // 2

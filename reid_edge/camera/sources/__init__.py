@@ -1,4 +1,4 @@
-"""Sources of frames: files, folders, streams, devices and pipelines."""
+"""Sources of frames: files, folders, streams, devices and GStreamer pipelines."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _FILES = ("file", "folder")
 def open_source(settings: SourceSettings, *, clock: CaptureClock | None = None) -> Source:
     """Open a source and begin to capture.
 
-    A file is opened and its first frame decoded before this returns.  A camera that does not answer is no error: it is
-    tried again until it does (see :attr:`Source.stats`).
+    The first frame of a file is decoded before this returns.  A camera that does not answer is no error: opening it is
+    repeated until it does (see :attr:`Source.stats`).
 
     Args:
-        settings: Which source, and how.
-        clock: Stamps frames of live sources; the system's, if not given.
+        settings: Which source to open, and how.
+        clock: Gives the capture times of live sources; None uses the system's clock.
 
     Raises:
-        SourceError: No such file or folder, nothing in it that can be decoded, or a source that this OpenCV cannot
-            open.
+        SourceError: The file or folder does not exist or holds nothing that can be decoded, or this OpenCV cannot open
+            such a source.
     """
     kind = kind_of(settings.uri)
     stats = SourceStats()

@@ -1,4 +1,4 @@
-"""What both readers need: time stamps, thinning, and OpenCV's decoding made safe."""
+"""Parts of both readers: capture times, thinning, and decoding by OpenCV without its exceptions."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import numpy as np
 from reid_edge.crops import Image
 from reid_edge.errors import SourceError
 
-#: A frame due at 100.000 ms and stamped 99.999 is on time.
+#: A frame is on time if it is early by less than this: one due at 100.000 ms may be stamped 99.999.
 _EARLY_US = 1000
-#: No camera is faster; files that say so are wrong.
+#: Highest frame rate of a file that is believed.
 _MAX_FPS = 1000.0
 
 
 class CaptureClock:
-    """The wall clock, held to run at half the speed of the monotonic clock or faster.
+    """UTC that never runs backwards, nor slower than half the speed of the monotonic clock.
 
-    A wall clock that is set forward (a board without a battery that has found its time server) is followed at once.
-    One that is set back is caught up with at half speed, so that time neither stops nor runs backwards, and the speed
-    of what moves is wrong by a factor of two at most.  One clock serves one thread.
+    When the wall clock is set forward, as on a board without a battery that has found its time server, this clock
+    follows at once.  When it is set back, this clock runs at half speed until the two agree, so that speeds computed
+    from its times are wrong by a factor of two at most.  To be used by one thread.
 
     Args:
-        wall_ns: Nanoseconds since 1970 UTC.
-        monotonic_ns: Nanoseconds of a clock that nobody sets.
+        wall_ns: Returns nanoseconds since 1970 UTC.
+        monotonic_ns: Returns nanoseconds of a clock that is never set.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CaptureClock:
         self._last_monotonic_ns = monotonic_ns()
 
     def now_us(self) -> int:
-        """Microseconds since 1970 UTC, never less than the last time."""
+        """Return microseconds since 1970 UTC, never less than the last time."""
         monotonic_ns = self._monotonic_ns()
         elapsed = monotonic_ns - self._last_monotonic_ns
         self._last_ns = max(self._wall_ns(), self._last_ns + elapsed // 2)
@@ -48,7 +48,7 @@ class CaptureClock:
 
 
 class Thinning:
-    """Takes every n-th frame, and no more than so many per second.
+    """Takes every n-th frame, and no more than a given number per second.
 
     The rate is held on average: frames are due on a grid of times, and the first one at or after each is taken.
 
@@ -63,7 +63,7 @@ class Thinning:
         self._due_us: int | None = None
 
     def takes(self, index: int, captured_us: int) -> bool:
-        """Whether to take this frame; to be asked about each frame once, in order."""
+        """Decide about the next frame; to be called once for each frame, in order."""
         if index % self._stride:
             return False
         if not self._period_us:
@@ -85,10 +85,10 @@ def grab(capture: cv2.VideoCapture) -> bool:
 
 
 def retrieve(capture: cv2.VideoCapture) -> Image | None:
-    """The frame that was fetched, H×W×3 uint8 BGR; None when it cannot be decoded.
+    """Decode the frame that was fetched: H×W×3 uint8 BGR, or None if it cannot be decoded.
 
     Raises:
-        SourceError: It is no colour picture.
+        SourceError: The frame is no colour picture.
     """
     try:
         decoded, image = capture.retrieve()
@@ -107,12 +107,12 @@ def retrieve(capture: cv2.VideoCapture) -> Image | None:
 
 
 def reported_fps(capture: cv2.VideoCapture) -> float | None:
-    """Frames per second that the file tells, if it can be believed."""
+    """Return the frames per second that the file reports; None if the number cannot be right."""
     fps = capture.get(cv2.CAP_PROP_FPS)
     return fps if math.isfinite(fps) and 0 < fps <= _MAX_FPS else None
 
 
 def reported_position_us(capture: cv2.VideoCapture) -> int:
-    """Time of the frame from the beginning as the file tells it; 0 where it does not."""
+    """Return the time of the frame from the beginning, as the file reports it; 0 if it reports none."""
     position_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
     return round(position_ms * 1000) if math.isfinite(position_ms) and position_ms > 0 else 0

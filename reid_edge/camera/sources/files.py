@@ -1,4 +1,4 @@
-"""Video files and folders of images: every frame, stamped by its position."""
+"""Read video files and folders of images: every frame, with a capture time that follows from its position."""
 
 from __future__ import annotations
 
@@ -23,17 +23,20 @@ from reid_edge.images import IMAGE_SUFFIXES, read_image
 
 logger = logging.getLogger(__name__)
 
-#: Of a folder, or of a file that tells no frame rate.
+#: Frame rate of a folder, or of a file that reports none.
 DEFAULT_FPS = 25.0
-#: A file that gives fewer of the frames that its header promises is damaged.  Headers are never quite right.
+#: A file that holds less than this part of the frames that its header promises is damaged; headers are seldom exact.
 _WHOLE = 0.95
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A frame of a file, not yet decoded: number and time from the beginning; ``load`` gives None if it is unreadable.
+    """A frame of a file, not yet decoded.
 
-    It can be loaded until the next one is asked for.
+    Attributes:
+        index: Number of the frame, from 0.
+        position_us: Time from the first frame, microseconds.
+        load: Decodes it, or returns None if it is unreadable; to be called before the next picture is asked for.
     """
 
     index: int
@@ -42,13 +45,13 @@ class Picture:
 
 
 class Playable(Protocol):
-    """A file or folder that can be played from its beginning, again and again."""
+    """A file or folder that can be played repeatedly from its beginning."""
 
     duration_us: int
-    """From the first frame to the last; 0 if nothing tells."""
+    """Time from the first frame to the last; 0 if it is not known."""
 
     def play(self) -> Iterator[Picture]:
-        """Its frames, in order."""
+        """Yield the frames in order."""
         ...
 
 
@@ -57,10 +60,10 @@ class VideoFile:
 
     Args:
         path: The file.
-        fps: Frames per second; None believes the file.
+        fps: Frames per second; None takes the number that the file reports.
 
     Raises:
-        SourceError: Not a video, or one without a frame.
+        SourceError: The file is no video, or has no frame.
     """
 
     def __init__(self, path: Path, fps: float | None) -> None:
@@ -74,7 +77,7 @@ class VideoFile:
             )
 
     def play(self) -> Iterator[Picture]:
-        """Its frames, in order."""
+        """Yield the frames in order."""
         capture = cv2.VideoCapture(str(self._path))
         try:
             yield from self._pictures(capture)
@@ -88,8 +91,8 @@ class VideoFile:
         index, position_us = 0, 0
         while grab(capture):
             if index:
-                told_us = 0 if self._fps else reported_position_us(capture)
-                position_us = told_us if told_us > position_us else position_us + step_us
+                reported_us = 0 if self._fps else reported_position_us(capture)
+                position_us = reported_us if reported_us > position_us else position_us + step_us
             yield Picture(index, position_us, lambda: retrieve(capture))
             index += 1
         if 0 < index < _WHOLE * promised:
@@ -104,7 +107,7 @@ class ImageFolder:
         fps: Frames per second; None is 25.
 
     Raises:
-        SourceError: There is none, or none that can be read.
+        SourceError: There is no image, or none that can be read.
     """
 
     def __init__(self, path: Path, fps: float | None) -> None:
@@ -120,7 +123,7 @@ class ImageFolder:
             raise SourceError(f"none of the {len(self._paths)} images in {path} can be read. Copy them again.")
 
     def play(self) -> Iterator[Picture]:
-        """Its images."""
+        """Yield the images in order."""
         for index, path in enumerate(self._paths):
             yield Picture(index, round(index * self._step_us), lambda path=path: _load(path))  # type: ignore[misc]
 
@@ -129,13 +132,13 @@ class FileReader:
     """Plays a file or folder: once or without end, as fast as it is taken or at its own speed.
 
     Args:
-        settings: What to play and how.
-        clock: Tells when the first frame was captured, unless the settings do.
-        stats: Frames that cannot be decoded are counted here.
+        settings: Which file to play, and how.
+        clock: Gives the capture time of the first frame, unless the settings do.
+        stats: Counts frames that cannot be decoded.
 
     Raises:
-        SourceError: No frame in it.
-        SettingsError: It is said to have started before 1970.
+        SourceError: The file has no frame.
+        SettingsError: ``start`` lies before 1970.
     """
 
     def __init__(self, settings: SourceSettings, clock: CaptureClock, stats: SourceStats) -> None:
@@ -150,10 +153,10 @@ class FileReader:
         self._decoded = 0
 
     def frames(self, stopping: threading.Event) -> Iterator[Frame]:
-        """Frames that are to be taken.
+        """Yield the frames that thinning leaves.
 
         Raises:
-            SourceError: Nothing in the file can be decoded any more.
+            SourceError: In a later round, the file has gone or can no longer be decoded.
         """
         first_us = self._first_us()
         thinning = Thinning(self._settings.stride, self._settings.max_fps)
@@ -171,19 +174,19 @@ class FileReader:
                 yield Frame(image, captured_us, picture.index)
 
     def _first_us(self) -> int:
-        """When the first frame was captured: so that the last one is not later than now."""
+        """Capture time of the first frame, chosen so that the last one is not later than now."""
         if self._settings.start is not None:
             return round(self._settings.start.timestamp() * 1e6)
         return self._clock.now_us() - (0 if self._settings.realtime else self._file.duration_us)
 
     def _early_s(self, captured_us: int, due_s: float) -> float:
-        """How long a frame has to wait: for its turn at the file's own speed, or until it is not of the future."""
+        """Seconds by which a frame is early, to play at the file's own speed or because its time is in the future."""
         if self._settings.realtime:
             return due_s - time.monotonic()
         return 0.0 if self._settings.start is not None else (captured_us - self._clock.now_us()) / 1e6
 
     def _rounds(self) -> Iterator[Picture]:
-        """The file once, or again and again with numbers and times that go on."""
+        """Yield the file's frames once, or in a loop whose numbers and times go on."""
         index = position_us = 0
         while True:
             count = last_us = step_us = 0

@@ -1,9 +1,8 @@
-"""Cameras: opened again for ever when they fail."""
+"""Read cameras, and open them again whenever they fail."""
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 
 import cv2
 
+from reid_edge.backoff import exponential_pause_s
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources.capture import CaptureClock, Thinning, grab, retrieve
 from reid_edge.camera.sources.settings import GSTREAMER_PREFIX, SourceSettings, kind_of
@@ -20,53 +20,34 @@ from reid_edge.redaction import redacted
 
 logger = logging.getLogger(__name__)
 
-#: A stream that lasted so long was a good one: its end is a new failure, not one more in a row.
+#: A connection that lasted longer than this worked: its end is a first failure, not one more in a row.
 _GOOD_AFTER_S = 5.0
-#: After so many frames on end that cannot be decoded a stream is opened again.
+#: Number of frames in a row that cannot be decoded after which a stream is opened again.
 _MAX_UNREADABLE = 100
-#: OpenCV's GStreamer knows timeouts since this release (https://github.com/opencv/opencv/pull/22919), and before it
-#: opens nothing that is given any.
+#: First release of OpenCV whose GStreamer backend accepts timeouts (https://github.com/opencv/opencv/pull/22919);
+#: earlier ones fail to open a pipeline that is given any.
 _GSTREAMER_TIMEOUTS = (4, 8)
 
 
 @dataclass(frozen=True)
 class Opening:
-    """How OpenCV opens a live source."""
+    """Arguments with which OpenCV opens a live source."""
 
     target: str | int
     backend: int
     parameters: tuple[int, ...]
 
 
-class Backoff:
-    """Waits that double, with jitter, so that a hundred cameras do not come back at the same moment."""
-
-    def __init__(self, first_s: float, longest_s: float) -> None:
-        self._first_s = first_s
-        self._longest_s = longest_s
-        self._failures = 0
-
-    def reset(self) -> None:
-        """The next failure is the first."""
-        self._failures = 0
-
-    def next_s(self) -> float:
-        """Seconds to wait after one more failure: between half of the doubled wait and all of it."""
-        doubled_s = self._first_s * 2.0 ** min(self._failures, 30)
-        self._failures += 1
-        return min(doubled_s, self._longest_s) * random.uniform(0.5, 1)  # noqa: S311 - nothing secret
-
-
 class LiveReader:
-    """Frames of a camera, stamped as they arrive.
+    """Reads the frames of a camera; their capture time is that of their arrival.
 
     Args:
-        settings: Which, and how long to wait for it.
-        clock: Stamps the frames.
-        stats: Told about connections and failures.
+        settings: Which camera, and how long to wait for it.
+        clock: Gives the capture times.
+        stats: Counts connections and failures.
 
     Raises:
-        SourceError: This OpenCV can never open it.
+        SourceError: This OpenCV cannot open such a source.
     """
 
     def __init__(self, settings: SourceSettings, clock: CaptureClock, stats: SourceStats) -> None:
@@ -79,24 +60,25 @@ class LiveReader:
         self._index = 0
 
     def frames(self, stopping: threading.Event) -> Iterator[Frame]:
-        """Frames that are to be taken, until stopped."""
-        backoff = Backoff(self._settings.backoff_s, self._settings.max_backoff_s)
+        """Yield the frames that thinning leaves, until stopped."""
+        failures = 0  # in a row
         while not stopping.is_set():
             began = time.monotonic()
             yield from self._connection(stopping)
             if stopping.is_set():
                 return
             if time.monotonic() - began > _GOOD_AFTER_S and self._stats.connected:
-                backoff.reset()
+                failures = 0
             self._stats.connected = False
-            wait_s = backoff.next_s()
+            wait_s = exponential_pause_s(failures, self._settings.backoff_s, self._settings.max_backoff_s)
+            failures += 1
             logger.warning("%s: %s; trying again in %.1f s", self._name, self._stats.error, wait_s)
             if stopping.wait(wait_s):
                 return
             self._stats.reconnects += 1
 
     def _connection(self, stopping: threading.Event) -> Iterator[Frame]:
-        """Frames of one connection, up to its end."""
+        """Yield the frames of one connection."""
         capture = cv2.VideoCapture()
         try:
             if not _open(capture, self._opening):
@@ -120,27 +102,27 @@ class LiveReader:
             image = retrieve(capture)
             unreadable = 0 if image is not None else unreadable + 1
             if image is not None:
-                self._say_connected(image.shape)
+                self._report_connected(image.shape)
                 yield Frame(image, captured_us, index)
             elif self._too_many(unreadable):
                 return
 
     def _too_many(self, unreadable: int) -> bool:
         self._stats.unreadable += 1
-        self._stats.error = f"gave {unreadable} frames on end that cannot be decoded"
+        self._stats.error = f"gave {unreadable} frames in a row that cannot be decoded"
         return unreadable >= _MAX_UNREADABLE
 
-    def _say_connected(self, shape: tuple[int, ...]) -> None:
+    def _report_connected(self, shape: tuple[int, ...]) -> None:
         if not self._stats.connected:
             self._stats.connected, self._stats.error = True, None
             logger.info("%s: connected, %dx%d", self._name, shape[1], shape[0])
 
 
 def opening_of(settings: SourceSettings) -> Opening:
-    """How to open a live source.
+    """Choose the backend and arguments for a live source.
 
     Raises:
-        SourceError: This OpenCV has not been built with what it takes.
+        SourceError: This OpenCV was built without the backend, or the pipeline has no ``appsink``.
     """
     kind = kind_of(settings.uri)
     timeouts = (
@@ -189,7 +171,7 @@ def _open(capture: cv2.VideoCapture, opening: Opening) -> bool:
 
 
 def _request_format(capture: cv2.VideoCapture, settings: SourceSettings) -> None:
-    """Ask a device for a format; one that has no such gives its nearest."""
+    """Request a format from a device; it takes the nearest one that it has."""
     if settings.fourcc is not None:  # first: the sizes that a device offers depend on it
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*settings.fourcc))
     for name, value in ((cv2.CAP_PROP_FRAME_WIDTH, settings.width), (cv2.CAP_PROP_FRAME_HEIGHT, settings.height)):

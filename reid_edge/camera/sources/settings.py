@@ -1,4 +1,4 @@
-"""What a settings file says about a source."""
+"""Settings of a source, and the kinds of source that a URI can name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reid_edge.redaction import redacted
 
 Kind = Literal["file", "folder", "stream", "device", "gstreamer"]
 
-#: What FFmpeg opens over a network.  Others that it knows (concat:, data:, subfile:) read local files in odd ways.
+#: Schemes that FFmpeg opens over a network.  Its other ones (concat:, data:, subfile:) would read local files.
 STREAM_SCHEMES = frozenset({"http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
 GSTREAMER_PREFIX = "gst:"
 
@@ -26,25 +26,25 @@ Positive = Annotated[float, msgspec.Meta(gt=0, le=1000)]
 
 
 class SourceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where frames come from, and how.
+    """Source of the frames.
 
     Attributes:
         uri: A video file; a folder of images; ``rtsp://…`` or ``http://…`` (also rtmp, rtp, srt, tcp, udp);
             ``/dev/video0`` or its number; ``gst:`` and a GStreamer pipeline that ends in ``appsink``.
-        loop: Begin a file or folder again at its end; without ``start`` in real time from then on.
-        realtime: Play a file as a camera would: at its own speed, and a frame that nobody fetched is overwritten.
+        loop: Begin a file or folder again at its end; without ``start`` it plays in real time from then on.
+        realtime: Play a file as a camera would: at its own speed, overwriting frames that were not fetched in time.
         stride: Take every n-th frame.
         max_fps: Take no more frames per second of the source's time.
-        fps: Frames per second of a folder (25 if not given), or of a file that tells wrong ones.
-        start: When a file's first frame was captured; so that its last is captured now, if not given.
-        queue: Frames of a file that are decoded ahead.
-        width: Asked of a ``/dev/video`` device, pixels.
-        height: Likewise.
-        fourcc: Likewise: the pixel format, e.g. ``MJPG``.
-        open_timeout_s: A stream that does not open in this time is tried again.
-        read_timeout_s: A stream that gives no frame in this time is opened again.
-        backoff_s: Wait before the first reconnection; doubles with each failure.
-        max_backoff_s: Longest wait.
+        fps: Frames per second of a folder (25 if not given), or of a file whose own number is wrong.
+        start: Capture time of a file's first frame; if not given, such that its last frame is of now.
+        queue: Number of frames of a file that are decoded ahead.
+        width: Width to request from a ``/dev/video`` device, pixels.
+        height: Height to request, likewise.
+        fourcc: Pixel format to request, e.g. ``MJPG``.
+        open_timeout_s: Time after which an attempt to open a stream is given up and repeated, seconds.
+        read_timeout_s: Time without a frame after which a stream is opened again, seconds.
+        backoff_s: Pause before the first reconnection, seconds; doubles with each failure.
+        max_backoff_s: Longest pause, seconds.
     """
 
     uri: Annotated[str, msgspec.Meta(min_length=1)]
@@ -65,10 +65,10 @@ class SourceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 def kind_of(uri: str) -> Kind:
-    """Tell what a URI names.
+    """Tell which kind of source a URI names.
 
     Raises:
-        SourceError: It names nothing that can be opened.
+        SourceError: It names no source that can be opened.
     """
     if uri.startswith(GSTREAMER_PREFIX):
         return "gstreamer"

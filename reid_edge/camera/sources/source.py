@@ -1,4 +1,4 @@
-"""Frames from a capturing thread: the source, the buffer between the threads, and its counts."""
+"""A source captures frames in a thread of its own and hands them over through a buffer."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from reid_edge.camera.frames import Frame
 from reid_edge.errors import ReidEdgeError, SourceError
 
 logger = logging.getLogger(__name__)
-#: A capturing thread that hangs in a driver is left behind after this.
+#: Longest time that a stop waits for the capturing thread, which may hang in a driver.
 _JOIN_S = 0.5
 
 
 class Reader(Protocol):
-    """Where frames come from."""
+    """Reads frames from a file or a camera."""
 
     def frames(self, stopping: threading.Event) -> Iterator[Frame]:
-        """Frames until the end, or soon after ``stopping`` is set."""
+        """Yield frames until the end, or until soon after ``stopping`` is set."""
         ...
 
 
 class Source:
-    """Frames from a thread that captures: iterate, or fetch one with :meth:`read`.
+    """Gives the frames of a capturing thread: iterate over it, or fetch one with :meth:`read`.
 
-    A context manager; capture begins when it is made and ends with :meth:`stop`.
+    A context manager.  Capture begins when the source is made and ends with :meth:`stop`.
 
     Args:
-        reader: Gives the frames.
-        name: For messages, without passwords.
-        live: A camera: only the latest frame is kept.  Otherwise no frame is lost and the capturing thread waits.
-        queue: Frames decoded ahead, if not live.
-        stats: The reader's.
+        reader: Yields the frames.
+        name: Name for messages, without passwords.
+        live: Keep only the latest frame, as of a camera.  Otherwise no frame is lost, and the capturing thread waits.
+        queue: Number of frames decoded ahead, if not live.
+        stats: Counts, shared with the reader.
 
     Attributes:
-        stats: Counts.
+        stats: Counts of frames and failures.
     """
 
     def __init__(self, reader: Reader, *, name: str, live: bool, queue: int, stats: SourceStats) -> None:
@@ -53,7 +53,7 @@ class Source:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._capture, name="capture", daemon=True)
         self._thread.start()
-        # A thread that comes out of OpenCV while the interpreter is being taken down aborts the process.
+        # A thread that returns from OpenCV during the shutdown of the interpreter aborts the process.
         atexit.register(self.stop)
 
     def __enter__(self) -> Source:
@@ -69,7 +69,7 @@ class Source:
             yield frame
 
     def read(self, timeout_s: float | None = None) -> Frame | None:
-        """The next frame; None at the end (see :attr:`ended`), or when none came in time.
+        """Return the next frame; None at the end (see :attr:`ended`), or when none came in time.
 
         Raises:
             SourceError: The source failed for good.
@@ -78,11 +78,11 @@ class Source:
 
     @property
     def ended(self) -> bool:
-        """Whether no frame will come any more."""
+        """True when no more frames will come."""
         return self._buffer.ended
 
     def stop(self) -> None:
-        """End capture and discard what was not fetched; returns promptly even while a driver hangs."""
+        """End the capture and discard frames that were not fetched; returns promptly even while a driver hangs."""
         atexit.unregister(self.stop)
         self._stopping.set()
         self._buffer.close()
@@ -114,20 +114,20 @@ class Source:
 
 
 def _close(frames: Iterator[Frame]) -> None:
-    """Let a generator release its capture now, in its own thread."""
+    """Close a generator, so that it releases its capture now and in this thread."""
     if close := getattr(frames, "close", None):
         close()
 
 
 class FrameBuffer:
-    """Frames on their way from one thread to another.
+    """Hands frames from the capturing thread to another one.
 
     Args:
-        capacity: Frames held at most.
-        overwrite: When full, drop the oldest frame; otherwise the capturing thread waits.
+        capacity: Largest number of frames held.
+        overwrite: When full, drop the oldest frame; otherwise :meth:`put` waits.
 
     Attributes:
-        dropped: Frames that were overwritten before anyone took them.
+        dropped: Number of frames that were overwritten before they were taken.
     """
 
     def __init__(self, capacity: int, *, overwrite: bool) -> None:
@@ -141,7 +141,7 @@ class FrameBuffer:
         self.dropped = 0
 
     def put(self, frame: Frame) -> bool:
-        """Hand over a frame; False when nobody will take it any more."""
+        """Hand over a frame; return False if the buffer is closed."""
         with self._changed:
             while len(self._frames) >= self._capacity and not self._closed:
                 if self._overwrite:
@@ -156,10 +156,10 @@ class FrameBuffer:
             return True
 
     def get(self, timeout_s: float | None) -> Frame | None:
-        """The oldest frame held; None when none came in time, or none will come.
+        """Return the oldest frame held; None when none came in time, or none will come.
 
         Raises:
-            ReidEdgeError: What ended the capture, once the frames before it are taken.
+            ReidEdgeError: The error that ended the capture, once the frames before it are taken.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._finished or self._closed, timeout_s)
@@ -174,19 +174,19 @@ class FrameBuffer:
 
     @property
     def ended(self) -> bool:
-        """Whether :meth:`get` will give nothing any more."""
+        """True when :meth:`get` will return no more frames."""
         with self._changed:
             return self._closed or (self._finished and not self._frames)
 
     def finish(self, error: ReidEdgeError | None = None) -> None:
-        """No frame will follow, for this reason if there is one."""
+        """Declare that no frame will follow, because of ``error`` if it is given."""
         with self._changed:
             self._finished = True
             self._error = error
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Nobody wants frames any more."""
+        """Discard all frames and accept no more."""
         with self._changed:
             self._closed = True
             self._frames.clear()
@@ -198,12 +198,12 @@ class SourceStats:
     """Counts since the start.  Written by the capturing thread, read by any.
 
     Attributes:
-        frames: Captured and handed over.
-        dropped: Of these, overwritten by a newer one before anybody took them (live sources).
+        frames: Frames that were captured.
+        dropped: Frames of these that a newer one has overwritten (live sources).
         unreadable: Images or frames that could not be decoded.
         reconnects: Attempts to open a live source again.
-        connected: Whether frames are coming, as far as known; a file is always connected.
-        error: What went wrong last with a live source that is not connected, without passwords.
+        connected: Frames are coming, as far as known; a file is always connected.
+        error: Last failure of a live source that is not connected, without passwords.
     """
 
     frames: int = 0
@@ -215,11 +215,11 @@ class SourceStats:
     _last: float = field(default_factory=time.monotonic)
 
     def saw_frame(self) -> None:
-        """A frame was captured just now."""
+        """Count a frame that was captured just now."""
         self.frames += 1
         self._last = time.monotonic()
 
     @property
     def silent_s(self) -> float:
-        """Seconds since the last frame, or since the start before the first."""
+        """Seconds since the last frame; before the first, since the start."""
         return time.monotonic() - self._last

@@ -1,4 +1,4 @@
-"""A detector from a file: its input prepared, run, its output decoded."""
+"""Run a detector from a file: prepare its input, compute, decode its output."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ class ModelSettings(
 ):
     """A detector's file, ONNX or OpenVINO IR.
 
-    What is None is taken from the file (``size``) or as usual for the kind of ``output`` (docs/detectors.md).
+    For a value of None the file decides (``size``), or the kind of ``output`` (docs/detectors.md).
 
     Attributes:
         path: ``….onnx``, or ``….xml`` with its ``….bin`` beside it.
-        output: What comes out: ``ssd`` (DetectionOutput), ``yolo`` or ``fastestdet``.
-        form: Which YOLO: ``v5`` (with objectness), ``v8`` (without), ``end2end`` (after NMS); ``auto`` tells by shape.
+        output: Kind of the output: ``ssd`` (DetectionOutput), ``yolo`` or ``fastestdet``.
+        form: Which YOLO: ``v5`` (with objectness), ``v8`` (without), ``end2end`` (after NMS); ``auto`` decides by
+            the output's shape.
         person: Index of the class person.
-        min_score: Less sure boxes are left out.
+        min_score: Lowest score of a box that goes to the filter.
         engine: ``openvino`` or ``onnxruntime``; ``auto`` takes OpenVINO for IR, else ONNX Runtime where installed.
         threads: CPU threads; None leaves the choice to the engine.
         device: OpenVINO's name of the device.
         size: Height and width of the input, pixels.
-        layout: Of the input.
+        layout: Order of the input's axes.
         color: Channel order of the input.
         resize: ``stretch``, or ``letterbox``: aspect ratio kept, bars at both sides.
         mean: Subtracted from pixels 0–255, in the input's channel order.
-        scale: Then multiplied with.
+        scale: Factor for the difference.
         pad: Value of the bars, 0–255.
     """
 
@@ -70,7 +71,7 @@ class ModelSettings(
 
 @dataclass(frozen=True)
 class Usual:
-    """How detectors of a kind are trained, unless the settings say otherwise."""
+    """Conventions of detectors of one kind, used where the settings give no value."""
 
     person: int
     color: Literal["BGR", "RGB"]
@@ -89,10 +90,10 @@ class ModelDetector:
     """Runs a detector's file on each frame.
 
     Args:
-        settings: Which file, what it takes and what it gives.
+        settings: Which file, its input and its output.
 
     Raises:
-        DetectorError: No such file, or it does not take or give what is described.
+        DetectorError: The file does not exist, or its input or output is not as described.
         MissingExtraError: The engine's package is not installed.
     """
 
@@ -111,10 +112,10 @@ class ModelDetector:
         return Detections(placement.to_frame(found.boxes), found.scores)
 
     def close(self) -> None:
-        """Nothing is held but memory."""
+        """Do nothing: there is nothing to close."""
 
     def _choose_head(self, settings: ModelSettings) -> partial[Detections]:
-        """The decoder, tried on a black frame so that a wrong description is told at the start."""
+        """Choose the decoder and try it on a black frame, so that a wrong description is an error at the start."""
         size = self._prepare.size
         batch, _placement = self._prepare(np.zeros((*size, 3), np.uint8))
         outputs = self._network.run(batch)
@@ -130,10 +131,10 @@ class ModelDetector:
 
 
 def preparation_of(settings: ModelSettings, network: Network) -> Preparation:
-    """How the settings, the file, and custom, in this order, say that frames are prepared.
+    """Decide how frames are prepared: by the settings, else by the file, else by convention.
 
     Raises:
-        DetectorError: Settings and file contradict each other, or neither tells the size.
+        DetectorError: Settings and file contradict each other, or neither gives the size.
     """
     usual = USUAL[settings.output]
     return Preparation(
@@ -169,17 +170,17 @@ def _size(settings: ModelSettings, network: Network) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """How a detector wants its frames.
+    """Preparation of frames for a detector.
 
     Attributes:
         size: Height and width, pixels.
         letterbox: Keep the aspect ratio, with bars at both sides; otherwise stretch.
         rgb: Swap the channels to RGB.
         mean: Subtracted from pixels 0–255, in the input's channel order.
-        scale: Then multiplied with.
+        scale: Factor for the difference.
         pad: Value of the bars.
         nhwc: Channels last.
-        dtype: Of the input.
+        dtype: Type of the input.
     """
 
     size: tuple[int, int]
@@ -192,7 +193,7 @@ class Preparation:
     dtype: np.dtype[Any]
 
     def __call__(self, image: Image) -> tuple[npt.NDArray[Any], Placement]:
-        """The input, 1×3×H×W or 1×H×W×3, and where the frame lies in it."""
+        """Prepare a frame, H×W×3 uint8 BGR: the input, 1×3×H×W or 1×H×W×3, and the place of the frame in it."""
         resized, placement = self._letterboxed(image) if self.letterbox else self._stretched(image)
         if self.rgb:
             resized = np.asarray(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB), np.uint8)
@@ -234,13 +235,13 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a frame lies in the input: pixel × scale + offset, for x and y."""
+    """Place of a frame in the input: pixel × scale + offset, for x and y."""
 
     scale_xy: tuple[float, float]
     offset_xy: tuple[float, float]
 
     def to_frame(self, boxes: Boxes) -> Boxes:
-        """Boxes in pixels of the input, N×4, as boxes in pixels of the frame."""
+        """Convert boxes (N×4) from pixels of the input to pixels of the frame."""
         scale, offset = (np.array(pair * 2, np.float32) for pair in (self.scale_xy, self.offset_xy))
         return np.asarray((boxes - offset) / scale, np.float32)
 

@@ -1,6 +1,6 @@
-"""What detectors put out, decoded: boxes in pixels of the input, and scores, before non-maximum suppression.
+"""Decode the outputs of detectors: boxes in pixels of the input, and scores, before non-maximum suppression.
 
-In all of them a candidate belongs to the class that it scores highest for, and only people are kept.
+In all decoders a candidate belongs to the class with its highest score, and only people are kept.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from reid_edge.errors import DetectorError
 Array = npt.NDArray[np.float32]
 YoloForm = Literal["v5", "v8", "end2end"]
 
-#: YOLO of 80 classes, as most are: with objectness, and without.
+#: Channels of a YOLO of 80 classes, as most have: with objectness, and without.
 _V5_CHANNELS, _V8_CHANNELS = 85, 84
-#: Rows of detectors that end in their own suppression: 100, 300.
+#: Most rows of a detector that suppresses itself; usual are 100 and 300.
 _END2END_ROWS = 1000
 
 
 def ssd(outputs: Outputs, *, size: tuple[int, int], person: int, min_score: float) -> Detections:
-    """OpenCV's and OpenVINO's DetectionOutput: rows of image, class, score, x1 y1 x2 y2 as fractions.
+    """Decode OpenCV's and OpenVINO's DetectionOutput: rows of image, class, score, x1 y1 x2 y2 as fractions.
 
     The list ends at a row whose image is negative.
     https://docs.openvino.ai/2025/documentation/openvino-ir-format/operation-sets/operation-specs/detection/detection-output-8.html
 
     Args:
-        outputs: One of them …×N×7.
+        outputs: All outputs; exactly one must have the shape …×N×7.
         size: Height and width of the input.
         person: Class index.
-        min_score: Least score.
+        min_score: Lowest score that is kept.
 
     Raises:
-        DetectorError: No such output.
+        DetectorError: There is no such output, or more than one.
     """
     rows = _only(outputs, "…×N×7 (image, class, score, box)", lambda shape: shape[-1] == 7).reshape(-1, 7)
     ends = np.flatnonzero(rows[:, 0] < 0)
@@ -48,13 +48,13 @@ def ssd(outputs: Outputs, *, size: tuple[int, int], person: int, min_score: floa
 
 
 def yolo_form(shape: tuple[int, ...]) -> YoloForm:
-    """Tell a YOLO by its output's shape.
+    """Recognise the form of a YOLO by its output's shape.
 
     1×N×6 of at most 1,000 rows is after suppression; 85 channels are v5's 80 classes with objectness, 84 are v8's
     without; of other numbers of classes, v5 puts channels last and v8 first.
 
     Raises:
-        DetectorError: No YOLO has such a shape.
+        DetectorError: The shape is that of no YOLO.
     """
     if len(shape) == 3 and shape[0] == 1 and shape[1] <= _END2END_ROWS and shape[2] == 6:
         return "end2end"
@@ -70,7 +70,7 @@ def yolo_form(shape: tuple[int, ...]) -> YoloForm:
 
 
 def yolo(outputs: Outputs, *, form: YoloForm, person: int, min_score: float) -> Detections:
-    """YOLO: centre and size, or corners, in pixels of the input.
+    """Decode a YOLO: centre and size, or corners, in pixels of the input.
 
     * ``v8`` (also 11, 12): 4 + classes.
     * ``v5`` (also 7): 4 + objectness + classes, multiplied.
@@ -78,12 +78,12 @@ def yolo(outputs: Outputs, *, form: YoloForm, person: int, min_score: float) -> 
 
     Args:
         outputs: The first is decoded: 1×channels×N or 1×N×channels.
-        form: Which.
+        form: Form of the YOLO.
         person: Class index.
-        min_score: Least score.
+        min_score: Lowest score that is kept.
 
     Raises:
-        DetectorError: Not of that shape, or without that class.
+        DetectorError: The output has another shape, or the detector has no such class.
     """
     rows = _yolo_rows(outputs[0], form)
     if form == "end2end":
@@ -99,7 +99,7 @@ def yolo(outputs: Outputs, *, form: YoloForm, person: int, min_score: float) -> 
 
 
 def fastestdet(outputs: Outputs, *, size: tuple[int, int], person: int, min_score: float) -> Detections:
-    """FastestDet: one candidate per cell; objectness, x y w h, class probabilities.
+    """Decode FastestDet: one candidate per cell; objectness, x y w h, class probabilities.
 
     The centre is (cell + tanh) / cells, width and height are logistic fractions of the picture, and the score is
     objectness^0.6 · probability^0.4 (dog-qiuqiu/FastestDet, ``example/onnx-runtime/runtime.py``).
@@ -108,10 +108,10 @@ def fastestdet(outputs: Outputs, *, size: tuple[int, int], person: int, min_scor
         outputs: The first is decoded: 1×(5 + classes)×rows×columns.
         size: Height and width of the input.
         person: Class index.
-        min_score: Least score.
+        min_score: Lowest score that is kept.
 
     Raises:
-        DetectorError: Not of that shape, or without that class.
+        DetectorError: The output has another shape, or the detector has no such class.
     """
     if outputs[0].ndim != 4 or outputs[0].shape[0] != 1 or outputs[0].shape[1] <= 5 + person:
         raise DetectorError(
@@ -141,7 +141,7 @@ def _only(outputs: Outputs, expected: str, fits: Callable[[tuple[int, ...]], boo
 
 
 def _yolo_rows(output: Array, form: YoloForm) -> Array:
-    """N×channels."""
+    """Arrange the output as N×channels."""
     if form == "end2end":
         fits = output.ndim == 3 and output.shape[2] == 6
     else:
@@ -149,12 +149,12 @@ def _yolo_rows(output: Array, form: YoloForm) -> Array:
     if not fits or output.shape[0] != 1:
         wanted = {"end2end": "1×N×6", "v8": "4 + classes channels", "v5": "5 + classes channels"}[form]
         raise DetectorError(f"a YOLO of form {form} gives {wanted}, not {output.shape}. Set another 'form'.")
-    # There are always more candidates than channels, but for what comes after suppression.
+    # There are always more candidates than channels, except after suppression.
     rows: Array = output[0].T if form != "end2end" and output.shape[1] < output.shape[2] else output[0]
     return rows
 
 
 def _corners(boxes: Array) -> Array:
-    """Centre x y, width, height → x1 y1 x2 y2."""
+    """Convert centre x y, width, height to x1 y1 x2 y2."""
     half = boxes[:, 2:] / 2
     return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], 1)
