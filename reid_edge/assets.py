@@ -10,10 +10,10 @@ _ROOTS = (_PACKAGE / "_assets", _PACKAGE.parent)
 
 
 def asset(folder: str, name: str) -> Path | None:
-    """Path of a shipped file, or None when there is no such file."""
+    """Return the path of a shipped file, or None when there is no such file."""
     return next((path for root in _ROOTS if (path := root / folder / name).is_file()), None)
 
 
 def assets(folder: str, pattern: str) -> list[Path]:
-    """Paths of the shipped files that match a pattern, in order of name."""
+    """List the paths of the shipped files that match a pattern, in order of name."""
     return next((found for root in _ROOTS if (found := sorted((root / folder).glob(pattern)))), [])

@@ -1,6 +1,6 @@
-"""The bundle: a folder that holds one model in every form, and a manifest that says what each file is.
+"""The bundle: a folder with the files of one model for every engine, and a manifest that describes each.
 
-Everything downstream of export reads the manifest; nothing is guessed from a file name.  ``docs/bundle.md`` describes
+Readers rely on the manifest alone; nothing is guessed from a file name.  ``docs/bundle.md`` describes
 the folder, ``docs/manifest.schema.json`` is made from the classes below.
 """
 
@@ -26,7 +26,7 @@ EngineName = Literal["onnxruntime", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8", "tuned"]
 Distance = Literal["cosine", "euclidean"]
 ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino", "tensorrt")
-#: ``ModelSpec.dataset`` of a network that was never trained: what it costs is real, its features are not.
+#: ``ModelSpec.dataset`` of a network that was never trained: its times are real, its features mean nothing.
 RANDOM_WEIGHTS = "none: random weights"
 #: ``tuned``: INT8 and float by layer, as was fastest on one device (:mod:`reid_edge.tuning_record`).
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "tuned")
@@ -34,17 +34,17 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "tuned")
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """What the model files take.
+    """Input of the model files.
 
     Attributes:
         size: Height and width, pixels.
         dtype: ``uint8`` pixels 0–255, or ``float32`` values already normalised.
         layout: ``NHWC`` or ``NCHW``.
         color_order: Channel order of that input.
-        resize: Name of the rule that makes a crop this size (:data:`reid_edge.crops.RESIZE_RULE`).
+        resize: Name of the rule that resizes a crop to ``size`` (:data:`reid_edge.crops.RESIZE_RULE`).
         mean: Per-channel mean, **RGB**, full scale = 1.
         std: Per-channel standard deviation, likewise.
-        normalised_in: ``graph``: the files subtract and divide themselves; ``host``: the runtime does, before.
+        normalised_in: ``graph``: the files subtract and divide themselves; ``host``: the runtime does so before.
     """
 
     size: tuple[int, int]
@@ -59,7 +59,7 @@ class InputSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSpec:
-    """What the runtime returns: dimensions, norm that it applies, and the distance to compare with."""
+    """Features that the runtime returns: dimensions, norm that it applies, and the distance to compare with."""
 
     dim: int
     norm: Literal["l2", "none"] = "l2"
@@ -91,10 +91,10 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """How closely a file's features follow the checkpoint's on the golden crops.
+    """Agreement of a file's features of the golden crops with the checkpoint's.
 
     Attributes:
-        engine: What ran the file, with version.
+        engine: Library, version and device that ran the file.
         cosine_min: Lowest cosine similarity of any row.
         max_abs_diff: Largest absolute difference of any number of the unit-length features.
         batches: Batch sizes tried, rows permuted in each.
@@ -108,16 +108,16 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What INT8 does to the ranking, against FP32, on crops that were not used to calibrate.
+    """Change of the ranking from FP32 to INT8, on crops that were not used to calibrate.
 
     Attributes:
-        verdict: ``accepted``, or ``rejected`` (kept only because the caller insisted).
-        crops: How many crops, and of what kind.
+        verdict: ``accepted``, or ``rejected`` (and kept with ``--keep-rejected``).
+        crops: Number and kind of the crops.
         cosine_mean: Mean cosine similarity of INT8 and FP32 features of the same crop.
         ranking: Mean Spearman correlation of the order in which a crop's neighbours come, INT8 against FP32.
         neighbours: Mean share of a crop's ten nearest neighbours that stay among its ten nearest.
-        variance: Variance of the unit features over the crops, INT8 as a fraction of FP32; collapse shows here.
-        reasons: Which limits were broken.
+        variance: Variance of the unit features over the crops, INT8 as a fraction of FP32; near 0 where they collapse.
+        reasons: Limits that were broken.
     """
 
     verdict: Literal["accepted", "rejected"]
@@ -131,12 +131,12 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanStamp:
-    """Where a TensorRT plan came from: it runs there and nowhere else.
+    """Origin of a TensorRT plan, which runs on that device with that library only.
 
     Attributes:
         library: ``tensorrt`` or ``tensorrt_rtx``.
         version: The library's version.
-        device: Name of the GPU it was built on, or "" when it was built without one (``tensorrt_rtx`` can).
+        device: Name of the GPU that it was built on, or "" when it was built without one (``tensorrt_rtx`` can).
         compute_capability: e.g. ``8.7``; "" when built without a GPU.
         built_precision: Number of layers by the precision that the engine reports; empty when the engine could not be
             asked, since that takes a GPU.
@@ -153,22 +153,22 @@ class PlanStamp:
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """One model form: which engine runs it, at which precision, and what is known of it.
+    """Files of one engine and precision, and the facts that are known of them.
 
     Attributes:
         engine: The engine that loads it.
-        precision: What was asked for.
+        precision: Precision asked for; TensorRT may choose another for single layers.
         files: The first is the one to load.
         rewrite: Exact rewrites applied: ``fold``, ``merge``, … (:mod:`reid_edge.osnet.rewrites`); earlier releases
             named blocks too, as ``collapse conv3.0``.
-        mult_adds: Of one crop.
-        max_batch: Largest batch it takes.
+        mult_adds: Multiply-adds of one crop.
+        max_batch: Largest batch that the files take.
         needs_vnni: INT8 weights use the full range, which saturates on x86 without VNNI.
         parity: Against the checkpoint; None where the file cannot run on the machine that made it.
-        verdict: For INT8.
-        plan: For TensorRT.
+        verdict: Verdict on INT8; None for other precisions.
+        plan: Origin of a TensorRT plan; None for other engines.
         int8: Parts of the network in INT8, for ``tuned``.
-        execution: How the engine is to run it; None: its defaults.
+        execution: Threads, streams and float type to run it with; None: the engine's defaults.
     """
 
     engine: EngineName
@@ -186,12 +186,12 @@ class Artifact:
 
     @property
     def name(self) -> str:
-        """``engine/precision``."""
+        """Name the artifact: ``engine/precision``."""
         return f"{self.engine}/{self.precision}"
 
     @property
     def float_precision(self) -> Literal["fp32", "fp16"] | None:
-        """The one float type of a file all in float; None where it holds INT8, or is computed in bfloat16."""
+        """Return the one float type of a file all in float; None where it holds INT8 or is computed in bfloat16."""
         if self.precision != "tuned":
             return None if self.precision == "int8" else self.precision
         if self.int8:
@@ -201,18 +201,18 @@ class Artifact:
 
     @property
     def size_bytes(self) -> int:
-        """Size of all files."""
+        """Return the size of all its files, bytes."""
         return sum(entry.size_bytes for entry in self.files)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What INT8 was calibrated with.
+    """Crops that INT8 was calibrated with.
 
     Attributes:
         source: ``distilled`` (made from the checkpoint, no photographs) or ``crops`` (the caller's).
-        calibration_crops: How many calibrated.
-        held_out_crops: How many gave the verdict.
+        calibration_crops: Number of crops that calibrated.
+        held_out_crops: Number of crops that gave the verdict.
         sha256: Of the uint8 pixels of both, in order.
         note: Seed and steps, or the folder's name.
     """
@@ -236,15 +236,15 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """All that is known of a bundle.
+    """Description of a bundle.
 
     Attributes:
-        format_version: Of this manifest.
+        format_version: Format of this manifest; readers refuse one above their own.
         model_hash: Names the function from crop to feature; features of two hashes must not be compared.
-        artifacts: Every model form.
+        artifacts: One for each engine and precision.
         golden: ``.npz`` with ``crops`` (G×H×W×3 uint8, BGR) and ``features`` (G×512 float32, the checkpoint's, not
             normalised).
-        tuning: How the tuned file was chosen, if there is one.
+        tuning: Record of the choice of the tuned file; None without one.
     """
 
     format_version: int = FORMAT_VERSION
@@ -261,12 +261,18 @@ class Manifest:
     tools: dict[str, str] = field(default_factory=dict)
 
     def entries(self) -> list[FileEntry]:
-        """Every file that the manifest lists."""
+        """List every file that the manifest names."""
         return [self.golden, *(entry for artifact in self.artifacts for entry in artifact.files)]
 
 
 def model_hash(checkpoint_sha256: str, spec: InputSpec, features: FeatureSpec) -> str:
-    """sha256 over what decides a feature: weights, input size, resize rule, mean, std, norm.  Precision is no part."""
+    """Return the sha256 of all that decides a feature but precision: features of two hashes must not be compared.
+
+    Args:
+        checkpoint_sha256: Of the weights.
+        spec: Gives input size, resize rule, mean and std.
+        features: Gives the norm.
+    """
     decisive = [checkpoint_sha256, spec.size, spec.resize, spec.mean, spec.std, features.norm]
     return hashlib.sha256(msgspec.json.encode(decisive)).hexdigest()
 
@@ -279,7 +285,7 @@ class Bundle:
     manifest: Manifest
 
     def artifact(self, engine: EngineName, precision: Precision) -> Artifact:
-        """Find one model form.
+        """Find the artifact of an engine and a precision.
 
         Raises:
             EngineUnavailableError: The bundle does not hold it.
@@ -291,10 +297,10 @@ class Bundle:
         raise EngineUnavailableError(f"{self.path} holds no {engine}/{precision}; it holds {held}.")
 
     def checked_path(self, entry: FileEntry) -> Path:
-        """Absolute path of a file, once its bytes are known to be those of the manifest.
+        """Return the path of a file after comparing its sha256 with the manifest's.
 
         Raises:
-            BundleCorruptError: Missing or changed.
+            BundleCorruptError: The file is missing or has changed.
         """
         path = self.path / entry.path
         try:
@@ -311,10 +317,13 @@ class Bundle:
         return path
 
     def golden(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-        """Golden crops, G×H×W×3 uint8 BGR, and the checkpoint's features of them, G×512 float32, not normalised.
+        """Read the golden crops and the checkpoint's features of them.
+
+        Returns:
+            Crops G×H×W×3 uint8 BGR, and features G×512 float32, not normalised.
 
         Raises:
-            BundleCorruptError: Missing or changed.
+            BundleCorruptError: The file is missing or has changed.
         """
         with np.load(self.checked_path(self.manifest.golden)) as stored:
             return stored["crops"], stored["features"]
@@ -324,9 +333,9 @@ def open_bundle(path: Path | str) -> Bundle:
     """Read a bundle's manifest; each model file is checked when it is used.
 
     Raises:
-        BundleError: No manifest there.
-        BundleVersionError: Written by a later release.
-        BundleCorruptError: The manifest cannot be read as one.
+        BundleError: The folder has no manifest.
+        BundleVersionError: A later release wrote it.
+        BundleCorruptError: The manifest cannot be read, or names a file outside the folder.
     """
     path = Path(path)
     manifest_path = path / MANIFEST
@@ -363,7 +372,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def with_artifact(manifest: Manifest, artifact: Artifact) -> Manifest:
-    """The manifest with an artifact added, in place of one of the same engine and precision."""
+    """Return the manifest with an artifact added, in place of one of the same engine and precision."""
     kept = tuple(other for other in manifest.artifacts if other.name != artifact.name)
     return replace(manifest, artifacts=(*kept, artifact))
 
@@ -375,10 +384,10 @@ def file_entry(folder: Path, relative: str) -> FileEntry:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file, hexadecimal.
+    """Return the sha256 of a file, hexadecimal.
 
     Raises:
-        OSError: Missing or unreadable.
+        OSError: The file is missing or unreadable.
     """
     with path.open("rb") as file:
         digest = hashlib.sha256()

@@ -19,7 +19,7 @@ RESIZE_RULE = "box-bilinear"
 
 @dataclass(frozen=True)
 class SkippedBox:
-    """A box that gave no crop: its row in the caller's array, and why."""
+    """A box that gave no crop: its row in the caller's array, and the reason."""
 
     index: int
     reason: str
@@ -49,7 +49,7 @@ def resize_into(crop: Image, out: Image) -> None:
 def normalised(
     pixels: Image, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> npt.NDArray[np.float32]:
-    """Pixels as the network was trained on them: for model files that do not normalise in the graph.
+    """Normalise pixels as in training, for model files that do not normalise in the graph.
 
     Args:
         pixels: N×H×W×3 uint8, BGR.
@@ -70,7 +70,7 @@ def normalised(
 
 
 def check_image(image: object, *, what: str) -> Image:
-    """Return ``image`` if it is what OpenCV calls a colour picture.
+    """Return ``image`` if it is a colour picture as OpenCV has them.
 
     Raises:
         FrameError: Not a H×W×3 uint8 array with at least one pixel.
@@ -112,7 +112,7 @@ def crop_boxes(frame: Image, boxes: npt.ArrayLike) -> tuple[list[Image], list[Sk
 
 
 def _cut(frame: Image, box: list[float]) -> Image | None:
-    """The pixels that a box touches, as a view; None if it touches none."""
+    """Return the pixels that a box touches, as a view; None if it touches none."""
     if not all(map(math.isfinite, box)):
         return None
     height, width = frame.shape[:2]

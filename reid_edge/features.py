@@ -1,4 +1,4 @@
-"""Features: arithmetic on them, and files of them, ``.npy`` with a list of paths beside it or one ``.parquet``."""
+"""Arithmetic on features, and files of features: ``.npy`` with a list of paths beside it, or one ``.parquet``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.errors import InputError, MissingExtraError, OutputError
+from reid_edge.errors import MissingExtraError, OutputError, UsageError
 from reid_edge.files import check_output
 
 Real = TypeVar("Real", np.float32, np.float64)
@@ -20,14 +20,14 @@ SUFFIXES = (".npy", ".parquet")
 
 
 def l2_normalised(features: npt.NDArray[Real]) -> npt.NDArray[Real]:
-    """Rows scaled to unit length, N×D; a row of zeros stays zero."""
+    """Scale the rows of an N×D array to unit length; a row of zeros stays zero."""
     lengths = np.sqrt(np.einsum("nd,nd->n", features, features))
     unit: npt.NDArray[Real] = features / np.maximum(lengths, 1e-12)[:, None]
     return unit
 
 
 def row_cosines(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Cosine similarity of row i with row i, in float64; N×D twice → N."""
+    """Return the cosine similarity of row i with row i of two N×D arrays: N float64."""
     units = [l2_normalised(rows.astype(np.float64)) for rows in (first, second)]
     cosines: npt.NDArray[np.float64] = np.einsum("nd,nd->n", *units)
     return cosines
@@ -37,12 +37,12 @@ def check_feature_file(path: Path, *, force: bool) -> None:
     """Refuse an output that cannot be written, before any work is done.
 
     Raises:
-        InputError: Another suffix than ``.npy`` or ``.parquet``.
+        UsageError: Another suffix than ``.npy`` or ``.parquet``.
         OutputError: It exists and ``force`` is off, or its folder does not.
         MissingExtraError: ``.parquet`` without pyarrow.
     """
     if path.suffix not in SUFFIXES:
-        raise InputError(f"output must end in {' or '.join(SUFFIXES)}, got {path}.")
+        raise UsageError(f"the output must end in {' or '.join(SUFFIXES)}, got {path}.")
     for output in _outputs(path):
         check_output(output, force=force)
     if path.suffix == ".parquet":
@@ -61,10 +61,10 @@ def write_features(
     and ``feature`` (list of D float32), with ``model_hash`` in the file's metadata.
 
     Args:
-        path: Where to.
-        sources: Where each row came from, N.
+        path: The ``.npy`` or ``.parquet`` file.
+        sources: N names, e.g. the path of the image that each row was computed from.
         features: N×D.
-        model_hash: The model that made them.
+        model_hash: Hash of the model that computed them.
 
     Returns:
         The files written.

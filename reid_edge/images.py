@@ -17,10 +17,10 @@ _END_MARKERS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
 
 
 def list_images(inputs: Sequence[Path]) -> list[Path]:
-    """Files as given, and every image (by suffix) in each folder and below it, in order of path.
+    """List files as given, and every image (by suffix) in each folder and below it, in order of path.
 
     Raises:
-        FrameError: Something is neither, or there is no image at all.
+        FrameError: A path is neither a file nor a folder, a name is not printable, or there is no image at all.
     """
     paths: list[Path] = []
     for given in inputs:
@@ -45,7 +45,7 @@ def read_image(path: Path) -> Image:
     """Decode an image, H×W×3 uint8 BGR.
 
     Raises:
-        FrameError: Missing, or not a readable image.
+        FrameError: The file is missing, truncated, or not a readable image.
     """
     try:
         data = path.read_bytes()
@@ -53,7 +53,7 @@ def read_image(path: Path) -> Image:
     except (OSError, cv2.error):  # cv2.error: no bytes at all, or more pixels than OpenCV allows
         image = None
     if image is None:
-        raise FrameError(f"{path} is not a readable image.")
+        raise FrameError(f"{path} is not a readable image. Copy it again, or leave it out.")
     for start, end in _END_MARKERS.items():
         if data.startswith(start) and end not in data:
             raise FrameError(f"{path} is truncated: its end marker is missing. Copy it again.")

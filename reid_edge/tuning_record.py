@@ -1,4 +1,4 @@
-"""What a tuned bundle says of itself: how its file is run, where that was fastest, and what else was tried."""
+"""Record of a tuning in a bundle's manifest: how the file is run, on which device that was fastest, and all trials."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ FloatType = Literal["f32", "bf16", "f16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How an engine runs a file.
+    """Options that an engine runs a file with.
 
     Attributes:
         threads: CPU threads; None leaves the choice to the engine.
         streams: Parts that a batch is computed in at once, each by its share of the threads; 1: every layer on all.
-        float_type: What the layers that are not INT8 are computed in.
+        float_type: Type that the layers which are not INT8 are computed in.
     """
 
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -31,11 +31,11 @@ class Execution:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceClass:
-    """What decides whether a choice made on one device holds on another.
+    """Facts that decide whether a choice made on one device holds on another.
 
     Attributes:
         cpu: Model name of the CPU.
-        instruction_sets: Those that matter to inference.
+        instruction_sets: Instruction sets that matter to inference.
         cpus: Logical CPUs that the process may use.
         isa_limit: ``ONEDNN_MAX_CPU_ISA`` where set.
         gpu: Name of the GPU, for files that run there.
@@ -48,7 +48,7 @@ class DeviceClass:
     gpu: str = ""
 
     def differences(self, here: DeviceClass) -> list[str]:
-        """What makes ``here`` another class; the CPU's name alone does not: models of one family differ in it."""
+        """List the facts that make ``here`` another class; the CPU's name is none: it differs within a family."""
         facts = (
             ("instruction sets", ", ".join(self.instruction_sets), ", ".join(here.instruction_sets)),
             ("CPUs", str(self.cpus), str(here.cpus)),
@@ -63,17 +63,17 @@ class Trial:
     """One candidate that was tried.
 
     Attributes:
-        name: Short and unique.
-        engine: What ran it.
+        name: Short name, unique in the tuning.
+        engine: Engine that ran it.
         rewrite: Exact rewrites, e.g. ``fold``, ``merge``; earlier releases named blocks too (``collapse conv3.0``).
         int8: Layers and bottlenecks in INT8, gates left out; earlier releases named halves of bottlenecks too.
-        execution: How it ran.
-        objective: What was minimised: milliseconds a query, or its inverse for throughput, joules a crop for energy;
-            None where it was not timed.
+        execution: Options that it ran with.
+        objective: Figure that was minimised: milliseconds a query, its inverse for throughput, or joules a crop; None
+            where it was not timed.
         ci_low: Of the objective, 95 %; ``ci_high``.
-        heat: Which stage the objective comes from; figures of different stages were not taken side by side.
+        heat: Stage whose measurement gave the objective; figures of different stages were not taken side by side.
         outcome: ``chosen``, ``slower``, ``inaccurate``, ``pruned`` (not tried to the end) or ``failed``.
-        note: Why.
+        note: Reason of the outcome.
     """
 
     name: str
@@ -91,17 +91,18 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """How a tuned file was chosen.
+    """Record of how a tuned file was chosen.
 
     Attributes:
-        device: Where.
-        objective: What was minimised, e.g. ``p50 of 8 crops, ms``.
-        constraint: What a candidate had to keep, e.g. ``mAP within 0.5 of FP32's on market1501 (3,368 queries)``.
-        accuracy: What it kept: figures of merit by name.
+        device: Class of device that it was tuned on.
+        objective: Figure that was minimised, e.g. ``p50 of 8 crops, ms``.
+        constraint: Accuracy that a candidate had to keep, e.g. ``mAP within 0.5 of FP32's on market1501
+            (3,368 queries)``.
+        accuracy: Figures of merit of the chosen candidate, by name.
         gains: Objective of each plain export ÷ that of the chosen, timed in the same interleaved rounds, by name.
-        trials: Everything tried.
-        minutes: How long it took.
-        tools: Versions of what took part.
+        trials: All candidates.
+        minutes: Duration of the tuning.
+        tools: Versions of the packages that took part.
     """
 
     device: DeviceClass

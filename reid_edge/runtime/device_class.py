@@ -1,4 +1,4 @@
-"""The class of device that this machine belongs to, as tuned bundles record it."""
+"""Class of this device, as tuned bundles record it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reid_edge.tuning_record import DeviceClass
 
 
 def current_device_class(gpu: str = "", root: Path = ROOT) -> DeviceClass:
-    """Describe this machine by what decides whether a choice made on another device holds here.
+    """Describe this device by the facts that decide whether a choice made on another device holds here.
 
     Args:
         gpu: Name of the GPU, for files that run there.

@@ -1,4 +1,4 @@
-"""What this machine can run, and what to install next."""
+"""Report of the engines and extras that work on this device, with advice on what to install."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reid_edge.system.cpu import cpu_name, instruction_sets, saturates_int8
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's report: what, what was found, and advice ("" where all is well)."""
+    """One line of the doctor's report: a subject, what was found, and advice ("" where nothing needs to be done)."""
 
     subject: str
     found: str
@@ -22,7 +22,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at the machine: Python, CPU, GPU, engines, and what each extra needs."""
+    """Examine this device: Python, CPU, GPU, engines, and the packages that each extra needs."""
     return [
         Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         _cpu(),

@@ -1,4 +1,4 @@
-"""From a frame and boxes to features."""
+"""Extraction of features from frames with boxes, from crops, and from image files."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Extraction:
 
 
 class Extractor:
-    """Features of person crops, by one engine.
+    """Computes features of person crops with one engine.
 
-    Calls from several threads are served one after another.
+    Several threads may call it; calls are served one after another.
 
     Args:
         bundle: A folder that ``reid-edge export`` made, or an opened one.
@@ -91,16 +91,16 @@ class Extractor:
 
     @property
     def description(self) -> str:
-        """Artifact, library and device, e.g. for a log."""
+        """Name artifact, library and device, e.g. for a log."""
         return f"{self.artifact.name} on {self._engine.description}"
 
     @property
     def engine_description(self) -> str:
-        """Library, version and device."""
+        """Name library, version and device."""
         return self._engine.description
 
     def __call__(self, image: Image | Sequence[Image], boxes: npt.ArrayLike | None = None) -> Features:
-        """Features of every box in a frame, or of every crop in a list.
+        """Return features of every box in a frame, or of every crop in a list.
 
         Args:
             image: A frame, H×W×3 uint8 BGR, with ``boxes``; or, without, a sequence of such crops of any sizes.
@@ -126,7 +126,7 @@ class Extractor:
         return self._features(extraction_input)
 
     def extract(self, frame: Image, boxes: npt.ArrayLike) -> Extraction:
-        """Features of the usable boxes; others are skipped and reported.
+        """Return features of the usable boxes; others are skipped and reported.
 
         Args:
             frame: H×W×3 uint8, BGR.
@@ -149,13 +149,13 @@ class Extractor:
                 self._features([np.zeros((height, width, 3), np.uint8)] * size)
 
     def infer(self, batch: Batch) -> Features:
-        """What the engine alone makes of ready input: for measuring it.
+        """Run the engine alone on prepared input, to measure it.
 
         Args:
             batch: N inputs as the model files take them (:func:`as_input`), of any N.
 
         Returns:
-            N×D float32, not normalised; computed in the batch sizes that calls use.
+            N×D float32, not normalised; computed in the batch sizes that :meth:`__call__` uses.
         """
         features = np.empty((len(batch), self.bundle.manifest.features.dim), np.float32)
         with self._lock:
@@ -184,7 +184,7 @@ def extract_files(
     paths: Sequence[Path],
     on_block: Callable[[int], object] = lambda _count: None,
 ) -> Features:
-    """Features of images, each taken as one crop: N×D float32, in order.
+    """Return features of image files, each taken as one crop: N×D float32, in order.
 
     Args:
         extractor: An Extractor, or anything else that makes features of crops.
@@ -203,12 +203,12 @@ def extract_files(
 
 
 def as_input(pixels: Image, spec: InputSpec) -> Batch:
-    """What the model files take, from N×H×W×3 uint8 BGR pixels of the right size."""
+    """Return N×H×W×3 uint8 BGR pixels of the network's size as the model files take them (``spec``)."""
     return pixels if spec.normalised_in == "graph" else normalised(pixels, spec.mean, spec.std)
 
 
 def _chunks(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Start and size of batches that make up ``count``, the largest allowed first: 11 → 8, 2, 1."""
+    """Yield start and size of batches that make up ``count``, the largest allowed first: 11 → 8, 2, 1."""
     start = 0
     for size in reversed(sizes):
         while count - start >= size:

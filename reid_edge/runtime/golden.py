@@ -1,4 +1,4 @@
-"""Does a model file compute what the checkpoint computes?  On export and on every device since."""
+"""Comparison of a model file's features of the golden crops with the checkpoint's: on export, and on each device."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from reid_edge.features import l2_normalised, row_cosines
 from reid_edge.runtime.engines import Engine, EngineOptions, load_engine
 from reid_edge.runtime.extractor import Extractor, as_input
 
-#: Lowest cosine similarity to the checkpoint's features that a file all in such floats may have.
+#: Lowest cosine similarity to the checkpoint's features of a file that holds only floats of this precision.
 COSINE_LIMITS: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9999}
-#: How far INT8 on another machine may fall below what it reached where it was exported.
+#: Largest fall of an INT8 file's cosine similarity on another device, below that on export.
 INT8_TOLERANCE = 0.02
 
 
@@ -31,8 +31,8 @@ def measure_parity(
     """Run golden crops at batch 1, 2 and the largest, rows permuted, and compare with the checkpoint's features.
 
     Args:
-        engine: Runs the file.
-        spec: What the file takes.
+        engine: The engine with the file loaded.
+        spec: Description of the file's input.
         crops: G×H×W×3 uint8, BGR.
         expected: G×D float32, not normalised.
         max_batch: Largest batch to try where the engine names no sizes.
@@ -56,7 +56,7 @@ def measure_parity(
 
 @dataclass(frozen=True)
 class Verification:
-    """What verifying one artifact here showed: ``right``, ``wrong``, or ``not run`` and why."""
+    """Result of verifying one artifact here: ``right``, ``wrong`` or ``not run``, with the figures or the reason."""
 
     artifact: Artifact
     outcome: Literal["right", "wrong", "not run"]
@@ -72,10 +72,10 @@ def verify_bundle(
     """Check every file's hash, then run each artifact that this machine can run.
 
     Args:
-        bundle: Any.
+        bundle: The bundle to verify.
         engine: Only this one; ``auto``: all.
         precision: Only this one; ``auto``: all.
-        options: How to run.
+        options: Threads, device and cache of the engines.
 
     Raises:
         BundleCorruptError: A file is missing or changed.
@@ -104,19 +104,19 @@ def _verification(bundle: Bundle, artifact: Artifact, options: EngineOptions) ->
 
 
 def float_limit(artifact: Artifact) -> float | None:
-    """Lowest cosine similarity to the checkpoint's features that rounding alone explains.
+    """Return the lowest cosine similarity to the checkpoint's features that rounding alone explains.
 
-    None where a file holds INT8 or is computed in bfloat16: its verdict says what it may lose.
+    None where a file holds INT8 or is computed in bfloat16: such a file has a verdict instead.
     """
     precision = artifact.float_precision
     return COSINE_LIMITS[precision] if precision else None
 
 
 def cosine_limit(manifest: Manifest, artifact: Artifact) -> float:
-    """Lowest cosine similarity to the golden features that an artifact may show on any machine.
+    """Return the lowest cosine similarity to the golden features that an artifact may show on any device.
 
-    Where :func:`float_limit` sets none, that follows from what the file reached where it was exported; for a plan that
-    was never run, from what the ONNX file that it was built from reached.
+    Where :func:`float_limit` gives none, the limit lies :data:`INT8_TOLERANCE` below the file's similarity on export;
+    for a plan that was never run, below that of the ONNX file that it was built from.
     """
     if limit := float_limit(artifact):
         return limit
@@ -129,7 +129,9 @@ def verify_artifact(bundle: Bundle, artifact: Artifact, options: EngineOptions) 
     """Load an artifact here and compare its features of the golden crops with the checkpoint's.
 
     Raises:
-        ReidEdgeError: It cannot be loaded here.
+        BundleCorruptError: A file is missing or changed.
+        EngineError: The artifact cannot be loaded or run here.
+        MissingExtraError: The engine's package is not installed.
     """
     crops, expected = bundle.golden()
     engine = load_engine(bundle, artifact, options)
@@ -137,7 +139,7 @@ def verify_artifact(bundle: Bundle, artifact: Artifact, options: EngineOptions) 
 
 
 def check_extractor(extractor: Extractor) -> float:
-    """Compare an extractor's features of the golden crops with the checkpoint's; returns the lowest cosine similarity.
+    """Compare an extractor's features of the golden crops with the checkpoint's, and return the lowest similarity.
 
     Raises:
         ParityError: It is below the limit.

@@ -236,7 +236,7 @@ def test_full_range_int8_is_refused_on_a_cpu_that_would_overflow(tmp_path, check
 
 def test_an_unknown_engine_or_precision_is_an_error_with_the_choices(session_bundle):
     for wrong in ({"engine": "coreml"}, {"precision": "fp8"}):
-        with pytest.raises(EngineUnavailableError, match="openvino"):
+        with pytest.raises(UsageError, match="openvino"):
             Extractor(session_bundle, **wrong)
 
 

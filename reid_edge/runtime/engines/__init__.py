@@ -1,4 +1,4 @@
-"""One file per engine; this one chooses among them."""
+"""Engines, one library in each file; this file chooses among them and loads them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from typing import Literal
 
 from reid_edge.bundle import ENGINES, PRECISIONS, Artifact, Bundle, EngineName, Precision
-from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError
+from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, UsageError
 from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines.base import Batch, Engine, EngineOptions, Features
 from reid_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -18,10 +18,10 @@ __all__ = ["AUTO_ORDER", "Batch", "Engine", "EngineOptions", "Features", "choose
 
 _logger = logging.getLogger(__name__)
 
-#: ``auto`` takes the first that works: a GPU plan is built for this very device, OpenVINO is the faster on a CPU.
+#: Order in which ``auto`` tries engines: a GPU plan is built for this very device; on a CPU OpenVINO is the fastest.
 AUTO_ORDER: tuple[EngineName, ...] = ("tensorrt", "openvino", "onnxruntime")
-#: ``auto`` precision: floats are never worse; INT8 is a choice that a benchmark on the device should make.  A tuned
-#: file is the fruit of one: ``auto`` takes it first, on the class of device that it was tuned on.
+#: Order in which ``auto`` tries precisions.  INT8 is missing: it may rank worse, so it has to be chosen, after a
+#: benchmark on the device.  A tuned file was chosen so: on its class of device ``auto`` takes it first.
 _AUTO_PRECISION: dict[EngineName, tuple[Precision, ...]] = {
     "tensorrt": ("fp16", "fp32"),
     "openvino": ("fp32", "fp16"),
@@ -59,20 +59,21 @@ def choose_engine(
     precision: Precision | Literal["auto"],
     options: EngineOptions,
 ) -> tuple[Artifact, Engine]:
-    """Load what was asked for, or with ``auto`` the first that this machine can run.
+    """Load the artifact that was asked for, or with ``auto`` the first that this device can run.
 
     Raises:
-        EngineUnavailableError: Nothing fits; says why for each candidate.
+        UsageError: There is no engine or precision of that name.
+        EngineUnavailableError: No candidate can run here; the message says why for each.
         ReidEdgeError: With an engine named, that engine's own error.
     """
     if engine not in ("auto", *ENGINES) or precision not in ("auto", *PRECISIONS):
-        raise EngineUnavailableError(
+        raise UsageError(
             f"no engine '{engine}' with precision '{precision}'; engines: {', '.join(ENGINES)}; "
             f"precisions: {', '.join(PRECISIONS)}; or auto."
         )
     candidates = [
         (artifact.engine, artifact.precision)
-        for artifact in (_tuned_for_here(bundle) if precision == "auto" else [])
+        for artifact in (_tuned_for_this_device(bundle) if precision == "auto" else [])
         if engine in ("auto", artifact.engine)
     ] + [
         (name, wanted)
@@ -97,8 +98,8 @@ def choose_engine(
     )
 
 
-def _tuned_for_here(bundle: Bundle) -> list[Artifact]:
-    """The bundle's tuned files, if this is the class of device that they were tuned on; else a warning."""
+def _tuned_for_this_device(bundle: Bundle) -> list[Artifact]:
+    """Return the bundle's tuned artifacts where this is their class of device; else log a warning."""
     tuning = bundle.manifest.tuning
     if tuning is None:
         return []

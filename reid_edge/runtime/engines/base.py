@@ -1,4 +1,4 @@
-"""What every engine is: a batch in, features out."""
+"""Interface of the engines, and the options that they take."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from reid_edge.errors import UsageError
 
-#: More than any edge device has cores; engines make as many as they are told to.
+#: More than any edge device has cores; engines start as many threads as they are given.
 MAX_THREADS = 512
 
 #: uint8 N×H×W×3 or float32 N×3×H×W, as the bundle's input spec says.
@@ -21,12 +21,12 @@ Features = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How to run an engine.
+    """Options for running an engine.
 
     Attributes:
         threads: CPU threads; None leaves the choice to the engine.
         device: OpenVINO's name of the device, e.g. ``CPU`` or ``GPU``; other engines ignore it.
-        cache_dir: Where compiled models are kept between starts; None keeps none.
+        cache_dir: Folder for compiled models between starts; None keeps none.
 
     Raises:
         UsageError: Threads out of range.
@@ -52,9 +52,16 @@ class Engine(Protocol):
 
     @property
     def batch_sizes(self) -> tuple[int, ...] | None:
-        """Batch sizes it runs, ascending; None means any up to the file's largest."""
+        """Return the batch sizes that it runs, ascending; None means any up to the file's largest."""
         ...
 
     def infer(self, batch: Batch) -> Features:
-        """Features of a batch of an allowed size: B×D float32, a fresh array."""
+        """Compute features of a batch of an allowed size.
+
+        Args:
+            batch: B inputs as the bundle's input spec describes them.
+
+        Returns:
+            B×D float32, not normalised; a fresh array.
+        """
         ...

@@ -40,7 +40,7 @@ def load_library(name: str | None = None) -> ModuleType:
         name: ``tensorrt`` or ``tensorrt_rtx``; None takes the first that is installed.
 
     Raises:
-        EngineUnavailableError: Not installed.
+        EngineUnavailableError: It is not installed.
     """
     for candidate in (name,) if name else LIBRARIES:
         try:
@@ -53,12 +53,12 @@ def load_library(name: str | None = None) -> ModuleType:
 
 
 def make_logger(library: ModuleType) -> Any:
-    """A logger that lets only errors through."""
+    """Make a logger that passes errors only."""
     return library.Logger(library.Logger.ERROR)
 
 
 def find_gpu() -> Gpu | None:
-    """The GPU at hand, or None without one (or without its driver)."""
+    """Return the first GPU, or None without one, without its driver or without cuda-python."""
     try:
         runtime = cuda_runtime()
     except EngineUnavailableError:
@@ -72,10 +72,10 @@ def find_gpu() -> Gpu | None:
 
 
 def cuda_runtime() -> Any:
-    """The CUDA runtime's Python binding, under either of its two names.
+    """Import the CUDA runtime's Python binding, under either of its two names.
 
     Raises:
-        EngineUnavailableError: Not installed.
+        EngineUnavailableError: It is not installed.
     """
     for name in ("cuda.bindings.runtime", "cuda.cudart"):
         try:
@@ -98,9 +98,9 @@ def cuda_call(function: Any, *arguments: Any) -> Any:
 
 
 def check_stamp(stamp: PlanStamp, library: ModuleType, gpu: Gpu) -> None:
-    """Refuse a plan that was built elsewhere.
+    """Refuse a plan that was built for another device or library version.
 
-    A plan that ``tensorrt_rtx`` built without a GPU is meant for every RTX card.
+    A plan that ``tensorrt_rtx`` built without a GPU runs on every RTX card.
 
     Raises:
         PlanMismatchError: Other library version or other device.
@@ -153,7 +153,7 @@ class TensorRTEngine:
         self._context.set_input_shape(self._input, batch.shape)
         self._copy(self._device_input, batch.ctypes.data, batch.nbytes, kinds.cudaMemcpyHostToDevice)
         if not self._context.execute_async_v3(self._stream):
-            raise EngineError("TensorRT could not run the plan; its own log says why.")
+            raise EngineError("TensorRT could not run the plan; its log on standard error gives the reason.")
         self._copy(features.ctypes.data, self._device_output, features.nbytes, kinds.cudaMemcpyDeviceToHost)
         cuda_call(self._cuda.cudaStreamSynchronize, self._stream)
         return features.copy()
