@@ -5,11 +5,9 @@ import os
 import random
 import re
 import shutil
-import signal
 import sqlite3
 import stat
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -23,6 +21,14 @@ from reid_edge.upstream.message import decode_observation, encode_observation
 from reid_edge.upstream.observation import Ack, Gap
 from reid_edge.upstream.outbox import Outbox
 from tests.upstream.observing import observed
+from tests.upstream.outbox_processes import (
+    create_without_end,
+    killed,
+    open_once,
+    put_beyond_the_limit,
+    reported,
+    write_without_end,
+)
 
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
@@ -69,17 +75,6 @@ def seqs(outbox: Outbox) -> list[int]:
 def integrity(path: Path) -> str:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return connection.execute("PRAGMA integrity_check").fetchone()[0]
-
-
-def run(code: str, *arguments, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        **options,
-    )
 
 
 # What it holds.
@@ -161,9 +156,9 @@ def test_listeners_hear_of_every_put(tmp_path):
     assert heard == [1, 3]
 
 
-def test_threads_may_use_it_at_once(tmp_path):
+def test_threads_may_use_it_at_once(ram_path):
     failures = []
-    with opened(tmp_path / "outbox.db", synchronous="NORMAL") as outbox:
+    with opened(ram_path / "outbox.db", synchronous="NORMAL") as outbox:
 
         def work(number: int) -> None:
             try:
@@ -188,8 +183,8 @@ def test_threads_may_use_it_at_once(tmp_path):
         assert outbox.payload_bytes == sum(len(payload) for _, payload in outbox.pending(0, 999))
 
 
-def test_closed_is_closed(tmp_path):
-    outbox = Outbox(tmp_path / "outbox.db")
+def test_closed_is_closed(ram_path):
+    outbox = Outbox(ram_path / "outbox.db")
     outbox.close()
     outbox.close()
     with pytest.raises(OutboxError, match="is closed"):
@@ -201,8 +196,8 @@ def test_closed_is_closed(tmp_path):
 # Bounds and gaps.
 
 
-def test_rows_are_bounded_and_the_oldest_go(tmp_path):
-    with opened(tmp_path / "outbox.db", max_rows=10) as outbox:
+def test_rows_are_bounded_and_the_oldest_go(ram_path):
+    with opened(ram_path / "outbox.db", max_rows=10) as outbox:
         for track in range(1, 26):
             outbox.put([observed(track)])
         assert tracks(outbox) == list(range(16, 26))
@@ -210,9 +205,9 @@ def test_rows_are_bounded_and_the_oldest_go(tmp_path):
         assert outbox.gaps() == [Gap(1, 15, 15, "full")]
 
 
-def test_bytes_are_bounded(tmp_path):
+def test_bytes_are_bounded(ram_path):
     size = len(encode_observation(observed(1)))
-    with opened(tmp_path / "outbox.db", max_bytes=5 * size + 1) as outbox:
+    with opened(ram_path / "outbox.db", max_bytes=5 * size + 1) as outbox:
         outbox.put([observed(track) for track in range(1, 4)])
         outbox.put([observed(track) for track in range(4, 10)])
         assert tracks(outbox) == [5, 6, 7, 8, 9]
@@ -220,32 +215,32 @@ def test_bytes_are_bounded(tmp_path):
         assert outbox.gaps() == [Gap(1, 4, 4, "full")]
 
 
-def test_a_put_larger_than_the_outbox_keeps_its_newest(tmp_path):
-    with opened(tmp_path / "outbox.db", max_rows=3) as outbox:
+def test_a_put_larger_than_the_outbox_keeps_its_newest(ram_path):
+    with opened(ram_path / "outbox.db", max_rows=3) as outbox:
         outbox.put([observed(track) for track in range(1, 9)])
         assert tracks(outbox) == [6, 7, 8]
         assert outbox.gaps() == [Gap(1, 5, 5, "full")]
 
 
-def test_smaller_bounds_hold_from_the_next_put(tmp_path):
-    with opened(tmp_path / "outbox.db") as outbox:
+def test_smaller_bounds_hold_from_the_next_put(ram_path):
+    with opened(ram_path / "outbox.db") as outbox:
         outbox.put([observed(track) for track in range(1, 51)])
-    with opened(tmp_path / "outbox.db", max_rows=5) as outbox:
+    with opened(ram_path / "outbox.db", max_rows=5) as outbox:
         outbox.put([observed(51)])
         assert tracks(outbox) == [47, 48, 49, 50, 51]
         assert outbox.gaps() == [Gap(1, 46, 46, "full")]
 
 
-def test_a_gap_counts_only_what_was_not_delivered(tmp_path):
-    with opened(tmp_path / "outbox.db", max_rows=6) as outbox:
+def test_a_gap_counts_only_what_was_not_delivered(ram_path):
+    with opened(ram_path / "outbox.db", max_rows=6) as outbox:
         outbox.put([observed(track) for track in range(1, 7)])
         outbox.acknowledge(Ack("c", outbox.incarnation, (2, 3)))
         outbox.put([observed(track) for track in range(7, 13)])
         assert outbox.gaps() == [Gap(1, 6, 4, "full")]
 
 
-def test_a_gap_that_was_sent_does_not_grow_and_leaves_only_when_acknowledged(tmp_path):
-    path = tmp_path / "outbox.db"
+def test_a_gap_that_was_sent_does_not_grow_and_leaves_only_when_acknowledged(ram_path):
+    path = ram_path / "outbox.db"
     with opened(path, max_rows=2) as outbox:
         outbox.put([observed(track) for track in range(1, 5)])
         sent = outbox.gaps()
@@ -266,9 +261,9 @@ def test_a_gap_that_was_sent_does_not_grow_and_leaves_only_when_acknowledged(tmp
         assert outbox.dropped["full"] == 3
 
 
-def test_gaps_of_a_year_without_network_stay_few_and_lose_no_count(tmp_path):
+def test_gaps_of_a_year_without_network_stay_few_and_lose_no_count(ram_path):
     clocks = Clocks()
-    with opened(tmp_path / "outbox.db", max_rows=2, retention_s=60, synchronous="NORMAL", read_clocks=clocks) as outbox:
+    with opened(ram_path / "outbox.db", max_rows=2, retention_s=60, synchronous="NORMAL", read_clocks=clocks) as outbox:
         for turn in range(200):
             outbox.put([observed(3 * turn + extra, dim=4) for extra in range(3)])  # one is dropped: full
             if turn % 2:
@@ -285,8 +280,8 @@ def test_gaps_of_a_year_without_network_stay_few_and_lose_no_count(tmp_path):
         assert min(outbox.dropped["full"], outbox.dropped["expired"]) > 100
 
 
-def test_what_could_not_be_put_is_declared(tmp_path):
-    path = tmp_path / "outbox.db"
+def test_what_could_not_be_put_is_declared(ram_path):
+    path = ram_path / "outbox.db"
     with opened(path) as outbox:
         outbox.put([observed(1)])
         outbox.lose(5)
@@ -303,25 +298,25 @@ def test_what_could_not_be_put_is_declared(tmp_path):
 @pytest.mark.parametrize(
     "options", [{"max_rows": 0}, {"max_bytes": -1}, {"retention_s": 0}, {"retention_s": float("nan")}]
 )
-def test_bounds_must_be_positive(tmp_path, options):
+def test_bounds_must_be_positive(ram_path, options):
     with pytest.raises(OutboxError, match="must be positive"):
-        Outbox(tmp_path / "outbox.db", **options)
-    assert list(tmp_path.iterdir()) == []
+        Outbox(ram_path / "outbox.db", **options)
+    assert list(ram_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("retention_s", [1e300, float("inf"), 10 * 366 * 86400])
-def test_a_retention_beyond_ten_years_is_refused(tmp_path, retention_s):
+def test_a_retention_beyond_ten_years_is_refused(ram_path, retention_s):
     with pytest.raises(OutboxError, match="ten years"):
-        Outbox(tmp_path / "outbox.db", retention_s=retention_s)
-    assert list(tmp_path.iterdir()) == []
+        Outbox(ram_path / "outbox.db", retention_s=retention_s)
+    assert list(ram_path.iterdir()) == []
 
 
 # Age.
 
 
-def test_rows_expire_by_age_and_are_declared(tmp_path):
+def test_rows_expire_by_age_and_are_declared(ram_path):
     clocks = Clocks()
-    with opened(tmp_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
+    with opened(ram_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
         outbox.put([observed(1), observed(2)])
         clocks.run(HOUR // 2)
         outbox.put([observed(3)])
@@ -338,9 +333,9 @@ def test_rows_expire_by_age_and_are_declared(tmp_path):
 
 @pytest.mark.parametrize("jump_us", [56 * 365 * DAY, -56 * 365 * DAY, 365 * DAY, -365 * DAY])
 @pytest.mark.parametrize("wall_us", [NOW, 5 * SECOND])
-def test_setting_the_clock_ages_nothing(tmp_path, jump_us, wall_us):
+def test_setting_the_clock_ages_nothing(ram_path, jump_us, wall_us):
     clocks = Clocks(wall_us)
-    with opened(tmp_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
+    with opened(ram_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
         outbox.put([observed(1)])
         for _ in range(25):
             clocks.run(60 * SECOND)
@@ -355,16 +350,16 @@ def test_setting_the_clock_ages_nothing(tmp_path, jump_us, wall_us):
         assert outbox.depth == 0  # after one hour and a minute, whatever the clock says
 
 
-def test_time_counts_while_the_process_is_down(tmp_path):
+def test_time_counts_while_the_process_is_down(ram_path):
     clocks = Clocks()
-    with opened(tmp_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
+    with opened(ram_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
         outbox.put([observed(1)])
     clocks.run(HOUR // 2)
-    with opened(tmp_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
+    with opened(ram_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
         outbox.expire()
         assert outbox.depth == 1
     clocks.run(HOUR // 2 + SECOND)
-    with opened(tmp_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
+    with opened(ram_path / "outbox.db", retention_s=3600, read_clocks=clocks) as outbox:
         outbox.expire()
         assert outbox.depth == 0
 
@@ -375,9 +370,9 @@ def minutes(clocks: Clocks, outbox: Outbox, count: int) -> None:
         outbox.expire()
 
 
-def test_time_switched_off_counts_once_the_clock_can_be_believed(tmp_path):
+def test_time_switched_off_counts_once_the_clock_can_be_believed(ram_path):
     clocks = Clocks()
-    path = tmp_path / "outbox.db"
+    path = ram_path / "outbox.db"
     with opened(path, retention_s=3600, read_clocks=clocks) as outbox:
         minutes(clocks, outbox, 20)
         outbox.put([observed(1)])
@@ -389,9 +384,9 @@ def test_time_switched_off_counts_once_the_clock_can_be_believed(tmp_path):
         assert outbox.depth == 0
 
 
-def test_a_clock_that_starts_in_1970_and_is_put_right_counts_the_time_switched_off(tmp_path):
+def test_a_clock_that_starts_in_1970_and_is_put_right_counts_the_time_switched_off(ram_path):
     clocks = Clocks()
-    path = tmp_path / "outbox.db"
+    path = ram_path / "outbox.db"
     with opened(path, retention_s=3600, read_clocks=clocks) as outbox:
         minutes(clocks, outbox, 20)
         outbox.put([observed(1)])
@@ -405,9 +400,9 @@ def test_a_clock_that_starts_in_1970_and_is_put_right_counts_the_time_switched_o
         assert outbox.depth == 0
 
 
-def test_a_camera_that_was_never_right_before_loses_nothing_to_the_first_right_clock(tmp_path):
+def test_a_camera_that_was_never_right_before_loses_nothing_to_the_first_right_clock(ram_path):
     clocks = Clocks(wall_us=0)
-    path = tmp_path / "outbox.db"
+    path = ram_path / "outbox.db"
     with opened(path, retention_s=3600, read_clocks=clocks) as outbox:
         minutes(clocks, outbox, 20)
         outbox.put([observed(1)])
@@ -417,9 +412,9 @@ def test_a_camera_that_was_never_right_before_loses_nothing_to_the_first_right_c
         assert outbox.depth == 1
 
 
-def test_a_clock_wrong_by_a_year_for_a_moment_after_a_reboot_ages_nothing(tmp_path):
+def test_a_clock_wrong_by_a_year_for_a_moment_after_a_reboot_ages_nothing(ram_path):
     clocks = Clocks()
-    path = tmp_path / "outbox.db"
+    path = ram_path / "outbox.db"
     with opened(path, retention_s=3600, read_clocks=clocks) as outbox:
         minutes(clocks, outbox, 20)
         outbox.put([observed(1)])
@@ -450,9 +445,9 @@ def test_the_age_clock_never_goes_back():
             clocks.reboot(off_us=rng.randrange(DAY))
 
 
-def test_the_age_of_the_oldest_row_survives_a_set_clock(tmp_path):
+def test_the_age_of_the_oldest_row_survives_a_set_clock(ram_path):
     clocks = Clocks()
-    with opened(tmp_path / "outbox.db", read_clocks=clocks) as outbox:
+    with opened(ram_path / "outbox.db", read_clocks=clocks) as outbox:
         assert outbox.oldest_us is None
         outbox.put([observed(1)])
         clocks.run(100 * SECOND)
@@ -461,8 +456,8 @@ def test_the_age_of_the_oldest_row_survives_a_set_clock(tmp_path):
         assert abs(age_us - 100 * SECOND) < 5 * SECOND
 
 
-def test_the_real_clocks_tick(tmp_path):
-    with opened(tmp_path / "outbox.db", retention_s=0.05) as outbox:
+def test_the_real_clocks_tick(ram_path):
+    with opened(ram_path / "outbox.db", retention_s=0.05) as outbox:
         outbox.put([observed(1)])
         deadline = time.monotonic() + 5
         while outbox.depth and time.monotonic() < deadline:
@@ -504,74 +499,38 @@ def test_deleted_features_are_overwritten_in_the_file_and_its_log(tmp_path):
         assert [index + 1 for index, needle in enumerate(needles) if found(needle)] == [38, 39, 40]
 
 
-def test_files_stay_small_while_rows_come_and_go(tmp_path):
-    with opened(tmp_path / "outbox.db", synchronous="NORMAL") as outbox:
+def test_files_stay_small_while_rows_come_and_go(ram_path):
+    with opened(ram_path / "outbox.db", synchronous="NORMAL") as outbox:
         largest = 0
         for turn in range(400):
             outbox.put([observed(1)] * 64)
             outbox.acknowledge(Ack("c", outbox.incarnation, tuple(range(outbox.last_seq - 63, outbox.last_seq + 1))))
             if turn % 20 == 0:
-                largest = max(largest, sum(path.stat().st_size for path in tmp_path.iterdir()))
+                largest = max(largest, sum(path.stat().st_size for path in ram_path.iterdir()))
         assert outbox.last_seq == 25_600  # 29 MB
         assert largest < 10e6
 
 
 def test_a_second_process_is_turned_away(tmp_path):
     path = tmp_path / "outbox.db"
-    code = "import sys; from reid_edge.upstream.outbox import Outbox; Outbox(sys.argv[1])"
     with opened(path) as outbox:
         outbox.put([observed(1)])
         with pytest.raises(OutboxError, match=r"in use, by another process.*its own outbox file"):
             Outbox(path)
-        second = run(code, path)
-        assert second.returncode == 1
-        assert "OutboxInUseError" in second.stderr
-        assert "in use" in second.stderr
+        assert re.match("OutboxInUseError: .*in use", reported(open_once, path))
         assert outbox.pending(0, 1)
-    assert run(code, path).returncode == 0
+    assert reported(open_once, path) == ""
 
 
-WRITER = """
-import sys
-from reid_edge.upstream.outbox import Outbox
-from reid_edge.upstream.observation import Ack
-from tests.upstream.observing import observed
-made = [observed(track, dim=256) for track in range(24)]
-print("ready", flush=True)
-outbox = Outbox(sys.argv[1], max_rows=40)
-for turn in range(10**6):
-    outbox.put(made[: 1 + turn % 24])
-    print("put", *range(outbox.last_seq - turn % 24, outbox.last_seq + 1), flush=True)
-    if turn % 3 == 2:
-        first = [seq for seq, _ in outbox.pending(0, 7)]
-        print("acknowledging", *first, flush=True)
-        outbox.acknowledge(Ack("c", outbox.incarnation, tuple(first)))
-    if turn % 50 == 49:
-        outbox.expire()
-"""
-
-
-def killed(code: str, argument: Path, after_lines: int, after_s: float) -> list[list[str]]:
-    """The lines that a script wrote after its first, until SIGKILL, some time after it had written so many."""
-    script = subprocess.Popen([sys.executable, "-c", code, argument], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert script.stdout is not None
-    assert script.stdout.readline() == "ready\n"
-    lines = [script.stdout.readline().strip() for _ in range(after_lines)]
-    threading.Timer(after_s, script.kill).start()
-    lines += script.stdout.read().split("\n")[:-1]  # what follows the last end of line was cut off
-    assert script.wait() == -signal.SIGKILL
-    return [line.split() for line in lines]
-
-
-def test_after_kill_9_at_any_instant_every_committed_row_is_there_or_accounted_for(tmp_path):
+def test_after_kill_9_at_any_instant_every_committed_row_is_there_or_accounted_for(ram_path):
     rng = random.Random(0)
-    path = tmp_path / "outbox.db"
+    path = ram_path / "outbox.db"
     committed: set[int] = set()
     acknowledged: set[int] = set()
     incarnations, puts = set(), 0
     for _ in range(14):
-        for what, *numbers in killed(WRITER, path, rng.choice([0, 1, 20, 60]), rng.uniform(0, 0.03)):
-            (committed if what == "put" else acknowledged).update(map(int, numbers))
+        for what, *numbers in killed(write_without_end, path, rng.choice([0, 1, 20, 60]), rng.uniform(0, 0.03)):
+            (committed if what == "put" else acknowledged).update(numbers)
             puts += what == "put"
         with opened(path, max_rows=40) as outbox:
             assert outbox.set_aside == []
@@ -592,66 +551,29 @@ def test_after_kill_9_at_any_instant_every_committed_row_is_there_or_accounted_f
     assert gone
 
 
-CREATOR = """
-import sys
-from pathlib import Path
-from reid_edge.upstream.outbox import Outbox
-from tests.upstream.observing import observed
-print("ready", flush=True)
-for number in range(10**6):
-    outbox = Outbox(Path(sys.argv[1]) / f"{number}.db")
-    outbox.put([observed(1, dim=8)])
-    print(number, flush=True)
-    if number % 2:
-        outbox.close()
-"""
-
-
-def test_kill_9_while_the_file_is_made_leaves_nothing_half_made(tmp_path):
+def test_kill_9_while_the_file_is_made_leaves_nothing_half_made(ram_path):
     rng = random.Random(1)
     made = 0
     for round_ in range(6):
-        folder = tmp_path / str(round_)
-        reported = {int(number) for (number,) in killed(CREATOR, folder, round_ % 3, rng.uniform(0, 0.03))}
-        made += len(reported)
+        folder = ram_path / str(round_)
+        numbers = set(killed(create_without_end, folder, round_ % 3, rng.uniform(0, 0.03)))
+        made += len(numbers)
         names = {path.name.split(".")[0] for path in folder.glob("*.db*")}
         for number in map(int, names):
             with opened(folder / f"{number}.db") as outbox:
                 assert outbox.set_aside == []
-                assert outbox.depth in ({1} if number in reported else {0, 1})
+                assert outbox.depth in ({1} if number in numbers else {0, 1})
         assert not list(folder.glob("*.new*"))
     assert made
 
 
-LIMITED = """
-import resource, sys
-from reid_edge.errors import OutboxError
-from reid_edge.upstream.outbox import Outbox
-from tests.upstream.observing import observed
-outbox = Outbox(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
-failures = kept = 0
-while failures < 20:
-    try:
-        outbox.put([observed(kept, dim=256)] * 8)
-        kept += 8
-    except OutboxError as error:
-        failures += 1
-        assert "for writing" in str(error), error
-assert outbox.depth == kept == len(outbox.pending(0, 10**6)), (outbox.depth, kept)
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-outbox.put([observed(kept)])
-assert outbox.set_aside == []
-print(outbox.depth - 1, kept)
-"""
-
-
-def test_a_file_that_may_not_grow_is_an_error_to_survive(tmp_path):
-    path = tmp_path / "outbox.db"
-    done = run(LIMITED, path)
-    assert done.returncode == 0, done.stderr
-    depth, kept = map(int, done.stdout.split())
+def test_a_file_that_may_not_grow_is_an_error_to_survive(ram_path):
+    path = ram_path / "outbox.db"
+    there, (depth, kept), failures, set_aside = reported(put_beyond_the_limit, path)
+    assert there == (kept, kept)
     assert depth == kept > 500
+    assert all("for writing" in failure for failure in failures)
+    assert set_aside == []
     assert integrity(path) == "ok"
 
 
@@ -775,8 +697,8 @@ def numbers_given_twice(path):
 @pytest.mark.parametrize(
     "damage", [zeroed, garbage_header, another_file, truncated, garbage_pages, no_state, numbers_given_twice]
 )
-def test_a_damaged_file_is_set_aside_reported_and_replaced(tmp_path, caplog, damage):
-    path = tmp_path / "outbox.db"
+def test_a_damaged_file_is_set_aside_reported_and_replaced(ram_path, caplog, damage):
+    path = ram_path / "outbox.db"
     incarnation = filled(path)
     damage(path)
     content = path.read_bytes()
@@ -800,8 +722,8 @@ def overwrite(path: Path, first_page: int, pages: int) -> None:
         file.write(np.random.default_rng(0).bytes(pages * 8192))
 
 
-def test_damage_found_while_running_replaces_the_file_and_declares_the_loss(tmp_path, caplog):
-    path = tmp_path / "outbox.db"
+def test_damage_found_while_running_replaces_the_file_and_declares_the_loss(ram_path, caplog):
+    path = ram_path / "outbox.db"
     with opened(path) as outbox:
         outbox.put([observed(track) for track in range(1, 4001)])  # 4.6 MB: more than SQLite keeps in memory
         outbox.expire()
@@ -820,8 +742,8 @@ def test_damage_found_while_running_replaces_the_file_and_declares_the_loss(tmp_
     assert "damaged" in caplog.text
 
 
-def test_a_put_that_finds_the_damage_is_kept_in_the_new_file(tmp_path):
-    path = tmp_path / "outbox.db"
+def test_a_put_that_finds_the_damage_is_kept_in_the_new_file(ram_path):
+    path = ram_path / "outbox.db"
     with opened(path) as outbox:
         outbox.put([observed(track) for track in range(1, 4001)])
         outbox.acknowledge(Ack("c", outbox.incarnation, tuple(range(1, 2001))))
@@ -867,9 +789,9 @@ def put_another_outbox_there(path):
 )
 @pytest.mark.parametrize("noticed_by", ["put", "expire"])
 def test_an_outbox_that_is_removed_while_it_runs_is_begun_anew_and_the_loss_declared(
-    tmp_path, caplog, removal, noticed_by
+    ram_path, caplog, removal, noticed_by
 ):
-    path = tmp_path / "state" / "outbox.db"
+    path = ram_path / "state" / "outbox.db"
     with opened(path) as outbox:
         outbox.put([observed(track) for track in range(1, 6)])
         incarnation = outbox.incarnation
@@ -892,9 +814,9 @@ def test_an_outbox_that_is_removed_while_it_runs_is_begun_anew_and_the_loss_decl
     assert integrity(path) == "ok"
 
 
-def test_an_outbox_that_took_the_place_is_set_aside_whole(tmp_path):
-    path = tmp_path / "outbox.db"
-    other = tmp_path / "elsewhere" / "outbox.db"
+def test_an_outbox_that_took_the_place_is_set_aside_whole(ram_path):
+    path = ram_path / "outbox.db"
+    other = ram_path / "elsewhere" / "outbox.db"
     with opened(path) as outbox, opened(other) as stopped:
         outbox.put([observed(1)])
         stopped.put([observed(track) for track in (7, 8)])
@@ -908,8 +830,8 @@ def test_an_outbox_that_took_the_place_is_set_aside_whole(tmp_path):
         assert connection.execute("SELECT count(*) FROM rows").fetchone() == (2,)
 
 
-def test_closing_an_outbox_that_was_removed_says_how_many_are_lost(tmp_path, caplog):
-    path = tmp_path / "state" / "outbox.db"
+def test_closing_an_outbox_that_was_removed_says_how_many_are_lost(ram_path, caplog):
+    path = ram_path / "state" / "outbox.db"
     with opened(path) as outbox:
         outbox.put([observed(1), observed(2)])
         remove_folder(path)
@@ -920,16 +842,16 @@ def test_closing_an_outbox_that_was_removed_says_how_many_are_lost(tmp_path, cap
         assert [(gap.count, gap.reason) for gap in outbox.gaps()] == [(2, "lost")]
 
 
-def test_closing_an_empty_outbox_that_was_removed_leaves_nothing_behind(tmp_path, caplog):
-    path = tmp_path / "state" / "outbox.db"
+def test_closing_an_empty_outbox_that_was_removed_leaves_nothing_behind(ram_path, caplog):
+    path = ram_path / "state" / "outbox.db"
     with opened(path):
         remove_folder(path)
-    assert list(tmp_path.iterdir()) == []
+    assert list(ram_path.iterdir()) == []
     assert not caplog.records
 
 
-def test_an_outbox_that_another_took_over_is_left_to_it(tmp_path):
-    path = tmp_path / "state" / "outbox.db"
+def test_an_outbox_that_another_took_over_is_left_to_it(ram_path):
+    path = ram_path / "state" / "outbox.db"
     with opened(path) as outbox:
         outbox.put([observed(1)])
         remove_folder(path)
@@ -946,8 +868,8 @@ def test_an_outbox_that_another_took_over_is_left_to_it(tmp_path):
         assert outbox.dropped["lost"] == 1
 
 
-def test_a_row_whose_bytes_changed_is_lost_alone_and_declared(tmp_path, caplog):
-    path = tmp_path / "outbox.db"
+def test_a_row_whose_bytes_changed_is_lost_alone_and_declared(ram_path, caplog):
+    path = ram_path / "outbox.db"
     filled(path, 30)
     content = path.read_bytes()
     for track in (7, 8, 20):
@@ -965,44 +887,44 @@ def test_a_row_whose_bytes_changed_is_lost_alone_and_declared(tmp_path, caplog):
     assert "has changed on disk" in caplog.text
 
 
-def test_damaged_files_do_not_pile_up_and_expire_like_rows(tmp_path):
-    path = tmp_path / "outbox.db"
+def test_damaged_files_do_not_pile_up_and_expire_like_rows(ram_path):
+    path = ram_path / "outbox.db"
     for _ in range(3):
         filled(path, 20)
         garbage_header(path)
     with opened(path, retention_s=3600) as outbox:
         outbox.expire()
-        (aside,) = tmp_path.glob("*.corrupt-*")
+        (aside,) = ram_path.glob("*.corrupt-*")
         os.utime(aside, (time.time() - 3700,) * 2)
         outbox.expire()
-        assert not list(tmp_path.glob("*.corrupt-*"))
+        assert not list(ram_path.glob("*.corrupt-*"))
 
 
-def test_another_programs_database_is_left_alone(tmp_path):
-    path = tmp_path / "gallery.db"
+def test_another_programs_database_is_left_alone(ram_path):
+    path = ram_path / "gallery.db"
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE people (name)")
     content = path.read_bytes()
     with pytest.raises(OutboxError, match="another program's SQLite database"):
         Outbox(path)
     assert path.read_bytes() == content
-    (tmp_path / "folder").mkdir()
+    (ram_path / "folder").mkdir()
     with pytest.raises(OutboxError):
-        Outbox(tmp_path / "folder")
+        Outbox(ram_path / "folder")
 
 
-def test_a_later_releases_outbox_is_left_alone(tmp_path):
-    path = tmp_path / "outbox.db"
+def test_a_later_releases_outbox_is_left_alone(ram_path):
+    path = ram_path / "outbox.db"
     filled(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 2")
     with pytest.raises(OutboxError, match=r"format 2.*reads 1.*later release"):
         Outbox(path)
-    assert not list(tmp_path.glob("*.corrupt-*"))
+    assert not list(ram_path.glob("*.corrupt-*"))
 
 
-def test_a_database_that_another_program_has_open_is_no_damage(tmp_path):
-    path = tmp_path / "outbox.db"
+def test_a_database_that_another_program_has_open_is_no_damage(ram_path):
+    path = ram_path / "outbox.db"
     filled(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("SELECT * FROM rows").fetchone()
