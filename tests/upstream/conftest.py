@@ -12,7 +12,7 @@ _RAM_BYTES = 100e6  # more than any of these tests needs
 
 
 @pytest.fixture(scope="session")
-def session_certs(tmp_path_factory):
+def certs(tmp_path_factory):
     """Certificates of all roles and two cameras; a test that adds or removes one takes ``certs_copy``."""
     return make_all_certs(tmp_path_factory.mktemp("certs"))
 
@@ -24,8 +24,8 @@ def foreign_certs(tmp_path_factory):
 
 
 @pytest.fixture
-def certs_copy(session_certs, tmp_path):
-    return shutil.copytree(session_certs, tmp_path / "certs")
+def certs_copy(certs, tmp_path):
+    return shutil.copytree(certs, tmp_path / "certs")
 
 
 @pytest.fixture

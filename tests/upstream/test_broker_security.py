@@ -16,11 +16,6 @@ NOT_AUTHORISED = 0x87
 
 
 @pytest.fixture(scope="module")
-def certs(tmp_path_factory):
-    return make_all_certs(tmp_path_factory.mktemp("certs"))
-
-
-@pytest.fixture(scope="module")
 def broker(certs, tmp_path_factory):
     with Broker(tmp_path_factory.mktemp("broker"), certs) as broker:
         yield broker
@@ -60,10 +55,9 @@ def test_without_a_certificate_nobody_connects(broker, certs):
         handshake(broker.port, certs, None)
 
 
-def test_a_certificate_of_another_authority_cannot_connect(broker, certs, tmp_path):
-    other = make_all_certs(tmp_path)
+def test_a_certificate_of_another_authority_cannot_connect(broker, certs, foreign_certs):
     with pytest.raises(OSError, match=r"(?i)alert|reset|closed|EOF"):
-        handshake(broker.port, certs, tls_files(other, "camA"))
+        handshake(broker.port, certs, tls_files(foreign_certs, "camA"))
 
 
 def test_the_brokers_own_certificate_is_no_clients(broker, certs):
@@ -71,8 +65,8 @@ def test_the_brokers_own_certificate_is_no_clients(broker, certs):
         handshake(broker.port, certs, tls_files(certs, "broker"))
 
 
-def test_a_revoked_certificate_cannot_connect(tmp_path):
-    certs = make_all_certs(tmp_path / "certs")
+def test_a_revoked_certificate_cannot_connect(certs_copy, tmp_path):
+    certs = certs_copy
     assert make_certs(certs, "revoke", "camB").returncode == 0
     with Broker(tmp_path / "broker", certs, crl=certs / "revoked.crl") as broker:
         with pytest.raises(OSError, match=r"(?i)alert|reset|closed|EOF"):
@@ -143,8 +137,8 @@ def test_keys_are_for_their_owner_alone(certs):
     assert not [name for name in modes if name.startswith(".making")]
 
 
-def test_certificates_that_are_there_are_kept(tmp_path):
-    certs = make_all_certs(tmp_path)
+def test_certificates_that_are_there_are_kept(certs_copy):
+    certs = certs_copy
     before = {path.name: path.read_bytes() for path in certs.iterdir()}
     again = make_certs(certs, "camera", "camA", "camC")
     assert again.returncode == 0
@@ -156,8 +150,8 @@ def test_certificates_that_are_there_are_kept(tmp_path):
     assert set(after) - set(before) == {"camC.crt", "camC.key"}
 
 
-def test_half_a_pair_is_left_for_a_person(tmp_path):
-    certs = make_all_certs(tmp_path)
+def test_half_a_pair_is_left_for_a_person(certs_copy):
+    certs = certs_copy
     (certs / "camA.crt").unlink()
     done = make_certs(certs, "camera", "camA")
     assert done.returncode != 0

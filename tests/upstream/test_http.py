@@ -13,15 +13,10 @@ from reid_edge.gallery.http import HttpServer, gallery_app
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream.http import HttpTransport
 from reid_edge.upstream.message import decode_ack
-from tests.broker import free_port, make_all_certs, tls_files
+from tests.broker import free_port, tls_files
 from tests.traffic import batch, next_acks, wait_until
 
 FAST = (0.01, 0.05)
-
-
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory):
-    return make_all_certs(tmp_path_factory.mktemp("certs"))
 
 
 @pytest.fixture
@@ -51,7 +46,7 @@ def test_a_sent_batch_is_stored_and_acknowledged(certs, collector):
         server.close()
 
 
-def test_it_comes_back_after_the_server_was_away(collector):
+def test_it_comes_back_after_the_server_was_unreachable(collector):
     port = free_port()
     transport = HttpTransport(f"http://127.0.0.1:{port}", insecure=True, backoff_s=FAST)
     with pytest.raises(TransportError, match=r"(?i)refused"):
@@ -145,7 +140,7 @@ def test_what_passes_is_tried_again(scripted, status):
 
 
 def test_retry_after_is_kept_to(scripted):
-    scripted.status, scripted.headers = 503, {"retry-after": "1"}
+    scripted.status, scripted.headers = 503, {"retry-after": "0.3"}
     transport = HttpTransport(scripted.uri, insecure=True, backoff_s=FAST)
     deadline = time.monotonic() + 20
     while len(scripted.times) < 2 and time.monotonic() < deadline:
@@ -153,7 +148,7 @@ def test_retry_after_is_kept_to(scripted):
             transport.send(b"batch")
         time.sleep(0.005)
     transport.close()
-    assert scripted.times[1] - scripted.times[0] > 0.95
+    assert scripted.times[1] - scripted.times[0] > 0.28
 
 
 @pytest.mark.parametrize("value", ["Wed, 21 Oct 2026 07:28:00 GMT", "-5", "soon", "nan", "1e9"])
@@ -165,9 +160,8 @@ def test_a_retry_after_that_makes_no_sense_is_no_harm(scripted, value):
     transport.close()
 
 
-def test_a_server_of_another_authority_is_an_alert(certs, collector, tmp_path):
-    foreign = make_all_certs(tmp_path / "other")
-    server = serve(collector, "https://127.0.0.1:0", tls_files(foreign, "gallery"))
+def test_a_server_of_another_authority_is_an_alert(certs, foreign_certs, collector):
+    server = serve(collector, "https://127.0.0.1:0", tls_files(foreign_certs, "gallery"))
     transport = HttpTransport(f"https://localhost:{server.port}", tls=tls_files(certs, "camA"), backoff_s=FAST)
     with pytest.raises(TransportError, match=r"(?i)certificate verify failed"):
         transport.send(batch("camA", 1))

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import re
 import resource
+import shutil
 import socket
 import threading
 from functools import partial
@@ -14,15 +15,24 @@ import pytest
 from reid_edge.errors import SettingsError, TransportError
 from reid_edge.upstream.http import HttpTransport
 from reid_edge.upstream.mqtt import MqttTransport
-from tests.broker import Broker, make_all_certs, make_certs, tls_files
+from tests.broker import Broker, make_certs, tls_files
 from tests.traffic import Peer, ack, batch, next_acks, wait_until
 
 FAST = (0.02, 0.2)
 
 
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory):
-    return make_all_certs(tmp_path_factory.mktemp("certs"))
+@pytest.fixture
+def impatient(monkeypatch):
+    """Within it, a batch that cannot be sent is refused at once, and closing does not wait for the broker."""
+
+    @contextlib.contextmanager
+    def waits():
+        with monkeypatch.context() as patch:
+            patch.setattr("reid_edge.upstream.mqtt._SEND_TIMEOUT_S", 0.05)
+            patch.setattr("reid_edge.upstream.mqtt_link._FLUSH_S", 0.05)
+            yield
+
+    return waits
 
 
 @pytest.fixture
@@ -85,10 +95,10 @@ def test_without_a_collector_it_backs_off_until_one_is_there(tmp_path, transport
     assert len([record for record in caplog.records if "no collector" in record.message]) == 1
 
 
-def test_it_waits_for_a_broker_and_comes_back_after_each_loss(tmp_path, transport_to):
+def test_it_waits_for_a_broker_and_comes_back_after_each_loss(tmp_path, transport_to, impatient):
     broker = Broker(tmp_path)
     transport = transport_to(broker)
-    with pytest.raises(TransportError, match="not connected"):
+    with impatient(), pytest.raises(TransportError, match="not connected"):
         transport.send(b"nobody there")
     for life in range(1, 4):
         with broker:
@@ -124,27 +134,27 @@ def test_what_a_lost_connection_held_is_not_sent_again(tmp_path, transport_to):
         assert gallery.next_message()[1] == b"new"
 
 
-def test_no_more_is_under_way_than_the_broker_announced(tmp_path, transport_to):
+def test_no_more_is_under_way_than_the_broker_announced(tmp_path, transport_to, impatient):
     with Broker(tmp_path, options={"max_inflight_messages": "3"}) as broker:
         transport = transport_to(broker, window=64)
         wait_until(lambda: transport.connected, "it was connected")
         broker.freeze()
         for _ in range(3):
             transport.send(b"batch")
-        with pytest.raises(TransportError, match="confirm"):
+        with impatient(), pytest.raises(TransportError, match="confirm"):
             transport.send(b"one too many")
         broker.thaw()
         wait_until(lambda: transport.backoff.failures == 3, "the broker had answered all")
 
 
-def test_no_more_is_under_way_than_the_own_window(tmp_path, transport_to):
+def test_no_more_is_under_way_than_the_own_window(tmp_path, transport_to, impatient):
     with Broker(tmp_path) as broker:
         transport = transport_to(broker, window=2)
         wait_until(lambda: transport.connected, "it was connected")
         broker.freeze()
         transport.send(b"batch")
         transport.send(b"batch")
-        with pytest.raises(TransportError, match="confirm"):
+        with impatient(), pytest.raises(TransportError, match="confirm"):
             transport.send(b"one too many")
         broker.thaw()
 
@@ -173,9 +183,8 @@ def test_a_broker_that_is_not_the_named_one_is_refused(tmp_path, caplog):
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
-def test_a_camera_whose_certificate_the_broker_refuses_says_so(certs, tmp_path):
-    other = make_all_certs(tmp_path / "other")
-    files = tls_files(other, "camA")
+def test_a_camera_whose_certificate_the_broker_refuses_says_so(certs, foreign_certs, tmp_path):
+    files = tls_files(foreign_certs, "camA")
     with Broker(tmp_path / "broker", certs) as broker:
         # It trusts the broker's authority, which does not trust the camera's.
         trusting = type(files)(ca=certs / "ca.crt", cert=files.cert, key=files.key)
@@ -185,10 +194,8 @@ def test_a_camera_whose_certificate_the_broker_refuses_says_so(certs, tmp_path):
     assert "may not accept this certificate" in transport.link.backoff.reason
 
 
-def test_renewed_certificates_are_used_from_the_next_connection_on(certs, tmp_path):
-    own = tmp_path / "own"
-    assert make_certs(own, "ca").returncode == 0
-    assert make_certs(own, "camera", "camA").returncode == 0
+def test_renewed_certificates_are_used_from_the_next_connection_on(certs, foreign_certs, tmp_path):
+    own = shutil.copytree(foreign_certs, tmp_path / "own")
     (own / "ca.crt").write_bytes((certs / "ca.crt").read_bytes())
     with Broker(tmp_path / "broker", certs) as broker:
         transport = MqttTransport(broker.uri, camera="camA", tls=tls_files(own, "camA"))
@@ -199,11 +206,11 @@ def test_renewed_certificates_are_used_from_the_next_connection_on(certs, tmp_pa
         transport.close()
 
 
-def test_nothing_is_sent_before_the_ack_topic_is_granted(scripted_server):
+def test_nothing_is_sent_before_the_ack_topic_is_granted(scripted_server, impatient):
     transport = MqttTransport(scripted_server.uri, camera="camA", insecure=True)
     try:
         subscribe = scripted_server.accept_until_subscribe()
-        with pytest.raises(TransportError, match="not connected"):
+        with impatient(), pytest.raises(TransportError, match="not connected"):
             transport.send(b"too early")
         scripted_server.grant(subscribe, 1)
         transport.send(b"in time")
@@ -211,7 +218,8 @@ def test_nothing_is_sent_before_the_ack_topic_is_granted(scripted_server):
         assert packet[0] & 0xF0 == 0x30
         assert packet.endswith(b"in time")
     finally:
-        transport.close()
+        with impatient():  # nobody confirms
+            transport.close()
 
 
 def test_a_refused_subscription_is_an_alert(scripted_server):
@@ -242,7 +250,7 @@ def test_a_server_that_talks_nonsense_does_not_end_the_transport(scripted_server
         transport.close()
 
 
-def test_closing_wakes_who_waits_for_acks(tmp_path, transport_to):
+def test_closing_wakes_who_waits_for_acks(tmp_path, transport_to, impatient):
     with Broker(tmp_path) as broker:
         transport = transport_to(broker)
         waiting = threading.Thread(target=transport.acks, args=(60.0,))
@@ -250,7 +258,7 @@ def test_closing_wakes_who_waits_for_acks(tmp_path, transport_to):
         transport.close()
         waiting.join(timeout=10)
         assert not waiting.is_alive()
-        with pytest.raises(TransportError):
+        with impatient(), pytest.raises(TransportError):
             transport.send(b"closed")
 
 
@@ -320,9 +328,10 @@ def test_no_message_repeats_a_password(userinfo, scheme):
         assert caught.value.__context__ is None
 
 
-def test_a_failure_to_connect_names_the_broker_once(tmp_path, transport_to):
+def test_a_failure_to_connect_names_the_broker_once(tmp_path, transport_to, impatient):
     transport = transport_to(Broker(tmp_path))
-    with pytest.raises(TransportError) as caught:
+    wait_until(lambda: transport.link.backoff.reason, "connecting had failed")
+    with impatient(), pytest.raises(TransportError) as caught:
         transport.send(b"batch")
     assert str(caught.value).count(transport.name) == 1
     assert re.search(r"refused\.$", str(caught.value))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker import Broker, make_all_certs
+from tests.broker import Broker
 from tests.upstream.outage_agent import ROWS_PER_PUT
 
 FEATURES = 20_000
@@ -25,9 +25,9 @@ REPOSITORY = Path(__file__).parent.parent.parent
 
 
 class World:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certs: Path) -> None:
         self.folder = folder
-        self.certs = make_all_certs(folder / "certs")
+        self.certs = certs
         self.broker = Broker(folder / "broker", self.certs)
         self.ledger = folder / "ledger"
         self.store = folder / "gallery.db"
@@ -74,8 +74,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path):
-    world = World(tmp_path)
+def world(tmp_path, certs):
+    world = World(tmp_path, certs)
     yield world
     for process in world.processes:
         process.kill()
