@@ -1,4 +1,4 @@
-"""``reid-edge benchmark``: what this device does, in numbers."""
+"""``reid-edge benchmark``: how fast this device runs bundles."""
 
 from __future__ import annotations
 
@@ -38,35 +38,49 @@ ISA_NAMES = (
 def benchmark(
     bundles: Annotated[list[Path] | None, typer.Argument(help="Folders that 'reid-edge export' made.")] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Of openvino,onnxruntime,tensorrt; all that a bundle has files for if not given.")
+        str | None,
+        typer.Option(
+            help="Engines to time: openvino,onnxruntime,tensorrt; all that a bundle has files for if not given."
+        ),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="Of fp32,fp16,int8,tuned; all if not given.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Files to time: fp32,fp16,int8,tuned; all if not given.")
+    ] = None,
     threads: Annotated[
-        str, typer.Option(help="CPU threads, e.g. auto,1,2; auto leaves the choice to the engine.")
+        str, typer.Option(help="Numbers of CPU threads, e.g. auto,1,2; auto leaves the choice to the engine.")
     ] = "auto",
-    crops: Annotated[str, typer.Option(help="Crops a query of multi-stream and end-to-end.")] = "1,8",
+    crops: Annotated[str, typer.Option(help="Crops per query of multi-stream and end-to-end.")] = "1,8",
     scenario: Annotated[
-        str, typer.Option(help="Of single-stream,multi-stream,offline,end-to-end.")
+        str, typer.Option(help="Scenarios to time (docs/benchmark.md).")
     ] = "single-stream,multi-stream,offline,end-to-end",
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 6,
-    seconds: Annotated[float, typer.Option(help="Of samples for each in each round, at most.")] = 1.0,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each variant is timed in each query.")] = 6,
+    seconds: Annotated[
+        float, typer.Option(help="Longest time for the samples of one variant and query in one round.")
+    ] = 1.0,
     budget_seconds: Annotated[
         float | None,
-        typer.Option(help="Shorten rounds so that timing takes about so long; 150, and 30 for each more bundle."),
+        typer.Option(
+            help="Shorten rounds so that timing takes about so long; default: 150, and 30 for each further bundle."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file for the result, every sample in it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write the result to, with every sample.")] = None,
     force: ForceOption = False,
-    root: Annotated[Path | None, typer.Option(help="Market-1501: measure mAP and R1 of each file too.")] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="A subset: do not check the number of images.")] = False,
-    roofline: Annotated[bool, typer.Option(help="Measure this device's peaks too.")] = True,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of Market-1501: also measure mAP and R1 of each file.")
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="The dataset is a subset: do not check the number of images.")
+    ] = False,
+    roofline: Annotated[bool, typer.Option(help="Also measure this device's peaks.")] = True,
     isa: Annotated[
-        str | None, typer.Option(help="Keep oneDNN (OpenVINO) to older instructions, e.g. AVX2: ONEDNN_MAX_CPU_ISA.")
+        str | None,
+        typer.Option(help="Limit oneDNN (OpenVINO) to older instructions, e.g. AVX2; sets ONEDNN_MAX_CPU_ISA."),
     ] = None,
     grid: Annotated[
         Path | None, typer.Option(help="Make the 16 cells of the paper's Table 6 in this folder, and benchmark them.")
     ] = None,
     checkpoint: Annotated[
-        list[Path] | None, typer.Option(help="For --grid: weights besides those that ship; once for each file.")
+        list[Path] | None, typer.Option(help="For --grid: a file of weights besides those that ship; repeatable.")
     ] = None,
 ) -> None:
     """Time bundles on this device, each file in a process of its own, in interleaved rounds."""
@@ -75,7 +89,7 @@ def benchmark(
     from reid_edge.benchmark.result_file import write_result
     from reid_edge.benchmark.suite import benchmark_bundles
     from reid_edge.bundle import ENGINES, PRECISIONS, EngineName, Precision
-    from reid_edge.cli.benchmark_showing import print_result
+    from reid_edge.cli.benchmark_tables import print_result
 
     options = BenchmarkOptions(
         engines=cast("tuple[EngineName, ...] | None", _names(engine, ENGINES, "--engine")),
@@ -113,7 +127,7 @@ def _make_grid(
     options: BenchmarkOptions,
     notify: Notify,
 ) -> list[Path]:
-    """Make the grid once nothing is wrong with it, nor with what else is to be benchmarked."""
+    """Make the grid, after checking the whole request."""
     from reid_edge.benchmark.suite import check_request
 
     with extra("export", "making the grid of Table 6"):
@@ -127,14 +141,14 @@ def _make_grid(
         folder,
         [*given, *shipped_checkpoints()],
         precisions=options.precisions or ("fp32",),
-        formats=tuple(form for engine, form in formats.items() if options.engines is None or engine in options.engines),
+        formats=tuple(one for engine, one in formats.items() if options.engines is None or engine in options.engines),
     )
     check_request(bundles, {cell.path: cell.artifacts for cell in cells}, options)
     return make_cells(cells, notify)
 
 
 def _limit_isa(name: str) -> None:
-    """For this process and all workers; oneDNN reads it when it is first used."""
+    """Limit oneDNN in this process and all workers; it reads the variable when it is first used."""
     if name.upper() not in ISA_NAMES:
         raise UsageError(f"--isa takes one of {', '.join(ISA_NAMES)}, got '{name}'.")
     os.environ["ONEDNN_MAX_CPU_ISA"] = name.upper()

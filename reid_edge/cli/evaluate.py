@@ -16,34 +16,37 @@ if TYPE_CHECKING:
     from reid_edge.bundle import Bundle
     from reid_edge.evaluation.ranking import Ranking
 
-#: What holds weights and is no bundle.
+#: Suffixes of files that hold weights and are no bundles.
 _CHECKPOINTS = (".safetensors", ".pth", ".tar")
 _RANKS = (1, 5, 10, 20)
 
 
 def evaluate(
     bundles: Annotated[
-        list[Path], typer.Argument(metavar="BUNDLE", help="Of several, the features are concatenated: an ensemble.")
+        list[Path],
+        typer.Argument(metavar="BUNDLE", help="One bundle; or several, whose features are concatenated: an ensemble."),
     ],
-    root: Annotated[Path, typer.Option(help="Folder of the dataset; of a CSV, the file.")],
+    root: Annotated[Path, typer.Option(help="Folder of the dataset, or its CSV file.")],
     dataset: Annotated[
-        str, typer.Option(help="Which dataset it is, e.g. market1501 or folder (docs/datasets.md).")
+        str, typer.Option(help="Name of the dataset or kind, e.g. market1501 or folder (docs/datasets.md).")
     ] = "market1501",
     split: Annotated[
-        str, typer.Option(help="Of VIPeR's and GRID's ten random splits: 0 to 9, or all: their mean.")
+        str, typer.Option(help="Random split of VIPeR or GRID: 0 to 9, or all for the mean over the ten.")
     ] = "0",
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the feature of the mirrored crop.")] = False,
+    flip: Annotated[bool, typer.Option("--flip", help="Average each feature with that of the mirrored crop.")] = False,
     distance: Annotated[
-        Literal["cosine", "euclidean"] | None, typer.Option(help="The bundle's own if not given.")
+        Literal["cosine", "euclidean"] | None, typer.Option(help="Distance of features; the bundle's own if not given.")
     ] = None,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
-    partial: Annotated[bool, typer.Option("--partial", help="A subset: do not check the number of images.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="The dataset is a subset: do not check the number of images.")
+    ] = False,
 ) -> None:
     """Measure ranking quality, CMC and mAP, of any engine on a labelled dataset.
 
-    In place of a bundle also a checkpoint of the recipes classify and attributes: its classifier on the test split.
+    A checkpoint of the recipes classify or attributes in place of the bundle: measure its classifier on the test split.
     """
     if len(bundles) == 1 and bundles[0].suffix == ".safetensors" and bundles[0].is_file():
         _evaluate_classifier(bundles[0], dataset, root, partial=partial)
@@ -73,7 +76,7 @@ def evaluate(
 
 
 def _evaluate_classifier(path: Path, dataset: str, root: Path, *, partial: bool) -> None:
-    with extra("train", "judging a classifier"):
+    with extra("train", "evaluating a classifier"):
         from reid_edge.osnet.checkpoint import load_checkpoint
         from reid_edge.training.evaluator import evaluate_classifier
 
@@ -87,10 +90,10 @@ def _evaluate_classifier(path: Path, dataset: str, root: Path, *, partial: bool)
 
 
 def _refuse_seen(bundle: Bundle, dataset: str, numbers: list[int]) -> None:
-    """Refuse splits in which people are searched for that a model was trained on.
+    """Refuse splits whose queries show people that a model was trained on.
 
     Raises:
-        UsageError: Names the split to use.
+        UsageError: Such a split; with the one to use instead.
     """
     from reid_edge.datasets.random_splits import SPLITS, described
 
@@ -108,11 +111,11 @@ def _print(title: str, engine: str, result: Ranking) -> None:
 
 
 def _numbers(text: str, dataset: str) -> list[int]:
-    """Numbers of the random splits that ``--split`` means.
+    """Return the numbers of the random splits that ``--split`` names.
 
     Raises:
-        UsageError: Neither a number nor ``all``; or ``all`` of a dataset with one split.
-        DatasetError: No such dataset.
+        UsageError: It is neither a number nor ``all``, or it is ``all`` and the dataset has one split.
+        DatasetError: There is no such dataset.
     """
     from reid_edge.datasets.loading import has_random_splits
     from reid_edge.datasets.random_splits import SPLITS
@@ -136,6 +139,6 @@ def _open(path: Path) -> Bundle:
 
 def _no_bundle(path: Path) -> BundleError:
     return BundleError(
-        f"{path} is a checkpoint; what is evaluated is a bundle, as it will run. Make one with: "
+        f"{path} is a checkpoint; expected a bundle, since files are evaluated as they will run. Make one with: "
         f"reid-edge export --checkpoint {shlex.quote(str(path))} --out BUNDLE"
     )

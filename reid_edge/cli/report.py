@@ -18,15 +18,16 @@ PAGE = Path("report.html")
 
 def report(
     results: Annotated[
-        list[Path], typer.Argument(help="Files that 'reid-edge benchmark --out' wrote, of any devices.")
+        list[Path], typer.Argument(help="Files that 'reid-edge benchmark --out' wrote, on one or more devices.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The page; ./report.html if neither this nor --markdown is given.")
+        Path | None,
+        typer.Option(help="File to write the page to; ./report.html if neither this nor --markdown is given."),
     ] = None,
-    markdown: Annotated[str | None, typer.Option(help="Markdown tables: a file, or - to print them.")] = None,
+    markdown: Annotated[str | None, typer.Option(help="File to write Markdown tables to, or - to print them.")] = None,
     force: ForceOption = False,
 ) -> None:
-    """Put benchmarks of many devices side by side: one page with plots that needs no network, or Markdown tables."""
+    """Compare benchmarks of several devices: one page with plots that needs no network, or Markdown tables."""
     from reid_edge.benchmark.report import gather, markdown_report, write_page
     from reid_edge.benchmark.result_file import read_result
 

@@ -1,4 +1,4 @@
-"""A benchmark's result as tables."""
+"""Prints a benchmark's result as tables."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from reid_edge.benchmark.result import BenchmarkResult, ModelEntry, Run
 from reid_edge.console import console
 
 TIME_HEADERS = ("p50 ms", "95 % of p50", "p90", "p95", "p99", "crops/s", "GFLOP/s", "of peak")
-FORM_HEADERS = ("size", "load", "first query", "peak RSS", "energy", "mAP", "R1")
+VARIANT_HEADERS = ("size", "load", "first query", "peak RSS", "energy", "mAP", "R1")
 
 
 def print_result(result: BenchmarkResult) -> None:
-    """Print the device, each model's times and what its forms take besides, what was not run, and notes."""
+    """Print the device, each model's times and sizes of its variants, what was not run, and notes."""
     device = result.device
     facts = (device.name, device.os, device.container, device.governor, device.isa_limit)
     console.print(" · ".join(fact for fact in facts if fact), soft_wrap=True)
@@ -25,7 +25,7 @@ def print_result(result: BenchmarkResult) -> None:
             console.print()
             console.print(_title(model), soft_wrap=True)
             _print(_times(runs))
-            _print(_forms(model, runs))
+            _print(_variants(model, runs))
     for failure in result.not_run:
         name = result.models[failure.model].name
         console.print(f"not run: {name} {failure.artifact}: {failure.reason}", soft_wrap=True)
@@ -43,8 +43,8 @@ def _title(model: ModelEntry) -> str:
 
 
 def _times(runs: Sequence[Run]) -> Table:
-    """Forms side by side in each query: that is what is compared."""
-    table = _table(("query", "form"), TIME_HEADERS)
+    """Return a table with the variants side by side in each query, since these are compared."""
+    table = _table(("query", "variant"), TIME_HEADERS)
     table.add_column("", no_wrap=True)
     for query in dict.fromkeys((run.scenario, run.crops) for run in runs):
         text = f"{query[0]}, {query[1]} crop{'s' if query[1] > 1 else ''}"
@@ -59,7 +59,7 @@ def _times(runs: Sequence[Run]) -> Table:
 def _time_cells(run: Run) -> list[str]:
     summary = run.summary
     return [
-        _form(run),
+        _variant(run),
         _ms(summary.p50),
         f"{_ms(summary.ci_low)}–{_ms(summary.ci_high)}",
         *(_ms(value) for value in (summary.p90, summary.p95, summary.p99)),
@@ -70,15 +70,15 @@ def _time_cells(run: Run) -> list[str]:
     ]
 
 
-def _forms(model: ModelEntry, runs: Sequence[Run]) -> Table:
-    table = _table(("form",), FORM_HEADERS)
+def _variants(model: ModelEntry, runs: Sequence[Run]) -> Table:
+    table = _table(("variant",), VARIANT_HEADERS)
     table.add_column("by", no_wrap=True)
-    for form in dict.fromkeys(_form(run) for run in runs):
-        table.add_row(form, *_form_cells(model, [run for run in runs if _form(run) == form]))
+    for variant in dict.fromkeys(_variant(run) for run in runs):
+        table.add_row(variant, *_variant_cells(model, [run for run in runs if _variant(run) == variant]))
     return table
 
 
-def _form_cells(model: ModelEntry, runs: Sequence[Run]) -> list[str]:
+def _variant_cells(model: ModelEntry, runs: Sequence[Run]) -> list[str]:
     first = min(runs, key=lambda run: run.crops)
     peak = max((run.peak_rss_mb for run in runs if run.peak_rss_mb is not None), default=None)
     ranking = [model.accuracy.get(f"market1501/{first.engine}/{first.precision}/{figure}") for figure in ("mAP", "R1")]
@@ -93,7 +93,7 @@ def _form_cells(model: ModelEntry, runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _form(run: Run) -> str:
+def _variant(run: Run) -> str:
     threads = "" if run.threads is None else f", {run.threads} thread{'s' if run.threads > 1 else ''}"
     return f"{run.engine}/{run.precision}{threads}"
 
@@ -112,6 +112,6 @@ def _table(names: Sequence[str], numbers: Sequence[str]) -> Table:
 
 
 def _print(table: Table) -> None:
-    # As wide as it is, whatever the terminal: figures are to be copied, never shortened.
+    # As wide as its content, whatever the terminal's width: figures are to be copied, never shortened.
     table.width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
     console.print(table, crop=False)
