@@ -59,7 +59,7 @@ def deployed_configuration(folder: Path, certs: Path, port: int) -> str:
 
 
 def plain_configuration(port: int) -> str:
-    """The deployed limits, without TLS and access list: for figures that have to tell the two apart."""
+    """The deployed limits without TLS and access list, to measure what those two cost."""
     text = (DEPLOYED / "mosquitto.conf").read_text(encoding="utf-8")
     start, end = text.index("listener 8883"), text.index("# Nothing on disk")
     return f"{text[:start]}listener {port} 127.0.0.1\nallow_anonymous true\n{text[end:]}"
@@ -106,21 +106,21 @@ class Broker:
         raise AssertionError(f"mosquitto did not start: {self.log.read_text(encoding='utf-8')}")
 
     def kill(self) -> None:
-        """As a power cut: no time to say goodbye."""
+        """End at once, as in a power cut."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
         self._process = None
 
     def freeze(self) -> None:
-        """As a network that swallows everything: connections stay, nobody answers."""
+        """Stop answering while connections stay, as a network does that swallows everything."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
     def cpu_s(self) -> float:
-        """Processor time that it has used."""
+        """Return the processor time used so far."""
         assert self._process is not None
         fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

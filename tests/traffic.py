@@ -21,7 +21,7 @@ PATIENCE_S = 20.0
 
 
 def observation(track: int, dim: int = 512) -> Observation:
-    """Each track has a feature of its own, and the same one every time."""
+    """Return an observation of a track, with a feature of its own that is the same every time."""
     feature = np.random.default_rng(track).standard_normal(dim).astype(np.float32)
     now = time.time_ns() // 1000
     return Observation(
@@ -48,7 +48,7 @@ def ack(camera: str, *seqs: int, epoch: str = EPOCH, refused: tuple[Refusal, ...
 
 
 def next_acks(transport, count: int = 1) -> list[Ack]:
-    """The next ``count`` acknowledgements that a transport hears."""
+    """Return the next ``count`` acknowledgements that a transport receives."""
     heard: list[bytes] = []
     deadline = time.monotonic() + PATIENCE_S
     while len(heard) < count:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Certificates for the broker, galleries, collectors and cameras.  What is there already is kept, never overwritten.
+# Make certificates for the broker, galleries, collectors and cameras.  Existing files are kept, never overwritten.
 #
 #   make_certs.sh FOLDER ca                     the authority: run it on a machine that is neither broker nor camera
 #   make_certs.sh FOLDER broker HOST...         names and addresses by which cameras and collectors reach the broker
-#   make_certs.sh FOLDER gallery HOST...        likewise for a gallery reached by HTTPS; also a collector
+#   make_certs.sh FOLDER gallery HOST...        the same for a gallery reached by HTTPS; also a collector
 #   make_certs.sh FOLDER collector [NAME...]    'collector' if no name is given
-#   make_certs.sh FOLDER camera NAME...         NAME: what the camera is called on the wire
+#   make_certs.sh FOLDER camera NAME...         NAME: the camera's name on the wire
 #   make_certs.sh FOLDER revoke NAME...         writes FOLDER/revoked.crl: mosquitto's crlfile
 #
 # DAYS (default 825) is how long a certificate is valid.
@@ -26,7 +26,7 @@ check_name() {
   [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$ ]] || fail "'$1' is no name: letters, digits, '_', '.', '-', at most 64"
 }
 
-# Whether a pair is whole.  Half of one is left for a person to look at.
+# Succeed if both files of a pair exist.  If only one does, a person has to decide.
 there() {
   if [ -e "$1.crt" ] && [ -e "$1.key" ]; then echo "kept     $folder/$1.crt"; return 0; fi
   [ ! -e "$1.crt" ] && [ ! -e "$1.key" ] || fail "only one of $folder/$1.crt and $1.key is there: remove it, or find the other"
@@ -37,12 +37,12 @@ quietly() { "$@" 2>"$work/log" || fail "$1 $2: $(cat "$work/log")"; }
 
 new_key() { quietly openssl ecparam -name prime256v1 -genkey -noout -out "$1"; }
 
-# NAME, lines of extensions.  A configuration of our own: the machine's may hold anything.
+# Arguments: NAME, lines of extensions.  Never the machine's own configuration, which may hold anything.
 configure() {
   printf '%s\n' '[req]' 'distinguished_name=subject' 'prompt=no' '[subject]' "CN=$1" '[extensions]' "${@:2}" >"$work/config"
 }
 
-# Put in place, the key first: a certificate is there only when its key is.
+# Put a pair in place, the key first: a certificate exists only together with its key.
 publish() {
   chmod 0600 "$work/$1.key"
   chmod 0644 "$work/$1.crt"
@@ -60,7 +60,7 @@ make_ca() {
   publish ca
 }
 
-# NAME, usage (serverAuth or clientAuth), further lines of extensions.
+# Arguments: NAME, usage (serverAuth or clientAuth), further lines of extensions.
 make_pair() {
   local name=$1
   there "$name" && return

@@ -1,4 +1,4 @@
-"""The camera's HTTP transport, against the real gallery, and against a server that answers what a test tells it to."""
+"""The camera's HTTP transport, against the real gallery, and against a server that answers as a test says."""
 
 import http.server
 import logging

@@ -1,4 +1,4 @@
-"""The camera's MQTT transport against a real mosquitto, and against a script for what mosquitto never does."""
+"""The camera's MQTT transport, against a real mosquitto, and against a script that does what mosquitto never does."""
 
 import contextlib
 import logging
@@ -358,7 +358,7 @@ def test_a_name_that_cannot_be_in_a_topic_is_refused(name):
 
 
 class ScriptedServer:
-    """Says what a test tells it to, byte by byte."""
+    """Sends what a test says, byte by byte."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
