@@ -65,7 +65,8 @@ def test_a_file_waits_and_loses_nothing():
     reader = threading.Thread(target=lambda: got.extend(track for _ in range(5) for track in tracks(queue.take(1, 5))))
     reader.start()
     queue.put([crop(number) for number in range(5)])
-    reader.join(10)
+    reader.join(4)  # each take would wait for 5 s if it were not told of the crops
+    assert not reader.is_alive()
     assert got == [0, 1, 2, 3, 4]
     assert queue.dropped == 0
 
