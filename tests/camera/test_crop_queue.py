@@ -62,10 +62,10 @@ def test_under_overload_the_oldest_crops_of_a_live_source_go_counted():
 def test_a_file_waits_and_loses_nothing():
     queue = CropQueue(limit=2, drop_oldest=False, budget_s=0.0)
     got = []
-    reader = threading.Thread(target=lambda: got.extend(track for _ in range(5) for track in tracks(queue.take(1, 5))))
+    reader = threading.Thread(target=lambda: got.extend(track for _ in range(5) for track in tracks(queue.take(1, 60))))
     reader.start()
     queue.put([crop(number) for number in range(5)])
-    reader.join(4)  # each take would wait for 5 s if it were not told of the crops
+    reader.join(10)  # each take would wait for a minute if it were not told of the crops
     assert not reader.is_alive()
     assert got == [0, 1, 2, 3, 4]
     assert queue.dropped == 0

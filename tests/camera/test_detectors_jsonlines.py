@@ -1,8 +1,8 @@
 """Real sockets and pipes."""
 
 import json
+import os
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -195,24 +195,21 @@ def test_places_where_nobody_can_listen_are_refused(listen, message):
     assert threading.active_count() == before
 
 
-STDIN_PROGRAM = """
-from tests.camera.test_detectors import frame, rows
-from reid_edge.camera.detectors import JsonLinesSettings, open_detector
-detector = open_detector(JsonLinesSettings(wait_ms=60000, max_pending=4))
-print([len(detector(frame(number))) for number in range(22)], detector.counts.malformed)
-detector.close()
-"""
-
-
 @pytest.mark.parametrize("kind", ["pipe", "file", "nothing"])
-def test_standard_input_may_be_a_pipe_or_a_file(tmp_path, kind):
+def test_standard_input_may_be_a_pipe_or_a_file(tmp_path, monkeypatch, kind):
     text = "".join(json.dumps({"frame": number, "boxes": [BOX] * (number % 3)}) + "\n" for number in range(20)) + "{"
-    (tmp_path / "lines").write_text(text)
-    source = {"pipe": subprocess.PIPE, "file": (tmp_path / "lines").open(), "nothing": subprocess.DEVNULL}[kind]
-    done = subprocess.Popen([sys.executable, "-c", STDIN_PROGRAM], stdin=source, stdout=subprocess.PIPE, text=True)
-    output, _ = done.communicate(text if kind == "pipe" else None, timeout=30)
+    path = tmp_path / "lines"
+    path.write_text(text)
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "pipe")
+        threading.Thread(target=lambda: (tmp_path / "pipe").write_text(text), daemon=True).start()
+    with {"pipe": tmp_path / "pipe", "file": path, "nothing": Path(os.devnull)}[kind].open() as standard_input:
+        monkeypatch.setattr(sys, "stdin", standard_input)
+        detector = open_detector(JsonLinesSettings(wait_ms=60000, max_pending=4))
+        found = [len(detector(frame(number))) for number in range(22)]
+        detector.close()
     expected = [number % 3 for number in range(20)] + [0, 0]
-    assert output == (f"{[0] * 22} 0\n" if kind == "nothing" else f"{expected} 1\n")
+    assert (found, detector.counts.malformed) == (([0] * 22, 0) if kind == "nothing" else (expected, 1))
 
 
 def test_closing_frees_a_sender_that_waits():

@@ -16,7 +16,7 @@ from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.http import HttpServer, gallery_app
 from reid_edge.gallery.metrics import GalleryMetrics
 from reid_edge.gallery.store import open_store
-from tests.camera.street import STILL, write_street
+from tests.camera.street import STILL
 
 #: As many bytes in a row are no coincidence.
 RUN = 12
@@ -107,31 +107,26 @@ def gallery_server(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory):
-    return write_street(tmp_path_factory.mktemp("street") / "street.avi")
-
-
-@pytest.fixture(scope="module")
-def seen(video, session_bundle):
-    return pixel_runs(video, session_bundle.manifest.input.size)
+def seen(street, session_bundle):
+    return pixel_runs(street, session_bundle.manifest.input.size)
 
 
 @pytest.mark.parametrize("form", ["raw", "jpg", "png"])
-def test_the_search_finds_a_picture_where_there_is_one(video, seen, form):
-    capture = cv2.VideoCapture(str(video))
+def test_the_search_finds_a_picture_where_there_is_one(street, seen, form):
+    capture = cv2.VideoCapture(str(street))
     frame = [capture.read()[1] for _ in range(26)][25]
     content = frame.tobytes() if form == "raw" else cv2.imencode(f".{form}", frame)[1].tobytes()
     assert findings(b"before" + content + b"after", seen)
     assert not findings(np.random.default_rng(1).bytes(100_000).replace(b"\xff\xd8\xff", b""), seen)
 
 
-def test_no_pixel_reaches_disk_or_wire(session_bundle, video, seen, tmp_path, gallery_server):
+def test_no_pixel_reaches_disk_or_wire(session_bundle, street, seen, tmp_path, gallery_server):
     home, log = tmp_path / "home", tmp_path / "written.txt"
     for folder in ("home", "tmp", "cwd"):
         (tmp_path / folder).mkdir()
     wire = Wire(("127.0.0.1", gallery_server.port))
     wire.start()
-    options = ["--source", str(video), "--upstream", f"http://127.0.0.1:{wire.port}", "--insecure", "--listen", ""]
+    options = ["--source", str(street), "--upstream", f"http://127.0.0.1:{wire.port}", "--insecure", "--listen", ""]
     done = subprocess.run(
         [sys.executable, "-c", AGENT, str(log), "run", str(session_bundle.path), *options],
         env={**os.environ, "HOME": str(home), "TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": str(home / ".cache")},
@@ -156,7 +151,7 @@ def test_no_pixel_reaches_disk_or_wire(session_bundle, video, seen, tmp_path, ga
     assert not [line for line in outside if Path(line).is_absolute() and "__pycache__" not in line], outside
 
 
-def test_features_are_not_logged(session_bundle, video, tmp_path):
+def test_features_are_not_logged(session_bundle, street, tmp_path):
     done = subprocess.run(
         [
             sys.executable,
@@ -167,7 +162,7 @@ def test_features_are_not_logged(session_bundle, video, tmp_path):
             "--config",
             "camera.toml",
         ],
-        cwd=(make_debug_settings(tmp_path, video)),
+        cwd=(make_debug_settings(tmp_path, street)),
         capture_output=True,
         text=True,
         timeout=120,
