@@ -22,11 +22,11 @@ from pathlib import Path
 
 import msgspec
 from artefacts import Artefacts, make_artefacts
-from conduct import TORCH, TORCHREID, Stage, check_agreement, entries, load_all, prepare_all, time_all
 from contenders import Contender
 from inputs import MAX_CROPS
 from report import as_markdown
 from results import Comparison
+from scheduler import TORCH, TORCHREID, Scheduler, check_agreement, entries, load_all, prepare_all, time_all
 from workers import ContenderError
 
 from reid_edge.bundle import open_bundle
@@ -46,7 +46,7 @@ _NEVER = {
 
 
 def peer_contenders(made: Artefacts) -> list[Contender]:
-    """Other people's ways from a frame to features."""
+    """Return the contenders of other projects."""
     onnx, pth = str(made.onnx), str(made.torchreid)
     by_hand = "resize and normalise by hand"
     return [
@@ -64,7 +64,7 @@ def peer_contenders(made: Artefacts) -> list[Contender]:
 
 
 def bundle_contenders(label: str, path: Path) -> tuple[list[Contender], list[Contender]]:
-    """Each model form of a bundle that runs on a CPU, or its tuned one; and its raw limits, OpenVINO alone."""
+    """Return the files of a bundle that run on a CPU, or its tuned ones; and their raw limits, OpenVINO alone."""
     manifest = open_bundle(path).manifest
     artifacts = [one for one in manifest.artifacts if one.engine in ("openvino", "onnxruntime")]
     if manifest.tuning is not None:
@@ -143,18 +143,18 @@ def compare(options: argparse.Namespace, made: Artefacts) -> Comparison:
     wanted, raw = line_up(options, made)
     before = read_conditions()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
-        stage = Stage(options.threads, options.crops, options.photographs, Path(folder), say)
-        stage.not_run |= _NEVER | made.problems
-        ends.callback(stage.close)
+        scheduler = Scheduler(options.threads, options.crops, options.photographs, Path(folder), say)
+        scheduler.not_run |= _NEVER | made.problems
+        ends.callback(scheduler.close)
         say(f"loading {len(wanted)}")
-        load_all(stage, wanted, _environment(options))
+        load_all(scheduler, wanted, _environment(options))
         say("first queries, warming up")
-        prepare_all(stage)
-        check_agreement(stage)
-        playing = {player.name for player in stage.players}
-        limits = [_renamed(one) for one in raw if one.name in playing]
-        runs = time_all(stage, limits, rounds=options.rounds, deadline=deadline)
-        took_part = entries(stage)
+        prepare_all(scheduler)
+        check_agreement(scheduler)
+        timed = {session.name for session in scheduler.sessions}
+        limits = [_renamed(one) for one in raw if one.name in timed]
+        runs = time_all(scheduler, limits, rounds=options.rounds, deadline=deadline)
+        took_part = entries(scheduler)
     after = read_conditions()
     return Comparison(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -168,10 +168,10 @@ def compare(options: argparse.Namespace, made: Artefacts) -> Comparison:
         libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
         protocol=_protocol(options),
         entries=tuple(took_part),
-        agreement=tuple(stage.agreement),
-        between_people=stage.between_people,
+        agreement=tuple(scheduler.agreement),
+        between_people=scheduler.between_people,
         runs=tuple(runs),
-        not_run=stage.not_run,
+        not_run=scheduler.not_run,
         notes=changes(before, after),
     )
 

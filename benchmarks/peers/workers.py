@@ -1,4 +1,4 @@
-"""The conductor's end of a worker."""
+"""The scheduler's end of a worker."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ class ContenderProcess:
             raise ContenderError(str(error).splitlines()[-1].strip()) from None  # of a traceback, what it says
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, whatever its state."""
         self._process.close()
