@@ -61,7 +61,7 @@ def test_one_bundle_on_market1501(session_bundle, market, capsys):
     }
 
 
-def test_mirrored_crops_several_bundles_and_the_distance_are_told(session_bundle, market, capsys):
+def test_mirrored_crops_several_bundles_and_the_distance_are_reported(session_bundle, market, capsys):
     both = [session_bundle.path, session_bundle.path]
     evaluate(both, root=market, flip=True, distance="euclidean", engine="openvino", precision="fp32", partial=True)
     title, cells = table(capsys)
@@ -102,7 +102,7 @@ def test_bad_input_is_one_message(session_bundle, market, arguments, error, mess
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "net.pth", "net.pth.tar"])
-def test_a_checkpoint_is_told_from_a_bundle(market, name):
+def test_a_checkpoint_is_not_taken_for_a_bundle(market, name):
     with pytest.raises(BundleError, match=rf"Make one with: reid-edge export --checkpoint runs/{name} --out BUNDLE"):
         evaluate([Path("runs") / name], root=market)
 

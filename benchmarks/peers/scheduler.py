@@ -185,10 +185,10 @@ def _feature_file(scheduler: Scheduler, session: Session, part: Part, crops: int
 
 
 def time_all(scheduler: Scheduler, limits: Sequence[Contender], *, rounds: int, deadline: float) -> list[Run]:
-    """Rounds: in each, every query of every contender once, in shuffled order, all others asleep.
+    """Time round by round: every query of every contender once, in shuffled order, all others stopped.
 
     Args:
-        scheduler: Who takes part.
+        scheduler: The sessions to time.
         limits: Bundles whose IR benchmark_app times, once a round and number of crops.
         rounds: How many.
         deadline: ``time.monotonic()`` by which all should be done; turns are made as long as that allows.

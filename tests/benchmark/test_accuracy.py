@@ -53,7 +53,7 @@ def unit(vector):
     return vector / np.sqrt(sum(float(value) ** 2 for value in vector))
 
 
-def test_one_form_alone_is_its_extractor(exact, rng):
+def test_one_model_alone_is_its_extractor(exact, rng):
     crops = random_crops(rng, 3)
     np.testing.assert_array_equal(Embedder((exact,))(crops), exact(crops))
 
@@ -133,18 +133,18 @@ def test_random_splits_are_ranked_each_by_itself_and_an_image_is_embedded_once(e
         {"query": query[4:], "gallery": gallery[2:]},
         {"query": gallery[:3], "gallery": query},  # the cameras change places
     ]
-    told = {}
+    reported = {}
 
     def notify(text, steps):
-        told[text] = [steps, 0]
+        reported[text] = [steps, 0]
 
         def done(count=1):
-            told[text][1] += count
+            reported[text][1] += count
 
         return done
 
     rankings = measure_splits(Embedder((exact,)), numbered, notify)
-    assert told == {"features, openvino/fp32": [18, 18], "ranking": [11, 11]}
+    assert reported == {"features, openvino/fp32": [18, 18], "ranking": [11, 11]}
     for ranking, splits in zip(rankings, numbered, strict=True):
         alone = measure_accuracy(exact, splits, quiet)
         assert ranking.mean_ap == pytest.approx(alone.mean_ap)

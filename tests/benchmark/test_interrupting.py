@@ -1,4 +1,4 @@
-"""No process outlives an interrupt, also not one that comes while the process is starting."""
+"""Processes end with an interrupt, also with one that comes while they are starting."""
 
 import functools
 import os

@@ -20,7 +20,7 @@ def test_nothing_is_asked_twice():
     assert options.queries() == (Query(scenario="multi-stream", crops=4), Query(scenario="multi-stream", crops=2))
 
 
-def test_each_form_has_a_worker_for_each_number_of_threads(session_bundle):
+def test_each_file_is_a_variant_for_each_number_of_threads(session_bundle):
     options = BenchmarkOptions(engines=("openvino",), precisions=("int8", "fp32"), threads=(1, 2, 1))
     found = [(one.engine, one.precision, one.threads) for one in options.variants(session_bundle)]
     assert found == [

@@ -14,7 +14,7 @@ FRAME = Query(scenario="end-to-end", crops=2)
 
 
 class SteadyMeter:
-    """Of a device that always draws 10 W."""
+    """The meter of a device that always draws 10 W."""
 
     source = "nameplate"
 
@@ -68,7 +68,7 @@ def test_a_variant_that_fails_is_reported_and_the_others_go_on(timed):
     assert failures[0].reason.startswith("BundleError: ")
 
 
-def test_all_steps_are_reported_whoever_fails(timed):
+def test_all_steps_are_reported_even_for_a_variant_that_fails(timed):
     _, _, _, steps = timed
     assert sum(steps) == step_count(3, 2, 2) == 18
 
