@@ -1,1 +1,1 @@
-"""This device, as its own files describe it: CPU, limits, memory, sensors, energy and GPUs."""
+"""CPU, limits, memory, sensors, energy and GPUs of this device, read from the system's own files."""
