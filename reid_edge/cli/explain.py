@@ -1,4 +1,4 @@
-"""``reid-edge explain``: what a checkpoint's network looks at, as one page or one picture."""
+"""``reid-edge explain``: show a network's gates and activations on crops, as one page or one picture."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ def explain(
     clusters: Annotated[int, typer.Option(min=0, help="Clusters of gate vectors; 0: activation maps alone.")] = 8,
     nearest: Annotated[int, typer.Option(min=1, help="Images shown of each cluster.")] = 15,
     maps: Annotated[int, typer.Option(min=0, help="Images whose activation maps are shown, evenly from all.")] = 24,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the clusters' random starts.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the clusters' random starts.")] = 1,
     out: Annotated[Path, typer.Option(help="A .html page that needs no network, or a .png sheet.")] = PAGE,
     force: ForceOption = False,
 ) -> None:
-    """Show which images open a network's gates alike, and where in an image it is active."""
-    with extra("train", "looking inside a network"):
+    """Show clusters of images with similar gate weights, and where in each image the network is active."""
+    with extra("explain", "explaining a network"):
         from reid_edge.osnet.shipped import find_checkpoint
-        from reid_edge.training.explain.explanation import PRIVACY, ExplainOptions
-        from reid_edge.training.explain.explanation import explain as look
-        from reid_edge.training.explain.writing import open_writer
+        from reid_edge.training.explain.explanation import PRIVACY, ExplainOptions, open_writer
+        from reid_edge.training.explain.explanation import explain as explain_checkpoint
 
     from reid_edge.images import list_images
 
@@ -37,7 +36,7 @@ def explain(
     loaded = find_checkpoint(checkpoint, None)
     paths = list_images(images)
     with progress_bars() as notify:
-        on_block = notify("looking at images", len(paths))
-        explanation = look(loaded, paths, options, name=checkpoint.name, on_block=on_block)
+        on_block = notify("running images through the network", len(paths))
+        explanation = explain_checkpoint(loaded, paths, options, name=checkpoint.name, on_block=on_block)
     write(explanation)
     console.print(f"{out}: {explanation.title}, {len(paths)} images\n{PRIVACY}", soft_wrap=True)

@@ -7,9 +7,9 @@ from reid_edge.errors import FrameError, UsageError
 from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.osnet.network import OSNet
+from reid_edge.training.explain.activations import activation_map, record_activations
 from reid_edge.training.explain.clusters import cluster_gates
 from reid_edge.training.explain.explanation import ExplainOptions, explain, signed
-from reid_edge.training.explain.looking import activation_map, look_inside
 
 SIZE = (32, 16)
 
@@ -62,9 +62,9 @@ def test_gates_and_maps_are_those_of_the_last_bottleneck_and_conv5(tmp_path, fus
     checkpoint = small_checkpoint(NetworkVariant(fusion=fusion, streams=(1, 2, 3)))
     paths = write_images(tmp_path, 35)  # more than one block
     done = []
-    inside = look_inside(checkpoint.network(), checkpoint.info, paths, done.append)
-    assert inside.gates.shape == (35, 3, channels)
-    assert inside.maps.shape == (35, 2, 1)
+    recorded = record_activations(checkpoint.network(), checkpoint.info, paths, done.append)
+    assert recorded.gates.shape == (35, 3, channels)
+    assert recorded.maps.shape == (35, 2, 1)
     assert sum(done) == 35
 
     network = checkpoint.network().double()
@@ -79,11 +79,11 @@ def test_gates_and_maps_are_those_of_the_last_bottleneck_and_conv5(tmp_path, fus
     for image in (0, 7, 34):
         for number, stream in enumerate(streams):
             gate = last.gate[number] if fusion == "separate" else last.gate
-            assert inside.gates[image, number] == pytest.approx(gate_by_hand(gate, stream[image]), abs=1e-4)
+            assert recorded.gates[image, number] == pytest.approx(gate_by_hand(gate, stream[image]), abs=1e-4)
         squares = [sum(channel[row, 0] ** 2 for channel in conv5[image]) for row in range(2)]
         length = sum(square**2 for square in squares) ** 0.5
-        assert inside.maps[image, :, 0] == pytest.approx([square / length for square in squares], abs=1e-4)
-    assert np.ptp(inside.gates, axis=0).max() > 0.01  # or this test would say nothing about the order of images
+        assert recorded.maps[image, :, 0] == pytest.approx([square / length for square in squares], abs=1e-4)
+    assert np.ptp(recorded.gates, axis=0).max() > 0.01  # or this test would say nothing about the order of images
 
 
 def test_nothing_active_is_a_map_of_zeros():
@@ -94,10 +94,10 @@ def test_a_network_is_left_as_it_was_even_when_an_image_is_broken(tmp_path):
     checkpoint = small_checkpoint()
     network = checkpoint.network()
     paths = write_images(tmp_path, 40)
-    look_inside(network, checkpoint.info, paths)
+    record_activations(network, checkpoint.info, paths)
     paths[-1].write_bytes(b"no image")
     with pytest.raises(FrameError, match=r"039\.png"):
-        look_inside(network, checkpoint.info, paths)
+        record_activations(network, checkpoint.info, paths)
     assert not any(module._forward_hooks for module in network.modules())
 
 
@@ -165,7 +165,7 @@ def test_images_for_maps_are_taken_evenly(tmp_path):
     checkpoint = small_checkpoint()
     found = explain(checkpoint, write_images(tmp_path, 10), ExplainOptions(clusters=2, maps=4), name="c")
     assert found.shown == (0, 2, 5, 7)
-    everything = look_inside(checkpoint.network(), checkpoint.info, found.paths)
+    everything = record_activations(checkpoint.network(), checkpoint.info, found.paths)
     assert np.array_equal(found.maps, everything.maps[[0, 2, 5, 7]])
 
 

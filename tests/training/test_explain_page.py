@@ -11,10 +11,10 @@ from reid_edge.cli.explain import explain as command
 from reid_edge.errors import MissingExtraError, OutputError, UsageError
 from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.osnet.checkpoint import save_checkpoint
+from reid_edge.training.explain.activations import overlay
 from reid_edge.training.explain.explanation import PRIVACY, ExplainOptions, explain
-from reid_edge.training.explain.page import page
-from reid_edge.training.explain.pictures import difference_picture, overlay
-from reid_edge.training.explain.sheet import GAP, HEIGHT, TEXT_WIDTH, TITLE_HEIGHT, sheet
+from reid_edge.training.explain.html_page import difference_picture, page
+from reid_edge.training.explain.png_sheet import GAP, HEIGHT, TEXT_WIDTH, TITLE_HEIGHT, sheet
 from tests.training.test_explain import small_checkpoint, write_images
 
 EVIL = "a<img src=x onerror=y>&.png"
@@ -198,7 +198,7 @@ def test_a_place_that_cannot_be_written_is_an_error(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "module", "package"), [("e.html", "page", "jinja2"), ("e.png", "sheet", "matplotlib")]
+    ("name", "module", "package"), [("e.html", "html_page", "jinja2"), ("e.png", "png_sheet", "matplotlib")]
 )
 def test_a_missing_package_is_named_before_images_are_read(folder, monkeypatch, name, module, package):
     monkeypatch.delitem(sys.modules, f"reid_edge.training.explain.{module}", raising=False)
@@ -206,7 +206,7 @@ def test_a_missing_package_is_named_before_images_are_read(folder, monkeypatch, 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     for path in (folder / "crops").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(MissingExtraError, match=rf"{package}.*reid-edge\[train\]"):
+    with pytest.raises(MissingExtraError, match=rf"{package}.*reid-edge\[explain\]"):
         call(folder, name)
 
 

@@ -1,1 +1,1 @@
-"""What a trained network looks at: clusters of its gates, and maps of its activations."""
+"""Show what a trained network responds to: clusters of its gate weights, and maps of its activations."""

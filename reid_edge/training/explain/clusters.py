@@ -1,4 +1,4 @@
-"""Images whose gates are alike."""
+"""Cluster images by their gate weights, with k-means."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reid_edge.errors import MissingExtraError, UsageError
 try:
     from sklearn.cluster import KMeans
 except ModuleNotFoundError as error:
-    raise MissingExtraError("scikit-learn", "train", "clustering gates") from error
+    raise MissingExtraError("scikit-learn", "explain", "clustering gates") from error
 
 Array = npt.NDArray[np.float64]
 
@@ -22,12 +22,12 @@ STARTS = 10
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cluster:
-    """Images whose gates are alike.
+    """Images with similar gate weights.
 
     Attributes:
-        size: How many they are.
+        size: Number of images.
         centre: T×C, their mean gate vectors.
-        nearest: Indices of those nearest to the centre, nearest first.
+        nearest: Indices of the images nearest to the centre, nearest first.
     """
 
     size: int
@@ -37,13 +37,13 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clustering:
-    """All clusters.
+    """All clusters of a set of images.
 
     Attributes:
         clusters: The largest first.
         mean: T×C, mean gate vectors of all images.
         deviation: T×C, their standard deviation over the images.
-        explained: Part of the gates' variance over the images that lies between the clusters, in [0, 1].
+        explained: Share of the gates' variance over the images that lies between the clusters, in [0, 1].
     """
 
     clusters: tuple[Cluster, ...]
@@ -52,25 +52,25 @@ class Clustering:
     explained: float
 
     def overall(self) -> list[tuple[float, float]]:
-        """Of each of the T streams, over all images: mean weight, and root mean square of its channels' deviations."""
+        """Return each stream's mean weight and root mean square of its channels' deviations, over all images."""
         spreads = np.sqrt((self.deviation**2).mean(1))
         return [(float(mean), float(spread)) for mean, spread in zip(self.mean.mean(1), spreads, strict=True)]
 
     def difference(self, cluster: Cluster) -> Array:
-        """T×C: how much wider than on average the gates of a cluster stand open."""
+        """Return T×C: a cluster's mean weights minus those of all images."""
         return cluster.centre - self.mean
 
     def stream_means(self, cluster: Cluster) -> list[float]:
-        """T numbers: mean weight of each stream in a cluster, over its channels."""
+        """Return each stream's mean weight in a cluster, over its channels."""
         return [float(value) for value in cluster.centre.mean(1)]
 
     def stream_differences(self, cluster: Cluster) -> list[float]:
-        """T numbers: the same, less the mean over all images."""
+        """Return each stream's mean weight in a cluster minus that of all images."""
         return [float(value) for value in self.difference(cluster).mean(1)]
 
 
 def check_clusters(images: int, clusters: int) -> None:
-    """Make sure that there is something to divide.
+    """Check that there are at least as many images as clusters.
 
     Raises:
         UsageError: Fewer images than clusters.
@@ -82,13 +82,13 @@ def check_clusters(images: int, clusters: int) -> None:
 
 
 def cluster_gates(gates: npt.NDArray[np.floating], clusters: int, *, nearest: int, seed: int) -> Clustering:
-    """K-means over gate vectors (section 4.4, "Visualisation of unified aggregation gate").
+    """Divide gate vectors by k-means (paper, section 4.4, "Visualisation of unified aggregation gate").
 
     Args:
         gates: N×T×C; the vectors of the T streams are concatenated, so a point has T·C coordinates.
-        clusters: How many.
-        nearest: Images that are kept of each cluster, where it has so many.
-        seed: Of k-means' random starts.
+        clusters: Number of clusters.
+        nearest: Most images to list for each cluster.
+        seed: Seed of k-means' random starts.
 
     Raises:
         UsageError: Fewer images, or fewer different gate vectors, than clusters.

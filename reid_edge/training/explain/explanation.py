@@ -1,4 +1,4 @@
-"""What is shown of a network: found once, written as a page or a sheet."""
+"""Explain a network by its gates and activations, and write the explanation as a page or a sheet."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reid_edge.errors import UsageError
+from reid_edge.crops import Image, resize_into
+from reid_edge.errors import OutputError, UsageError
+from reid_edge.files import check_output, write_whole
+from reid_edge.images import read_image
 from reid_edge.osnet.architecture import format_size
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
+from reid_edge.training.explain.activations import check_gated, record_activations
 from reid_edge.training.explain.clusters import Clustering, check_clusters, cluster_gates
-from reid_edge.training.explain.looking import check_gated, look_inside
 
 PRIVACY = (
     "This holds pictures of people. Keep it, pass it on and delete it by the same rules as the images that it was "
@@ -26,13 +29,13 @@ CELL = 16
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainOptions:
-    """What is looked for.
+    """Content of an explanation.
 
     Attributes:
-        clusters: Of gate vectors; 0: none, only activation maps.
-        nearest: Images shown of each cluster.
-        maps: Images whose activation maps are shown, evenly from all.
-        seed: Of k-means' random starts.
+        clusters: Number of clusters of gate vectors; 0: only activation maps.
+        nearest: Number of images shown of each cluster.
+        maps: Number of images whose activation maps are shown, evenly from all.
+        seed: Seed of k-means' random starts.
     """
 
     clusters: int = 8
@@ -52,16 +55,16 @@ class ExplainOptions:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Explanation:
-    """What was found.
+    """Clusters and activation maps of a set of images, to be shown.
 
     Attributes:
-        name: Of the checkpoint.
-        info: What the checkpoint says of itself.
-        sha256: Of its weights.
+        name: File name of the checkpoint.
+        info: Description of the checkpoint.
+        sha256: Hash of its weights.
         paths: The N images.
-        clustering: Of their gates; None if not asked for.
-        shown: Indices of the images whose maps are shown.
-        maps: Their activation maps, h×w each, in that order.
+        clustering: Clusters of their gates; None if there are none to show.
+        shown: Indices of the M images whose maps are shown.
+        maps: M×h×w float32, their activation maps, in that order.
     """
 
     name: str
@@ -74,20 +77,30 @@ class Explanation:
 
     @property
     def title(self) -> str:
-        """What the network is."""
+        """Name of the network."""
         return f"OSNet ×{self.info.width:g} {self.info.variant}".rstrip()
 
     @property
     def model(self) -> str:
-        """What the network was made from and for."""
+        """Checkpoint, input size and hash of the network, as text."""
         return f"{self.name}, input {format_size(self.info.size)}, sha256 of the weights {self.sha256[:12]}…"
 
     def picture_size(self, height: int) -> tuple[int, int]:
-        """Height and width of a picture of the input's proportions."""
+        """Return the size, height and width, of a picture with the input's proportions."""
         return height, max(1, round(height * self.info.size[1] / self.info.size[0]))
 
+    def picture(self, index: int, height: int) -> Image:
+        """Read an image, resized by the camera's rule to the input's proportions: H×W×3 uint8 BGR.
+
+        Raises:
+            FrameError: The file is no longer a readable image.
+        """
+        out = np.empty((*self.picture_size(height), 3), np.uint8)
+        resize_into(read_image(self.paths[index]), out)
+        return out
+
     def stream_names(self) -> list[str]:
-        """Each stream of the last bottleneck by number and receptive field, in cells."""
+        """Name each stream of the last bottleneck by its number and receptive field, in cells."""
         fields = [2 * length + 1 for length in self.info.variant.streams]
         return [f"stream {number}, {field}×{field}" for number, field in enumerate(fields, 1)]
 
@@ -100,18 +113,18 @@ def explain(
     name: str,
     on_block: Callable[[int], object] = lambda _count: None,
 ) -> Explanation:
-    """Look at what a network does with images.
+    """Run images through a network, cluster its gates, and keep activation maps.
 
     Args:
-        checkpoint: Any OSNet.
+        checkpoint: Checkpoint of any OSNet.
         paths: N image files, each one crop of a person.
-        options: What is looked for.
-        name: Of the checkpoint, to be shown.
+        options: Content of the explanation.
+        name: Name of the checkpoint, to be shown.
         on_block: Called with the number of images done since the last call.
 
     Raises:
         CheckpointMismatchError: The weights do not fit.
-        FrameError: A file that is not a readable image.
+        FrameError: A file is not a readable image.
         UsageError: No images, fewer than clusters, or a network without gates while clusters are asked for.
     """
     if not paths:
@@ -120,10 +133,10 @@ def explain(
         check_gated(checkpoint.info.variant)
         check_clusters(len(paths), options.clusters)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    inside = look_inside(checkpoint.network().to(device), checkpoint.info, paths, on_block)
+    recorded = record_activations(checkpoint.network().to(device), checkpoint.info, paths, on_block)
     clustering = None
-    if options.clusters and inside.gates is not None:
-        clustering = cluster_gates(inside.gates, options.clusters, nearest=options.nearest, seed=options.seed)
+    if options.clusters and recorded.gates is not None:
+        clustering = cluster_gates(recorded.gates, options.clusters, nearest=options.nearest, seed=options.seed)
     shown = _evenly(len(paths), options.maps)
     return Explanation(
         name=name,
@@ -132,16 +145,44 @@ def explain(
         paths=tuple(paths),
         clustering=clustering,
         shown=shown,
-        maps=inside.maps[list(shown)],
+        maps=recorded.maps[list(shown)],
     )
 
 
 def _evenly(count: int, wanted: int) -> tuple[int, ...]:
-    """At most ``wanted`` indices below ``count``, as evenly as whole numbers allow."""
+    """Return at most ``wanted`` indices below ``count``, as evenly spaced as whole numbers allow."""
     return tuple(index * count // wanted for index in range(wanted)) if wanted < count else tuple(range(count))
 
 
 def signed(difference: float) -> str:
-    """A difference of weights as text, with a true minus, and 0 without a sign."""
+    """Format a difference of weights, with a true minus sign, and 0 without a sign."""
     text = f"{difference:+.4f}"
     return "0.0000" if not float(text) else text.replace("-", "−")
+
+
+def open_writer(path: Path, *, force: bool = False) -> Callable[[Explanation], None]:
+    """Check that an explanation can be written to a file, and return the function that writes it, whole or not at all.
+
+    Args:
+        path: File that ends in ``.html`` (one page that holds everything) or ``.png`` (a sheet).
+        force: Replace an existing file.
+
+    Raises:
+        OutputError: The suffix is another, the file exists while ``force`` is off, or it cannot be written.
+        MissingExtraError: Jinja (page) or Matplotlib (sheet) is not installed.
+    """
+    if path.suffix not in (".html", ".png"):
+        raise OutputError(f"the output must end in .html (a page) or .png (a sheet), got {path}.")
+    check_output(path, force=force, parents=True)
+    render = _rendering(path.suffix)
+    return lambda explanation: write_whole(path, render(explanation))
+
+
+def _rendering(suffix: str) -> Callable[[Explanation], bytes]:
+    if suffix == ".png":
+        from reid_edge.training.explain.png_sheet import sheet
+
+        return sheet
+    from reid_edge.training.explain.html_page import page
+
+    return lambda explanation: page(explanation).encode()

@@ -1,24 +1,34 @@
-"""One HTML page that holds everything: pictures, figures and style.  It has no script and asks no network."""
+"""Render an explanation as one HTML page that holds its pictures and style; no scripts, no network access."""
 
 from __future__ import annotations
 
+import base64
 import datetime
 from dataclasses import dataclass
 from importlib.resources import files
 
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.crops import Image
 from reid_edge.errors import MissingExtraError
+from reid_edge.training.explain.activations import overlay
 from reid_edge.training.explain.clusters import Cluster, Clustering
 from reid_edge.training.explain.explanation import CELL, PRIVACY, Explanation, signed
-from reid_edge.training.explain.pictures import data_uri, difference_picture, overlay, picture
 
 try:
     import jinja2
 except ModuleNotFoundError as error:
-    raise MissingExtraError("jinja2", "train", "making a page") from error
+    raise MissingExtraError("jinja2", "explain", "making a page") from error
 
 #: Heights of pictures, pixels: of a cluster's images, and beside an activation map.
 THUMBNAIL = 128
 LARGE = 192
+
+#: Blue and orange, as BGR, visible on white and on black: below and above the mean of all images.
+LESS, MORE = (210, 130, 20), (20, 110, 235)
+JPEG_QUALITY = 85
 
 _HERE = files("reid_edge.training.explain")
 
@@ -33,7 +43,7 @@ class _Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class _Bar:
-    """One stream of a cluster: numbers as text, and where its bar lies, in percent of the whole."""
+    """One stream of a cluster: numbers as text, and the place of its bar, in per cent of the full width."""
 
     stream: str
     mean: str
@@ -53,10 +63,10 @@ class _Card:
 
 
 def page(explanation: Explanation) -> str:
-    """The page as text.
+    """Render the page as text.
 
     Raises:
-        FrameError: An image that is no longer readable.
+        FrameError: An image is no longer readable.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -103,15 +113,15 @@ def _bars(explanation: Explanation, clustering: Clustering, cluster: Cluster, li
 
 def _thumbnail(explanation: Explanation, index: int) -> _Picture:
     path = explanation.paths[index]
-    return _Picture(address=data_uri(picture(path, explanation.picture_size(THUMBNAIL))), name=path.name)
+    return _Picture(address=data_uri(explanation.picture(index, THUMBNAIL)), name=path.name)
 
 
 def _maps(explanation: Explanation) -> list[tuple[_Picture, _Picture]]:
-    """Image and overlay, pair by pair."""
+    """Return pairs of image and overlay."""
     pairs = []
     for index, activations in zip(explanation.shown, explanation.maps, strict=True):
         path = explanation.paths[index]
-        image = picture(path, explanation.picture_size(LARGE))
+        image = explanation.picture(index, LARGE)
         addresses = data_uri(image), data_uri(overlay(image, activations))
         pairs.append((_Picture(address=addresses[0], name=path.name), _Picture(address=addresses[1], name=path.name)))
     return pairs
@@ -119,3 +129,21 @@ def _maps(explanation: Explanation) -> list[tuple[_Picture, _Picture]]:
 
 def _asset(name: str) -> str:
     return _HERE.joinpath(name).read_text(encoding="utf-8")
+
+
+def difference_picture(difference: npt.NDArray[np.float64], limit: float) -> Image:
+    """Draw T×C numbers as T×C×4 uint8 pixels, BGR and opacity: blue at −limit, transparent at 0, orange at +limit."""
+    share = np.clip(difference / (limit or 1.0), -1, 1)
+    out = np.empty((*difference.shape, 4), np.uint8)
+    out[..., :3] = np.where((share > 0)[..., None], MORE, LESS)
+    out[..., 3] = np.rint(255 * np.abs(share))
+    return out
+
+
+def data_uri(image: Image, *, lossless: bool = False) -> str:
+    """Encode an image as a data URI: JPEG, or PNG, which keeps opacity."""
+    if lossless:
+        _, data = cv2.imencode(".png", image)
+        return f"data:image/png;base64,{base64.b64encode(data.tobytes()).decode()}"
+    _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"

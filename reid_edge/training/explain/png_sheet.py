@@ -1,4 +1,4 @@
-"""The same as one PNG picture, for a document or a chat."""
+"""Render an explanation as one PNG picture, for a document or a chat."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from reid_edge.crops import Image
 from reid_edge.errors import MissingExtraError, OutputError
+from reid_edge.training.explain.activations import overlay
 from reid_edge.training.explain.clusters import Clustering
 from reid_edge.training.explain.explanation import PRIVACY, Explanation, signed
-from reid_edge.training.explain.pictures import overlay, picture
 
 try:
     from matplotlib.figure import Figure
 except ModuleNotFoundError as error:
-    raise MissingExtraError("matplotlib", "train", "making a sheet") from error
+    raise MissingExtraError("matplotlib", "explain", "making a sheet") from error
 
 #: Height of a picture and the space between two, pixels.
 HEIGHT = 128
@@ -25,21 +25,21 @@ GAP = 4
 #: Pictures side by side in the rows of activation maps; image and map count as two.
 ACROSS = 16
 DPI = 100
-#: Width of the column that says what a cluster's gates do, and height of the title above it all, pixels.
+#: Width of the column of text beside a cluster, and height of the title above the rows, pixels.
 TEXT_WIDTH = 330
 TITLE_HEIGHT = 106
 ROW_HEIGHT = HEIGHT + 4 * GAP
-#: Of the whole sheet: what the title needs, and what Matplotlib can draw.
+#: Least width, which the title needs, and largest side that Matplotlib can draw, pixels.
 MIN_WIDTH = 900
 MAX_SIDE = 2**16 - 1
 
 
 def sheet(explanation: Explanation) -> bytes:
-    """The sheet as the bytes of a PNG file: a row for each cluster, then rows of images beside their maps.
+    """Render the sheet as the bytes of a PNG file: a row for each cluster, then rows of images beside their maps.
 
     Raises:
-        FrameError: An image that is no longer readable.
-        OutputError: More pictures than one picture can show.
+        FrameError: An image is no longer readable.
+        OutputError: The sheet would be larger than Matplotlib can draw.
     """
     width, height = _extent(explanation)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
@@ -57,7 +57,7 @@ def sheet(explanation: Explanation) -> bytes:
 
 
 def _extent(explanation: Explanation) -> tuple[int, int]:
-    """Width and height, pixels."""
+    """Return the sheet's width and height, pixels."""
     clusters = [] if explanation.clustering is None else explanation.clustering.clusters
     pictures = 2 * len(explanation.shown)
     columns = max([len(cluster.nearest) for cluster in clusters] + [min(ACROSS, pictures)])
@@ -73,12 +73,11 @@ def _extent(explanation: Explanation) -> tuple[int, int]:
 
 
 def _rows(explanation: Explanation) -> Iterator[tuple[str, Image]]:
-    """What stands beside each row of pictures, and the row."""
-    size = explanation.picture_size(HEIGHT)
+    """Yield the text beside each row of pictures, and the row."""
     clustering = explanation.clustering
     for number, cluster in enumerate([] if clustering is None else clustering.clusters):
         assert clustering is not None
-        images = [picture(explanation.paths[index], size) for index in cluster.nearest]
+        images = [explanation.picture(index, HEIGHT) for index in cluster.nearest]
         yield _cluster_text(explanation, clustering, number), _side_by_side(images)
     text = "Where conv5 is active,\neach image beside its map"
     pictures = _images_and_maps(explanation)
@@ -113,7 +112,7 @@ def _cluster_text(explanation: Explanation, clustering: Clustering, number: int)
 
 def _images_and_maps(explanation: Explanation) -> Iterator[Image]:
     for index, activations in zip(explanation.shown, explanation.maps, strict=True):
-        image = picture(explanation.paths[index], explanation.picture_size(HEIGHT))
+        image = explanation.picture(index, HEIGHT)
         yield image
         yield overlay(image, activations)
 

@@ -1,4 +1,4 @@
-"""One pass over images, with what the last gates and the last convolution did kept."""
+"""Run images through a network and record the weights of its last gates and the activations of its last convolution."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from reid_edge.crops import normalised, resize_into
+from reid_edge.crops import Image, normalised, resize_into
 from reid_edge.errors import UsageError
 from reid_edge.images import read_image
 from reid_edge.osnet.architecture import GATED, NetworkVariant
@@ -23,16 +24,18 @@ Array = npt.NDArray[np.float32]
 
 #: Images in memory at a time.
 BLOCK = 32
+#: Share of an activation map's colours in its overlay.
+OVERLAY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Inside:
-    """What went on in a network for N images.
+class Activations:
+    """Gate weights and activation maps of N images.
 
     Attributes:
-        gates: N×T×C, the weights in (0, 1) that the last bottleneck's gate gave to the T streams' C channels (C is 1
-            where the gate is stream-wise); None where the network has no gate that depends on the image.
-        maps: N×h×w, where conv5 was active: see :func:`activation_map`.
+        gates: N×T×C float32, the weights in (0, 1) that the last bottleneck's gate gave to the T streams' C channels
+            (C is 1 for a stream-wise gate); None if the network has no gate that depends on the image.
+        maps: N×h×w float32, the activation maps of conv5 (:func:`activation_map`).
     """
 
     gates: Array | None
@@ -40,15 +43,15 @@ class Inside:
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """Of one forward pass: a gate vector a stream, in order, and one map."""
+class _Records:
+    """Records of one forward pass: a gate vector for each stream, in order, and one batch of maps."""
 
     gates: list[Tensor] = field(default_factory=list)
     maps: list[Tensor] = field(default_factory=list)
 
 
 def check_gated(variant: NetworkVariant) -> None:
-    """Make sure that a variant has gates to look at.
+    """Check that a variant has gates that can be clustered.
 
     Raises:
         UsageError: It has none, or none that depends on the image.
@@ -61,7 +64,7 @@ def check_gated(variant: NetworkVariant) -> None:
 
 
 def activation_map(activations: Tensor) -> Tensor:
-    """Sum of squared activations over the channels, with an ℓ2 norm of 1.
+    """Sum the squared activations over the channels, and scale the map to an ℓ2 norm of 1.
 
     After Zagoruyko and Komodakis, "Paying more attention to attention", ICLR 2017, section 3.1 (p = 2), as the paper's
     Figure 6 and torchreid's ``tools/visualize_actmap.py`` have it.
@@ -77,38 +80,38 @@ def activation_map(activations: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def look_inside(
+def record_activations(
     network: OSNet,
     info: CheckpointInfo,
     paths: Sequence[Path],
     on_block: Callable[[int], object] = lambda _count: None,
-) -> Inside:
-    """Run images, each one crop, through a network and keep what the paper's Figures 5 and 6 show.
+) -> Activations:
+    """Run images, each one crop, through a network and record what the paper's Figures 5 and 6 show.
 
     Args:
-        network: In evaluation mode; it runs where its weights are.
-        info: Of its checkpoint: input size and pixel statistics.
+        network: Network in evaluation mode; it runs on the device of its weights.
+        info: Description of its checkpoint, for input size and pixel statistics.
         paths: N image files, at least one.
         on_block: Called with the number of images done since the last call.
 
     Raises:
-        FrameError: A file that is not a readable image.
+        FrameError: A file is not a readable image.
     """
     device = next(network.parameters()).device
     gates, maps = [], []
     for start in range(0, len(paths), BLOCK):
         block = paths[start : start + BLOCK]
-        with _kept(network) as kept:
+        with _recording(network) as records:
             network(torch.from_numpy(_inputs(block, info)).to(device))
-        maps.append(kept.maps[0].cpu().numpy())
-        if kept.gates:
-            gates.append(torch.stack(kept.gates, 1).cpu().numpy())
+        maps.append(records.maps[0].cpu().numpy())
+        if records.gates:
+            gates.append(torch.stack(records.gates, 1).cpu().numpy())
         on_block(len(block))
-    return Inside(gates=np.concatenate(gates) if gates else None, maps=np.concatenate(maps))
+    return Activations(gates=np.concatenate(gates) if gates else None, maps=np.concatenate(maps))
 
 
 def _inputs(paths: Sequence[Path], info: CheckpointInfo) -> Array:
-    """N×3×H×W, normalised, by the rule of the camera."""
+    """Read and normalise images as the camera agent does: N×3×H×W float32, RGB."""
     pixels = np.empty((len(paths), *info.size, 3), np.uint8)
     for path, out in zip(paths, pixels, strict=True):
         resize_into(read_image(path), out)
@@ -116,27 +119,45 @@ def _inputs(paths: Sequence[Path], info: CheckpointInfo) -> Array:
 
 
 @contextlib.contextmanager
-def _kept(network: OSNet) -> Iterator[_Kept]:
-    """Keep what the last bottleneck's gates and conv5 give while the block runs."""
-    kept = _Kept()
+def _recording(network: OSNet) -> Iterator[_Records]:
+    """Record the last bottleneck's gate weights and conv5's maps of the forward pass inside the block."""
+    records = _Records()
 
     def on_gate(gate: Gate, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
-        kept.gates.append(gate.weights(inputs[0].mean((2, 3), keepdim=True)).flatten(1))
+        records.gates.append(gate.weights(inputs[0].mean((2, 3), keepdim=True)).flatten(1))
 
     def on_conv5(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        kept.maps.append(activation_map(output))
+        records.maps.append(activation_map(output))
 
     hooks = [gate.register_forward_hook(on_gate) for gate in _last_gates(network)]
     hooks.append(network.conv5.register_forward_hook(on_conv5))
     try:
-        yield kept
+        yield records
     finally:
         for hook in hooks:
             hook.remove()
 
 
 def _last_gates(network: OSNet) -> Iterable[Gate]:
-    """The gates of the last bottleneck that depend on the image: the shared one, or each stream's."""
+    """Return the last bottleneck's gates that depend on the image: the shared one, or one for each stream."""
     last = network.conv4[-1]
     assert isinstance(last, Bottleneck)
     return [gate for gate in last.gate.modules() if isinstance(gate, Gate)]
+
+
+def overlay(image: Image, activations: npt.NDArray[np.float32]) -> Image:
+    """Draw an activation map over its image, in colours from blue (lowest) to red (highest).
+
+    Args:
+        image: H×W×3 uint8 BGR.
+        activations: h×w, enlarged to H×W; its range in this image is stretched over all colours.
+
+    Returns:
+        H×W×3 uint8 BGR.
+    """
+    height, width = image.shape[:2]
+    enlarged = np.asarray(cv2.resize(activations, (width, height), interpolation=cv2.INTER_LINEAR))
+    low, high = float(enlarged.min()), float(enlarged.max())
+    stretched = ((enlarged - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
+    colours = cv2.applyColorMap(stretched, cv2.COLORMAP_TURBO)
+    return np.asarray(cv2.addWeighted(image, 1 - OVERLAY, colours, OVERLAY, 0), np.uint8)
