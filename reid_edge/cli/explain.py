@@ -26,8 +26,9 @@ def explain(
     """Show clusters of images with similar gate weights, and where in each image the network is active."""
     with extra("explain", "explaining a network"):
         from reid_edge.osnet.shipped import find_checkpoint
-        from reid_edge.training.explain.explanation import PRIVACY, ExplainOptions, open_writer
+        from reid_edge.training.explain.explanation import PRIVACY, ExplainOptions
         from reid_edge.training.explain.explanation import explain as explain_checkpoint
+        from reid_edge.training.explain.output import open_writer
 
     from reid_edge.images import list_images
 
