@@ -34,7 +34,7 @@
     │   ├── MessageError               bytes that are no message that this release reads
     │   ├── OutboxError                the outbox cannot be written or read
     │   │   └── OutboxInUseError             another process has it
-    │   └── TransportError             the receiving end cannot be reached, or does not accept
+    │   └── TransportError             the gallery or broker cannot be reached, or does not accept
     └── GalleryError
         ├── StoreError                 the store cannot be opened, reached or written
         ├── ModelMismatchError         features of a model that the gallery does not hold
@@ -199,7 +199,7 @@ class OutboxInUseError(OutboxError):
 
 
 class TransportError(UpstreamError):
-    """The receiving end cannot be reached, or does not accept."""
+    """The gallery or broker cannot be reached, or does not accept."""
 
 
 class GalleryError(ReidEdgeError):

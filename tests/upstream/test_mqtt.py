@@ -134,7 +134,7 @@ def test_what_a_lost_connection_held_is_not_sent_again(tmp_path, transport_to):
         assert gallery.next_message()[1] == b"new"
 
 
-def test_no_more_is_under_way_than_the_broker_announced(tmp_path, transport_to, impatient):
+def test_no_more_is_in_flight_than_the_broker_announced(tmp_path, transport_to, impatient):
     with Broker(tmp_path, options={"max_inflight_messages": "3"}) as broker:
         transport = transport_to(broker, window=64)
         wait_until(lambda: transport.connected, "it was connected")
@@ -147,7 +147,7 @@ def test_no_more_is_under_way_than_the_broker_announced(tmp_path, transport_to, 
         wait_until(lambda: transport.backoff.failures == 3, "the broker had answered all")
 
 
-def test_no_more_is_under_way_than_the_own_window(tmp_path, transport_to, impatient):
+def test_no_more_is_in_flight_than_the_own_window(tmp_path, transport_to, impatient):
     with Broker(tmp_path) as broker:
         transport = transport_to(broker, window=2)
         wait_until(lambda: transport.connected, "it was connected")
@@ -160,7 +160,7 @@ def test_no_more_is_under_way_than_the_own_window(tmp_path, transport_to, impati
 
 
 def test_a_batch_that_the_broker_would_not_take_is_not_sent(tmp_path, transport_to):
-    """mosquitto would end the connection, and with it all that is under way."""
+    """mosquitto would end the connection, and with it everything in flight."""
     with Broker(tmp_path, options={"max_packet_size": "10000"}) as broker, Peer(broker.port) as gallery:
         gallery.subscribe("reid/v1/+/obs")
         transport = transport_to(broker)
