@@ -39,13 +39,15 @@ def call(*arguments):
         contextlib.redirect_stderr(io.StringIO()) as errors,
     ):
         patched.setattr(sys, "argv", ["reid-edge", "gallery", *given])
-        handler = signal.getsignal(signal.SIGTERM)
+        patched.setattr("reid_edge.logs.set_up_logs", lambda *_: None)  # the logs are pytest's
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             main()
         except SystemExit as end:
             code = end.code or 0
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     return code, output.getvalue(), errors.getvalue()
 
 
@@ -57,8 +59,7 @@ def run(*arguments):
 
 
 def gallery(*arguments, code=0):
-    own_process = arguments[0] == "serve"  # it takes over the signals and the logs
-    result, output, errors = (run if own_process else call)(*arguments)
+    result, output, errors = call(*arguments)
     assert result == code, output + errors
     return output if code == 0 else output + errors
 
@@ -108,6 +109,10 @@ def test_a_search_by_id_finds_the_person_elsewhere_and_is_accounted_for(uri, now
     assert re.search(rf"1\.000 +1 +{re.escape(seen)} +1 s +yard/e1/1", shown)
     again = json.loads(gallery("search", uri, "--id", "yard/e1/1", "--other-cameras", "--json", *WHY))
     assert [one["id"] for one in again] == ["door/abcdef0123456789/1", "door/abcdef0123456789/2"]
+    assert list(again[0]) == [
+        *("id", "cosine", "camera", "epoch", "seq", "model_hash", "track", "captured_us", "first_us", "last_us"),
+        *("box", "confidence", "quality", "crops", "final"),
+    ]
     assert again[0]["cosine"] == pytest.approx(1, abs=1e-3)
     assert not any("feature" in field for field in again[0])
     old = json.loads(gallery("search", uri, "--id", "yard/e1/1", "--until", "90m", "--json", *WHY))
@@ -143,11 +148,9 @@ def test_an_erasure_of_nothing_says_so_and_names_the_cameras_that_are_held(uri):
 
 def test_a_process_of_its_own_prints_and_ends_as_a_call_does(uri):
     for arguments in (
-        ["info", uri],
         ["search", uri, "--id", "yard/e1/1", "--json", *WHY],
         ["erase", uri, "--camera", "dor", "--yes", *WHY],
         ["search", uri, "--id", "yard/e1/1", "--purpose", b"\xff"],
-        ["info", "none.db"],
     ):
         expected = call(*arguments)
         got = run(*arguments)

@@ -2,11 +2,11 @@
 
 import contextlib
 import http.client
+import shutil
 import socket
 import sqlite3
 import ssl
 import threading
-import time
 
 import pytest
 
@@ -16,15 +16,10 @@ from reid_edge.gallery.http import HttpServer, gallery_app, operations_app
 from reid_edge.gallery.metrics import GalleryMetrics
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream.message import decode_ack
-from tests.broker import make_all_certs, make_certs, tls_files
+from tests.broker import make_certs, tls_files
 from tests.traffic import EPOCH, batch, wait_until
 
 MOST = 200_000
-
-
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory):
-    return make_all_certs(tmp_path_factory.mktemp("certs"))
 
 
 class Gallery:
@@ -178,7 +173,9 @@ def test_a_camera_is_who_its_certificate_says(secured, certs):
 
 
 def test_without_a_certificate_of_our_authority_nobody_is_served(secured, certs, tmp_path):
-    foreign = make_all_certs(tmp_path / "other")
+    foreign = tmp_path / "other"
+    for arguments in (["ca"], ["camera", "camA"]):
+        assert make_certs(foreign, *arguments).returncode == 0
     context = ssl.create_default_context(cafile=str(certs / "ca.crt"))
     context.load_cert_chain(foreign / "camA.crt", foreign / "camA.key")
     for refused in (client(certs, None), context, client(certs, "broker")):
@@ -192,8 +189,8 @@ def test_tls_1_2_is_refused(secured, certs):
         secured.post(batch("camA", 1), secured.connect(client(certs, "camA", maximum_version=ssl.TLSVersion.TLSv1_2)))
 
 
-def test_a_revoked_certificate_is_refused(tmp_path):
-    certs = make_all_certs(tmp_path / "certs")
+def test_a_revoked_certificate_is_refused(certs, tmp_path):
+    certs = shutil.copytree(certs, tmp_path / "certs")
     assert make_certs(certs, "revoke", "camB").returncode == 0
     files = tls_files(certs, "gallery")
     gallery = Gallery(
@@ -243,7 +240,7 @@ def test_closing_answers_what_is_being_served(tmp_path):
         wait_until(lambda: gallery.server._server.server_state.tasks, "it had come")
         closing = threading.Thread(target=gallery.server.close)
         closing.start()
-        time.sleep(0.2)
+        wait_until(lambda: not gallery.server._server.servers[0].is_serving(), "it took no more connections")
         other.execute("ROLLBACK")
     closing.join(timeout=20)
     posting.join(timeout=20)

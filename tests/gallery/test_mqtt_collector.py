@@ -10,7 +10,7 @@ from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.mqtt import MqttCollector
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream.message import decode_ack
-from tests.broker import Broker, make_all_certs, tls_files
+from tests.broker import Broker, tls_files
 from tests.traffic import EPOCH, Peer, batch, wait_until
 
 FAST = (0.02, 0.2)
@@ -210,9 +210,8 @@ def test_a_broker_holds_the_rest_while_the_collector_is_slow(broker, gallery):
         assert [decode_ack(camera.next_message()[1]).seqs[0] for _ in range(300)] == list(range(1, 301))
 
 
-def test_a_collector_without_a_place_in_the_access_list_says_so(tmp_path, gallery):
+def test_a_collector_without_a_place_in_the_access_list_says_so(certs, tmp_path, gallery):
     """It may connect, and would wait for ever: only its acknowledgements can tell."""
-    certs = make_all_certs(tmp_path / "certs")
     with Broker(tmp_path / "secured", certs) as broker:
         _, serve = gallery
         served = serve(broker, tls=tls_files(certs, "camB"), insecure=False)
@@ -221,8 +220,7 @@ def test_a_collector_without_a_place_in_the_access_list_says_so(tmp_path, galler
         assert "deploy/mosquitto/acl" in served.trouble
 
 
-def test_with_certificates_batches_are_stored_and_acknowledged(tmp_path, gallery):
-    certs = make_all_certs(tmp_path / "certs")
+def test_with_certificates_batches_are_stored_and_acknowledged(certs, tmp_path, gallery):
     path, serve = gallery
     with Broker(tmp_path / "secured", certs) as broker:
         serve(broker, tls=tls_files(certs, "collector"), insecure=False)

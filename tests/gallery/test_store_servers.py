@@ -1,11 +1,10 @@
 """What only the galleries on servers have to deal with: lost connections, secrets in URIs, missing packages."""
 
-import subprocess
 import sys
 
 import pytest
 
-from reid_edge.errors import StoreError
+from reid_edge.errors import MissingExtraError, StoreError
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.base import AuditEntry
@@ -13,16 +12,9 @@ from reid_edge.redaction import hidden, without_passwords
 from tests.gallery.stores import DIM, MODEL, NOON, record, start, unit
 
 
-@pytest.fixture(scope="module")
-def postgresql(tmp_path_factory):
-    engine = start("postgresql", tmp_path_factory.mktemp("postgresql"))
-    yield engine
-    engine.close()
-
-
 @pytest.fixture
-def store(postgresql):
-    store = open_store(postgresql.uri())
+def store(engines):
+    store = open_store(engines("postgresql").uri())
     store.accept_model(MODEL, DIM, now_us=NOON)
     yield store
     store.close()
@@ -163,15 +155,13 @@ def test_an_unreachable_milvus_is_an_error_soon():
         ("milvus:http://localhost:19530", "pymilvus", "milvus"),
     ],
 )
-def test_a_missing_package_is_named_with_its_extra(uri, package, extra):
-    script = (
-        f"import sys; sys.modules['{package}'] = None\n"
-        "from reid_edge.gallery.store import open_store\n"
-        f"open_store('{uri}')"
-    )
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert "MissingExtraError: a gallery in" in run.stderr
-    assert f"pip install 'reid-edge[{extra}]'" in run.stderr
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, uri, package, extra):
+    for module in ("postgresql", "milvus", "milvus_client"):
+        monkeypatch.delitem(sys.modules, f"reid_edge.gallery.store.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=r"^a gallery in") as caught:
+        open_store(uri)
+    assert f"pip install 'reid-edge[{extra}]'" in str(caught.value)
 
 
 @pytest.mark.parametrize("uri", ["gallery.db", "mysql://localhost/people", "sqlite:", ""])
