@@ -17,6 +17,14 @@ from tests.conftest import REPOSITORY, random_crops
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
+#: What each command takes besides, so that less is trained, timed and tried.
+SHORTER = {
+    "train": "--epochs 1 --partial",
+    "benchmark": "--rounds 2 --budget-seconds 3",
+    "tune": "--budget-minutes 0.5",
+}
+
+
 def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
@@ -58,12 +66,9 @@ def _commands():
 
 @pytest.mark.parametrize("command", _commands())
 def test_every_command_of_the_readme_runs(folder, command):
-    if "tune" in command:
-        command += " --budget-minutes 0.5"  # else a quarter of an hour: less is tried
-    if " train " in command:
-        command += " --epochs 1 --partial"
-    if "benchmark" in command:
-        command += " --budget-seconds 15"
+    for word, options in SHORTER.items():
+        if f" {word} " in command:
+            command += f" {options}"
     here = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{here}:{os.environ['PATH']}"}
     run = subprocess.run(
