@@ -48,7 +48,7 @@ class Extractor:
         engine: ``openvino``, ``onnxruntime``, ``tensorrt``, or ``auto``: the first of TensorRT, OpenVINO and ONNX
             Runtime that works here.
         precision: ``fp32``, ``fp16``, ``int8``, or ``auto``: fp16 on TensorRT, fp32 elsewhere.
-        threads: CPU threads; None leaves the choice to the engine.
+        threads: CPU threads; None leaves the choice to the engine, within affinity and CPU quota.
         device: OpenVINO's name of the device, e.g. ``CPU`` or ``GPU``.
         cache_dir: Where OpenVINO keeps compiled models; ``default`` is ``~/.cache/reid-edge``, None keeps none.
         max_batch: Most crops in one call of the engine, which saves memory; None: as many as the file takes.

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from reid_edge.errors import EngineError
 from reid_edge.runtime import engines
 from reid_edge.runtime.engines import onnxruntime as onnxruntime_engine
 from reid_edge.runtime.engines import openvino as openvino_engine
@@ -37,3 +38,19 @@ def test_a_tuned_files_own_number_of_threads_comes_before_a_quota(session_bundle
     tuned = replace(session_bundle.artifact("onnxruntime", "fp32"), precision="tuned", execution=Execution(threads=2))
     engine = engines.load_engine(session_bundle, tuned, engines.EngineOptions())
     assert engine._session.get_session_options().intra_op_num_threads == 2
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_file_that_is_no_model_is_named(tmp_path, engine):
+    path = tmp_path / "text.onnx"
+    path.write_text("no model")
+    open_file = onnxruntime_engine.open_session if engine == "onnxruntime" else openvino_engine.read_network
+    with pytest.raises(EngineError, match=r"text\.onnx"):
+        open_file(path, "a test")
+
+
+def test_a_device_that_openvino_lacks_is_an_error_that_lists_those_at_hand(session_bundle):
+    path = session_bundle.path / session_bundle.artifact("openvino", "fp32").files[0].path
+    model = openvino_engine.read_network(path, "a test")
+    with pytest.raises(EngineError, match=r"for NPU \(devices here: .*CPU"):
+        openvino_engine.compile_network(model, "NPU", "a test")

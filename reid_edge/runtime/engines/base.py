@@ -24,7 +24,7 @@ class EngineOptions:
     """Options for running an engine.
 
     Attributes:
-        threads: CPU threads; None leaves the choice to the engine.
+        threads: CPU threads; None leaves the choice to the engine, within affinity and CPU quota.
         device: OpenVINO's name of the device, e.g. ``CPU`` or ``GPU``; other engines ignore it.
         cache_dir: Folder for compiled models between starts; None keeps none.
 

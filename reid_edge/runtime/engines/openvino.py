@@ -104,7 +104,7 @@ def compile_network(
         return core.compile_model(model, device, chosen)
     except RuntimeError as error:  # e.g. bf16 where ONEDNN_MAX_CPU_ISA forbids it
         raise EngineError(
-            f"OpenVINO {openvino_version()} cannot compile {purpose}'s model for {device} (devices here: "
+            f"{purpose}: OpenVINO {openvino_version()} cannot compile the model for {device} (devices here: "
             f"{_devices(core)}): {_shortened(error)}"
         ) from error
 
