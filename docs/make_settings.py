@@ -1,4 +1,4 @@
-"""Writes every key of a camera's and of a training run's settings, with default and meaning, into their pages."""
+"""Write every key of a camera's and of a training run's settings, with default and meaning, into their pages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def training_page(text: str) -> str:
-    """The page with its table of keys as the code has them."""
+    """Replace the table of keys in the page by that of the code."""
     head, _, rest = text.partition("| key | `scratch` | meaning |\n")
     _, _, tail = rest.partition("\n\n")
     rows = ["| key | `scratch` | meaning |", "|---|---|---|", *training_rows(TrainSettings(recipe="scratch"))]
@@ -57,7 +57,7 @@ def training_page(text: str) -> str:
 
 
 def training_rows(record: Any, where: str = "") -> list[str]:
-    """A row a key, of a record and those in it."""
+    """Make a table row for each key of a record and of the records in it."""
     meanings, rows = attributes(type(record)), []
     for key in dataclasses.fields(record):
         name, value = f"{where}{key.name}", getattr(record, key.name)
@@ -70,13 +70,13 @@ def training_rows(record: Any, where: str = "") -> list[str]:
 
 
 def page(text: str) -> str:
-    """The page with its block of settings as the code has them."""
+    """Replace the block of settings in the page by that of the code."""
     head, _, rest = text.partition("```toml\n")
     return head + "```toml\n" + "\n".join(settings()) + "\n```" + rest.partition("```")[2]
 
 
 def settings() -> list[str]:
-    """The lines of the TOML."""
+    """Make the lines of the TOML."""
     lines = []
     for section in msgspec.structs.fields(AgentSettings):
         kind = section.type if section.default is msgspec.NODEFAULT else type(section.default)
@@ -101,7 +101,7 @@ def first_sentence(kind: type) -> str:
 
 
 def attributes(kind: type) -> dict[str, str]:
-    """What the docstring says of each attribute, on one line."""
+    """Read the meaning of each attribute from a docstring, each on one line."""
     listed = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2]
     entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", listed, re.M)
     return {name: plain(" ".join(text.split())) for name, text in entries}

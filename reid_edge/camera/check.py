@@ -36,13 +36,13 @@ class Finding:
 
     Attributes:
         subject: Part that was checked.
-        state: ``ok``; ``away``: cannot be reached now, and the agent starts without it and tries again; ``wrong``: the
-            agent would not start, or would never work.
+        state: ``ok``; ``unreachable``: the agent starts without the part and keeps trying; ``wrong``: the agent would
+            not start, or would never work.
         detail: Evidence, for a person.
     """
 
     subject: str
-    state: Literal["ok", "away", "wrong"]
+    state: Literal["ok", "unreachable", "wrong"]
     detail: str
 
 
@@ -84,7 +84,7 @@ def _source(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
     if frame is None:
         return Finding(
             "source",
-            "away",
+            "unreachable",
             f"{source.name}: {source.stats.error or 'no frame'}; the agent tries again until one comes",
         )
     height, width = frame.image.shape[:2]
@@ -134,7 +134,7 @@ def _store(uri: str, closing: contextlib.ExitStack) -> Finding:
     try:
         store = open_store(uri, create=False)
     except StoreError as error:
-        return Finding("upstream", "wrong" if scheme == "sqlite" else "away", str(error))
+        return Finding("upstream", "wrong" if scheme == "sqlite" else "unreachable", str(error))
     closing.callback(store.close)
     return Finding("upstream", "ok", f"{store.name}: a gallery in this process")
 
@@ -157,14 +157,14 @@ def _answer(transport: Transport, camera: str) -> tuple[Ack | None, str]:
 
 
 def _no_answer(transport: Transport, problem: str) -> Finding:
-    """Report a missing answer as wrong if a person has to fix its cause, else as away."""
+    """Report a missing answer as wrong if a person has to fix its cause, else as unreachable."""
     backoffs = [getattr(part, "backoff", None) for part in (transport, getattr(transport, "link", None))]
     failures = [backoff for backoff in backoffs if backoff is not None and backoff.reason]
     wrong = any(backoff.alerts for backoff in failures)
     reasons = [backoff.reason for backoff in failures] or [problem.rstrip(".")]
     reason = "; ".join(reason.removeprefix(f"{transport.name}: ") for reason in reasons)
     then = "fix this first" if wrong else "features wait in the outbox until it can be reached"
-    return Finding("upstream", "wrong" if wrong else "away", f"{transport.name}: {reason}; {then}")
+    return Finding("upstream", "wrong" if wrong else "unreachable", f"{transport.name}: {reason}; {then}")
 
 
 def _listen(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:

@@ -189,9 +189,9 @@ def test_a_second_run_goes_on_with_other_track_numbers(settings):
     assert len({entry.incarnation for entry in stored(config)}) == 1
 
 
-def test_while_the_gallery_is_away_features_wait_and_a_later_run_delivers_them(settings, tmp_path):
-    away = settings({"upstream.uri": "http://127.0.0.1:9", "upstream.insecure": True, "operation.drain_s": 0.1})
-    with opened(away) as agent:
+def test_while_the_gallery_is_unreachable_features_wait_and_a_later_run_delivers_them(settings, tmp_path):
+    unreachable = settings({"upstream.uri": "http://127.0.0.1:9", "upstream.insecure": True, "operation.drain_s": 0.1})
+    with opened(unreachable) as agent:
         agent.run()
         waiting = agent.outbox.depth
     assert waiting == agent.publisher.stats.published > 0
@@ -201,9 +201,9 @@ def test_while_the_gallery_is_away_features_wait_and_a_later_run_delivers_them(s
     assert len(stored(back)) == waiting
 
 
-def test_a_database_that_is_away_at_the_start_keeps_nobody_from_looking(settings):
-    away = settings({"upstream.uri": "postgresql://me@127.0.0.1:1/reid", "operation.drain_s": 0})
-    with opened(away) as agent:
+def test_a_database_that_is_unreachable_at_the_start_does_not_stop_detection(settings):
+    unreachable = settings({"upstream.uri": "postgresql://me@127.0.0.1:1/reid", "operation.drain_s": 0})
+    with opened(unreachable) as agent:
         agent.run()
         assert agent.outbox.depth == agent.publisher.stats.published > 0
 
@@ -295,10 +295,9 @@ def test_a_file_loses_nothing_however_slow_the_engine(settings):
 
 
 def test_observations_wait_in_memory_while_the_disk_is_full(settings):
-    away = {"upstream.uri": "http://127.0.0.1:9", "upstream.insecure": True, "operation.drain_s": 0}
-    config = settings(
-        {"source.realtime": True, "source.loop": True, "tracklet.early_s": 0.2, "tracklet.every_s": 0.2, **away}
-    )
+    unreachable = {"upstream.uri": "http://127.0.0.1:9", "upstream.insecure": True, "operation.drain_s": 0}
+    often = {"gate.mode": "every", "tracklet.early_s": 0.2, "tracklet.every_s": 0.2}
+    config = settings({"source.realtime": True, "source.loop": True, **often, **unreachable})
     with running(config) as agent:
         wait_until(lambda: agent.publisher.stats.published > 0)
         with full_disk(agent.outbox):

@@ -193,11 +193,11 @@ def test_check_names_what_would_keep_it_from_starting(run, camera):
     assert "missing.avi" in done.stdout
 
 
-def test_check_tells_what_is_only_away(run, camera, monkeypatch):
+def test_check_tells_what_is_only_unreachable(run, camera, monkeypatch):
     monkeypatch.setattr("reid_edge.camera.check.ANSWER_S", 0.5)
     done = run("--config", camera, "--upstream", f"http://127.0.0.1:{free_port()}", "--insecure", "--check")
     assert done.returncode == 0
-    assert " away " in done.stdout
+    assert " unreachable " in done.stdout
 
 
 @pytest.mark.parametrize(
