@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+import shutil
+import subprocess
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,10 +20,9 @@ from reid_edge.system.cpu import (
     isa_limit,
     physical_cores,
 )
-from reid_edge.system.gpus import list_gpus
 from reid_edge.system.jetson import board_model, describe_jetson
 from reid_edge.system.limits import cpu_quota, usable_cpus, usable_memory
-from reid_edge.system.sysfs import ROOT, read_fields, read_text
+from reid_edge.system.sysfs import ROOT, numbered, read_fields, read_text
 
 #: Packages whose versions may change a measurement; those that are installed are listed.
 _LIBRARIES = (
@@ -36,6 +38,10 @@ _LIBRARIES = (
     "tensorrt-rtx-cu13",
     "cuda-python",
 )
+_NVIDIA_SMI = ("--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader")
+_NVIDIA_SMI_SECONDS = 20
+#: Intel as a PCI vendor.
+_INTEL = "8086"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +107,14 @@ def describe_device(root: Path = ROOT) -> Device:
     )
 
 
+def list_gpus(root: Path = ROOT) -> tuple[str, ...]:
+    """Describe each GPU in a line: name, driver and compute capability, as far as the system gives them.
+
+    No library that uses a GPU is loaded.
+    """
+    return (*(_by_nvidia_smi(root) or _by_nvidia_driver(root)), *_intel(root))
+
+
 def _name(root: Path, jetson: dict[str, str], gpus: tuple[str, ...], limit: str) -> str:
     """Name the device so that two machines with different timings get different names."""
     if jetson:
@@ -158,3 +172,36 @@ def _libraries() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _by_nvidia_smi(root: Path) -> list[str]:
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    tool = shutil.which("nvidia-smi", path=os.pathsep.join(str(root / folder.lstrip("/")) for folder in folders))
+    if tool is None:
+        return []
+    try:
+        run = subprocess.run(
+            [tool, *_NVIDIA_SMI], capture_output=True, text=True, check=False, timeout=_NVIDIA_SMI_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):  # a driver that hangs must not keep a CPU's benchmark from running
+        return []
+    lines = run.stdout.splitlines() if run.returncode == 0 else []
+    return [_line(*line.split(", ")) for line in lines if line.strip()]
+
+
+def _line(name: str, driver: str = "", compute_capability: str = "", *_more: str) -> str:
+    parts = [("", name), ("driver ", driver), ("compute capability ", compute_capability)]
+    return ", ".join(prefix + part.strip() for prefix, part in parts if part.strip() not in {"", "[N/A]", "N/A"})
+
+
+def _by_nvidia_driver(root: Path) -> list[str]:
+    cards = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
+    return [model for card in cards if (model := read_fields(card).get("Model"))]
+
+
+def _intel(root: Path) -> list[str]:
+    """List Intel's integrated and discrete GPUs, by their PCI device numbers."""
+    cards = numbered(path for path in (root / "sys/class/drm").glob("card*") if path.name[4:].isdigit())
+    facts = [read_fields(card / "device/uevent", "=") for card in cards]
+    found = [(fact.get("PCI_ID", "").partition(":"), fact.get("DRIVER", "")) for fact in facts]
+    return [f"Intel GPU {number}, driver {driver}" for (vendor, _, number), driver in found if vendor == _INTEL]

@@ -4,8 +4,7 @@ import platform
 import numpy
 import pytest
 
-from reid_edge.system.device import describe_device
-from reid_edge.system.gpus import list_gpus
+from reid_edge.system.device import describe_device, list_gpus
 from reid_edge.system.jetson import describe_jetson, power_mode
 from tests.system.recorded_trees import DOCKER_V2, NUC, ORIN_NANO, RASPBERRY_PI, plant
 
