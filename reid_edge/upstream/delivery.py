@@ -268,37 +268,44 @@ class Delivery:
         incarnation = self._incarnation
         decoded = [self._decoded(payload) for payload in payloads if payload]
         acks = [ack for ack in decoded if ack is not None and ack.incarnation == incarnation]
-        if not acks:
-            return
-        seqs = tuple(chain.from_iterable(ack.seqs for ack in acks))
-        gaps = tuple(chain.from_iterable(ack.gaps for ack in acks))
-        refused = [refusal for ack in acks for refusal in ack.refused]
-        self._outbox.acknowledge(Ack(self._camera, incarnation, seqs, gaps))
-        now_s, stats = time.monotonic(), self.stats
+        if acks:
+            merged = Ack(
+                self._camera,
+                incarnation,
+                tuple(chain.from_iterable(ack.seqs for ack in acks)),
+                tuple(chain.from_iterable(ack.gaps for ack in acks)),
+                tuple(chain.from_iterable(ack.refused for ack in acks)),
+            )
+            self._outbox.acknowledge(merged)
+            self._note(merged)
+
+    def _note(self, ack: Ack) -> None:
+        """Take acknowledged rows and gaps off the lists, and put refused ones on theirs."""
+        stats = self.stats
         with self._changed:
-            if self._incarnation != incarnation:
+            if self._incarnation != ack.incarnation:
                 return
-            before = len(self._in_flight)
-            stats.latencies_s.extend(self._in_flight.acknowledged(seqs, now_s))
+            now_s, before = time.monotonic(), len(self._in_flight)
+            stats.latencies_s.extend(self._in_flight.acknowledged(ack.seqs, now_s))
             stats.acknowledged += before - len(self._in_flight)
-            self._refusals.acknowledged(seqs)
-            for refusal in refused:
+            self._refusals.acknowledged(ack.seqs)
+            for refusal in ack.refused:
                 self._in_flight.forget(refusal.seqs)
                 self._refusals.add(refusal.seqs, refusal.reason, now_s)
                 stats.refused += len(refusal.seqs)
                 stats.last_refusal = refusal.reason
             stats.refused_waiting = len(self._refusals)
-            stats.gaps_acknowledged += len(gaps)
+            stats.gaps_acknowledged += len(ack.gaps)
             stats.last_ack_us = time.time_ns() // 1000
-            if gaps:
+            if ack.gaps:
                 self._gaps_due_s = 0.0
             self._news = True
             self._changed.notify_all()
-        self._refusal_log.note([refusal.reason for refusal in refused], stats.refused_waiting)
+        self._refusal_log.note([refusal.reason for refusal in ack.refused], stats.refused_waiting)
 
     def _resend_losses(self) -> None:
         """Make rows due at once that the transport may have lost, e.g. with its connection."""
-        losses: int = getattr(self._transport, "losses", 0)
+        losses = self._transport.losses
         with self._changed:
             if losses == self._losses:
                 return

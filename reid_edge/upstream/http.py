@@ -44,6 +44,8 @@ class HttpTransport:
         MissingExtraError: httpx is not installed.
     """
 
+    losses = 0  # every batch is answered, or has failed
+
     def __init__(
         self,
         url: str,

@@ -20,15 +20,16 @@ MOST_ACKS = 10_000
 class Transport(Protocol):
     """Carries batches to a gallery and acknowledgements back; it may lose, repeat and reorder both.
 
-    It may have an attribute ``losses``: a number that grows when sent batches may have been lost, e.g. with a
-    connection, so that it pays to send them again now.
-
     One thread calls ``send``, another ``acks``; ``close`` may come from any, and ends a waiting ``acks``.
     """
 
     @property
     def name(self) -> str:
         """Address of the gallery for logs, without a password."""
+
+    @property
+    def losses(self) -> int:
+        """Number that grows when sent batches may be lost, e.g. with a connection: then it pays to send them again."""
 
     def send(self, batch: bytes) -> None:
         """Hand a batch on; may block a little.
@@ -83,6 +84,7 @@ class LocalTransport:
     """
 
     name = "local"
+    losses = 0
 
     def __init__(self, receive: Callable[[Sequence[bytes]], list[bytes]]) -> None:
         self._receive = receive

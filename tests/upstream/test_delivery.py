@@ -71,6 +71,7 @@ class HeldTransport:
     """Keeps batches, and hands out acknowledgements, as the test says."""
 
     name = "held"
+    losses = 0
 
     def __init__(self) -> None:
         self.sent: list[Batch] = []
@@ -113,6 +114,7 @@ class LossyTransport:
     """Loses, repeats, delays and reorders batches and acknowledgements, and fails now and then."""
 
     name = "lossy"
+    losses = 0
 
     def __init__(self, receiver: Receiver, seed: int) -> None:
         self._receiver = receiver
@@ -337,7 +339,6 @@ def test_the_log_tells_each_kind_of_refusal_once(outbox, caplog):
 
 def test_what_a_lost_connection_held_is_sent_again_at_once(outbox):
     transport = HeldTransport()
-    transport.losses = 0
     outbox.put([observed(1)])
     with delivering(outbox, transport, resend_s=3600) as delivery:
         transport.wait(lambda: transport.seqs() == [1])

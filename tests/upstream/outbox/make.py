@@ -28,6 +28,7 @@ class AcknowledgingTransport:
     """Keeps the bytes of each batch, and acknowledges it."""
 
     name = "acknowledging"
+    losses = 0
 
     def __init__(self) -> None:
         self.batches: list[bytes] = []
