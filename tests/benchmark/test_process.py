@@ -1,19 +1,26 @@
-"""Processes end with an interrupt, also with one that comes while they are starting."""
+"""Processes end with an interrupt, also with one that comes while they are starting, and say why they ended."""
 
+import contextlib
 import functools
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reid_edge.benchmark import process, session
-from reid_edge.benchmark.process import interrupts_deferred, run_module
+from reid_edge.benchmark.process import WorkerProcess, interrupts_deferred, module_command, run_module
+from reid_edge.benchmark.protocol import Prepare, Prepared
 from reid_edge.benchmark.scheduler import time_variants
 from reid_edge.benchmark.timing import Query, Variant
+from reid_edge.errors import EngineError
 
+ANY = Prepare(scenario="offline", crops=1, seconds=0.1)
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 RAISED = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SystemExit}
 NEVER_ANSWERS = "import time; time.sleep(600)"
@@ -141,3 +148,112 @@ def test_in_another_thread_there_is_nothing_to_defer():
     thread.start()
     thread.join()
     assert reached == [True]
+
+
+@pytest.fixture
+def program():
+    """Start a program in place of a worker."""
+    with contextlib.ExitStack() as ends:
+
+        def start(text, environment=None, **options):
+            process = WorkerProcess(environment or {}, command=[sys.executable, "-c", text], **options)
+            ends.callback(process.close)
+            return process
+
+        yield start
+
+
+def state(pid: int) -> str:
+    """``T`` for stopped, ``Z`` or nothing for gone: man 5 proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
+
+
+def wait_for_state(pid: int, wanted: str) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if state(pid) in wanted:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_module_gets_its_arguments(tmp_path, monkeypatch):
+    (tmp_path / "shows.py").write_text("import sys\nprint(__name__, sys.argv[1:], '' in sys.path)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run = subprocess.run(module_command("shows", 1, "a b"), capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "__main__ ['1', 'a b'] False"
+
+
+def test_a_worker_that_was_killed_is_named_with_the_signal(program):
+    worker = program("import time; time.sleep(600)")
+    os.kill(worker.pid, signal.SIGKILL)
+    assert wait_for_state(worker.pid, "Z")
+    with pytest.raises(EngineError, match="ended with signal SIGKILL"):
+        worker.ask(ANY, Prepared)
+
+
+def test_a_worker_killed_while_it_is_asked_is_named_with_the_signal(program):
+    worker = program("import os, signal, sys; sys.stdin.readline(); os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(EngineError, match="ended with signal SIGKILL"):
+        worker.ask(ANY, Prepared)
+
+
+def test_a_worker_that_breaks_down_shows_what_it_wrote():
+    raises = pytest.raises(EngineError, match=r"ended with exit code 1:[\s\S]*encodings")
+    with contextlib.closing(WorkerProcess({"PYTHONHOME": "/nowhere"})) as process, raises:
+        process.ask(ANY, Prepared)
+
+
+def test_a_stuck_worker_is_given_up(program):
+    worker = program("import time; time.sleep(600)", patience=0.1)
+    with pytest.raises(EngineError, match="stuck"):
+        worker.ask(ANY, Prepared)
+    worker.close()
+    assert state(worker.pid) in ("", "Z")
+
+
+def test_another_program_is_asked_in_its_own_words(program):
+    process = program(
+        "import json, sys\n"
+        "for line in sys.stdin:\n"
+        "    print(json.dumps({'heard': json.loads(line), 'parent': int(sys.argv[1])}), flush=True)\n",
+        replies=dict[str, Any],
+    )
+    assert process.ask({"do": "this"}, dict) == {"heard": {"do": "this"}, "parent": os.getpid()}
+    assert wait_for_state(process.pid, "T")
+
+
+def test_a_sleeping_worker_ends_with_its_parent():
+    script = (
+        "import time\n"
+        "from reid_edge.benchmark.process import WorkerProcess\n"
+        "from reid_edge.benchmark.protocol import Load, Loaded\n"
+        "from reid_edge.errors import EngineError\n"
+        "worker = WorkerProcess({})\n"
+        "import select\n"
+        "worker._process.stdin.write(b'\\n'); worker._process.stdin.flush()\n"  # answered once it is up: Failed
+        "select.select([worker._process.stdout], [], [])\n"
+        "print(worker.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        pid = int(parent.stdout.readline())
+    finally:
+        parent.kill()
+        parent.wait()
+    assert wait_for_state(pid, ("", "Z"))
+
+
+def test_a_worker_has_its_environment(program):
+    worker = program(
+        "import json, os, sys\n"
+        "for line in sys.stdin:\n"
+        "    print(json.dumps([os.environ['REID_EDGE_NOTHING'], os.environ['PATH']]), flush=True)\n",
+        environment={"REID_EDGE_NOTHING": "42"},
+        replies=list[str],
+    )
+    assert worker.ask({}, list) == ["42", os.environ["PATH"]]
