@@ -29,9 +29,11 @@ def engine(request, engines):
 @pytest.fixture
 def store(engine):
     """An empty gallery in each real engine."""
-    store = open_store(engine.uri())
+    uri = engine.uri()
+    store = open_store(uri)
     yield store
     store.close()
+    engine.give_back(uri)
 
 
 @pytest.fixture

@@ -14,10 +14,13 @@ from tests.gallery.stores import DIM, MODEL, NOON, record, start, unit
 
 @pytest.fixture
 def store(engines):
-    store = open_store(engines("postgresql").uri())
+    postgresql = engines("postgresql")
+    uri = postgresql.uri()
+    store = open_store(uri)
     store.accept_model(MODEL, DIM, now_us=NOON)
     yield store
     store.close()
+    postgresql.give_back(uri)
 
 
 def other_connection(store):
