@@ -31,14 +31,14 @@ class CollectorStats:
     """Counts since the start.
 
     Attributes:
-        batches: Received, malformed ones included.
+        batches: Batches received, malformed ones included.
         malformed: Batches that could not be read; they get no acknowledgement.
         stored: Observations newly stored.
         duplicates: Observations that had been stored before.
-        erased: Observations kept out because they were erased before they came.
+        erased: Observations kept out because they were erased before they arrived.
         gaps: Gaps newly stored.
         refused: Observations refused, by kind of reason.
-        last_stored_us: When something was last stored; 0 for never.
+        last_stored_us: Time of the last commit that stored an observation; 0 for never.
     """
 
     batches: int = 0
@@ -62,21 +62,18 @@ class Fault:
 def time_fault(seen: Observation, *, now_us: int, oldest_us: int) -> Fault | None:
     """Return the fault in the times of an observation, or None."""
     if not 0 < seen.first_us <= seen.captured_us <= seen.last_us:
-        return Fault(
-            "time",
-            "its times are not 0 < first_us ≤ captured_us ≤ last_us.",
-        )
+        return Fault("time", "expected times with 0 < first_us ≤ captured_us ≤ last_us.")
     if seen.last_us - seen.first_us > LONGEST_TRACKLET_US:
         return Fault("time", "a tracklet cannot last longer than a week.")
     if seen.last_us > now_us + CLOCK_TOLERANCE_US:
         return Fault(
             "future",
-            "from later than the gallery's clock shows: the camera's clock is ahead, or its video file was stamped in "
-            "the future.",
+            "last seen later than the gallery's clock shows: the camera's clock is ahead, or its video file was "
+            "stamped in the future.",
         )
     if seen.last_us < oldest_us:
         kept = duration_text(now_us - oldest_us)
-        return Fault("expired", f"last seen longer ago than the {kept} for which this gallery keeps anything.")
+        return Fault("expired", f"last seen longer ago than the {kept} for which this gallery keeps observations.")
     return None
 
 
@@ -86,11 +83,14 @@ def model_fault(seen: Observation, models: Mapping[str, AcceptedModel]) -> Fault
     if accepted is None:
         return Fault(
             "model",
-            f"features of model {seen.model_hash} cannot be compared with those held here; to take them "
+            f"features of model {seen.model_hash} cannot be compared with those of this gallery; to take them "
             f"nevertheless, where the gallery is: reid-edge gallery accept-model STORE {seen.model_hash}",
         )
     if accepted.dim != seen.feature.size:
-        return Fault("model", f"features of model {seen.model_hash[:12]}… have {accepted.dim} numbers here.")
+        short = f"{seen.model_hash[:12]}…"
+        return Fault(
+            "model", f"expected {accepted.dim} numbers in a feature of model {short}; got {seen.feature.size}."
+        )
     return None
 
 

@@ -229,7 +229,7 @@ class HttpServer:
         if where.secure and tls is not None:
             config.ssl = server_context(tls)
         self._server = uvicorn.Server(config)
-        # Listening before the thread runs: whoever connects from now on is served.
+        # Listening before the thread runs, so that connections made from now on are served.
         self._socket = _listen(uri, where.host, where.port)
         self.port: int = self._socket.getsockname()[1]
         host = f"[{where.host}]" if ":" in where.host else where.host

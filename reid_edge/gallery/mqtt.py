@@ -23,7 +23,7 @@ from reid_edge.upstream.tls import TlsFiles
 
 LOG = logging.getLogger(__name__)
 
-#: Most batches that are on their way here, or here and not yet stored.
+#: Most batches under way from the broker, or received and not yet stored.
 _WINDOW = 200
 #: Most bytes of one commit, so that memory and the wait for an acknowledgement stay bounded.
 _MOST_BYTES = 16 * 2**20

@@ -13,7 +13,7 @@ import msgspec
 
 from reid_edge.gallery.entries import LONGEST_TRACKLET_US, Feature, Key, Match, Record, Selection
 
-#: Retention of a gallery for which nobody has set another.
+#: Retention of a gallery until another is set.
 DEFAULT_RETENTION_HOURS = 72.0
 
 

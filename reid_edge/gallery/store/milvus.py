@@ -121,7 +121,7 @@ class MilvusStore:
         with self._session():
             first = [row["first_us"] for _, row in self._selected(selection, ["first_us"])]
             rule = lasting_erasure(selection, max(first, default=None), now_us)
-            # From here on nothing new comes in, but for what another collector is just writing: ``expire`` gets that.
+            # From now on nothing new is stored, except what another collector is just writing: ``expire`` deletes that.
             self._put("erasure", uuid.uuid4().hex, json.loads(selection_json(rule)), at_us=rule.until_us or 0)
             keys = self._delete(rule)
             for model in self._collections():

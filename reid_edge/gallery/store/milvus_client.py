@@ -40,7 +40,7 @@ class Client:
     """A connection to a Milvus server, or a Milvus Lite file.
 
     Args:
-        uri: What pymilvus takes; a token comes from ``MILVUS_TOKEN``.
+        uri: Address or file, as pymilvus takes it; the token is read from ``MILVUS_TOKEN``.
 
     Attributes:
         name: The URI, without a password.

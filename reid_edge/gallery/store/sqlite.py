@@ -190,7 +190,7 @@ class SqliteStore(SqlStore):
                 if db.in_transaction:  # SQLite itself undoes some
                     db.execute("ROLLBACK")
                 raise
-            self._check_file()  # it may have gone during the commit
+            self._check_file()  # it may have been removed during the commit
 
     def _reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         return self._transaction("BEGIN")
