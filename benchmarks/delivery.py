@@ -209,7 +209,7 @@ def cpu_s() -> float:
 
 @dataclass(frozen=True)
 class Result:
-    """Of one round: features a second, milliseconds of processor time a feature, seconds."""
+    """One round's features a second, milliseconds of processor time a feature, and seconds."""
 
     rate: float
     camera_cpu: float

@@ -1,4 +1,4 @@
-"""What tracking and gating save in embeddings and bytes, and what they cost in ranking quality.
+"""Measures the embeddings and bytes that tracking and gating save, and their cost in ranking quality.
 
     REID_EDGE_DATA=FOLDER python benchmarks/gating.py BUNDLE [--bundle BUNDLE …] [--only SECTION …]
 
@@ -98,7 +98,7 @@ class Sequence:
 
     @property
     def has_pictures(self) -> bool:
-        """Whether there is more than boxes."""
+        """True where the sequence has pictures besides boxes."""
         return any(self.folder.glob("video.*")) or any(self.folder.glob("img1/*.jpg"))
 
 
@@ -198,7 +198,7 @@ class Roboflow:
         )
 
     def update(self, detections: Detections, _: int) -> TrackedBoxes:
-        """As Tracker's."""
+        """Track detections as the camera's tracker does."""
         import supervision
 
         classes = np.zeros(len(detections.scores), int)
@@ -424,7 +424,7 @@ def sharp(picture: np.ndarray, box: np.ndarray) -> float:
 
 @dataclass
 class Outcome:
-    """What went upstream, how much was embedded, and of each tracklet its track and the labels of its boxes."""
+    """The observations published, the crops embedded, and each tracklet's track and labels of its boxes."""
 
     published: list[Observation]
     crops: int
@@ -434,7 +434,7 @@ class Outcome:
 
     @property
     def owners(self) -> dict[int, int]:
-        """Whose most of the labelled boxes of a tracklet are."""
+        """The label of most boxes of each tracklet."""
         return {tracklet: vote.most_common(1)[0][0] for tracklet, vote in self.votes.items() if vote}
 
 
@@ -519,7 +519,7 @@ def measures(outcome: Outcome) -> list[float]:
 
 
 def publishing(embedded: list[Embedded]) -> None:
-    """How soon a tracklet can be found, and how well, by when it is first published."""
+    """Measure how soon and how well a tracklet can be found, by the time of its first publication."""
     table(
         "publishing", "first published", "published per tracklet", "bytes per tracklet", "seconds after first sight",
         "90 % within", "mAP of the first", "of the last",
@@ -558,7 +558,7 @@ COSINES = (-1, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8)
 
 
 def splitting(embedded: list[Embedded]) -> None:
-    """What a threshold does on video: tracks of two people, told apart, and of one, cut for nothing."""
+    """Measure a threshold on video: tracks of two people that it separates, and of one that it splits."""
     table(
         "splitting", "split_cosine", "tracklets", "purity, %", "mixed tracklets", "splits of one person", "rank-1",
         "mAP",
@@ -610,7 +610,7 @@ def splitting_alone(features: np.ndarray, images: list[Path]) -> None:
 
 
 def parts(rows: list[int], features: np.ndarray, cosine: float) -> int:
-    """How many tracklets come of these crops."""
+    """Count the tracklets that these crops make."""
     config = TrackletSettings(early_s=math.inf, every_s=math.inf, split_cosine=cosine)
     collecting = Tracklets(config, model_hash="0" * 64)
     for second, row in enumerate(rows):
@@ -674,7 +674,7 @@ def cameras(features: np.ndarray, images: list[Path]) -> None:
 
 
 def weighting(extractor: Extractor, root: Path) -> None:
-    """What weights are worth where crops differ: a third of them half hidden by someone else."""
+    """Measure the gain of weights where crops differ: a third of them is half hidden by another person."""
     images = market_images(root)
     rng = np.random.default_rng(0)
     hidden, front = rng.uniform(size=len(images)) < 1 / 3, rng.permutation(len(images))

@@ -1,4 +1,4 @@
-"""What the agent costs over decode + detect + raw embedding, on a video; idle CPU; memory.
+"""Measures the agent's cost over decode + detect + raw embedding on a video, its idle CPU, and its memory.
 
     python benchmarks/pipeline.py BUNDLE VIDEO [--rounds 5]
 

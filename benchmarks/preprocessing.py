@@ -1,4 +1,4 @@
-"""Where do normalisation and layout change cost least: on the host, or inside the graph?
+"""Compares the cost of normalisation and layout change on the host with that inside the graph.
 
     python benchmarks/preprocessing.py [--rounds 5]
 

@@ -1,4 +1,4 @@
-"""How fast the galleries store and search, and whether they find what a plain product finds.
+"""Measures how fast the galleries store and search, and whether they find what a plain product finds.
 
     python benchmarks/store.py [--engine sqlite --engine postgresql --engine milvus] [--rows 100000]
 

@@ -131,7 +131,7 @@ def _reid_edge_export(source: Path, bundle: Path) -> None:
 
 
 def _code_hash() -> str:
-    """Of what decides what a bundle holds."""
+    """Hash the code that determines a bundle's content."""
     digest = hashlib.sha256()
     for part in ("export", "osnet"):
         for file in sorted((_PACKAGE / part).rglob("*.py")):

@@ -1,4 +1,4 @@
-"""Who takes part, each through the interface that its users call.
+"""The contenders, each called through the interface that its users call.
 
 Everything foreign is imported inside the function that needs it: a worker holds one contender, and no other library.
 """

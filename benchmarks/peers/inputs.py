@@ -1,4 +1,4 @@
-"""What all contenders are given: a frame, boxes, and the same crops as ready batches.  The same in every process."""
+"""The contenders' input, the same in every process: a frame, boxes, and the same crops as ready batches."""
 
 from __future__ import annotations
 

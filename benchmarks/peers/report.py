@@ -111,7 +111,7 @@ def _by_key(found: Comparison, part: Part) -> dict[tuple[str, int], Run]:
 
 
 def _ordered(found: Comparison, runs: dict[tuple[str, int], Run]) -> list[str]:
-    """By time at the most crops."""
+    """Sort names by time at the largest number of crops."""
     most = max(found.crops)
     timed = {name: run.summary.p50 for (name, crops), run in runs.items() if crops == most}
     return sorted(timed, key=lambda name: timed[name])
@@ -126,7 +126,7 @@ def _time(run: Run | None) -> str:
 
 
 def _of_rounds(run: Run, reference: Run) -> Ratio | None:
-    """Of rounds that both were in."""
+    """Compare two runs of the same rounds; None where their numbers of rounds differ."""
     if len(run.rounds_ms) != len(reference.rounds_ms):
         return None
     return ratio_of_rounds(run.rounds_ms, reference.rounds_ms)

@@ -1,4 +1,4 @@
-"""What a comparison writes; every raw sample is in it."""
+"""The result of a comparison, with every raw sample."""
 
 from __future__ import annotations
 

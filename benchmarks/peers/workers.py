@@ -18,7 +18,7 @@ _COMMAND = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("worker
 
 
 class ContenderError(Exception):
-    """It could not be run, and why."""
+    """A contender could not be run; with the reason."""
 
 
 class ContenderProcess:

@@ -210,5 +210,5 @@ class WorkerProcess:
         code = self._process.wait()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         self._stderr.seek(0)
-        said = self._stderr.read().decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
-        return f"the process ended with {how}" + (f":\n{said}" if said else ".")
+        shown = self._stderr.read().decode(errors="replace").strip()[-_SHOWN_CHARACTERS:]
+        return f"the process ended with {how}" + (f":\n{shown}" if shown else ".")

@@ -1,4 +1,4 @@
-"""This device's measured roofline: its peak in each arithmetic, and its memory bandwidth.
+"""Measured roofline of this device: its peak in each arithmetic, and its memory bandwidth.
 
 Source of the model: Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore
 architectures", CACM 52 (2009). The best time counts, not the median, since a roof is an upper limit.
@@ -27,7 +27,7 @@ LONG_ENOUGH_SECONDS = 0.002
 BATCHES = (1, 8, 64)
 #: A kernel runs at least this often, however slow.
 MIN_CALLS = 3
-#: The processes may take this much longer than was asked for: imports, and slow machines' minimum of calls.
+#: The processes may take so much longer than they measure: imports, and slow machines' minimum of calls.
 GRACE_SECONDS = 120.0
 
 
@@ -40,7 +40,7 @@ def measure_roofline(threads_options: Sequence[int | None] = (None,), seconds: f
 
     Raises:
         UsageError: A number of threads below 1.
-        EngineError: A process failed; with what it said.
+        EngineError: A process failed; with what it wrote to stderr.
     """
     if any(threads is not None and threads < 1 for threads in threads_options):
         raise UsageError(f"a peak takes at least 1 thread, got {list(threads_options)}.")
