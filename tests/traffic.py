@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import ssl
 import time
 
-import numpy as np
 from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 
 from reid_edge.upstream.message import decode_ack, encode_ack, encode_batch, encode_observation
 from reid_edge.upstream.observation import Ack, Observation, Refusal
 from reid_edge.upstream.tls import TlsFiles
+from tests.upstream.observing import observed
 
-MODEL = "ab" * 32
-EPOCH = "e0"
+INCARNATION = "e0"
 #: Long enough for a busy machine; nothing waits for it to pass.
 PATIENCE_S = 20.0
 
 
-def observation(track: int, dim: int = 512) -> Observation:
-    """Return an observation of a track, with a feature of its own that is the same every time."""
-    feature = np.random.default_rng(track).standard_normal(dim).astype(np.float32)
+def observation(track: int) -> Observation:
+    """Return an observation of a track, made now, with a feature of its own that is the same every time."""
     now = time.time_ns() // 1000
-    return Observation(
-        model_hash=MODEL,
-        track=track,
-        captured_us=now,
-        first_us=now - 1_000_000,
-        last_us=now,
-        box=(0.1, 0.2, 0.3, 0.9),
-        confidence=0.9,
-        quality=0.5,
-        crops=3,
-        final=True,
-        feature=feature / np.linalg.norm(feature),
-    )
+    return dataclasses.replace(observed(track, captured_us=now), first_us=now - 1_000_000, final=True)
 
 
-def batch(camera: str, *seqs: int, epoch: str = EPOCH) -> bytes:
-    return encode_batch(camera, epoch, [(seq, encode_observation(observation(seq))) for seq in seqs])
+def batch(camera: str, *seqs: int, incarnation: str = INCARNATION) -> bytes:
+    return encode_batch(camera, incarnation, [(seq, encode_observation(observation(seq))) for seq in seqs])
 
 
-def ack(camera: str, *seqs: int, epoch: str = EPOCH, refused: tuple[Refusal, ...] = ()) -> bytes:
-    return encode_ack(Ack(camera, epoch, seqs, (), refused))
+def ack(camera: str, *seqs: int, incarnation: str = INCARNATION, refused: tuple[Refusal, ...] = ()) -> bytes:
+    return encode_ack(Ack(camera, incarnation, seqs, (), refused))
 
 
 def next_acks(transport, count: int = 1) -> list[Ack]:

@@ -17,7 +17,7 @@ from reid_edge.gallery.metrics import GalleryMetrics
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream.message import decode_ack
 from tests.broker import make_certs, tls_files
-from tests.traffic import EPOCH, batch, wait_until
+from tests.traffic import INCARNATION, batch, wait_until
 
 MOST = 200_000
 
@@ -84,7 +84,7 @@ def client(certs, name: str | None, **versions: ssl.TLSVersion) -> ssl.SSLContex
 
 def test_200_means_that_it_is_on_disk(gallery):
     status, body = gallery.post(batch("camA", 1, 2))
-    assert gallery.stored() == {("camA", EPOCH, 1), ("camA", EPOCH, 2)}
+    assert gallery.stored() == {("camA", INCARNATION, 1), ("camA", INCARNATION, 2)}
     assert (status, decode_ack(body).seqs) == (200, (1, 2))
     assert gallery.headers["content-type"] == "application/x-protobuf"
     assert decode_ack(gallery.post(batch("camA", 2, 3))[1]).seqs == (2, 3)
@@ -165,7 +165,7 @@ def test_a_camera_is_who_its_certificate_says(secured, certs):
     assert (status, ack.seqs, ack.refused[0].seqs) == (200, (), (7,))
     assert secured.stored() == set()
     assert decode_ack(secured.post(batch("camA", 1), connection)[1]).seqs == (1,)
-    assert secured.stored() == {("camA", EPOCH, 1)}
+    assert secured.stored() == {("camA", INCARNATION, 1)}
     # Another connection is another camera, at the same time.
     other = secured.connect(client(certs, "camB"))
     assert decode_ack(secured.post(batch("camB", 7), other)[1]).seqs == (7,)

@@ -11,7 +11,7 @@ from reid_edge.gallery.mqtt import MqttCollector
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream.message import decode_ack
 from tests.broker import Broker, tls_files
-from tests.traffic import EPOCH, Peer, batch, wait_until
+from tests.traffic import INCARNATION, Peer, batch, wait_until
 
 FAST = (0.02, 0.2)
 NO_SUBSCRIBER = 0x10
@@ -60,7 +60,7 @@ def test_what_is_acknowledged_is_on_disk(broker, gallery):
             camera.publish("reid/v1/camA/obs", batch("camA", seq))
             topic, payload = camera.next_message()
             # Another connection sees only what is committed.
-            assert ("camA", EPOCH, seq) in stored(path)
+            assert ("camA", INCARNATION, seq) in stored(path)
             assert topic == "reid/v1/camA/ack"
             assert decode_ack(payload).seqs == (seq,)
 
@@ -88,7 +88,7 @@ def test_nonsense_gets_no_ack_and_stops_nothing(broker, gallery):
         assert decode_ack(camera.next_message()[1]).seqs == (1,)
         assert camera.messages.empty()
     assert served.stats.messages == 4
-    assert stored(path) == {("camA", EPOCH, 1)}
+    assert stored(path) == {("camA", INCARNATION, 1)}
 
 
 def test_what_comes_twice_is_acknowledged_twice_and_stored_once(broker, gallery):
@@ -179,7 +179,7 @@ def test_each_group_gets_everything(broker, gallery, tmp_path):
         assert decode_ack(camera.next_message()[1]).seqs == (1,)
     other.close()
     other_store.close()
-    assert stored(path) == stored(tmp_path / "other.db") == {("camA", EPOCH, 1)}
+    assert stored(path) == stored(tmp_path / "other.db") == {("camA", INCARNATION, 1)}
 
 
 def test_closing_stores_and_acknowledges_what_is_here(broker, gallery):
@@ -228,4 +228,4 @@ def test_with_certificates_batches_are_stored_and_acknowledged(certs, tmp_path, 
             camera.subscribe("reid/v1/camA/ack")
             assert camera.publish("reid/v1/camA/obs", batch("camA", 1)) == 0
             assert decode_ack(camera.next_message()[1]).seqs == (1,)
-    assert stored(path) == {("camA", EPOCH, 1)}
+    assert stored(path) == {("camA", INCARNATION, 1)}

@@ -23,7 +23,7 @@ from reid_edge.upstream.observation import Ack, Batch, Gap, Observation, Refusal
 
 WIRE = Path(__file__).parent / "wire"
 DOCS = Path(__file__).parents[2] / "docs"
-CAMERA, EPOCH = "c0123456789abcdef01234567", "8f14e45fceea167a"
+CAMERA, INCARNATION = "c0123456789abcdef01234567", "8f14e45fceea167a"
 FIELDS = tuple(one.name for one in dataclasses.fields(Sighting))
 
 seqs = st.integers(1, 2**63 - 1)
@@ -196,7 +196,7 @@ def field(number: int, value: int | bytes) -> bytes:
 def test_unknown_fields_of_a_later_version_are_ignored():
     new = field(99, b"new") + field(100, 5)
     row = field(2, 0) + encode_observation(observation()) + new
-    payload = encode_batch(CAMERA, EPOCH, [(5, row)], [Gap(1, 4, 4, "full")])
+    payload = encode_batch(CAMERA, INCARNATION, [(5, row)], [Gap(1, 4, 4, "full")])
     batch = decode_batch(payload + field(1, 2) + new)
     assert [seq for seq, _ in batch.observations] == [5]
     assert same_but_feature(batch.observations[0][1], observation())
@@ -204,7 +204,7 @@ def test_unknown_fields_of_a_later_version_are_ignored():
 
 def test_a_later_encoding_is_a_refused_row_and_no_lost_batch():
     later = encode_observation(observation()) + field(11, 9)
-    batch = decode_batch(encode_batch(CAMERA, EPOCH, [(1, later), (2, encode_observation(observation()))]))
+    batch = decode_batch(encode_batch(CAMERA, INCARNATION, [(1, later), (2, encode_observation(observation()))]))
     assert [seq for seq, _ in batch.observations] == [2]
     (refusal,) = batch.unreadable
     assert refusal.seqs == (1,)
@@ -213,13 +213,13 @@ def test_a_later_encoding_is_a_refused_row_and_no_lost_batch():
 
 def test_a_gap_for_a_reason_of_a_later_version_is_a_gap():
     gap = field(1, 3) + field(2, 5) + field(3, 2) + field(4, 77)
-    batch = decode_batch(encode_batch(CAMERA, EPOCH, []) + field(5, gap))
+    batch = decode_batch(encode_batch(CAMERA, INCARNATION, []) + field(5, gap))
     assert batch.gaps == (Gap(3, 5, 2, "lost"),)
 
 
 def test_a_later_version_that_cannot_be_read_says_upgrade():
     with pytest.raises(MessageError, match=r"version 3.*reads 1: upgrade"):
-        decode_batch(field(1, 3) + field(2, b"new/camera") + field(3, EPOCH.encode()))
+        decode_batch(field(1, 3) + field(2, b"new/camera") + field(3, INCARNATION.encode()))
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_later_version_that_cannot_be_read_says_upgrade():
         field(1, 1) + field(2, b"camera") + field(3, b"e") + field(4, field(1, 2**63)),
         field(1, 1) + field(2, b"camera") + field(3, b"e") + field(5, field(1, 5) + field(2, 4) + field(3, 1)),
         field(1, 1) + field(2, b"camera") + field(3, b"e") + field(5, field(1, 5) + field(2, 5) + field(3, 2)),
-        encode_batch(CAMERA, EPOCH, [(1, encode_observation(observation()))])[:-1],
+        encode_batch(CAMERA, INCARNATION, [(1, encode_observation(observation()))])[:-1],
     ],
 )
 def test_what_is_no_batch_is_a_message_error(payload):
@@ -282,7 +282,7 @@ def with_feature(data: bytes, enc: int = 1, dim: int = 4, scale: bytes = b"") ->
     ],
 )
 def test_a_row_that_cannot_be_read_spoils_no_other(row, reason):
-    batch = decode_batch(encode_batch(CAMERA, EPOCH, [(8, row), (9, encode_observation(observation()))]))
+    batch = decode_batch(encode_batch(CAMERA, INCARNATION, [(8, row), (9, encode_observation(observation()))]))
     assert [seq for seq, _ in batch.observations] == [9]
     (refusal,) = batch.unreadable
     assert refusal.seqs == (8,)
@@ -323,11 +323,11 @@ def test_names_and_numbers_that_cannot_be_sent_are_errors():
         encode_observation(observation(), "bf16")  # type: ignore[arg-type]
     for camera in ("", "a/b", "#", "ü", "a" * 65, "a\n"):
         with pytest.raises(MessageError, match="camera must be 1 to 64 letters"):
-            encode_batch(camera, EPOCH, [])
+            encode_batch(camera, INCARNATION, [])
         with pytest.raises(MessageError, match="camera must be"):
-            encode_ack(Ack(camera, EPOCH, ()))
+            encode_ack(Ack(camera, INCARNATION, ()))
     with pytest.raises(MessageError):
-        encode_batch(CAMERA, EPOCH, [(2**63, b"")])
+        encode_batch(CAMERA, INCARNATION, [(2**63, b"")])
 
 
 @given(st.binary(max_size=300))
@@ -346,8 +346,8 @@ def test_random_bytes_are_messages_or_message_errors(payload):
 def test_damaged_messages_are_messages_or_message_errors(encoding, damage, kept):
     rows = [(seq, encode_observation(observation(feature=unit(8)), encoding)) for seq in (1, 2)]
     for payload, decode in (
-        (encode_batch(CAMERA, EPOCH, rows, [Gap(1, 2, 1, "full")]), decode_batch),
-        (encode_ack(Ack(CAMERA, EPOCH, (1, 2), ((1, 2),), (Refusal((3,), "no"),))), decode_ack),
+        (encode_batch(CAMERA, INCARNATION, rows, [Gap(1, 2, 1, "full")]), decode_batch),
+        (encode_ack(Ack(CAMERA, INCARNATION, (1, 2), ((1, 2),), (Refusal((3,), "no"),))), decode_ack),
         (rows[0][1], decode_observation),
     ):
         damaged = bytearray(payload)

@@ -14,7 +14,7 @@ import numpy as np
 from reid_edge.upstream.message import ENCODINGS, encode_ack, encode_batch, encode_observation
 from reid_edge.upstream.observation import Ack, Gap, Observation, Refusal
 
-CAMERA, EPOCH = "c0123456789abcdef01234567", "8f14e45fceea167a"
+CAMERA, INCARNATION = "c0123456789abcdef01234567", "8f14e45fceea167a"
 
 
 def observation(number: int) -> Observation:
@@ -48,14 +48,14 @@ def main() -> None:
     gaps = (Gap(1, 40, 38, "full"), Gap(41, 41, 1, "expired"), Gap(50, 52, 3, "lost"))
     expected = {
         "camera": CAMERA,
-        "epoch": EPOCH,
+        "epoch": INCARNATION,
         "observations": [[100 + i, {**vars(one), "feature": one.feature.tolist()}] for i, one in enumerate(made)],
         "gaps": [vars(gap) for gap in gaps],
     }
     for encoding in ENCODINGS:
         rows = [(100 + index, encode_observation(one, encoding)) for index, one in enumerate(made)]
-        write(folder / f"batch_{encoding}.bin", encode_batch(CAMERA, EPOCH, rows, gaps), expected)
-    ack = Ack(CAMERA, EPOCH, (100, 101, 2**40), ((1, 40), (41, 41)), (Refusal((102, 103), "another model"),))
+        write(folder / f"batch_{encoding}.bin", encode_batch(CAMERA, INCARNATION, rows, gaps), expected)
+    ack = Ack(CAMERA, INCARNATION, (100, 101, 2**40), ((1, 40), (41, 41)), (Refusal((102, 103), "another model"),))
     fields = {**vars(ack), "refused": [vars(refusal) for refusal in ack.refused]}
     fields["epoch"] = fields.pop("incarnation")
     write(folder / "ack.bin", encode_ack(ack), fields)
