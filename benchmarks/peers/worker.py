@@ -18,7 +18,8 @@ import numpy as np
 from contenders import Contender, Loaded, load
 from inputs import Features, as_pixels, as_tensor, make_scene
 
-from reid_edge.benchmark.worker import die_with, peak_rss_mb, warm_up_until_settled
+from reid_edge.benchmark.worker import die_with, warm_up_until_settled
+from reid_edge.system.limits import peak_memory_mib
 
 #: Untimed queries before each turn, at most this share of its time but at least one: a process that slept finds cold
 #: caches and sleeping threads.
@@ -66,7 +67,7 @@ class Worker:
 
     def memory(self) -> dict[str, Any]:
         """Largest resident memory so far."""
-        return {"peak_rss_mb": peak_rss_mb()}
+        return {"peak_rss_mb": peak_memory_mib()}
 
     def _query(self, part: str, crops: int) -> Callable[[], Features]:
         assert self._loaded is not None
