@@ -1,1 +1,1 @@
-"""The camera agent: from frames over detections and tracklets to published observations.  Needs no torch."""
+"""The camera agent: from frames over detections and tracklets to published observations."""

@@ -177,6 +177,8 @@ def make_debug_settings(folder: Path, video: Path) -> Path:
         f"""
         [source]
         uri = "{video}"
+        [engine]
+        max_batch = 2
         [operation]
         log_level = "debug"
         listen = ""
