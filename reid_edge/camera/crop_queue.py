@@ -80,7 +80,7 @@ class CropQueue:
 
     def _make_room(self) -> list[QueuedCrop]:
         if not self._drop_oldest:
-            self._changed.notify_all()  # whoever takes must know of the crops so far before this thread waits for it
+            self._changed.notify_all()  # the taker must learn of the crops so far before this thread waits for it
             self._changed.wait_for(lambda: len(self._crops) < self._limit or self._finished)
             return []
         return [self._crops.popleft() for _ in range(len(self._crops) - self._limit + 1)]

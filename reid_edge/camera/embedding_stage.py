@@ -68,6 +68,7 @@ class EmbeddingStage:
         self._max_latency_s = max_latency_s
         self._engine_s = 0.0
         self._newest = self._current = extractor
+        self._has_changed = False
         self.stats = EmbeddingStats()
         self.engine_latencies_s = recent_latencies()
         self.crop_latencies_s = recent_latencies()
@@ -88,10 +89,12 @@ class EmbeddingStage:
             with self.heartbeat:
                 published = self._embed_all(work.crops) if work.crops else self._change_to(self._newest)
                 self._publisher.publish(published + self._tracklets.end(work.ended))
+            del work  # its crops hold the model that they were cut for
+            self._release_old_model()
         self._publisher.publish(self._tracklets.finish())
 
     def _embed_all(self, crops: list[QueuedCrop]) -> list[Observation]:
-        """Embed crops by the models that they were cut for, which is the same one but around a change of the model."""
+        """Embed crops by the models that they were cut for: one model, or two around a change."""
         published: list[Observation] = []
         for extractor, of_one_model in groupby(crops, key=attrgetter("extractor")):
             published += self._change_to(extractor) + self._embed(list(of_one_model))
@@ -120,8 +123,13 @@ class EmbeddingStage:
         if extractor is self._current:
             return []
         self._current = extractor
-        give_back_memory()
+        self._has_changed = True
         return self._tracklets.change_model(extractor.bundle.manifest.model_hash)
+
+    def _release_old_model(self) -> None:
+        if self._has_changed:
+            self._has_changed = False
+            give_back_memory()
 
 
 def give_back_memory() -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reid_edge.gallery.collector import Collector
 
 log = logging.getLogger(__name__)
+
 #: Largest number of observations held in memory; above it the oldest are dropped, counted and declared upstream.
 MAX_UNWRITTEN = 10_000
 SCHEMES = ("mqtts", "https", "sqlite", "postgresql", "milvus", "mqtt", "http")

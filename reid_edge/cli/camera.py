@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reid_edge.console import console, extra, print_table
-from reid_edge.errors import SettingsError
+from reid_edge.errors import SettingsError, UsageError
 
 if TYPE_CHECKING:
     from reid_edge.camera.agent import Agent
@@ -70,7 +70,7 @@ def run(
         tables["detector"] = detector_table(detector)
     for section, key, way in (("source", "uri", "--source VIDEO"), ("engine", "bundle", "BUNDLE as an argument")):
         if section not in tables:
-            raise SettingsError(f"no {section}: give {way}, or [{section}] {key} in a settings file (docs/camera.md).")
+            raise UsageError(f"no {section}: give {way}, or [{section}] {key} in a settings file (docs/camera.md).")
     settings = parse_settings(tables, origin=str(config or "settings"))
     if check:
         _check(settings)
@@ -82,13 +82,13 @@ def detector_table(text: str) -> dict[str, str]:
     """Make the table ``[detector]`` for ``KIND`` or ``KIND:VALUE``.
 
     Raises:
-        SettingsError: A value is given for a kind that takes none, or that the command line does not support.
+        UsageError: A value is given for a kind that takes none, or that the command line does not support.
     """
     kind, _, value = text.partition(":")
     if not value:
         return {"kind": kind}
     if kind not in DETECTOR_VALUES:
-        raise SettingsError(
+        raise UsageError(
             f"--detector: expected motion or one of {', '.join(f'{known}:VALUE' for known in DETECTOR_VALUES)}, "
             f"got '{text}'. A model is described in a settings file: --config FILE, section [detector]."
         )

@@ -2,11 +2,13 @@
 
 import math
 import time
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from reid_edge.camera import embedding_stage as module
 from reid_edge.camera.crop_queue import CropQueue, QueuedCrop
 from reid_edge.camera.embedding_stage import EmbeddingStage
 from reid_edge.camera.tracking import EndedTrack
@@ -51,14 +53,18 @@ def new():
     return Model(1)
 
 
+def stage_of(model: Model) -> SimpleNamespace:
+    """A stage that starts with this model; ``queue`` and ``published`` beside it."""
+    queue, published = CropQueue(limit=100, drop_oldest=False, budget_s=0.0), Published()
+    settings = TrackletSettings(early_s=math.inf, split_cosine=-1)
+    tracklets = Tracklets(settings, model_hash=model.bundle.manifest.model_hash)
+    embedding = EmbeddingStage(queue, model, published, tracklets, max_batch=8, max_latency_s=1.0)
+    return SimpleNamespace(embedding=embedding, queue=queue, published=published)
+
+
 @pytest.fixture
 def stage(old):
-    """A stage that starts with the old model; ``queue`` and ``published`` beside it."""
-    queue, published = CropQueue(limit=100, drop_oldest=False, budget_s=0.0), Published()
-    config = TrackletSettings(early_s=math.inf, split_cosine=-1)
-    tracklets = Tracklets(config, model_hash=old.bundle.manifest.model_hash)
-    embedding = EmbeddingStage(queue, old, published, tracklets, max_batch=8, max_latency_s=1.0)
-    return SimpleNamespace(embedding=embedding, queue=queue, published=published, tracklets=tracklets)
+    return stage_of(old)
 
 
 def of_one_model(observation) -> bool:
@@ -108,3 +114,14 @@ def test_when_nothing_waits_the_new_model_is_taken_up_at_once_and_the_old_one_le
     stage.embedding.run()
     assert [(seen.model_hash[0], seen.final) for seen in stage.published.observations] == [("0", True)]
     assert stage.embedding._current is new
+
+
+def test_memory_is_given_back_when_no_crop_holds_the_old_model_any_more(new, monkeypatch):
+    stage, old_was_gone = stage_of(Model(0)), []
+    old = weakref.ref(stage.embedding.extractor)
+    monkeypatch.setattr(module, "give_back_memory", lambda: old_was_gone.append(old() is None))
+    stage.queue.put([crop(1, old()), crop(1, new, 1)])
+    stage.embedding.replace(new)
+    stage.queue.finish()
+    stage.embedding.run()
+    assert old_was_gone == [True]

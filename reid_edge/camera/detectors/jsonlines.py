@@ -15,6 +15,7 @@ from reid_edge.camera.detectors.line_server import LineServer
 from reid_edge.camera.frames import Detections, Frame, no_detections
 
 logger = logging.getLogger(__name__)
+
 Whole = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Box = Annotated[list[float], msgspec.Meta(min_length=4, max_length=5)]
 

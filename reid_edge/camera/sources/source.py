@@ -16,6 +16,7 @@ from reid_edge.camera.frames import Frame
 from reid_edge.errors import ReidEdgeError, SourceError
 
 logger = logging.getLogger(__name__)
+
 #: Longest time that a stop waits for the capturing thread, which may hang in a driver.
 _JOIN_S = 0.5
 
