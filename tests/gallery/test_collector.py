@@ -11,7 +11,6 @@ from reid_edge.errors import StoreError
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.entries import LONGEST_TRACKLET_US, Selection
 from reid_edge.gallery.store import open_store
-from reid_edge.gallery.times import duration_text
 from reid_edge.upstream.message import decode_ack, encode_batch, encode_observation
 from reid_edge.upstream.observation import Ack, Gap
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, batch, observation, record, unit
@@ -217,14 +216,6 @@ def test_threads_are_served_one_after_another(collector, sqlite_store):
         thread.join()
     assert sqlite_store.span(EVERYTHING).observations == 80
     assert (collector.stats.stored, collector.stats.duplicates) == (80, 80)
-
-
-@pytest.mark.parametrize(
-    ("duration_us", "text"),
-    [(72 * HOUR, "72 hours"), (HOUR * 3 // 2, "1.5 hours"), (90 * SECOND, "1.5 minutes"), (1500, "0 s"), (-103, "0 s")],
-)
-def test_durations_are_for_people(duration_us, text):
-    assert duration_text(duration_us) == text
 
 
 def test_what_is_from_the_future_has_two_causes(sqlite_store):

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import sqlite3
-import time
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from reid_edge.errors import ModelMismatchError, NoSuchObservationError, StoreEr
 from reid_edge.gallery.deletion import erase_with_receipt, ids_sha256
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.search import MOST_TRACKLETS, find_one, query_by_feature, query_of, require_model, search
-from reid_edge.gallery.times import parse_time, time_text
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, record, unit
 
 EVERYTHING = Selection()
@@ -207,47 +205,3 @@ def test_erasing_needs_a_purpose_and_something_to_erase(store, two_people):
         erase_with_receipt(store, Selection(track=1), purpose="", now_us=NOON)
     assert store.span(EVERYTHING).observations == 12
     assert store.audit_entries(5) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("now", NOON),
-        ("90s", NOON - 90 * SECOND),
-        ("30m", NOON - 30 * 60 * SECOND),
-        ("2h", NOON - 2 * HOUR),
-        ("1.5d", NOON - 36 * HOUR),
-        (" 1w ", NOON - 7 * 24 * HOUR),
-        ("2026-01-01T12:00Z", NOON),
-        ("2026-01-01T13:00:00.250+01:00", NOON + SECOND // 4),
-        ("2026-01-01 06:30-05:30", NOON),
-        ("2026-01-01T14:00", NOON),
-        ("2026-01-01", NOON - 14 * HOUR),
-    ],
-)
-def test_times_as_people_write_them(monkeypatch, text, expected):
-    monkeypatch.setenv("TZ", "EET-2")
-    time.tzset()
-    try:
-        assert parse_time(text, now_us=NOON) == expected
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-
-
-@pytest.mark.parametrize("text", ["", "yesterday", "2 hours", "-2h", "2026-13-01", "12:00", "99999-01-01", "h"])
-def test_what_is_no_time_is_answered_with_what_is(text):
-    with pytest.raises(UsageError, match="2h or 3d"):
-        parse_time(text, now_us=NOON)
-
-
-def test_times_as_people_read_them(monkeypatch):
-    monkeypatch.setenv("TZ", "EET-2")
-    time.tzset()
-    try:
-        assert time_text(NOON) == "2026-01-01 14:00:00+02:00"
-    finally:
-        monkeypatch.undo()
-        time.tzset()
-    assert time_text(NOON + 999_999, utc=True) == "2026-01-01 12:00:00+00:00"
-    assert time_text(None) == "–"

@@ -8,8 +8,16 @@ import pytest
 
 from reid_edge.errors import ModelMismatchError, StoreError
 from reid_edge.gallery.entries import LONGEST_TRACKLET_US, Selection
-from reid_edge.gallery.store import DEFAULT_RETENTION_HOURS, open_store
-from reid_edge.gallery.store.base import Added, AuditEntry, CameraSummary, Erased, Span, StoredGap
+from reid_edge.gallery.store import open_store
+from reid_edge.gallery.store.base import (
+    DEFAULT_RETENTION_HOURS,
+    Added,
+    AuditEntry,
+    CameraSummary,
+    Erased,
+    Span,
+    StoredGap,
+)
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, record, unit
 
 EVERYTHING = Selection()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from reid_edge.errors import StoreError
-from reid_edge.gallery.store.base import DEFAULT_RETENTION_HOURS, Store
+from reid_edge.gallery.store.base import Store
 from reid_edge.redaction import without_passwords
 
-__all__ = ["DEFAULT_RETENTION_HOURS", "Store", "open_store"]
+__all__ = ["Store", "open_store"]
 
 URIS = "sqlite:PATH, postgresql://USER@HOST/DATABASE, milvus:http://HOST:19530 or milvus:FILE.db"
 

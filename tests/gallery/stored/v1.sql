@@ -1,4 +1,4 @@
--- A gallery in SQLite as the release of schema version 1 wrote it (tests/gallery/test_stored_galleries.py fills the same).
+-- A gallery in SQLite as the release of schema version 1 wrote it (tests/gallery/test_store_old_files.py fills the same).
 -- Galleries in the field look like this: never change this file; add one for each later version of the schema.
 PRAGMA application_id = 1919248740;
 PRAGMA user_version = 1;
