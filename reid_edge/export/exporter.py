@@ -53,7 +53,7 @@ _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "num
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What to export, and how.
+    """Options of an export.
 
     Attributes:
         out: The bundle's folder.

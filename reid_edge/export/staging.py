@@ -18,7 +18,7 @@ NEEDED_BYTES = 256 * 1024 * 1024
 
 @contextlib.contextmanager
 def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that becomes ``out`` when the block ends well and vanishes when it does not.
+    """Yield a temporary folder beside ``out`` that becomes ``out`` when the block ends well, and is removed otherwise.
 
     Raises:
         OutputError: ``out`` exists (with ``force``: and is no bundle), or the disk is full or read-only.
@@ -46,7 +46,7 @@ def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
 
 
 def _remove_abandoned(out: Path) -> None:
-    """What processes that were killed have left."""
+    """Remove what processes that were killed have left."""
     for folder in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):
         pid = folder.name.split(".")[-2]
         if pid.isdigit() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
@@ -65,7 +65,7 @@ def _check_replaceable(out: Path, force: bool) -> None:
 
 
 def _not_of_a_bundle(out: Path) -> str:
-    """Why a folder must not be taken for a bundle and deleted; "" for a bundle."""
+    """Say why a folder must not be taken for a bundle and deleted; "" for a bundle."""
     try:
         listed = {out / entry.path for entry in open_bundle(out).manifest.entries()} | {out / MANIFEST}
     except BundleError:

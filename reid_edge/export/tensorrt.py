@@ -38,7 +38,7 @@ USUAL_BATCH = 8
 
 
 def why_not_here() -> EngineError | None:
-    """Why no plan can be built on this machine, or None when one can."""
+    """Return the reason why no plan can be built on this machine, or None when one can."""
     try:
         library = load_library()
     except EngineUnavailableError as error:
@@ -140,7 +140,7 @@ def build_tensorrt(
 
 
 def _runs_here() -> bool:
-    """Whether a plan can run on this machine."""
+    """Return True if a plan can run on this machine."""
     return find_gpu() is not None
 
 
@@ -192,7 +192,7 @@ def build_plan(onnx_path: Path, out: Path, *, max_batch: int, usual_batch: int =
 
 
 def count_layers(onnx_path: Path) -> int:
-    """How many layers an ONNX file has for TensorRT, before it fuses them.
+    """Count the layers that an ONNX file has for TensorRT, before it fuses them.
 
     Raises:
         EngineUnavailableError: No TensorRT library is installed.
@@ -228,7 +228,7 @@ def _config(builder: Any, network: Any, batches: tuple[int, int, int]) -> Any:
     config = builder.create_builder_config()
     config.add_optimization_profile(profile)
     if hasattr(config, "profiling_verbosity"):
-        # Else the inspector tells names only, not precisions.
+        # Otherwise the inspector reports names only, not precisions.
         config.profiling_verbosity = type(config.profiling_verbosity).DETAILED
     return config
 

@@ -1,4 +1,4 @@
-"""What one OSNet is: width, input size, variant, and the channel counts that follow from them."""
+"""Architecture of an OSNet: width, input size, variant, and the channel counts that follow from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GATED: tuple[Fusion, ...] = ("unified", "separate", "streamwise")
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkVariant:
-    """How a network differs from the paper's primary model (section 4.1, Table 5; section 4.3; supplement A).
+    """Differences of a network from the paper's primary model (section 4.1, Table 5; section 4.3; supplement A).
 
     Attributes:
         streams: 3x3 layers of each stream of a bottleneck, ascending; T is their number.  ``(4, 4, 4, 4)`` are four
@@ -60,7 +60,7 @@ class NetworkVariant:
             raise ConfigError(f"blocks must be three numbers, each at least 1, e.g. (2, 2, 2), got {self.blocks}.")
 
     def __str__(self) -> str:
-        """What differs from the primary model, e.g. ``fusion=addition``; "" for that model itself."""
+        """List what differs from the primary model, e.g. ``fusion=addition``; "" for that model itself."""
         changed = (one.name for one in fields(self) if getattr(self, one.name) != one.default)
         return ", ".join(f"{name}={getattr(self, name)}" for name in changed)
 

@@ -33,7 +33,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointInfo:
-    """What a checkpoint says of itself.
+    """Metadata of a checkpoint.
 
     Attributes:
         width: β.
@@ -74,7 +74,7 @@ class CheckpointInfo:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Head:
-    """The linear layer on top of the feature, where what it tells is of use by itself.
+    """The linear layer on top of the feature, kept where its outputs are of use by themselves.
 
     Attributes:
         names: What each output stands for, C of them.
@@ -217,7 +217,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class _AboutHead:
-    """What a file's metadata says of the head."""
+    """Metadata of a head."""
 
     names: tuple[str, ...]
     kind: Literal["category", "attributes"]
@@ -229,7 +229,7 @@ def _taken_head(state: dict[str, Tensor], about: _AboutHead, path: Path) -> Head
         weight, bias = state.pop(f"{HEAD_PREFIX}weight"), state.pop(f"{HEAD_PREFIX}bias")
     except KeyError as error:
         raise CheckpointError(
-            f"{path} says that it holds a head, but has no tensor {error}; take another copy of the file."
+            f"{path} has the metadata of a head, but no tensor {error}; the file is damaged: copy it again."
         ) from error
     return Head(names=about.names, weight=weight, bias=bias, kind=about.kind)
 

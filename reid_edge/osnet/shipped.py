@@ -1,4 +1,4 @@
-"""Which checkpoint a command means."""
+"""Find the checkpoint that a command names: a file, or one that ships."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reid_edge.osnet.torchreid import import_torchreid
 
 
 def find_checkpoint(path: Path | None, width: float | None) -> Checkpoint:
-    """The checkpoint at a path (native, or torchreid's), or without one the shipped one of a width.
+    """Load the checkpoint at a path (native, or torchreid's), or without one the shipped one of a width.
 
     Args:
         path: ``.safetensors`` that reid-edge wrote, or torchreid's ``.pth`` or ``.pth.tar``.
@@ -45,5 +45,5 @@ def _shipped(width: float | None) -> Checkpoint:
 
 
 def shipped_checkpoints() -> list[Checkpoint]:
-    """Every checkpoint that ships."""
+    """Load every checkpoint that ships."""
     return [load_checkpoint(path) for path in assets("models", "*.safetensors")]

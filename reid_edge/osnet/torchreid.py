@@ -114,7 +114,7 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 
 
 def _numpy_scalars() -> list[Any]:
-    """What torchreid's own trainer saves beside the weights: numpy numbers such as the rank-1 score."""
+    """List the types that torchreid's trainer saves beside weights: numpy numbers such as the rank-1 score."""
     scalar = np.float64(0).__reduce__()[0]
     kinds = [type(np.dtype(kind)) for kind in ("float32", "float64", "int64")]
     return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
@@ -131,7 +131,7 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
 
 
 def _renamed(raw: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Our names, without the classifier; two names for one tensor are an error, whichever would win."""
+    """Rename tensors to ours and drop the classifier; two names for one tensor are an error."""
     origins: dict[str, str] = {}
     for name in raw:
         ours = _rename(name.removeprefix("module."))
@@ -163,7 +163,7 @@ def _infer_width(state: dict[str, Tensor], path: Path) -> float:
 
 
 def _with_batch_counts(state: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Files older than PyTorch 0.4.1 lack batch norm's batch counter, which evaluation never reads."""
+    """Add batch norm's batch counter, which files older than PyTorch 0.4.1 lack and evaluation never reads."""
     counters = [name for name in expected if name.endswith("num_batches_tracked")]
     if any(name in state for name in counters):
         return state

@@ -58,7 +58,7 @@ class CandidateBuilder:
         return int8_parts(self.reference.network.config) if candidate.int8 else ()
 
     def is_quick(self, candidate: Candidate) -> bool:
-        """Whether a candidate to be timed needs no long work: its files are there, and nothing is built from them."""
+        """Return True if timing a candidate needs no long work: its files are there, and nothing is built from them."""
         engine = self.engines[candidate.engine]
         there = self._plain_artifact(candidate) is not None and engine.file_engine == engine.name
         return there or any((self._folder_of(candidate, draft=draft) / MANIFEST).exists() for draft in (False, True))
@@ -166,7 +166,7 @@ class CandidateBuilder:
         return next((one for one in held if (one.engine, one.precision) == (engine, precision)), None)
 
     def _half(self, candidate: Candidate) -> bool:
-        """Whether the candidate's ONNX file is in float16."""
+        """Return True if the candidate's ONNX file is in float16."""
         return self.engines[candidate.engine].half_weights and candidate.execution.float_type == "f16"
 
     def _quantization(self, *, draft: bool) -> Quantization:

@@ -1,4 +1,4 @@
-"""What a candidate must keep of the accuracy to be chosen."""
+"""Constraints on accuracy: candidates that break one are not chosen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reid_edge.runtime import Extractor
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """Whether a candidate keeps the accuracy, by which figures, and why not."""
+    """Judgement of a candidate: does it keep the accuracy, by which figures, and why not."""
 
     passed: bool
     figures: dict[str, float]
@@ -33,7 +33,7 @@ class Constraint(Protocol):
 
 
 class FeatureAgreement:
-    """Without labels: the verdict that INT8 gets on export (:func:`reid_edge.export.reference.judge`)."""
+    """Constraint that needs no labels: the verdict of INT8 on export (:func:`reid_edge.export.reference.judge`)."""
 
     text = "features agree with the checkpoint's: the verdict of docs/quantization.md"
 
@@ -53,7 +53,7 @@ class FeatureAgreement:
 
 
 class MeanAveragePrecision:
-    """With labels: mAP at most so many points under FP32's.
+    """Constraint for labelled images: the mAP is at most so many points under FP32's.
 
     Args:
         base: The plain export; its FP32 is what the candidates are compared with.

@@ -28,7 +28,7 @@ _CPU_FLAGS: dict[FloatType, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
-    """How a file gets its INT8.
+    """Inputs and effort of a quantization to INT8.
 
     Attributes:
         batches: Calibration inputs, one crop each.
@@ -40,7 +40,7 @@ class Quantization:
 
 
 class TuningEngine(ABC):
-    """What an engine can vary, and how its files are made; what a subclass does not override holds on a CPU.
+    """Describes what an engine can vary, and makes its files; what a subclass does not override holds on a CPU.
 
     Attributes:
         name: What runs the candidates.

@@ -33,7 +33,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What tuning minimises, and how many crops a query has.
+    """The figure that tuning minimises, and the number of crops in a query.
 
     Attributes:
         goal: ``p50`` or ``p99`` of a query's milliseconds; ``throughput``: milliseconds a crop when nobody waits;
@@ -91,7 +91,7 @@ _SCORES: dict[str, Callable[[Summary, int], Score]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """How long one stage of the measurement takes.
+    """Length of one stage of the measurement.
 
     Attributes:
         name: For the progress bar and the manifest.
@@ -108,7 +108,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What a stage measured, by candidate (or plain export).
+    """Results of a stage, by the name of the candidate (or plain export).
 
     Attributes:
         scores: Of those that were timed.
@@ -128,7 +128,7 @@ class StageResult:
         return sorted(self.scores, key=lambda name: self.scores[name].value)
 
     def ties(self, name: str, best: str) -> bool:
-        """Whether one is not surely slower than the best: by the ratios of their medians in the same rounds.
+        """Return True if one is not surely slower than the best: by the ratios of their medians in the same rounds.
 
         Figures that are no median (p99, energy) tie only when they are equal.
         """

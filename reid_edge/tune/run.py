@@ -38,7 +38,7 @@ HOPELESS = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptions:
-    """What to tune for.
+    """Options of a tuning.
 
     Attributes:
         out: The tuned bundle's folder.

@@ -163,6 +163,8 @@ class Tuner:
     def _time_stage(self, stage: Stage, candidates: Sequence[Candidate], until: float) -> StageResult:
         most = max(0, int((until * self._budget - self._cache.seconds) / _START_SECONDS))
         late = {one.name: "no time was left to time it" for one in candidates[most:]}
+        if not most:
+            return StageResult(left_out=late)
         files, failures, unmade = self._files(candidates[:most])
         result = self._measure(files, stage) if files else StageResult()
         return replace(result, failures={**failures, **result.failures}, left_out={**late, **unmade})
@@ -267,7 +269,7 @@ class Tuner:
         )
 
     def _late(self, share: float) -> bool:
-        """Whether this share of the budget has been used."""
+        """Return True if this share of the budget has been used."""
         return self._cache.seconds > share * self._budget
 
 

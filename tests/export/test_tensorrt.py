@@ -128,7 +128,7 @@ def test_a_plan_built_without_a_gpu_is_meant_for_any():
 
 
 def test_built_precisions_are_counted_from_the_inspectors_json():
-    """The form that the TensorRT developer guide shows for LayerInformationFormat.JSON."""
+    """As the TensorRT developer guide shows it for LayerInformationFormat.JSON."""
     inspection = """{"Layers": [
         {"Name": "conv1", "Outputs": [{"Name": "a", "Format/Datatype": "Channel major where C % 8 == 0 FP16"}]},
         {"Name": "conv2", "Outputs": [{"Name": "b", "Format/Datatype": "Row major linear FP32"}]},
