@@ -8,6 +8,7 @@ import pytest
 
 from reid_edge.bundle import Bundle, open_bundle
 from reid_edge.errors import BundleCorruptError, CalibrationError, OutputError, TuningError, UsageError
+from reid_edge.export import calibration as calibration_module
 from reid_edge.export.calibration import calibration_set
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.export.reference import make_reference
@@ -34,8 +35,10 @@ def options(out, **changes):
 
 @pytest.fixture(scope="module", autouse=True)
 def small_grid():
-    """Few candidates, each timed briefly: each is a process, and a rewritten one an export."""
+    """Few candidates, each timed briefly: each is a process, and a rewritten one an export; few calibration crops."""
     patch = pytest.MonkeyPatch()
+    patch.setattr(calibration_module, "DISTILLED_CALIBRATION", 4)
+    patch.setattr(calibration_module, "DISTILLED_HELD_OUT", 12)
     patch.setattr(candidates, "REWRITES", (Rewrite(), Rewrite(batch_gates=True)))
     patch.setattr(OpenVINOTuning, "float_types", lambda self: ("f32",))
     patch.setattr(OpenVINOTuning, "stream_counts", lambda self: (1,))
@@ -138,7 +141,7 @@ def test_on_another_class_of_device_auto_warns_and_takes_a_plain_file(tuned, tmp
 
 
 @pytest.fixture(scope="module")
-def calibration():
+def calibration(small_grid):
     return calibration_set(tiny_checkpoint(), None, silent)
 
 
