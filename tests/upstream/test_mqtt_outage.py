@@ -88,6 +88,7 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_and_nothing_stored_twice(world):
     world.broker.start()
     world.start_collector()
