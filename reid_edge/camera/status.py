@@ -93,61 +93,75 @@ class AgentMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric; prometheus_client calls this at each scrape."""
-        yield from self._seeing()
+        yield from self._detecting()
         yield from self._embedding()
         yield from self._delivering()
         yield from machine()
 
-    def _seeing(self) -> Iterator[Metric]:
+    def _detecting(self) -> Iterator[Metric]:
         source, detection = self._agent.source.stats, self._agent.detection.stats
         yield _counter("frames", "Frames captured.", source.frames)
         yield _counter("frames_looked_at", "Frames that went through detection.", detection.frames)
         yield _counters(
             "frames_dropped",
-            "Frames not looked at, by reason.",
+            "Frames that did not go through detection, by reason.",
             {"newer": source.dropped, "unreadable": source.unreadable, "off": detection.off},
         )
         yield _counter("source_reconnects", "Attempts to open a live source again.", source.reconnects)
         yield _gauge("source_connected", "1 while frames are coming.", source.connected)
-        yield _gauge("source_silent_seconds", "Since the last frame.", source.silent_s)
+        yield _gauge("source_silent_seconds", "Seconds since the last frame.", source.silent_s)
         yield _counter("detections", "Boxes kept by the filter.", detection.detections)
-        yield _counters("detections_dropped", "Boxes left out, by reason.", self._agent.filter.dropped)
+        yield _counters("detections_dropped", "Boxes dropped by the filter, by reason.", self._agent.filter.dropped)
 
     def _embedding(self) -> Iterator[Metric]:
         agent, embedding = self._agent, self._agent.embedding
         yield _counter("crops_chosen", "Crops that the crop selector chose.", agent.detection.stats.chosen)
         yield _counters(
-            "crops_dropped", "Chosen crops not embedded, by reason.", {"overload": agent.crop_queue.dropped}
+            "crops_dropped",
+            "Chosen crops that were dropped before the engine, by reason.",
+            {"overload": agent.crop_queue.dropped},
         )
-        yield _gauge("crops_waiting", "Crops in the queue before the engine.", len(agent.crop_queue))
+        yield _gauge("crops_waiting", "Crops in the queue.", len(agent.crop_queue))
         yield _counter("embeddings", "Crops embedded.", embedding.stats.embedded)
-        yield _counter("engine_calls", "Batches.", embedding.stats.batches)
-        yield from _latency("engine_seconds", "One batch in the engine.", embedding.engine_latencies_s)
-        yield from _latency("crop_seconds", "From a frame's being taken up to the feature.", embedding.crop_latencies_s)
-        yield _gauge("tracklets", "Live ones.", len(agent.tracklets))
-        yield _counter("tracklets_split", "Tracks that went over to another person.", agent.tracklets.split)
-        yield _counter("bundle_reloads", "Bundles put in place while running.", agent.reloads)
-        yield _counter("bundle_reload_failures", "Bundles that were not used.", agent.failed_reloads)
+        yield _counter("engine_calls", "Calls of the engine, one batch each.", embedding.stats.batches)
+        yield from _latency("engine_seconds", "Seconds of the engine for one batch.", embedding.engine_latencies_s)
+        yield from _latency(
+            "crop_seconds", "Seconds from the beginning of detection to the feature.", embedding.crop_latencies_s
+        )
+        yield _gauge("tracklets", "Live tracklets.", len(agent.tracklets))
+        yield _counter("tracklets_split", "Tracks that began to show another person.", agent.tracklets.split)
+        yield _counter("bundle_reloads", "Bundles loaded again while running.", agent.reloads)
+        yield _counter("bundle_reload_failures", "Bundles that could not be loaded again.", agent.failed_reloads)
         yield InfoMetricFamily(
             "reid_edge_model",
-            "What makes features.",
+            "Model and engine that make the features.",
             {"hash": embedding.extractor.bundle.manifest.model_hash, "engine": embedding.extractor.description},
         )
 
     def _delivering(self) -> Iterator[Metric]:
         outbox, publisher, delivery = self._agent.outbox, self._agent.publisher.stats, self._agent.delivery
-        yield _counter("observations_published", "Observations that the outbox took.", publisher.published)
-        yield _gauge("observations_unwritten", "Waiting in memory for the outbox to be writable.", publisher.unwritten)
-        yield _counters("observations_dropped", "By reason.", dict(outbox.dropped) | {"unwritten": publisher.lost})
+        yield _counter("observations_published", "Observations written to the outbox.", publisher.published)
+        yield _gauge(
+            "observations_unwritten",
+            "Observations that wait in memory until the outbox is writable.",
+            publisher.unwritten,
+        )
+        yield _counters(
+            "observations_dropped",
+            "Observations dropped before delivery, by reason.",
+            dict(outbox.dropped) | {"unwritten": publisher.lost},
+        )
         yield _gauge("outbox_rows", "Observations that are not acknowledged.", outbox.depth)
-        yield _gauge("outbox_bytes", "Their size.", outbox.payload_bytes)
-        yield _gauge("outbox_age_seconds", "Age of the oldest.", self._outbox_age_s())
-        yield _counter("observations_sent", "Sent, each counted once.", delivery.stats.sent)
-        yield _counter("observations_resent", "Sent again.", delivery.stats.resent)
-        yield _counter("observations_acknowledged", "Committed by the gallery.", delivery.stats.acknowledged)
-        yield _counter("observations_refused", "Refusals by the gallery.", delivery.stats.refused)
+        yield _gauge("outbox_bytes", "Size of these observations.", outbox.payload_bytes)
+        yield _gauge("outbox_age_seconds", "Age of the oldest of these observations.", self._outbox_age_s())
+        yield _counter("observations_sent", "Observations sent, each counted once.", delivery.stats.sent)
+        yield _counter("observations_resent", "Observations sent again.", delivery.stats.resent)
+        yield _counter(
+            "observations_acknowledged", "Observations that the gallery has committed.", delivery.stats.acknowledged
+        )
+        yield _counter("observations_refused", "Observations that the gallery has refused.", delivery.stats.refused)
         yield _gauge("upstream_connected", "1 if the last attempt to send succeeded.", delivery.stats.connected)
-        yield from _latency("publish_seconds", "From sending to acknowledgement.", delivery.stats.latencies_s)
+        yield from _latency("publish_seconds", "Seconds from sending to acknowledgement.", delivery.stats.latencies_s)
 
     def _outbox_age_s(self) -> float:
         oldest_us = self._agent.outbox.oldest_us
@@ -156,7 +170,7 @@ class AgentMetrics(Collector):
 
 def machine(root: Path = ROOT) -> Iterator[Metric]:
     """Yield temperatures, and throttling where the CPU counts it, read from the system's files under ``root``."""
-    temperatures = GaugeMetricFamily("reid_edge_temperature_celsius", "Of a thermal zone.", labels=["zone"])
+    temperatures = GaugeMetricFamily("reid_edge_temperature_celsius", "Temperature of a thermal zone.", labels=["zone"])
     for zone, degrees in zone_temperatures(root).items():
         temperatures.add_metric([zone], degrees)
     yield temperatures

@@ -76,22 +76,22 @@ class Publisher:
         try:
             self._outbox.put(tuple(self._unwritten), self._encoding)
         except MessageError:
-            self._leave_out_unsound()
+            self._drop_unsendable()
             self._outbox.put(tuple(self._unwritten), self._encoding)
         self.stats.published += len(self._unwritten)
         self._unwritten.clear()
 
-    def _leave_out_unsound(self) -> None:
+    def _drop_unsendable(self) -> None:
         """Drop observations that can never be sent, e.g. with a feature that is not finite, so that others can be."""
-        sound: deque[Observation] = deque()
+        sendable: deque[Observation] = deque()
         for observation in self._unwritten:
             try:
                 encode_observation(observation, self._encoding)
-                sound.append(observation)
+                sendable.append(observation)
             except MessageError as error:
                 log.error("an observation of track %d cannot be sent: %s", observation.track, error)
-        self.stats.lost += len(self._unwritten) - len(sound)
-        self._unwritten = sound
+        self.stats.lost += len(self._unwritten) - len(sendable)
+        self._unwritten = sendable
 
     def _make_room(self) -> None:
         too_many = max(0, len(self._unwritten) - MAX_UNWRITTEN)
