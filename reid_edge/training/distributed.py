@@ -1,4 +1,4 @@
-"""Several processes that train one network: what they tell one another (torch.distributed).
+"""Training of one network by several processes, over torch.distributed.
 
 Every process holds the whole network and a slice of each batch.  A loss is the mean over the slice, so the gradient
 of the whole batch's loss is the mean of the processes' gradients (:func:`average`); what couples images of different
@@ -26,22 +26,22 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return the number of this process, from 0."""
     return group.get_rank() if _active() else 0
 
 
 def world() -> int:
-    """Number of processes."""
+    """Return the number of processes."""
     return group.get_world_size() if _active() else 1
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this process: ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
+    """Return the device of this process: ``cpu``, ``cuda``, or for ``auto`` a GPU if there is one.
 
     Of several processes on a machine each gets a GPU of its own, in order of torchrun's LOCAL_RANK.
 
     Raises:
-        SettingsError: A GPU is asked for and not there, or there are more processes than GPUs.
+        SettingsError: A GPU is asked for but torch finds none, or there are more processes than GPUs.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -92,7 +92,7 @@ def joined(device: torch.device) -> Iterator[None]:
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """The processes' tensors, each N×…, one after another: (N × processes)×….
+    """Return the processes' tensors, each N×…, one after another: (N × processes)×….
 
     The gradient of each process's loss reaches the tensor's owner, summed: with :func:`average` of the parameters'
     gradients, a loss that every process computes of the whole gathered batch has the gradient of one process.
@@ -101,7 +101,7 @@ def gathered(tensor: Tensor) -> Tensor:
 
 
 def summed(tensor: Tensor) -> Tensor:
-    """Sum over the processes, with gradient."""
+    """Return the sum over the processes, with gradient."""
     return _Sum.apply(tensor) if world() > 1 else tensor  # type: ignore[no-untyped-call]
 
 
@@ -126,7 +126,7 @@ def share_state(module: nn.Module) -> None:
 
 
 def any_of(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in any process: a decision that all must take alike.  Waits for all of them."""
+    """Return, alike in every process, True if the flag is set in any of them; waits for all of them."""
     if world() == 1:
         return flag
     tensor = torch.tensor(float(flag), device=device)
@@ -135,7 +135,7 @@ def any_of(flag: bool, device: torch.device) -> bool:
 
 
 def wait_for_all() -> None:
-    """Wait until every process has come here."""
+    """Wait until every process has made this call."""
     if world() > 1:
         group.barrier()
 
@@ -184,7 +184,7 @@ class SyncBatchNorm(_BatchNorm):
         """Any number of dimensions from 2 on."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """As ``nn.BatchNorm2d``."""
+        """Normalise as ``nn.BatchNorm2d`` does, over the images of all processes."""
         if not self.training:
             return super().forward(x)
         dims = [dim for dim in range(x.ndim) if dim != 1]
@@ -210,7 +210,7 @@ class SyncBatchNorm(_BatchNorm):
 
 
 def synchronise_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
-    """Replace every batch norm within by one over all processes, keeping its parameters; alone, change nothing."""
+    """Replace every batch norm in a module by one over all processes, with its parameters; alone, change nothing."""
     if distributed.world() == 1:
         return module
     if device.type == "cuda":

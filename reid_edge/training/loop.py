@@ -1,4 +1,4 @@
-"""The loop of a run: steps, looks at how it goes, evaluations, and saves."""
+"""The training loop: steps, checks of the loss, evaluations, and saves."""
 
 from __future__ import annotations
 
@@ -28,21 +28,27 @@ from reid_edge.training.step import Stepper
 from reid_edge.training.stopping import CollapseWatch, StopRequest
 from reid_edge.training.task import TrainingData
 
-#: Steps between looks at the loss; each waits for the device.
-LOOK_STEPS = 50
-#: Steps between questions, among several processes, whether one was asked to stop.
-ASK_STEPS = 10
+#: Steps between checks of the loss; each check waits for the device.
+CHECK_STEPS = 50
+#: Steps after which several processes agree on whether one of them was asked to stop.
+STOP_STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What the loop joins; made, and refused where it does not fit, before the run's folder is touched.
+    """The parts of a run that the loop uses; they are made and checked before the run's folder is touched.
 
     Attributes:
-        batches: Of an epoch: what a step learns from, over all processes.
-        steps_per_epoch: How many batches.
+        settings: The run's settings.
+        folder: Folder of the run.
+        batches: Returns the batches of an epoch, as indices of training images, over all processes.
+        steps_per_epoch: Number of batches of an epoch.
+        training_data: Training images with their targets.
         source: Pixels of the training images.
-        evaluator: None where nothing is held out.
+        augmenter: Makes training images of pixels.
+        stepper: Takes the optimisation steps.
+        evaluator: Evaluates models on held-out images; None if nothing is held out.
+        checkpoint_maker: Makes checkpoints of models.
     """
 
     settings: TrainSettings
@@ -58,13 +64,13 @@ class Parts:
 
 
 class Loop:
-    """Trains from where ``state`` is to the end.
+    """Trains from a state to the end of the run.
 
     Args:
-        parts: What is joined.
-        state: Where the run is; its progress is changed as it goes.
-        stop: Is looked at between steps.
-        logger: None in processes that write nothing, all but the first.
+        parts: Parts of the run.
+        state: State to start from; its progress is updated in place.
+        stop: Request to stop, checked between steps.
+        logger: Logger of the first process; None in all others, which write nothing.
         advance: Called after each step.
     """
 
@@ -86,16 +92,16 @@ class Loop:
         self._saved_at = self._time = time.monotonic()
 
     def run(self) -> None:
-        """Train.
+        """Train to the end.
 
         Raises:
-            StoppedError: A signal asked for it; the state is saved.
-            DivergedError: A loss or a weight is no number; the last good state and checkpoints stay.
-            CollapseError: All features are the same; likewise.
-            OutputError: A file cannot be written; the one before stays.
+            StoppedError: A signal asked for a stop; the state is saved.
+            DivergedError: A loss or a weight is not finite; the last good state and checkpoints stay.
+            CollapseError: All features have become the same; the last good state and checkpoints stay.
+            OutputError: A file cannot be written; its previous version stays.
         """
         if not self._progress.step:
-            self._save()  # also tells, before any work, whether a state can be written here
+            self._save()  # fails before any work if no state can be written here
         for epoch in range(self._progress.step // self._steps_per_epoch, self._settings.schedule.epochs):
             self._epoch(epoch)
         self._progress.finished = True
@@ -109,11 +115,11 @@ class Loop:
         self._parts.source.prefetch(rank_slice(batch, distributed.rank(), distributed.world()) for batch in batches)
         for number, batch in enumerate(batches, 1):
             self._step(batch)
-            if self._progress.step % LOOK_STEPS == 0 or number == len(batches):
-                self._look()
+            if self._progress.step % CHECK_STEPS == 0 or number == len(batches):
+                self._check()
             if number == len(batches):
-                self._end(epoch, number * self._settings.batch.size / max(time.monotonic() - begun, 1e-9))
-            self._pause()
+                self._end_epoch(epoch, number * self._settings.batch.size / max(time.monotonic() - begun, 1e-9))
+            self._stop_or_save()
 
     def _step(self, batch: Tensor) -> None:
         parts, rank, world = self._parts, distributed.rank(), distributed.world()
@@ -127,16 +133,16 @@ class Loop:
         self._advance()
 
     def _partners(self, batch: Tensor, pixels: Tensor) -> Tensor:
-        """Of each image the one half a batch further: of another identity, also where those stand together."""
+        """Return for each image the one half a batch further, of another identity even in balanced batches."""
         half, world = len(batch) // 2, distributed.world()
         if world == 1:
             return pixels.roll(half, 0)
         return self._parts.source.batch(rank_slice(batch.roll(half), distributed.rank(), world))
 
-    def _pause(self) -> None:
-        """Stop, or save, where the time for it has come."""
+    def _stop_or_save(self) -> None:
+        """Stop if a signal asked for it; save if ``run.save_minutes`` have passed."""
         step = self._progress.step
-        if (distributed.world() == 1 or step % ASK_STEPS == 0) and distributed.any_of(
+        if (distributed.world() == 1 or step % STOP_STEPS == 0) and distributed.any_of(
             bool(self._stop.number), self._parts.stepper.device
         ):
             self._save()
@@ -149,21 +155,21 @@ class Loop:
         if time.monotonic() - self._saved_at > 60 * self._settings.run.save_minutes:
             self._save()
 
-    def _look(self) -> None:
-        """Take note of the means since the last look, and stop if they say that all is lost."""
+    def _check(self) -> None:
+        """Add up the means since the last check; stop if they are not finite or show a collapse."""
         progress = self._progress
         steps = progress.step % self._steps_per_epoch or self._steps_per_epoch
         since = steps - progress.summed_steps
         means = self._parts.stepper.read()
-        self._refuse_infinite(means)
+        self._refuse_not_finite(means)
         for name, mean in means.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + mean * since
         progress.summed_steps = steps
         if not frozen(self._settings.schedule, progress.step - 1, self._steps_per_epoch):
-            self._watch.see(means["spread"], progress.step, last=progress.step == self._steps)
+            self._watch.check(means["spread"], progress.step, last=progress.step == self._steps)
 
-    def _end(self, epoch: int, images_per_second: float) -> None:
-        """Note an epoch, and evaluate the networks when their time has come."""
+    def _end_epoch(self, epoch: int, images_per_second: float) -> None:
+        """Log an epoch; evaluate the networks, and save, if an evaluation is due."""
         progress, settings = self._progress, self._settings
         last = epoch + 1 == settings.schedule.epochs
         due = last or (settings.run.evaluate_every and (epoch + 1) % settings.run.evaluate_every == 0)
@@ -184,15 +190,15 @@ class Loop:
             self._save()
 
     def _evaluate(self) -> Figures:
-        """Evaluator all networks, and keep those that are better than ever."""
+        """Evaluate all networks, and save the checkpoints of those that are better than before."""
         parts, networks = self._parts, list(self._parts.stepper.evaluated.children())
         self._check_weights()
         found = parts.evaluator(networks) if parts.evaluator else []
         for number, network in enumerate(() if self._watch.low else networks):
-            self._keep(number, network, found[number] if found else {})
+            self._save_checkpoints(number, network, found[number] if found else {})
         return named(found, len(networks))
 
-    def _keep(self, number: int, network: nn.Module, figures: Figures) -> None:
+    def _save_checkpoints(self, number: int, network: nn.Module, figures: Figures) -> None:
         parts, progress = self._parts, self._progress
         checkpoint = parts.checkpoint_maker.checkpoint(network, figures)
         save_checkpoint(checkpoint, parts.folder.last(number), force=True)
@@ -204,7 +210,7 @@ class Loop:
             progress.figures |= {f"{name}{end}": value for name, value in figures.items()}
 
     def _save(self) -> None:
-        """Save the state, unless it is no good: a good one from before stays."""
+        """Save the state, unless its features look collapsed: then the last good state stays."""
         now = time.monotonic()
         self._progress.seconds += now - self._time
         self._saved_at = self._time = now
@@ -212,16 +218,16 @@ class Loop:
             return
         self._check_weights()
         stepper = self._parts.stepper.state_dict()
-        self._refuse_infinite(stepper["sums"])
+        self._refuse_not_finite(stepper["sums"])
         save_state(self._parts.folder.state, replace(self._state, stepper=stepper))
 
     def _check_weights(self) -> None:
-        held = self._parts.stepper.models.state_dict().values()
-        finite = [tensor.isfinite().all() for tensor in held if tensor.is_floating_point()]
+        tensors = self._parts.stepper.models.state_dict().values()
+        finite = [tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point()]
         if not bool(torch.stack(finite).all()):
-            self._refuse_infinite({"a weight": math.nan})
+            self._refuse_not_finite({"a weight": math.nan})
 
-    def _refuse_infinite(self, values: dict[str, float]) -> None:
+    def _refuse_not_finite(self, values: dict[str, float]) -> None:
         for name, value in values.items():
             if not math.isfinite(value):
                 raise DivergedError(

@@ -1,4 +1,4 @@
-"""What is minimised, as pure functions of a batch; all are computed in float32 or better, also under autocast."""
+"""Losses of a batch, and the objective that joins them; all are computed in float32 or better, also under autocast."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from reid_edge.errors import SettingsError
 from reid_edge.training.distributed import gathered
 from reid_edge.training.settings import TrainSettings
 
-#: Features shorter than this count as being as short as they are, not as of unit length.  A trained OSNet's have a
-#: length of 8 to 18, an untrained one's in evaluation mode 0.2 to 0.4; those of one that has died out are rounding
-#: noise, whose directions would look well spread.
+#: Features shorter than this are not scaled to unit length.  A trained OSNet's have a length of 8 to 18, an untrained
+#: one's in evaluation mode 0.2 to 0.4; those of a collapsed one are rounding noise, whose directions look well spread.
 SHORTEST = 0.1
 #: Features N×512 and logits N×C of one network.
 Output = tuple[Tensor, Tensor]
@@ -58,10 +57,10 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def mutual_divergence(logits: Tensor, others_logits: Tensor) -> Tensor:
-    """How far a network's predictions are from another's: mean KL(other ‖ own) in nats; N×C twice → 0-d.
+    """Mean divergence of a network's predictions from another's, KL(other ‖ own) in nats; N×C twice → 0-d.
 
     Deep mutual learning (Zhang et al., CVPR 2018, eq. 5 and 8).  The other network is a fixed target: no gradient
-    reaches it from here; it has its own term in which the two change places.
+    reaches it from this term; it has its own term with the two exchanged.
     """
     own = functional.log_softmax(at_least_float32(logits), dim=1)
     other = functional.log_softmax(at_least_float32(others_logits.detach()), dim=1)
@@ -96,12 +95,11 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def spread(features: Tensor) -> Tensor:
-    """How much a batch's features differ from one another.
+    """Measure how much a batch's features differ from one another.
 
-    The variance of the features at unit length, summed over the dimensions: one minus the mean cosine of all pairs
-    (each image with itself included), where no feature is shorter than ``SHORTEST``.  Unit length, because the cosine
-    distance sees nothing else.  Features that go to zero for every image, which is how a collapse ends behind a ReLU,
-    have spread 0 as well.
+    The spread is the variance of the features at unit length, summed over the dimensions: one minus the mean cosine of
+    all pairs (each image with itself included), if no feature is shorter than ``SHORTEST``.  The unit length matches
+    the cosine distance.  Features that go to zero for every image, as in a collapse behind a ReLU, have spread 0 too.
 
     Args:
         features: N×D, of at least two images of different identities.
@@ -117,16 +115,16 @@ class Objective:
     """Loss and figures of a step.
 
     Per network: cross-entropy + triplet weight × triplet − λe × entropy + λm × divergence from the other networks
-    (supplement B); the loss is the sum over networks, so each learns as it would alone plus what it hears.
+    (supplement B).  The loss is the sum over networks: each learns as it would alone, plus from the others.
 
     Nothing here waits for the device, and shapes do not depend on values: a CUDA graph can capture it.
 
     Args:
-        settings: The run.
-        positive_rates: For attributes: A, the share of training images that have each.
+        settings: The run's settings.
+        positive_rates: For attributes: A float32, the share of training images that have each.
 
     Raises:
-        SettingsError: Attributes with a loss that needs one label an image, or without their rates.
+        SettingsError: Attributes are combined with a loss that needs one label an image, or have no rates.
     """
 
     def __init__(self, settings: TrainSettings, positive_rates: Tensor | None = None) -> None:
@@ -143,15 +141,15 @@ class Objective:
         mean over processes, which is what data-parallel training takes of the gradients, is the global batch's.
 
         Args:
-            outputs: Of each network, its features and logits.
+            outputs: Features and logits of each network.
             targets: N int64 classes; for attributes N×A of 0 and 1.
-            triplet_weight: 0-d: λt, or 0 in epochs before it starts.
+            triplet_weight: 0-d: λt, or 0 in epochs before the triplet loss starts.
 
         Returns:
             0-d tensors: ``loss``, to be minimised; and without gradients, as means over networks, ``cross_entropy``,
             ``triplet``, ``entropy``, ``mutual`` (before their weights; 0 where the run has no such loss) and
-            ``accuracy`` (share of labels that are right); and ``spread`` (:func:`spread`)
-            of the network that has the least: one that has collapsed is not to hide behind another.
+            ``accuracy`` (share of correct labels); and ``spread`` (:func:`spread`)
+            of the network that has the least, so that a collapsed one does not hide behind another.
         """
         logits = [one for _, one in outputs]
         parts = [
@@ -171,7 +169,7 @@ class Objective:
             + self._loss.mutual * totals["mutual"]
         )
         figures = {name: total.detach() / len(outputs) for name, total in totals.items()}
-        return {"loss": loss, **figures, **self._judged(outputs, targets)}
+        return {"loss": loss, **figures, **self._quality(outputs, targets)}
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self._rates is not None:
@@ -199,7 +197,7 @@ class Objective:
         return torch.stack([mutual_divergence(logits[index], other) for other in others]).mean()
 
     @torch.no_grad()
-    def _judged(self, outputs: Sequence[Output], targets: Tensor) -> dict[str, Tensor]:
+    def _quality(self, outputs: Sequence[Output], targets: Tensor) -> dict[str, Tensor]:
         right = [
             ((logits > 0) == (targets > 0)) if self._attributes else logits.argmax(1) == targets
             for _, logits in outputs

@@ -1,4 +1,7 @@
-"""What changes in the course of a run, as pure functions of the step, so that resuming needs no stored schedule."""
+"""How a step changes the weights: learning-rate schedule, the paper's optimisers, and a moving average of the weights.
+
+The schedule is a pure function of the step, so that resuming needs no stored schedule.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,15 @@ OptimiserState = dict[int, dict[str, Tensor]]
 
 
 def rate(schedule: ScheduleSettings, base: float, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of a step, counted from 0.
+    """Return the learning rate of a step, counted from 0.
 
     Warm-up rises step by step.  ``step`` falls at the start of an epoch: the milestones count from the beginning of
     the run, warm-up included.  ``cosine`` falls step by step from the end of the warm-up and would be 0 at the step
     after the last; Loshchilov and Hutter, ICLR 2017, equation 5, without restarts.
 
     Args:
-        schedule: How it goes.
-        base: The highest rate.
+        schedule: Kind of schedule, milestones and warm-up.
+        base: Highest rate.
         step: Optimisation steps already done.
         steps_per_epoch: Whole batches of an epoch.
     """
@@ -41,27 +44,27 @@ def rate(schedule: ScheduleSettings, base: float, step: int, steps_per_epoch: in
 
 
 def triplet_weight(loss: LossSettings, epoch: int) -> float:
-    """Weight of the triplet loss in an epoch, counted from 0."""
+    """Return the weight of the triplet loss in an epoch, counted from 0."""
     return loss.triplet if epoch >= loss.triplet_start else 0.0
 
 
 def frozen(schedule: ScheduleSettings, step: int, steps_per_epoch: int) -> bool:
-    """Whether only the classifier trains in this step."""
+    """Return True for a step in which only the classifier trains."""
     return step < schedule.frozen * steps_per_epoch
 
 
 def make_optimiser(
     parameters: Iterable[nn.Parameter], settings: OptimiserSettings, rate: Tensor
 ) -> torch.optim.Optimizer:
-    """An optimiser whose rate is a 0-d float32 tensor on the parameters' device: a captured graph sees it change.
+    """Make an optimiser whose rate is a 0-d float32 tensor on the parameters' device: a captured graph sees it change.
 
     Weight decay is L2 regularisation (added to the gradient) of every parameter, scales and biases included: the
     paper does not say, and torchreid's ``build_optimizer`` makes no exception.  A parameter without gradient (frozen)
     is left alone, decay included.
 
-    All state is made here, as zeros, which is what torch's optimisers begin with: no step allocates, a state is of
-    the same form whenever it is saved, and torch's fused SGD, which decides for all parameters at once whether there
-    is momentum yet, is right for those whose first step comes after a frozen stage.
+    All state is made here as zeros, with which torch's optimisers begin.  So no step allocates, and a saved state
+    always has the same form.  Torch's fused SGD decides for all parameters at once whether there is momentum yet;
+    zeros make this right also for parameters whose first step comes after a frozen stage.
     """
     parameters = list(parameters)
     if settings.name == "sgd":
@@ -100,7 +103,7 @@ def _zeros(parameter: nn.Parameter, settings: OptimiserSettings) -> dict[str, Te
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer) -> OptimiserState:
-    """The optimiser's tensors themselves, not copies."""
+    """Return the optimiser's tensors themselves, not copies."""
     return {number: dict(optimiser.state[each]) for number, each in enumerate(_parameters(optimiser))}
 
 
@@ -109,7 +112,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, state: OptimiserState) -
     """Copy saved state into the optimiser's own tensors: a captured graph goes on using them.
 
     Raises:
-        KeyError: The state is of another optimiser or of another network.
+        KeyError: The state belongs to another optimiser or network.
     """
     for number, own in optimiser_state(optimiser).items():
         for name, tensor in own.items():
@@ -121,14 +124,14 @@ def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 
 class ModelEma:
-    """Moving average of a module's weights and floating-point buffers; whole numbers are copied.
+    """Exponential moving average of a module's weights and floating-point buffers; integer buffers are copied.
 
-    torch's ``swa_utils.AveragedModel`` asks the device at each update how many there have been, which a captured graph
-    may not; this one is told the weight of the new value.
+    torch's ``swa_utils.AveragedModel`` reads the number of updates from the device, which a captured graph may not do;
+    this class takes the weight of the new value as an argument.
 
     Args:
-        module: What is averaged; the average begins as a copy of it.
-        decay: Of an update: average ← decay × average + (1 − decay) × module.
+        module: Module to average; the average begins as a copy of it.
+        decay: Decay of an update: average ← decay × average + (1 − decay) × module.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -139,16 +142,16 @@ class ModelEma:
         self._copied = [(own, other) for own, other in pairs if not own.is_floating_point()]
 
     def new_weight(self, step: int) -> float:
-        """Weight of the new value after a step, counted from 0.
+        """Return the weight of the new value after a step, counted from 0.
 
-        1 − min(decay, (1 + n) / (10 + n)) after n updates, as TensorFlow's ExponentialMovingAverage: the random
-        first weights are soon forgotten.
+        It is 1 − min(decay, (1 + n) / (10 + n)) after n updates, as in TensorFlow's ExponentialMovingAverage: the
+        random first weights soon lose their influence.
         """
         return 1 - min(self.decay, (1 + step) / (10 + step))
 
     @torch.no_grad()
     def update(self, new_weight: Tensor) -> None:
-        """Take the module's values in, with a weight that is a 0-d tensor on the module's device."""
+        """Average the module's values in, with a weight that is a 0-d tensor on the module's device."""
         own, other = map(list, zip(*self._averaged, strict=True))
         change = torch._foreach_sub(other, own)
         torch._foreach_mul_(change, new_weight)

@@ -16,10 +16,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """Whether, and by which signal, this process was asked to stop.
+    """A request to stop this process, made by a signal.
 
     Attributes:
-        number: Of the signal; 0: not asked.
+        number: Number of the signal; 0: no request.
     """
 
     def __init__(self) -> None:
@@ -27,32 +27,32 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT as requests; the second one ends the process at once.
+        """Take SIGTERM and SIGINT as requests inside the block; a second signal ends the process at once.
 
-        In another thread than the main one, which gets no signals, this does nothing.
+        Outside the main thread, which alone can handle signals, this does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._heard) for number in _SIGNALS}
+        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _heard(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.number:
             raise SystemExit(128 + number)
         self.number = number
 
 
 class CollapseWatch:
-    """Stops a run whose features have collapsed and stay so.
+    """Stops a run whose features have collapsed and stay collapsed.
 
     Args:
-        limit: The spread under which features count as collapsed; 0: never.
-        patience_steps: For how many steps they must stay under it: a spread may dip and come back.
+        limit: Spread (:func:`reid_edge.training.losses.spread`) under which features count as collapsed; 0: never.
+        patience_steps: Number of steps for which they must stay under it, since a spread may dip and recover.
     """
 
     def __init__(self, limit: float, patience_steps: int = PATIENCE_STEPS) -> None:
@@ -62,17 +62,17 @@ class CollapseWatch:
 
     @property
     def low(self) -> bool:
-        """Whether the spread last seen was under the limit: a state to be kept is not to be replaced now."""
+        """True if the last spread was under the limit; a saved state should not be replaced then."""
         return self._low_since is not None
 
-    def see(self, spread: float, step: int, *, last: bool = False) -> None:
-        """Take note of the spread at a step, or of its mean since the last one that was seen.
+    def check(self, spread: float, step: int, *, last: bool = False) -> None:
+        """Check the spread at a step, or its mean since the last check.
 
-        Not of a network that is frozen, in evaluation mode: random weights have a spread of about 0.01 there, which
-        training mode turns into 0.6.
+        Do not call it for a frozen network, which is in evaluation mode: random weights have a spread of about 0.01
+        there, and of 0.6 in training mode.
 
         Raises:
-            CollapseError: It has been under the limit for the patience's number of steps, or is so at the last one.
+            CollapseError: The spread has been under the limit for ``patience_steps`` steps, or is at the last step.
         """
         if spread >= self.limit:
             self._low_since = None

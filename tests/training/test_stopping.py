@@ -62,38 +62,38 @@ def test_spread_gives_no_gradient_and_needs_float32():
 
 def test_the_watch_stops_after_its_patience_and_says_what_helps():
     watch = CollapseWatch(0.01, 100)
-    watch.see(0.5, 0)
-    watch.see(0.002, 50)
-    watch.see(0.003, 149)
+    watch.check(0.5, 0)
+    watch.check(0.002, 50)
+    watch.check(0.003, 149)
     with pytest.raises(CollapseError, match=r"under 0\.01 for 100 steps and is 0\.0004 at step 150.*triplet_start"):
-        watch.see(0.0004, 150)
+        watch.check(0.0004, 150)
 
 
 def test_a_dip_is_no_collapse():
     watch = CollapseWatch(0.01, 100)
     for step in range(0, 1000, 50):
-        watch.see(0.5 if step % 100 else 0.001, step)
+        watch.check(0.5 if step % 100 else 0.001, step)
         assert watch.low == (step % 100 == 0)
 
 
 def test_a_run_that_ends_under_the_limit_has_collapsed():
     watch = CollapseWatch(0.01, 100)
-    watch.see(0.5, 90, last=True)
+    watch.check(0.5, 90, last=True)
     with pytest.raises(CollapseError, match="at step 100"):
-        watch.see(0.001, 100, last=True)
+        watch.check(0.001, 100, last=True)
 
 
 def test_a_limit_of_0_never_stops():
     watch = CollapseWatch(0.0, 1)
     for step in range(100):
-        watch.see(0.0, step)
+        watch.check(0.0, step)
 
 
 def test_a_spread_that_is_no_number_counts_as_collapsed():
     watch = CollapseWatch(0.01, 10)
-    watch.see(math.nan, 0)
+    watch.check(math.nan, 0)
     with pytest.raises(CollapseError):
-        watch.see(math.nan, 10)
+        watch.check(math.nan, 10)
 
 
 def test_a_triplet_loss_on_a_hopeless_start_collapses():
@@ -101,7 +101,7 @@ def test_a_triplet_loss_on_a_hopeless_start_collapses():
     watch = CollapseWatch(0.01, 30)
     with pytest.raises(CollapseError):
         for step, value in enumerate(_spreads(normalised=False, steps=250)):
-            watch.see(value, step)
+            watch.check(value, step)
 
 
 def test_features_of_unit_length_survive_the_same_start():
