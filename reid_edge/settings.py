@@ -1,4 +1,4 @@
-"""Settings from TOML files, options and ``--set``: read, laid over one another, and checked whole."""
+"""Read settings from TOML files, options and ``--set``, lay them over one another, and check them as a whole."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _Settings = TypeVar("_Settings")
 
 
 def read_settings(path: Path, *, guide: str) -> Tables:
-    """Tables of a TOML file, not yet checked.
+    """Read the tables of a TOML file, without checking their keys.
 
     Args:
-        path: The file.
-        guide: Page that shows an example.
+        path: Settings file.
+        guide: Documentation page with an example, for messages.
 
     Raises:
-        SettingsError: No file, or no TOML.
+        SettingsError: The file cannot be read, or is not TOML.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read the settings file {path}: {error}. Give --config FILE.") from error
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is no TOML: {error}. See {guide} for an example.") from error
+        raise SettingsError(f"{path} is not TOML: {error}. See {guide} for an example.") from error
 
 
 def overridden(tables: Tables, values: Mapping[str, object]) -> Tables:
-    """The tables with ``table.key`` values put over them; a value of None leaves what is there.
+    """Return the tables with ``table.key`` values put over them; a value of None changes nothing.
 
-    Where a table should be and something else is, nothing is put: :func:`checked_settings` will name it.
+    A value whose table is no table in ``tables`` is dropped: :func:`checked_settings` will name that table.
     """
     merged = _copied(tables)
     for dotted, value in values.items():
@@ -56,7 +56,7 @@ def overridden(tables: Tables, values: Mapping[str, object]) -> Tables:
 
 
 def flattened(tables: Tables, prefix: str = "") -> dict[str, object]:
-    """Every value by its ``table.key``, the inverse of :func:`overridden`."""
+    """Return every value by its ``table.key``, the inverse of :func:`overridden`."""
     flat: dict[str, object] = {}
     for name, value in tables.items():
         flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
@@ -64,10 +64,10 @@ def flattened(tables: Tables, prefix: str = "") -> dict[str, object]:
 
 
 def assignment(text: str) -> tuple[str, object]:
-    """Key and value of ``table.key=VALUE``: the value as TOML has it; what is no TOML is a string.
+    """Split ``table.key=VALUE`` into key and value; a value that is not TOML is a string.
 
     Raises:
-        SettingsError: No ``=``, or nothing before it.
+        SettingsError: There is no ``=``, or nothing before it.
     """
     key, equals, value = text.partition("=")
     if not (equals and key.strip()):
@@ -82,17 +82,17 @@ def assignment(text: str) -> tuple[str, object]:
 def checked_settings(
     tables: Tables, kind: type[_Settings], *, origin: str, guide: str, forms: Mapping[str, str] | None = None
 ) -> _Settings:
-    """Settings as a record.
+    """Convert tables to a record.
 
     Args:
-        tables: What was read.
-        kind: Record, of records; a dataclass takes no unknown keys either.
-        origin: Where the settings come from.
-        guide: Page that lists every key.
-        forms: What is expected of keys whose type alone does not say it.
+        tables: Tables as they were read.
+        kind: Type of the record: a msgspec struct or dataclass of such; unknown keys are refused in both.
+        origin: Source of the settings, for messages.
+        guide: Documentation page that lists every key, for messages.
+        forms: Descriptions of the values of keys whose type alone is no help, by ``table.key``.
 
     Raises:
-        SettingsError: A key is missing, unknown, or its value is not what it should be: the message names it.
+        SettingsError: A key is missing or unknown, or its value is not valid; the message names it.
     """
     _refuse_unknown(tables, kind, origin, guide)
     try:
@@ -106,7 +106,7 @@ def _copied(tables: Tables) -> Tables:
 
 
 def _refuse_unknown(tables: Tables, kind: object, origin: str, guide: str, where: str = "") -> None:
-    """Msgspec refuses unknown keys of its own structs only."""
+    """Refuse unknown keys of dataclasses; msgspec does so for its own structs only."""
     if not dataclasses.is_dataclass(kind):
         return
     kinds = get_type_hints(kind)
@@ -121,7 +121,7 @@ def _refuse_unknown(tables: Tables, kind: object, origin: str, guide: str, where
 
 
 def _choices(kind: object, where: str = "") -> dict[str, str]:
-    """What is expected of keys that take one of a few words."""
+    """Describe the values of keys that take one of a few words, by ``table.key``."""
     found: dict[str, str] = {}
     for name, hint in get_type_hints(kind).items():
         if get_origin(hint) is Literal:
@@ -142,7 +142,7 @@ def _path(wanted: type, value: object) -> object:
 
 
 def _explained(message: str, origin: str, guide: str, forms: Mapping[str, str]) -> str:
-    """Msgspec's message with the key first: ``source.loop: expected bool, got str``."""
+    """Rewrite msgspec's message with the key first: ``source.loop: expected bool, got str``."""
     problem, _, where = message.partition(" - at `$")
     key = where.rstrip("`").lstrip(".") or "top level"
     problem = forms.get(key) or problem[:1].lower() + problem[1:]

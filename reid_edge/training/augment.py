@@ -1,7 +1,7 @@
 """Random changes of training images, for a whole batch at once, on the device that trains.
 
-What is random comes in as numbers: an augmented batch is a pure function of its input, which can be repeated, resumed
-and captured in a CUDA graph.  Nothing here waits for a value of the device.
+The random numbers are an input: an augmented batch is a pure function, which can be repeated, resumed and captured in
+a CUDA graph.  Nothing here waits for a value of the device.
 
 Geometry is ours, since moves are whole pixels or one fixed enlargement and one sampling does them all; colour is
 kornia's (``benchmarks/augmentation.py`` compares).
@@ -29,7 +29,7 @@ CROP_SOURCE = 256 / 224
 
 
 def normalise(pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
-    """Pixels as the network takes them; the same numbers as ``reid_edge.crops.normalised``.
+    """Normalise pixels for the network; the same numbers as ``reid_edge.crops.normalised``.
 
     Args:
         pixels: N×3×H×W uint8, RGB.
@@ -54,16 +54,16 @@ class Augmenter:
     """Random flip, crop, patch, colours and erasing of a batch, in this order, and the normalisation.
 
     Args:
-        settings: What changes how often; whatever is 0 costs nothing.
+        settings: Probabilities and sizes of the changes; a change that is 0 costs nothing.
         size: Height and width that the network takes.
         mean: RGB, full scale = 1.
         std: RGB, full scale = 1.
-        device: Where batches are.
+        device: Device of the batches.
 
     Attributes:
-        columns: Uniform numbers that an image needs.
-        needs_partner: Random patch is on, which takes pixels of another training image.
-        source_size: Height and width of the pixels that come in: ``size``, or larger where it crops.
+        columns: Number of uniform numbers that an image needs.
+        needs_partner: True if random patch is on, which takes pixels of another training image.
+        source_size: Height and width of the input pixels: ``size``, or larger if ``crop`` is on.
 
     Raises:
         MissingExtraError: Colours are to change, and kornia is not installed.
@@ -87,7 +87,7 @@ class Augmenter:
         Args:
             pixels: N×3×h×w uint8, RGB; h×w is ``source_size``.
             numbers: N×``columns`` float32, uniform on [0, 1), on the same device.
-            partners: Of each image another one, like ``pixels``; needed if ``needs_partner``.
+            partners: Another training image for each, like ``pixels``; needed if ``needs_partner``.
 
         Raises:
             ValueError: Partners are needed and not given.
@@ -104,7 +104,7 @@ class Augmenter:
         return erase(images, drawn["erase"], self._settings.erase) if self._settings.erase else images
 
     def _moved(self, pixels: Tensor, drawn: dict[str, Tensor]) -> Tensor:
-        """Flip, crops and shift in one sampling; N×3×H×W float32, 0 … 255."""
+        """Flip, crop and shift in one sampling; N×3×H×W float32, 0 … 255."""
         y, y_seen = self._places(drawn, 0)
         x, x_seen = self._places(drawn, 1)
         height, width = pixels.shape[2:]
@@ -119,7 +119,10 @@ class Augmenter:
         return moved * (y_seen[:, None, :, None] & x_seen[:, None, None, :]) if self._settings.shift else moved
 
     def _places(self, drawn: dict[str, Tensor], axis: int) -> tuple[Tensor, Tensor]:
-        """Along rows (0) or columns (1): the place in the source of each output pixel, N×size, and if it has one."""
+        """Return each output pixel's place in the source along rows (0) or columns (1), and True if it has one.
+
+        Both are N×size.
+        """
         settings, size = self._settings, self._size[axis]
         place = torch.arange(size, dtype=torch.float32, device=self._scale.device)
         place = place.expand(len(drawn["flip"]), size)
@@ -139,19 +142,19 @@ class Augmenter:
 
 
 def source_size(settings: AugmentSettings, size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the pixels that an input of ``size`` is made from."""
+    """Return height and width of the pixels that an input of ``size`` is made from."""
     ratio = CROP_SOURCE if settings.crop else 1.0
     return round(size[0] * ratio), round(size[1] * ratio)
 
 
 def centre(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle of N×3×h×w pixels, N×3×H×W: a view."""
+    """Return the middle of N×3×h×w pixels, N×3×H×W, as a view."""
     top, left = ((has - wanted) // 2 for has, wanted in zip(pixels.shape[2:], size, strict=True))
     return pixels[:, :, top : top + size[0], left : left + size[1]]
 
 
 def _columns(settings: AugmentSettings) -> dict[str, int]:
-    """Uniform numbers of an image for each change; 0 for those that are off."""
+    """Count the uniform numbers of an image for each change; 0 for those that are off."""
     colours = (settings.brightness, settings.contrast, settings.saturation, settings.hue)
     return {
         "flip": 1 if settings.flip else 0,
@@ -165,9 +168,9 @@ def _columns(settings: AugmentSettings) -> dict[str, int]:
 
 
 def _jitter(settings: AugmentSettings) -> Callable[[Tensor, Tensor], Tensor]:
-    """Colour jitter as torchvision defines it (its order is random; here it is the one of its arguments).
+    """Make colour jitter as torchvision defines it, in the order of its arguments (torchvision's order is random).
 
-    The function takes N×3×H×W of 0 … 255 and N×4 numbers, and returns the like of the former.
+    The function takes N×3×H×W of 0 … 255 and N×4 numbers, and returns N×3×H×W of 0 … 255.
     """
     try:
         from kornia import enhance

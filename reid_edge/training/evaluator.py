@@ -1,4 +1,4 @@
-"""Figures of networks on held-out images."""
+"""Evaluate networks on held-out images, and classifiers on a dataset's test split."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ _BATCH = 128
 
 
 class Score(Protocol):
-    """What makes figures of the features and logits of held-out images.
+    """A measure of features and logits against the labels of held-out images.
 
     Attributes:
-        names: Of the figures; the first is the one by which a network is best.
+        names: Names of the figures; the first one decides which network is best.
     """
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the figures; the first is the one by which a network is best."""
+        """Names of the figures; the first one decides which network is best."""
 
     def figures(self, features: Floats, logits: Floats) -> Figures:
-        """Figures in [0, 1], by name, of N×512 features and N×C logits."""
+        """Return figures in [0, 1] by name, from N×512 features and N×C logits."""
 
     def labels(self) -> npt.NDArray[np.generic]:
-        """What the images are labelled with, for a fingerprint."""
+        """Return the images' labels, for a fingerprint."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RankingScore:
-    """Search of people among others: mAP and rank-1, cosine distance, Market-1501 protocol.
+    """mAP and rank-1 of a search for people, by cosine distance and the Market-1501 protocol.
 
     Attributes:
-        identities: N, queries first.
-        cameras: N.
-        queries: How many are queries; the others are the gallery.
+        identities: N int64, queries first.
+        cameras: N int64.
+        queries: Number of queries; the other images are the gallery.
     """
 
     names: ClassVar[tuple[str, ...]] = ("mAP", "R1")
@@ -82,7 +82,7 @@ class RankingScore:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CategoryScore:
-    """Share of images whose category is right.
+    """Share of images whose category is predicted correctly.
 
     Attributes:
         categories: N int64.
@@ -102,7 +102,7 @@ class CategoryScore:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttributeScore:
-    """Figures of the PA-100K protocol.
+    """Attribute figures of the PA-100K protocol.
 
     Attributes:
         values: N×A of 0 and 1.
@@ -124,11 +124,11 @@ class AttributeScore:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeldOutImages:
-    """Held-out images.
+    """Held-out images and the measure that they are evaluated by.
 
     Attributes:
-        images: Files, or N×h×w×3 uint8 BGR.
-        score: What makes figures of their features and logits.
+        images: N files, or N×h×w×3 uint8 BGR.
+        score: Measure of their features and logits.
     """
 
     images: Images
@@ -136,12 +136,12 @@ class HeldOutImages:
 
 
 class Evaluator:
-    """Evaluates a run's networks; of several also what they are together (supplement B: features concatenated).
+    """Evaluates a run's networks; several also as an ensemble with concatenated features (supplement B).
 
     Args:
-        source: Pixels of the held-out images; the networks get them as an engine would, without any augmentation.
-        score: Makes figures.
-        size: Height and width that the networks take: of larger images the middle.
+        source: Pixels of the held-out images; the networks get them as an engine does, without any augmentation.
+        score: Measure of features and logits.
+        size: Height and width that the networks take; larger images are cropped in the middle.
         mean: RGB, full scale = 1.
         std: RGB, full scale = 1.
     """
@@ -151,24 +151,25 @@ class Evaluator:
 
     @property
     def best_by(self) -> str:
-        """The figure by which a network is best."""
+        """Name of the figure that decides which network is best."""
         return self._score.names[0]
 
     def columns(self, networks: int) -> tuple[str, ...]:
-        """Names of all figures: of several networks ``mAP-1``, …, and ``mAP-both`` together."""
+        """Return the names of all figures; for several networks ``mAP-1``, …, and ``mAP-both`` for the ensemble."""
         return tuple(name + end for end in endings(networks) for name in self._score.names)
 
     def __call__(self, models: Sequence[nn.Module]) -> list[Figures]:
-        """Figures of each network; of several, last, of all together."""
-        seen = [self._look(model) for model in models]
-        found = [self._score.figures(*one) for one in seen]
-        if len(seen) > 1:
-            features = np.concatenate([l2_normalised(one) for one, _ in seen], 1)
-            found.append(self._score.figures(features, np.mean([logits for _, logits in seen], 0)))
+        """Return the figures of each network, and of several networks, last, those of the ensemble."""
+        outputs = [self._outputs(model) for model in models]
+        found = [self._score.figures(*one) for one in outputs]
+        if len(outputs) > 1:
+            features = np.concatenate([l2_normalised(one) for one, _ in outputs], 1)
+            found.append(self._score.figures(features, np.mean([logits for _, logits in outputs], 0)))
         return found
 
     @torch.inference_mode()
-    def _look(self, model: nn.Module) -> tuple[Floats, Floats]:
+    def _outputs(self, model: nn.Module) -> tuple[Floats, Floats]:
+        """Return N×512 features and N×C logits of all held-out images."""
         assert isinstance(model, ReIDModel)
         training = model.training
         model.eval()
@@ -177,20 +178,20 @@ class Evaluator:
         self._source.prefetch(batches)
         for indices in batches:
             pixels = centre(self._source.batch(indices), self._size)
-            seen = model(normalise(pixels, self._mean, self._std))
-            features.append(seen[0].float().cpu())
-            logits.append(seen[1].float().cpu())
+            outputs = model(normalise(pixels, self._mean, self._std))
+            features.append(outputs[0].float().cpu())
+            logits.append(outputs[1].float().cpu())
         model.train(training)
         return torch.cat(features).numpy(), torch.cat(logits).numpy()
 
 
 def endings(networks: int) -> tuple[str, ...]:
-    """What figures' names end with: nothing for one network; else its number, and ``-both``."""
+    """Return the suffixes of figures' names: none for one network; else ``-1``, ``-2``, … and ``-both``."""
     return ("",) if networks == 1 else (*(f"-{number + 1}" for number in range(networks)), "-both")
 
 
 def named(found: Sequence[Figures], networks: int) -> Figures:
-    """Figures of all networks under names of their own."""
+    """Join the figures of all networks, each under a name with its suffix."""
     pairs = zip(endings(networks), found, strict=True) if found else ()
     return {f"{name}{end}": value for end, figures in pairs for name, value in figures.items()}
 
@@ -203,20 +204,20 @@ def evaluate_classifier(
     partial: bool = False,
     notify: Notify = silent,
 ) -> Figures:
-    """Figures in [0, 1] of a checkpoint's classifier on the test split, by name.
+    """Evaluate a checkpoint's classifier on the test split; figures in [0, 1] by name.
 
     Images are treated as those held out in training: resized, and cropped in the middle if training cropped.
 
     Args:
-        checkpoint: Of the recipe ``classify`` or ``attributes``.
-        dataset: Name; of categories or attributes, as the checkpoint's classifier is.
-        root: Its folder.
-        partial: A subset: counts are not checked.
+        checkpoint: Checkpoint of the recipe ``classify`` or ``attributes``.
+        dataset: Name of a dataset of categories or attributes, as the checkpoint's classifier is.
+        root: Folder of the dataset.
+        partial: Accept a subset: counts are not checked.
         notify: Starts a progress bar with a text and a number of steps.
 
     Raises:
         InputError: The checkpoint has no classifier.
-        DatasetError: The dataset is not what it should be, or has other categories or attributes.
+        DatasetError: The dataset cannot be read, or has other categories or attributes than the classifier.
     """
     head, info = checkpoint.head, checkpoint.info
     if head is None:
@@ -245,7 +246,7 @@ def _test_split(head: Head, dataset: str, root: Path, *, partial: bool) -> HeldO
 def _check_names(head: Head, names: tuple[str, ...]) -> None:
     if head.names != names:
         raise DatasetError(
-            f"the classifier tells {len(head.names)} apart ({', '.join(head.names[:3])}, …), the dataset has "
+            f"the classifier has {len(head.names)} outputs ({', '.join(head.names[:3])}, …), the dataset has "
             f"{len(names)} ({', '.join(names[:3])}, …); use the dataset that it was trained on."
         )
 

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, whose it is, and that every file in it is whole."""
+"""Training runs in folders: file paths, checks before a run begins or resumes, and a lock against other processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from reid_edge.errors import OutputError, ResumeError
 from reid_edge.files import open_locked, remove_partials
 
-#: First line of a run's configuration: what tells the folder from anyone else's with a file of that name.
+#: First line of a run's settings file; it marks the folder as a run's.
 MARK = "# The settings of a run of reid-edge train."
 
 
@@ -30,49 +30,49 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The resolved configuration, TOML."""
+        """Resolved settings, TOML."""
         return self.path / "config.toml"
 
     @property
     def state(self) -> Path:
-        """All that resuming needs."""
+        """State that resuming needs."""
         return self.path / "state.pt"
 
     @property
     def metrics(self) -> Path:
-        """A row an epoch."""
+        """Metrics, CSV, one row an epoch."""
         return self.path / "metrics.csv"
 
     @property
     def curves(self) -> Path:
-        """The rows as a picture."""
+        """Curves of the metrics, PNG."""
         return self.path / "curves.png"
 
     @property
     def log(self) -> Path:
-        """What the run said."""
+        """Log with times."""
         return self.path / "log.txt"
 
     @property
     def board(self) -> Path:
-        """TensorBoard's folder."""
+        """Folder of TensorBoard's files."""
         return self.path / "tensorboard"
 
     @property
     def lock(self) -> Path:
-        """Held by the process that writes here."""
+        """Lock file, held by the process that trains here."""
         return self.path / "lock"
 
     def best(self, network: int) -> Path:
-        """The checkpoint of the best epoch."""
+        """Return the path of a network's checkpoint of its best epoch."""
         return self._checkpoint("best", network)
 
     def last(self, network: int) -> Path:
-        """The checkpoint of the last save."""
+        """Return the path of a network's checkpoint of the last evaluation."""
         return self._checkpoint("last", network)
 
     def files(self) -> list[Path]:
-        """All that a run leaves here."""
+        """Return the paths of all files of a run."""
         every = [one(network) for one in (self.best, self.last) for network in range(self.networks)]
         return [self.config, self.state, self.metrics, self.curves, self.log, self.board, self.lock, *every]
 
@@ -81,10 +81,10 @@ class RunFolder:
 
 
 def check_new(path: Path, *, force: bool) -> None:
-    """Refuse, before any work, a folder in which no run can be begun; nothing is changed.
+    """Refuse, before any work, a folder in which no run can begin; nothing is changed.
 
     Raises:
-        OutputError: It holds something, or cannot be written.
+        OutputError: The folder holds other files, or a run while ``force`` is off, or cannot be written.
     """
     if path.is_symlink() and not path.exists():
         raise OutputError(f"{path} is a link to nothing; remove it, or give another --out.")
@@ -113,25 +113,25 @@ def _is_run(folder: RunFolder) -> bool:
 
 
 def check_resumable(path: Path) -> None:
-    """Refuse a folder without a run that could go on.
+    """Refuse a folder that holds no run to resume.
 
     Raises:
-        ResumeError: No configuration or no state in it.
+        ResumeError: Its settings file or its state is missing.
     """
     folder = RunFolder(path)
     for needed in (folder.config, folder.state):
         if not needed.is_file():
-            # A run that was killed before its first state has left its configuration.
+            # A run that was killed before its first state has left its settings file.
             how = f"--out {path} --force" if _is_run(folder) else "--out"
             raise ResumeError(f"{path} holds no run to go on with: {needed.name} is missing. Start one with {how}.")
 
 
 @contextlib.contextmanager
 def claimed(folder: RunFolder, *, new: bool) -> Iterator[None]:
-    """Hold the folder against other processes; a new run empties it of an old run's files.
+    """Lock the folder against other processes inside the block; a new run first removes an old run's files.
 
     Raises:
-        OutputError: Another process has it, or it cannot be written.
+        OutputError: Another process trains in the folder, or it cannot be written.
     """
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def claimed(folder: RunFolder, *, new: bool) -> Iterator[None]:
 
 
 def _empty(folder: RunFolder) -> None:
-    """Remove what a run, also one of more networks, leaves; nothing else."""
+    """Remove the files of a run, also of one with more networks, and nothing else."""
     old = {*folder.files(), *RunFolder(folder.path, 2).files(), *RunFolder(folder.path, 1).files()} - {folder.lock}
     try:
         for path in sorted(old):

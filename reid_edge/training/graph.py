@@ -1,4 +1,4 @@
-"""A step recorded once and replayed: on a GPU a small network's step is bound by the launching of its kernels.
+"""Record a step once and replay it: on a GPU the step of a small network is bound by the launching of its kernels.
 
 What is recorded must read and write only tensors that stay where they are, ask the device nothing, and not depend on
 Python values that change.
@@ -28,13 +28,13 @@ Work = Callable[..., None]
 
 
 class Recorder(Protocol):
-    """What records work."""
+    """Records work on a device, to replay it."""
 
     def aside(self) -> AbstractContextManager[None]:
-        """Where work runs before it is recorded."""
+        """Return a context in which work runs before it is recorded."""
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record work, without doing it; the answer does it."""
+        """Record work without doing it, and return the function that does it."""
 
 
 class CudaGraphs:
@@ -48,7 +48,7 @@ class CudaGraphs:
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """On the stream that will record."""
+        """Run the block on the stream that will record."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             yield
@@ -64,13 +64,13 @@ class CudaGraphs:
 
 
 class Repeated:
-    """Work that is done again and again on inputs of the same shapes.
+    """Work that is repeated on inputs of the same shapes.
 
     Args:
-        work: Takes tensors or None; leaves its results in tensors of its own.
-        device: Where the inputs are taken to.
-        recorder: None: nothing is recorded, and inputs may change their shapes.
-        required: Work that cannot be recorded is an error; otherwise it is done unrecorded, with a warning.
+        work: Function of tensors or None; it leaves its results in tensors of its own.
+        device: Device that the inputs are moved to.
+        recorder: Recorder of the work; None: nothing is recorded, and inputs may change their shapes.
+        required: Raise an error if the work cannot be recorded; otherwise it runs unrecorded, with a warning.
     """
 
     def __init__(self, work: Work, device: torch.device, recorder: Recorder | None, *, required: bool = False) -> None:
@@ -84,11 +84,11 @@ class Repeated:
 
     @property
     def recorded(self) -> bool:
-        """Whether the next call replays."""
+        """True if the next call replays a recording."""
         return self._replay is not None
 
     def forget(self) -> None:
-        """Drop the recording: what the work does has changed."""
+        """Drop the recording, after a change of what the work does."""
         self._replay = None
         self._warmed = 0
 
@@ -96,7 +96,8 @@ class Repeated:
         """Do the work once.
 
         Raises:
-            TrainingError: Other shapes than before, or ``required`` and not to be recorded.
+            TrainingError: The shapes differ from those before, or the work is ``required`` to be recorded and cannot
+                be.
         """
         if self._recorder is None:
             self._work(*(None if each is None else each.to(self._device, non_blocking=True) for each in inputs))

@@ -1,4 +1,4 @@
-"""What learns: a network with the classifier that training mounts on it, and a run's starting weights."""
+"""The model that training optimises: made from a seed or a checkpoint, and written as a checkpoint."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ReIDModel(nn.Module):
     The classifier starts as the network's own linear layer does: weights of standard deviation 0.01, biases 0.
 
     Attributes:
-        network: The feature extractor: what is kept at the end.
-        head: 512 → C: identities, categories or attributes.
+        network: The feature extractor, which goes into checkpoints.
+        head: Linear classifier, 512 → C identities, categories or attributes.
     """
 
     def __init__(self, config: OSNetConfig, classes: int) -> None:
@@ -41,14 +41,14 @@ class ReIDModel(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and logits.
+        """Compute features and logits.
 
         Args:
-            images: N×3×H×W, RGB, normalised.
+            images: N×3×H×W float, RGB, normalised.
 
         Returns:
-            Features N×512 and logits N×C, both in float32 also under autocast: the classifier is a sliver of the work
-            and its rounding would go straight into the loss.
+            Features N×512 and logits N×C, both in float32 also under autocast: the classifier is a small part of the
+            work, and its rounding would go straight into the loss.
         """
         features = at_least_float32(self.network(images))
         with torch.autocast(images.device.type, enabled=False):
@@ -56,16 +56,16 @@ class ReIDModel(nn.Module):
 
 
 def make_models(settings: TrainSettings, classes: int, start: Checkpoint | None) -> nn.ModuleList:
-    """The run's models, on the CPU, in training mode.
+    """Make the run's models, on the CPU, in training mode.
 
     Weights are a function of ``settings.run.seed`` and the network's number alone, whatever random numbers the
-    process has drawn before; PyTorch's global generator is left as it was.  From a checkpoint all networks start with
+    process has drawn before; PyTorch's global generator is not changed.  From a checkpoint all networks start with
     the same feature extractor and differ in their classifiers.
 
     Args:
-        settings: How many, and of what width, variant and size.
-        classes: Outputs of the classifier.
-        start: Weights to start from; its classifier, if any, is not used.
+        settings: The run's settings: number of networks, their width, variant and size.
+        classes: Number of the classifier's outputs.
+        start: Checkpoint to start from; its classifier, if any, is not used.
 
     Raises:
         CheckpointMismatchError: ``start`` has another width or variant, or its weights do not fit or are not finite.
@@ -108,10 +108,10 @@ class CheckpointMaker:
     """Makes checkpoints of models.
 
     Args:
-        settings: Of the run; goes into every checkpoint.
-        names: Of categories or attributes: the classifier is kept with them.
-        mean: What the input is normalised with, RGB, full scale = 1.
-        std: Likewise.
+        settings: The run's settings, which go into every checkpoint.
+        names: Names of categories or attributes, stored with the classifier.
+        mean: Mean that the input is normalised with, RGB, full scale = 1.
+        std: Standard deviation that it is normalised with, likewise.
     """
 
     def __init__(self, settings: TrainSettings, names: tuple[str, ...], mean: Triple, std: Triple) -> None:
@@ -119,7 +119,7 @@ class CheckpointMaker:
         self._commit = code_commit()
 
     def checkpoint(self, model: nn.Module, figures: dict[str, float]) -> Checkpoint:
-        """A model's checkpoint, with the figures of the held-out images."""
+        """Make a model's checkpoint, with its figures on held-out images."""
         assert isinstance(model, ReIDModel)
         settings = self._settings
         info = CheckpointInfo(
@@ -133,7 +133,7 @@ class CheckpointMaker:
             metrics={f"{settings.data.dataset}-heldout/{name}": value for name, value in figures.items()},
             tools=tool_versions(),
             code_commit=self._commit,
-            training=_told(settings),
+            training=_shareable(settings),
         )
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.network.state_dict().items()}
         return Checkpoint(info, state, self._head(model))
@@ -152,8 +152,8 @@ def _trained_on(settings: TrainSettings) -> str:
     return data.dataset + (f", {data.identities} identities" if data.identities else "")
 
 
-def _told(settings: TrainSettings) -> Tables:
-    """The configuration as it goes into a file that others get: of paths only the last part."""
+def _shareable(settings: TrainSettings) -> Tables:
+    """Return the settings as tables for a file that others get: of each path only the last part."""
     tables = to_tables(settings)
     tables["data"]["root"] = settings.data.root.name
     if settings.model.start is not None:
@@ -162,7 +162,7 @@ def _told(settings: TrainSettings) -> Tables:
 
 
 def code_commit() -> str:
-    """Commit of the code that runs, with ``+`` if files differ from it; ``unknown`` outside its repository."""
+    """Return the commit of the running code, with ``+`` if files differ from it; ``unknown`` outside its repository."""
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + "+" * bool(_git("status", "--porcelain", "--untracked-files=no", "--", "."))

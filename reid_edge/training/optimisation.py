@@ -1,4 +1,4 @@
-"""How a step changes the weights: learning-rate schedule, the paper's optimisers, and a moving average of the weights.
+"""Learning-rate schedule, the optimisers of the paper, and a moving average of the weights: how a step changes weights.
 
 The schedule is a pure function of the step, so that resuming needs no stored schedule.
 """

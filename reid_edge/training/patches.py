@@ -1,4 +1,4 @@
-"""Random rectangles of a batch: pasted from other images, or erased.
+"""Random rectangles of a batch, pasted from other images or erased.
 
 Everything is arithmetic on tensors of the device: no loop over images, no wait for a value, so that a CUDA graph can
 capture it.
@@ -19,10 +19,10 @@ TRIES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Shapes:
-    """Which rectangles are drawn.
+    """Distribution of the rectangles' area and aspect.
 
     Attributes:
-        area: Smallest and largest, parts of the image's area; uniform between.
+        area: Smallest and largest area, as parts of the image's; uniform between.
         aspect: Smallest and largest height / width; uniform between.
     """
 
@@ -70,7 +70,7 @@ class Rectangles:
 
 
 def uniform_integers(numbers: Tensor, most: Tensor | int) -> Tensor:
-    """Whole numbers 0 … ``most``, both possible, equally likely; float32 like ``numbers``, which is on [0, 1)."""
+    """Return integers 0 … ``most``, equally likely, as float32, from numbers that are uniform on [0, 1)."""
     # Where a product of float32 rounds up to the next whole number, it would be one too many.
     return torch.floor(numbers * (most + 1)).clamp(max=most)
 
@@ -80,8 +80,8 @@ def draw_rectangles(numbers: Tensor, probability: float, shapes: Shapes, rows: i
 
     Args:
         numbers: N×``ERASE_COLUMNS`` float32, uniform on [0, 1).
-        probability: That an image has one.
-        shapes: Which.
+        probability: Probability that an image has a rectangle.
+        shapes: Distribution of area and aspect.
         rows: Height of the image.
         columns: Width of the image.
     """
@@ -106,7 +106,7 @@ def erase(images: Tensor, numbers: Tensor, probability: float) -> Tensor:
     Args:
         images: N×C×H×W float.
         numbers: N×``ERASE_COLUMNS``.
-        probability: That an image is changed.
+        probability: Probability that an image is changed.
     """
     rows, columns = images.shape[2:]
     rectangles = draw_rectangles(numbers, probability, ERASE_SHAPES, rows, columns)
@@ -124,7 +124,7 @@ def paste(images: Tensor, partners: Tensor, numbers: Tensor, probability: float)
         images: N×C×H×W float, in units of ``partners``.
         partners: N×C×h×w uint8, at least H×W.
         numbers: N×``PATCH_COLUMNS``.
-        probability: That an image is changed.
+        probability: Probability that an image is changed.
     """
     rows, columns = images.shape[2:]
     boxes, extra = torch.split(numbers, [ERASE_COLUMNS, PATCH_COLUMNS - ERASE_COLUMNS], 1)
@@ -136,7 +136,7 @@ def paste(images: Tensor, partners: Tensor, numbers: Tensor, probability: float)
 def _patch_pixels(
     rectangles: Rectangles, partners: Tensor, numbers: tuple[Tensor, ...], size: tuple[int, int]
 ) -> Tensor:
-    """What stands at each pixel of N×C×H×W, where a pixel is in the rectangle; anything elsewhere."""
+    """Return N×C×H×W: the patch's pixels inside each rectangle, arbitrary values elsewhere."""
     from_top, from_left, mirrored, turned, angle = numbers
     height, width = partners.shape[2:]
     y, x, on_patch = _turned(rectangles, torch.where(turned < 0.5, angle, 0.5), size)
@@ -149,7 +149,7 @@ def _patch_pixels(
 
 
 def _turned(rectangles: Rectangles, angle: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Row and column of the patch that each pixel of the image shows, N×H×W, and whether the patch has it."""
+    """Return the patch's row and column that each pixel of the image shows, N×H×W, and True where the patch has it."""
     radians = (uniform_integers(angle, 2 * MAX_TURN) - MAX_TURN) * (math.pi / 180)
     sine, cosine = torch.sin(radians), torch.cos(radians)
     # From the rectangle's middle to the pixel's middle.

@@ -22,7 +22,7 @@ from reid_edge.system.limits import usable_cpus
 
 Size = tuple[int, int]
 Triple = tuple[float, float, float]
-#: Images that a task of the thread pool has seen, and what is wrong with those that cannot be read.
+#: Number of images that a task of the thread pool has decoded, and messages on those that cannot be read.
 _Done: TypeAlias = "tuple[int, list[str]]"
 Images: TypeAlias = "Sequence[Path] | npt.NDArray[np.uint8]"
 
@@ -57,7 +57,7 @@ class PixelSource(Protocol):
         """
 
     def prefetch(self, batches: Iterable[Tensor]) -> None:
-        """Say which batches will be asked for, in order; decoding starts.  Replaces what was said before."""
+        """Announce the next batches, in order, and start to decode; replaces the previous announcement."""
 
 
 def open_pixels(
@@ -73,13 +73,13 @@ def open_pixels(
     Args:
         images: Files, or N×h×w×3 uint8 BGR.
         size: Height and width that they are resized to.
-        device: Where batches are wanted.
-        memory_bytes: Up to this, all images are decoded now and held on the device (in the computer's memory if more
-            than half of a GPU's free memory would be taken); beyond it, files are checked now and decoded when needed.
+        device: Device of the batches.
+        memory_bytes: Up to this size all images are decoded now and held on the device (in the computer's memory if
+            they would take more than half of a GPU's free memory); above it files are checked now and decoded later.
         on_image: Called with the number of images done since the last call.
 
     Raises:
-        DatasetError: No image, an array of another kind, or files that cannot be read, each one listed.
+        DatasetError: There is no image, the array is of another kind, or files cannot be read; each one is listed.
     """
     if isinstance(images, np.ndarray) and (images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3):
         raise DatasetError(f"expected N×H×W×3 uint8 BGR images, got shape {images.shape} {images.dtype}.")
@@ -97,7 +97,7 @@ class MemoryPixels:
 
     Args:
         pixels: N×3×H×W uint8, RGB.
-        device: Where batches are wanted.
+        device: Device of the batches.
     """
 
     def __init__(self, pixels: Tensor, device: torch.device) -> None:
@@ -119,7 +119,7 @@ class MemoryPixels:
         return self._pixels.index_select(0, chosen).to(self._device, non_blocking=True)
 
     def prefetch(self, batches: Iterable[Tensor]) -> None:
-        """Nothing is left to do ahead."""
+        """Do nothing: all images are in memory."""
 
 
 class StreamedPixels:
@@ -128,7 +128,7 @@ class StreamedPixels:
     Args:
         images: As of ``open_pixels``.
         size: Height and width.
-        device: Where batches are wanted.
+        device: Device of the batches.
     """
 
     def __init__(self, images: Images, size: Size, device: torch.device) -> None:
@@ -246,7 +246,7 @@ def _decode(images: Images, out: npt.NDArray[np.uint8]) -> _Done:
 
 
 def _check_files(paths: Sequence[Path], on_image: Callable[[int], object]) -> None:
-    """Look at the first bytes of every file: decoding millions before training starts would take too long."""
+    """Check the first bytes of every file: decoding millions before training starts would take too long."""
     problems = []
     with _workers() as pool:
         for path, known in zip(paths, pool.map(_has_known_start, paths), strict=True):

@@ -1,4 +1,4 @@
-"""From a recipe, a settings file and options to one resolved, checked configuration, and back to TOML."""
+"""Resolve a recipe, a settings file and options into one checked ``TrainSettings``, and write it as TOML."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _OPTIONAL = ("data.identities", "model.start", "loss.triplet_margin", "batch.ins
 _EPOCHS = "schedule.epochs"
 #: What is expected of keys whose type alone does not say it.
 _FORMS = {"model.size": "expected HEIGHTxWIDTH in pixels, e.g. '256x128', or [256, 128]"}
-#: Evaluations that a run with few epochs has at least.
+#: Least number of evaluations of a run with few epochs.
 _EVALUATIONS = 10
 _STAGES = ("schedule.warmup", "schedule.frozen", "loss.triplet_start")
 
 
 def resolve(recipe: str | None, file: Tables, given: Mapping[str, object]) -> tuple[TrainSettings, tuple[str, ...]]:
-    """A recipe with a settings file's values over it, and given ones over these.
+    """Lay a settings file's values over a recipe, and given values over both.
 
-    A layer that changes the number of epochs stretches what lies below it: milestones, warm-up, frozen epochs and the
+    A layer that changes the number of epochs stretches the layers below it: milestones, warm-up, frozen epochs and the
     start of the triplet loss keep their place in the schedule, unless the same layer or one above gives them too.
 
     Args:
-        recipe: Its name; None: the settings file's ``recipe``, or else ``scratch``.
+        recipe: Name of the recipe; None: the settings file's ``recipe``, or else ``scratch``.
         file: Tables of a settings file.
         given: Values by ``table.key``, from the command line; None: not given.
 
     Returns:
-        The configuration, and what a user should know of how it came about.
+        The resolved settings, and notes for the user on values that were changed in proportion.
 
     Raises:
-        SettingsError: A key is unknown, a value is not what it should be, or two do not go together.
+        SettingsError: A key is unknown, a value is not valid, or two values contradict each other.
     """
     name = given.get("recipe") or recipe or file.get("recipe", "scratch")
     if not isinstance(name, str) or name not in RECIPES:
@@ -61,10 +61,10 @@ def resolve(recipe: str | None, file: Tables, given: Mapping[str, object]) -> tu
 
 
 def from_tables(tables: Tables, *, origin: str) -> TrainSettings:
-    """A whole configuration from its tables; what is missing has the default of ``training.settings``.
+    """Make settings from their tables; missing keys take the defaults of ``training.settings``.
 
     Raises:
-        SettingsError: A key is unknown, or its value is not what it should be.
+        SettingsError: A key is unknown, or its value is not valid.
     """
     tables = overridden(tables, {})
     model = tables.get("model")
@@ -81,27 +81,27 @@ def from_tables(tables: Tables, *, origin: str) -> TrainSettings:
 
 
 def to_tables(settings: TrainSettings) -> Tables:
-    """A configuration as tables of plain values; None is the word ``none``."""
+    """Return settings as tables of plain values; None becomes the word ``none``."""
     tables: Tables = msgspec.to_builtins(settings, enc_hook=str)
     return _without_none(tables)
 
 
 def to_toml(settings: TrainSettings) -> str:
-    """A configuration as the TOML that ``--config`` takes."""
+    """Return settings as the TOML that ``--config`` takes."""
     return tomli_w.dumps(to_tables(settings))
 
 
 def differences(old: Tables, new: Tables) -> list[tuple[str, object, object]]:
-    """Key, old and new value of all that differs."""
+    """Return key, old and new value of each setting that differs."""
     before, after = flattened(old), flattened(new)
     return [(key, before.get(key), after.get(key)) for key in before | after if before.get(key) != after.get(key)]
 
 
 def check(settings: TrainSettings) -> None:
-    """Refuse values that do not go together.
+    """Refuse values that contradict each other.
 
     Raises:
-        SettingsError: Names the key, and what to do.
+        SettingsError: Two values contradict each other; the message names the key and the next step.
     """
     for complaint in _complaints(settings):
         raise SettingsError(f"{complaint} {GUIDE} lists every key.")
@@ -189,14 +189,14 @@ def _no_start(recipe: str) -> str:
 
 
 def _require_start(name: RecipeName, settings: TrainSettings, layers: Sequence[Mapping[str, object]]) -> None:
-    """A recipe that starts from weights needs them also where its frozen stage has shrunk to nothing."""
+    """Refuse a recipe with a frozen stage but without weights, also where the stage has shrunk to nothing."""
     asked = any("schedule.frozen" in layer for layer in layers)
     if RECIPES[name].schedule.frozen and settings.model.start is None and not asked:
         raise SettingsError(f"{_no_start(name)} {GUIDE} lists every key.")
 
 
 def _refuse_other_depths(tables: Tables, layer: Mapping[str, object]) -> None:
-    """A value where a table is, or the other way round, would be put nowhere."""
+    """Refuse a value in place of a table, and a table in place of a value: neither could be set."""
     known = flattened(tables)
     for key in layer:
         held: Any = tables.get(key)
@@ -208,7 +208,7 @@ def _refuse_other_depths(tables: Tables, layer: Mapping[str, object]) -> None:
 
 
 def _stretched(tables: Tables, layer: Mapping[str, object], notes: list[str]) -> Tables:
-    """The tables with what counts in epochs moved to a layer's new number of epochs."""
+    """Scale all settings that count epochs to a layer's new number of epochs."""
     old, new = flattened(tables)[_EPOCHS], layer.get(_EPOCHS)
     if not isinstance(old, int) or not isinstance(new, int) or isinstance(new, bool) or new < 1 or new == old:
         return tables
@@ -244,6 +244,6 @@ def _without_none(tables: Tables) -> Tables:
 
 
 def run_name(settings: TrainSettings) -> Path:
-    """Folder of a run whose user names none."""
+    """Return the default folder of a run."""
     height, width = settings.model.size
     return Path(f"train-{settings.recipe}-x{settings.model.width:g}".replace(".", "_") + f"_{height}x{width}")

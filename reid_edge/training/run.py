@@ -1,4 +1,4 @@
-"""A training run from configuration to checkpoints."""
+"""Train: from settings to checkpoints."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a run has come to.
+    """Result of a run.
 
     Attributes:
         best: Checkpoint of each network, of the epoch in which it was best.
-        metrics: Its figures on held-out images, by name; of several networks each with its number.  Empty where
-            nothing was held out.
-        seconds: That training took, over all sessions.
+        metrics: Figures on held-out images, by name; of several networks each with its number.  Empty if nothing was
+            held out.
+        seconds: Duration of training over all sessions, seconds.
     """
 
     best: tuple[Path, ...]
@@ -61,34 +61,34 @@ def train(
     notify: Notify = silent,
     say: Callable[[str], object] = lambda _line: None,
 ) -> TrainResult:
-    """Train as configured; started by torchrun, one of several processes that do it together.
+    """Train as the settings say; under torchrun, as one of several processes that train together.
 
-    Everything that can be checked is checked before the first step.  While it trains, SIGTERM and SIGINT are requests
+    Everything that can be checked is checked before the first step.  During training SIGTERM and SIGINT are requests
     to save and stop.
 
     Args:
-        settings: What to do.
+        settings: Settings of the run.
         out: Folder of the run (docs/training.md lists its files).
-        resume: Go on with the run in ``out``; of a finished run, nothing is left to do.
+        resume: Go on with the run in ``out``; a finished run is left as it is.
         force: Replace the run in ``out``.
         notify: Starts a progress bar with a text and a number of steps.
-        say: Gets a line an epoch.
+        say: Called with a line for each epoch.
 
     Raises:
-        SettingsError: Values that do not go together, or with this machine.
-        DatasetError: The dataset is not what it should be.
+        SettingsError: Values contradict each other, or do not suit this machine.
+        DatasetError: The dataset is incomplete, has another layout, or is too small.
         CheckpointError: ``model.start`` cannot be read, or does not fit.
         OutputError: ``out`` cannot be used, or the disk is full.
-        ResumeError: No run to go on with, or not this one.
+        ResumeError: ``out`` holds no run that can go on with these settings.
         MissingExtraError: A package of the extra ``train`` is not installed.
-        StoppedError: A signal asked for it; the run can go on.
-        DivergedError: A loss or weight is no number any more.
+        StoppedError: A signal asked for a stop; the run can go on.
+        DivergedError: A loss or a weight is no longer finite.
         CollapseError: All features have become the same.
     """
     check(settings)
     check_packages()
     device = distributed.pick_device(settings.run.device)
-    # What "auto" means here is part of what is learned: it stays so when the run goes on elsewhere.
+    # The precision that "auto" stands for here influences the result: it stays when the run goes on elsewhere.
     half = half_precision(settings.run, device)
     settings = replace(settings, run=replace(settings.run, precision="bfloat16" if half else "float32"))
     with distributed.joined(device):
@@ -162,7 +162,7 @@ def _prepare(
 
 
 def _train(parts: Parts, state: SavedState, notify: Notify, say: Callable[[str], object] | None) -> None:
-    """Run the loop; ``say`` is given in the one process that writes."""
+    """Run the loop; ``say`` is None in all processes but the first, which alone writes."""
     logger = None if say is None else _open_logger(parts, state, say)
     advance = notify("training", parts.settings.schedule.epochs * parts.steps_per_epoch)
     advance(state.progress.step)
@@ -194,7 +194,7 @@ def _begin_line(parts: Parts, state: SavedState) -> str:
     if state.progress.step:
         text = f"going on after step {state.progress.step:,}; {text}"
         if state.torch_version != str(torch.__version__):
-            text += f"; begun with torch {state.torch_version}, this is {torch.__version__}: rounds otherwise"
+            text += f"; begun with torch {state.torch_version}, now {torch.__version__}: results may differ by rounding"
     return text
 
 
@@ -211,7 +211,7 @@ def _begun(settings: TrainSettings, training_data: TrainingData, mean: Triple, s
 
 
 def _sampler(settings: TrainSettings, training_data: TrainingData) -> Callable[[int], list[Tensor]]:
-    """Batches of an epoch, as a function of its number; what cannot be drawn is refused here or at the first call."""
+    """Return the function that draws an epoch's batches; refuse here, or at its first call, what cannot be drawn."""
     size, instances, seed = settings.batch.size, settings.batch.instances, settings.run.seed
     if instances is None:
         count = len(training_data.targets)

@@ -1,4 +1,4 @@
-"""What a run leaves to read: rows, curves, TensorBoard's scalars, a log."""
+"""Record a run for people to read: metrics file, curves, TensorBoard scalars, and log."""
 
 from __future__ import annotations
 
@@ -29,13 +29,15 @@ LOSSES = ("loss", "cross_entropy", "triplet", "entropy", "mutual")
 
 
 class RunLogger:
-    """Writes what can be read of a run; rows are kept in its state, so that resuming writes the same file again.
+    """Writes the metrics, curves and log of a run.
+
+    The rows are part of the run's state, so that a resumed run writes the same file.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         figures: Names of the figures of held-out images.
-        step: Where the run begins or goes on: TensorBoard forgets what it heard of later steps.
-        say: Gets every line of the log too.
+        step: Step at which the run begins or goes on; TensorBoard drops the scalars of later steps.
+        say: Called with every line of the log.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -47,19 +49,19 @@ class RunLogger:
         self._drawn = -math.inf
 
     def rows(self, rows: Sequence[Row], *, last: bool) -> None:
-        """Write all rows, tell TensorBoard the latest one, and draw the curves now and then.
+        """Write all rows, add the latest one to TensorBoard, and draw the curves at most once a minute.
 
         Raises:
             OutputError: The folder cannot be written.
         """
         write_whole(self._folder.metrics, table(rows).encode())
-        self._tell_board(rows[-1])
+        self._add_to_board(rows[-1])
         if last or time.monotonic() - self._drawn > DRAW_SECONDS:
             self._drawn = time.monotonic()
             draw_curves(rows, self._figures, self._folder.curves)
 
     def line(self, text: str) -> None:
-        """Say something, and keep it in the log with the time.
+        """Show a line to the user, and write it to the log with the time.
 
         Raises:
             OutputError: The log cannot be written.
@@ -68,7 +70,7 @@ class RunLogger:
         self.log(text)
 
     def log(self, text: str) -> None:
-        """Keep something in the log with the time, without saying it.
+        """Write a line to the log with the time, without showing it.
 
         Raises:
             OutputError: The log cannot be written.
@@ -80,11 +82,11 @@ class RunLogger:
             raise OutputError(f"cannot write {self._folder.log}: {error.strerror}.") from error
 
     def close(self) -> None:
-        """Give TensorBoard's file back."""
+        """Close TensorBoard's file."""
         with contextlib.suppress(OSError):  # the rows are in the metrics file
             self._board.close()
 
-    def _tell_board(self, row: Row) -> None:
+    def _add_to_board(self, row: Row) -> None:
         try:
             for name, value in row.items():
                 if name not in WHOLE:
@@ -95,7 +97,7 @@ class RunLogger:
 
 
 def check_packages() -> None:
-    """Refuse, before any work, to train without what records it.
+    """Check, before any work, that the packages that record a run are installed.
 
     Raises:
         MissingExtraError: A package of the extra ``train`` is not installed.
@@ -106,7 +108,7 @@ def check_packages() -> None:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows as CSV; each number in the shortest form that gives the same number again, what is missing is empty."""
+    """Format rows as CSV: each number in the shortest form that reads back as the same number, missing ones empty."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -128,12 +130,12 @@ def draw_curves(rows: Sequence[Row], figures: Sequence[str], path: Path) -> None
     """Draw losses, figures of held-out images, and the learning rate by epoch, as PNG.
 
     Args:
-        rows: One an epoch, as in the metrics file.
-        figures: Names of what is drawn in per cent, besides the accuracy on training images.
-        path: Where.
+        rows: One row an epoch, as in the metrics file.
+        figures: Names of the figures that are drawn in per cent, besides the accuracy on training images.
+        path: File to write.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
     try:

@@ -1,8 +1,7 @@
-"""Which images a step learns from.
+"""Random draws of a run, as pure functions of seed and place: an epoch's batches, a step's augmentation, weights.
 
-An epoch is a list of batches of the whole run, over all processes; it depends on seed and epoch only, so that resuming
-needs no sampler state and all processes agree.  Each process takes its slice.  Every epoch of a run has equally many
-batches.
+Resuming therefore needs no stored state of a sampler or generator, and all processes draw the same.  An epoch is a
+list of batches over all processes, of which each process takes its slice; every epoch of a run has equally many.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def check_balance(
         identities: Identity of each image.
         size: Images of a batch.
         instances: Images of one identity in a batch.
-        names: Of the images, for messages; None: the identities' numbers stand for them.
+        names: Names of the images, for messages; None: the identities' numbers are used.
 
     Raises:
         SettingsError: ``size`` is not a multiple of ``instances``, or less than two identities.
@@ -163,7 +162,7 @@ def rank_slice(batch: torch.Tensor, rank: int, world: int) -> torch.Tensor:
 
 
 class Use(IntEnum):
-    """What random numbers are for: streams of different uses are independent."""
+    """Uses of random numbers; the streams of different uses are independent."""
 
     AUGMENTATION = 1
     SAMPLING = 2
@@ -173,23 +172,23 @@ class Use(IntEnum):
 def generator(seed: int, use: Use, place: int) -> np.random.Generator:
     """Return the generator of one step or epoch.
 
-    The same numbers on every machine with the same NumPy; NumPy keeps the bits from release to release, and may change
-    what shuffling makes of them.
+    The numbers are the same on every machine with the same NumPy.  NumPy keeps the bits from release to release, but
+    may change how shuffling uses them.
 
     Args:
-        seed: Of the run, ≥ 0.
-        use: What for.
+        seed: Seed of the run, ≥ 0.
+        use: Use of the numbers.
         place: Step or epoch, ≥ 0.
     """
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(use, place)))
 
 
 def numbers(seed: int, step: int, rows: int, columns: int) -> torch.Tensor:
-    """Return what one step's augmentation draws on: rows×columns float32, uniform on [0, 1), on the CPU.
+    """Return the numbers of one step's augmentation: rows×columns float32, uniform on [0, 1), on the CPU.
 
     Args:
-        seed: Of the run, ≥ 0.
-        step: Since the start of the run.
+        seed: Seed of the run, ≥ 0.
+        step: Number of the step, from the start of the run.
         rows: Images of the whole batch, over all processes: each process takes its own rows.
         columns: ``Augmenter.columns``.
     """

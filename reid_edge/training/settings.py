@@ -1,4 +1,4 @@
-"""What one training run is: every value that decides its result, typed, with the paper's from-scratch values."""
+"""Settings of a training run: every value that decides its result, with the paper's from-scratch values as defaults."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from msgspec import Meta
 from reid_edge.osnet.architecture import BASE_SIZE, NetworkVariant
 
 RecipeName = Literal["scratch", "finetune", "cross-domain", "mutual", "classify", "attributes"]
-#: What the network learns to tell: identities (re-ID), categories (one of many), attributes (any of many).
+#: What the classifier learns: identities (re-ID), categories (one an image), attributes (any number an image).
 Task = Literal["identity", "category", "attributes"]
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
-#: Bounded by single precision, in which ``inf`` brings no run to anything.
+#: Bounded by the range of single precision.
 NotNegative = Annotated[float, Meta(ge=0, le=1e38)]
 Positive = Annotated[float, Meta(gt=0, le=1e38)]
 Count = Annotated[int, Meta(ge=1)]
@@ -24,18 +24,18 @@ CountOrNone = Annotated[int, Meta(ge=0)]
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """What is learned from.
+    """Training and held-out images.
 
     Attributes:
-        dataset: Name of a dataset (``reid_edge.datasets``); several joined by ``+``, or ``mix4``.
-        root: Folder that holds it; of a union, the folder that holds each in a folder of its own.
-        validation: Last identities of the train split that are held out as query and gallery (the test split is for
-            final judging only); for categories and attributes, the number of images (of PA-100K any number means
-            its own validation split).  0: none.
-        identities: Train on the first so many identities only (after holding out); None: all.
-        split: Which of VIPeR's and GRID's ten random splits.
-        partial: A subset: counts are not checked.
-        memory_gb: Images are held in memory as uint8 if they fit in this, else decoded batch by batch.
+        dataset: Name of a dataset (docs/datasets.md); several joined by ``+``, or ``mix4``.
+        root: Folder of the dataset; of a union, the folder that holds each dataset in a folder of its name.
+        validation: Number of identities, the last ones of the train split, that are held out as query and gallery (the
+            test split is for the final evaluation only); for categories and attributes, the number of images (for
+            PA-100K any number means its own validation split).  0: none.
+        identities: Number of identities to train on, the first ones (after holding out); None: all.
+        split: Number of the random split of VIPeR and GRID, 0 to 9.
+        partial: Accept a subset: counts are not checked.
+        memory_gb: Images are held in memory as uint8 if they fit in this many GB, else decoded batch by batch.
     """
 
     dataset: str = "market1501"
@@ -49,15 +49,15 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """What is trained.
+    """The network.
 
     Attributes:
-        width: β.
+        width: Width multiplier β.
         size: Input height and width, pixels.
-        variant: How it differs from the paper's primary model.
-        start: Checkpoint whose weights it starts from; None: random weights.
-        statistics: Whose pixel mean and standard deviation normalise the input (supplement B, Table 12a).  With
-            ``start``, the checkpoint's own are used where this is ``imagenet``.
+        variant: Differences from the paper's primary model.
+        start: Checkpoint with the weights to start from; None: random weights.
+        statistics: Source of the pixel mean and standard deviation that normalise the input (supplement B, Table 12a).
+            With ``start``, ``imagenet`` means the checkpoint's own.
     """
 
     width: Annotated[float, Meta(gt=0, le=1.5)] = 1.0
@@ -73,16 +73,17 @@ class AugmentSettings:
 
     Attributes:
         flip: Probability of mirroring.
-        translate: Probability of random translation crop: enlarged to 9/8, then a crop of the input's size.
-        shift: Pixels that the image is moved by at most, each way, over black (CIFAR: 4).
-        crop: Crop of the input's size at a random place of an image 256/224 as large (ImageNet); held-out images are
-            cropped in the middle.
-        patch: Probability of random patch: a piece of another image pasted in.
-        erase: Probability of random erasing: a rectangle replaced by the mean colour.
-        brightness: Factor 1 ± this, at random.
-        contrast: Likewise.
-        saturation: Likewise.
-        hue: Turn of the hue circle, ± this part of it.
+        translate: Probability of random translation crop: the image is enlarged to 9/8, and a crop of the input's size
+            is taken.
+        shift: Largest shift, pixels, each way, over black (CIFAR: 4).
+        crop: Take a crop of the input's size at a random place of an image 256/224 as large (ImageNet); held-out
+            images are cropped in the middle.
+        patch: Probability of random patch: a piece of another image is pasted in.
+        erase: Probability of random erasing: a rectangle is replaced by the mean colour.
+        brightness: Largest change of brightness: a random factor 1 ± this.
+        contrast: Largest change of contrast, likewise.
+        saturation: Largest change of saturation, likewise.
+        hue: Largest turn of the hue circle, ± this part of it.
     """
 
     flip: Probability = 0.5
@@ -99,17 +100,18 @@ class AugmentSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """What is minimised: cross-entropy + triplet × triplet loss − entropy × entropy + mutual × divergence.
+    """The loss: cross-entropy + triplet × triplet loss − entropy × entropy + mutual × divergence.
 
     Attributes:
         smoothing: Label smoothing of the cross-entropy.
         triplet: Weight of the triplet loss with hard mining (λt); needs ``batch.instances``.
-        triplet_margin: Margin; None: soft margin, log(1 + exp(d⁺ − d⁻)).
-        triplet_normalised: On features of unit length, which the paper does not ask for.  On features as they are, a
-            weight of 0.5 from random weights drives them all to zero, with either margin (docs/training.md).
-        triplet_start: First epoch with triplet loss.
+        triplet_margin: Margin of the triplet loss; None: soft margin, log(1 + exp(d⁺ − d⁻)).
+        triplet_normalised: Scale features to unit length for the triplet loss, which the paper does not ask for.
+            Without it, a weight of 0.5 from random weights drives all features to zero, with either margin
+            (docs/training.md).
+        triplet_start: First epoch with triplet loss, counted from 0.
         entropy: Weight of the entropy of the predictions (λe), which is maximised.
-        mutual: Weight of deep mutual learning; above 0 two networks are trained.
+        mutual: Weight of deep mutual learning; if it is above 0, two networks are trained.
     """
 
     smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.1
@@ -123,14 +125,14 @@ class LossSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserSettings:
-    """What changes the weights.
+    """The optimiser.
 
     Attributes:
-        name: SGD with momentum, or Adam, or Adam's AMSGrad form.
-        learning_rate: The schedule's highest.
-        momentum: Of SGD.
-        nesterov: Nesterov's form of the momentum.
-        weight_decay: L2, of every weight.
+        name: SGD with momentum, Adam, or Adam's AMSGrad form.
+        learning_rate: Highest learning rate of the schedule.
+        momentum: Momentum of SGD.
+        nesterov: Use Nesterov's form of the momentum.
+        weight_decay: L2 regularisation of every weight.
     """
 
     name: Literal["sgd", "adam", "amsgrad"] = "sgd"
@@ -142,15 +144,15 @@ class OptimiserSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings:
-    """How the learning rate goes.
+    """Length of the run, and course of the learning rate.
 
     Attributes:
-        epochs: In all.
+        epochs: Number of epochs in all.
         kind: ``step``: times ``gamma`` at each milestone; ``cosine``: down to 0 along half a cosine.
-        milestones: Epochs.
-        gamma: See ``kind``.
-        warmup: First epochs in which the rate rises linearly, step by step, from a hundredth.
-        frozen: First epochs in which only the classifier trains; they count towards ``epochs``.
+        milestones: Epochs at which the rate falls, for ``step``.
+        gamma: Factor at each milestone, for ``step``.
+        warmup: Number of first epochs in which the rate rises linearly, step by step, from a hundredth.
+        frozen: Number of first epochs in which only the classifier trains; they count towards ``epochs``.
     """
 
     epochs: Count = 350
@@ -163,11 +165,11 @@ class ScheduleSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings:
-    """How images are drawn.
+    """The batch of a step.
 
     Attributes:
-        size: Images of a step, over all processes.
-        instances: Images of one identity in a batch (identity-balanced sampler); None: plain shuffling.
+        size: Number of images of a step, over all processes.
+        instances: Number of images of one identity in a batch (identity-balanced sampler); None: plain shuffling.
     """
 
     size: Annotated[int, Meta(ge=2)] = 64
@@ -176,18 +178,18 @@ class BatchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """How it is run.
+    """Device, precision, evaluation and saves.
 
     Attributes:
-        seed: Of everything that is random.
-        device: ``auto``: a GPU where there is one.
-        precision: Of the forward pass: ``auto``: bfloat16 on a GPU, float32 on a CPU.
+        seed: Seed of everything that is random.
+        device: Device to train on; ``auto``: a GPU if there is one.
+        precision: Precision of the forward pass; ``auto``: bfloat16 on a GPU, float32 on a CPU.
         graph: Capture a step as one CUDA graph; ``auto``: on one GPU.
-        ema: Decay, per step, of an exponential moving average of the weights, which then is what is evaluated and
-            kept; 0: none.
-        evaluate_every: Epochs between evaluations; the last epoch is always evaluated.  0: only the last.
-        save_minutes: Between saves of the run's state, which is also saved at each evaluation and at the end.
-        collapse_spread: The run stops when the features' spread (``training.losses``) stays under this; 0: never.
+        ema: Decay, per step, of an exponential moving average of the weights, which is then evaluated and saved;
+            0: none.
+        evaluate_every: Number of epochs between evaluations; the last epoch is always evaluated.  0: only the last.
+        save_minutes: Minutes between saves of the run's state, which is also saved at each evaluation and at the end.
+        collapse_spread: Spread of the features under which the run stops, if they stay there; 0: never.
     """
 
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 1
@@ -202,7 +204,7 @@ class RunSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """A training run, resolved: nothing is left to defaults of code."""
+    """All settings of a run, resolved: nothing is left to defaults of the code."""
 
     recipe: RecipeName
     task: Task = "identity"
@@ -217,5 +219,5 @@ class TrainSettings:
 
     @property
     def networks(self) -> int:
-        """Networks that learn side by side."""
+        """Number of networks that learn side by side."""
         return 2 if self.loss.mutual else 1

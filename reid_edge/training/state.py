@@ -1,4 +1,4 @@
-"""What a run must remember to go on as if nothing had happened."""
+"""The saved state of a run, from which it resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reid_edge.training.resolve import differences, to_tables
 from reid_edge.training.settings import TrainSettings
 
 FORMAT_VERSION = 1
-#: Values that may change when a run goes on: they decide what is looked at and kept, and where, not what is learned.
+#: Settings that may change when a run goes on: they decide when to evaluate and save, and where, not what is learned.
 CHANGEABLE = (
     "data.memory_gb",
     "data.root",
@@ -32,16 +32,16 @@ CHANGEABLE = (
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a run has come.
+    """Progress of a run.
 
     Attributes:
         step: Optimisation steps done.
-        seconds: That it took, over all its sessions.
-        sums: Of the objective's parts in this epoch: mean × steps, by name.
-        summed_steps: Steps that ``sums`` stand for.
-        best: Highest figure of each network so far; minus infinity before the first.
-        figures: Of the epoch in which the first network was best.
-        rows: Of the metrics file, one an epoch.
+        seconds: Duration over all sessions, seconds.
+        sums: Sums of the objective's parts in this epoch: mean × steps, by name.
+        summed_steps: Number of steps in ``sums``.
+        best: Highest figure of each network so far; minus infinity before the first evaluation.
+        figures: Figures of each network in its best epoch, by name.
+        rows: Rows of the metrics file, one an epoch.
         finished: All epochs are done.
     """
 
@@ -57,15 +57,15 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedState:
-    """A run between two steps.
+    """State of a run between two steps.
 
     Attributes:
         settings: The run's resolved settings, as tables; stored under the key ``config``.
-        data: Hash of what it learns from and is judged by.
-        torch_version: That computed it: another may round otherwise.
-        mean: What the input is normalised with, RGB, full scale = 1.
-        std: Likewise.
-        progress: How far it has come.
+        data: Hash of the training and held-out images' names and labels.
+        torch_version: Version of torch that began the run; another one may round differently.
+        mean: Mean that the input is normalised with, RGB, full scale = 1.
+        std: Standard deviation that it is normalised with, likewise.
+        progress: Progress of the run.
         stepper: Models, optimiser, averaged weights, sums (:meth:`reid_edge.training.step.Stepper.state_dict`).
     """
 
@@ -82,7 +82,7 @@ def save_state(path: Path, state: SavedState) -> None:
     """Write a state, whole or not at all.
 
     Raises:
-        OutputError: It cannot be written; an older one stays.
+        OutputError: The state cannot be written; the previous one stays.
     """
     buffer = io.BytesIO()
     stored = {**vars(state), "format": FORMAT_VERSION, "progress": vars(state.progress)}
@@ -95,7 +95,7 @@ def load_state(path: Path) -> SavedState:
     """Read a state; nothing in the file is run as code.
 
     Raises:
-        ResumeError: Missing, damaged, or of another release.
+        ResumeError: The file is missing, damaged, or of another format.
     """
     try:
         # torch reads its archive without looking at the checksums.
@@ -105,7 +105,7 @@ def load_state(path: Path) -> SavedState:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ResumeError(f"no state at {path}; there is no run to go on with. Start one with --out.") from error
-    except pickle.UnpicklingError as error:  # whose message says how to run it all the same
+    except pickle.UnpicklingError as error:  # its message would explain how to run the code
         raise ResumeError(f"{path} holds more than a state does; use a state that reid-edge train saved.") from error
     except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
         problem = str(error).partition("\n")[0]
@@ -143,7 +143,7 @@ def check_data(state: SavedState, settings: TrainSettings, fingerprint: str) -> 
     """Refuse to go on with other data.
 
     Raises:
-        ResumeError: The fingerprint is another.
+        ResumeError: The fingerprints differ.
     """
     if fingerprint != state.data:
         raise ResumeError(

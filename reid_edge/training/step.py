@@ -26,25 +26,25 @@ from reid_edge.training.settings import RunSettings, TrainSettings
 
 
 class Stepper:
-    """Trains models, step by step.
+    """Takes the optimisation steps of a run's models.
 
     The models are moved to the device and changed in place.  Among several processes every process calls the same
     methods in the same order, and gives its own slice of the batch.
 
     Attributes:
-        models: What learns.
-        evaluated: What is judged and kept: the models' moving average where ``run.ema`` is on, else the models.
-        optimiser: torch's.
-        device: Where.
+        models: Models that are trained.
+        evaluated: Models that are evaluated and saved: the moving average if ``run.ema`` is on, else ``models``.
+        optimiser: Optimiser of torch.
+        device: Device of models and batches.
 
     Args:
-        models: Each with ``network`` and ``head``; images → (features, logits).
-        objective: What is minimised.
-        augmenter: What makes images from pixels.
-        settings: The run.
-        device: Where; see :func:`reid_edge.training.distributed.pick_device`.
+        models: Models with ``network`` and ``head``; images → (features, logits).
+        objective: Loss of a step.
+        augmenter: Makes training images of pixels.
+        settings: The run's settings.
+        device: Device to train on; see :func:`reid_edge.training.distributed.pick_device`.
         steps_per_epoch: Whole batches of an epoch.
-        recorder: For tests; otherwise ``run.graph`` decides.
+        recorder: Recorder, for tests; otherwise ``run.graph`` decides.
 
     Raises:
         SettingsError: ``run.graph`` is ``on`` where there is no GPU, or several processes; or the batch cannot be
@@ -90,7 +90,7 @@ class Stepper:
 
     @property
     def recorded(self) -> bool:
-        """Whether the next step of the same stage replays a recording."""
+        """True if the next step of the same stage replays a recording."""
         return self._work.recorded
 
     def __call__(self, pixels: Tensor, targets: Tensor, numbers: Tensor, partners: Tensor | None, step: int) -> None:
@@ -99,8 +99,8 @@ class Stepper:
         Args:
             pixels: N×3×h×w uint8, RGB: this process's slice of the batch.
             targets: N int64, or N×A for attributes.
-            numbers: N×columns float32, what the augmentation draws on.
-            partners: N×3×h×w uint8, images that patches are taken from; None where the augmentation needs none.
+            numbers: N×columns float32, uniform on [0, 1), for the augmentation.
+            partners: N×3×h×w uint8, images that patches are taken from; None if the augmentation needs none.
             step: Steps done before this one.
         """
         self.prepare(step)
@@ -108,7 +108,7 @@ class Stepper:
         self._counted += 1
 
     def prepare(self, step: int) -> None:
-        """Set what depends on the step: rates, weights, and what is frozen."""
+        """Set the values that depend on the step: rate, weights of losses, and frozen layers."""
         settings, schedule = self._settings, self._settings.schedule
         self._rate.set(rate(schedule, settings.optimiser.learning_rate, step, self._steps_per_epoch))
         self._triplet.set(triplet_weight(settings.loss, step // self._steps_per_epoch))
@@ -117,12 +117,12 @@ class Stepper:
         self._enter(frozen=frozen(schedule, step, self._steps_per_epoch))
 
     def images(self, pixels: Tensor, numbers: Tensor, partners: Tensor | None) -> Tensor:
-        """Training images of a batch, in the models' dtype and layout; all on the device."""
+        """Return a batch's training images, in the models' dtype and layout; all on the device."""
         images = self._augmenter(pixels, numbers, partners)
         return images.to(self._dtype, memory_format=self._format)
 
     def gradients(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Forward and backward: the parameters' gradients are replaced; the objective's parts are returned."""
+        """Compute the parameters' gradients, which replace the last ones, and return the objective's parts."""
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             outputs = [model(images) for model in self.models]
@@ -132,7 +132,7 @@ class Stepper:
 
     @torch.no_grad()
     def update(self, parts: dict[str, Tensor]) -> None:
-        """Average over processes, optimiser, moving average, sums of the parts."""
+        """Average gradients over processes, update weights and their moving average, and add up the parts."""
         values = torch.stack([each.detach().float() for each in parts.values()])
         distributed.average([values, *(each.grad for each in self.models.parameters() if each.grad is not None)])
         self.optimiser.step()
@@ -144,9 +144,9 @@ class Stepper:
         self._sums.add_(values)
 
     def read(self) -> dict[str, float]:
-        """Means of the objective's parts over the steps since the last call, and over processes.
+        """Return means of the objective's parts over the steps since the last call, and over processes.
 
-        Waits for the device.  Empty when there was no step.
+        Waits for the device.  The result is empty if there was no step.
         """
         if not self._counted:
             return {}
@@ -156,10 +156,10 @@ class Stepper:
         return means
 
     def state_dict(self) -> dict[str, Any]:
-        """All that continuing needs besides the step: models, optimiser, moving average, sums not yet read.
+        """Return all that resuming needs besides the step: models, optimiser, moving average, sums not yet read.
 
-        Holds the tensors themselves: save it, or copy it, before the next step.  ``torch.load`` reads it with
-        ``weights_only=True``.  The same in every process.
+        The state holds the tensors themselves: save or copy it before the next step.  ``torch.load`` reads it with
+        ``weights_only=True``.  It is the same in every process.
         """
         return {
             "learners": self.models.state_dict(),
@@ -173,7 +173,7 @@ class Stepper:
         """Take a saved state, on any device, into the tensors that are there.
 
         Raises:
-            ResumeError: It is not of these models and this optimiser.
+            ResumeError: The state does not fit these models and this optimiser.
         """
         try:
             self.models.load_state_dict(state["learners"])
@@ -185,7 +185,7 @@ class Stepper:
         except (KeyError, RuntimeError) as error:
             raise ResumeError(
                 f"the saved state does not fit this run's networks and optimiser ({error}); "
-                "resume with the configuration that it was saved with, or start anew."
+                "resume with the settings that it was saved with, or start anew."
             ) from error
         self._work.forget()
 
@@ -193,7 +193,7 @@ class Stepper:
         self.update(self.gradients(self.images(pixels, numbers, partners), targets))
 
     def _enter(self, *, frozen: bool) -> None:
-        # Asked at each step because an evaluation in between leaves the models in evaluation mode.
+        # Checked at each step, because an evaluation in between leaves the models in evaluation mode.
         if frozen == self._frozen and all(
             each.training and _network(each).training is not frozen for each in self.models
         ):
@@ -222,12 +222,12 @@ class _Setting:
 
 
 def half_precision(run: RunSettings, device: torch.device) -> bool:
-    """Whether the forward pass computes in bfloat16, whose range needs no loss scaling."""
+    """Return True if the forward pass is to compute in bfloat16, whose range needs no loss scaling."""
     return run.precision == "bfloat16" or (run.precision == "auto" and device.type == "cuda")
 
 
 def memory_format(device: torch.device, *, half: bool) -> torch.memory_format:
-    """Layout of images and activations.
+    """Return the layout of images and activations.
 
     Channels last is a quarter faster than channels first on a CPU (benchmarks/training.py), and is what cuDNN's
     half-precision kernels take without transposing; its single-precision depthwise kernels want channels first.

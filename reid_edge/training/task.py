@@ -1,4 +1,4 @@
-"""What a run learns from and what it is evaluated on, for each task, read from a dataset and checked."""
+"""Read and check the training and held-out images of a run, for each task."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from reid_edge.training.evaluator import AttributeScore, CategoryScore, HeldOutI
 from reid_edge.training.pixels import Images
 from reid_edge.training.settings import DataSettings, TrainSettings
 
-#: Which images of categories are held out: the same in every run, whatever its seed.
+#: Seed that chooses the held-out images of categories: the same in every run, whatever the run's seed.
 _HELD_OUT_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """What a run is about.
+    """Training images and held-out images of a run.
 
     Attributes:
         images: Files, or N×h×w×3 uint8 BGR.
         targets: N int64 classes from 0, or N×A float32 attributes of 0 and 1.
-        classes: Outputs of the classifier.
-        names: Of categories or attributes; none for identities, whose classifier is of no use after training.
-        held_out: What the run is evaluated on; None: nothing is held out.
-        fingerprint: Hash of names, order and labels of all of it.
+        classes: Number of the classifier's outputs.
+        names: Names of categories or attributes; empty for identities, whose classifier is dropped after training.
+        held_out: Images that the run is evaluated on; None: nothing is held out.
+        fingerprint: Hash of names, order and labels of all images.
     """
 
     images: Images
@@ -49,7 +49,7 @@ class TrainingData:
 
     @property
     def positive_rates(self) -> Tensor | None:
-        """For attributes, A float32: share of the images that have each."""
+        """Share of the images that have each attribute, A float32; None for other tasks."""
         return self.targets.mean(0) if self.targets.is_floating_point() else None
 
 
@@ -57,8 +57,8 @@ def load_training_data(settings: TrainSettings) -> TrainingData:
     """Read and check a run's dataset; no pixel is decoded.
 
     Raises:
-        DatasetError: The dataset is not what it should be, or too small for what is to be held out of it.
-        SettingsError: No such dataset for this task.
+        DatasetError: The dataset is unknown, incomplete or of another layout, or too small to hold images out of it.
+        SettingsError: ``data.identities`` is set for a task without identities.
     """
     load = {"identity": _identities, "category": _categories, "attributes": _attributes}[settings.task]
     return load(settings.data)
@@ -114,7 +114,7 @@ def _attributes(data: DataSettings) -> TrainingData:
 
 
 def _border(images: Sequence[Path], border: int) -> int:
-    """The border moved down so far that no person (``0002_c1…``, as in Market-1501) has images on both sides."""
+    """Move the border down until no person (``0002_c1…``, as in Market-1501) has images on both sides."""
     while (
         0 < border < len(images)
         and "_" in images[border].name
@@ -143,7 +143,7 @@ def _check_held_out(data: DataSettings, count: int) -> None:
 
 
 def _names(paths: Sequence[Path]) -> bytes:
-    """As the file system has them: a name need not be UTF-8."""
+    """Return file names as bytes, since a name need not be UTF-8."""
     return os.fsencode("\n".join(path.name for path in paths))
 
 
