@@ -31,6 +31,9 @@ stays
 A command.
 """
 RECIPE = """
+[model.variant]
+blocks = [1, 1, 1]
+streams = [1, 2]
 [schedule]
 epochs = 2
 kind = "cosine"

@@ -63,7 +63,7 @@ def test_a_classifier_is_judged_on_the_test_split(checkpoint, colours, capsys):
 
 def test_other_categories_are_refused(checkpoint, tmp_path):
     two = write_colours(tmp_path, ["blue", "red"])
-    with pytest.raises(DatasetError, match=r"tells 3 apart .* the dataset has 2"):
+    with pytest.raises(DatasetError, match=r"has 3 outputs .* the dataset has 2"):
         evaluate_classifier(load_checkpoint(checkpoint), "folder", two)
 
 

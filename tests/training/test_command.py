@@ -7,12 +7,14 @@ import time
 
 import pytest
 
+from reid_edge.cli import main
 from reid_edge.settings import read_settings
 from reid_edge.training.resolve import resolve
 from tests.training.people import values, write_people
 
 COMMAND = (sys.executable, "-m", "reid_edge", "train")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +23,24 @@ def options(tmp_path_factory):
     return [part for key, value in values(people).items() for part in ("--set", f"{key}={str(value).lower()}")]
 
 
-def run(*arguments, cwd):
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT)
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run the command in this process: exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["reid-edge", "train", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    yield call
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-def test_a_signal_saves_and_the_command_it_names_goes_on(options, tmp_path):
+def test_a_signal_saves_and_the_command_it_names_goes_on(options, tmp_path, run):
     out = tmp_path / "a run"
     process = subprocess.Popen(
         [*COMMAND, *options, "--set", "schedule.epochs=500", "--set", "run.evaluate_every=0", "--out", str(out)],
@@ -39,17 +54,17 @@ def test_a_signal_saves_and_the_command_it_names_goes_on(options, tmp_path):
     assert process.returncode == 143
     assert f"reid-edge train --resume '{out}'" in said
     assert "epoch 1/500" in said
-    refused = run("--resume", out, "--set", "schedule.epochs=501", cwd=tmp_path)
-    assert refused.returncode == 1
-    assert re.search(r"ResumeError.*\n.*schedule\.epochs: was 500, is 501", refused.stderr)
+    code, _, said = run("--resume", out, "--set", "schedule.epochs=501")
+    assert code == 1
+    assert re.search(r"ResumeError.*\n.*schedule\.epochs: was 500, is 501", said)
 
 
-def test_show_prints_what_config_takes(options, tmp_path):
-    shown = run(*options, "--recipe", "classify", "--lr", "0.5", "--resolution", "0.25", "--show", cwd=tmp_path)
-    assert shown.returncode == 0, shown.stderr
-    (tmp_path / "run.toml").write_text(shown.stdout)
-    config, _ = resolve(None, read_settings(tmp_path / "run.toml", guide=""), {})
-    assert (config.recipe, config.optimiser.learning_rate, config.model.size) == ("classify", 0.01, (24, 16))
+def test_show_prints_what_config_takes(options, tmp_path, run):
+    code, shown, said = run(*options, "--recipe", "classify", "--lr", "0.5", "--resolution", "0.25", "--show")
+    assert code == 0, said
+    (tmp_path / "run.toml").write_text(shown)
+    settings, _ = resolve(None, read_settings(tmp_path / "run.toml", guide=""), {})
+    assert (settings.recipe, settings.optimiser.learning_rate, settings.model.size) == ("classify", 0.01, (24, 16))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.toml"]
 
 
@@ -63,9 +78,9 @@ def test_show_prints_what_config_takes(options, tmp_path):
         (["--config", "missing.toml"], r"missing\.toml"),
     ],
 )
-def test_what_cannot_be_is_one_message(arguments, message, tmp_path):
-    done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == 1
-    assert re.search(message, done.stderr)
-    assert "Traceback" not in done.stderr
+def test_what_cannot_be_is_one_message(arguments, message, tmp_path, run):
+    code, shown, said = run(*arguments)
+    assert code == 1
+    assert re.search(message, said)
+    assert not shown
     assert not list(tmp_path.iterdir())
