@@ -71,22 +71,8 @@ def choose_engine(
             f"no engine '{engine}' with precision '{precision}'; engines: {', '.join(ENGINES)}; "
             f"precisions: {', '.join(PRECISIONS)}; or auto."
         )
-    candidates = [
-        (artifact.engine, artifact.precision)
-        for artifact in (_tuned_for_this_device(bundle) if precision == "auto" else [])
-        if engine in ("auto", artifact.engine)
-    ] + [
-        (name, wanted)
-        for name in (AUTO_ORDER if engine == "auto" else (engine,))
-        for wanted in (_AUTO_PRECISION[name] if precision == "auto" else (precision,))
-        if any((held.engine, held.precision) == (name, wanted) for held in bundle.manifest.artifacts)
-    ]
-    if not candidates:
-        held_names = ", ".join(artifact.name for artifact in bundle.manifest.artifacts)
-        raise EngineUnavailableError(f"{bundle.path} holds no {engine}/{precision}; it holds {held_names}.")
     reasons = []
-    for name, wanted in candidates:
-        artifact = bundle.artifact(name, wanted)
+    for artifact in _candidates(bundle, engine, precision):
         try:
             return artifact, load_engine(bundle, artifact, options)
         except (EngineError, MissingExtraError) as error:
@@ -94,8 +80,31 @@ def choose_engine(
                 raise
             reasons.append(f"  {artifact.name}: {error}")
     raise EngineUnavailableError(
-        f"no engine on this machine can run {bundle.path}:\n" + "\n".join(reasons) + "\nSee also: reid-edge doctor"
+        f"no engine on this device can run {bundle.path}:\n" + "\n".join(reasons) + "\nSee also: reid-edge doctor"
     )
+
+
+def _candidates(
+    bundle: Bundle, engine: EngineName | Literal["auto"], precision: Precision | Literal["auto"]
+) -> list[Artifact]:
+    """List the bundle's artifacts that fit, the one to try first in front.
+
+    Raises:
+        EngineUnavailableError: The bundle holds none.
+    """
+    held = {(artifact.engine, artifact.precision): artifact for artifact in bundle.manifest.artifacts}
+    tuned = _tuned_for_this_device(bundle) if precision == "auto" else []
+    plain = [
+        held[name, wanted]
+        for name in (AUTO_ORDER if engine == "auto" else (engine,))
+        for wanted in (_AUTO_PRECISION[name] if precision == "auto" else (precision,))
+        if (name, wanted) in held
+    ]
+    found = [artifact for artifact in tuned if engine in ("auto", artifact.engine)] + plain
+    if not found:
+        names = ", ".join(artifact.name for artifact in bundle.manifest.artifacts)
+        raise EngineUnavailableError(f"{bundle.path} holds no {engine}/{precision}; it holds {names}.")
+    return found
 
 
 def _tuned_for_this_device(bundle: Bundle) -> list[Artifact]:
