@@ -9,7 +9,7 @@ import pytest
 
 from reid_edge.bundle import open_bundle
 from reid_edge.errors import CalibrationError, ConfigError, OutputError, ParityError, QuantizationRejected
-from reid_edge.export import staging
+from reid_edge.export import reference, staging
 from reid_edge.export.calibration import shipped_set
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.runtime import golden
@@ -200,25 +200,21 @@ def noise(tmp_path, rng):
     return _write_crops(tmp_path / "noise", noise)
 
 
-def test_int8_calibrated_with_noise_is_rejected(tmp_path, checkpoint, noise):
+def test_int8_calibrated_with_noise_is_rejected_and_kept_only_when_asked_for(tmp_path, checkpoint, noise):
+    options = _options(tmp_path / "b", precisions=("int8",), calibration=noise, keep_rejected=True)
+    bundle = export_bundle(checkpoint, options, quiet)
+    for engine in ("onnxruntime", "openvino"):
+        verdict = bundle.artifact(engine, "int8").verdict
+        assert verdict.verdict == "rejected"
+        assert "is under" in verdict.reasons[0]
+
+
+def test_rejected_int8_is_an_error_that_leaves_nothing(tmp_path, noise, monkeypatch):
+    monkeypatch.setattr(reference, "MIN_COSINE", 1.1)
     options = _options(tmp_path / "b", precisions=("int8",), calibration=noise)
-    with pytest.raises(QuantizationRejected, match=r"under .*--keep-rejected"):
-        export_bundle(checkpoint, options, quiet)
-    assert not (tmp_path / "b").exists()
-
-
-def test_rejected_int8_is_kept_when_told_and_says_so(tmp_path, checkpoint, noise):
-    options = _options(
-        tmp_path / "b",
-        formats=("openvino",),
-        precisions=("int8",),
-        needed_onnx_only=True,
-        calibration=noise,
-        keep_rejected=True,
-    )
-    artifact = export_bundle(checkpoint, options, quiet).artifact("openvino", "int8")
-    assert artifact.verdict.verdict == "rejected"
-    assert artifact.verdict.reasons
+    with pytest.raises(QuantizationRejected, match=r"under 1\.1.*--keep-rejected"):
+        export_bundle(tiny_checkpoint(), options, quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["noise"]
 
 
 @pytest.mark.parametrize(

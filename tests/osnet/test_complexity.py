@@ -11,6 +11,7 @@ from reid_edge.osnet.checkpoint import CheckpointInfo
 from reid_edge.osnet.complexity import complexity
 from reid_edge.osnet.folding import fold
 from reid_edge.osnet.network import OSNet
+from tests.export.tiny import SHALLOW
 
 TABLE_6 = {
     (1.0, 1.0): "978.9",
@@ -47,13 +48,17 @@ def test_320x160_is_exact():
     assert f"{complexity(OSNetConfig(size=(320, 160))).mult_adds / 1e6:.1f}" == "1529.3"
 
 
-@pytest.mark.parametrize(("width", "size", "input_format"), [(0.25, (256, 128), "pixels"), (0.3, (71, 45), "tensor")])
+@pytest.mark.parametrize("name", ["model.onnx", "model.fp16.onnx", "model.int8.onnx"])
+def test_an_onnx_file_counts_the_same(session_bundle, name):
+    assert onnx_mult_adds(session_bundle.path / name) == complexity(OSNetConfig(width=0.25)).mult_adds
+
+
 @pytest.mark.parametrize("half", [False, True])
-def test_an_onnx_file_counts_the_same(tmp_path, width, size, input_format, half):
-    info = CheckpointInfo(width=width, size=size)
+def test_an_onnx_file_that_takes_normalised_tensors_of_another_size_counts_the_same(tmp_path, half):
+    info = CheckpointInfo(width=0.3, size=(71, 45), variant=SHALLOW)
     torch.manual_seed(0)
     path = tmp_path / "model.onnx"
-    export_onnx(Deployable(fold(OSNet(info.config)), info, input_format, half=half), path)
+    export_onnx(Deployable(fold(OSNet(info.config)), info, "tensor", half=half), path)
     assert onnx_mult_adds(path) == complexity(info.config).mult_adds
 
 
