@@ -36,6 +36,7 @@ def crops(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_export_then_verify_then_inspect(tmp_path, session_bundle):
     printed = success(
         *(
@@ -148,6 +149,7 @@ def test_a_process_that_fails_prints_one_message_and_no_traceback(tmp_path):
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.slow
 def test_import_makes_a_checkpoint_that_exports(tmp_path, checkpoint):
     from tests.osnet.torchreid_names import to_torchreid
 
@@ -162,6 +164,7 @@ def test_import_makes_a_checkpoint_that_exports(tmp_path, checkpoint):
     assert "width 0.25, but width 0.5" in failure("import", "mine.pth.tar", "--width", "0.5", "--force", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_complexity_prints_table_6(session_bundle):
     table = success("complexity")
     for text in ("978.9M", "550.7M", "244.9M", "61.5M", "82.3M", "5.2M", "2.2M", "0.2M"):
@@ -220,6 +223,7 @@ def test_bad_input_gives_one_message_and_leaves_nothing(tmp_path, arguments, mes
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_nothing(tmp_path):
     command = [sys.executable, "-c", "from reid_edge.cli import main; main()", "export", "--width", "0.25"]
     export = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

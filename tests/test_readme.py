@@ -64,6 +64,7 @@ def _commands():
     return [line for block in blocks("sh")[2:] for line in block.splitlines() if line.startswith("reid-edge")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", _commands())
 def test_every_command_of_the_readme_runs(folder, command):
     for word, options in SHORTER.items():

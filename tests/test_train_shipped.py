@@ -106,6 +106,7 @@ def test_a_try_is_not_installed(script, asked):
         asked("--install")
 
 
+@pytest.mark.slow
 def test_from_images_to_a_file_with_its_card(script, asked, tmp_path, capsys):
     arguments = asked()
     judged_settings, whole_settings = script.configurations(arguments, 0.1)

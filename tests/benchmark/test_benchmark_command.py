@@ -52,17 +52,20 @@ def benchmarked(session_bundle, market, tmp_path_factory):
     return run, out
 
 
+@pytest.mark.slow
 def test_the_result_fits_its_schema(benchmarked):
     _, out = benchmarked
     jsonschema.validate(json.loads(out.read_text()), json.loads(SCHEMA.read_text()))
     assert [path.name for path in out.parent.iterdir()] == ["here.json"]
 
 
+@pytest.mark.slow
 def test_it_runs_without_torch(benchmarked):
     run, _ = benchmarked  # in which neither torch nor NNCF can be imported
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.slow
 def test_every_variant_is_timed_in_every_scenario_with_every_sample_kept(benchmarked):
     result = msgspec.json.decode(benchmarked[1].read_bytes(), type=BenchmarkResult)
     found = {(run.engine, run.precision, run.scenario, run.crops) for run in result.runs}
@@ -79,6 +82,7 @@ def test_every_variant_is_timed_in_every_scenario_with_every_sample_kept(benchma
         assert (run.threads, run.fraction_of_peak) == (1, None)
 
 
+@pytest.mark.slow
 def test_the_result_says_on_what_and_how(benchmarked, session_bundle):
     result = msgspec.json.decode(benchmarked[1].read_bytes(), type=BenchmarkResult)
     assert result.models[0].model_hash == session_bundle.manifest.model_hash
@@ -92,6 +96,7 @@ def test_the_result_says_on_what_and_how(benchmarked, session_bundle):
     assert result.roofline is None
 
 
+@pytest.mark.slow
 def test_accuracy_is_measured_for_each_variant(benchmarked):
     accuracy = msgspec.json.decode(benchmarked[1].read_bytes(), type=BenchmarkResult).models[0].accuracy
     for variant in ("openvino/int8", "onnxruntime/int8"):
@@ -100,6 +105,7 @@ def test_accuracy_is_measured_for_each_variant(benchmarked):
     assert accuracy["market1501/mAP"] == 70.4
 
 
+@pytest.mark.slow
 def test_the_table_can_be_read_in_a_pipe(benchmarked):
     run, _ = benchmarked
     lines = run.stdout.splitlines()
@@ -161,6 +167,7 @@ def test_bad_input_gives_one_message_before_any_work(tmp_path, session_bundle, a
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_result_is_replaced_only_on_purpose(benchmarked, session_bundle):
     before = benchmarked[1].read_bytes()
     assert "exists already; use --force" in failure("benchmark", session_bundle.path, "--out", benchmarked[1])

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 
 from reid_edge.export.calibration import distill, distill_steps, shipped_set
@@ -25,6 +26,7 @@ def _statistics_error(checkpoint: Checkpoint, crops: np.ndarray) -> float:
     return float(np.mean(errors))
 
 
+@pytest.mark.slow
 def test_distilled_crops_excite_the_network_as_its_training_data_did(checkpoint, rng):
     noise = rng.integers(0, 256, (8, 64, 32, 3), dtype=np.uint8)
     crops = distill(checkpoint, 8, size=(64, 32))

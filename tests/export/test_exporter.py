@@ -83,6 +83,7 @@ def _options(out, **changes):
     return replace(ExportOptions(out=out, precisions=("fp32",), time_files=False), **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("input_format", ["pixels", "tensor"])
 def test_any_width_and_size_exports_with_either_input(tmp_path, input_format):
     options = _options(
@@ -134,6 +135,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_onnx_files_that_nothing_needs_can_be_left_out(tmp_path):
     options = _options(tmp_path / "b", formats=("openvino",), precisions=("fp32", "fp16"), needed_onnx_only=True)
     manifest = export_bundle(tiny_checkpoint(), options, quiet).manifest
@@ -180,6 +182,7 @@ def _write_crops(folder, crops):
     return folder
 
 
+@pytest.mark.slow
 def test_real_crops_calibrate(tmp_path, checkpoint):
     crops = shipped_set(checkpoint, (256, 128))
     folder = _write_crops(tmp_path / "crops", [*crops.calibration, *crops.held_out])

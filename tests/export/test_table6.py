@@ -84,11 +84,13 @@ def test_the_cells_are_those_of_table_6():
     assert names[15] == "osnet_x0_25_64x32"
 
 
+@pytest.mark.slow
 def test_an_interrupted_export_goes_on_where_it_was(made):
     _, before, after = made
     assert before == after
 
 
+@pytest.mark.slow
 def test_a_cell_has_trained_weights_where_there_are_some_and_says_so_where_not(made):
     wide, narrow = (open_bundle(made[0] / name).manifest for name in (TRAINED, RANDOM))
     assert (wide.model.dataset, wide.model.checkpoint_sha256) == ("a street", CHECKPOINTS[1].sha256)
@@ -97,6 +99,7 @@ def test_a_cell_has_trained_weights_where_there_are_some_and_says_so_where_not(m
     assert {artifact.name for artifact in narrow.artifacts} == {"onnxruntime/fp32", "openvino/fp32"}
 
 
+@pytest.mark.slow
 def test_another_file_is_added_to_those_held(copy, monkeypatch):
     table_of(monkeypatch, 0.05)
     (path,) = make_table(copy, CHECKPOINTS, quiet, formats=("onnx",), precisions=("fp16",))
@@ -104,12 +107,14 @@ def test_another_file_is_added_to_those_held(copy, monkeypatch):
     assert held == {f"{engine}/{precision}" for engine in ("onnxruntime", "openvino") for precision in ("fp32", "fp16")}
 
 
+@pytest.mark.slow
 def test_random_weights_give_way_to_trained_ones(copy, monkeypatch):
     table_of(monkeypatch, 0.05)
     (path,) = make_table(copy, [OTHER], quiet, formats=("onnx",))
     assert open_bundle(path).manifest.model.dataset == "a street"
 
 
+@pytest.mark.slow
 def test_trained_weights_never_give_way_to_others(copy, monkeypatch):
     table_of(monkeypatch, 0.06)
     before = stamp(copy / TRAINED)
@@ -118,6 +123,7 @@ def test_trained_weights_never_give_way_to_others(copy, monkeypatch):
     assert stamp(copy / TRAINED) == before
 
 
+@pytest.mark.slow
 def test_trained_files_that_cannot_be_made_again_are_not_lost(copy, monkeypatch):
     table_of(monkeypatch, 0.06)
     manifest = open_bundle(copy / TRAINED).manifest
@@ -130,6 +136,7 @@ def test_trained_files_that_cannot_be_made_again_are_not_lost(copy, monkeypatch)
     assert stamp(copy / TRAINED) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"precision": "tuned"}, {"engine": "tensorrt", "precision": "int8"}])
 @pytest.mark.parametrize("checkpoints", [CHECKPOINTS, [OTHER]], ids=["same", "trained"])
 def test_what_cannot_be_made_again_of_random_weights_is_not_lost_either(copy, monkeypatch, changes, checkpoints):
@@ -143,6 +150,7 @@ def test_what_cannot_be_made_again_of_random_weights_is_not_lost_either(copy, mo
     assert stamp(copy / RANDOM) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"half"), lambda path: path.unlink()])
 def test_a_cell_with_a_broken_file_is_made_anew(copy, monkeypatch, damage):
     table_of(monkeypatch, 0.06)
@@ -155,6 +163,7 @@ def test_a_cell_with_a_broken_file_is_made_anew(copy, monkeypatch, damage):
     assert {one.name for one in after.manifest.artifacts} == {one.name for one in before.manifest.artifacts}
 
 
+@pytest.mark.slow
 def test_a_cell_that_must_not_be_replaced_is_found_before_any_is_made(copy, monkeypatch):
     table_of(monkeypatch, 0.05, 0.06)
     shutil.rmtree(copy / RANDOM)

@@ -53,6 +53,7 @@ def _assert_engines_agree(path, network: OSNet, info: CheckpointInfo) -> None:
         assert np.abs(got - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", KINDS.values(), ids=KINDS)
 def test_engines_compute_what_the_variant_computes(variant, tmp_path):
     network, info = _network(variant)
@@ -62,6 +63,7 @@ def test_engines_compute_what_the_variant_computes(variant, tmp_path):
     _assert_engines_agree(path, network, info)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["unified", "separate"])
 def test_engines_compute_what_the_checkpoint_computes_whatever_was_rewritten(fusion, tmp_path):
     network, info = _network(NetworkVariant(streams=(1, 2, 2), fusion=fusion, blocks=(1, 1, 1)))

@@ -48,6 +48,7 @@ def test_320x160_is_exact():
     assert f"{complexity(OSNetConfig(size=(320, 160))).mult_adds / 1e6:.1f}" == "1529.3"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.onnx", "model.fp16.onnx", "model.int8.onnx"])
 def test_an_onnx_file_counts_the_same(session_bundle, name):
     assert onnx_mult_adds(session_bundle.path / name) == complexity(OSNetConfig(width=0.25)).mult_adds

@@ -202,6 +202,7 @@ def test_auto_says_why_nothing_works(session_bundle, monkeypatch):
         Extractor(session_bundle)
 
 
+@pytest.mark.slow
 def test_an_engine_that_the_bundle_lacks_is_an_error(tmp_path):
     from tests.export.tiny import tiny_checkpoint
 
@@ -222,6 +223,7 @@ def test_threads_out_of_range_are_an_error(session_bundle, threads):
         Extractor(session_bundle, threads=threads)
 
 
+@pytest.mark.slow
 def test_full_range_int8_is_refused_on_a_cpu_that_would_overflow(tmp_path, checkpoint, monkeypatch):
     from tests.export.test_exporter import _options
 
@@ -264,6 +266,7 @@ def test_another_resize_rule_is_refused(bundle_copy):
         Extractor(open_bundle(bundle_copy.path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("input_format", ["pixels", "tensor"])
 @pytest.mark.parametrize("norm", ["l2", "none"])
 def test_either_input_and_norm_gives_the_checkpoints_features(tmp_path, input_format, norm, rng, checkpoint):

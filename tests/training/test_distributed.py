@@ -121,11 +121,13 @@ def found(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(PROCESSES)]
 
 
+@pytest.mark.slow
 def test_processes_join_and_leave(found):
     assert [each["place"] for each in found] == [(0, 2), (1, 2)]
     assert [each["left"] for each in found] == [1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_two_processes_train_as_one_does_with_the_whole_batch(found, name):
     state, figures = run_steps(RUNS[name])
@@ -140,6 +142,7 @@ def test_two_processes_train_as_one_does_with_the_whole_batch(found, name):
             assert their_figures[key] == pytest.approx(value, rel=1e-5) or key == "spread", key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_processes_hold_the_same_bits(found, name):
     (one, figures), (other, other_figures) = (each[name] for each in found)
@@ -147,6 +150,7 @@ def test_processes_hold_the_same_bits(found, name):
     assert figures == other_figures
 
 
+@pytest.mark.slow
 def test_gathered_values_and_gradients(found):
     whole = torch.tensor([[1.0] * 3, [1.0] * 3, [2.0] * 3, [2.0] * 3], dtype=torch.float64, requires_grad=True)
     weighted(whole).backward()
@@ -157,6 +161,7 @@ def test_gathered_values_and_gradients(found):
         assert process["whole numbers"].tolist() == [0, 7, 1, 7]
 
 
+@pytest.mark.slow
 def test_average_keeps_dtypes_and_shapes(found):
     for process in found:
         small, large = process["average"]
@@ -164,14 +169,17 @@ def test_average_keeps_dtypes_and_shapes(found):
         assert torch.equal(large, torch.full((3,), 5.0, dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_first_process_s_weights_are_everyone_s(found):
     assert all(torch.equal(process["shared"], torch.full((2, 2), 5.0)) for process in found)
 
 
+@pytest.mark.slow
 def test_any_of(found):
     assert all(process["any"] == [True, False, True] for process in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(6, 3), (6, 3, 4, 2)])
 def test_shared_norm_is_torch_s_batch_norm_of_all_rows(found, shape):
     x = rows_of(shape)
@@ -188,10 +196,12 @@ def test_shared_norm_is_torch_s_batch_norm_of_all_rows(found, shape):
             torch.testing.assert_close(each[name], expected[name], rtol=1e-9, atol=0)
 
 
+@pytest.mark.slow
 def test_batch_that_cannot_be_shared_evenly(found):
     assert found[0]["odd batch"].startswith("batch.size is 3, which 2 processes cannot share evenly")
 
 
+@pytest.mark.slow
 def test_graph_of_several_processes(found):
     assert "run.graph is 'on', but the device is a CPU" in found[0]["graph"]
 

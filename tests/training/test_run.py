@@ -102,6 +102,7 @@ def test_the_checkpoint_says_how_it_was_made_and_nothing_of_this_machine(whole, 
     load_checkpoint(out / "last.safetensors").network()
 
 
+@pytest.mark.slow
 def test_the_same_again_is_the_same_to_the_last_bit(whole, people, tmp_path):
     out, _ = whole
     config = resolve(None, read_settings(out / "config.toml", guide=""), {})[0]
@@ -131,6 +132,7 @@ def equal(one, other):
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "number"), [(1, signal.SIGTERM), (6, signal.SIGINT), (8, signal.SIGTERM)])
 def test_stopped_and_resumed_it_is_the_same_to_the_last_bit(whole, people, tmp_path, step, number):
     out = tmp_path / "run"
@@ -145,6 +147,7 @@ def test_stopped_and_resumed_it_is_the_same_to_the_last_bit(whole, people, tmp_p
     assert not (out / "lock").exists()
 
 
+@pytest.mark.slow
 def test_resumed_with_averaged_weights_adam_and_triplets_it_is_the_same_too(people, tmp_path):
     more = {
         "run__ema": 0.9, "loss__triplet": 0.5, "batch__instances": 2, "optimiser__name": "amsgrad",
@@ -163,6 +166,7 @@ def test_resumed_with_averaged_weights_adam_and_triplets_it_is_the_same_too(peop
     assert list(rows(tmp_path / "whole")[-1])[-6:] == names
 
 
+@pytest.mark.slow
 def test_a_state_saved_between_two_looks_changes_nothing(whole, people, tmp_path):
     train(configured(people, run__save_minutes=1e-9), tmp_path / "run")
     assert (tmp_path / "run/metrics.csv").read_text() == (whole[0] / "metrics.csv").read_text()
@@ -189,6 +193,7 @@ def test_another_configuration_is_refused_key_by_key(whole, people):
         train(configured(people, batch__size=4, optimiser__momentum=0.5), whole[0], resume=True)
 
 
+@pytest.mark.slow
 def test_what_does_not_change_the_result_may_change(people, tmp_path):
     with pytest.raises(StoppedError):
         train(configured(people), tmp_path / "run", notify=stopping(2))
@@ -291,6 +296,7 @@ def test_a_bad_state_is_not_saved_when_stopped_either(people, tmp_path):
     assert load_state(tmp_path / "run/state.pt").progress.step == 0
 
 
+@pytest.mark.slow
 def test_collapse_stops_the_run(people, tmp_path, monkeypatch):
     monkeypatch.setattr("reid_edge.training.stopping.CollapseWatch.__init__.__defaults__", (2,))
     config = configured(people, run__collapse_spread=0.999)
@@ -309,6 +315,7 @@ def test_a_frozen_network_is_not_watched_for_collapse(whole, people, tmp_path, m
         train(config, tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_run_is_replaced_only_by_force(people, tmp_path):
     config = configured(people, schedule__epochs=1, data__validation=0)
     train(config, tmp_path / "run")
@@ -372,6 +379,7 @@ def test_statistics_of_the_dataset_go_into_the_checkpoint(people, tmp_path):
     np.testing.assert_allclose(info.std, large.std((0, 1, 2)), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_a_checkpoint_with_its_statistics(whole, people, tmp_path):
     base = tmp_path / "base"
     train(configured(people, model__statistics="dataset", schedule__epochs=1), base)
@@ -445,6 +453,7 @@ def test_torn_images_are_listed_and_nothing_is_begun(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_come_to_what_one_comes_to(people, tmp_path):
     given = values(people, schedule__epochs=1, batch__size=18, augment__patch=1.0)
     options = [part for key, value in given.items() for part in ("--set", f"{key}={json.dumps(value)}")]

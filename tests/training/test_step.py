@@ -99,6 +99,7 @@ def test_frozen_stage_trains_the_classifier_only():
     assert any("running_mean" in name for name in changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [
@@ -178,6 +179,7 @@ def test_what_asks_the_device_for_a_value_cannot_be_recorded():
         SoftwareGraph().record(lambda: weight * weight.item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("config", "stop"), [(small_run(), 3), (small_run(), 6), (MUTUAL, 6)])
 def test_saved_and_loaded_in_another_process_goes_on_bit_by_bit(config, stop):
     whole = take(make_stepper(config), config, range(9))
@@ -255,6 +257,7 @@ def test_bfloat16_computes_coarsely_and_keeps_full_weights():
     assert one["loss"] == pytest.approx(other["loss"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_training_learns():
     config = small_run(
         augment=AugmentSettings(flip=0, translate=0, patch=0),

@@ -95,6 +95,7 @@ def exported_again(*_, **__):
     raise AssertionError("exported again")
 
 
+@pytest.mark.slow
 def test_the_bundle_holds_the_plain_export_and_the_tuned_file(tuned):
     names = {artifact.name for artifact in tuned.manifest.artifacts}
     assert names >= {"onnxruntime/fp32", "openvino/fp32", "openvino/tuned"}
@@ -107,6 +108,7 @@ def test_the_bundle_holds_the_plain_export_and_the_tuned_file(tuned):
         tuned.checked_path(entry)
 
 
+@pytest.mark.slow
 def test_the_evidence_says_what_was_tried_and_what_was_gained(tuned):
     tuning = tuned.manifest.tuning
     chosen = [trial for trial in tuning.trials if trial.outcome == "chosen"]
@@ -120,6 +122,7 @@ def test_the_evidence_says_what_was_tried_and_what_was_gained(tuned):
     assert tuned.artifact("openvino", "tuned").execution == chosen[0].execution
 
 
+@pytest.mark.slow
 def test_auto_takes_the_tuned_file_on_this_device_and_it_is_verified(tuned):
     extractor = Extractor(tuned, engine="auto", precision="auto", cache_dir=None)
     assert extractor.artifact.name == "openvino/tuned"
@@ -129,6 +132,7 @@ def test_auto_takes_the_tuned_file_on_this_device_and_it_is_verified(tuned):
     assert outcomes["openvino/tuned"] == "right"
 
 
+@pytest.mark.slow
 def test_on_another_class_of_device_auto_warns_and_takes_a_plain_file(tuned, tmp_path, caplog):
     device = replace(tuned.manifest.tuning.device, cpus=64, instruction_sets=("AMX-INT8",))
     elsewhere = replace(tuned.manifest, tuning=replace(tuned.manifest.tuning, device=device))
@@ -177,6 +181,7 @@ def make_tuner(builder, tmp_path):
 FINALISTS = [Candidate(engine="openvino", int8=int8, max_batch=32) for int8 in (False, True)]
 
 
+@pytest.mark.slow
 def test_a_candidate_that_loses_accuracy_is_not_chosen(make_tuner):
     choice = make_tuner(lambda artifact: not artifact.int8).choose(FINALISTS)
     assert choice.bundle.manifest.artifacts[0].int8 == ()
@@ -185,11 +190,13 @@ def test_a_candidate_that_loses_accuracy_is_not_chosen(make_tuner):
     assert outcomes["openvino, plain, int8"] in ("slower", "inaccurate")
 
 
+@pytest.mark.slow
 def test_nothing_accurate_is_an_error(make_tuner):
     with pytest.raises(TuningError, match=r"no candidate keeps the accuracy \(the test's\): .*plain, int8: mAP lost"):
         make_tuner(lambda artifact: False).choose(FINALISTS)
 
 
+@pytest.mark.slow
 def test_without_time_only_what_the_plain_exports_compute_is_tried_and_the_rest_is_recorded(make_tuner, monkeypatch):
     monkeypatch.setattr(builder_module, "export_onnx", lambda *_: pytest.fail("exported"))
     choice = make_tuner(lambda artifact: True, budget_minutes=1e-6).run()
@@ -199,6 +206,7 @@ def test_without_time_only_what_the_plain_exports_compute_is_tried_and_the_rest_
     assert set(choice.tuning.gains) == {"plain export openvino/fp32", "plain export openvino/int8"}
 
 
+@pytest.mark.slow
 def test_plain_candidates_run_the_files_of_the_plain_export(builder, exported):
     for candidate, precision in zip(FINALISTS, ("fp32", "int8"), strict=True):
         assert builder.is_quick(candidate)
@@ -207,6 +215,7 @@ def test_plain_candidates_run_the_files_of_the_plain_export(builder, exported):
         assert [entry.sha256 for entry in made] == [entry.sha256 for entry in held]
 
 
+@pytest.mark.slow
 def test_no_checkpoint_fast_enough_is_an_error_that_says_what_each_takes(exported, builder, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "export_bundle", lambda *_, **__: exported)
     monkeypatch.setattr(run, "calibration_set", lambda *_: builder.reference.calibration)
@@ -230,6 +239,7 @@ def test_a_missing_calibration_folder_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_manifest_that_asks_for_no_streams_is_refused(tuned, tmp_path):
     path = shutil.copytree(tuned.path, tmp_path / "copy") / "manifest.json"
     path.write_text(path.read_text().replace('"streams": 1', '"streams": 0').replace('"streams": 2', '"streams": 0'))
