@@ -1,4 +1,4 @@
-"""``reid-edge train``: a checkpoint from labelled images."""
+"""``reid-edge train``: train a checkpoint on labelled images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reid_edge.console import console, error_console, extra, progress_bars
-from reid_edge.errors import SettingsError, StoppedError, UsageError
+from reid_edge.errors import StoppedError, UsageError
 from reid_edge.progress import silent
 
 if TYPE_CHECKING:
@@ -26,26 +26,30 @@ def train(
         str | None, typer.Option(help="scratch, finetune, cross-domain, mutual, classify or attributes.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Its name; several joined by +, or mix4 (docs/datasets.md).")
+        str | None, typer.Option(help="Name of the dataset; several joined by +, or mix4 (docs/datasets.md).")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the dataset.")] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="A subset: do not check the number of images.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Accept a subset: do not check the number of images.")
+    ] = False,
     width: Annotated[float | None, typer.Option(help="Width multiplier β, in (0, 1.5].")] = None,
     resolution: Annotated[float | None, typer.Option(help="Resolution multiplier γ of 256x128.")] = None,
     size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH, pixels.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="In all; the recipe's stages keep their proportion.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs in all; the recipe's stages keep their proportion.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Images of a step, over all processes.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     start: Annotated[
         Path | None, typer.Option(help="Weights to start from: a reid-edge .safetensors or torchreid .pth.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything that is random.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is random.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device: auto, cpu or cuda.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Settings, TOML (docs/training.md); options go before it.")
+        Path | None, typer.Option(help="Settings file, TOML (docs/training.md); options override it.")
     ] = None,
     values: Annotated[
-        list[str] | None, typer.Option("--set", help="table.key=VALUE, any value of the settings; repeat for several.")
+        list[str] | None, typer.Option("--set", help="Set any setting: table.key=VALUE; repeat for several.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; ./train-… if not given.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")] = None,
@@ -59,9 +63,7 @@ def train(
         from reid_edge.training.run import train as run
 
     if resume is not None and (config is not None or out is not None or force or recipe is not None):
-        raise SettingsError(
-            "--resume FOLDER goes on as the run began: leave out --config, --recipe, --out and --force."
-        )
+        raise UsageError("--resume FOLDER goes on as the run began: leave out --config, --recipe, --out and --force.")
     given: dict[str, object] = {
         "data.dataset": dataset,
         "data.root": root and str(root),
@@ -124,8 +126,8 @@ def _say(line: str) -> None:
 
 def _report(settings: TrainSettings, result: TrainResult) -> None:
     figures = ", ".join(f"{name} {100 * value:.2f}" for name, value in result.metrics.items())
-    judged = f"held-out {settings.data.dataset}: {figures}" if figures else "nothing was held out to be judged by"
-    console.print(f"{judged}; trained in {result.seconds:,.0f} s", soft_wrap=True)
+    evaluation = f"held-out {settings.data.dataset}: {figures}" if figures else "nothing was held out for evaluation"
+    console.print(f"{evaluation}; trained in {result.seconds:,.0f} s", soft_wrap=True)
     for path in result.best:
         console.print(str(path), soft_wrap=True)
     console.print(f"Next: reid-edge export --checkpoint {shlex.quote(str(result.best[0]))}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The paper's recipes as configurations."""
+"""The settings of the paper's recipes."""
 
 from __future__ import annotations
 
