@@ -4,8 +4,8 @@
 
 For each width (0.25, 0.5, 0.75 and 1.0 if none are given) by the recipe in shipped.toml:
 
-1. DIR/x0_25/validated: trained without the last 100 identities of the train split, judged by them.  The test split is
-   never read, here or below.
+1. DIR/x0_25/validated: trained without the last 100 identities of the train split, evaluated on them.  The test split
+   is never read, here or below.
 2. DIR/x0_25/whole: the same again on all 751 identities; this is what ships (--keep-held-out: ship the first instead).
 3. DIR/models/*.safetensors in half precision, a card beside it, and DIR/calibration/*.npz.
 
@@ -74,17 +74,17 @@ class Run:
 
 
 def main() -> None:
-    """Everything, or what is left of it to do."""
+    """Do everything that is not done yet."""
     arguments = parsed()
     plans = {width: configurations(arguments, width) for width in arguments.widths}
     made = []
     for width, (validated, whole) in plans.items():
         name = f"x{width:g}".replace(".", "_")
-        judged = run(validated, arguments.out / name / "validated")
+        evaluated = run(validated, arguments.out / name / "validated")
         if not arguments.validate_only:
-            shipped = judged if arguments.keep_held_out else run(whole, arguments.out / name / "whole")
+            shipped = evaluated if arguments.keep_held_out else run(whole, arguments.out / name / "whole")
             made.append(arguments.out / "models" / f"osnet_{name}_{DATASET}.safetensors")
-            ship(judged, shipped, made[-1])
+            ship(evaluated, shipped, made[-1])
     if made:
         calibrate(made, arguments.out / "calibration")
     if arguments.install:
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def parsed() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="Market-1501; only its train split is read")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and of what they make")
@@ -100,8 +100,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--widths", type=_numbers, default=(0.25, 0.5, 0.75, 1.0), help="e.g. 0.25,1.0")
     parser.add_argument("--seed", type=int, help="the recipe's if not given")
     parser.add_argument("--validation", type=int, default=100, help="identities held out of the first run")
-    parser.add_argument("--validate-only", action="store_true", help="train and judge, ship nothing")
-    parser.add_argument("--keep-held-out", action="store_true", help="ship what was judged; do not train on all")
+    parser.add_argument("--validate-only", action="store_true", help="train and evaluate, ship nothing")
+    parser.add_argument("--keep-held-out", action="store_true", help="ship what was evaluated; do not train on all")
     parser.add_argument("--install", action="store_true", help="copy what was made into this repository")
     trial = parser.add_argument_group("for a try")
     trial.add_argument("--epochs", type=int)
@@ -121,7 +121,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def configurations(arguments: argparse.Namespace, width: float) -> tuple[TrainSettings, TrainSettings]:
-    """The run that is judged, and the run on all identities."""
+    """Return the settings of the run that is evaluated, and of the run on all identities."""
     tables = read_settings(arguments.config, guide="docs/training.md")
     given = {
         "data.dataset": DATASET,
@@ -134,8 +134,10 @@ def configurations(arguments: argparse.Namespace, width: float) -> tuple[TrainSe
         "run.seed": arguments.seed,
         "run.device": arguments.device,
     }
-    judged, whole = (resolve(None, tables, given | {"data.validation": held})[0] for held in (arguments.validation, 0))
-    return judged, whole
+    evaluated, whole = (
+        resolve(None, tables, given | {"data.validation": held})[0] for held in (arguments.validation, 0)
+    )
+    return evaluated, whole
 
 
 def run(settings: TrainSettings, folder: Path) -> Run:
@@ -159,23 +161,23 @@ def run(settings: TrainSettings, folder: Path) -> Run:
 
 
 def device_name(settings: TrainSettings) -> str:
-    """What trained."""
+    """Return the name of the device that trains."""
     if settings.run.device != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_name(0)
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
-def ship(judged: Run, shipped: Run, out: Path) -> None:
+def ship(evaluated: Run, shipped: Run, out: Path) -> None:
     """Write a run's checkpoint in half precision, with a card beside it."""
     training_data = load_training_data(shipped.settings)
     training = to_tables(shipped.settings)
-    training["data"]["root"] = "."  # where it lay on this machine is nobody's business
+    training["data"]["root"] = "."  # paths of this machine are not published
     info = dataclasses.replace(
         shipped.checkpoint.info,
         dataset=f"Market-1501 train split ({training_data.classes} identities, {len(training_data.images):,} images; "
         "research only)",
         recipe=recipe_text(shipped.settings),
-        metrics=_metrics(judged, shipped),
+        metrics=_metrics(evaluated, shipped),
         training=training,
     )
     save_checkpoint(dataclasses.replace(shipped.checkpoint, info=info), out, force=True, half=True)
@@ -187,15 +189,15 @@ def ship(judged: Run, shipped: Run, out: Path) -> None:
             f"half precision turns a feature of {out.name} to a cosine of {cosine:.5f}, expected at least "
             f"{LOWEST_COSINE}; ship this network in full precision."
         )
-    out.with_suffix(".md").write_text(card(halved, out.name, judged, shipped), encoding="utf-8")
+    out.with_suffix(".md").write_text(card(halved, out.name, evaluated, shipped), encoding="utf-8")
     console.print(f"{out}: {out.stat().st_size:,} bytes, cosine to full precision ≥ {cosine:.6f}", soft_wrap=True)
 
 
-def _metrics(judged: Run, shipped: Run) -> dict[str, float]:
-    """Figures, said to be the twin's where the shipped weights have seen the people held out of it."""
-    if judged is shipped:
-        return judged.checkpoint.info.metrics
-    figures = ((name.rpartition("/"), value) for name, value in judged.checkpoint.info.metrics.items())
+def _metrics(evaluated: Run, shipped: Run) -> dict[str, float]:
+    """Return the figures, marked as a twin's if the shipped weights were trained on the held-out people too."""
+    if evaluated is shipped:
+        return evaluated.checkpoint.info.metrics
+    figures = ((name.rpartition("/"), value) for name, value in evaluated.checkpoint.info.metrics.items())
     return {f"{held_out} (a twin's)/{name}": value for (held_out, _, name), value in figures}
 
 
@@ -230,19 +232,19 @@ def recipe_text(settings: TrainSettings) -> str:
     return ", ".join(parts)
 
 
-def card(checkpoint: Checkpoint, name: str, judged: Run, shipped: Run) -> str:
-    """What stands in models/README.md of a checkpoint.
+def card(checkpoint: Checkpoint, name: str, evaluated: Run, shipped: Run) -> str:
+    """Write a checkpoint's section of models/README.md.
 
     Args:
         checkpoint: As it is in the file.
         name: Of the file.
-        judged: The run whose figures these are.
+        evaluated: The run whose figures these are.
         shipped: The run whose weights these are.
     """
     info = checkpoint.info
     work = complexity(info.config)
-    held_out = judged.settings.data.validation
-    twin = "these weights" if judged is shipped else "a twin, trained by the same recipe and seed without them"
+    held_out = evaluated.settings.data.validation
+    twin = "these weights" if evaluated is shipped else "a twin, trained by the same recipe and seed without them"
     triple = [" ".join(f"{value:.3f}" for value in values) for values in (info.mean, info.std)]
     rows = {
         "network": f"OSNet ×{info.width:g} (Zhou et al., ICCV 2019), {work.parameters:,} parameters, "
@@ -254,7 +256,7 @@ def card(checkpoint: Checkpoint, name: str, judged: Run, shipped: Run) -> str:
         "recipe": f"{info.recipe}; seed {shipped.settings.run.seed}; {minutes(shipped.seconds)} on {shipped.device}, "
         f"{shipped.day}",
         "quality": f"{figures_text(info.metrics)}: {held_out} identities held out of the train split, single query, "
-        f"cosine, by {twin}. The test split was not looked at",
+        f"cosine, by {twin}. The test split was not read",
         "limits": "people filmed outdoors from above head height by day, in one place; expect much lower ranking "
         "quality elsewhere without fine-tuning. It compares clothing and build, not faces, and is no proof of identity",
         "weights' sha256": f"`{checkpoint.sha256}`, float16",

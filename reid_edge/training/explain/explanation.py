@@ -127,7 +127,7 @@ def explain(
         UsageError: No images, fewer than clusters, or a network without gates while clusters are asked for.
     """
     if not paths:
-        raise UsageError("no images to look at; give image files, or folders of them.")
+        raise UsageError("no images were given; give image files, or folders of them.")
     if options.clusters:
         check_gated(checkpoint.info.variant)
         check_clusters(len(paths), options.clusters)
