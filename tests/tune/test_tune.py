@@ -23,7 +23,7 @@ from reid_edge.tune.builder import CandidateBuilder
 from reid_edge.tune.candidates import Candidate
 from reid_edge.tune.constraint import Judgement
 from reid_edge.tune.engines import OpenVINOTuning, tuning_engines
-from reid_edge.tune.measurement import Objective
+from reid_edge.tune.measurement import Objective, Score, StageResult
 from reid_edge.tune.result_cache import ResultCache
 from reid_edge.tune.run import TuneOptions, by_accuracy, tune
 from tests.export.tiny import tiny_checkpoint
@@ -262,3 +262,25 @@ def test_what_cannot_work_is_refused_before_any_work(tmp_path):
     (tmp_path / "there" / "file").write_text("")
     with pytest.raises(OutputError, match="exists already"):
         tune([tiny_checkpoint()], options(tmp_path / "there"), silent)
+
+
+def test_engines_of_the_cpu_are_compared_and_the_fastest_is_in_the_bundle(tmp_path, monkeypatch):
+    """The times are pretended; the files are real."""
+    monkeypatch.setattr(candidates, "REWRITES", (Rewrite(),))
+    monkeypatch.setattr(run, "FeatureAgreement", lambda: Judge(lambda artifact: True))
+
+    def timed(files, _objective, stage, **_how):
+        times = {name: 1.0 if artifact.engine == "onnxruntime" else 2.0 for name, (_, artifact) in files.items()}
+        times["onnxruntime, plain, int8"] = 4.0
+        times = {name: ms for name, ms in times.items() if name in files}
+        return StageResult(
+            scores={name: Score(ms, ms - 0.1, ms + 0.1) for name, ms in times.items()},
+            medians_ms={name: (ms,) * stage.rounds for name, ms in times.items()},
+        )
+
+    monkeypatch.setattr(tuner, "measure", timed)
+    bundle = tune([tiny_checkpoint()], options(tmp_path / "bundle", engine="cpu"), silent)
+    assert {"onnxruntime/tuned", "onnxruntime/fp32", "openvino/fp32"} <= {one.name for one in bundle.manifest.artifacts}
+    assert bundle.manifest.tuning.gains["plain export openvino/fp32"] == 2.0
+    assert {trial.engine for trial in bundle.manifest.tuning.trials} == {"openvino", "onnxruntime"}
+    assert Extractor(bundle, cache_dir=None).artifact.name == "onnxruntime/tuned"
