@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from reid_edge.errors import ConfigError
 from reid_edge.osnet.architecture import GATED, NetworkVariant
 from reid_edge.osnet.folding import fold
-from reid_edge.osnet.network import Bottleneck, ConvNormReLU, Gate, Lite3x3, OSNet, fuse, stream_gates
+from reid_edge.osnet.network import Bottleneck, ConvNorm, ConvNormReLU, Gate, Lite3x3, OSNet, fuse, stream_gates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +25,17 @@ class Rewrite:
     Attributes:
         merge: Level l of all streams that long becomes one convolution over concatenated channels.
         batch_gates: The gate is evaluated once for all streams.
+        join: Where a bottleneck has a 1x1 projection, it and the 1x1 restore become one 1x1 over concatenated channels.
     """
 
     merge: bool = False
     batch_gates: bool = False
+    join: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names for a manifest, e.g. ``("fold", "merge")``."""
-        return ("fold", *(name for name in ("merge", "batch_gates") if getattr(self, name)))
+        return ("fold", *(name for name in ("merge", "batch_gates", "join") if getattr(self, name)))
 
 
 def why_illegal(variant: NetworkVariant, wanted: Rewrite) -> str:
@@ -77,7 +79,7 @@ def rewrite(network: OSNet, wanted: Rewrite) -> OSNet:
 
 
 class RewrittenBottleneck(nn.Module):
-    """A folded :class:`~reid_edge.osnet.network.Bottleneck` whose streams or gates are computed together."""
+    """A folded :class:`~reid_edge.osnet.network.Bottleneck` whose streams, gates or sum are computed together."""
 
     def __init__(self, block: Bottleneck, wanted: Rewrite) -> None:
         super().__init__()
@@ -87,13 +89,18 @@ class RewrittenBottleneck(nn.Module):
         self.reduce = block.reduce
         self.streams: nn.Module = MergedStreams(block.streams) if wanted.merge else block.streams
         self.gate = batched_gates(block.gate, self.count, self.channels) if wanted.batch_gates else block.gate
-        self.restore, self.project = block.restore, block.project
+        self.join: Join | None = None
+        if wanted.join and isinstance(block.project, ConvNorm):
+            self.join = Join(block.restore, block.project)
+        else:
+            self.restore, self.project = block.restore, block.project
         self.norm = block.norm
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute what the bottleneck computes."""
         fused = fuse(self._gated(self._outputs(self.reduce(x))), self.fusion)
-        return torch.relu(self.norm(self.restore(fused) + self.project(x)))
+        joined = self.restore(fused) + self.project(x) if self.join is None else self.join(fused, x)
+        return torch.relu(self.norm(joined))
 
     def _outputs(self, reduced: Tensor) -> Iterable[Tensor]:
         """Tensors that hold one stream each, or several side by side."""
@@ -109,6 +116,20 @@ class RewrittenBottleneck(nn.Module):
             return self.gate(outputs)  # type: ignore[no-any-return]
         each = (stream for output in outputs for stream in torch.split(output, self.channels, 1))
         return (gate(stream) for gate, stream in zip(stream_gates(self.gate, self.count), each, strict=True))
+
+
+class Join(nn.Module):
+    """R·a + P·b as one 1x1 over a and b side by side: [R P]·[a; b]."""
+
+    def __init__(self, restore: ConvNorm, project: ConvNorm) -> None:
+        super().__init__()
+        left, right = restore.conv, project.conv
+        assert left.bias is not None and right.bias is not None
+        self.conv = _conv_of(torch.cat([left.weight, right.weight], 1), left.bias + right.bias)
+
+    def forward(self, fused: Tensor, x: Tensor) -> Tensor:
+        """Turn fused streams and the block's input, both N×·×H×W, into their sum before the ReLU."""
+        return self.conv(torch.cat([fused, x], 1))  # type: ignore[no-any-return]
 
 
 class MergedStreams(nn.Module):

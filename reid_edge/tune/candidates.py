@@ -19,7 +19,9 @@ REWRITES = (
     PLAIN,
     Rewrite(merge=True),
     Rewrite(batch_gates=True),
+    Rewrite(join=True),
     Rewrite(merge=True, batch_gates=True),
+    Rewrite(batch_gates=True, join=True),
 )
 FLOAT_NAMES: dict[FloatType, str] = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _PLAIN: dict[Precision, tuple[bool, FloatType]] = {

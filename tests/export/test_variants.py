@@ -67,7 +67,7 @@ def test_engines_compute_what_the_variant_computes(variant, tmp_path):
 @pytest.mark.parametrize("fusion", ["unified", "separate"])
 def test_engines_compute_what_the_checkpoint_computes_whatever_was_rewritten(fusion, tmp_path):
     network, info = _network(NetworkVariant(streams=(1, 2, 2), fusion=fusion, blocks=(1, 1, 1)))
-    rewritten = rewrite(network, Rewrite(merge=True, batch_gates=True))
+    rewritten = rewrite(network, Rewrite(merge=True, batch_gates=True, join=True))
     path = tmp_path / "model.onnx"
     export_onnx(Deployable(rewritten, info, "pixels"), path)
     assert onnx_mult_adds(path) == count_mult_adds(rewritten, torch.zeros(1, 3, *SIZE))
@@ -79,7 +79,7 @@ def _assert_names_say_what_nodes_are(model: onnx.ModelProto) -> None:
     """Quantization goes by them: gates stay in float."""
     nodes = [node for node in model.graph.node if node.name.startswith("conv2.0.")]
     convolutions = [node.name.split("/")[0].split(".")[2] for node in nodes if node.op_type == "Conv"]
-    assert sorted(convolutions) == ["gate", "gate", "project", "reduce", "restore", *4 * ["streams"]]
+    assert sorted(convolutions) == ["gate", "gate", "join", "reduce", *4 * ["streams"]]
     gating = [node.name for node in nodes if node.op_type in ("ReduceMean", "Sigmoid", "Mul")]
     assert [name.split("_")[0] for name in gating].count("conv2.0.gate/Sigmoid") == 1  # all streams at once
     assert all(name.startswith("conv2.0.gate") for name in gating)

@@ -17,9 +17,14 @@ from reid_edge.osnet.rewrites import Rewrite, rewrite, why_illegal
 from tests.osnet.random_networks import assert_equal, configs, random_network
 
 SIZE = (40, 24)
-EVERY_REWRITE = (Rewrite(merge=True), Rewrite(batch_gates=True), Rewrite(merge=True, batch_gates=True))
+EVERY_REWRITE = (
+    Rewrite(merge=True),
+    Rewrite(batch_gates=True),
+    Rewrite(join=True),
+    Rewrite(merge=True, batch_gates=True, join=True),
+)
 
-wishes = st.builds(Rewrite, merge=st.booleans(), batch_gates=st.booleans())
+wishes = st.builds(Rewrite, merge=st.booleans(), batch_gates=st.booleans(), join=st.booleans())
 
 
 def _legal(variant: NetworkVariant, wish: Rewrite) -> Rewrite:
@@ -76,7 +81,8 @@ def _layers(network: nn.Module) -> list[str]:
         (Rewrite(), 20, 8),
         (Rewrite(merge=True), 8, 8),
         (Rewrite(batch_gates=True), 20, 2),
-        (Rewrite(merge=True, batch_gates=True), 8, 2),
+        (Rewrite(join=True), 20, 8),
+        (Rewrite(merge=True, batch_gates=True, join=True), 8, 2),
     ],
     ids=lambda wanted: " ".join(wanted.names) if isinstance(wanted, Rewrite) else "",
 )
@@ -85,8 +91,11 @@ def test_a_block_runs_as_many_convolutions_as_its_rewrite_says(wanted, streams, 
     """Counted from figure 4; names say what quantization may touch."""
     network = rewrite(random_network(OSNetConfig(width=0.25, size=SIZE), 0), wanted)
     parts = [name.split(".")[2] for name in _layers(network) if name.startswith(f"{block}.")]
-    assert parts.count("reduce") == parts.count("restore") == 1
-    assert parts.count("project") == (1 if block.endswith(".0") else 0)
+    joined = wanted.join and block.endswith(".0")
+    assert parts.count("reduce") == 1
+    assert parts.count("join") == int(joined)
+    assert parts.count("restore") == int(not joined)
+    assert parts.count("project") == int(block.endswith(".0") and not joined)
     assert parts.count("streams") == streams
     assert parts.count("gate") == gate
     assert len(parts) == 2 + parts.count("project") + streams + gate
@@ -121,7 +130,7 @@ def test_a_network_is_rewritten_once():
 
 def test_a_rewrite_names_what_it_does():
     assert Rewrite().names == ("fold",)
-    assert Rewrite(batch_gates=True, merge=True).names == ("fold", "merge", "batch_gates")
+    assert Rewrite(batch_gates=True, join=True, merge=True).names == ("fold", "merge", "batch_gates", "join")
 
 
 def test_average_pools_stand_where_they_are_cheapest():

@@ -31,7 +31,9 @@ def test_the_grid_has_every_rewrite_precision_float_type_and_number_of_streams(d
         Rewrite(),
         Rewrite(merge=True),
         Rewrite(batch_gates=True),
+        Rewrite(join=True),
         Rewrite(merge=True, batch_gates=True),
+        Rewrite(batch_gates=True, join=True),
     }
     assert {(one.int8, one.execution.float_type) for one in found} == {
         (False, "f32"),
@@ -40,7 +42,7 @@ def test_the_grid_has_every_rewrite_precision_float_type_and_number_of_streams(d
         (True, "bf16"),
     }
     assert {one.execution.streams for one in found} == {1, 2, 4}
-    assert len(found) == 4 * 4 * 3
+    assert len(found) == 6 * 4 * 3
     assert len({one.name for one in found}) == len({one.key for one in found}) == len(found)
 
 
@@ -69,8 +71,8 @@ def test_a_cpu_that_stands_in_for_an_older_one_has_float32_alone(device, monkeyp
 @pytest.mark.parametrize(
     ("variant", "rewrites"),
     [
-        (NetworkVariant(streams=(2,)), {Rewrite()}),
-        (NetworkVariant(fusion="addition"), {Rewrite(), Rewrite(merge=True)}),
+        (NetworkVariant(streams=(2,)), {Rewrite(), Rewrite(join=True)}),
+        (NetworkVariant(fusion="addition"), {Rewrite(), Rewrite(merge=True), Rewrite(join=True)}),
     ],
 )
 def test_rewrites_that_do_not_apply_to_a_variant_are_left_out(device, variant, rewrites):

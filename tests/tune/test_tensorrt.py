@@ -64,10 +64,9 @@ def test_without_a_gpu_nothing_is_tuned(tmp_path, library, no_gpu):
 def test_every_rewrite_is_tried_in_every_precision_that_it_can_have(library):
     (engine,) = tuning_engines("tensorrt", 3)
     found = grid(engine, tiny_checkpoint().info.variant, 32)
-    rewrites = [Rewrite(), Rewrite(merge=True), Rewrite(batch_gates=True), Rewrite(merge=True, batch_gates=True)]
     precisions = [(False, "f16"), (False, "f32"), (True, "f32")]  # NNCF quantizes no float16
     assert [(one.rewrite, one.int8, one.execution.float_type) for one in found] == [
-        (rewrite, *precision) for rewrite in rewrites for precision in precisions
+        (rewrite, *precision) for rewrite in candidates.REWRITES for precision in precisions
     ]
     assert {(one.execution.streams, one.execution.threads) for one in found} == {(1, None)}
 
