@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from reid_edge.benchmark.result import BenchmarkResult
-from reid_edge.bundle import Manifest
+from reid_edge.manifest import Manifest
 
 
 def manifest_schema() -> bytes:

@@ -7,8 +7,9 @@ import jsonschema
 import numpy as np
 import pytest
 
-from reid_edge.bundle import MANIFEST, model_hash, open_bundle, with_artifact
+from reid_edge.bundle import MANIFEST, open_bundle
 from reid_edge.errors import BundleCorruptError, BundleError, BundleVersionError, EngineUnavailableError
+from reid_edge.manifest import model_hash, with_artifact
 
 SCHEMA = Path(__file__).parent.parent / "docs" / "manifest.schema.json"
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from reid_edge.bundle import Distance
 from reid_edge.crops import Image
 from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.datasets.loading import load_split
 from reid_edge.errors import InputError
 from reid_edge.evaluation.ranking import Labelled, Ranking, rank
 from reid_edge.features import l2_normalised
+from reid_edge.manifest import Distance
 from reid_edge.progress import Notify
 from reid_edge.runtime import Extractor
 from reid_edge.runtime.engines import Features

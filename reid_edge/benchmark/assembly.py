@@ -10,7 +10,8 @@ from reid_edge.benchmark.scheduler import WARM_UP_SECONDS, workers_at_once
 from reid_edge.benchmark.statistics import CONFIDENCE, MOST_INTERVAL, MOST_ROUND_SPREAD, summarise
 from reid_edge.benchmark.timing import Failure, Timing
 from reid_edge.benchmark.worker import FRAME_SIZE, WAKING_QUERIES, WARM_UP_TOLERANCE, WARM_UP_WINDOW
-from reid_edge.bundle import RANDOM_WEIGHTS, Artifact, Bundle
+from reid_edge.bundle import Bundle
+from reid_edge.manifest import RANDOM_WEIGHTS, Artifact
 from reid_edge.system.conditions import Condition, changes
 from reid_edge.system.cpu import isa_limit
 from reid_edge.system.energy import missing_reason

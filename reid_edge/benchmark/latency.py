@@ -7,8 +7,8 @@ from pathlib import Path
 from reid_edge.benchmark.scheduler import time_variants
 from reid_edge.benchmark.statistics import summarise
 from reid_edge.benchmark.timing import Query, Timing, Variant
-from reid_edge.bundle import Artifact, Latency
 from reid_edge.errors import EngineError
+from reid_edge.manifest import Artifact, Latency
 from reid_edge.system.cpu import cpu_name
 
 #: From a frame and boxes to features, so that a manifest's figures hold for a camera.

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from reid_edge.benchmark.result import SCENARIOS, Scenario
 from reid_edge.benchmark.timing import Query, Variant
-from reid_edge.bundle import ENGINES, PRECISIONS, Artifact, Bundle, EngineName, Precision
+from reid_edge.bundle import Bundle
 from reid_edge.errors import EngineUnavailableError, UsageError
+from reid_edge.manifest import ENGINES, PRECISIONS, Artifact, EngineName, Precision
 
 #: Crops a query of the offline scenario: the largest batch that an export allows by default.
 OFFLINE_CROPS = 32

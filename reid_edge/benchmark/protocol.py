@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from reid_edge.benchmark.result import Scenario
-from reid_edge.bundle import EngineName, Precision
+from reid_edge.manifest import EngineName, Precision
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):

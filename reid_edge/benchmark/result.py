@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from reid_edge.bundle import EngineName, Precision
+from reid_edge.manifest import EngineName, Precision
 from reid_edge.system.conditions import Condition
 from reid_edge.system.device import Device
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reid_edge.benchmark.result import Energy, Scenario
-from reid_edge.bundle import EngineName, Precision
+from reid_edge.manifest import EngineName, Precision
 
 
 @dataclass(frozen=True, kw_only=True)

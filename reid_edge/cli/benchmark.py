@@ -88,8 +88,8 @@ def benchmark(
     from reid_edge.benchmark.result import SCENARIOS, Scenario
     from reid_edge.benchmark.result_file import write_result
     from reid_edge.benchmark.suite import benchmark_bundles
-    from reid_edge.bundle import ENGINES, PRECISIONS, EngineName, Precision
     from reid_edge.cli.benchmark_tables import print_result
+    from reid_edge.manifest import ENGINES, PRECISIONS, EngineName, Precision
 
     options = BenchmarkOptions(
         engines=cast("tuple[EngineName, ...] | None", _names(engine, ENGINES, "--engine")),

@@ -14,7 +14,7 @@ from reid_edge.console import console, extra, print_table, progress_bars
 from reid_edge.errors import ReidEdgeError
 
 if TYPE_CHECKING:
-    from reid_edge.bundle import Artifact, Manifest
+    from reid_edge.manifest import Artifact, Manifest
     from reid_edge.osnet.checkpoint import Checkpoint
 
 #: Headers of :func:`bundle_rows`.

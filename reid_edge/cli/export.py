@@ -119,8 +119,9 @@ def build(
     force: ForceOption = False,
 ) -> None:
     """Build TensorRT plans for this device from a bundle's ONNX files, check them, and add them to the bundle."""
-    from reid_edge.bundle import Precision, open_bundle
+    from reid_edge.bundle import open_bundle
     from reid_edge.export.tensorrt import build_into_bundle
+    from reid_edge.manifest import Precision
 
     opened = open_bundle(bundle)
     if precision is None:

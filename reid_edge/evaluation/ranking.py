@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.bundle import Distance
 from reid_edge.errors import InputError
 from reid_edge.features import l2_normalised
+from reid_edge.manifest import Distance
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from reid_edge.assets import asset
-from reid_edge.bundle import Calibration
 from reid_edge.crops import Image, resize_into
 from reid_edge.errors import CalibrationError, FrameError
 from reid_edge.images import list_images, read_image
+from reid_edge.manifest import Calibration
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.progress import Notify
 

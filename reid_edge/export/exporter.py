@@ -14,22 +14,7 @@ from typing import Literal
 import reid_edge
 from reid_edge.benchmark.latency import measure
 from reid_edge.benchmark.onnx_complexity import onnx_mult_adds
-from reid_edge.bundle import (
-    Artifact,
-    Bundle,
-    EngineName,
-    FeatureSpec,
-    InputSpec,
-    Latency,
-    Manifest,
-    ModelSpec,
-    Precision,
-    file_entry,
-    model_hash,
-    open_bundle,
-    with_artifact,
-    write_manifest,
-)
+from reid_edge.bundle import Bundle, file_entry, open_bundle, write_manifest
 from reid_edge.crops import RESIZE_RULE
 from reid_edge.export.calibration import CalibrationSet, calibration_set
 from reid_edge.export.conversion import quantize_onnx, quantize_openvino, write_ir
@@ -37,6 +22,18 @@ from reid_edge.export.onnx import Deployable, InputFormat, export_onnx
 from reid_edge.export.reference import make_reference
 from reid_edge.export.staging import staged_folder
 from reid_edge.export.tensorrt import build_tensorrt
+from reid_edge.manifest import (
+    Artifact,
+    EngineName,
+    FeatureSpec,
+    InputSpec,
+    Latency,
+    Manifest,
+    ModelSpec,
+    Precision,
+    model_hash,
+    with_artifact,
+)
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.complexity import complexity
 from reid_edge.osnet.folding import fold

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from reid_edge.bundle import RANDOM_WEIGHTS, Artifact, Bundle, InputSpec, Verdict
+from reid_edge.bundle import Bundle
 from reid_edge.crops import Image, normalised
 from reid_edge.errors import ParityError, QuantizationRejected
 from reid_edge.export.calibration import GOLDEN_STEPS, CalibrationSet, distill, shipped_set
 from reid_edge.features import l2_normalised, row_cosines
+from reid_edge.manifest import RANDOM_WEIGHTS, Artifact, InputSpec, Verdict
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.network import OSNet
 from reid_edge.progress import Notify

@@ -13,9 +13,10 @@ from typing import cast
 
 import torch
 
-from reid_edge.bundle import MANIFEST, RANDOM_WEIGHTS, Bundle, Manifest, Precision, open_bundle
+from reid_edge.bundle import MANIFEST, Bundle, open_bundle
 from reid_edge.errors import BundleCorruptError, OutputError, UsageError
 from reid_edge.export.exporter import ONNX_FILES, ExportOptions, Format, export_bundle
+from reid_edge.manifest import RANDOM_WEIGHTS, Manifest, Precision
 from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig, format_size, size_of_resolution
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.osnet.network import OSNet

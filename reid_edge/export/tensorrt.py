@@ -15,18 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from reid_edge.bundle import (
-    Artifact,
-    Bundle,
-    Manifest,
-    PlanStamp,
-    Precision,
-    file_entry,
-    sha256_of,
-    with_artifact,
-    write_manifest,
-)
+from reid_edge.bundle import Bundle, file_entry, sha256_of, write_manifest
 from reid_edge.errors import EngineError, EngineUnavailableError, OutputError, ParityError
+from reid_edge.manifest import Artifact, Manifest, PlanStamp, Precision, with_artifact
 from reid_edge.runtime.engines import EngineOptions
 from reid_edge.runtime.engines.tensorrt import find_gpu, load_library, make_logger
 from reid_edge.runtime.golden import cosine_limit, verify_artifact

@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.bundle import Artifact, Bundle, EngineName, InputSpec, Manifest, Parity, Precision
+from reid_edge.bundle import Bundle
 from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, ParityError
 from reid_edge.features import l2_normalised, row_cosines
+from reid_edge.manifest import Artifact, EngineName, InputSpec, Manifest, Parity, Precision
 from reid_edge.runtime.engines import Engine, EngineOptions, load_engine
 from reid_edge.runtime.extractor import Extractor, as_input
 

@@ -9,19 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from reid_edge.benchmark.onnx_complexity import onnx_mult_adds
-from reid_edge.bundle import (
-    MANIFEST,
-    Artifact,
-    Bundle,
-    EngineName,
-    Precision,
-    file_entry,
-    open_bundle,
-    with_artifact,
-    write_manifest,
-)
+from reid_edge.bundle import MANIFEST, Bundle, file_entry, open_bundle, write_manifest
 from reid_edge.export.onnx import Deployable, InputFormat, export_onnx
 from reid_edge.export.reference import Reference
+from reid_edge.manifest import Artifact, EngineName, Precision, with_artifact
 from reid_edge.osnet.rewrites import Rewrite, rewrite
 from reid_edge.tune.candidates import Candidate, int8_parts
 from reid_edge.tune.engines import Quantization, TuningEngine

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 
-from reid_edge.bundle import EngineName, Precision
+from reid_edge.manifest import EngineName, Precision
 from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
 from reid_edge.osnet.rewrites import Rewrite, why_illegal
 from reid_edge.tune.engines import TuningEngine

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from reid_edge.benchmark.accuracy import measure_accuracy
-from reid_edge.bundle import Bundle, EngineName, Precision
+from reid_edge.bundle import Bundle
 from reid_edge.datasets.labelled_images import LabelledImage, Split
+from reid_edge.manifest import EngineName, Precision
 from reid_edge.progress import Notify
 from reid_edge.runtime import Extractor
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from reid_edge.bundle import Bundle, EngineName, Precision
+from reid_edge.bundle import Bundle
 from reid_edge.export.conversion import quantize_onnx, quantize_openvino, write_ir
 from reid_edge.export.exporter import Format, tool_versions
 from reid_edge.export.tensorrt import build_tensorrt, why_not_here
+from reid_edge.manifest import EngineName, Precision
 from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines import Batch
 from reid_edge.runtime.engines.tensorrt import find_gpu, load_library

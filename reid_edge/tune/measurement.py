@@ -11,8 +11,9 @@ from reid_edge.benchmark.result import Summary
 from reid_edge.benchmark.scheduler import step_count, time_variants
 from reid_edge.benchmark.statistics import compare, summarise
 from reid_edge.benchmark.timing import Query, Timing, Variant
-from reid_edge.bundle import Artifact, Bundle
+from reid_edge.bundle import Bundle
 from reid_edge.errors import UsageError
+from reid_edge.manifest import Artifact
 from reid_edge.progress import Notify
 from reid_edge.system.energy import EnergyMeter
 

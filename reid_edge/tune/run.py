@@ -13,7 +13,7 @@ import msgspec
 
 from reid_edge.benchmark.scheduler import time_variants
 from reid_edge.benchmark.timing import Variant
-from reid_edge.bundle import Bundle, EngineName, FileEntry, open_bundle, with_artifact, write_manifest
+from reid_edge.bundle import Bundle, open_bundle, write_manifest
 from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.errors import CalibrationError, TuningError, UsageError
 from reid_edge.export.calibration import CalibrationSet, calibration_set, save_set, saved_set
@@ -21,6 +21,7 @@ from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.export.reference import make_reference
 from reid_edge.export.staging import staged_folder
 from reid_edge.images import list_images
+from reid_edge.manifest import EngineName, FileEntry, with_artifact
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.complexity import complexity
 from reid_edge.progress import Notify

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from reid_edge.bundle import Artifact, Bundle
+from reid_edge.bundle import Bundle
 from reid_edge.errors import EngineError, ParityError, TuningError
+from reid_edge.manifest import Artifact
 from reid_edge.progress import Notify
 from reid_edge.system.energy import EnergyMeter
 from reid_edge.tune.builder import CandidateBuilder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from reid_edge.benchmark.result import BenchmarkResult, Energy, ModelEntry, NotRun, Peak, Roofline, Run, Summary
-from reid_edge.bundle import Precision
+from reid_edge.manifest import Precision
 from reid_edge.system.conditions import Condition
 from reid_edge.system.device import Device
 

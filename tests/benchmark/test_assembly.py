@@ -6,7 +6,7 @@ import pytest
 from reid_edge.benchmark.assembly import arithmetic_of, is_trained, model_entry, peak_of, run_of
 from reid_edge.benchmark.result import Peak, Roofline
 from reid_edge.benchmark.timing import Query, Timing, Variant
-from reid_edge.bundle import Artifact, FileEntry
+from reid_edge.manifest import Artifact, FileEntry
 from reid_edge.tuning_record import Execution
 
 ARTIFACT = Artifact(

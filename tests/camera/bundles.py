@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_edge.bundle import Bundle, file_entry, model_hash, open_bundle, write_manifest
+from reid_edge.bundle import Bundle, file_entry, open_bundle, write_manifest
+from reid_edge.manifest import model_hash
 
 
 def renamed_bundle(bundle: Bundle, folder: Path) -> Bundle:

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from reid_edge.bundle import RANDOM_WEIGHTS, open_bundle, write_manifest
+from reid_edge.bundle import open_bundle, write_manifest
 from reid_edge.errors import OutputError, UsageError
 from reid_edge.export import table6
 from reid_edge.export.table6 import make_table, random_checkpoint
+from reid_edge.manifest import RANDOM_WEIGHTS
 from reid_edge.osnet.shipped import shipped_checkpoints
 from tests.conftest import quiet
 from tests.export.tiny import SHALLOW

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from reid_edge.bundle import Parity, PlanStamp, open_bundle
+from reid_edge.bundle import open_bundle
 from reid_edge.errors import (
     BundleCorruptError,
     EngineError,
@@ -15,6 +15,7 @@ from reid_edge.errors import (
 )
 from reid_edge.export import tensorrt as builder
 from reid_edge.export.tensorrt import build_into_bundle, count_precisions, why_not_here
+from reid_edge.manifest import Parity, PlanStamp
 from reid_edge.runtime import Extractor
 from reid_edge.runtime.engines import tensorrt as tensorrt_engine
 from reid_edge.runtime.engines.tensorrt import Gpu, check_stamp

@@ -13,7 +13,7 @@ from typing import Any
 
 from reid_edge.benchmark.report.data import Entry, ReportData, threads_text
 from reid_edge.benchmark.report.tables import NOISY, number, percent
-from reid_edge.bundle import Precision
+from reid_edge.manifest import Precision
 
 Figure = dict[str, Any]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from reid_edge.benchmark.result import SCENARIOS, BenchmarkResult, ModelEntry, Peak, Run, Scenario
-from reid_edge.bundle import ENGINES, PRECISIONS
 from reid_edge.errors import InputError
+from reid_edge.manifest import ENGINES, PRECISIONS
 from reid_edge.system.device import Device
 
 SHORT_HASH = 8

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
-from reid_edge.bundle import ENGINES, PRECISIONS, Artifact, Bundle, EngineName, Precision
+from reid_edge.bundle import Bundle
 from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, UsageError
+from reid_edge.manifest import ENGINES, PRECISIONS, Artifact, EngineName, Precision
 from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines.base import Batch, Engine, EngineOptions, Features
 from reid_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine

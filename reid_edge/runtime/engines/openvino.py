@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from reid_edge.bundle import Artifact
 from reid_edge.errors import EngineError, MissingExtraError
+from reid_edge.manifest import Artifact
 from reid_edge.runtime.engines.base import Batch, EngineOptions, Features
 from reid_edge.system.threads import thread_limit
 from reid_edge.tuning_record import Execution

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from reid_edge.bundle import Artifact, PlanStamp
 from reid_edge.errors import EngineError, EngineUnavailableError, PlanMismatchError
+from reid_edge.manifest import Artifact, PlanStamp
 from reid_edge.runtime.engines.base import Batch, EngineOptions, Features
 
 #: In order of preference: the full library, then the one for RTX cards, which installs from PyPI.
