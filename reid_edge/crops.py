@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import BoxError, FrameError
-
-Image = npt.NDArray[np.uint8]
+from reid_edge.types import Image
 
 #: Name of the rule in the manifest; another rule gets another name.
 RESIZE_RULE = "box-bilinear"

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from reid_edge.crops import Image
 from reid_edge.errors import FrameError
+from reid_edge.types import Image
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 #: First bytes of a format, and bytes that a whole file holds near its end: OpenCV decodes truncated files silently.

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from reid_edge.tuning_record import Execution, FloatType, Tuning
+from reid_edge.types import Size
 
 FORMAT_VERSION = 1
 
@@ -40,7 +41,7 @@ class InputSpec:
         normalised_in: ``graph``: the files subtract and divide themselves; ``host``: the runtime does so before.
     """
 
-    size: tuple[int, int]
+    size: Size
     dtype: Literal["uint8", "float32"]
     layout: Literal["NHWC", "NCHW"]
     color_order: Literal["BGR", "RGB"]

@@ -13,7 +13,7 @@ import numpy as np
 from inputs import INPUT_SIZE, MEAN, STD, Batch, Boxes, Features
 
 from reid_edge.bundle import open_bundle
-from reid_edge.crops import Image
+from reid_edge.types import Image
 
 if TYPE_CHECKING:
     import torch

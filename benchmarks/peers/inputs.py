@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.crops import Image, crop_boxes, normalised, resize_into
+from reid_edge.crops import crop_boxes, normalised, resize_into
+from reid_edge.types import Image
 
 Features = npt.NDArray[np.float32]
 Batch = npt.NDArray[np.float32] | npt.NDArray[np.uint8]

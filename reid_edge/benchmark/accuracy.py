@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from reid_edge.crops import Image
 from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.datasets.loading import load_split
 from reid_edge.errors import InputError
@@ -19,8 +18,8 @@ from reid_edge.features import l2_normalised
 from reid_edge.manifest import Distance
 from reid_edge.progress import Notify
 from reid_edge.runtime import Extractor
-from reid_edge.runtime.engines import Features
 from reid_edge.runtime.extractor import extract_files
+from reid_edge.types import Features, Image
 
 #: The splits that a ranking takes.
 _SPLITS: tuple[Split, ...] = ("query", "gallery")

@@ -11,6 +11,7 @@ from typing import Literal
 from reid_edge.manifest import EngineName, Precision
 from reid_edge.system.conditions import Condition
 from reid_edge.system.device import Device
+from reid_edge.types import Size
 
 FORMAT_VERSION = 1
 
@@ -136,7 +137,7 @@ class ModelEntry:
     name: str
     model_hash: str
     width: float
-    size: tuple[int, int]
+    size: Size
     parameters: int
     mult_adds: int
     form_mult_adds: dict[str, int] = field(default_factory=dict)

@@ -23,10 +23,10 @@ import numpy.typing as npt
 
 from reid_edge.benchmark.protocol import Failed, Load, Loaded, Prepare, Prepared, Reply, Request, Round, Timed
 from reid_edge.benchmark.result import Scenario
-from reid_edge.crops import Image
 from reid_edge.runtime import Extractor
 from reid_edge.runtime.extractor import as_input
 from reid_edge.system.limits import peak_memory_mib
+from reid_edge.types import Image
 
 #: Warmed up when the medians of two windows of so many queries, one after the other, differ by at most this share.
 WARM_UP_WINDOW = 8

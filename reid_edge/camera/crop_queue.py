@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from reid_edge.camera.tracking import EndedTrack
 from reid_edge.camera.tracklets import Sighting
-from reid_edge.crops import Image
 from reid_edge.runtime import Extractor
+from reid_edge.types import Image
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,9 @@ from reid_edge.camera.sources import Source
 from reid_edge.camera.tracking import TrackedBoxes, Tracker
 from reid_edge.camera.tracklets import Sighting
 from reid_edge.camera.vitals import Heartbeat
-from reid_edge.crops import Image, crop_boxes, resize_into
+from reid_edge.crops import crop_boxes, resize_into
 from reid_edge.runtime import Extractor
+from reid_edge.types import Image, Size
 
 
 @dataclass
@@ -138,7 +139,7 @@ class DetectionStage:
         ]
 
 
-def compact_copy(crop: Image, input_size: tuple[int, int]) -> Image:
+def compact_copy(crop: Image, input_size: Size) -> Image:
     """Copy a crop, since a view would keep the whole frame in memory; a large one is resized as the network takes it.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.crops import Image
+from reid_edge.types import Image
 
 Boxes = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]

@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.camera.tracking import EndedTrack
+from reid_edge.types import Feature
 from reid_edge.upstream.observation import Observation
 
 #: Least weight of a crop: if every quality were 0 there would be no mean.
 LEAST_WEIGHT = 1e-3
 #: Crops in a mean from which another crop may be doubted: the first crop of a track is often a bad one.
 SURE_CROPS = 2
-
-Feature = npt.NDArray[np.float32]
 
 
 class TrackletSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -30,7 +30,7 @@ class LabelledImage:
 
 
 @dataclass(frozen=True)
-class Size:
+class SplitSize:
     """Images, and identities among them; distractors (identity 0) count as images only."""
 
     images: int
@@ -41,19 +41,23 @@ class Size:
 
 
 #: The table counts 900 "identities" in GRID's gallery: 125, and 775 distractors, each a person of its own.
-TABLE_2: dict[str, dict[Split, Size]] = {
-    "market1501": {"train": Size(12_936, 751), "query": Size(3_368, 750), "gallery": Size(15_913, 750)},
-    "cuhk03": {"train": Size(7_365, 767), "query": Size(1_400, 700), "gallery": Size(5_332, 700)},
-    "dukemtmc": {"train": Size(16_522, 702), "query": Size(2_228, 702), "gallery": Size(17_661, 1_110)},
-    "msmt17": {"train": Size(30_248, 1_041), "query": Size(11_659, 3_060), "gallery": Size(82_161, 3_060)},
-    "viper": {"train": Size(632, 316), "query": Size(632, 316), "gallery": Size(632, 316)},
-    "grid": {"train": Size(250, 125), "query": Size(125, 125), "gallery": Size(900, 125)},
+TABLE_2: dict[str, dict[Split, SplitSize]] = {
+    "market1501": {"train": SplitSize(12_936, 751), "query": SplitSize(3_368, 750), "gallery": SplitSize(15_913, 750)},
+    "cuhk03": {"train": SplitSize(7_365, 767), "query": SplitSize(1_400, 700), "gallery": SplitSize(5_332, 700)},
+    "dukemtmc": {"train": SplitSize(16_522, 702), "query": SplitSize(2_228, 702), "gallery": SplitSize(17_661, 1_110)},
+    "msmt17": {
+        "train": SplitSize(30_248, 1_041),
+        "query": SplitSize(11_659, 3_060),
+        "gallery": SplitSize(82_161, 3_060),
+    },
+    "viper": {"train": SplitSize(632, 316), "query": SplitSize(632, 316), "gallery": SplitSize(632, 316)},
+    "grid": {"train": SplitSize(250, 125), "query": SplitSize(125, 125), "gallery": SplitSize(900, 125)},
 }
 
 
-def size_of(images: Sequence[LabelledImage]) -> Size:
+def size_of(images: Sequence[LabelledImage]) -> SplitSize:
     """Count images and identities."""
-    return Size(len(images), len({image.identity for image in images if image.identity}))
+    return SplitSize(len(images), len({image.identity for image in images if image.identity}))
 
 
 def check_size(name: str, split: Split, images: Sequence[LabelledImage]) -> None:

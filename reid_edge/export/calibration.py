@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from reid_edge.assets import asset
-from reid_edge.crops import Image, resize_into
+from reid_edge.crops import resize_into
 from reid_edge.errors import CalibrationError, FrameError
 from reid_edge.images import list_images, read_image
 from reid_edge.manifest import Calibration
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.progress import Notify
+from reid_edge.types import Image, Size
 
 DISTILLED_CALIBRATION = 32
 DISTILLED_HELD_OUT = 32
@@ -54,7 +55,7 @@ class CalibrationSet:
     record: Calibration
 
 
-def shipped_name(checkpoint: Checkpoint, size: tuple[int, int]) -> str:
+def shipped_name(checkpoint: Checkpoint, size: Size) -> str:
     """Name the file, under ``calibration/``, of the set made from this very checkpoint at this size."""
     return f"{checkpoint.sha256[:12]}-{size[0]}x{size[1]}.npz"
 
@@ -76,7 +77,7 @@ def calibration_set(checkpoint: Checkpoint, crops: Path | None, notify: Notify) 
     return shipped_set(checkpoint, size) or distilled_set(checkpoint, size, notify)
 
 
-def shipped_set(checkpoint: Checkpoint, size: tuple[int, int]) -> CalibrationSet | None:
+def shipped_set(checkpoint: Checkpoint, size: Size) -> CalibrationSet | None:
     """Read the set that ships for this very checkpoint at this size, if there is one."""
     path = asset("calibration", shipped_name(checkpoint, size))
     return None if path is None else saved_set(path)
@@ -95,7 +96,7 @@ def save_set(made: CalibrationSet, path: Path) -> None:
     partial.replace(path)
 
 
-def distilled_set(checkpoint: Checkpoint, size: tuple[int, int], notify: Notify) -> CalibrationSet:
+def distilled_set(checkpoint: Checkpoint, size: Size, notify: Notify) -> CalibrationSet:
     """Make a set from a checkpoint: minutes on a small CPU.
 
     Args:
@@ -109,7 +110,7 @@ def distilled_set(checkpoint: Checkpoint, size: tuple[int, int], notify: Notify)
     return _set(crops[:DISTILLED_CALIBRATION], crops[DISTILLED_CALIBRATION:], "distilled", _NOTE)
 
 
-def folder_set(folder: Path, size: tuple[int, int]) -> CalibrationSet:
+def folder_set(folder: Path, size: Size) -> CalibrationSet:
     """Read real crops from a folder and those below it: every fifth, by a fixed shuffle, judges; the others calibrate.
 
     Raises:
@@ -137,7 +138,7 @@ def folder_set(folder: Path, size: tuple[int, int]) -> CalibrationSet:
     )
 
 
-def _read(paths: list[Path], size: tuple[int, int]) -> Image:
+def _read(paths: list[Path], size: Size) -> Image:
     crops = np.empty((len(paths), *size, 3), np.uint8)
     for path, out in zip(paths, crops, strict=True):
         try:
@@ -163,7 +164,7 @@ def distill(
     checkpoint: Checkpoint,
     count: int,
     *,
-    size: tuple[int, int],
+    size: Size,
     seed: int = 0,
     steps: int = STEPS,
     on_step: Callable[[], object] = lambda: None,
@@ -205,7 +206,7 @@ def _batches(count: int) -> list[int]:
     return [BATCH] * whole + ([rest] if rest else [])
 
 
-def _smooth_noise(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+def _smooth_noise(count: int, size: Size, generator: torch.Generator) -> Tensor:
     """Make noise of several scales, the coarse ones strongest."""
     noise = torch.zeros(count, 3, *size)
     for divisor in (32, 16, 8, 4):

@@ -39,6 +39,7 @@ from reid_edge.osnet.complexity import complexity
 from reid_edge.osnet.folding import fold
 from reid_edge.progress import Notify
 from reid_edge.runtime.engines import Batch
+from reid_edge.types import Size
 
 Format = Literal["onnx", "openvino", "tensorrt"]
 TargetCpu = Literal["any", "vnni"]
@@ -70,7 +71,7 @@ class ExportOptions:
     """
 
     out: Path
-    size: tuple[int, int] | None = None
+    size: Size | None = None
     formats: tuple[Format, ...] = ("onnx", "openvino")
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
     needed_onnx_only: bool = False

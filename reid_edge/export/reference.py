@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from reid_edge.bundle import Bundle
-from reid_edge.crops import Image, normalised
+from reid_edge.crops import normalised
 from reid_edge.errors import ParityError, QuantizationRejected
 from reid_edge.export.calibration import GOLDEN_STEPS, CalibrationSet, distill, shipped_set
 from reid_edge.features import l2_normalised, row_cosines
@@ -21,9 +21,10 @@ from reid_edge.manifest import RANDOM_WEIGHTS, Artifact, InputSpec, Verdict
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.network import OSNet
 from reid_edge.progress import Notify
-from reid_edge.runtime.engines import Batch, EngineOptions, Features, load_engine
+from reid_edge.runtime.engines import Batch, EngineOptions, load_engine
 from reid_edge.runtime.extractor import as_input
 from reid_edge.runtime.golden import COSINE_LIMITS, float_limit, measure_parity
+from reid_edge.types import Features, Image
 
 GOLDEN_CROPS = 8
 GOLDEN_SEED = 1

@@ -21,6 +21,7 @@ from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig, format_siz
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.osnet.network import OSNet
 from reid_edge.progress import Notify
+from reid_edge.types import Size
 
 #: β and γ of Table 6, in its order.
 WIDTHS = (1.0, 0.75, 0.5, 0.25)
@@ -124,12 +125,12 @@ def make_cells(cells: Sequence[Cell], notify: Notify) -> list[Path]:
     return [cell.path for cell in cells]
 
 
-def cell_name(width: float, size: tuple[int, int]) -> str:
+def cell_name(width: float, size: Size) -> str:
     """Name a cell's folder as ``reid-edge export`` does."""
     return f"osnet_x{width:g}".replace(".", "_") + f"_{format_size(size)}"
 
 
-def random_checkpoint(width: float, size: tuple[int, int]) -> Checkpoint:
+def random_checkpoint(width: float, size: Size) -> Checkpoint:
     """Make weights as PyTorch initialises them, the same every time; the global random state is left as it was."""
     info = CheckpointInfo(
         width=width, size=size, variant=VARIANT, dataset=RANDOM_WEIGHTS, recipe=f"torch.manual_seed({SEED})"
@@ -139,7 +140,7 @@ def random_checkpoint(width: float, size: tuple[int, int]) -> Checkpoint:
         return Checkpoint(info, OSNet(info.config).state_dict())
 
 
-def _weights(width: float, size: tuple[int, int], checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+def _weights(width: float, size: Size, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     wanted = OSNetConfig(width=width, size=size, variant=VARIANT)
     trained = (checkpoint for checkpoint in checkpoints if checkpoint.info.config == wanted)
     return next(trained, None) or random_checkpoint(width, size)

@@ -8,13 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from reid_edge.errors import UsageError
+from reid_edge.types import Feature
 from reid_edge.upstream.observation import Sighting
 
-Feature = npt.NDArray[np.float32]
 #: Key of a stored observation: camera, incarnation of the camera's outbox, sequence number in that outbox.
 Key = tuple[str, str, int]
 #: No tracklet lasts longer than a week: erasures rely on it.

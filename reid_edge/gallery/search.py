@@ -8,8 +8,9 @@ from typing import Any, Literal
 from reid_edge.errors import ModelMismatchError, NoSuchObservationError, UsageError
 from reid_edge.features import l2_normalised
 from reid_edge.gallery import audit
-from reid_edge.gallery.entries import Entry, Feature, Key, Match, Record, Selection, parse_id
+from reid_edge.gallery.entries import Entry, Key, Match, Record, Selection, parse_id
 from reid_edge.gallery.store import Store
+from reid_edge.types import Feature
 
 #: Most tracklets of an answer: more than a person looks at; keeps an audit entry small.
 MOST_TRACKLETS = 200

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Literal, get_args
 
 from reid_edge.errors import ConfigError
+from reid_edge.types import Size
 
 #: Channels of conv1, conv2, conv3 and conv4/conv5 at width 1 (paper, Table 1).
 BASE_CHANNELS = (64, 256, 384, 512)
@@ -85,7 +86,7 @@ class OSNetConfig:
     """
 
     width: float = 1.0
-    size: tuple[int, int] = BASE_SIZE
+    size: Size = BASE_SIZE
     feature_dim: int = 512
     variant: NetworkVariant = NetworkVariant()
 
@@ -129,7 +130,7 @@ def width_of_channels(channels: tuple[int, ...]) -> float:
     raise ConfigError(f"no width multiplier gives the channels {channels}; at width 1 they are {BASE_CHANNELS}.")
 
 
-def size_of_resolution(resolution: float) -> tuple[int, int]:
+def size_of_resolution(resolution: float) -> Size:
     """Input height and width of a resolution multiplier γ.
 
     Raises:
@@ -147,7 +148,7 @@ def size_of_resolution(resolution: float) -> tuple[int, int]:
     return size
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> Size:
     """Height and width from ``HxW``, e.g. ``256x128``.
 
     Raises:
@@ -159,6 +160,6 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def format_size(size: tuple[int, int]) -> str:
+def format_size(size: Size) -> str:
     """``HxW``, the inverse of :func:`parse_size`."""
     return f"{size[0]}x{size[1]}"

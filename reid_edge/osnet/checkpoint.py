@@ -19,6 +19,7 @@ from reid_edge.errors import CheckpointError, CheckpointMismatchError, OutputErr
 from reid_edge.files import check_output, write_whole
 from reid_edge.osnet.architecture import BASE_SIZE, NetworkVariant, OSNetConfig
 from reid_edge.osnet.network import OSNet
+from reid_edge.types import Size
 
 FORMAT_VERSION = 1
 METADATA_KEY = "reid_edge"
@@ -53,7 +54,7 @@ class CheckpointInfo:
 
     width: float
     variant: NetworkVariant = field(default_factory=NetworkVariant)
-    size: tuple[int, int] = BASE_SIZE
+    size: Size = BASE_SIZE
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     color_order: str = "RGB"

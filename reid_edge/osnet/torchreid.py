@@ -22,6 +22,7 @@ from reid_edge.errors import (
 from reid_edge.osnet.architecture import BASE_CHANNELS, BASE_SIZE, NetworkVariant, OSNetConfig, width_of_channels
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, check_state, check_values, tool_versions
 from reid_edge.osnet.network import OSNet
+from reid_edge.types import Size
 
 #: torchreid's name of a module → ours, applied in this order.
 _RENAMES = tuple(
@@ -50,7 +51,7 @@ _INSTANCE_NORM = re.compile(r"^conv2\.\d+\.norm\.")
 
 
 def import_torchreid(
-    path: Path, *, width: float | None = None, size: tuple[int, int] = BASE_SIZE, dataset: str = "unknown"
+    path: Path, *, width: float | None = None, size: Size = BASE_SIZE, dataset: str = "unknown"
 ) -> Checkpoint:
     """Read a torchreid OSNet ``.pth`` or ``.pth.tar``; width comes from the shapes, the classifier is dropped.
 

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.bundle import Bundle, open_bundle
-from reid_edge.crops import RESIZE_RULE, Image, SkippedBox, check_image, crop_boxes, normalised, resize_into
+from reid_edge.crops import RESIZE_RULE, SkippedBox, check_image, crop_boxes, normalised, resize_into
 from reid_edge.errors import BoxError, BundleVersionError, FrameError, UsageError
 from reid_edge.features import l2_normalised
 from reid_edge.images import read_image
 from reid_edge.manifest import EngineName, InputSpec, Precision
-from reid_edge.runtime.engines import Batch, EngineOptions, Features, choose_engine
+from reid_edge.runtime.engines import Batch, EngineOptions, choose_engine
+from reid_edge.types import Features, Image
 
 #: Image files held in memory at a time.
 FILES_AT_ONCE = 32

@@ -19,8 +19,7 @@ from torch.nn import functional
 from reid_edge.errors import MissingExtraError
 from reid_edge.training.patches import ERASE_COLUMNS, PATCH_COLUMNS, erase, paste, uniform_integers
 from reid_edge.training.settings import AugmentSettings
-
-Triple = tuple[float, float, float]
+from reid_edge.types import PerChannel, Size
 
 #: Of random translation crop (torchreid's Random2DTranslation).
 ENLARGEMENT = 9 / 8
@@ -28,7 +27,7 @@ ENLARGEMENT = 9 / 8
 CROP_SOURCE = 256 / 224
 
 
-def normalise(pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
+def normalise(pixels: Tensor, mean: PerChannel, std: PerChannel) -> Tensor:
     """Normalise pixels for the network; the same numbers as ``reid_edge.crops.normalised``.
 
     Args:
@@ -43,7 +42,7 @@ def normalise(pixels: Tensor, mean: Triple, std: Triple) -> Tensor:
     return pixels.float() * scale - shift
 
 
-def _scale_and_shift(mean: Triple, std: Triple, device: torch.device) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(mean: PerChannel, std: PerChannel, device: torch.device) -> tuple[Tensor, Tensor]:
     scale = [1 / (255 * each) for each in std]
     shift = [middle / each for middle, each in zip(mean, std, strict=True)]
     planes = torch.tensor([scale, shift], dtype=torch.float32, device=device)[..., None, None]
@@ -70,7 +69,7 @@ class Augmenter:
     """
 
     def __init__(
-        self, settings: AugmentSettings, size: tuple[int, int], mean: Triple, std: Triple, device: torch.device
+        self, settings: AugmentSettings, size: Size, mean: PerChannel, std: PerChannel, device: torch.device
     ) -> None:
         self._settings, self._size = settings, size
         self._scale, self._shift = _scale_and_shift(mean, std, device)
@@ -141,13 +140,13 @@ class Augmenter:
         return place, seen
 
 
-def source_size(settings: AugmentSettings, size: tuple[int, int]) -> tuple[int, int]:
+def source_size(settings: AugmentSettings, size: Size) -> Size:
     """Return height and width of the pixels that an input of ``size`` is made from."""
     ratio = CROP_SOURCE if settings.crop else 1.0
     return round(size[0] * ratio), round(size[1] * ratio)
 
 
-def centre(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+def centre(pixels: Tensor, size: Size) -> Tensor:
     """Return the middle of N×3×h×w pixels, N×3×H×W, as a view."""
     top, left = ((has - wanted) // 2 for has, wanted in zip(pixels.shape[2:], size, strict=True))
     return pixels[:, :, top : top + size[0], left : left + size[1]]

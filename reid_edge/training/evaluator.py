@@ -26,9 +26,8 @@ from reid_edge.training.augment import centre, normalise, source_size
 from reid_edge.training.model import ReIDModel
 from reid_edge.training.pixels import Images, PixelSource, open_pixels
 from reid_edge.training.settings import AugmentSettings, DataSettings
+from reid_edge.types import Features, PerChannel, Size
 
-Floats = npt.NDArray[np.float32]
-Triple = tuple[float, float, float]
 Figures = dict[str, float]
 
 #: Images that go through a network at once.
@@ -46,7 +45,7 @@ class Score(Protocol):
     def names(self) -> tuple[str, ...]:
         """Names of the figures; the first one decides which network is best."""
 
-    def figures(self, features: Floats, logits: Floats) -> Figures:
+    def figures(self, features: Features, logits: Features) -> Figures:
         """Return figures in [0, 1] by name, from N×512 features and N×C logits."""
 
     def labels(self) -> npt.NDArray[np.generic]:
@@ -68,7 +67,7 @@ class RankingScore:
     cameras: npt.NDArray[np.int64]
     queries: int
 
-    def figures(self, features: Floats, logits: Floats) -> Figures:  # noqa: ARG002
+    def figures(self, features: Features, logits: Features) -> Figures:  # noqa: ARG002
         """See ``Score``."""
         parts = slice(None, self.queries), slice(self.queries, None)
         query, gallery = (Labelled(features[part], self.identities[part], self.cameras[part]) for part in parts)
@@ -91,7 +90,7 @@ class CategoryScore:
     names: ClassVar[tuple[str, ...]] = ("top1",)
     categories: npt.NDArray[np.int64]
 
-    def figures(self, features: Floats, logits: Floats) -> Figures:  # noqa: ARG002
+    def figures(self, features: Features, logits: Features) -> Figures:  # noqa: ARG002
         """See ``Score``."""
         return {"top1": float((logits.argmax(1) == self.categories).mean())}
 
@@ -111,7 +110,7 @@ class AttributeScore:
     names: ClassVar[tuple[str, ...]] = ("mA", "Acc", "Prec", "Rec", "F1")
     values: npt.NDArray[np.uint8]
 
-    def figures(self, features: Floats, logits: Floats) -> Figures:  # noqa: ARG002
+    def figures(self, features: Features, logits: Features) -> Figures:  # noqa: ARG002
         """See ``Score``."""
         quality = attribute_quality(logits > 0, self.values)
         values = (quality.mean_accuracy, quality.accuracy, quality.precision, quality.recall, quality.f1)
@@ -146,7 +145,7 @@ class Evaluator:
         std: RGB, full scale = 1.
     """
 
-    def __init__(self, source: PixelSource, score: Score, size: tuple[int, int], mean: Triple, std: Triple) -> None:
+    def __init__(self, source: PixelSource, score: Score, size: Size, mean: PerChannel, std: PerChannel) -> None:
         self._source, self._score, self._size, self._mean, self._std = source, score, size, mean, std
 
     @property
@@ -168,7 +167,7 @@ class Evaluator:
         return found
 
     @torch.inference_mode()
-    def _outputs(self, model: nn.Module) -> tuple[Floats, Floats]:
+    def _outputs(self, model: nn.Module) -> tuple[Features, Features]:
         """Return N×512 features and N×C logits of all held-out images."""
         assert isinstance(model, ReIDModel)
         training = model.training

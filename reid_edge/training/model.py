@@ -19,8 +19,7 @@ from reid_edge.training.losses import at_least_float32
 from reid_edge.training.resolve import to_tables
 from reid_edge.training.sampling import Use, generator
 from reid_edge.training.settings import ModelSettings, TrainSettings
-
-Triple = tuple[float, float, float]
+from reid_edge.types import PerChannel
 
 
 class ReIDModel(nn.Module):
@@ -114,7 +113,7 @@ class CheckpointMaker:
         std: Standard deviation that it is normalised with, likewise.
     """
 
-    def __init__(self, settings: TrainSettings, names: tuple[str, ...], mean: Triple, std: Triple) -> None:
+    def __init__(self, settings: TrainSettings, names: tuple[str, ...], mean: PerChannel, std: PerChannel) -> None:
         self._settings, self._names, self._mean, self._std = settings, names, mean, std
         self._commit = code_commit()
 

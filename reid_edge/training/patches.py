@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from reid_edge.types import Size
+
 #: Sizes tried until one fits the image; the reference tries 100.  Each fits 7 of 10 upright images, 1 of 2 square ones,
 #: so that 1 of 24,000 or 1 of 190 stays as it is that should have had a patch; of erasing, none in practice.
 TRIES = 8
@@ -133,9 +135,7 @@ def paste(images: Tensor, partners: Tensor, numbers: Tensor, probability: float)
     return torch.where(rectangles.inside(rows, columns), patch, images)
 
 
-def _patch_pixels(
-    rectangles: Rectangles, partners: Tensor, numbers: tuple[Tensor, ...], size: tuple[int, int]
-) -> Tensor:
+def _patch_pixels(rectangles: Rectangles, partners: Tensor, numbers: tuple[Tensor, ...], size: Size) -> Tensor:
     """Return N×C×H×W: the patch's pixels inside each rectangle, arbitrary values elsewhere."""
     from_top, from_left, mirrored, turned, angle = numbers
     height, width = partners.shape[2:]
@@ -148,7 +148,7 @@ def _patch_pixels(
     return taken.view(*partners.shape[:2], *size) * on_patch[:, None]
 
 
-def _turned(rectangles: Rectangles, angle: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+def _turned(rectangles: Rectangles, angle: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
     """Return the patch's row and column that each pixel of the image shows, N×H×W, and True where the patch has it."""
     radians = (uniform_integers(angle, 2 * MAX_TURN) - MAX_TURN) * (math.pi / 180)
     sine, cosine = torch.sin(radians), torch.cos(radians)

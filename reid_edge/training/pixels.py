@@ -19,9 +19,8 @@ from reid_edge.crops import resize_into
 from reid_edge.errors import DatasetError, FrameError
 from reid_edge.images import read_image
 from reid_edge.system.limits import usable_cpus
+from reid_edge.types import PerChannel, Size
 
-Size = tuple[int, int]
-Triple = tuple[float, float, float]
 #: Number of images that a task of the thread pool has decoded, and messages on those that cannot be read.
 _Done: TypeAlias = "tuple[int, list[str]]"
 Images: TypeAlias = "Sequence[Path] | npt.NDArray[np.uint8]"
@@ -189,7 +188,7 @@ class _Batch:
         return self._out
 
 
-def pixel_statistics(source: PixelSource, *, most: int = 20_000) -> tuple[Triple, Triple]:
+def pixel_statistics(source: PixelSource, *, most: int = 20_000) -> tuple[PerChannel, PerChannel]:
     """Mean and standard deviation over all pixels, RGB, full scale = 1.
 
     Args:
@@ -208,7 +207,7 @@ def pixel_statistics(source: PixelSource, *, most: int = 20_000) -> tuple[Triple
     return _triple(mean), _triple((square - mean.square()).clamp(min=0).sqrt())
 
 
-def _triple(values: Tensor) -> Triple:
+def _triple(values: Tensor) -> PerChannel:
     red, green, blue = values.tolist()
     return red, green, blue
 

@@ -32,8 +32,7 @@ from reid_edge.training.state import Progress, SavedState, check_data, check_set
 from reid_edge.training.step import Stepper, half_precision
 from reid_edge.training.stopping import StopRequest
 from reid_edge.training.task import TrainingData, load_training_data
-
-Triple = tuple[float, float, float]
+from reid_edge.types import PerChannel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +197,7 @@ def _begin_line(parts: Parts, state: SavedState) -> str:
     return text
 
 
-def _begun(settings: TrainSettings, training_data: TrainingData, mean: Triple, std: Triple) -> SavedState:
+def _begun(settings: TrainSettings, training_data: TrainingData, mean: PerChannel, std: PerChannel) -> SavedState:
     return SavedState(
         settings=to_tables(settings),
         data=training_data.fingerprint,
@@ -227,7 +226,9 @@ def _pixels(images: Images, settings: TrainSettings, device: torch.device, notif
     return open_pixels(images, size, device, memory_bytes=memory_bytes, on_image=notify(text, len(images)))
 
 
-def _statistics(settings: TrainSettings, source: PixelSource, start: Checkpoint | None) -> tuple[Triple, Triple]:
+def _statistics(
+    settings: TrainSettings, source: PixelSource, start: Checkpoint | None
+) -> tuple[PerChannel, PerChannel]:
     if settings.model.statistics == "dataset":
         return pixel_statistics(source)
     return (IMAGENET_MEAN, IMAGENET_STD) if start is None else (start.info.mean, start.info.std)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from reid_edge.osnet.architecture import BASE_SIZE, NetworkVariant
+from reid_edge.types import Size
 
 RecipeName = Literal["scratch", "finetune", "cross-domain", "mutual", "classify", "attributes"]
 #: What the classifier learns: identities (re-ID), categories (one an image), attributes (any number an image).
@@ -61,7 +62,7 @@ class ModelSettings:
     """
 
     width: Annotated[float, Meta(gt=0, le=1.5)] = 1.0
-    size: tuple[int, int] = BASE_SIZE
+    size: Size = BASE_SIZE
     variant: NetworkVariant = field(default_factory=NetworkVariant)
     start: Path | None = None
     statistics: Literal["imagenet", "dataset"] = "imagenet"

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
+from reid_edge.types import Feature
 
 GapReason = Literal["full", "expired", "lost"]
 
@@ -53,7 +52,7 @@ class Observation(Sighting):
         feature: D float32, unit length.
     """
 
-    feature: npt.NDArray[np.float32]
+    feature: Feature
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from reid_edge.benchmark.report.data import DeviceResults, Entry, Query, models_of
 from reid_edge.benchmark.result import BenchmarkResult
 from reid_edge.system.conditions import Condition
+from reid_edge.types import Size
 
 NOT_KNOWN = "–"
 #: Marks an unreliable median.
@@ -142,7 +143,7 @@ def grid_of(device: DeviceResults, query: Query) -> Grid | None:
     return Grid(tuple(_resolution(size) for size in sizes), tuple(rows))
 
 
-def _resolution(size: tuple[int, int]) -> str:
+def _resolution(size: Size) -> str:
     gamma = size[0] / BASE_SIZE[0]
     exact = (size[0], size[1]) == (BASE_SIZE[0] * gamma, BASE_SIZE[1] * gamma)
     return (f"γ = {gamma:g}, " if exact else "") + f"{size[0]}×{size[1]}"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.camera.frames import Detections
-from reid_edge.crops import Image
+from reid_edge.types import Image
 
 Part = npt.NDArray[np.bool_]
 Span = tuple[int, int, int, int]

@@ -11,7 +11,7 @@ import numpy as np
 
 from reid_edge.camera.detectors.blobs import find_people
 from reid_edge.camera.frames import Detections, Frame, no_detections
-from reid_edge.crops import Image
+from reid_edge.types import Image
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 #: Threshold on OpenCV's values: 0 background, 127 shadow, 255 foreground.

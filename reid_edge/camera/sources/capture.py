@@ -9,8 +9,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from reid_edge.crops import Image
 from reid_edge.errors import SourceError
+from reid_edge.types import Image
 
 #: A frame is on time if it is early by less than this: one due at 100.000 ms may be stamped 99.999.
 _EARLY_US = 1000

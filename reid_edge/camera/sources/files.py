@@ -17,9 +17,9 @@ from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources.capture import CaptureClock, Thinning, grab, reported_fps, reported_position_us, retrieve
 from reid_edge.camera.sources.settings import SourceSettings
 from reid_edge.camera.sources.source import SourceStats
-from reid_edge.crops import Image
 from reid_edge.errors import FrameError, SettingsError, SourceError
 from reid_edge.images import IMAGE_SUFFIXES, read_image
+from reid_edge.types import Image
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from reid_edge.gallery.entries import LONGEST_TRACKLET_US, Feature, Key, Match, Record, Selection
+from reid_edge.gallery.entries import LONGEST_TRACKLET_US, Key, Match, Record, Selection
+from reid_edge.types import Feature
 
 #: Retention of a gallery until another is set.
 DEFAULT_RETENTION_HOURS = 72.0

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from reid_edge.errors import ModelMismatchError, StoreError
-from reid_edge.gallery.entries import Feature, Match, Record, Selection
+from reid_edge.gallery.entries import Match, Record, Selection
 from reid_edge.gallery.store.base import (
     DEFAULT_RETENTION_HOURS,
     AcceptedModel,
@@ -35,6 +35,7 @@ from reid_edge.gallery.store.base import (
 )
 from reid_edge.gallery.store.columns import COLUMNS, Kind, entry_of, row_of
 from reid_edge.gallery.store.milvus_client import ROWS, TEXT_BYTES, Client, DataType, Row
+from reid_edge.types import Feature
 
 SCHEMA_VERSION = 1
 META = "reid_edge_meta"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from reid_edge.errors import MissingExtraError, ModelMismatchError, StoreError
-from reid_edge.gallery.entries import Feature, Match, Record, Selection
+from reid_edge.gallery.entries import Match, Record, Selection
 from reid_edge.gallery.store.base import (
     Added,
     Erased,
@@ -27,6 +27,7 @@ from reid_edge.gallery.store.base import (
 from reid_edge.gallery.store.columns import COLUMNS, Kind, row_of
 from reid_edge.gallery.store.sql import COLUMN_NAMES, SqlStore, column_definitions, condition, sql_entry
 from reid_edge.redaction import hidden, without_passwords
+from reid_edge.types import Feature
 
 try:
     import psycopg

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import ModelMismatchError, StoreError
-from reid_edge.gallery.entries import Entry, Feature, Match, Record, Selection
+from reid_edge.gallery.entries import Entry, Match, Record, Selection
 from reid_edge.gallery.store.base import (
     Added,
     Erased,
@@ -25,6 +25,7 @@ from reid_edge.gallery.store.base import (
 from reid_edge.gallery.store.columns import COLUMNS, row_of
 from reid_edge.gallery.store.sql import COLUMN_NAMES, SqlStore, condition, sql_entry
 from reid_edge.gallery.store.sqlite_file import connect, identity, store_errors
+from reid_edge.types import Feature
 
 STORED = np.dtype("<f2")
 Numbers = npt.NDArray[np.int64]

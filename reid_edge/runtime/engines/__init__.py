@@ -9,13 +9,13 @@ from reid_edge.bundle import Bundle
 from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, UsageError
 from reid_edge.manifest import ENGINES, PRECISIONS, Artifact, EngineName, Precision
 from reid_edge.runtime.device_class import current_device_class
-from reid_edge.runtime.engines.base import Batch, Engine, EngineOptions, Features
+from reid_edge.runtime.engines.base import Batch, Engine, EngineOptions
 from reid_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from reid_edge.runtime.engines.openvino import OpenVINOEngine
 from reid_edge.runtime.engines.tensorrt import TensorRTEngine, find_gpu
 from reid_edge.system.cpu import saturates_int8
 
-__all__ = ["AUTO_ORDER", "Batch", "Engine", "EngineOptions", "Features", "choose_engine", "load_engine"]
+__all__ = ["AUTO_ORDER", "Batch", "Engine", "EngineOptions", "choose_engine", "load_engine"]
 
 _logger = logging.getLogger(__name__)
 

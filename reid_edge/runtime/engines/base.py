@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import UsageError
+from reid_edge.types import Features
 
 #: More than any edge device has cores; engines start as many threads as they are given.
 MAX_THREADS = 512
 
 #: uint8 N×H×W×3 or float32 N×3×H×W, as the bundle's input spec says.
 Batch = npt.NDArray[Any]
-Features = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ import numpy as np
 
 from reid_edge.errors import EngineError, MissingExtraError
 from reid_edge.manifest import Artifact
-from reid_edge.runtime.engines.base import Batch, EngineOptions, Features
+from reid_edge.runtime.engines.base import Batch, EngineOptions
 from reid_edge.system.threads import thread_limit
+from reid_edge.types import Features
 
 #: Severity from which ONNX Runtime logs: errors.
 _LOG_ERRORS = 3

@@ -12,9 +12,10 @@ import numpy as np
 
 from reid_edge.errors import EngineError, MissingExtraError
 from reid_edge.manifest import Artifact
-from reid_edge.runtime.engines.base import Batch, EngineOptions, Features
+from reid_edge.runtime.engines.base import Batch, EngineOptions
 from reid_edge.system.threads import thread_limit
 from reid_edge.tuning_record import Execution
+from reid_edge.types import Features
 
 #: A static batch of 8 takes 0.8 of a dynamic one's time (benchmarks/README.md); sizes between are put together.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)

@@ -12,7 +12,8 @@ import numpy as np
 
 from reid_edge.errors import EngineError, EngineUnavailableError, PlanMismatchError
 from reid_edge.manifest import Artifact, PlanStamp
-from reid_edge.runtime.engines.base import Batch, EngineOptions, Features
+from reid_edge.runtime.engines.base import Batch, EngineOptions
+from reid_edge.types import Features
 
 #: In order of preference: the full library, then the one for RTX cards, which installs from PyPI.
 LIBRARIES = ("tensorrt", "tensorrt_rtx")

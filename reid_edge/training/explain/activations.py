@@ -13,12 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from reid_edge.crops import Image, normalised, resize_into
+from reid_edge.crops import normalised, resize_into
 from reid_edge.errors import UsageError
 from reid_edge.images import read_image
 from reid_edge.osnet.architecture import GATED, NetworkVariant
 from reid_edge.osnet.checkpoint import CheckpointInfo
 from reid_edge.osnet.network import Bottleneck, Gate, OSNet
+from reid_edge.types import Image
 
 Array = npt.NDArray[np.float32]
 

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from reid_edge.crops import Image, resize_into
+from reid_edge.crops import resize_into
 from reid_edge.errors import UsageError
 from reid_edge.images import read_image
 from reid_edge.osnet.architecture import format_size
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.training.explain.activations import check_gated, record_activations
 from reid_edge.training.explain.clusters import Clustering, check_clusters, cluster_gates
+from reid_edge.types import Image, Size
 
 PRIVACY = (
     "This holds pictures of people. Keep it, pass it on and delete it by the same rules as the images that it was "
@@ -84,7 +85,7 @@ class Explanation:
         """Checkpoint, input size and hash of the network, as text."""
         return f"{self.name}, input {format_size(self.info.size)}, sha256 of the weights {self.sha256[:12]}…"
 
-    def picture_size(self, height: int) -> tuple[int, int]:
+    def picture_size(self, height: int) -> Size:
         """Return the size, height and width, of a picture with the input's proportions."""
         return height, max(1, round(height * self.info.size[1] / self.info.size[0]))
 

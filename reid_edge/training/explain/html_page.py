@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.crops import Image
 from reid_edge.errors import MissingExtraError
 from reid_edge.training.explain.activations import overlay
 from reid_edge.training.explain.clusters import Cluster, Clustering
 from reid_edge.training.explain.explanation import CELL, PRIVACY, Explanation, signed
+from reid_edge.types import Image
 
 try:
     import jinja2

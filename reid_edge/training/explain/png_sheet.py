@@ -8,11 +8,11 @@ from itertools import islice
 
 import numpy as np
 
-from reid_edge.crops import Image
 from reid_edge.errors import MissingExtraError, OutputError
 from reid_edge.training.explain.activations import overlay
 from reid_edge.training.explain.clusters import Clustering
 from reid_edge.training.explain.explanation import PRIVACY, Explanation, signed
+from reid_edge.types import Image
 
 try:
     from matplotlib.figure import Figure

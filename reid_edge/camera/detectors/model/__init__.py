@@ -16,13 +16,12 @@ import numpy.typing as npt
 from reid_edge.camera.detectors.model import heads
 from reid_edge.camera.detectors.model.network import Network, Outputs, load_network
 from reid_edge.camera.frames import Boxes, Detections, Frame
-from reid_edge.crops import Image
 from reid_edge.errors import DetectorError
+from reid_edge.types import Image, PerChannel, Size
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Threads = Annotated[int, msgspec.Meta(ge=1, le=512)]
-Triple = tuple[float, float, float]
 Head = Callable[[Outputs], Detections]
 
 
@@ -64,7 +63,7 @@ class ModelSettings(
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     color: Literal["BGR", "RGB"] | None = None
     resize: Literal["stretch", "letterbox"] | None = None
-    mean: Triple = (0.0, 0.0, 0.0)
+    mean: PerChannel = (0.0, 0.0, 0.0)
     scale: float | None = None
     pad: Annotated[int, msgspec.Meta(ge=0, le=255)] = 114
 
@@ -149,7 +148,7 @@ def preparation_of(settings: ModelSettings, network: Network) -> Preparation:
     )
 
 
-def _size(settings: ModelSettings, network: Network) -> tuple[int, int]:
+def _size(settings: ModelSettings, network: Network) -> Size:
     shape = network.input_shape
     batch, channels, height, width = (
         shape[index] for index in ((0, 3, 1, 2) if settings.layout == "NHWC" else range(4))
@@ -183,7 +182,7 @@ class Preparation:
         dtype: Type of the input.
     """
 
-    size: tuple[int, int]
+    size: Size
     letterbox: bool
     rgb: bool
     mean: tuple[float, float, float]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from reid_edge.camera.detectors.model.network import Outputs
 from reid_edge.camera.frames import Detections, no_detections
 from reid_edge.errors import DetectorError
+from reid_edge.types import Size
 
 Array = npt.NDArray[np.float32]
 YoloForm = Literal["v5", "v8", "end2end"]
@@ -24,7 +25,7 @@ _V5_CHANNELS, _V8_CHANNELS = 85, 84
 _END2END_ROWS = 1000
 
 
-def ssd(outputs: Outputs, *, size: tuple[int, int], person: int, min_score: float) -> Detections:
+def ssd(outputs: Outputs, *, size: Size, person: int, min_score: float) -> Detections:
     """Decode OpenCV's and OpenVINO's DetectionOutput: rows of image, class, score, x1 y1 x2 y2 as fractions.
 
     The list ends at a row whose image is negative.
@@ -98,7 +99,7 @@ def yolo(outputs: Outputs, *, form: YoloForm, person: int, min_score: float) -> 
     return Detections(_corners(rows[candidates, :4]), scores[candidates])
 
 
-def fastestdet(outputs: Outputs, *, size: tuple[int, int], person: int, min_score: float) -> Detections:
+def fastestdet(outputs: Outputs, *, size: Size, person: int, min_score: float) -> Detections:
     """Decode FastestDet: one candidate per cell; objectness, x y w h, class probabilities.
 
     The centre is (cell + tanh) / cells, width and height are logistic fractions of the picture, and the score is

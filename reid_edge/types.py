@@ -1,0 +1,17 @@
+"""Types that several packages share: images, features, sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+#: H×W×3 uint8, BGR; of a batch N×H×W×3.
+Image = npt.NDArray[np.uint8]
+#: D float32.
+Feature = npt.NDArray[np.float32]
+#: N×D float32.
+Features = npt.NDArray[np.float32]
+#: Height and width, pixels.
+Size = tuple[int, int]
+#: A number for each of the channels R, G and B.
+PerChannel = tuple[float, float, float]
