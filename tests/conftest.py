@@ -77,7 +77,7 @@ def _exported(checkpoint, out: Path) -> Bundle:
     from reid_edge.export.tensorrt import why_not_here
 
     formats = ("onnx", "openvino") if why_not_here() else ("onnx", "openvino", "tensorrt")
-    return export_bundle(checkpoint, ExportOptions(out=out, formats=formats), quiet)
+    return export_bundle(checkpoint, ExportOptions(out=out, formats=formats, time_files=False), quiet)
 
 
 @pytest.fixture

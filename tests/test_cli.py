@@ -60,7 +60,9 @@ def test_export_then_verify_then_inspect(tmp_path, session_bundle):
     assert "64x32 uint8 NHWC BGR" in shown
     manifest = json.loads(success("inspect", "--json", "osnet_x0_25_64x32", cwd=tmp_path))
     assert manifest["input"]["size"] == [64, 32]
-    assert len(manifest["latency"]) == 8
+    names = [f"{one['engine']}/{one['precision']}" for one in manifest["artifacts"]]
+    timed = [(one["artifact"], one["crops"]) for one in manifest["latency"]]
+    assert sorted(timed) == sorted((name, crops) for name in names for crops in (1, 8))
     assert "--force" in failure("export", "--width", "0.25", "--resolution", "0.25", cwd=tmp_path)
 
 

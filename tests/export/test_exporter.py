@@ -43,9 +43,6 @@ def test_the_manifest_says_what_was_exported(session_bundle, checkpoint):
     assert (manifest.input.dtype, manifest.input.layout, manifest.input.color_order) == ("uint8", "NHWC", "BGR")
     assert manifest.calibration.source == "distilled"
     assert {"torch", "onnx", "openvino", "nncf"} <= set(manifest.tools)
-    assert {entry.artifact for entry in manifest.latency} == {
-        artifact.name for artifact in manifest.artifacts if artifact.parity
-    }
 
 
 def test_onnx_is_simple_and_its_batch_free(session_bundle):
@@ -186,7 +183,7 @@ def _write_crops(folder, crops):
 def test_real_crops_calibrate(tmp_path, checkpoint):
     crops = shipped_set(checkpoint, (256, 128))
     folder = _write_crops(tmp_path / "crops", [*crops.calibration, *crops.held_out])
-    options = _options(tmp_path / "b", precisions=("int8",), calibration=folder, formats=("onnx", "openvino"))
+    options = _options(tmp_path / "b", precisions=("int8",), calibration=folder, size=(128, 64))
     manifest = export_bundle(checkpoint, options, quiet).manifest
     assert manifest.calibration.source == "crops"
     assert (manifest.calibration.calibration_crops, manifest.calibration.held_out_crops) == (52, 12)

@@ -20,6 +20,7 @@ from reid_edge.runtime import Extractor, engines
 from reid_edge.runtime import extractor as extractor_module
 from reid_edge.tuning_record import Execution
 from tests.conftest import quiet, random_crops
+from tests.export.tiny import tiny_checkpoint
 
 LIMITS = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.95}
 FORMS = [(engine, precision) for engine in ("onnxruntime", "openvino") for precision in LIMITS]
@@ -38,7 +39,7 @@ def exact(session_bundle):
 
 def reference(checkpoint, crops):
     """The checkpoint in PyTorch, pixels normalised here by hand, unit length."""
-    pixels = np.empty((len(crops), 256, 128, 3), np.uint8)
+    pixels = np.empty((len(crops), *checkpoint.info.size, 3), np.uint8)
     for crop, out in zip(crops, pixels, strict=True):
         resize_into(crop, out)
     rgb = torch.from_numpy(pixels.astype(np.float32)[..., ::-1] / 255)
@@ -224,11 +225,11 @@ def test_threads_out_of_range_are_an_error(session_bundle, threads):
 
 
 @pytest.mark.slow
-def test_full_range_int8_is_refused_on_a_cpu_that_would_overflow(tmp_path, checkpoint, monkeypatch):
-    from tests.export.test_exporter import _options
-
-    options = _options(tmp_path / "b", precisions=("int8",), target_cpu="vnni")
-    bundle = export_bundle(checkpoint, options, quiet)
+def test_full_range_int8_is_refused_on_a_cpu_that_would_overflow(tmp_path, monkeypatch):
+    options = ExportOptions(
+        out=tmp_path / "b", precisions=("int8",), target_cpu="vnni", keep_rejected=True, time_files=False
+    )
+    bundle = export_bundle(tiny_checkpoint(), options, quiet)
     assert bundle.artifact("openvino", "int8").needs_vnni
     monkeypatch.setattr(engines, "saturates_int8", lambda: True)
     with pytest.raises(EngineUnavailableError, match="--target-cpu any"):
@@ -269,7 +270,8 @@ def test_another_resize_rule_is_refused(bundle_copy):
 @pytest.mark.slow
 @pytest.mark.parametrize("input_format", ["pixels", "tensor"])
 @pytest.mark.parametrize("norm", ["l2", "none"])
-def test_either_input_and_norm_gives_the_checkpoints_features(tmp_path, input_format, norm, rng, checkpoint):
+def test_either_input_and_norm_gives_the_checkpoints_features(tmp_path, input_format, norm, rng):
+    checkpoint = tiny_checkpoint(width=0.25, size=(64, 32))
     options = ExportOptions(
         out=tmp_path / "b", precisions=("fp32",), input_format=input_format, norm=norm, time_files=False
     )
@@ -278,6 +280,7 @@ def test_either_input_and_norm_gives_the_checkpoints_features(tmp_path, input_fo
     for engine in ("openvino", "onnxruntime"):
         features = Extractor(bundle, engine=engine, cache_dir=None)(crops)
         assert cosines(features, reference(checkpoint, crops)).min() > 0.99999
+        assert cosines(features, reference(checkpoint, [crop[..., ::-1] for crop in crops])).max() < 0.99999
         assert (np.linalg.norm(features, axis=1) > 1.5).all() == (norm == "none")
 
 
