@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from reid_edge.bundle import Bundle, open_bundle
+from reid_edge.progress import silent
 
 # A shell's background jobs, as CI may be one, ignore Ctrl-C, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,10 +33,6 @@ hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.load_profile("busy")
 
 REPOSITORY = Path(__file__).parent.parent
-
-
-def quiet(_text: str, _steps: int):
-    return lambda: None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,7 +74,7 @@ def _exported(checkpoint, out: Path) -> Bundle:
     from reid_edge.export.tensorrt import why_not_here
 
     formats = ("onnx", "openvino") if why_not_here() else ("onnx", "openvino", "tensorrt")
-    return export_bundle(checkpoint, ExportOptions(out=out, formats=formats, time_files=False), quiet)
+    return export_bundle(checkpoint, ExportOptions(out=out, formats=formats, time_files=False), silent)
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ from reid_edge.manifest import (
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.complexity import complexity
 from reid_edge.osnet.folding import fold
-from reid_edge.progress import Notify
+from reid_edge.progress import Notify, silent
 from reid_edge.runtime.engines import Batch
 from reid_edge.types import Size
 
@@ -86,7 +86,11 @@ class ExportOptions:
 
 
 def export_bundle(
-    checkpoint: Checkpoint, options: ExportOptions, notify: Notify, *, calibration: CalibrationSet | None = None
+    checkpoint: Checkpoint,
+    options: ExportOptions,
+    notify: Notify = silent,
+    *,
+    calibration: CalibrationSet | None = None,
 ) -> Bundle:
     """Export a checkpoint; the bundle appears when every file in it has been checked, or not at all.
 

@@ -9,12 +9,9 @@ from reid_edge.bundle import open_bundle, write_manifest
 from reid_edge.datasets.labelled_images import LabelledImage
 from reid_edge.errors import DatasetError, InputError
 from reid_edge.evaluation.ranking import Ranking
+from reid_edge.progress import silent
 from reid_edge.runtime import Extractor
 from tests.conftest import random_crops
-
-
-def quiet(_text, _steps):
-    return lambda _count=1: None
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +102,13 @@ def test_models_that_are_compared_differently_need_a_choice(exact, bundle_copy, 
     )
     both = Embedder((exact, other))
     with pytest.raises(InputError, match="cosine and euclidean; choose one with --distance"):
-        measure_splits(both, [labelled], quiet)
-    alone = measure_splits(Embedder((exact,)), [labelled], quiet, distance="cosine")[0]
-    assert measure_splits(both, [labelled], quiet, distance="cosine")[0].mean_ap == pytest.approx(alone.mean_ap)
+        measure_splits(both, [labelled], silent)
+    alone = measure_splits(Embedder((exact,)), [labelled], silent, distance="cosine")[0]
+    assert measure_splits(both, [labelled], silent, distance="cosine")[0].mean_ap == pytest.approx(alone.mean_ap)
 
 
 def test_ranking_is_that_of_the_features_by_a_slow_loop(exact, labelled):
-    result = measure_accuracy(exact, labelled, quiet)
+    result = measure_accuracy(exact, labelled, silent)
     gallery = [(image, exact([cv2.imread(str(image.path))])[0]) for image in labelled["gallery"]]
     precisions, first = [], 0
     for query in labelled["query"]:
@@ -146,7 +143,7 @@ def test_random_splits_are_ranked_each_by_itself_and_an_image_is_embedded_once(e
     rankings = measure_splits(Embedder((exact,)), numbered, notify)
     assert reported == {"features, openvino/fp32": [18, 18], "ranking": [11, 11]}
     for ranking, splits in zip(rankings, numbered, strict=True):
-        alone = measure_accuracy(exact, splits, quiet)
+        alone = measure_accuracy(exact, splits, silent)
         assert ranking.mean_ap == pytest.approx(alone.mean_ap)
         np.testing.assert_allclose(ranking.cmc, alone.cmc)
 

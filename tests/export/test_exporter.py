@@ -12,8 +12,8 @@ from reid_edge.errors import CalibrationError, ConfigError, OutputError, ParityE
 from reid_edge.export import reference, staging
 from reid_edge.export.calibration import shipped_set
 from reid_edge.export.exporter import ExportOptions, export_bundle
+from reid_edge.progress import silent
 from reid_edge.runtime import golden
-from tests.conftest import quiet
 from tests.export.tiny import tiny_checkpoint
 
 
@@ -86,7 +86,7 @@ def test_any_width_and_size_exports_with_either_input(tmp_path, input_format):
     options = _options(
         tmp_path / "b", size=(47, 29), precisions=("fp32", "fp16"), input_format=input_format, max_batch=5
     )
-    manifest = export_bundle(tiny_checkpoint(0.11), options, quiet).manifest
+    manifest = export_bundle(tiny_checkpoint(0.11), options, silent).manifest
     assert manifest.input.size == (47, 29)
     assert manifest.model.width == 0.11
     assert manifest.input.normalised_in == ("graph" if input_format == "pixels" else "host")
@@ -101,14 +101,14 @@ def test_any_width_and_size_exports_with_either_input(tmp_path, input_format):
 
 def test_a_size_too_small_is_an_error_before_any_work(tmp_path):
     with pytest.raises(ConfigError, match="too small"):
-        export_bundle(tiny_checkpoint(), _options(tmp_path / "b", size=(12, 64)), quiet)
+        export_bundle(tiny_checkpoint(), _options(tmp_path / "b", size=(12, 64)), silent)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_export_leaves_what_was_there(tmp_path, bundle_copy, monkeypatch):
     monkeypatch.setitem(golden.COSINE_LIMITS, "fp32", 1.1)
     with pytest.raises(ParityError, match="does not compute what the checkpoint computes"):
-        export_bundle(tiny_checkpoint(), _options(bundle_copy.path, force=True), quiet)
+        export_bundle(tiny_checkpoint(), _options(bundle_copy.path, force=True), silent)
     assert open_bundle(bundle_copy.path).manifest == bundle_copy.manifest
     assert [path.name for path in tmp_path.iterdir()] == [bundle_copy.path.name]
 
@@ -135,7 +135,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path):
 @pytest.mark.slow
 def test_onnx_files_that_nothing_needs_can_be_left_out(tmp_path):
     options = _options(tmp_path / "b", formats=("openvino",), precisions=("fp32", "fp16"), needed_onnx_only=True)
-    manifest = export_bundle(tiny_checkpoint(), options, quiet).manifest
+    manifest = export_bundle(tiny_checkpoint(), options, silent).manifest
     assert [one.name for one in manifest.artifacts] == ["onnxruntime/fp32", "openvino/fp32", "openvino/fp16"]
 
 
@@ -150,7 +150,7 @@ def test_a_broken_network_does_not_pass_the_parity_check(tmp_path, monkeypatch):
     fold_scale = onnx_export.fold_scale
     monkeypatch.setattr(onnx_export, "fold_scale", scaled)
     with pytest.raises(ParityError):
-        export_bundle(tiny_checkpoint(), _options(tmp_path / "b"), quiet)
+        export_bundle(tiny_checkpoint(), _options(tmp_path / "b"), silent)
     assert not list(tmp_path.iterdir())
 
 
@@ -166,7 +166,7 @@ def test_a_disk_that_fills_up_is_an_error_that_leaves_nothing(tmp_path, monkeypa
     try:
         monkeypatch.setattr(staging, "NEEDED_BYTES", 0)
         with pytest.raises(OutputError):
-            export_bundle(tiny_checkpoint(0.25, (64, 32)), _options(disk / "b"), quiet)
+            export_bundle(tiny_checkpoint(0.25, (64, 32)), _options(disk / "b"), silent)
         assert not list(disk.iterdir())
     finally:
         subprocess.run(["umount", disk], check=True)
@@ -184,7 +184,7 @@ def test_real_crops_calibrate(tmp_path, checkpoint):
     crops = shipped_set(checkpoint, (256, 128))
     folder = _write_crops(tmp_path / "crops", [*crops.calibration, *crops.held_out])
     options = _options(tmp_path / "b", precisions=("int8",), calibration=folder, size=(128, 64))
-    manifest = export_bundle(checkpoint, options, quiet).manifest
+    manifest = export_bundle(checkpoint, options, silent).manifest
     assert manifest.calibration.source == "crops"
     assert (manifest.calibration.calibration_crops, manifest.calibration.held_out_crops) == (52, 12)
     assert [artifact.name for artifact in manifest.artifacts] == [
@@ -202,7 +202,7 @@ def noise(tmp_path, rng):
 
 def test_int8_calibrated_with_noise_is_rejected_and_kept_only_when_asked_for(tmp_path, checkpoint, noise):
     options = _options(tmp_path / "b", precisions=("int8",), calibration=noise, keep_rejected=True)
-    bundle = export_bundle(checkpoint, options, quiet)
+    bundle = export_bundle(checkpoint, options, silent)
     for engine in ("onnxruntime", "openvino"):
         verdict = bundle.artifact(engine, "int8").verdict
         assert verdict.verdict == "rejected"
@@ -213,7 +213,7 @@ def test_rejected_int8_is_an_error_that_leaves_nothing(tmp_path, noise, monkeypa
     monkeypatch.setattr(reference, "MIN_COSINE", 1.1)
     options = _options(tmp_path / "b", precisions=("int8",), calibration=noise)
     with pytest.raises(QuantizationRejected, match=r"under 1\.1.*--keep-rejected"):
-        export_bundle(tiny_checkpoint(), options, quiet)
+        export_bundle(tiny_checkpoint(), options, silent)
     assert [path.name for path in tmp_path.iterdir()] == ["noise"]
 
 
@@ -229,7 +229,7 @@ def test_folders_that_cannot_calibrate_are_an_error(tmp_path, fill, message):
     fill(tmp_path / "crops")
     options = _options(tmp_path / "b", precisions=("int8",), calibration=tmp_path / "crops")
     with pytest.raises(CalibrationError, match=message):
-        export_bundle(tiny_checkpoint(), options, quiet)
+        export_bundle(tiny_checkpoint(), options, silent)
 
 
 def test_an_unreadable_calibration_file_is_named(tmp_path, rng):
@@ -237,7 +237,7 @@ def test_an_unreadable_calibration_file_is_named(tmp_path, rng):
     (folder / "017.png").write_text("no picture")
     options = _options(tmp_path / "b", precisions=("int8",), calibration=folder)
     with pytest.raises(CalibrationError, match=r"017\.png is not a readable image"):
-        export_bundle(tiny_checkpoint(), options, quiet)
+        export_bundle(tiny_checkpoint(), options, silent)
     assert not (tmp_path / "b").exists()
 
 

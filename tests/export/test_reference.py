@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from reid_edge.errors import ParityError
 from reid_edge.export.calibration import shipped_set
 from reid_edge.export.reference import judge, make_reference
+from reid_edge.progress import silent
 from reid_edge.tuning_record import Execution
-from tests.conftest import quiet
 from tests.runtime.test_golden import drifted
 
 
 @pytest.fixture(scope="module")
 def reference(checkpoint):
-    return make_reference(checkpoint, shipped_set(checkpoint, checkpoint.info.size), quiet)
+    return make_reference(checkpoint, shipped_set(checkpoint, checkpoint.info.size), silent)
 
 
 def turned(reference, cosine):

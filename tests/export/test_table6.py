@@ -12,7 +12,7 @@ from reid_edge.export import table6
 from reid_edge.export.table6 import make_table, random_checkpoint
 from reid_edge.manifest import RANDOM_WEIGHTS
 from reid_edge.osnet.shipped import shipped_checkpoints
-from tests.conftest import quiet
+from reid_edge.progress import silent
 from tests.export.tiny import SHALLOW
 
 SIZE = (32, 16)
@@ -66,7 +66,7 @@ def made(tmp_path_factory, shallow):
             make_table(folder, CHECKPOINTS, interrupted)
         assert [path.name for path in folder.iterdir()] == [TRAINED]
         before = stamp(folder / TRAINED)
-        paths = make_table(folder, CHECKPOINTS, quiet)
+        paths = make_table(folder, CHECKPOINTS, silent)
     assert paths == [folder / TRAINED, folder / RANDOM]
     return folder, before, stamp(folder / TRAINED)
 
@@ -103,7 +103,7 @@ def test_a_cell_has_trained_weights_where_there_are_some_and_says_so_where_not(m
 @pytest.mark.slow
 def test_another_file_is_added_to_those_held(copy, monkeypatch):
     table_of(monkeypatch, 0.05)
-    (path,) = make_table(copy, CHECKPOINTS, quiet, formats=("onnx",), precisions=("fp16",))
+    (path,) = make_table(copy, CHECKPOINTS, silent, formats=("onnx",), precisions=("fp16",))
     held = {artifact.name for artifact in open_bundle(path).manifest.artifacts}
     assert held == {f"{engine}/{precision}" for engine in ("onnxruntime", "openvino") for precision in ("fp32", "fp16")}
 
@@ -111,7 +111,7 @@ def test_another_file_is_added_to_those_held(copy, monkeypatch):
 @pytest.mark.slow
 def test_random_weights_give_way_to_trained_ones(copy, monkeypatch):
     table_of(monkeypatch, 0.05)
-    (path,) = make_table(copy, [OTHER], quiet, formats=("onnx",))
+    (path,) = make_table(copy, [OTHER], silent, formats=("onnx",))
     assert open_bundle(path).manifest.model.dataset == "a street"
 
 
@@ -120,7 +120,7 @@ def test_trained_weights_never_give_way_to_others(copy, monkeypatch):
     table_of(monkeypatch, 0.06)
     before = stamp(copy / TRAINED)
     with pytest.raises(OutputError, match=r"a street.*onnxruntime/fp32"):
-        make_table(copy, [], quiet, formats=("onnx",))
+        make_table(copy, [], silent, formats=("onnx",))
     assert stamp(copy / TRAINED) == before
 
 
@@ -131,9 +131,9 @@ def test_trained_files_that_cannot_be_made_again_are_not_lost(copy, monkeypatch)
     tuned = replace(manifest.artifacts[0], precision="tuned")
     write_manifest(copy / TRAINED, replace(manifest, artifacts=(*manifest.artifacts, tuned)))
     before = stamp(copy / TRAINED)
-    make_table(copy, CHECKPOINTS, quiet, formats=("onnx",))  # holds all that is asked for
+    make_table(copy, CHECKPOINTS, silent, formats=("onnx",))  # holds all that is asked for
     with pytest.raises(OutputError, match="onnxruntime/tuned"):
-        make_table(copy, CHECKPOINTS, quiet, precisions=("fp16",))
+        make_table(copy, CHECKPOINTS, silent, precisions=("fp16",))
     assert stamp(copy / TRAINED) == before
 
 
@@ -147,7 +147,7 @@ def test_what_cannot_be_made_again_of_random_weights_is_not_lost_either(copy, mo
     write_manifest(copy / RANDOM, replace(manifest, artifacts=(*manifest.artifacts, added)))
     before = stamp(copy / RANDOM)
     with pytest.raises(OutputError, match=added.name):
-        make_table(copy, checkpoints, quiet, precisions=("fp16",))
+        make_table(copy, checkpoints, silent, precisions=("fp16",))
     assert stamp(copy / RANDOM) == before
 
 
@@ -157,7 +157,7 @@ def test_a_cell_with_a_broken_file_is_made_anew(copy, monkeypatch, damage):
     table_of(monkeypatch, 0.06)
     before = open_bundle(copy / TRAINED)
     damage(copy / TRAINED / "model.onnx")
-    (path,) = make_table(copy, CHECKPOINTS, quiet, formats=("onnx",))
+    (path,) = make_table(copy, CHECKPOINTS, silent, formats=("onnx",))
     after = open_bundle(path)
     for entry in after.manifest.entries():
         after.checked_path(entry)
@@ -169,7 +169,7 @@ def test_a_cell_that_must_not_be_replaced_is_found_before_any_is_made(copy, monk
     table_of(monkeypatch, 0.05, 0.06)
     shutil.rmtree(copy / RANDOM)
     with pytest.raises(OutputError, match="a street"):
-        make_table(copy, [], quiet)
+        make_table(copy, [], silent)
     assert not (copy / RANDOM).exists()
 
 
@@ -188,5 +188,5 @@ def test_what_ships_fits_a_cell():
 
 def test_a_precision_that_no_export_makes_is_an_error_before_any_work(tmp_path):
     with pytest.raises(UsageError, match="got tuned"):
-        make_table(tmp_path / "grid", [], quiet, precisions=("tuned",))
+        make_table(tmp_path / "grid", [], silent, precisions=("tuned",))
     assert not list(tmp_path.iterdir())

@@ -16,10 +16,11 @@ from reid_edge.bundle import open_bundle, write_manifest
 from reid_edge.crops import resize_into
 from reid_edge.errors import BoxError, BundleVersionError, EngineError, EngineUnavailableError, FrameError, UsageError
 from reid_edge.export.exporter import ExportOptions, export_bundle
+from reid_edge.progress import silent
 from reid_edge.runtime import Extractor, engines
 from reid_edge.runtime import extractor as extractor_module
 from reid_edge.tuning_record import Execution
-from tests.conftest import quiet, random_crops
+from tests.conftest import random_crops
 from tests.export.tiny import tiny_checkpoint
 
 LIMITS = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.95}
@@ -208,7 +209,7 @@ def test_an_engine_that_the_bundle_lacks_is_an_error(tmp_path):
     from tests.export.tiny import tiny_checkpoint
 
     options = ExportOptions(out=tmp_path / "b", formats=("onnx",), precisions=("fp32",), time_files=False)
-    bundle = export_bundle(tiny_checkpoint(), options, quiet)
+    bundle = export_bundle(tiny_checkpoint(), options, silent)
     with pytest.raises(EngineUnavailableError, match="it holds onnxruntime/fp32"):
         Extractor(bundle, engine="openvino")
 
@@ -229,7 +230,7 @@ def test_full_range_int8_is_refused_on_a_cpu_that_would_overflow(tmp_path, monke
     options = ExportOptions(
         out=tmp_path / "b", precisions=("int8",), target_cpu="vnni", keep_rejected=True, time_files=False
     )
-    bundle = export_bundle(tiny_checkpoint(), options, quiet)
+    bundle = export_bundle(tiny_checkpoint(), options, silent)
     assert bundle.artifact("openvino", "int8").needs_vnni
     monkeypatch.setattr(engines, "saturates_int8", lambda: True)
     with pytest.raises(EngineUnavailableError, match="--target-cpu any"):
@@ -275,7 +276,7 @@ def test_either_input_and_norm_gives_the_checkpoints_features(tmp_path, input_fo
     options = ExportOptions(
         out=tmp_path / "b", precisions=("fp32",), input_format=input_format, norm=norm, time_files=False
     )
-    bundle = export_bundle(checkpoint, options, quiet)
+    bundle = export_bundle(checkpoint, options, silent)
     crops = random_crops(rng, 3)
     for engine in ("openvino", "onnxruntime"):
         features = Extractor(bundle, engine=engine, cache_dir=None)(crops)
