@@ -45,7 +45,7 @@ from reid_edge.camera.crop_selector import (
 )
 from reid_edge.camera.frames import Detections
 from reid_edge.camera.tracking import TrackedBoxes, Tracker, TrackerSettings
-from reid_edge.camera.tracklets import Sighting, Tracklets, TrackletSettings
+from reid_edge.camera.tracklets import CropDetails, Tracklets, TrackletSettings
 from reid_edge.evaluation.ranking import Labelled, Ranking, rank
 from reid_edge.runtime.extractor import Extractor
 from reid_edge.upstream.message import encode_observation
@@ -461,8 +461,8 @@ def replay(
         boxes += len(tracked.tracks)
         for row in selector.select(tracked, grades, now).rows:
             box = tuple((tracked.boxes[row] / [width, height, width, height]).tolist())
-            sighting = Sighting(int(tracked.tracks[row]), now, box, float(tracked.scores[row]), float(grades[row]))
-            publish(sighting.track, collecting.add(sighting, features[rows[row]]))
+            details = CropDetails(int(tracked.tracks[row]), now, box, float(tracked.scores[row]), float(grades[row]))
+            publish(details.track, collecting.add(details, features[rows[row]]))
             crops += 1
         for ended in tracked.ended:
             publish(ended.track, collecting.end([ended]))
@@ -614,7 +614,7 @@ def parts(rows: list[int], features: np.ndarray, cosine: float) -> int:
     config = TrackletSettings(early_s=math.inf, every_s=math.inf, split_cosine=cosine)
     collecting = Tracklets(config, model_hash="0" * 64)
     for second, row in enumerate(rows):
-        collecting.add(Sighting(1, second * 1_000_000, (0, 0, 1, 1), 1.0, 1.0), features[row])
+        collecting.add(CropDetails(1, second * 1_000_000, (0, 0, 1, 1), 1.0, 1.0), features[row])
     return collecting.split + 1
 
 

@@ -18,11 +18,13 @@ FORMAT_VERSION = 1
 
 EngineName = Literal["onnxruntime", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8", "tuned"]
+EngineChoice = Literal["auto", EngineName]
+PrecisionChoice = Literal["auto", Precision]
 Distance = Literal["cosine", "euclidean"]
 ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino", "tensorrt")
 #: ``ModelSpec.dataset`` of a network that was never trained: its times are real, its features mean nothing.
 RANDOM_WEIGHTS = "none: random weights"
-#: ``tuned``: INT8 and float by layer, as was fastest on one device (:mod:`reid_edge.tuning_record`).
+#: ``tuned``: rewritten and quantized as was fastest on one device (:mod:`reid_edge.tuning_record`).
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8", "tuned")
 
 

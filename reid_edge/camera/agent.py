@@ -14,11 +14,11 @@ from reid_edge.camera.detection_stage import DetectionStage, OffSwitch
 from reid_edge.camera.detectors import open_detector
 from reid_edge.camera.embedding_stage import EmbeddingStage, load_model
 from reid_edge.camera.filters import DetectionFilter
+from reid_edge.camera.publishing import Publisher, name_on_the_wire, open_transport
 from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.tracking import Tracker
 from reid_edge.camera.tracklets import Tracklets
-from reid_edge.camera.upstream import Publisher, name_on_the_wire, open_transport
 from reid_edge.camera.vitals import Health
 from reid_edge.errors import ReidEdgeError
 from reid_edge.systemd import notify, watchdog_interval_s
@@ -146,7 +146,7 @@ class Agent:
 
     @property
     def model(self) -> str:
-        """Bundle and engine that make features now, for a log."""
+        """Bundle and engine for which crops are cut now; after a reload, crops that wait still have the old one."""
         extractor = self.embedding.extractor
         return f"{extractor.bundle.path} by {extractor.description}"
 

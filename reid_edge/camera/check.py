@@ -17,9 +17,9 @@ from typing import Literal
 from reid_edge.camera.detection_stage import OffSwitch
 from reid_edge.camera.detectors import open_detector
 from reid_edge.camera.embedding_stage import load_model
+from reid_edge.camera.publishing import name_on_the_wire, open_transport
 from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
-from reid_edge.camera.upstream import name_on_the_wire, open_transport
 from reid_edge.errors import OutboxInUseError, ReidEdgeError, StoreError, TransportError
 from reid_edge.upstream.message import decode_ack, encode_batch
 from reid_edge.upstream.observation import Ack

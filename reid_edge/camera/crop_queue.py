@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reid_edge.camera.tracking import EndedTrack
-from reid_edge.camera.tracklets import Sighting
+from reid_edge.camera.tracklets import CropDetails
 from reid_edge.runtime import Extractor
 from reid_edge.types import Image
 
@@ -20,14 +20,14 @@ class QueuedCrop:
 
     Attributes:
         pixels: h×w×3 uint8, BGR, its own copy: a view would keep the whole frame in memory.
-        sighting: Its track, time, box, score and quality.
+        details: Its track, time, box, score and quality.
         seen_s: ``time.monotonic()`` when the detection stage began with its frame.
         extractor: The model that it was cut for.  A large crop has been shrunk to the input size of this model, so no
             other model may embed it.
     """
 
     pixels: Image
-    sighting: Sighting
+    details: CropDetails
     seen_s: float
     extractor: Extractor
 
@@ -92,9 +92,12 @@ class CropQueue:
             self._changed.notify_all()
 
     def take(self, most: int, timeout_s: float) -> Work | None:
-        """Take up to ``most`` crops, oldest first; none after ``timeout_s``.  Returns None when finished and empty.
+        """Take up to ``most`` crops, oldest first.
 
         An ended track is handed over when no crop that was put before its end is left in the queue.
+
+        Returns:
+            Crops and ended tracks, perhaps neither after ``timeout_s``; None once the queue is finished and empty.
         """
         with self._changed:
             deadline = time.monotonic() + timeout_s

@@ -56,7 +56,7 @@ class CropSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
+class ChosenCrops:
     """Crops to embed: rows of the tracked boxes, ascending, and the reason for each."""
 
     rows: npt.NDArray[np.intp]
@@ -79,7 +79,7 @@ class CropSelector:
     def __len__(self) -> int:
         return len(self._tracks)
 
-    def select(self, tracked: TrackedBoxes, quality: npt.NDArray[np.float32], captured_us: int) -> Selection:
+    def select(self, tracked: TrackedBoxes, quality: npt.NDArray[np.float32], captured_us: int) -> ChosenCrops:
         """Choose the crops of a frame.
 
         Args:
@@ -95,7 +95,7 @@ class CropSelector:
                 rows.append(row)
                 reasons.append(reason)
         self.end(tracked.ended)
-        return Selection(np.array(rows, np.intp), tuple(reasons))
+        return ChosenCrops(np.array(rows, np.intp), tuple(reasons))
 
     def dropped(self, track: int) -> None:
         """Note that a chosen crop of this track was dropped before it was embedded: the next one counts as first."""

@@ -16,7 +16,7 @@ from reid_edge.camera.filters import DetectionFilter
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources import Source
 from reid_edge.camera.tracking import TrackedBoxes, Tracker
-from reid_edge.camera.tracklets import Sighting
+from reid_edge.camera.tracklets import CropDetails
 from reid_edge.camera.vitals import Heartbeat
 from reid_edge.crops import crop_boxes, resize_into
 from reid_edge.runtime import Extractor
@@ -46,7 +46,7 @@ class DetectionStage:
     Args:
         source: Gives the frames.
         detector: Finds people.
-        boxes: Blacks out the privacy masks and drops useless boxes.
+        boxes: Drops useless boxes; its masks are blacked out before detection.
         tracker: Joins the boxes to tracks.
         selector: Chooses the crops.
         queue: Takes the crops.
@@ -107,7 +107,7 @@ class DetectionStage:
         self.stats.frames += 1
         self.stats.detections += len(detections)
         for crop in self._queue.put(self._crops(frame, tracked, seen_s), tracked.ended):
-            self._selector.dropped(crop.sighting.track)
+            self._selector.dropped(crop.details.track)
 
     def _crops(self, frame: Frame, tracked: TrackedBoxes, seen_s: float) -> list[QueuedCrop]:
         height, width = frame.image.shape[:2]
@@ -124,7 +124,7 @@ class DetectionStage:
         return [
             QueuedCrop(
                 compact_copy(crop, input_size),
-                Sighting(track, frame.captured_us, tuple(box), score, value),
+                CropDetails(track, frame.captured_us, tuple(box), score, value),
                 seen_s,
                 extractor,
             )
@@ -147,7 +147,7 @@ def compact_copy(crop: Image, input_size: Size) -> Image:
         input_size: Height and width of the network's input.
 
     Returns:
-        The crop itself, or H×W×3 uint8 if it has more pixels than that.
+        A copy of the crop, or H×W×3 uint8 if it has more pixels than that.
     """
     height, width = input_size
     if crop.shape[0] * crop.shape[1] <= height * width:

@@ -10,9 +10,9 @@ from itertools import groupby
 from operator import attrgetter
 
 from reid_edge.camera.crop_queue import CropQueue, QueuedCrop
+from reid_edge.camera.publishing import Publisher
 from reid_edge.camera.settings import EngineSettings
 from reid_edge.camera.tracklets import Tracklets
-from reid_edge.camera.upstream import Publisher
 from reid_edge.camera.vitals import Heartbeat, recent_latencies
 from reid_edge.runtime import Extractor
 from reid_edge.runtime.golden import check_extractor
@@ -110,7 +110,7 @@ class EmbeddingStage:
         published: list[Observation] = []
         for crop, feature in zip(crops, features, strict=True):
             self.crop_latencies_s.append(done - crop.seen_s)
-            published += self._tracklets.add(crop.sighting, feature)
+            published += self._tracklets.add(crop.details, feature)
         return published
 
     def _leave_time_for(self, engine_s: float) -> None:

@@ -16,6 +16,7 @@ from reid_edge.camera.sources import SourceSettings
 from reid_edge.camera.tracking import TrackerSettings
 from reid_edge.camera.tracklets import TrackletSettings
 from reid_edge.errors import SettingsError
+from reid_edge.manifest import EngineChoice, PrecisionChoice
 from reid_edge.settings import Tables, checked_settings
 from reid_edge.settings import read_settings as read_tables
 from reid_edge.upstream.tls import TlsFiles
@@ -55,8 +56,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """
 
     bundle: Path
-    engine: Literal["auto", "openvino", "onnxruntime", "tensorrt"] = "auto"
-    precision: Literal["auto", "fp32", "fp16", "int8", "tuned"] = "auto"
+    engine: EngineChoice = "auto"
+    precision: PrecisionChoice = "auto"
     threads: Positive | None = None
     device: str = "CPU"
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
@@ -66,8 +67,8 @@ class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Waiting of crops for the engine.
 
     Attributes:
-        max_latency_ms: Longest time from the capture of a frame to the features of its crops; within it, crops wait for
-            a fuller batch.
+        max_latency_ms: Longest time from the start of a frame's detection to the features of its crops; within it,
+            crops wait for a fuller batch.
         max_waiting_crops: Largest number of crops that wait; above it, the oldest of a live source is dropped, and a
             file waits.
         opencv_threads: Number of threads of OpenCV for decoding, detection and resizing.

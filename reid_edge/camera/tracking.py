@@ -57,7 +57,7 @@ class TrackedBoxes:
     """The boxes of a frame that belong to tracks, and the tracks that ended before it.
 
     Attributes:
-        boxes: N×4 float32, x1 y1 x2 y2 in pixels, as the detector gave them.
+        boxes: N×4 float32, x1 y1 x2 y2 in pixels, as :meth:`Tracker.update` was given them: not smoothed.
         scores: N float32.
         tracks: N int64: the number of each box's track, no two alike.
         ended: Tracks that have ended; each is listed once.

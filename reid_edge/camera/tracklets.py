@@ -40,7 +40,7 @@ class TrackletSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 @dataclass(frozen=True)
-class Sighting:
+class CropDetails:
     """A crop that was chosen to be embedded, without its pixels.
 
     Attributes:
@@ -61,28 +61,28 @@ class Sighting:
 class _Tracklet:
     """Sums over the crops of one person, the best crop, and a doubted one that may show someone else."""
 
-    def __init__(self, sighting: Sighting, feature: Feature) -> None:
+    def __init__(self, details: CropDetails, feature: Feature) -> None:
         self.number: int | None = None
-        self.best = sighting
-        self.first_us = self.last_us = sighting.captured_us
+        self.best = details
+        self.first_us = self.last_us = details.captured_us
         self.total = np.zeros(len(feature))
         self.weight = 0.0
         self.weighted_quality = 0.0
         self.crops = 0
         self.published_us: int | None = None
-        self.doubted: tuple[Sighting, Feature] | None = None
-        self.add(sighting, feature)
+        self.doubted: tuple[CropDetails, Feature] | None = None
+        self.add(details, feature)
 
-    def add(self, sighting: Sighting, feature: Feature) -> None:
-        weight = max(sighting.quality, LEAST_WEIGHT)
+    def add(self, details: CropDetails, feature: Feature) -> None:
+        weight = max(details.quality, LEAST_WEIGHT)
         self.total += weight * feature.astype(np.float64)
         self.weight += weight
-        self.weighted_quality += weight * sighting.quality
+        self.weighted_quality += weight * details.quality
         self.crops += 1
-        self.first_us = min(self.first_us, sighting.captured_us)
-        self.last_us = max(self.last_us, sighting.captured_us)
-        if sighting.quality > self.best.quality:
-            self.best = sighting
+        self.first_us = min(self.first_us, details.captured_us)
+        self.last_us = max(self.last_us, details.captured_us)
+        if details.quality > self.best.quality:
+            self.best = details
         self.doubted = None
 
 
@@ -120,42 +120,42 @@ class Tracklets:
     def __len__(self) -> int:
         return len(self._live)
 
-    def add(self, sighting: Sighting, feature: Feature) -> list[Observation]:
+    def add(self, details: CropDetails, feature: Feature) -> list[Observation]:
         """Add the feature of a crop.
 
         Args:
-            sighting: The crop; those of a track may come in any order.
+            details: The crop; those of a track may come in any order.
             feature: D float32, unit length.
 
         Returns:
             Observations to publish now: of this tracklet if it is due, of a track that had to make room, and of the
             person whom the track no longer shows.
         """
-        published = [] if sighting.track in self._live else self._make_room(sighting.track)
-        if sighting.track <= self._closed:
+        published = [] if details.track in self._live else self._make_room(details.track)
+        if details.track <= self._closed:
             self.late += 1
             return published
-        tracklet, left = self._add_to_track(sighting, feature)
+        tracklet, left = self._add_to_track(details, feature)
         if left is not None:
             published.append(self._publish(left, final=True))
         if self._is_due(tracklet):
             published.append(self._publish(tracklet, final=False))
         return published
 
-    def _add_to_track(self, sighting: Sighting, feature: Feature) -> tuple[_Tracklet, _Tracklet | None]:
+    def _add_to_track(self, details: CropDetails, feature: Feature) -> tuple[_Tracklet, _Tracklet | None]:
         """Add a crop to the tracklet of its track; return this one, and the one before it if it has just ended."""
-        tracklet = self._live.get(sighting.track)
+        tracklet = self._live.get(details.track)
         if tracklet is None:
-            tracklet = self._live[sighting.track] = _Tracklet(sighting, feature)
+            tracklet = self._live[details.track] = _Tracklet(details, feature)
         elif tracklet.crops < SURE_CROPS or self._are_alike(tracklet.total, feature):
-            tracklet.add(sighting, feature)
+            tracklet.add(details, feature)
         elif tracklet.doubted is not None and self._are_alike(tracklet.doubted[1], feature):
             self.split += 1
-            following = self._live[sighting.track] = _Tracklet(*tracklet.doubted)
-            following.add(sighting, feature)
+            following = self._live[details.track] = _Tracklet(*tracklet.doubted)
+            following.add(details, feature)
             return following, tracklet
         else:
-            tracklet.doubted = sighting, feature
+            tracklet.doubted = details, feature
         return tracklet, None
 
     def _are_alike(self, one: npt.NDArray[np.floating], other: Feature) -> bool:

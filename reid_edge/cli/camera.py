@@ -98,7 +98,7 @@ def detector_table(text: str) -> dict[str, str]:
 def _check(settings: AgentSettings) -> None:
     with extra("camera", "running a camera"):
         from reid_edge.camera.check import examine
-        from reid_edge.camera.upstream import name_on_the_wire
+        from reid_edge.camera.publishing import name_on_the_wire
 
     findings = examine(settings)
     rows = [[finding.subject, finding.state, finding.detail] for finding in findings]

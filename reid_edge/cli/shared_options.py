@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from reid_edge.errors import UsageError
-
-EngineChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt"]
-PrecisionChoice = Literal["auto", "fp32", "fp16", "int8", "tuned"]
+from reid_edge.manifest import EngineChoice, PrecisionChoice
 
 BundleArgument = Annotated[Path, typer.Argument(help="Folder that 'reid-edge export' made.")]
 EngineOption = Annotated[EngineChoice, typer.Option(help="Engine that runs the model; auto: the best that works here.")]

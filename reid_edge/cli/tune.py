@@ -13,6 +13,7 @@ import typer
 from reid_edge.bundle import Bundle
 from reid_edge.console import console, extra, print_table, progress_bars
 from reid_edge.errors import TuningError, UsageError
+from reid_edge.manifest import EngineName
 from reid_edge.tuning_record import Trial
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def tune(
     ] = None,
     size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH; each checkpoint's own if not given.")] = None,
     engine: Annotated[
-        Literal["openvino", "onnxruntime", "tensorrt", "cpu"],
+        Literal[EngineName, "cpu"],
         typer.Option(help="What will run the bundle; cpu: OpenVINO and ONNX Runtime against each other."),
     ] = "openvino",
     objective: Annotated[

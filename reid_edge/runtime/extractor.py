@@ -17,7 +17,7 @@ from reid_edge.crops import RESIZE_RULE, SkippedBox, check_image, crop_boxes, no
 from reid_edge.errors import BoxError, BundleVersionError, FrameError, UsageError
 from reid_edge.features import l2_normalised
 from reid_edge.images import read_image
-from reid_edge.manifest import EngineName, InputSpec, Precision
+from reid_edge.manifest import EngineChoice, InputSpec, PrecisionChoice
 from reid_edge.runtime.engines import Batch, EngineOptions, choose_engine
 from reid_edge.types import Features, Image
 
@@ -49,7 +49,8 @@ class Extractor:
         bundle: A folder that ``reid-edge export`` made, or an opened one.
         engine: ``openvino``, ``onnxruntime``, ``tensorrt``, or ``auto``: the first of TensorRT, OpenVINO and ONNX
             Runtime that works here.
-        precision: ``fp32``, ``fp16``, ``int8``, or ``auto``: fp16 on TensorRT, fp32 elsewhere.
+        precision: ``fp32``, ``fp16``, ``int8``, ``tuned``, or ``auto``: the tuned file on the class of device it was tuned
+            on, else fp16 on TensorRT and fp32 elsewhere.
         threads: CPU threads; None leaves the choice to the engine, within affinity and CPU quota.
         device: OpenVINO's name of the device, e.g. ``CPU`` or ``GPU``.
         cache_dir: Where OpenVINO keeps compiled models; ``default`` is ``~/.cache/reid-edge``, None keeps none.
@@ -66,8 +67,8 @@ class Extractor:
         self,
         bundle: Bundle | Path | str,
         *,
-        engine: EngineName | Literal["auto"] = "auto",
-        precision: Precision | Literal["auto"] = "auto",
+        engine: EngineChoice = "auto",
+        precision: PrecisionChoice = "auto",
         threads: int | None = None,
         device: str = "CPU",
         cache_dir: Path | Literal["default"] | None = "default",
@@ -118,14 +119,14 @@ class Extractor:
         """
         if boxes is None:
             return self._features(_checked_crops(image))
-        extraction_input, skipped = crop_boxes(_one_frame(image), boxes)
+        crops, skipped = crop_boxes(_one_frame(image), boxes)
         if skipped:
             listed = "; ".join(f"box {box.index}: {box.reason}" for box in skipped[:10])
             raise BoxError(
                 f"{len(skipped)} boxes hold no pixel: {listed}. Leave them out, or use Extractor.extract, "
                 "which skips and reports them."
             )
-        return self._features(extraction_input)
+        return self._features(crops)
 
     def extract(self, frame: Image, boxes: npt.ArrayLike) -> Extraction:
         """Return features of the usable boxes; others are skipped and reported.

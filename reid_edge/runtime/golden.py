@@ -11,7 +11,7 @@ import numpy.typing as npt
 from reid_edge.bundle import Bundle
 from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, ParityError
 from reid_edge.features import l2_normalised, row_cosines
-from reid_edge.manifest import Artifact, EngineName, InputSpec, Manifest, Parity, Precision
+from reid_edge.manifest import Artifact, EngineChoice, InputSpec, Manifest, Parity, Precision, PrecisionChoice
 from reid_edge.runtime.engines import Engine, EngineOptions, load_engine
 from reid_edge.runtime.extractor import Extractor, as_input
 
@@ -66,8 +66,8 @@ class Verification:
 
 def verify_bundle(
     bundle: Bundle,
-    engine: EngineName | Literal["auto"],
-    precision: Precision | Literal["auto"],
+    engine: EngineChoice,
+    precision: PrecisionChoice,
     options: EngineOptions,
 ) -> list[Verification]:
     """Check every file's hash, then run each artifact that this machine can run.

@@ -31,7 +31,7 @@ class HttpTransport:
     """Posts one batch after another to ``/v1/batches``, over one connection that is kept open.
 
     Args:
-        url: ``https://HOST[:8443]``, or ``http://HOST[:8080]`` on loopback with ``insecure``.
+        uri: ``https://HOST[:8443]``, or ``http://HOST[:8080]`` on loopback with ``insecure``.
         tls: Certificates; the common name of the camera's certificate is the camera's name.
         insecure: Allow plain text on loopback.
         backoff_s: Seconds of the first and the longest pause after a failure that may pass by itself.
@@ -48,15 +48,15 @@ class HttpTransport:
 
     def __init__(
         self,
-        url: str,
+        uri: str,
         *,
         tls: TlsFiles | None = None,
         insecure: bool = False,
         backoff_s: tuple[float, float] = TRANSIENT_S,
     ) -> None:
-        self.name = url
+        self.name = uri
         self.backoff = Backoff(LOG, transient_s=backoff_s)
-        self._endpoint = endpoint(url, {"https": 8443, "http": 8080}, tls, insecure=insecure)
+        self._endpoint = endpoint(uri, {"https": 8443, "http": 8080}, tls, insecure=insecure)
         self._tls = tls if self._endpoint.secure else None
         self._acks = AckQueue()
         self._closed = threading.Event()

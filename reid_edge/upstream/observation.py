@@ -86,7 +86,7 @@ class Batch:
     """One message from a camera to a gallery.
 
     Attributes:
-        camera: Pseudonym of the camera.
+        camera: Name of the camera, or its pseudonym.
         incarnation: Names the outbox file that the rows come from; ``epoch`` on the wire.
         observations: Sequence numbers and observations.
         gaps: Observations that the camera dropped before it could send them.

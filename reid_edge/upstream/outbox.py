@@ -1,7 +1,7 @@
 """Observations on disk until the gallery has them: bounded, with every dropped one declared.
 
-:class:`Outbox` is the queue, ``outbox_file`` the file while it is in use, ``outbox_tables`` what it holds,
-``outbox_database`` how it is made, opened and set aside.
+:class:`Outbox` is the queue.  ``outbox_file`` keeps its file in use and replaces a damaged one, ``outbox_tables`` has
+all SQL of the rows, and ``outbox_database`` makes, opens, locks and sets aside files.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Transport(Protocol):
 
     @property
     def losses(self) -> int:
-        """Number that grows when sent batches may be lost, e.g. with a connection: then it pays to send them again."""
+        """Count of events that may have lost sent batches, e.g. a broken connection; as it grows, send them again."""
 
     def send(self, batch: bytes) -> None:
         """Hand a batch on; may block a little.

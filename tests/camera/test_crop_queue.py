@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 
 from reid_edge.camera.crop_queue import CropQueue, QueuedCrop
 from reid_edge.camera.tracking import EndedTrack
-from reid_edge.camera.tracklets import Sighting
+from reid_edge.camera.tracklets import CropDetails
 
 
 def crop(number, seen_s=None):
     """A crop of track ``number``."""
-    sighting = Sighting(number, 0, (0, 0, 1, 1), 1.0, 1.0)
-    return QueuedCrop(np.zeros((1, 1, 3), np.uint8), sighting, time.monotonic() if seen_s is None else seen_s, None)
+    details = CropDetails(number, 0, (0, 0, 1, 1), 1.0, 1.0)
+    return QueuedCrop(np.zeros((1, 1, 3), np.uint8), details, time.monotonic() if seen_s is None else seen_s, None)
 
 
 def tracks(work):
-    return [queued.sighting.track for queued in work.crops]
+    return [queued.details.track for queued in work.crops]
 
 
 def live(limit=4, budget_s=60.0):
@@ -54,7 +54,7 @@ def test_under_overload_the_oldest_crops_of_a_live_source_go_counted():
     queue = live(limit=2)
     queue.put([crop(1)])
     dropped = queue.put([crop(2), crop(3), crop(4)])
-    assert [one.sighting.track for one in dropped] == [1, 2]
+    assert [one.details.track for one in dropped] == [1, 2]
     assert queue.dropped == 2
     assert tracks(queue.take(2, timeout_s=0)) == [3, 4]
 
@@ -113,9 +113,9 @@ def test_every_crop_is_handed_over_or_dropped_once_and_every_end_comes_after_its
     for crops, ends, takes in frames:
         added = [crop(number + index) for index in range(crops)]
         number += crops
-        put += [one.sighting.track for one in added]
+        put += [one.details.track for one in added]
         gone = queue.put(added, [EndedTrack(number - 1, 0)] if ends else [])
-        dropped += [one.sighting.track for one in gone]
+        dropped += [one.details.track for one in gone]
         for work in (queue.take(2, timeout_s=0) for _ in range(takes)):
             handed += tracks(work)
             assert all(end.track < number for end in work.ended)

@@ -12,7 +12,7 @@ from reid_edge.camera import embedding_stage as module
 from reid_edge.camera.crop_queue import CropQueue, QueuedCrop
 from reid_edge.camera.embedding_stage import EmbeddingStage
 from reid_edge.camera.tracking import EndedTrack
-from reid_edge.camera.tracklets import Sighting, Tracklets, TrackletSettings
+from reid_edge.camera.tracklets import CropDetails, Tracklets, TrackletSettings
 
 
 class Model:
@@ -39,8 +39,8 @@ class Published:
 
 
 def crop(track: int, model: Model, second: float = 0.0) -> QueuedCrop:
-    sighting = Sighting(track, round(second * 1e6), (0, 0, 1, 1), 1.0, 1.0)
-    return QueuedCrop(np.zeros((1, 1, 3), np.uint8), sighting, time.monotonic(), model)
+    details = CropDetails(track, round(second * 1e6), (0, 0, 1, 1), 1.0, 1.0)
+    return QueuedCrop(np.zeros((1, 1, 3), np.uint8), details, time.monotonic(), model)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_edge.camera.tracking import EndedTrack
-from reid_edge.camera.tracklets import Sighting, Tracklets, TrackletSettings
+from reid_edge.camera.tracklets import CropDetails, Tracklets, TrackletSettings
 from reid_edge.upstream.message import encode_observation
 
 START = 1_760_000_000_000_000
@@ -17,8 +17,8 @@ AT_END = TrackletSettings(early_s=math.inf, every_s=math.inf)
 ONE, OTHER, THIRD = np.eye(3, dtype=np.float32)  # people who look nothing like one another
 
 
-def sighting(track=1, second=0.0, quality=0.5, box=(0.1, 0.2, 0.3, 0.4)):
-    return Sighting(track, START + round(second * SECOND), box, 0.9, quality)
+def details(track=1, second=0.0, quality=0.5, box=(0.1, 0.2, 0.3, 0.4)):
+    return CropDetails(track, START + round(second * SECOND), box, 0.9, quality)
 
 
 def unit(*values):
@@ -33,8 +33,8 @@ def ended(track, second=0.0):
 def test_the_feature_is_the_quality_weighted_mean_at_unit_length():
     tracklets = Tracklets(AT_END, model_hash=MODEL)
     one, other = unit(4, 3, 0), unit(4, 0, 3)
-    assert tracklets.add(sighting(quality=0.9), one) == []
-    assert tracklets.add(sighting(second=1, quality=0.3), other) == []
+    assert tracklets.add(details(quality=0.9), one) == []
+    assert tracklets.add(details(second=1, quality=0.3), other) == []
     [published] = tracklets.end([ended(1, 2.5)])
     expected = (0.9 * one + 0.3 * other) / np.linalg.norm(0.9 * one + 0.3 * other)
     assert published.feature == pytest.approx(expected, abs=1e-6) and published.feature.dtype == np.float32
@@ -45,8 +45,8 @@ def test_the_feature_is_the_quality_weighted_mean_at_unit_length():
 
 def test_box_time_and_confidence_are_those_of_the_best_crop():
     tracklets = Tracklets(AT_END, model_hash=MODEL)
-    best = Sighting(1, START + SECOND, (0.5, 0.5, 0.6, 0.8), 0.7, 0.8)
-    for seen in (sighting(quality=0.4), best, sighting(second=2, quality=0.8)):
+    best = CropDetails(1, START + SECOND, (0.5, 0.5, 0.6, 0.8), 0.7, 0.8)
+    for seen in (details(quality=0.4), best, details(second=2, quality=0.8)):
         tracklets.add(seen, unit(1, 2))
     [published] = tracklets.end([ended(1)])
     assert (published.captured_us, published.box, published.confidence) == (START + SECOND, best.box, 0.7)
@@ -56,7 +56,7 @@ def test_box_time_and_confidence_are_those_of_the_best_crop():
 def test_crops_may_come_in_any_order():
     tracklets = Tracklets(AT_END, model_hash=MODEL)
     for second in (3, 1, 2):
-        tracklets.add(sighting(second=second), unit(1, 0))
+        tracklets.add(details(second=second), unit(1, 0))
     [published] = tracklets.finish()
     assert (published.first_us, published.last_us) == (START + SECOND, START + 3 * SECOND)
 
@@ -65,7 +65,7 @@ def test_published_early_then_every_so_often_then_at_the_end():
     tracklets = Tracklets(TrackletSettings(early_s=3, every_s=10), model_hash=MODEL)
     published = {}
     for second in range(30):
-        for observation in tracklets.add(sighting(second=second), unit(1, 1)):
+        for observation in tracklets.add(details(second=second), unit(1, 1)):
             published[second] = observation
     assert sorted(published) == [3, 13, 23]
     assert [observation.crops for observation in published.values()] == [4, 14, 24]
@@ -76,7 +76,7 @@ def test_published_early_then_every_so_often_then_at_the_end():
 
 def test_published_at_the_first_crop():
     tracklets = Tracklets(TrackletSettings(early_s=0, every_s=math.inf), model_hash=MODEL)
-    assert [len(tracklets.add(sighting(second=second), unit(1, 1))) for second in range(5)] == [1, 0, 0, 0, 0]
+    assert [len(tracklets.add(details(second=second), unit(1, 1))) for second in range(5)] == [1, 0, 0, 0, 0]
 
 
 def test_a_track_without_a_crop_is_not_published():
@@ -86,15 +86,15 @@ def test_a_track_without_a_crop_is_not_published():
 
 def test_crops_of_no_quality_still_have_a_mean():
     tracklets = Tracklets(AT_END, model_hash=MODEL)
-    tracklets.add(sighting(quality=0.0), unit(2, 1))
-    tracklets.add(sighting(quality=0.0), unit(1, 2))
+    tracklets.add(details(quality=0.0), unit(2, 1))
+    tracklets.add(details(quality=0.0), unit(1, 2))
     [published] = tracklets.finish()
     assert published.feature == pytest.approx(unit(1, 1), abs=1e-6) and published.quality == 0
 
 
 def shown(tracklets, *people, track=1):
     """A track shows these people, a second each; what is published."""
-    return [seen for second, who in enumerate(people) for seen in tracklets.add(sighting(track, second), who)]
+    return [seen for second, who in enumerate(people) for seen in tracklets.add(details(track, second), who)]
 
 
 def test_a_track_that_goes_over_to_someone_else_is_two_tracklets():
@@ -111,7 +111,7 @@ def test_a_track_that_goes_over_to_someone_else_is_two_tracklets():
 def test_the_first_of_two_people_is_published_with_the_second_crop_of_the_other():
     tracklets = Tracklets(AT_END, model_hash=MODEL)
     assert shown(tracklets, ONE, ONE, OTHER) == []
-    assert len(tracklets.add(sighting(second=3), OTHER)) == 1
+    assert len(tracklets.add(details(second=3), OTHER)) == 1
 
 
 def test_a_crop_of_someone_else_neither_splits_nor_counts():
@@ -176,18 +176,18 @@ def test_a_change_of_model_ends_every_tracklet_and_who_goes_on_has_a_new_number(
 def test_finishing_publishes_every_live_track_once():
     tracklets = Tracklets(AT_END, model_hash=MODEL)
     for track in (3, 1, 2):
-        tracklets.add(sighting(track), unit(1, track))
+        tracklets.add(details(track), unit(1, track))
     assert sorted(observation.track for observation in tracklets.finish()) == [1, 2, 3]
     assert tracklets.finish() == [] and len(tracklets) == 0
 
 
 def test_too_many_live_tracks_the_oldest_is_published_and_stays_closed():
     tracklets = Tracklets(TrackletSettings(max_live=2, early_s=math.inf), model_hash=MODEL)
-    tracklets.add(sighting(1), unit(1, 0))
-    tracklets.add(sighting(2), unit(0, 1))
-    [published] = tracklets.add(sighting(3, 1), unit(1, 1))
+    tracklets.add(details(1), unit(1, 0))
+    tracklets.add(details(2), unit(0, 1))
+    [published] = tracklets.add(details(3, 1), unit(1, 1))
     assert (published.track, published.final, tracklets.overflowed) == (1, True, 1)
-    assert tracklets.add(sighting(1, 2), unit(1, 0)) == [] and tracklets.late == 1
+    assert tracklets.add(details(1, 2), unit(1, 0)) == [] and tracklets.late == 1
     assert tracklets.end([ended(1, 3)]) == []
     assert sorted(observation.track for observation in tracklets.finish()) == [2, 3]
 
@@ -195,7 +195,7 @@ def test_too_many_live_tracks_the_oldest_is_published_and_stays_closed():
 def test_a_track_older_than_all_live_ones_makes_none_of_them_end():
     tracklets = Tracklets(TrackletSettings(max_live=2), model_hash=MODEL)
     for track in (5, 6, 3):
-        assert tracklets.add(sighting(track), unit(1, 0)) == []
+        assert tracklets.add(details(track), unit(1, 0)) == []
     assert (len(tracklets), tracklets.late, tracklets.overflowed) == (2, 1, 0)
 
 
@@ -209,7 +209,7 @@ def test_whatever_comes_each_tracklet_is_final_once_and_nothing_grows(seed, limi
         live, following = [*live, following], following + 1
         for track in [track for track in live if rng.uniform() < 0.5]:
             embedded.add(track)
-            seen = sighting(track, step / 10, quality=float(rng.uniform()))
+            seen = details(track, step / 10, quality=float(rng.uniform()))
             published += tracklets.add(seen, unit(*rng.normal(size=4)))
             assert len(tracklets) <= limit
         gone = [track for track in live if rng.uniform() < 0.2]
@@ -232,7 +232,7 @@ def test_whatever_comes_each_tracklet_is_final_once_and_nothing_grows(seed, limi
 
 def test_what_is_published_fits_the_wire_format():
     tracklets = Tracklets(AT_END, model_hash=MODEL)
-    tracklets.add(sighting(), unit(*range(1, 513)))
+    tracklets.add(details(), unit(*range(1, 513)))
     [published] = tracklets.finish()
     assert 1024 < len(encode_observation(published)) < 1200
 

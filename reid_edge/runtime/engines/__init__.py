@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
 
 from reid_edge.bundle import Bundle
 from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, UsageError
-from reid_edge.manifest import ENGINES, PRECISIONS, Artifact, EngineName, Precision
+from reid_edge.manifest import ENGINES, PRECISIONS, Artifact, EngineChoice, EngineName, Precision, PrecisionChoice
 from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines.base import Batch, Engine, EngineOptions
 from reid_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -19,15 +18,15 @@ __all__ = ["AUTO_ORDER", "Batch", "Engine", "EngineOptions", "choose_engine", "l
 
 _logger = logging.getLogger(__name__)
 
-#: Order in which ``auto`` tries engines: a GPU plan is built for this very device; on a CPU OpenVINO is the fastest.
-AUTO_ORDER: tuple[EngineName, ...] = ("tensorrt", "openvino", "onnxruntime")
-#: Order in which ``auto`` tries precisions.  INT8 is missing: it may rank worse, so it has to be chosen, after a
-#: benchmark on the device.  A tuned file was chosen so: on its class of device ``auto`` takes it first.
+#: Engines and their precisions in the order in which ``auto`` tries them: a GPU plan is built for this very device; on
+#: a CPU OpenVINO is the fastest.  INT8 is missing: it may rank worse, so it has to be chosen, after a benchmark on the
+#: device.  A tuned file was chosen so: on its class of device ``auto`` takes it first.
 _AUTO_PRECISION: dict[EngineName, tuple[Precision, ...]] = {
     "tensorrt": ("fp16", "fp32"),
     "openvino": ("fp32", "fp16"),
     "onnxruntime": ("fp32", "fp16"),
 }
+AUTO_ORDER: tuple[EngineName, ...] = tuple(_AUTO_PRECISION)
 
 
 def load_engine(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> Engine:
@@ -56,8 +55,8 @@ def load_engine(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> E
 
 def choose_engine(
     bundle: Bundle,
-    engine: EngineName | Literal["auto"],
-    precision: Precision | Literal["auto"],
+    engine: EngineChoice,
+    precision: PrecisionChoice,
     options: EngineOptions,
 ) -> tuple[Artifact, Engine]:
     """Load the artifact that was asked for, or with ``auto`` the first that this device can run.
@@ -85,9 +84,7 @@ def choose_engine(
     )
 
 
-def _candidates(
-    bundle: Bundle, engine: EngineName | Literal["auto"], precision: Precision | Literal["auto"]
-) -> list[Artifact]:
+def _candidates(bundle: Bundle, engine: EngineChoice, precision: PrecisionChoice) -> list[Artifact]:
     """List the bundle's artifacts that fit, the one to try first in front.
 
     Raises:

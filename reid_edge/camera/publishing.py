@@ -1,4 +1,4 @@
-"""Way out of the agent: write observations to the outbox, and open the transport that delivers them."""
+"""Publication of observations: writing them to the outbox, and opening the transport that delivers them."""
 
 from __future__ import annotations
 
