@@ -68,7 +68,7 @@ def main() -> None:
             export = ["export", "--width", "0.25", "--precision", "fp32", "--formats", "onnx,openvino", "--no-latency"]
             command = [
                 "-c",
-                "from reid_edge.cli import main; main()",
+                "from reid_edge.__main__ import main; main()",
                 *export,
                 "--input",
                 form,

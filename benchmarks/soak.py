@@ -148,7 +148,7 @@ class Soak:
     def start_collector(self) -> None:
         certs = self.certs
         command = [
-            *(sys.executable, "-c", "from reid_edge.cli import main; main()", "gallery", "serve"),
+            *(sys.executable, "-c", "from reid_edge.__main__ import main; main()", "gallery", "serve"),
             *(f"sqlite:{self.folder}/gallery.db", "--mqtt", f"mqtts://localhost:{self.broker.port}"),
             *("--ca", f"{certs}/ca.crt", "--cert", f"{certs}/collector.crt", "--key", f"{certs}/collector.key"),
         ]

@@ -22,7 +22,7 @@ from tests.conftest import random_crops
 
 def process(*arguments, **options):
     """Run a command in a process of its own."""
-    command = [sys.executable, "-c", "from reid_edge.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from reid_edge.__main__ import main; main()", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
@@ -227,7 +227,7 @@ def test_bad_input_gives_one_message_and_leaves_nothing(tmp_path, arguments, mes
 
 @pytest.mark.slow
 def test_a_killed_export_leaves_nothing(tmp_path):
-    command = [sys.executable, "-c", "from reid_edge.cli import main; main()", "export", "--width", "0.25"]
+    command = [sys.executable, "-c", "from reid_edge.__main__ import main; main()", "export", "--width", "0.25"]
     export = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".*/model.onnx")) and time.monotonic() < deadline:
@@ -252,3 +252,9 @@ def test_a_missing_extra_is_named(tmp_path):
     run = process("export", "--width", "0.25", cwd=tmp_path, env=os.environ | {"PYTHONPATH": search_path})
     assert run.returncode == 1
     assert "pip install 'reid-edge[export]'" in run.stderr
+
+
+def test_threads_are_set_before_the_libraries_that_read_them_are_imported():
+    code = "import sys, reid_edge.__main__; print([name for name in ('numpy', 'torch') if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -23,7 +23,6 @@ from reid_edge.cli.train import train
 from reid_edge.cli.tune import tune
 from reid_edge.console import console, error_console
 from reid_edge.errors import ReidEdgeError
-from reid_edge.system.threads import configure_openmp
 
 app = typer.Typer(
     add_completion=False,
@@ -63,7 +62,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ≥ and × is no reason to fail
-    configure_openmp()
     asked_to_stop: list[int] = []
 
     def stop(number: int, _frame: object) -> None:

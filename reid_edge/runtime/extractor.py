@@ -49,8 +49,8 @@ class Extractor:
         bundle: A folder that ``reid-edge export`` made, or an opened one.
         engine: ``openvino``, ``onnxruntime``, ``tensorrt``, or ``auto``: the first of TensorRT, OpenVINO and ONNX
             Runtime that works here.
-        precision: ``fp32``, ``fp16``, ``int8``, ``tuned``, or ``auto``: the tuned file on the class of device it was tuned
-            on, else fp16 on TensorRT and fp32 elsewhere.
+        precision: ``fp32``, ``fp16``, ``int8``, ``tuned``, or ``auto``: tuned on the class of device that it was tuned
+            for, else fp16 on TensorRT and fp32 elsewhere.
         threads: CPU threads; None leaves the choice to the engine, within affinity and CPU quota.
         device: OpenVINO's name of the device, e.g. ``CPU`` or ``GPU``.
         cache_dir: Where OpenVINO keeps compiled models; ``default`` is ``~/.cache/reid-edge``, None keeps none.

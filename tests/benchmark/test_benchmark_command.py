@@ -43,7 +43,7 @@ def market(tmp_path_factory):
 def benchmarked(session_bundle, market, tmp_path_factory):
     out = tmp_path_factory.mktemp("results") / "here.json"
     variants = ("--precision", "int8", "--threads", "1", "--crops", "1,2", "--isa", "avx2")
-    script = f"{WITHOUT_TORCH}; from reid_edge.cli import main; main()"
+    script = f"{WITHOUT_TORCH}; from reid_edge.__main__ import main; main()"
     # In a process of its own, since --isa limits all of oneDNN.
     command = [sys.executable, "-c", script, "benchmark", session_bundle.path, *variants, *QUICK]
     command += ["--root", market, "--partial", "--out", out]
@@ -176,7 +176,13 @@ def test_a_result_is_replaced_only_on_purpose(benchmarked, session_bundle):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupting_ends_the_workers_and_leaves_nothing(session_bundle, tmp_path, number):
-    command = [sys.executable, "-c", "from reid_edge.cli import main; main()", "benchmark", str(session_bundle.path)]
+    command = [
+        sys.executable,
+        "-c",
+        "from reid_edge.__main__ import main; main()",
+        "benchmark",
+        str(session_bundle.path),
+    ]
     command += ["--engine", "onnxruntime", "--scenario", "single-stream", "--rounds", "1000", "--no-roofline"]
     command += ["--out", str(tmp_path / "r.json")]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

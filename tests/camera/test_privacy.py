@@ -156,7 +156,7 @@ def test_features_are_not_logged(session_bundle, street, tmp_path):
         [
             sys.executable,
             "-c",
-            "from reid_edge.cli import main; main()",
+            "from reid_edge.__main__ import main; main()",
             "run",
             str(session_bundle.path),
             "--config",

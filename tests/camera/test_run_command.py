@@ -17,7 +17,7 @@ from reid_edge.gallery.store import open_store
 from reid_edge.upstream.outbox import Outbox
 from tests.broker import free_port
 
-COMMAND = [sys.executable, "-c", "from reid_edge.cli import main; main()", "run"]
+COMMAND = [sys.executable, "-c", "from reid_edge.__main__ import main; main()", "run"]
 PATIENCE_S = 60
 
 

@@ -180,11 +180,11 @@ def _write_crops(folder, crops):
 
 
 @pytest.mark.slow
-def test_real_crops_calibrate(tmp_path, checkpoint):
+def test_real_crops_calibrate_and_every_file_is_timed(tmp_path, checkpoint):
     crops = shipped_set(checkpoint, (256, 128))
     folder = _write_crops(tmp_path / "crops", [*crops.calibration, *crops.held_out])
-    options = _options(tmp_path / "b", precisions=("int8",), calibration=folder, size=(128, 64))
-    manifest = export_bundle(checkpoint, options, silent).manifest
+    options = _options(tmp_path / "b", precisions=("int8",), calibration=folder, keep_rejected=True, time_files=True)
+    manifest = export_bundle(tiny_checkpoint(), options, silent).manifest
     assert manifest.calibration.source == "crops"
     assert (manifest.calibration.calibration_crops, manifest.calibration.held_out_crops) == (52, 12)
     assert [artifact.name for artifact in manifest.artifacts] == [
@@ -192,6 +192,8 @@ def test_real_crops_calibrate(tmp_path, checkpoint):
         "onnxruntime/int8",
         "openvino/int8",
     ]
+    timed = [(entry.artifact, entry.crops) for entry in manifest.latency]
+    assert timed == [(artifact.name, crops) for artifact in manifest.artifacts for crops in (1, 8)]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
 from tests.conftest import random_crops
 from tests.gallery.stores import HOUR, MODEL, OTHER_MODEL, SECOND, batch, record, unit
 
-COMMAND = [sys.executable, "-c", "from reid_edge.cli import main; main()", "gallery"]
+COMMAND = [sys.executable, "-c", "from reid_edge.__main__ import main; main()", "gallery"]
 WHY = ("--purpose", "a test")
 
 
