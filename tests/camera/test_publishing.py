@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reid_edge.camera import upstream as module
+from reid_edge.camera import publishing as module
 from reid_edge.camera.publishing import Publisher
 from reid_edge.upstream.outbox import Outbox
 from tests.traffic import observation
