@@ -36,6 +36,19 @@ def open_locked(path: Path, *, busy: str, error: type[ReidEdgeError] = OutputErr
     return lock
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return (device, inode) of the file at a path; None if there is none.
+
+    Raises:
+        OSError: The path cannot be examined.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
 def check_output(path: Path, *, force: bool, parents: bool = False) -> None:
     """Refuse an output file that cannot be written, before the work that makes its content.
 

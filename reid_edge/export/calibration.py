@@ -7,6 +7,7 @@ batch norm match the ones stored there in training (data-free quantization: Cai 
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from reid_edge.assets import asset
 from reid_edge.crops import resize_into
 from reid_edge.errors import CalibrationError, FrameError
+from reid_edge.files import write_whole
 from reid_edge.images import list_images, read_image
 from reid_edge.manifest import Calibration
 from reid_edge.osnet.checkpoint import Checkpoint
@@ -90,10 +92,14 @@ def saved_set(path: Path) -> CalibrationSet:
 
 
 def save_set(made: CalibrationSet, path: Path) -> None:
-    """Write a distilled set, whole or not at all."""
-    partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, calibration=made.calibration, held_out=made.held_out)
-    partial.replace(path)
+    """Write a distilled set, whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    content = io.BytesIO()
+    np.savez_compressed(content, calibration=made.calibration, held_out=made.held_out)
+    write_whole(path, content.getvalue())
 
 
 def distilled_set(checkpoint: Checkpoint, size: Size, notify: Notify) -> CalibrationSet:

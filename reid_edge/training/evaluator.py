@@ -29,6 +29,8 @@ from reid_edge.training.settings import AugmentSettings, DataSettings
 from reid_edge.types import Features, PerChannel, Size
 
 Figures = dict[str, float]
+#: N×C float32.
+Logits = npt.NDArray[np.float32]
 
 #: Images that go through a network at once.
 _BATCH = 128
@@ -45,7 +47,7 @@ class Score(Protocol):
     def names(self) -> tuple[str, ...]:
         """Names of the figures; the first one decides which network is best."""
 
-    def figures(self, features: Features, logits: Features) -> Figures:
+    def figures(self, features: Features, logits: Logits) -> Figures:
         """Return figures in [0, 1] by name, from N×512 features and N×C logits."""
 
     def labels(self) -> npt.NDArray[np.generic]:
@@ -67,7 +69,7 @@ class RankingScore:
     cameras: npt.NDArray[np.int64]
     queries: int
 
-    def figures(self, features: Features, logits: Features) -> Figures:  # noqa: ARG002
+    def figures(self, features: Features, logits: Logits) -> Figures:  # noqa: ARG002
         """See ``Score``."""
         parts = slice(None, self.queries), slice(self.queries, None)
         query, gallery = (Labelled(features[part], self.identities[part], self.cameras[part]) for part in parts)
@@ -90,7 +92,7 @@ class CategoryScore:
     names: ClassVar[tuple[str, ...]] = ("top1",)
     categories: npt.NDArray[np.int64]
 
-    def figures(self, features: Features, logits: Features) -> Figures:  # noqa: ARG002
+    def figures(self, features: Features, logits: Logits) -> Figures:  # noqa: ARG002
         """See ``Score``."""
         return {"top1": float((logits.argmax(1) == self.categories).mean())}
 
@@ -110,7 +112,7 @@ class AttributeScore:
     names: ClassVar[tuple[str, ...]] = ("mA", "Acc", "Prec", "Rec", "F1")
     values: npt.NDArray[np.uint8]
 
-    def figures(self, features: Features, logits: Features) -> Figures:  # noqa: ARG002
+    def figures(self, features: Features, logits: Logits) -> Figures:  # noqa: ARG002
         """See ``Score``."""
         quality = attribute_quality(logits > 0, self.values)
         values = (quality.mean_accuracy, quality.accuracy, quality.precision, quality.recall, quality.f1)
@@ -167,7 +169,7 @@ class Evaluator:
         return found
 
     @torch.inference_mode()
-    def _outputs(self, model: nn.Module) -> tuple[Features, Features]:
+    def _outputs(self, model: nn.Module) -> tuple[Features, Logits]:
         """Return N×512 features and N×C logits of all held-out images."""
         assert isinstance(model, ReIDModel)
         training = model.training

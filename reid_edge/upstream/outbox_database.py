@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from reid_edge.errors import OutboxError, OutboxInUseError
-from reid_edge.files import open_locked
+from reid_edge.files import identity, open_locked
 from reid_edge.upstream.outbox_tables import TABLE_NAMES, create_tables, table_names
 
 APPLICATION_ID = 0x52654964
@@ -118,19 +118,6 @@ def create(path: Path) -> None:
     except BaseException:
         _remove(new)
         raise
-
-
-def identity(path: Path) -> tuple[int, int] | None:
-    """Return (device, inode) of the file at a path; None if there is none.
-
-    Raises:
-        OSError: The path cannot be examined.
-    """
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return found.st_dev, found.st_ino
 
 
 def log_path(path: Path) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn, TextIO, TypeVar
 
 from reid_edge.errors import OutboxError
+from reid_edge.files import identity
 from reid_edge.upstream import outbox_database as database
 from reid_edge.upstream.age_clock import AgeClock, Reading
 from reid_edge.upstream.outbox_database import Synchronous
@@ -114,8 +115,8 @@ class OutboxFile:
                 if not database.empty_log(self.path, db):
                     raise
                 self.saved(db, state)
-            self._identity = database.identity(self.path)
-            self._log_identity = database.identity(database.log_path(self.path))
+            self._identity = identity(self.path)
+            self._log_identity = identity(database.log_path(self.path))
             self._db, self.state = db, state
             stack.pop_all()
 
@@ -128,7 +129,7 @@ class OutboxFile:
     def check_place(self, *, closing: bool = False) -> None:
         """Start a new file if this one was removed or replaced: nobody would ever find what is written to it now."""
         with suppress(OSError):  # then SQLite will say what is wrong
-            found = database.identity(self.path)
+            found = identity(self.path)
             if self._db is not None and found != self._identity:
                 self._leave_stray(self._db, replaced=found is not None, closing=closing)
 
@@ -152,7 +153,7 @@ class OutboxFile:
     def _take_place(self) -> None:
         """Start a new file where the old one was; a file that lies there is set aside."""
         self._renew_lock()
-        if database.identity(self.path) is not None:
+        if identity(self.path) is not None:
             self.set_aside.append(database.set_aside(self.path))
             _LOG.warning("the file in its place is set aside as %s.", self.set_aside[-1].name)
         database.create(self.path)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import ModelMismatchError, StoreError
+from reid_edge.files import identity
 from reid_edge.gallery.entries import Entry, Match, Record, Selection
 from reid_edge.gallery.store.base import (
     Added,
@@ -24,7 +25,7 @@ from reid_edge.gallery.store.base import (
 )
 from reid_edge.gallery.store.columns import COLUMNS, row_of
 from reid_edge.gallery.store.sql import COLUMN_NAMES, SqlStore, condition, sql_entry
-from reid_edge.gallery.store.sqlite_file import connect, identity, store_errors
+from reid_edge.gallery.store.sqlite_file import connect, store_errors
 from reid_edge.types import Feature
 
 STORED = np.dtype("<f2")

@@ -93,15 +93,6 @@ def store_errors(path: Path) -> Iterator[None]:
         raise StoreError(f"the gallery in {path} cannot be used: {text}.") from error
 
 
-def identity(path: Path) -> tuple[int, int] | None:
-    """Return device and inode of the file at a path, or None if there is none."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
 def _check_place(path: Path) -> None:
     folder = path.absolute().parent
     if not folder.is_dir():
