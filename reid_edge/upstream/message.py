@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import MessageError, MissingExtraError
-from reid_edge.upstream.observation import Ack, Batch, Gap, GapReason, Observation, Refusal
+from reid_edge.upstream.observation import Ack, Batch, Gap, GapReason, Observation, Refusal, Replay
 from reid_edge.wire_names import checked_wire_name
 
 try:
@@ -26,6 +26,9 @@ VERSION = 1
 Encoding = Literal["fp16", "fp32", "int8"]
 ENCODINGS: tuple[Encoding, ...] = ("fp32", "fp16", "int8")
 """Encodings of features, in the order of their numbers on the wire, from 1."""
+
+MAX_GALLERIES = 8
+"""Most galleries that a batch can be for."""
 
 _SCHEMA: Any = observation_pb2
 _NO_MESSAGE = (DecodeError, ValueError, TypeError)  # ValueError: text that is not UTF-8, without protobuf's C code
@@ -73,7 +76,14 @@ def encode_observation(observation: Observation, encoding: Encoding = "fp16") ->
         raise MessageError(f"cannot send an observation: {error}") from error
 
 
-def encode_batch(camera: str, incarnation: str, rows: Sequence[tuple[int, bytes]], gaps: Iterable[Gap] = ()) -> bytes:
+def encode_batch(
+    camera: str,
+    incarnation: str,
+    rows: Sequence[tuple[int, bytes]],
+    gaps: Iterable[Gap] = (),
+    *,
+    galleries: Sequence[str] = (),
+) -> bytes:
     """Encode a batch.
 
     Args:
@@ -81,6 +91,7 @@ def encode_batch(camera: str, incarnation: str, rows: Sequence[tuple[int, bytes]
         incarnation: Names the outbox file that the rows come from; ``epoch`` on the wire.
         rows: Sequence numbers and encoded observations.
         gaps: Observations that were dropped.
+        galleries: Names of the galleries that the batch is for; none: for whoever gets it.
 
     Raises:
         MessageError: A name or number that the format cannot hold.
@@ -90,6 +101,7 @@ def encode_batch(camera: str, incarnation: str, rows: Sequence[tuple[int, bytes]
             version=VERSION,
             camera=checked_wire_name(camera, "camera", MessageError),
             epoch=checked_wire_name(incarnation, "incarnation", MessageError),
+            galleries=_galleries(galleries),
         )
         add = batch.rows.add
         for seq, observation in rows:
@@ -122,7 +134,8 @@ def decode_batch(payload: bytes) -> Batch:
         except MessageError as error:
             unreadable.append(Refusal((row.seq,), str(error)))
     gaps = tuple(_gap(gap) for gap in batch.gaps)
-    return Batch(batch.camera, batch.epoch, tuple(observations), gaps, tuple(unreadable))
+    galleries = _galleries(batch.galleries)
+    return Batch(batch.camera, batch.epoch, tuple(observations), gaps, tuple(unreadable), galleries)
 
 
 def decode_observation(data: bytes) -> Observation:
@@ -163,7 +176,12 @@ def encode_ack(ack: Ack) -> bytes:
             camera=checked_wire_name(ack.camera, "camera", MessageError),
             epoch=checked_wire_name(ack.incarnation, "incarnation", MessageError),
             seqs=ack.seqs,
+            gallery=_gallery(ack.gallery),
         )
+        if ack.replay is not None:
+            _check_replay(ack.replay)
+            message.replay.id = ack.replay.id
+            message.replay.since_us = ack.replay.since_us
         for first_seq, last_seq in ack.gaps:
             message.gaps.add(first_seq=first_seq, last_seq=last_seq)
         for refusal in ack.refused:
@@ -185,7 +203,7 @@ def decode_ack(payload: bytes) -> Ack:
         if seqs:
             _seq(min(seqs))
     gaps = tuple((gap.first_seq, gap.last_seq) for gap in ack.gaps)
-    return Ack(ack.camera, ack.epoch, tuple(ack.seqs), gaps, refused)
+    return Ack(ack.camera, ack.epoch, tuple(ack.seqs), gaps, refused, _gallery(ack.gallery), _replay(ack))
 
 
 def _parsed(message: Envelope, payload: bytes) -> Envelope:
@@ -229,6 +247,30 @@ def _gap(gap: Any) -> Gap:
         raise MessageError(f"a gap from {gap.first_seq} to {gap.last_seq} cannot stand for {gap.count} rows.")
     known = 1 <= gap.reason <= len(_REASONS)
     return Gap(gap.first_seq, gap.last_seq, gap.count, _REASONS[gap.reason - 1] if known else "lost")
+
+
+def _galleries(names: Sequence[str]) -> tuple[str, ...]:
+    if len(names) > MAX_GALLERIES:
+        raise MessageError(f"a batch is for at most {MAX_GALLERIES} galleries; got {len(names)}.")
+    return tuple(checked_wire_name(name, "gallery", MessageError) for name in names)
+
+
+def _gallery(name: str) -> str:
+    return name and checked_wire_name(name, "gallery", MessageError)
+
+
+def _replay(ack: Any) -> Replay | None:
+    if not ack.HasField("replay"):
+        return None
+    replay = Replay(ack.replay.id, ack.replay.since_us)
+    _check_replay(replay)
+    return replay
+
+
+def _check_replay(replay: Replay) -> None:
+    checked_wire_name(replay.id, "replay", MessageError)
+    if replay.since_us < 0:
+        raise MessageError(f"since_us must not be negative; got {replay.since_us}.")
 
 
 def _seq(seq: int) -> None:

@@ -91,6 +91,7 @@ class Batch:
         observations: Sequence numbers and observations.
         gaps: Observations that the camera dropped before it could send them.
         unreadable: Rows that are damaged or of a later release; the gallery refuses them and stores the others.
+        galleries: Names of the galleries that the batch is for; empty: of an older camera, for whoever gets it.
     """
 
     camera: str
@@ -98,6 +99,20 @@ class Batch:
     observations: tuple[tuple[int, Observation], ...]
     gaps: tuple[Gap, ...]
     unreadable: tuple[Refusal, ...] = ()
+    galleries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A restored gallery's request for observations that were acknowledged before and that the camera still has.
+
+    Attributes:
+        id: Names the request; a camera serves each once.
+        since_us: Observations are asked for whose ``last_us`` is this or later, microseconds since 1970 UTC.
+    """
+
+    id: str
+    since_us: int
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,8 @@ class Ack:
         seqs: Rows that are stored, from this batch or an earlier one.
         gaps: (first_seq, last_seq) of each stored gap.
         refused: Rows that are not stored; the camera keeps them and tries again later.
+        gallery: Name of the gallery that has committed; empty: of an older gallery.
+        replay: Observations that the gallery asks for again.
     """
 
     camera: str
@@ -117,3 +134,5 @@ class Ack:
     seqs: tuple[int, ...]
     gaps: tuple[tuple[int, int], ...] = ()
     refused: tuple[Refusal, ...] = ()
+    gallery: str = ""
+    replay: Replay | None = None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from reid_edge.errors import MessageError
 from reid_edge.upstream.message import (
     ENCODINGS,
+    MAX_GALLERIES,
     decode_ack,
     decode_batch,
     decode_observation,
@@ -19,11 +20,12 @@ from reid_edge.upstream.message import (
     encode_batch,
     encode_observation,
 )
-from reid_edge.upstream.observation import Ack, Batch, Gap, Observation, Refusal, Sighting
+from reid_edge.upstream.observation import Ack, Batch, Gap, Observation, Refusal, Replay, Sighting
 
 WIRE = Path(__file__).parent / "wire"
 DOCS = Path(__file__).parents[2] / "docs"
 CAMERA, INCARNATION = "c0123456789abcdef01234567", "8f14e45fceea167a"
+REPLAY = Replay("4f1c", 1_795_000_000_000_000)
 FIELDS = tuple(one.name for one in dataclasses.fields(Sighting))
 
 seqs = st.integers(1, 2**63 - 1)
@@ -94,12 +96,19 @@ def same_but_feature(first: Observation, second: Observation) -> bool:
     return all(getattr(first, name) == getattr(second, name) for name in FIELDS)
 
 
-@given(st.lists(st.tuples(seqs, observations()), max_size=4), st.lists(gap(), max_size=4), names, names)
+@given(
+    st.lists(st.tuples(seqs, observations()), max_size=4),
+    st.lists(gap(), max_size=4),
+    names,
+    names,
+    st.lists(names, max_size=MAX_GALLERIES),
+)
 @settings(max_examples=60)
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_batch_comes_back_as_it_went(encoding, sent, gaps, camera, incarnation):
+def test_a_batch_comes_back_as_it_went(encoding, sent, gaps, camera, incarnation, galleries):
     rows = [(seq, encode_observation(one, encoding)) for seq, one in sent]
-    batch = decode_batch(encode_batch(camera, incarnation, rows, gaps))
+    batch = decode_batch(encode_batch(camera, incarnation, rows, gaps, galleries=galleries))
+    assert batch.galleries == tuple(galleries)
     assert (batch.camera, batch.incarnation, batch.gaps, batch.unreadable) == (camera, incarnation, tuple(gaps), ())
     assert [seq for seq, _ in batch.observations] == [seq for seq, _ in sent]
     for (_, before), (_, after) in zip(sent, batch.observations, strict=True):
@@ -115,9 +124,11 @@ def test_a_batch_comes_back_as_it_went(encoding, sent, gaps, camera, incarnation
     st.lists(seqs, max_size=50),
     st.lists(st.tuples(seqs, seqs), max_size=5),
     st.lists(st.builds(Refusal, st.lists(seqs, max_size=5).map(tuple), st.text(max_size=30)), max_size=3),
+    st.just("") | names,
+    st.none() | st.builds(Replay, names, times),
 )
-def test_an_acknowledgement_comes_back_as_it_went(camera, incarnation, stored, gaps, refused):
-    ack = Ack(camera, incarnation, tuple(stored), tuple(gaps), tuple(refused))
+def test_an_acknowledgement_comes_back_as_it_went(camera, incarnation, stored, gaps, refused, gallery, replay):
+    ack = Ack(camera, incarnation, tuple(stored), tuple(gaps), tuple(refused), gallery, replay)
     assert decode_ack(encode_ack(ack)) == ack
 
 
@@ -133,6 +144,7 @@ def test_batches_of_every_released_version_can_be_read(path):
     batch = decode_batch(path.read_bytes())
     assert (batch.camera, batch.incarnation) == (expected["camera"], expected["epoch"])
     assert [vars(gap) for gap in batch.gaps] == expected["gaps"]
+    assert list(batch.galleries) == expected.get("galleries", [])
     encoding = path.stem.removeprefix("batch_")
     assert len(batch.observations) == len(expected["observations"])
     for (seq, one), (expected_seq, fields) in zip(batch.observations, expected["observations"], strict=True):
@@ -148,9 +160,9 @@ def test_batches_of_every_released_version_can_be_read(path):
 def test_acknowledgements_of_every_released_version_can_be_read(path):
     expected = json.loads(path.with_suffix(".json").read_text())
     ack = decode_ack(path.read_bytes())
-    fields = {**vars(ack), "refused": [vars(one) for one in ack.refused]}
+    fields = {**vars(ack), "refused": [vars(one) for one in ack.refused], "replay": ack.replay and vars(ack.replay)}
     fields["epoch"] = fields.pop("incarnation")
-    assert json.loads(json.dumps(fields)) == expected
+    assert json.loads(json.dumps(fields)) == {"gallery": "", "replay": None, **expected}
 
 
 def test_the_decoder_in_the_docs_reads_the_stored_batches():
@@ -245,6 +257,38 @@ def test_what_is_no_batch_is_a_message_error(payload):
         decode_batch(payload)
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (field(6, b"a/b"), "gallery must be 1 to 64 letters.*got 'a/b'"),
+        (field(6, b""), "gallery must be"),
+        (field(6, b"a") * 9, "at most 8 galleries; got 9"),
+        (field(6, b"\xff"), "other bytes"),
+    ],
+)
+def test_a_batch_for_what_is_no_gallery_is_a_message_error(more, message):
+    batch = encode_batch(CAMERA, INCARNATION, [])
+    assert decode_batch(batch).galleries == ()
+    with pytest.raises(MessageError, match=message):
+        decode_batch(batch + more)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (field(7, b"a b"), "gallery must be 1 to 64 letters.*got 'a b'"),
+        (field(8, b""), "replay must be 1 to 64 letters.*got ''"),
+        (field(8, field(1, b"../x")), "replay must be"),
+        (field(8, field(1, b"x") + field(2, 2**64 - 1)), "since_us must not be negative; got -1"),
+    ],
+)
+def test_an_acknowledgement_with_a_name_or_time_that_is_none_is_a_message_error(more, message):
+    ack = encode_ack(Ack(CAMERA, INCARNATION, (1,)))
+    assert (decode_ack(ack).gallery, decode_ack(ack).replay) == ("", None)
+    with pytest.raises(MessageError, match=message):
+        decode_ack(ack + more)
+
+
 def with_feature(data: bytes, enc: int = 1, dim: int = 4, scale: bytes = b"") -> bytes:
     return (
         encode_observation(observation(feature=unit(4)), "fp32")
@@ -328,6 +372,17 @@ def test_names_and_numbers_that_cannot_be_sent_are_errors():
             encode_ack(Ack(camera, INCARNATION, ()))
     with pytest.raises(MessageError):
         encode_batch(CAMERA, INCARNATION, [(2**63, b"")])
+    with pytest.raises(MessageError, match="at most 8 galleries; got 9"):
+        encode_batch(CAMERA, INCARNATION, [], galleries=["a"] * 9)
+    for gallery in ("a/b", " ", "a" * 65):
+        with pytest.raises(MessageError, match="gallery must be"):
+            encode_batch(CAMERA, INCARNATION, [], galleries=[gallery])
+        with pytest.raises(MessageError, match="gallery must be"):
+            encode_ack(Ack(CAMERA, INCARNATION, (), gallery=gallery))
+    with pytest.raises(MessageError, match="replay must be"):
+        encode_ack(Ack(CAMERA, INCARNATION, (), replay=Replay("", 0)))
+    with pytest.raises(MessageError, match="since_us must not be negative"):
+        encode_ack(Ack(CAMERA, INCARNATION, (), replay=Replay("a", -1)))
 
 
 @given(st.binary(max_size=300))
@@ -346,8 +401,8 @@ def test_random_bytes_are_messages_or_message_errors(payload):
 def test_damaged_messages_are_messages_or_message_errors(encoding, damage, kept):
     rows = [(seq, encode_observation(observation(feature=unit(8)), encoding)) for seq in (1, 2)]
     for payload, decode in (
-        (encode_batch(CAMERA, INCARNATION, rows, [Gap(1, 2, 1, "full")]), decode_batch),
-        (encode_ack(Ack(CAMERA, INCARNATION, (1, 2), ((1, 2),), (Refusal((3,), "no"),))), decode_ack),
+        (encode_batch(CAMERA, INCARNATION, rows, [Gap(1, 2, 1, "full")], galleries=["g"]), decode_batch),
+        (encode_ack(Ack(CAMERA, INCARNATION, (1, 2), ((1, 2),), (Refusal((3,), "no"),), "g", REPLAY)), decode_ack),
         (rows[0][1], decode_observation),
     ):
         damaged = bytearray(payload)
@@ -379,4 +434,9 @@ def test_no_field_could_hold_a_picture():
         "observations",
         "gaps",
         "unreadable",
+        "galleries",
     }
+    assert {one.name for one in dataclasses.fields(Ack)} == {
+        *("camera", "incarnation", "seqs", "gaps", "refused", "gallery", "replay"),
+    }
+    assert {one.name for one in dataclasses.fields(Replay)} == {"id", "since_us"}
