@@ -1,0 +1,1 @@
+"""Tools that make faults for tests: damaged files, power cuts, hostile sockets."""
