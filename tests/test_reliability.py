@@ -35,7 +35,18 @@ def test_every_test_that_it_names_exists(rows):
     named = {test for row in rows for test in re.findall(r"`([^`]+)`", row[2])}
     files = sorted({test.split("::")[0] for test in named})
     assert not [file for file in files if not (REPOSITORY / file).is_file()]
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-o", "addopts=", "-p", "no:cacheprovider", *files]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "-o",
+        "addopts=",
+        "-p",
+        "no:cacheprovider",
+        *files,
+    ]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     collected = {line.split("[")[0] for line in found.stdout.splitlines() if "::" in line}
     assert collected, found.stdout[-2000:] + found.stderr[-2000:]
