@@ -22,7 +22,7 @@ from reid_edge.upstream.message import Encoding, encode_observation
 from reid_edge.upstream.observation import Ack, Gap, GapReason, Observation
 from reid_edge.upstream.outbox_database import Synchronous
 from reid_edge.upstream.outbox_file import OutboxFile, SetAsideError
-from reid_edge.upstream.outbox_tables import Row, State, StoredRow
+from reid_edge.upstream.outbox_records import Row, State, StoredRow, is_intact
 
 _LOG = logging.getLogger(__name__)
 MOST_RETENTION_S = 10 * 365 * 86400
@@ -190,7 +190,7 @@ class Outbox:
         if not self.gap_count:
             return []
         try:
-            return self._file.write("writing", lambda db, state: (state, tables.seal_gaps(db)))
+            return self._file.write("writing", lambda db, state: (state, tables.seal_gaps(db, state.incarnation)))
         except SetAsideError:
             return []
 
@@ -206,7 +206,7 @@ class Outbox:
                 state = state.without(tables.delete_rows(db, first_seq, last_seq))
             if ack.gaps:
                 tables.delete_gaps(db, ack.gaps)
-                state = replace(state, gaps=tables.count_gaps(db))
+                state = tables.with_gaps(db, state)
             return state, None
 
         with self._file.lock, suppress(SetAsideError):
@@ -230,7 +230,7 @@ class Outbox:
                 self._file.write("deleting", lambda db, state: (self._drop(db, state, 0, last, "expired"), None))
             self._declare()
             if self._file.dirty or self.depth:
-                self._file.write("writing", lambda db, state: (self._file.saved(db, state), None))
+                self._file.write("writing", lambda _, state: (state, None))
                 self._file.read(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), [])
                 self._file.dirty = False
             database.remove_aside(self._file.path, older_than_s=self._retention_us / 1e6)
@@ -247,12 +247,12 @@ class Outbox:
     def _insert(self, payloads: Sequence[bytes]) -> None:
         def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
             state = self._with_losses(db, state)
-            tables.insert_rows(db, state.next_seq, self._file.clock.now_us(), payloads)
+            tables.insert_rows(db, state.incarnation, state.next_seq, self._file.clock.now_us(), payloads)
             state = state.with_rows(len(payloads), sum(map(len, payloads)))
             last = tables.last_to_drop(db, state.rows - self._max_rows, state.payload_bytes - self._max_bytes)
             if last:
                 state = self._drop(db, state, 0, last, "full")
-            return self._file.saved(db, state), None
+            return state, None
 
         self._file.write("writing", work)
         self._file.undeclared = 0
@@ -267,9 +267,9 @@ class Outbox:
         """Spend a sequence number on each observation that could not be put."""
         if not self._file.undeclared:
             return state
-        first_seq = state.next_seq
-        state = replace(state, next_seq=first_seq + self._file.undeclared)
-        return self._noted(db, state, Gap(first_seq, state.next_seq - 1, self._file.undeclared, "lost"))
+        count, first_seq = self._file.undeclared, state.next_seq
+        state = replace(state, next_seq=first_seq + count, given=state.given + count)
+        return self._noted(db, state, Gap(first_seq, state.next_seq - 1, count, "lost"))
 
     def _drop(self, db: sqlite3.Connection, state: State, first_seq: int, last_seq: int, reason: GapReason) -> State:
         """Delete rows and note the gap."""
@@ -279,20 +279,21 @@ class Outbox:
         return self._noted(db, state.without(gone), Gap(gone.first_seq, gone.last_seq, gone.rows, reason))
 
     def _noted(self, db: sqlite3.Connection, state: State, gap: Gap) -> State:
-        tables.note_gap(db, gap)
+        tables.note_gap(db, state.incarnation, gap)
         dropped = {**state.dropped, gap.reason: state.dropped[gap.reason] + gap.count}
-        return self._file.saved(db, replace(state, dropped=dropped, gaps=tables.count_gaps(db)))
+        return tables.with_gaps(db, replace(state, dropped=dropped))
 
     def _intact(self, find: Callable[[sqlite3.Connection], list[StoredRow]]) -> tuple[bool, list[Row]]:
         """Return whether ``find`` found rows, and those whose bytes are as they were put; others are dropped."""
         with self._file.lock:
             none: list[StoredRow] = []
             found = self._file.read(find, none)
-            changed = tables.changed_rows(found)
+            state = self._file.state
+            intact = [row for row in found if is_intact(row, state.incarnation, state.checked_from)]
             with suppress(SetAsideError):
-                for seq in changed:
+                for seq in {row[0] for row in found}.difference(row[0] for row in intact):
                     self._lose_row(seq)
-            return bool(found), [(seq, payload) for seq, _, payload in found if seq not in changed]
+            return bool(found), [(seq, payload) for seq, _, _, payload, _ in intact]
 
     def _lose_row(self, seq: int) -> None:
         _LOG.warning(

@@ -15,10 +15,11 @@ from typing import Literal, TextIO
 
 from reid_edge.errors import OutboxError, OutboxInUseError
 from reid_edge.files import identity, open_locked
-from reid_edge.upstream.outbox_tables import TABLE_NAMES, create_tables, table_names
+from reid_edge.upstream.outbox_records import malformed
+from reid_edge.upstream.outbox_tables import TABLE_NAMES, create_tables, migrate_from_1, table_names
 
 APPLICATION_ID = 0x52654964
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Synchronous = Literal["FULL", "NORMAL"]
 
 #: Seven fp16 rows to a page, 3 % unused; with SQLite's default of 4096, 19 % would be unused.
@@ -73,7 +74,7 @@ def lock(path: Path) -> TextIO:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a file that :func:`create` made.
+    """Open a file that :func:`create` made; one of an earlier format is migrated in place, whole or not at all.
 
     Raises:
         sqlite3.Error: It cannot be opened, or is damaged.
@@ -82,12 +83,15 @@ def connect(path: Path) -> sqlite3.Connection:
     path.chmod(0o600)
     connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:
+        connection.text_factory = _lenient_text
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory: works on any file system
-        _check_kind(path, connection)
+        version = _check_kind(path, connection)
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {2 * _WAL_PAGES * _PAGE_BYTES}")
+        if version == 1:
+            _migrate(connection)
     except BaseException:
         connection.close()
         raise
@@ -191,7 +195,25 @@ def _aside_files(path: Path) -> Iterator[Path]:
     return path.parent.glob(f"{_escaped(path.name)}.corrupt-*")
 
 
-def _check_kind(path: Path, connection: sqlite3.Connection) -> None:
+def _migrate(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        migrate_from_1(connection)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _lenient_text(text: bytes) -> str:
+    """Read text that may be damaged: a checksum will tell."""
+    return text.decode("utf-8", "replace")
+
+
+def _check_kind(path: Path, connection: sqlite3.Connection) -> int:
+    """Return the number of the file's format."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     tables = table_names(connection)
@@ -202,8 +224,9 @@ def _check_kind(path: Path, connection: sqlite3.Connection) -> None:
             f"the outbox {path} has format {version}, and this release reads {SCHEMA_VERSION}. "
             "Run the later release until it has delivered everything, or use another file."
         )
-    if not tables >= TABLE_NAMES or (application, version) != (APPLICATION_ID, SCHEMA_VERSION):
-        raise sqlite3.DatabaseError("malformed: not the tables of an outbox")
+    if not tables >= TABLE_NAMES or application != APPLICATION_ID or version < 1:
+        raise malformed("not the tables of an outbox")
+    return int(version)
 
 
 def _lock_path(path: Path) -> Path:

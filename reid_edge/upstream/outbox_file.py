@@ -18,7 +18,8 @@ from reid_edge.files import identity
 from reid_edge.upstream import outbox_database as database
 from reid_edge.upstream.age_clock import AgeClock, Reading
 from reid_edge.upstream.outbox_database import Synchronous
-from reid_edge.upstream.outbox_tables import State, load_state, save_state
+from reid_edge.upstream.outbox_records import State
+from reid_edge.upstream.outbox_tables import load_state, save_state
 
 Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
@@ -105,20 +106,27 @@ class OutboxFile:
         with contextlib.ExitStack() as stack:
             db = database.connect(self.path)
             stack.callback(db.close)
-            state, age = load_state(db)
+            state, age, missing = load_state(db)
             self.clock = AgeClock(age, self._read_clocks)
             if leap:
                 state = replace(state, next_seq=_leapt(state.next_seq))
             try:
-                self.saved(db, state)
+                save_state(db, state, self.clock.state())
             except sqlite3.OperationalError:
                 if not database.empty_log(self.path, db):
                     raise
-                self.saved(db, state)
+                save_state(db, state, self.clock.state())
             self._identity = identity(self.path)
             self._log_identity = identity(database.log_path(self.path))
             self._db, self.state = db, state
             stack.pop_all()
+        if missing:
+            self.undeclared += missing
+            _LOG.warning(
+                "%d observations are missing in the outbox %s: they are declared as lost. Check the disk.",
+                missing,
+                self.path,
+            )
 
     def _disconnect(self) -> None:
         if self._db is not None:
@@ -168,8 +176,8 @@ class OutboxFile:
 
     def _start_over(self, begin: Callable[[], None]) -> None:
         """Count all rows as lost, and begin with another file."""
-        self.undeclared += self.state.rows
-        self.state = replace(self.state, rows=0, payload_bytes=0, gaps=0)
+        self.undeclared += self.state.undelivered
+        self.state = replace(self.state, rows=0, payload_bytes=0, gaps=0, in_gaps=0)
         try:
             begin()
         except (sqlite3.Error, OSError) as failure:
@@ -232,13 +240,14 @@ class OutboxFile:
     ) -> tuple[State, Result]:
         try:
             db.execute("BEGIN IMMEDIATE")
-            done = work(db, self.state)
+            state, result = work(db, self.state)
+            save_state(db, state, self.clock.state())
             db.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             raise
-        return done
+        return state, result
 
     def read(self, work: Callable[[sqlite3.Connection], Result], otherwise: Result) -> Result:
         """Run ``work`` and return its result, or ``otherwise`` if the file turned out to be damaged.
@@ -271,11 +280,6 @@ class OutboxFile:
             raise database.outbox_error(self.path, doing, error) from error
         self._start_over(lambda: self._replace_damaged(error))
         raise SetAsideError from error
-
-    def saved(self, db: sqlite3.Connection, state: State) -> State:
-        """Write the state with the current ages; returns it."""
-        save_state(db, state, self.clock.state())
-        return state
 
 
 def _leapt(next_seq: int) -> int:

@@ -7,24 +7,31 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
-from typing import cast
+from dataclasses import replace
 
 from reid_edge.upstream.age_clock import AgeState
-from reid_edge.upstream.observation import Gap, GapReason
-
-#: (sequence number, encoded observation).
-Row = tuple[int, bytes]
-#: (sequence number, CRC-32 when it was put, encoded observation).
-StoredRow = tuple[int, int, bytes]
+from reid_edge.upstream.observation import Gap
+from reid_edge.upstream.outbox_records import (
+    STATE_COLUMNS,
+    Deleted,
+    State,
+    StoredRow,
+    checked_gap,
+    checked_state,
+    gap_checksum,
+    malformed,
+    row_checksum,
+    state_columns,
+    verified_gap,
+    verified_state,
+)
 
 #: More gaps are merged, so that a year without network leaves a small table.
 MOST_GAPS = 128
 
 TABLE_NAMES = frozenset({"rows", "gaps", "state"})
-_TABLES = """
+_TABLES_1 = """
 CREATE TABLE rows (seq INTEGER PRIMARY KEY, age_us INTEGER NOT NULL, crc INTEGER NOT NULL, payload BLOB NOT NULL);
 CREATE TABLE gaps (
     first_seq INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL, count INTEGER NOT NULL, reason TEXT NOT NULL,
@@ -36,13 +43,51 @@ CREATE TABLE state (
     age_us INTEGER NOT NULL, boot TEXT NOT NULL, boot_us INTEGER NOT NULL,
     steady_wall_us INTEGER NOT NULL, steady_age_us INTEGER NOT NULL, steady_boot TEXT NOT NULL
 );
+INSERT INTO state VALUES (1, '', 1, 0, 0, 0, 0, '', 0, 0, 0, '');
 """
+_TABLES_2 = """
+ALTER TABLE rows ADD COLUMN acked_us INTEGER;
+ALTER TABLE gaps ADD COLUMN crc INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN destination TEXT NOT NULL DEFAULT '';
+ALTER TABLE state ADD COLUMN replay TEXT NOT NULL DEFAULT '';
+ALTER TABLE state ADD COLUMN predecessor TEXT NOT NULL DEFAULT '';
+ALTER TABLE state ADD COLUMN checked_from INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN given INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN waiting INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN in_gaps INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN crc INTEGER NOT NULL DEFAULT 0;
+"""
+_ROW = "seq, age_us, crc, payload, acked_us"
+_STATE_1 = STATE_COLUMNS[:11]
 
 
 def create_tables(db: sqlite3.Connection) -> None:
     """Make the tables of an empty outbox with a new incarnation."""
-    db.executescript(_TABLES)
-    db.execute("INSERT INTO state VALUES (1, ?, 1, 0, 0, 0, 0, '', 0, 0, 0, '')", (secrets.token_hex(8),))
+    db.executescript(_TABLES_1 + _TABLES_2)
+    save_state(db, State(incarnation=secrets.token_hex(8), dropped={"full": 0, "expired": 0, "lost": 0}), AgeState())
+
+
+def migrate_from_1(db: sqlite3.Connection) -> None:
+    """Add what format 2 has to the tables of format 1; the rows stay as they are.
+
+    Their checksums, which cover the payload alone, are not made anew: that would write the whole file once more, and
+    the disk may not have the room.  ``checked_from`` tells them from later ones.
+
+    Raises:
+        sqlite3.DatabaseError: The file is damaged.
+    """
+    for statement in filter(None, map(str.strip, _TABLES_2.split(";"))):
+        db.execute(statement)
+    found = db.execute(f"SELECT {', '.join(_STATE_1)} FROM state").fetchone()  # noqa: S608 - own words
+    if found is None:
+        raise malformed("no state")
+    state, age = checked_state(found)
+    waiting = db.execute("SELECT count(*) FROM rows").fetchone()[0]
+    for *columns, sealed in db.execute("SELECT first_seq, last_seq, count, reason, sealed FROM gaps").fetchall():
+        crc = gap_checksum(state.incarnation, checked_gap(columns), sealed)
+        db.execute("UPDATE gaps SET crc = ? WHERE first_seq = ?", (crc, columns[0]))
+    state = with_gaps(db, replace(state, rows=waiting, checked_from=state.next_seq))
+    save_state(db, replace(state, given=state.undelivered), age)
 
 
 def table_names(db: sqlite3.Connection) -> set[str]:
@@ -53,21 +98,16 @@ def table_names(db: sqlite3.Connection) -> set[str]:
 # Rows.
 
 
-@dataclass(frozen=True)
-class Deleted:
-    """Rows that :func:`delete_rows` deleted; the sequence numbers are 0 if there were none."""
-
-    rows: int
-    payload_bytes: int
-    first_seq: int
-    last_seq: int
-
-
-def insert_rows(db: sqlite3.Connection, first_seq: int, age_us: int, payloads: Sequence[bytes]) -> None:
+def insert_rows(
+    db: sqlite3.Connection, incarnation: str, first_seq: int, age_us: int, payloads: Sequence[bytes]
+) -> None:
     """Add rows with sequence numbers from ``first_seq`` on."""
     db.executemany(
-        "INSERT INTO rows VALUES (?, ?, ?, ?)",
-        [(seq, age_us, zlib.crc32(payload), payload) for seq, payload in enumerate(payloads, first_seq)],
+        "INSERT INTO rows (seq, age_us, crc, payload) VALUES (?, ?, ?, ?)",
+        [
+            (seq, age_us, row_checksum(incarnation, seq, age_us, None, payload), payload)
+            for seq, payload in enumerate(payloads, first_seq)
+        ],
     )
 
 
@@ -85,13 +125,13 @@ def delete_rows(db: sqlite3.Connection, first_seq: int, last_seq: int) -> Delete
 
 def rows_after(db: sqlite3.Connection, seq: int, limit: int) -> list[StoredRow]:
     """Return the oldest rows with a higher sequence number, ascending."""
-    return db.execute("SELECT seq, crc, payload FROM rows WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)).fetchall()
+    return db.execute(f"SELECT {_ROW} FROM rows WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)).fetchall()  # noqa: S608
 
 
 def rows_numbered(db: sqlite3.Connection, seqs: Sequence[int]) -> list[StoredRow]:
     """Return those rows that are there, ascending; at most 500 at once."""
     marks = ",".join("?" * len(seqs))
-    query = f"SELECT seq, crc, payload FROM rows WHERE seq IN ({marks}) ORDER BY seq"  # noqa: S608 - own words
+    query = f"SELECT {_ROW} FROM rows WHERE seq IN ({marks}) ORDER BY seq"  # noqa: S608 - own words
     return db.execute(query, tuple(seqs)).fetchall()
 
 
@@ -133,39 +173,41 @@ def consecutive_runs(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-def changed_rows(found: Sequence[StoredRow]) -> list[int]:
-    """Return the numbers of rows whose bytes have changed since they were put."""
-    return [seq for seq, crc, payload in found if zlib.crc32(payload) != crc]
-
-
 # Gaps: dropped observations, until the gallery knows of them.
 
 
-def note_gap(db: sqlite3.Connection, gap: Gap) -> None:
-    """Add a gap: as part of an open one of the same reason, if no other lies between."""
-    before = db.execute("SELECT * FROM gaps WHERE first_seq < ? ORDER BY first_seq DESC LIMIT 1", (gap.first_seq,))
-    row = before.fetchone()
-    if row is not None and (row[3], row[4]) == (gap.reason, 0):
-        db.execute(
-            "UPDATE gaps SET last_seq = max(last_seq, ?), count = count + ? WHERE first_seq = ?",
-            (gap.last_seq, gap.count, row[0]),
-        )
-        return
-    db.execute("INSERT INTO gaps VALUES (?, ?, ?, ?, 0)", (gap.first_seq, gap.last_seq, gap.count, gap.reason))
-    if count_gaps(db) > MOST_GAPS:
-        _merge_oldest_open(db)
+def note_gap(db: sqlite3.Connection, incarnation: str, gap: Gap) -> None:
+    """Add a gap: as part of an open one of the same reason, if no other lies between.
+
+    Raises:
+        sqlite3.DatabaseError: A gap is not as it was written.
+    """
+    before = _gaps(db, incarnation, f"first_seq < {gap.first_seq} ORDER BY first_seq DESC LIMIT 1")
+    if before:
+        open_gap, sealed = before[0]
+        if (open_gap.reason, sealed) == (gap.reason, 0):
+            last_seq = max(open_gap.last_seq, gap.last_seq)
+            gap = Gap(open_gap.first_seq, last_seq, open_gap.count + gap.count, gap.reason)
+    _write_gap(db, incarnation, gap, 0)
+    if db.execute("SELECT count(*) FROM gaps").fetchone()[0] > MOST_GAPS:
+        _merge_oldest_open(db, incarnation)
 
 
-def seal_gaps(db: sqlite3.Connection) -> list[Gap]:
+def seal_gaps(db: sqlite3.Connection, incarnation: str) -> list[Gap]:
     """Return the gaps to send; they do not grow after this, so an acknowledgement covers all that they hold.
 
     While sealed gaps wait for their acknowledgement, those are returned again, and no others.
+
+    Raises:
+        sqlite3.DatabaseError: A gap is not as it was written.
     """
-    sealed = _gaps(db, "sealed = 1")
+    gaps = _gaps(db, incarnation)
+    sealed = [gap for gap, is_sealed in gaps if is_sealed]
     if sealed:
         return sealed
-    db.execute("UPDATE gaps SET sealed = 1")
-    return _gaps(db, "sealed = 1")
+    for gap, _ in gaps:
+        _write_gap(db, incarnation, gap, 1)
+    return [gap for gap, _ in gaps]
 
 
 def delete_gaps(db: sqlite3.Connection, ranges: tuple[tuple[int, int], ...]) -> None:
@@ -173,88 +215,63 @@ def delete_gaps(db: sqlite3.Connection, ranges: tuple[tuple[int, int], ...]) -> 
     db.executemany("DELETE FROM gaps WHERE first_seq = ? AND last_seq = ? AND sealed = 1", ranges)
 
 
-def count_gaps(db: sqlite3.Connection) -> int:
-    """Return the number of gaps."""
-    return cast(int, db.execute("SELECT count(*) FROM gaps").fetchone()[0])
+def with_gaps(db: sqlite3.Connection, state: State) -> State:
+    """Return the state with the gaps that are there, counted.
+
+    Raises:
+        sqlite3.DatabaseError: A gap is not as it was written.
+    """
+    gaps = _gaps(db, state.incarnation)
+    return replace(state, gaps=len(gaps), in_gaps=sum(gap.count for gap, _ in gaps))
 
 
-def _merge_oldest_open(db: sqlite3.Connection) -> None:
-    pair = _gaps(db, "sealed = 0 ORDER BY first_seq LIMIT 2")
+def _merge_oldest_open(db: sqlite3.Connection, incarnation: str) -> None:
+    pair = [gap for gap, _ in _gaps(db, incarnation, "sealed = 0 ORDER BY first_seq LIMIT 2")]
     if len(pair) < 2:
         return
     db.executemany("DELETE FROM gaps WHERE first_seq = ?", [(gap.first_seq,) for gap in pair])
     larger = max(pair, key=lambda gap: gap.count)
-    merged = (pair[0].first_seq, max(gap.last_seq for gap in pair), sum(gap.count for gap in pair), larger.reason)
-    db.execute("INSERT INTO gaps VALUES (?, ?, ?, ?, 0)", merged)
+    last_seq, count = max(gap.last_seq for gap in pair), sum(gap.count for gap in pair)
+    _write_gap(db, incarnation, Gap(pair[0].first_seq, last_seq, count, larger.reason), 0)
 
 
-def _gaps(db: sqlite3.Connection, where: str) -> list[Gap]:
-    rows = db.execute(f"SELECT first_seq, last_seq, count, reason FROM gaps WHERE {where}")  # noqa: S608 - own words
-    return [Gap(first, last, number, cast(GapReason, reason)) for first, last, number, reason in rows]
+def _write_gap(db: sqlite3.Connection, incarnation: str, gap: Gap, sealed: int) -> None:
+    db.execute(
+        "INSERT OR REPLACE INTO gaps (first_seq, last_seq, count, reason, sealed, crc) VALUES (?, ?, ?, ?, ?, ?)",
+        (gap.first_seq, gap.last_seq, gap.count, gap.reason, sealed, gap_checksum(incarnation, gap, sealed)),
+    )
+
+
+def _gaps(db: sqlite3.Connection, incarnation: str, where: str = "1 ORDER BY first_seq") -> list[tuple[Gap, int]]:
+    query = f"SELECT first_seq, last_seq, count, reason, sealed, crc FROM gaps WHERE {where}"  # noqa: S608 - own words
+    return [verified_gap(found, incarnation) for found in db.execute(query)]
 
 
 # State.
 
 
-@dataclass(frozen=True)
-class State:
-    """Summary of an outbox, known without reading its file; replaced as a whole after each commit.
-
-    Attributes:
-        incarnation: Names the file.
-        next_seq: Sequence number of the next row.
-        rows: Number of rows.
-        payload_bytes: Bytes of their encoded observations.
-        gaps: Number of gaps.
-        dropped: Observations dropped since the file was made, by reason.
-    """
-
-    incarnation: str
-    next_seq: int
-    rows: int
-    payload_bytes: int
-    gaps: int
-    dropped: dict[GapReason, int]
-
-    def with_rows(self, count: int, payload_bytes: int) -> State:
-        """Return the state after rows were added."""
-        return replace(
-            self,
-            next_seq=self.next_seq + count,
-            rows=self.rows + count,
-            payload_bytes=self.payload_bytes + payload_bytes,
-        )
-
-    def without(self, gone: Deleted) -> State:
-        """Return the state after rows were deleted."""
-        return replace(self, rows=self.rows - gone.rows, payload_bytes=self.payload_bytes - gone.payload_bytes)
-
-
-def load_state(db: sqlite3.Connection) -> tuple[State, AgeState]:
+def load_state(db: sqlite3.Connection) -> tuple[State, AgeState, int]:
     """Read the state, and every page but those of a feature's tail, so that damage shows now rather than in a month.
+
+    Returns:
+        The state, the age clock's, and the number of observations that the state counts and the tables lack.
 
     Raises:
         sqlite3.DatabaseError: The file is damaged.
     """
-    found = db.execute("SELECT * FROM state").fetchone()
-    count, size, highest = db.execute("SELECT count(*), total(length(payload)), max(seq) FROM rows").fetchone()
-    if found is None or (highest or 0) >= found[2]:
-        raise sqlite3.DatabaseError("malformed: no state, or rows beyond the last")
-    _, incarnation, next_seq, full, expired, lost, *age = found
-    dropped: dict[GapReason, int] = {"full": full, "expired": expired, "lost": lost}
-    return State(incarnation, next_seq, count, int(size), count_gaps(db), dropped), AgeState(*age)
+    found = db.execute(f"SELECT {', '.join(STATE_COLUMNS)}, crc FROM state").fetchone()  # noqa: S608 - own words
+    if found is None:
+        raise malformed("no state")
+    expected, age = verified_state(found)
+    highest = db.execute("SELECT max(seq) FROM rows").fetchone()[0]
+    count, size = db.execute("SELECT count(*), total(length(payload)) FROM rows WHERE acked_us IS NULL").fetchone()
+    if (highest or 0) >= expected.next_seq:
+        raise malformed("rows beyond the last")
+    state = with_gaps(db, replace(expected, rows=count, payload_bytes=int(size)))
+    return state, age, max(0, expected.rows - state.rows) + max(0, expected.in_gaps - state.in_gaps)
 
 
 def save_state(db: sqlite3.Connection, state: State, age: AgeState) -> None:
-    """Write the part of the state that cannot be counted from the other tables."""
-    db.execute(
-        "UPDATE state SET next_seq = ?, dropped_full = ?, dropped_expired = ?, dropped_lost = ?, age_us = ?, "
-        "boot = ?, boot_us = ?, steady_wall_us = ?, steady_age_us = ?, steady_boot = ?",
-        (
-            state.next_seq,
-            state.dropped["full"],
-            state.dropped["expired"],
-            state.dropped["lost"],
-            *astuple(age),
-        ),
-    )
+    """Write the state."""
+    columns = ", ".join(f"{name} = ?" for name in (*STATE_COLUMNS, "crc"))
+    db.execute(f"UPDATE state SET {columns}", state_columns(state, age))  # noqa: S608 - own words

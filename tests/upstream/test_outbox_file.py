@@ -482,8 +482,8 @@ def test_a_later_releases_outbox_is_left_alone(ram_path):
     path = ram_path / "outbox.db"
     filled(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
-    with pytest.raises(OutboxError, match=r"format 2.*reads 1.*later release"):
+        connection.execute("PRAGMA user_version = 3")
+    with pytest.raises(OutboxError, match=r"format 3.*reads 2.*later release"):
         Outbox(path)
     assert not list(ram_path.glob("*.corrupt-*"))
 

@@ -1,13 +1,20 @@
 """Outboxes that earlier releases wrote are opened and delivered as those releases would have."""
 
+import contextlib
 import gzip
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+from reid_edge.errors import OutboxError
+from reid_edge.upstream import outbox_tables
 from reid_edge.upstream.outbox import Outbox
+from reid_edge.upstream.outbox_database import SCHEMA_VERSION
+from reid_edge.upstream.outbox_records import is_intact
 from tests.upstream.observing import observed
 from tests.upstream.outbox.make import delivered
+from tests.upstream.outboxes import opened
 
 FORMATS = sorted((Path(__file__).parent / "outbox").glob("v*"))
 
@@ -43,5 +50,38 @@ def test_a_stored_outbox_goes_on_where_it_stopped(stored, folder):
         outbox.close()
 
 
-def test_the_current_format_is_stored():
-    assert FORMATS
+def test_an_outbox_of_format_1_is_migrated_in_place_and_later_rows_are_checked_whole(stored):
+    path = stored(FORMATS[0])
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        before = connection.execute("SELECT seq, age_us, crc, payload FROM rows").fetchall()
+        next_seq, incarnation = connection.execute("SELECT next_seq, epoch FROM state").fetchone()
+    with opened(path) as outbox:
+        assert outbox.incarnation == incarnation
+        outbox.put([observed(12)])
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        rows = connection.execute("SELECT seq, age_us, crc, payload, acked_us FROM rows").fetchall()
+        state = connection.execute("SELECT checked_from, given, waiting, in_gaps, destination, replay FROM state")
+        assert state.fetchone() == (next_seq, 13, 8, 5, "", "")
+    assert [row[:4] for row in rows[:-1]] == before
+    assert all(is_intact(row, incarnation, next_seq) for row in rows)
+    assert not any(is_intact(row, incarnation, checked_from=0) for row in rows[:-1])
+    assert is_intact(rows[-1], incarnation, checked_from=0)
+
+
+def test_a_migration_that_is_cut_off_leaves_the_file_as_it_was(stored, monkeypatch):
+    path = stored(FORMATS[0])
+
+    def cut_off(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch, pytest.raises(OutboxError, match="Free space"):
+        patch.setattr(outbox_tables, "save_state", cut_off)
+        Outbox(path)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert delivered(path) == [batch.read_bytes() for batch in sorted(FORMATS[0].glob("batch_*.bin"))]
+
+
+def test_every_format_is_stored():
+    assert [folder.name for folder in FORMATS] == [f"v{version}" for version in range(1, SCHEMA_VERSION + 1)]

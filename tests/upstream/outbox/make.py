@@ -1,4 +1,4 @@
-"""Wrote the stored outboxes of format 1, once: what cameras in the field hold must be delivered byte for byte.
+"""Wrote the stored outboxes of each format, once: what cameras in the field hold must be delivered byte for byte.
 
     python -m tests.upstream.outbox.make VERSION
 
