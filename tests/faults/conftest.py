@@ -1,0 +1,3 @@
+from tests.upstream.conftest import certs
+
+__all__ = ["certs"]
