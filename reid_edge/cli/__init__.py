@@ -23,6 +23,7 @@ from reid_edge.cli.train import train
 from reid_edge.cli.tune import tune
 from reid_edge.console import console, error_console
 from reid_edge.errors import ReidEdgeError
+from reid_edge.system.stop_signals import is_held
 
 app = typer.Typer(
     add_completion=False,
@@ -68,7 +69,8 @@ def main() -> None:
         asked_to_stop.append(number)
         sys.exit(143)  # so that what was half written is removed
 
-    signal.signal(signal.SIGTERM, stop)
+    if not is_held():  # 'run' has them already
+        signal.signal(signal.SIGTERM, stop)
     try:
         app()
     except ReidEdgeError as error:
