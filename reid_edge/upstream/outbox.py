@@ -21,8 +21,9 @@ from reid_edge.upstream.age_clock import Reading, read_clocks
 from reid_edge.upstream.message import Encoding, encode_observation
 from reid_edge.upstream.observation import Ack, Gap, GapReason, Observation
 from reid_edge.upstream.outbox_database import Synchronous
-from reid_edge.upstream.outbox_file import OutboxFile, SetAsideError
+from reid_edge.upstream.outbox_file import OutboxFile, Result, SetAsideError
 from reid_edge.upstream.outbox_records import Row, State, StoredRow, is_intact
+from reid_edge.upstream.recent_counts import RecentCounts
 
 _LOG = logging.getLogger(__name__)
 MOST_RETENTION_S = 10 * 365 * 86400
@@ -78,6 +79,7 @@ class Outbox:
         self._max_bytes = max_bytes
         self._retention_us = int(retention_s * 1e6)
         self._listeners: list[Callable[[], None]] = []
+        self._recently = RecentCounts()
         self._file = OutboxFile(Path(path), synchronous=synchronous, read_clocks=read_clocks)
 
     @property
@@ -120,6 +122,10 @@ class Outbox:
         """Observations dropped since the file was made, by reason."""
         return dict(self._file.state.dropped)
 
+    def dropped_recently(self, within_s: float = 300.0) -> dict[str, int]:
+        """Return the observations dropped in the last ``within_s`` seconds, at most 15 minutes, by reason."""
+        return self._recently.within(within_s)
+
     @property
     def oldest_us(self) -> int | None:
         """Time at which the oldest row was put, microseconds since 1970 UTC by the present clock; None without rows.
@@ -128,8 +134,18 @@ class Outbox:
             OutboxError: The file cannot be read.
         """
         with self._file.lock:
+            age_s = self.oldest_age_s()
+            return None if age_s is None else time.time_ns() // 1000 - int(age_s * 1e6)
+
+    def oldest_age_s(self) -> float | None:
+        """Return for how many seconds the oldest row has been waiting; None without rows.
+
+        Raises:
+            OutboxError: The file cannot be read.
+        """
+        with self._file.lock:
             oldest = self._file.read(tables.oldest_age_us, None)
-            return None if oldest is None else time.time_ns() // 1000 - (self._file.clock.now_us() - oldest)
+            return None if oldest is None else max(0, self._file.clock.now_us() - oldest) / 1e6
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after each put, in the thread that put."""
@@ -190,7 +206,7 @@ class Outbox:
         if not self.gap_count:
             return []
         try:
-            return self._file.write("writing", lambda db, state: (state, tables.seal_gaps(db, state.incarnation)))
+            return self._write("writing", lambda db, state: (state, tables.seal_gaps(db, state.incarnation)))
         except SetAsideError:
             return []
 
@@ -212,7 +228,7 @@ class Outbox:
         with self._file.lock, suppress(SetAsideError):
             if ack.incarnation == self.incarnation and (ack.seqs or ack.gaps):
                 # A deletion that is lost in a power cut only means that the rows are sent again.
-                self._file.write("deleting", work, synchronous="NORMAL")
+                self._write("deleting", work, synchronous="NORMAL")
 
     def expire(self) -> None:
         """Drop rows that are too old, and overwrite deleted ones in the file and its log; to be called every minute.
@@ -227,10 +243,10 @@ class Outbox:
                 lambda db: tables.last_older_than(db, self._file.clock.now_us() - self._retention_us), 0
             )
             if last:
-                self._file.write("deleting", lambda db, state: (self._drop(db, state, 0, last, "expired"), None))
+                self._write("deleting", lambda db, state: (self._drop(db, state, 0, last, "expired"), None))
             self._declare()
             if self._file.dirty or self.depth:
-                self._file.write("writing", lambda _, state: (state, None))
+                self._write("writing", lambda _, state: (state, None))
                 self._file.read(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), [])
                 self._file.dirty = False
             database.remove_aside(self._file.path, older_than_s=self._retention_us / 1e6)
@@ -244,6 +260,22 @@ class Outbox:
                     self._declare()
             self._file.close()
 
+    def _write(
+        self,
+        doing: str,
+        work: Callable[[sqlite3.Connection, State], tuple[State, Result]],
+        *,
+        synchronous: Synchronous | None = None,
+    ) -> Result:
+        """Run ``work`` in a transaction, and count what it has dropped."""
+        with self._file.lock:
+            before = self._file.state.dropped
+            result = self._file.write(doing, work, synchronous=synchronous)
+            for reason, count in self._file.state.dropped.items():
+                if count > before[reason]:
+                    self._recently.add(reason, count - before[reason])
+            return result
+
     def _insert(self, payloads: Sequence[bytes]) -> None:
         def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
             state = self._with_losses(db, state)
@@ -254,13 +286,13 @@ class Outbox:
                 state = self._drop(db, state, 0, last, "full")
             return state, None
 
-        self._file.write("writing", work)
+        self._write("writing", work)
         self._file.undeclared = 0
 
     def _declare(self) -> None:
         """Write the gap of observations that could not be put."""
         if self._file.undeclared:
-            self._file.write("writing", lambda db, state: (self._with_losses(db, state), None))
+            self._write("writing", lambda db, state: (self._with_losses(db, state), None))
             self._file.undeclared = 0
 
     def _with_losses(self, db: sqlite3.Connection, state: State) -> State:
@@ -299,4 +331,4 @@ class Outbox:
         _LOG.warning(
             "row %d of the outbox %s has changed on disk: it is dropped. Check the disk.", seq, self._file.path
         )
-        self._file.write("deleting", lambda db, state: (self._drop(db, state, seq, seq, "lost"), None))
+        self._write("deleting", lambda db, state: (self._drop(db, state, seq, seq, "lost"), None))
