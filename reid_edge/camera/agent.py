@@ -14,7 +14,7 @@ from reid_edge.camera.detection_stage import DetectionStage, OffSwitch
 from reid_edge.camera.detectors import open_detector
 from reid_edge.camera.embedding_stage import EmbeddingStage, load_model
 from reid_edge.camera.filters import DetectionFilter
-from reid_edge.camera.publishing import Publisher, name_on_the_wire, open_transport
+from reid_edge.camera.publishing import Publisher, name_on_the_wire, open_transport, wanted_galleries
 from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.tracking import Tracker
@@ -78,7 +78,13 @@ class Agent:
         closing.callback(self.outbox.close)
         self._before_each_part()
         self.transport = open_transport(self.settings, self.camera, closing)
-        self.delivery = Delivery(self.outbox, self.transport, camera=self.camera, resend_s=upstream.resend_s)
+        self.delivery = Delivery(
+            self.outbox,
+            self.transport,
+            camera=self.camera,
+            galleries=wanted_galleries(self.settings),
+            resend_s=upstream.resend_s,
+        )
 
     def _open_camera(self, closing: contextlib.ExitStack) -> None:
         settings, pipeline = self.settings, self.settings.pipeline

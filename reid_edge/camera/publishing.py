@@ -13,7 +13,7 @@ from reid_edge.camera.settings import AgentSettings, CameraSettings, UpstreamSet
 from reid_edge.errors import MessageError, OutboxError, SettingsError, StoreError
 from reid_edge.redaction import redacted, without_passwords
 from reid_edge.upstream.message import Encoding, encode_observation
-from reid_edge.upstream.observation import Observation
+from reid_edge.upstream.observation import DEFAULT_GALLERY, Observation
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
 from reid_edge.upstream.transport import Transport
@@ -110,6 +110,25 @@ def name_on_the_wire(camera: CameraSettings) -> str:
     if camera.pseudonym_key is None:
         return camera.name
     return camera_pseudonym(camera.name, load_or_create_key(camera.pseudonym_key))
+
+
+def wanted_galleries(settings: AgentSettings) -> tuple[str, ...]:
+    """Return the names of the galleries whose acknowledgement a row needs; none: of whichever answers.
+
+    A store in this process, and a server of which no name is given, are the gallery whatever they are called.
+
+    Raises:
+        SettingsError: Several galleries are to answer where only one can.
+    """
+    galleries = settings.upstream.galleries
+    if settings.in_process or not settings.upstream.uri.startswith("mqtt"):
+        if len(galleries) > 1:
+            raise SettingsError(
+                f"upstream.galleries: expected one name, got {', '.join(galleries)}: only the gallery at "
+                f"{redacted(settings.upstream.uri)} can acknowledge. Several can behind a broker (mqtts://)."
+            )
+        return () if settings.in_process or galleries == (DEFAULT_GALLERY,) else galleries
+    return galleries
 
 
 def open_transport(settings: AgentSettings, camera: str, closing: contextlib.ExitStack) -> Transport:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import MessageError, MissingExtraError
-from reid_edge.upstream.observation import Ack, Batch, Gap, GapReason, Observation, Refusal, Replay
+from reid_edge.upstream.observation import MAX_GALLERIES, Ack, Batch, Gap, GapReason, Observation, Refusal, Replay
 from reid_edge.wire_names import checked_wire_name
 
 try:
@@ -26,9 +26,6 @@ VERSION = 1
 Encoding = Literal["fp16", "fp32", "int8"]
 ENCODINGS: tuple[Encoding, ...] = ("fp32", "fp16", "int8")
 """Encodings of features, in the order of their numbers on the wire, from 1."""
-
-MAX_GALLERIES = 8
-"""Most galleries that a batch can be for."""
 
 _SCHEMA: Any = observation_pb2
 _NO_MESSAGE = (DecodeError, ValueError, TypeError)  # ValueError: text that is not UTF-8, without protobuf's C code

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from reid_edge.camera import publishing as module
-from reid_edge.camera.publishing import Publisher
+from reid_edge.camera.publishing import Publisher, wanted_galleries
+from reid_edge.camera.settings import parse_settings
+from reid_edge.errors import SettingsError
 from reid_edge.upstream.outbox import Outbox
 from tests.traffic import observation
 
@@ -51,3 +53,35 @@ def test_memory_is_bounded_and_what_had_to_go_is_declared_upstream(unwritable, o
     publisher.publish([])
     assert outbox.depth == 3
     assert [(gap.count, gap.reason) for gap in outbox.gaps()] == [(2, "lost")]
+
+
+def settings(uri: str, *galleries: str):
+    upstream = {"uri": uri, **({"galleries": list(galleries)} if galleries else {})}
+    return parse_settings({"source": {"uri": "a.mp4"}, "engine": {"bundle": "b"}, "upstream": upstream})
+
+
+@pytest.mark.parametrize(
+    ("uri", "galleries", "wanted"),
+    [
+        ("mqtts://broker", (), ("gallery",)),
+        ("mqtts://broker", ("north", "south"), ("north", "south")),
+        ("https://gallery", (), ()),
+        ("https://gallery", ("north",), ("north",)),
+        ("sqlite:g.db", ("north",), ()),
+    ],
+)
+def test_whose_acknowledgement_is_needed(uri, galleries, wanted):
+    assert wanted_galleries(settings(uri, *galleries)) == wanted
+
+
+@pytest.mark.parametrize("uri", ["https://gallery", "sqlite:g.db", "postgresql://u@localhost/g"])
+def test_several_galleries_need_a_broker(uri):
+    with pytest.raises(SettingsError, match="behind a broker"):
+        wanted_galleries(settings(uri, "north", "south"))
+
+
+@pytest.mark.parametrize("galleries", [[], ["a b"], ["x"] * 9])
+def test_names_of_galleries_are_checked(galleries):
+    tables = {"source": {"uri": "a.mp4"}, "engine": {"bundle": "b"}, "upstream": {"galleries": galleries}}
+    with pytest.raises(SettingsError, match="galleries"):
+        parse_settings(tables)
