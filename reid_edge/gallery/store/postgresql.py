@@ -25,6 +25,7 @@ from reid_edge.gallery.store.base import (
     selection_json,
 )
 from reid_edge.gallery.store.columns import COLUMNS, Kind, row_of
+from reid_edge.gallery.store.postgresql_connection import CALL_S, EXPIRY_S, LONG_S, Connection, connect, limited
 from reid_edge.gallery.store.sql import COLUMN_NAMES, SqlStore, column_definitions, condition, sql_entry
 from reid_edge.redaction import hidden, without_passwords
 from reid_edge.types import Feature
@@ -36,10 +37,9 @@ try:
 except ImportError as error:
     raise MissingExtraError(error.name or "psycopg", "postgresql", "a gallery in PostgreSQL") from error
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-
-CONNECT_S = 10
 SCHEMA_VERSION = 1
+#: Longest wait of a close for another thread's call.
+CLOSE_S = 2.0
 #: Held while the tables are made, so that two processes do not make them at once.
 LOCK = 0x72656964
 
@@ -86,11 +86,12 @@ LEFTOVERS = (
 class PostgresqlStore(SqlStore):
     """See :class:`reid_edge.gallery.store.base.Store`.
 
-    A connection that breaks is opened again by the next call.
+    A connection that breaks, or on which the server has not answered in time, is opened again by the next call.
 
     Args:
         uri: URI as libpq takes it; the password is better kept in ``~/.pgpass`` or ``PGPASSWORD``.
         create: Make the tables if there are none.
+        patience_s: Longest call of those that a collector waits for.
 
     Raises:
         StoreError: There is no gallery, no pgvector, or no connection.
@@ -98,9 +99,10 @@ class PostgresqlStore(SqlStore):
 
     mark = "%s"
 
-    def __init__(self, uri: str, *, create: bool) -> None:
+    def __init__(self, uri: str, *, create: bool, patience_s: float = CALL_S) -> None:
         self.name = without_passwords(uri)
         self._uri = uri
+        self._patience_s = patience_s
         self._lock = threading.RLock()
         self._connection: Connection | None = None
         with self._errors():
@@ -129,7 +131,7 @@ class PostgresqlStore(SqlStore):
         """Return the observations nearest to a feature."""
         where, values = condition(selection, "%s")
         query = HalfVector(feature.astype(np.float16))
-        with self._transaction() as db:
+        with self._transaction(LONG_S) as db:
             rows = db.execute(
                 f"SELECT {COLUMN_NAMES}, -(feature <#> %s) AS cosine FROM observations "  # noqa: S608
                 f"WHERE model = (SELECT number FROM models WHERE hash = %s) AND {where} "
@@ -151,7 +153,7 @@ class PostgresqlStore(SqlStore):
     def erase(self, selection: Selection, *, now_us: int) -> Erased:
         """Delete the selected observations and keep them out."""
         where, values = condition(selection, "%s")
-        with self._transaction() as db:
+        with self._transaction(LONG_S) as db:
             db.execute("LOCK TABLE erasures IN ROW EXCLUSIVE MODE")
             rows = db.execute(
                 f"DELETE FROM observations WHERE {where} RETURNING camera, epoch, seq, first_us",  # noqa: S608
@@ -161,13 +163,13 @@ class PostgresqlStore(SqlStore):
             db.execute(
                 "INSERT INTO erasures (until_us, selection) VALUES (%s, %s)", (rule.until_us, selection_json(rule))
             )
-        with self._errors(), self._lock:
-            self._open_connection().execute("VACUUM observations")
+        with self._alone(LONG_S) as db:
+            db.execute("VACUUM observations")
         return Erased(tuple(sorted(row[:3] for row in rows)), LEFTOVERS)
 
     def expire(self, before_us: int) -> int:
         """Delete observations and gaps from before a time."""
-        with self._transaction() as db:
+        with self._transaction(EXPIRY_S) as db:
             return self._delete_before(db, before_us)
 
     def accept_model(self, model_hash: str, dim: int | None, *, now_us: int, only_first: bool = False) -> bool:
@@ -186,9 +188,10 @@ class PostgresqlStore(SqlStore):
 
     def close(self) -> None:
         """Close the connection."""
-        with self._lock:
+        if self._lock.acquire(timeout=CLOSE_S):  # else a call of another thread ends with the process
             if self._connection is not None:
                 self._connection.close()
+            self._lock.release()
 
     @staticmethod
     def _insert(db: Connection, records: Sequence[Record]) -> int:
@@ -210,16 +213,30 @@ class PostgresqlStore(SqlStore):
             return cursor.rowcount
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with self._lock, self._errors():
-            db = self._open_connection()
-            with db.transaction():
-                yield db
+    def _transaction(self, most_s: float | None = None) -> Iterator[Connection]:
+        with self._alone(most_s or self._patience_s) as db, db.transaction():
+            yield db
+
+    @contextlib.contextmanager
+    def _alone(self, most_s: float) -> Iterator[Connection]:
+        """Have the connection to oneself; whatever is done with it ends within ``most_s``."""
+        if not self._lock.acquire(timeout=most_s):
+            raise StoreError(f"the gallery in {self.name} has been busy with another call for {most_s:g} s.")
+        try:
+            with self._errors():
+                db = self._open_connection()
+                with limited(db, most_s):
+                    yield db
+        finally:
+            self._lock.release()
 
     def _reading(self) -> contextlib.AbstractContextManager[Any]:
         return self._transaction()
 
     _writing = _reading
+
+    def _counting(self) -> contextlib.AbstractContextManager[Any]:
+        return self._transaction(LONG_S)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -237,13 +254,13 @@ class PostgresqlStore(SqlStore):
         return self._connection
 
     def _connect(self) -> Connection:
-        db: Connection = psycopg.connect(self._uri, autocommit=True, connect_timeout=CONNECT_S)
+        db = connect(self._uri)
         try:
-            self._check_version(db)
-            register_vector(db)
-            # pgvector's types and operators may be in any schema of the path.
-            db.execute("SELECT set_config('search_path', 'reid_edge, ' || current_setting('search_path'), false)")
-            db.execute("SET synchronous_commit = on")
+            with limited(db, self._patience_s):
+                self._check_version(db)
+                register_vector(db)
+                # pgvector's types and operators may be in any schema of the path.
+                db.execute("SELECT set_config('search_path', 'reid_edge, ' || current_setting('search_path'), false)")
         except BaseException:
             db.close()
             raise
@@ -262,7 +279,7 @@ class PostgresqlStore(SqlStore):
             )
 
     def _make_tables(self) -> None:
-        with psycopg.connect(self._uri, connect_timeout=CONNECT_S) as db:
+        with connect(self._uri) as db, limited(db, LONG_S), db.transaction():
             db.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
             if _tables_exist(db):
                 return

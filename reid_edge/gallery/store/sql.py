@@ -57,6 +57,10 @@ class SqlStore(abc.ABC):
     def _writing(self) -> contextlib.AbstractContextManager[Database]:
         """Begin a transaction that writes; it is durable when it ends."""
 
+    def _counting(self) -> contextlib.AbstractContextManager[Database]:
+        """Begin a transaction that reads so much that it may take minutes."""
+        return self._reading()
+
     def models(self) -> list[AcceptedModel]:
         """Return the accepted models."""
         with self._reading() as db:
@@ -101,7 +105,7 @@ class SqlStore(abc.ABC):
     def span(self, selection: Selection) -> Span:
         """Return the number of selected observations and their first and last time."""
         where, values = condition(selection, self.mark)
-        with self._reading() as db:
+        with self._counting() as db:
             row = db.execute(
                 f"SELECT count(*), min(first_us), max(last_us) FROM observations WHERE {where}",  # noqa: S608 - likewise
                 values,
@@ -110,7 +114,7 @@ class SqlStore(abc.ABC):
 
     def cameras(self) -> list[CameraSummary]:
         """Return the contents of each camera."""
-        with self._reading() as db:
+        with self._counting() as db:
             rows = db.execute(_CAMERAS).fetchall()
         names = ("camera", "observations", "tracklets", "first_us", "last_us", "gaps", "lost")
         return [CameraSummary(**dict(zip(names, row, strict=True))) for row in rows]
