@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -154,6 +155,12 @@ class MilvusEngine:
         self._process.wait(20)
         self._log.close()
         self._launch()
+
+    def freeze(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         self._process.terminate()

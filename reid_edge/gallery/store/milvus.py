@@ -34,7 +34,7 @@ from reid_edge.gallery.store.base import (
     spent_erasures_us,
 )
 from reid_edge.gallery.store.columns import COLUMNS, Kind, entry_of, row_of
-from reid_edge.gallery.store.milvus_client import ROWS, TEXT_BYTES, Client, DataType, Row
+from reid_edge.gallery.store.milvus_client import COMMIT_S, LONG_S, ROWS, TEXT_BYTES, Client, DataType, Row
 from reid_edge.types import Feature
 
 SCHEMA_VERSION = 1
@@ -77,6 +77,7 @@ class MilvusStore:
         self._client = Client(uri)
         self.name = self._client.name
         self._lock = threading.RLock()
+        self._depth = 0
         self._ready: frozenset[str] = frozenset()
         try:
             self._open(create=create)
@@ -97,7 +98,7 @@ class MilvusStore:
 
     def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
         """Return the observations nearest to a feature."""
-        with self._session():
+        with self._session(LONG_S):
             if not self._has(model_hash):
                 return []
             rows = self._client.nearest(
@@ -119,7 +120,7 @@ class MilvusStore:
 
     def erase(self, selection: Selection, *, now_us: int) -> Erased:
         """Delete the selected observations and keep them out."""
-        with self._session():
+        with self._session(LONG_S):
             first = [row["first_us"] for _, row in self._selected(selection, ["first_us"])]
             rule = lasting_erasure(selection, max(first, default=None), now_us)
             # From now on nothing new is stored, except what another collector is just writing: ``expire`` deletes that.
@@ -191,7 +192,7 @@ class MilvusStore:
 
     def span(self, selection: Selection) -> Span:
         """Return the number of selected observations and their first and last time; reads the times of each."""
-        with self._session():
+        with self._session(LONG_S):
             times = [(row["first_us"], row["last_us"]) for _, row in self._selected(selection, ["first_us", "last_us"])]
         first, last = zip(*times, strict=True) if times else ((), ())
         return Span(len(times), min(first, default=None), max(last, default=None))
@@ -202,7 +203,7 @@ class MilvusStore:
         tracklets: dict[str, set[tuple[str, int]]] = defaultdict(set)
         spans: dict[str, list[int]] = defaultdict(list)
         gaps: dict[str, list[int]] = defaultdict(list)
-        with self._session():
+        with self._session(LONG_S):
             for _, row in self._selected(Selection(), ["track", "first_us", "last_us"]):
                 camera = row["camera"]
                 counts[camera] += 1
@@ -230,13 +231,21 @@ class MilvusStore:
             self._client.close()
 
     @contextlib.contextmanager
-    def _session(self) -> Iterator[None]:
+    def _session(self, most_s: float = COMMIT_S) -> Iterator[None]:
         """Serve one caller at a time; after a failure load the collections again: the server may have restarted."""
-        with self._lock:
+        if not self._lock.acquire(timeout=most_s):
+            raise StoreError(f"the gallery in {self.name} has been busy with another call for {most_s:g} s.")
+        self._depth += 1
+        try:
+            if self._depth == 1:  # else it is part of a call whose time runs already
+                self._client.within(most_s)
             if self._client.failed:
                 self._open(create=False)
                 self._client.failed = False
             yield
+        finally:
+            self._depth -= 1
+            self._lock.release()
 
     def _open(self, *, create: bool) -> None:
         if not self._client.has(META):

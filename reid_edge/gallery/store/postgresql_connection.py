@@ -25,7 +25,7 @@ CONNECT_S = 10
 #: The server gives up so much earlier than this end cuts the line: the connection stays usable, and says why.
 _MARGIN_S = 3.0
 #: What libpq is told unless the URI says otherwise: a host that has vanished is noticed within half a minute.
-_LINE = {
+_LINE: dict[str, Any] = {
     "connect_timeout": CONNECT_S,
     "keepalives": 1,
     "keepalives_idle": 10,
@@ -53,7 +53,8 @@ def connect(uri: str) -> Connection:
     Raises:
         psycopg.Error: The server cannot be reached within 10 s, refuses, or does not answer the first statement.
     """
-    db: Connection = psycopg.connect(autocommit=True, **{**_LINE, **conninfo_to_dict(uri)})
+    given: dict[str, Any] = dict(conninfo_to_dict(uri))
+    db: Connection = psycopg.connect(autocommit=True, **{**_LINE, **given})
     try:
         with cut_after(db, CALL_S):
             db.execute(
