@@ -10,20 +10,10 @@ from reid_edge.system import stop_signals
 def main() -> None:
     """Set the threads of NumPy and torch, which read their variables when they are imported, and run the command.
 
-    ``run`` is a service: its signals are taken before anything else is imported, and it ends even if a thread of it
-    waits for a camera.
+    The signals of ``run``, a service, are taken before anything else is imported.
     """
-    is_service = sys.argv[1:2] == ["run"]
-    if is_service:
+    if sys.argv[1:2] == ["run"]:
         stop_signals.hold()
-    try:
-        _run()
-    finally:
-        if is_service:
-            stop_signals.leave_if_threads_are_left(sys.exc_info()[1])
-
-
-def _run() -> None:
     from reid_edge.system.threads import configure_openmp
 
     configure_openmp()

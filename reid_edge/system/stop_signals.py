@@ -9,9 +9,9 @@ a thread reads it there:
 * a second one, half a second later or more, ends the process at once;
 * a program that has not stopped by a deadline is ended, whatever hangs.
 
-:func:`leave_if_threads_are_left` ends a process whose threads cannot be joined, e.g. one that waits in OpenCV for a
-camera.  If such a thread came back while the interpreter is being taken down, Python would end it in the middle of
-C++ code, and C++ would abort the process ("terminate called without an active exception").
+:meth:`StopSignals.leave_if_threads_are_left` ends a process whose threads cannot be joined, e.g. one that waits in
+OpenCV for a camera.  If such a thread came back while the interpreter is being taken down, Python would end it in the
+middle of C++ code, and C++ would abort the process ("terminate called without an active exception").
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ DEADLINE_S = 20.0
 #: A signal that comes again within this time is the same one, sent to a process group and passed on by a parent.
 SAME_S = 0.5
 
+_NAME = "signals"
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger(__name__)
 _held: StopSignals | None = None
@@ -48,6 +49,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.deadline_s = DEADLINE_S
+        self._before = threading.enumerate()
         self._asked_s: float | None = None
         self._lock = threading.Lock()
         self._stop: Callable[[], None] | None = None
@@ -95,9 +97,30 @@ class StopSignals:
 
     def late(self) -> NoReturn:
         """End the process, because it has not stopped by itself."""
-        names = ", ".join(thread.name for thread in _left()) or "the main thread"
+        names = ", ".join(thread.name for thread in self._left()) or "the main thread"
         _log.error("not ended %.0f s after the signal, and now left as it is; still busy: %s", self.deadline_s, names)
         leave(0)
+
+    def leave_if_threads_are_left(self, error: BaseException | None) -> None:
+        """End the process now if a thread could not be joined; to be called last, when everything is closed.
+
+        Args:
+            error: What ended the program; None if it came to its end.
+        """
+        if not self._left():
+            return
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        elif error is None:
+            code = 0
+        else:
+            traceback.print_exception(error)
+            code = 1
+        leave(code)
+
+    def _left(self) -> list[threading.Thread]:
+        """List the threads that were started since the signals are taken, and have not ended."""
+        return [thread for thread in threading.enumerate() if thread not in self._before and thread.name != _NAME]
 
 
 def hold() -> StopSignals:
@@ -110,7 +133,7 @@ def hold() -> StopSignals:
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for number in (*_STOPPING, signal.SIGHUP):
             signal.signal(number, _nothing)
-        threading.Thread(target=_watch, args=(_held, reading), name="signals", daemon=True).start()
+        threading.Thread(target=_watch, args=(_held, reading), name=_NAME, daemon=True).start()
     return _held
 
 
@@ -132,40 +155,12 @@ def held() -> Iterator[StopSignals]:
         _held = None
 
 
-def is_held() -> bool:
-    """Tell whether the signals are taken here."""
-    return _held is not None
-
-
 def leave(code: int) -> NoReturn:
     """End the process now, with what was printed and logged, but without the interpreter's end."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
     os._exit(code)
-
-
-def leave_if_threads_are_left(error: BaseException | None) -> None:
-    """End the process now if a thread could not be joined; to be called last, when everything is closed.
-
-    Args:
-        error: What ended the program; None if it came to its end.
-    """
-    if not _left():
-        return
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    elif error is None:
-        code = 0
-    else:
-        traceback.print_exception(error)
-        code = 1
-    leave(code)
-
-
-def _left() -> list[threading.Thread]:
-    main = threading.main_thread()
-    return [thread for thread in threading.enumerate() if thread is not main and thread.name != "signals"]
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:
