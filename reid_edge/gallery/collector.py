@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from reid_edge.errors import MessageError, ModelMismatchError, StoreError
 from reid_edge.features import l2_normalised
 from reid_edge.gallery.deletion import Retention
-from reid_edge.gallery.entries import LONGEST_TRACKLET_US, Entry, Record
+from reid_edge.gallery.entries import CLOCK_TOLERANCE_US, LONGEST_TRACKLET_US, Entry, Record
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import AcceptedModel, Added, StoredGap
 from reid_edge.gallery.times import duration_text, now_us
@@ -20,8 +20,6 @@ from reid_edge.upstream.observation import Ack, Batch, Gap, Observation, Refusal
 
 log = logging.getLogger(__name__)
 
-#: Two clocks are seldom further apart than this; what is from later than now plus this is refused.
-CLOCK_TOLERANCE_US = 5 * 60 * 1_000_000
 #: A faulty camera must not fill the log with models.
 MOST_WARNINGS = 20
 

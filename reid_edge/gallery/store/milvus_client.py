@@ -106,6 +106,12 @@ class Client:
             self._client.create_index(collection, index, timeout=self._left(), sync=False)
             self._client.load_collection(collection, timeout=self._left())
 
+    def drop(self, collection: str) -> None:
+        """Remove a collection, if there is one."""
+        with self._errors():
+            if self._client.has_collection(collection, timeout=self._left()):
+                self._client.drop_collection(collection, timeout=self._left())
+
     def put(self, collection: str, rows: Sequence[Row]) -> None:
         """Write rows, replacing those with the same key."""
         for start in range(0, len(rows), ROWS):
