@@ -73,6 +73,7 @@ class Agent:
             max_rows=upstream.max_rows,
             max_bytes=upstream.max_mb * 1_000_000,
             retention_s=upstream.retention_hours * 3600,
+            when_full=upstream.when_full,
             synchronous=upstream.synchronous,
         )
         closing.callback(self.outbox.close)
@@ -100,7 +101,8 @@ class Agent:
         self.crop_queue = CropQueue(
             limit=pipeline.max_waiting_crops, drop_oldest=self.source.live, budget_s=pipeline.max_latency_ms / 1000
         )
-        self.publisher = Publisher(self.outbox, settings.upstream.encoding)
+        upstream = settings.upstream
+        self.publisher = Publisher(self.outbox, upstream.encoding, when_full=upstream.when_full)
         # A tracklet gets its number with its first observation, so counting on from the outbox never gives one twice.
         self.tracklets = Tracklets(
             settings.tracklet,

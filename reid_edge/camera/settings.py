@@ -94,6 +94,8 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         encoding: Encoding of features on the wire.
         max_rows: Largest number of observations in the outbox.
         max_mb: Largest size of these observations, 10⁶ bytes; the file takes a tenth more, its log 16 MB.
+        when_full: What is dropped, and declared upstream as a gap, when there is no room: ``drop-oldest`` or
+            ``refuse-newest``.
         retention_hours: Time after which an undelivered observation is dropped, and declared upstream as a gap.
         synchronous: ``FULL``: survives a power cut; ``NORMAL``: may lose the last second to one.
         resend_s: Time after which an observation that is not acknowledged is sent again, seconds.
@@ -108,6 +110,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     encoding: Literal["fp16", "fp32", "int8"] = "fp16"
     max_rows: Positive = 100_000
     max_mb: Positive = 256
+    when_full: Literal["drop-oldest", "refuse-newest"] = "drop-oldest"
     retention_hours: Annotated[float, msgspec.Meta(gt=0, le=87_600)] = 72.0
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
     resend_s: Seconds = 10.0

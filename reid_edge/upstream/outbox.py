@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import accumulate, takewhile
 from pathlib import Path
+from typing import Literal
 
 from reid_edge.errors import OutboxError
 from reid_edge.upstream import outbox_database as database
@@ -26,6 +28,8 @@ from reid_edge.upstream.outbox_records import Row, State, StoredRow, is_intact
 from reid_edge.upstream.recent_counts import RecentCounts
 
 _LOG = logging.getLogger(__name__)
+#: What is dropped when the outbox is full: the oldest rows, or what would be put.
+WhenFull = Literal["drop-oldest", "refuse-newest"]
 MOST_RETENTION_S = 10 * 365 * 86400
 
 
@@ -33,9 +37,9 @@ class Outbox:
     """A queue of encoded observations in one SQLite file.
 
     Once :meth:`put` has returned, the observations survive the end of the process and, with ``synchronous="FULL"``, a
-    power cut.  A row leaves when it is acknowledged, or when it is dropped: the oldest are dropped when there are too
-    many or when they are too old.  Dropped observations are counted, and declared by :meth:`gaps` until the gaps are
-    acknowledged too.
+    power cut.  A row leaves when it is acknowledged, or when it is dropped: the oldest, or instead the newest, are
+    dropped when there are too many, and those that are too old.  Dropped observations are counted, and declared by
+    :meth:`gaps` until the gaps are acknowledged too.
 
     A damaged file is set aside beside the outbox as ``NAME.corrupt-TIME``, logged and listed in ``set_aside``, and a
     new one with a new incarnation is started at once.  Sequence numbers grow, and leap at each opening, so that none is
@@ -51,6 +55,8 @@ class Outbox:
         max_rows: Most rows kept.
         max_bytes: Most bytes of encoded observations kept.  The file takes about a tenth more, its log up to 16 MB.
         retention_s: Rows older than this are dropped by :meth:`expire`; at most ten years.
+        when_full: ``drop-oldest``: the oldest rows make room for new ones.  ``refuse-newest``: new observations are not
+            kept while there is no room.  Either are declared as a gap.
         synchronous: ``FULL``: each put waits for the disk.  ``NORMAL``: the last puts may be lost in a power cut, and
             no gap declares them.
         read_clocks: Reads the machine's clocks.
@@ -66,6 +72,7 @@ class Outbox:
         max_rows: int = 100_000,
         max_bytes: int = 256_000_000,
         retention_s: float = 72 * 3600,
+        when_full: WhenFull = "drop-oldest",
         synchronous: Synchronous = "FULL",
         read_clocks: Callable[[], Reading] = read_clocks,
     ) -> None:
@@ -78,6 +85,7 @@ class Outbox:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._retention_us = int(retention_s * 1e6)
+        self._when_full = when_full
         self._listeners: list[Callable[[], None]] = []
         self._recently = RecentCounts()
         self._file = OutboxFile(Path(path), synchronous=synchronous, read_clocks=read_clocks)
@@ -152,14 +160,21 @@ class Outbox:
         self._listeners.append(listener)
 
     def put(self, observations: Sequence[Observation], encoding: Encoding = "fp16") -> None:
-        """Keep observations, all or none, in one commit; the oldest rows are dropped if there is no room.
+        """Keep observations, all or none, in one commit; if there is no room, ``when_full`` says what is dropped.
 
         Raises:
             MessageError: One of them cannot be encoded.
             OutboxError: They are not kept, e.g. because the disk is full, and the outbox is as it was before.  Try
                 again, or give them up with :meth:`lose`.
         """
-        payloads = [encode_observation(observation, encoding) for observation in observations]
+        self.put_encoded([encode_observation(observation, encoding) for observation in observations])
+
+    def put_encoded(self, payloads: Sequence[bytes]) -> None:
+        """Keep observations that are encoded already, as :meth:`put` does.
+
+        Raises:
+            OutboxError: As for :meth:`put`.
+        """
         if not payloads:
             return
         with self._file.lock:
@@ -279,8 +294,10 @@ class Outbox:
     def _insert(self, payloads: Sequence[bytes]) -> None:
         def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
             state = self._with_losses(db, state)
-            tables.insert_rows(db, state.incarnation, state.next_seq, self._file.clock.now_us(), payloads)
-            state = state.with_rows(len(payloads), sum(map(len, payloads)))
+            kept = payloads[: self._room_for(payloads, state)] if self._when_full == "refuse-newest" else payloads
+            tables.insert_rows(db, state.incarnation, state.next_seq, self._file.clock.now_us(), kept)
+            state = state.with_rows(len(kept), sum(map(len, kept)))
+            state = self._without(db, state, len(payloads) - len(kept), "full")
             last = tables.last_to_drop(db, state.rows - self._max_rows, state.payload_bytes - self._max_bytes)
             if last:
                 state = self._drop(db, state, 0, last, "full")
@@ -296,12 +313,22 @@ class Outbox:
             self._file.undeclared = 0
 
     def _with_losses(self, db: sqlite3.Connection, state: State) -> State:
-        """Spend a sequence number on each observation that could not be put."""
-        if not self._file.undeclared:
+        """Declare observations that could not be put."""
+        return self._without(db, state, self._file.undeclared, "lost")
+
+    def _without(self, db: sqlite3.Connection, state: State, count: int, reason: GapReason) -> State:
+        """Spend a sequence number on each of ``count`` observations that are not kept."""
+        if not count:
             return state
-        count, first_seq = self._file.undeclared, state.next_seq
+        first_seq = state.next_seq
         state = replace(state, next_seq=first_seq + count, given=state.given + count)
-        return self._noted(db, state, Gap(first_seq, state.next_seq - 1, count, "lost"))
+        return self._noted(db, state, Gap(first_seq, state.next_seq - 1, count, reason))
+
+    def _room_for(self, payloads: Sequence[bytes], state: State) -> int:
+        """Return how many of the observations, from the first on, there is room for."""
+        rows, size = max(0, self._max_rows - state.rows), self._max_bytes - state.payload_bytes
+        sizes = accumulate(map(len, payloads))
+        return min(rows, sum(1 for _ in takewhile(lambda total: total <= size, sizes)))
 
     def _drop(self, db: sqlite3.Connection, state: State, first_seq: int, last_seq: int, reason: GapReason) -> State:
         """Delete rows and note the gap."""
