@@ -61,11 +61,10 @@ def observation(row):
     )
 
 
-def batch(rows, *, camera="door", incarnation="e1", gaps=()):
+def batch(rows, *, camera="door", incarnation="e1", gaps=(), galleries=()):
     """The bytes that a camera sends for records."""
-    return encode_batch(
-        camera, incarnation, [(row.entry.seq, encode_observation(observation(row))) for row in rows], gaps
-    )
+    encoded = [(row.entry.seq, encode_observation(observation(row))) for row in rows]
+    return encode_batch(camera, incarnation, encoded, gaps, galleries=galleries)
 
 
 class SqliteEngine:
