@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +74,7 @@ class DetectionStage:
         self._queue = queue
         self._is_off = is_off
         self._extractor = extractor
+        self._correction_us = 0
         self.stats = DetectionStats()
         self.heartbeat = Heartbeat()
 
@@ -95,12 +96,18 @@ class DetectionStage:
     def _skip(self) -> None:
         self.stats.off += 1
         if self._tracker.live:
-            ended = self._tracker.finish()
-            self._selector.end(ended)
-            self._queue.put([], ended)
+            self._end_all()
+
+    def _end_all(self, correction_us: int = 0) -> None:
+        ended = [replace(track, correction_us=correction_us) for track in self._tracker.finish()]
+        self._selector.end(ended)
+        self._queue.put([], ended)
 
     def _process(self, frame: Frame) -> None:
         seen_s = time.monotonic()
+        if frame.correction_us != self._correction_us:  # the clock was set: no track goes on over that
+            self._end_all(frame.correction_us - self._correction_us)
+            self._correction_us = frame.correction_us
         frame = self._filter.masks.black_out(frame)
         detections = self._filter(self._detector(frame), frame)
         tracked = self._tracker.update(detections, frame.captured_us)

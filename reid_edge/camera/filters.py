@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import cv2
@@ -172,7 +173,7 @@ class PrivacyMasks:
         if not (image.flags.writeable and image.flags.c_contiguous):
             image = image.copy()
         self._paint(image, (0, 0, 0))
-        return frame if image is frame.image else Frame(image, frame.captured_us, frame.index)
+        return frame if image is frame.image else replace(frame, image=image)
 
     def hide(self, boxes: Boxes, size_wh: tuple[int, int], overlap: float) -> npt.NDArray[np.bool_]:
         """Tell which boxes have the middle of their lower edge, or a part of their area, in masks: N booleans.

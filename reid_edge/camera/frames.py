@@ -19,14 +19,23 @@ class Frame:
 
     Attributes:
         image: H×W×3 uint8, BGR.
-        captured_us: Capture time, microseconds since 1970 UTC; never less than that of the frame before.
+        captured_us: Capture time, microseconds since 1970 UTC; never less than that of the frame before, unless
+            ``correction_us`` has changed.
         index: Number of the frame in its source, from 0.  Skipped frames are counted, so that labels of a file stay
             aligned.
+        correction_us: Sum of the steps by which the clock of capture times was set so far.  Times of frames with
+            another one must not be compared with this frame's.
     """
 
     image: Image
     captured_us: int
     index: int
+    correction_us: int = 0
+
+    @property
+    def steady_us(self) -> int:
+        """Capture time on a scale that goes on evenly when the clock is set, microseconds."""
+        return self.captured_us - self.correction_us
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,10 +46,12 @@ class EndedTrack:
     Attributes:
         track: Number of the track.
         last_us: Time of its last box, microseconds since 1970 UTC.
+        correction_us: What is to be added to all times of the track: it ended because the clock was wrong, and was set.
     """
 
     track: int
     last_us: int
+    correction_us: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +117,8 @@ class Tracker:
         return TrackedBoxes(boxes[rows], scores[rows], np.array(tracks, np.int64), ended + self._end_unseen())
 
     def finish(self) -> tuple[EndedTrack, ...]:
-        """End every live track, because no more frames will come."""
+        """End every live track: no more frames will come, or the next ones have times of another clock."""
+        self._now_us = 0
         return self._end_all()
 
     def _usable(self, detections: Detections) -> npt.NDArray[np.intp]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import msgspec
@@ -84,6 +84,11 @@ class _Tracklet:
         if details.quality > self.best.quality:
             self.best = details
         self.doubted = None
+
+    def shift(self, correction_us: int) -> None:
+        self.first_us += correction_us
+        self.last_us += correction_us
+        self.best = replace(self.best, captured_us=self.best.captured_us + correction_us)
 
 
 class Tracklets:
@@ -171,6 +176,7 @@ class Tracklets:
         for track in ended:
             if (tracklet := self._live.pop(track.track, None)) is not None:
                 tracklet.last_us = max(tracklet.last_us, track.last_us)
+                tracklet.shift(track.correction_us)
                 published.append(self._publish(tracklet, final=True))
         return published
 

@@ -259,6 +259,31 @@ def test_a_bundle_of_another_input_size_gets_crops_of_its_own_size(
         np.testing.assert_allclose(seen.feature, expected[seen.model_hash], atol=1e-5)
 
 
+@pytest.mark.parametrize("correction_us", [-31_536_000_000_000, 3_600_000_000], ids=["back", "forward"])
+def test_tracks_are_cut_where_the_clock_is_set_and_those_that_are_open_get_the_right_times(settings, correction_us):
+    config = settings({**LARGE, "gate.mode": "every", "tracker.lifespan_s": 3600})
+    start_us, published = time.time_ns() // 1000, []
+    frames = [Frame(street_frames(1)[0], start_us + index * 100_000, index) for index in range(10)]
+    right_us = [frame.captured_us + correction_us for frame in frames]
+    frames[5:] = [
+        replace(frame, captured_us=frame.captured_us + correction_us, correction_us=correction_us)
+        for frame in frames[5:]
+    ]
+    with opened(config) as agent:
+        agent.publisher.publish = published.extend
+        for frame in frames:
+            agent.detection._process(frame)
+        agent.crop_queue.put([], agent.detection._tracker.finish())
+        agent.crop_queue.finish()
+        agent.embedding.run()
+    before, after = published
+    assert before.track != after.track and before.final and after.final
+    assert (before.first_us, before.last_us) == (right_us[0], right_us[4])
+    assert (after.first_us, after.last_us) == (right_us[5], right_us[9])
+    for seen in published:
+        assert seen.first_us <= seen.captured_us <= seen.last_us
+
+
 def test_a_live_source_that_is_too_fast_loses_the_oldest_crops_counted_and_stays_bounded(settings):
     config = settings(
         {

@@ -275,6 +275,31 @@ def test_the_nearest_time_is_what_a_slow_search_finds(rng):
         assert got is None or got.detections.boxes[0, 0] == best
 
 
+FOUND = found(1)
+
+
+def test_after_the_clock_of_the_frames_was_set_back_lines_are_matched_again():
+    pending = PendingTimes(10, 5)
+    for time_us in (10**12, 10**12 + 100):
+        pending.add(time_us, FOUND)
+    assert pending.take(10**12) is FOUND
+    assert pending.take(10**6) is None
+    assert not pending.has(10**6 + 100)  # what is held is of the clock that was wrong: the line may still come
+    assert pending.add(10**6 + 100, FOUND)
+    assert pending.has(10**6 + 100) and pending.take(10**6 + 100) is FOUND
+
+
+def test_lines_of_a_clock_that_was_far_ahead_take_no_room_from_others_and_are_not_waited_for():
+    pending = PendingTimes(3, 5)
+    pending.take(10**6)
+    for year_ahead in range(3):
+        pending.add(31 * 10**12 + year_ahead * 100, FOUND)
+    assert not pending.has(10**6 + 100)
+    for time_us in (10**6 + 100, 10**6 + 200, 10**6 + 300):
+        assert pending.add(time_us, FOUND)
+    assert pending.take(10**6 + 100) is pending.take(10**6 + 200) is pending.take(10**6 + 300) is FOUND
+
+
 def wait_for(condition, limit_s=10.0):
     deadline = time.monotonic() + limit_s
     while not condition():

@@ -219,3 +219,23 @@ def test_most_real_pedestrians_are_found(real_data):
                 found_count, true_count = found_count + len(found), true_count + len(truth)
     assert true_count > 200
     assert pairs / true_count > 0.83 and pairs / found_count > 0.83
+
+
+@pytest.mark.parametrize("correction_us", [-31_536_000_000_000, 31_536_000_000_000])
+def test_setting_the_clock_changes_nothing_of_what_is_seen(rng, correction_us):
+    quiet = ground(rng)
+    pictures = []
+    for number in range(60):
+        picture = quiet.copy()
+        if number >= 20:
+            draw_person(picture, 5 * number, 120)
+        pictures.append(noisy(picture, rng))
+    plain, corrected = open_detector(MotionSettings()), open_detector(MotionSettings())
+    start_us, seen = 10**15, 0
+    for index, picture in enumerate(pictures):
+        step_us = correction_us if index >= 30 else 0
+        expected = plain(Frame(picture, start_us + index * STEP_US, index))
+        found = corrected(Frame(picture, start_us + index * STEP_US + step_us, index, step_us))
+        np.testing.assert_array_equal(found.boxes, expected.boxes)
+        seen += len(found)
+    assert seen > 20

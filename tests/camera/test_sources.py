@@ -9,7 +9,8 @@ import pytest
 
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources import SourceSettings, open_source
-from reid_edge.camera.sources.capture import CaptureClock, Thinning
+from reid_edge.camera.sources.capture import Thinning
+from reid_edge.camera.sources.clock import CaptureClock
 from reid_edge.camera.sources.source import FrameBuffer
 from reid_edge.errors import SettingsError, SourceError
 from reid_edge.redaction import redacted
@@ -261,62 +262,21 @@ def test_settings_are_checked_by_name(key, value):
 # --- parts
 
 
-class Clocks:
-    """A wall clock that can be set, and one that cannot."""
-
-    def __init__(self) -> None:
-        self.wall = self.monotonic = 10**18
-
-    def pass_ms(self, count: float) -> None:
-        self.wall += round(count * 1e6)
-        self.monotonic += round(count * 1e6)
-
-    def capture_clock(self) -> CaptureClock:
-        return CaptureClock(wall_ns=lambda: self.wall, monotonic_ns=lambda: self.monotonic)
-
-
-def test_time_is_the_walls_and_follows_it_forward_at_once():
-    clocks = Clocks()
-    clock = clocks.capture_clock()
-    clocks.pass_ms(40)
-    assert clock.now_us() == clocks.wall // 1000
-    clocks.wall += 3600 * 10**9
-    clocks.pass_ms(40)
-    assert clock.now_us() == clocks.wall // 1000
-
-
-def test_a_wall_clock_set_back_is_caught_up_with_at_half_speed():
-    clocks = Clocks()
-    clock = clocks.capture_clock()
-    before = clock.now_us()
-    clocks.wall -= 2 * 10**9
-    times = []
-    for _ in range(200):
-        clocks.pass_ms(40)
-        times.append(clock.now_us())
-    steps = np.diff([before, *times])
-    assert (steps[:98] == 20_000).all()  # 2 s at 20 ms a frame
-    assert (steps[101:] == 40_000).all()
-    assert times[-1] == clocks.wall // 1000
-
-
-def test_time_never_runs_backwards_however_the_wall_clock_jumps(rng):
-    clocks = Clocks()
-    clock = clocks.capture_clock()
-    last = clock.now_us()
-    for jump in rng.integers(-(10**12), 10**12, 1000).tolist():
-        clocks.wall += jump
-        clocks.pass_ms(1)
-        now = clock.now_us()
-        assert now > last
-        last = now
-
-
 @pytest.mark.parametrize(("fps", "limit"), [(30, 10), (25, 10), (29.97, 15), (10, 25), (60, 7)])
 def test_thinning_holds_the_rate_on_average(fps, limit):
     thinning = Thinning(1, limit)
     taken = [index for index in range(6000) if thinning.takes(index, round(index * 1e6 / fps))]
     assert len(taken) == pytest.approx(6000 / fps * min(limit, fps), rel=0.01)
+
+
+def test_a_file_is_paced_by_no_clock_that_can_be_set(tmp_path):
+    """The time of day goes back by a year while a file plays in a loop."""
+    wall = iter([10**18])
+    clock = CaptureClock(wall_ns=lambda: next(wall, 10**18 - 365 * 86400 * 10**9), monotonic_ns=time.monotonic_ns)
+    video = write_video(tmp_path / "v.avi", 5)
+    with open_source(SourceSettings(uri=str(video), loop=True, fps=50), clock=clock) as source:
+        times = [source.read(5).captured_us for _ in range(12)]
+    assert np.diff(times).tolist() == [20_000] * 11
 
 
 def test_thinning_takes_one_frame_after_a_long_pause():

@@ -53,6 +53,17 @@ def test_box_time_and_confidence_are_those_of_the_best_crop():
     assert published.last_us == START + 2 * SECOND
 
 
+@pytest.mark.parametrize("correction_us", [-31_536_000 * SECOND, 3600 * SECOND])
+def test_a_tracklet_that_ends_because_the_clock_was_set_gets_the_right_times(correction_us):
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    for second, quality in ((0, 0.4), (1, 0.9), (2, 0.5)):
+        tracklets.add(details(second=second, quality=quality), unit(1, 2))
+    [published] = tracklets.end([EndedTrack(1, START + 3 * SECOND, correction_us)])
+    right = START + correction_us
+    times = published.first_us, published.captured_us, published.last_us
+    assert times == (right, right + SECOND, right + 3 * SECOND)
+
+
 def test_crops_may_come_in_any_order():
     tracklets = Tracklets(AT_END, model_hash=MODEL)
     for second in (3, 1, 2):

@@ -245,8 +245,16 @@ class PendingFrames:
         return found
 
 
+#: Lines are taken to be of a wrong clock, and neither waited for nor kept at the cost of others, if they are farther
+#: ahead of the frames than this, microseconds.
+FAR_AHEAD_US = 3_600_000_000
+
+
 class PendingTimes:
     """Detections by the time of their frame; when too many are held, the oldest are dropped.
+
+    Either side's clock may be wrong for a while.  When the frames' is set back, all is dropped; when the sender's is
+    far ahead, what it sends then is dropped first.
 
     Args:
         capacity: Largest number held.
@@ -267,15 +275,20 @@ class PendingTimes:
         if captured_us not in self._found:
             insort(self._times, captured_us)
         self._found[captured_us] = found
+        while len(self._times) > self._capacity and self._is_far(self._times[-1]):
+            del self._found[self._times.pop()]
         self._forget(max(0, len(self._times) - self._capacity))
         return True
 
     def has(self, captured_us: int) -> bool:
-        """Tell whether detections near that time, or after it, are there."""
-        return bool(self._times) and self._times[-1] >= captured_us - self._tolerance_us
+        """Tell whether detections near that time, or within the hour after it, are there."""
+        first = bisect_left(self._times, captured_us - self._tolerance_us)
+        return first < len(self._times) and self._times[first] <= captured_us + FAR_AHEAD_US
 
     def take(self, captured_us: int) -> Found | None:
         """Return the nearest in time, if near enough; forget those that no later frame can be near to."""
+        if self._since_us is not None and captured_us < self._since_us:
+            self._forget(len(self._times))
         self._since_us = captured_us - self._tolerance_us
         self._forget(bisect_left(self._times, self._since_us))
         here = bisect_left(self._times, captured_us)
@@ -283,6 +296,9 @@ class PendingTimes:
         if nearest is None or abs(nearest - captured_us) > self._tolerance_us:
             return None
         return self._found[nearest]
+
+    def _is_far(self, captured_us: int) -> bool:
+        return self._since_us is not None and captured_us > self._since_us + FAR_AHEAD_US
 
     def _forget(self, count: int) -> None:
         for time in self._times[:count]:

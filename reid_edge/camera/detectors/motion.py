@@ -74,16 +74,16 @@ class MotionDetector:
             self._background.forget()
             self._scene.forget()
             self._skipped = None
-        if self._scene.is_still(small, frame.captured_us):
-            self._skipped = small, frame.captured_us
+        if self._scene.is_still(small, frame.steady_us):
+            self._skipped = small, frame.steady_us
             return no_detections()
         if (
             self._skipped is not None
         ):  # the time that has passed belongs to the background, not to a person who has entered now
             self._background.learn(*self._skipped)
             self._skipped = None
-        moving = self._background.moving(small, frame.captured_us)
-        self._scene.remember(small, frame.captured_us, busy=bool(moving.any()))
+        moving = self._background.moving(small, frame.steady_us)
+        self._scene.remember(small, frame.steady_us, busy=bool(moving.any()))
         height = len(small)
         found = find_people(moving, self._settings.min_height * height, self._settings.max_height * height)
         return Detections(found.boxes * np.float32(frame.image.shape[1] // small.shape[1]), found.scores)
@@ -113,29 +113,29 @@ class Background:
         self._since_us: int | None = None
         self._last_us = 0
 
-    def moving(self, small: Image, captured_us: int) -> Image:
+    def moving(self, small: Image, steady_us: int) -> Image:
         """Find pixels that are neither background nor shadow nor single: H×W uint8, 0 or 255."""
-        mask = self.learn(small, captured_us)
+        mask = self.learn(small, steady_us)
         mask = np.asarray(cv2.threshold(mask, _FOREGROUND, 255, cv2.THRESH_BINARY)[1], np.uint8)
         # An opening in two steps: with a kernel of even size, OpenCV's own shifts the picture by a pixel.
         mask = np.asarray(cv2.dilate(cv2.erode(mask, _SPECK, anchor=(1, 1)), _SPECK, anchor=(0, 0)), np.uint8)
         if cv2.countNonZero(mask) > _ALL_CHANGED * mask.size:
             self.forget()
-            self.learn(small, captured_us)
+            self.learn(small, steady_us)
             mask[:] = 0
         return mask
 
-    def learn(self, small: Image, captured_us: int) -> Image:
+    def learn(self, small: Image, steady_us: int) -> Image:
         """Add a frame to the model; return OpenCV's mask of it, H×W uint8: 0, 127 for shadows, or 255."""
-        return np.asarray(self._model.apply(small, learningRate=self._learning_rate(captured_us)), np.uint8)
+        return np.asarray(self._model.apply(small, learningRate=self._learning_rate(steady_us)), np.uint8)
 
-    def _learning_rate(self, captured_us: int) -> float:
+    def _learning_rate(self, steady_us: int) -> float:
         if self._since_us is None:
-            self._since_us = self._last_us = captured_us
+            self._since_us = self._last_us = steady_us
             return 1.0
-        elapsed_us, self._last_us = captured_us - self._last_us, captured_us
+        elapsed_us, self._last_us = steady_us - self._last_us, steady_us
         # A young model learns faster, so that people who stand in its first frames are not background for long.
-        age_us = max(1, captured_us - self._since_us)
+        age_us = max(1, steady_us - self._since_us)
         return min(1.0, max(elapsed_us / self._memory_us, elapsed_us / (2 * age_us)))
 
 
@@ -150,16 +150,16 @@ class StillScene:
         self._tiles: Image | None = None
         self._examined_us = 0
 
-    def is_still(self, small: Image, captured_us: int) -> bool:
+    def is_still(self, small: Image, steady_us: int) -> bool:
         """Tell whether a frame need not be examined."""
-        if self._tiles is None or captured_us - self._examined_us >= _LONGEST_SKIP_US:
+        if self._tiles is None or steady_us - self._examined_us >= _LONGEST_SKIP_US:
             return False
         return bool(cv2.norm(reduced(small, _TILE_HALVINGS), self._tiles, cv2.NORM_INF) <= _NOISE)
 
-    def remember(self, small: Image, captured_us: int, *, busy: bool) -> None:
+    def remember(self, small: Image, steady_us: int, *, busy: bool) -> None:
         """Note that a frame was examined; ``busy`` if something moved in it."""
         self._tiles = None if busy else reduced(small, _TILE_HALVINGS)
-        self._examined_us = captured_us
+        self._examined_us = steady_us
 
 
 def reduced(image: Image, halvings: int) -> Image:

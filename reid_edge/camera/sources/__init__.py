@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reid_edge.camera.sources.capture import CaptureClock
+from reid_edge.camera.sources.clock import CaptureClock
 from reid_edge.camera.sources.files import FileReader
 from reid_edge.camera.sources.live import LiveReader
 from reid_edge.camera.sources.settings import SourceSettings, kind_of

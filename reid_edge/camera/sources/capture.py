@@ -1,10 +1,8 @@
-"""Parts of both readers: capture times, thinning, and decoding by OpenCV without its exceptions."""
+"""Parts of both readers: thinning, and decoding by OpenCV without its exceptions."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -18,35 +16,6 @@ _EARLY_US = 1000
 _MAX_FPS = 1000.0
 
 
-class CaptureClock:
-    """UTC that never runs backwards, nor slower than half the speed of the monotonic clock.
-
-    When the wall clock is set forward, as on a board without a battery that has found its time server, this clock
-    follows at once.  When it is set back, this clock runs at half speed until the two agree, so that speeds computed
-    from its times are wrong by a factor of two at most.  To be used by one thread.
-
-    Args:
-        wall_ns: Returns nanoseconds since 1970 UTC.
-        monotonic_ns: Returns nanoseconds of a clock that is never set.
-    """
-
-    def __init__(
-        self, *, wall_ns: Callable[[], int] = time.time_ns, monotonic_ns: Callable[[], int] = time.monotonic_ns
-    ) -> None:
-        self._wall_ns = wall_ns
-        self._monotonic_ns = monotonic_ns
-        self._last_ns = wall_ns()
-        self._last_monotonic_ns = monotonic_ns()
-
-    def now_us(self) -> int:
-        """Return microseconds since 1970 UTC, never less than the last time."""
-        monotonic_ns = self._monotonic_ns()
-        elapsed = monotonic_ns - self._last_monotonic_ns
-        self._last_ns = max(self._wall_ns(), self._last_ns + elapsed // 2)
-        self._last_monotonic_ns = monotonic_ns
-        return self._last_ns // 1000
-
-
 class Thinning:
     """Takes every n-th frame, and no more than a given number per second.
 
@@ -54,7 +23,7 @@ class Thinning:
 
     Args:
         stride: Take frames 0, n, 2n, …
-        max_fps: Of those, at most this many per second of capture time; None takes all.
+        max_fps: Of those, at most this many per second of steady time; None takes all.
     """
 
     def __init__(self, stride: int, max_fps: float | None) -> None:
@@ -62,16 +31,16 @@ class Thinning:
         self._period_us = 0 if max_fps is None else round(1e6 / max_fps)
         self._due_us: int | None = None
 
-    def takes(self, index: int, captured_us: int) -> bool:
+    def takes(self, index: int, steady_us: int) -> bool:
         """Decide about the next frame; to be called once for each frame, in order."""
         if index % self._stride:
             return False
         if not self._period_us:
             return True
-        due_us = captured_us if self._due_us is None else self._due_us
-        if captured_us < due_us - _EARLY_US:
+        due_us = steady_us if self._due_us is None else self._due_us
+        if steady_us < due_us - _EARLY_US:
             return False
-        missed = max(0, captured_us - due_us) // self._period_us
+        missed = max(0, steady_us - due_us) // self._period_us
         self._due_us = due_us + (missed + 1) * self._period_us
         return True
 

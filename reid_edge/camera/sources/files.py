@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 import time
@@ -14,7 +15,8 @@ from typing import Protocol
 import cv2
 
 from reid_edge.camera.frames import Frame
-from reid_edge.camera.sources.capture import CaptureClock, Thinning, grab, reported_fps, reported_position_us, retrieve
+from reid_edge.camera.sources.capture import Thinning, grab, reported_fps, reported_position_us, retrieve
+from reid_edge.camera.sources.clock import CaptureClock
 from reid_edge.camera.sources.settings import SourceSettings
 from reid_edge.camera.sources.source import SourceStats
 from reid_edge.errors import FrameError, SettingsError, SourceError
@@ -160,10 +162,10 @@ class FileReader:
         """
         first_us = self._first_us()
         thinning = Thinning(self._settings.stride, self._settings.max_fps)
-        began = time.monotonic()
+        began_s = self._began_s()
         for picture in self._rounds():
             captured_us = first_us + picture.position_us
-            if stopping.wait(self._early_s(captured_us, began + picture.position_us / 1e6)):
+            if stopping.wait(began_s + picture.position_us / 1e6 - time.monotonic()):
                 return
             if not thinning.takes(picture.index, captured_us):
                 continue
@@ -179,11 +181,16 @@ class FileReader:
             return round(self._settings.start.timestamp() * 1e6)
         return self._clock.now_us() - (0 if self._settings.realtime else self._file.duration_us)
 
-    def _early_s(self, captured_us: int, due_s: float) -> float:
-        """Seconds by which a frame is early, to play at the file's own speed or because its time is in the future."""
+    def _began_s(self) -> float:
+        """``time.monotonic()`` at which the first frame is due.
+
+        The time of day plays no part: it may be set while the file plays.
+        """
         if self._settings.realtime:
-            return due_s - time.monotonic()
-        return 0.0 if self._settings.start is not None else (captured_us - self._clock.now_us()) / 1e6
+            return time.monotonic()
+        if self._settings.start is not None:
+            return -math.inf
+        return time.monotonic() - self._file.duration_us / 1e6  # from its last frame on, in real time
 
     def _rounds(self) -> Iterator[Picture]:
         """Yield the file's frames once, or in a loop whose numbers and times go on."""

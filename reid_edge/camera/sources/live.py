@@ -12,7 +12,8 @@ import cv2
 
 from reid_edge.backoff import exponential_pause_s
 from reid_edge.camera.frames import Frame
-from reid_edge.camera.sources.capture import CaptureClock, Thinning, grab, retrieve
+from reid_edge.camera.sources.capture import Thinning, grab, retrieve
+from reid_edge.camera.sources.clock import CaptureClock
 from reid_edge.camera.sources.settings import GSTREAMER_PREFIX, SourceSettings, kind_of
 from reid_edge.camera.sources.source import SourceStats
 from reid_edge.errors import SourceError
@@ -96,14 +97,16 @@ class LiveReader:
                 self._stats.error = f"ended, or gave nothing for {self._settings.read_timeout_s:g} s"
                 return
             captured_us, index = self._clock.now_us(), self._index
+            correction_us = self._clock.correction_us
+            self._stats.clock_ahead_us = self._clock.ahead_us
             self._index += 1
-            if not self._thinning.takes(index, captured_us):
+            if not self._thinning.takes(index, captured_us - correction_us):
                 continue
             image = retrieve(capture)
             unreadable = 0 if image is not None else unreadable + 1
             if image is not None:
                 self._report_connected(image.shape)
-                yield Frame(image, captured_us, index)
+                yield Frame(image, captured_us, index, correction_us)
             elif self._too_many(unreadable):
                 return
 

@@ -205,6 +205,7 @@ class SourceStats:
         reconnects: Attempts to open a live source again.
         connected: Frames are coming, as far as known; a file is always connected.
         error: Last failure of a live source that is not connected, without passwords.
+        clock_ahead_us: How far the wall clock is ahead of capture times while it is not believed; else 0.
     """
 
     frames: int = 0
@@ -213,6 +214,7 @@ class SourceStats:
     reconnects: int = 0
     connected: bool = False
     error: str | None = None
+    clock_ahead_us: int = 0
     _last: float = field(default_factory=time.monotonic)
 
     def saw_frame(self) -> None:
