@@ -1,4 +1,4 @@
-"""An agent whose wall clock is set while it runs (libfaketime), and a gallery in another process whose clock is right."""
+"""An agent whose wall clock is set while it runs (libfaketime), and a gallery whose clock is right."""
 
 import contextlib
 import os
@@ -60,7 +60,8 @@ class Run:
         settings.write_text(
             f'[source]\nuri = "{video.url}"\n[engine]\nbundle = "{bundle.path}"\nengine = "openvino"\nmax_batch = 1\n'
             '[detector]\nkind = "callable"\nfunction = "tests.camera.test_clock_faults:see_somebody"\n'
-            f'[gate]\ninterval_s = 0.1\n[tracklet]\nearly_s = 0.2\nevery_s = 0.2\nsplit_cosine = -1\n[upstream]\nuri = "{uri}"\n'
+            f"[gate]\ninterval_s = 0.1\n[tracklet]\nearly_s = 0.2\nevery_s = 0.2\nsplit_cosine = -1\n"
+            f'[upstream]\nuri = "{uri}"\n'
             f'insecure = true\n[operation]\nstate_dir = "{folder}/state"\nlisten = "127.0.0.1:{self.port}"\n'
         )
         environment = {
