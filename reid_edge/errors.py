@@ -35,6 +35,7 @@
     │   ├── OutboxError                the outbox cannot be written or read
     │   │   └── OutboxInUseError             another process has it
     │   └── TransportError             the gallery or broker cannot be reached, or does not accept
+    │       └── BatchTooLargeError           a smaller batch would be accepted
     └── GalleryError
         ├── StoreError                 the store cannot be opened, reached or written
         ├── ModelMismatchError         features of a model that the gallery does not hold
@@ -200,6 +201,10 @@ class OutboxInUseError(OutboxError):
 
 class TransportError(UpstreamError):
     """The gallery or broker cannot be reached, or does not accept."""
+
+
+class BatchTooLargeError(TransportError):
+    """A batch that the other end does not take, though it may take a smaller one."""
 
 
 class GalleryError(ReidEdgeError):

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from reid_edge.backoff import TRANSIENT_S, Backoff
-from reid_edge.errors import MissingExtraError, SettingsError, TransportError
+from reid_edge.errors import BatchTooLargeError, SettingsError, TransportError
+from reid_edge.foreign_text import one_line, one_line_of_bytes
+from reid_edge.upstream.batch_limit import MOST_BATCH_BYTES, BatchLimit
 from reid_edge.upstream.tls import TlsFiles, client_context, endpoint
 from reid_edge.upstream.transport import AckQueue
 
 if TYPE_CHECKING:
-    from httpx import Client, Response
+    from reid_edge.upstream.http_connection import Answer, HttpConnection
 
 LOG = logging.getLogger(__name__)
 
 BATCHES_PATH = "/v1/batches"
 CONTENT_TYPE = "application/x-protobuf"
+_HEADERS = {"content-type": CONTENT_TYPE, "accept-encoding": "identity", "user-agent": "reid-edge"}
 #: Status codes of failures that pass by themselves; any other but 200 needs a person.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-_CONNECT_S = 5.0
-_ANSWER_S = 30.0
+_TOO_LARGE = 413
+_CONNECT_S = 10.0
+#: Seconds for a batch and its answer: a gallery answers within 30 s, and a slow line needs as long for a batch.
+_REQUEST_S = 60.0
 _KEEPALIVE_S = 60.0
+#: An acknowledgement of the largest batch, 500 rows and 128 gaps, has 9 kB; with each row refused for a reason of its
+#: own of 400 characters it has 220 kB.
+_MOST_ANSWER_BYTES = 512 * 1024
 
 
 class HttpTransport:
@@ -34,16 +42,19 @@ class HttpTransport:
         uri: ``https://HOST[:8443]``, or ``http://HOST[:8080]`` on loopback with ``insecure``.
         tls: Certificates; the common name of the camera's certificate is the camera's name.
         insecure: Allow plain text on loopback.
+        max_batch_bytes: Largest batch; smaller ones are asked for once the gallery has answered that one is too large.
         backoff_s: Seconds of the first and the longest pause after a failure that may pass by itself.
+        request_s: Seconds for a batch and its whole answer.
 
     Attributes:
         backoff: Counts failures, with the last reason.
 
     Raises:
         SettingsError: The address or the certificates cannot be used.
-        MissingExtraError: httpx is not installed.
+        MissingExtraError: httpcore is not installed.
     """
 
+    problem = ""
     losses = 0  # every batch is answered, or has failed
 
     def __init__(
@@ -52,7 +63,9 @@ class HttpTransport:
         *,
         tls: TlsFiles | None = None,
         insecure: bool = False,
+        max_batch_bytes: int = MOST_BATCH_BYTES,
         backoff_s: tuple[float, float] = TRANSIENT_S,
+        request_s: float = _REQUEST_S,
     ) -> None:
         self.name = uri
         self.backoff = Backoff(LOG, transient_s=backoff_s)
@@ -61,18 +74,25 @@ class HttpTransport:
         self._acks = AckQueue()
         self._closed = threading.Event()
         self._sending = threading.Lock()
-        self._httpx = _import_httpx()
-        self._client: Client | None = self._new_client()
+        self._limit = BatchLimit(max_batch_bytes)
+        self._request_s = request_s
+        self._connection: HttpConnection | None = self._new_connection()
 
     @property
     def connected(self) -> bool:
         """True if the last attempt succeeded."""
         return not self.backoff.reason
 
+    @property
+    def max_batch_bytes(self) -> int:
+        """Largest batch that the gallery may take."""
+        return self._limit.bytes
+
     def send(self, batch: bytes) -> None:
         """Post one batch and wait for the answer.
 
         Raises:
+            BatchTooLargeError: The gallery takes only smaller batches.
             TransportError: The gallery was not reached or did not accept, or the pause after that is not over.
         """
         self.backoff.check()
@@ -81,7 +101,7 @@ class HttpTransport:
                 self._judge(self._post(batch), len(batch))
             finally:
                 if self._closed.is_set():
-                    self._drop_client()
+                    self._drop_connection()
 
     def acks(self, timeout_s: float) -> list[bytes]:
         """Return acknowledgements that have come, after waiting up to ``timeout_s`` for the first."""
@@ -92,66 +112,67 @@ class HttpTransport:
         self._closed.set()
         self._acks.wake()
         if self._sending.acquire(blocking=False):
-            self._drop_client()
+            self._drop_connection()
             self._sending.release()
 
-    def _post(self, batch: bytes) -> Response:
+    def _post(self, batch: bytes) -> Answer:
         if self._closed.is_set():
             raise TransportError(f"{self.name}: the transport is closed.")
         try:
-            self._client = self._client or self._new_client()
-            return self._client.post(BATCHES_PATH, content=batch)
+            self._connection = self._connection or self._new_connection()
+            return self._connection.post(BATCHES_PATH, batch, _HEADERS, most_bytes=_MOST_ANSWER_BYTES)
         except SettingsError as error:  # renewed certificates that do not fit
-            self.backoff.failed(f"{self.name}: {error}", permanent=True)
-            raise TransportError(f"{self.name}: {error}") from error
-        except self._httpx.HTTPError as error:
-            self._drop_client()  # so that the next connection reads the certificates anew
+            raise self._failed(str(error), permanent=True) from error
+        except TransportError as error:
+            self._drop_connection()  # so that the next one reads the certificates anew
             # OpenSSL's words for a certificate that this end, or the other, does not accept.
             permanent = "CERTIFICATE_VERIFY_FAILED" in str(error) or "ALERT" in str(error).upper()
-            self.backoff.failed(f"{self.name}: {error or type(error).__name__}", permanent=permanent)
-            raise TransportError(f"{self.backoff.reason}.") from error
+            raise self._failed(one_line(str(error)), permanent=permanent) from error
 
-    def _judge(self, response: Response, size: int) -> None:
-        if response.status_code == 200:
+    def _judge(self, answer: Answer, size: int) -> None:
+        packing = answer.headers.get("content-encoding", "identity").strip().lower()
+        packed = packing not in ("", "identity")
+        if answer.status == 200 and answer.complete and not packed:
             self.backoff.succeeded()
-            self._acks.put(response.content)
+            self._acks.put(answer.body)
             return
-        permanent = response.status_code not in _TRANSIENT
-        words = response.text[:200].strip().rstrip(".")
-        reason = f"{self.name} answered {response.status_code} to a batch of {size} bytes: {words}"
-        self.backoff.failed(reason, permanent=permanent, at_least_s=_retry_after_s(response))
-        raise TransportError(f"{reason}.")
+        self._drop_connection()
+        if answer.status == 200:
+            fault = f"packed as {one_line(packing, 20)}" if packed else f"with more than {_MOST_ANSWER_BYTES} bytes"
+            raise self._failed(f"the answer is {fault}, which no gallery sends: is it behind a proxy?", permanent=True)
+        words = "" if packed else one_line_of_bytes(answer.body).rstrip(".")
+        reason = f"answered {answer.status} to a batch of {size} bytes: {words}"
+        if answer.status == _TOO_LARGE and self._limit.refused(size):
+            LOG.warning("%s %s; batches have at most %d bytes now", self.name, reason, self._limit.bytes)
+            raise BatchTooLargeError(f"{self.name} {reason}.")
+        permanent = answer.status not in _TRANSIENT
+        self.backoff.failed(f"{self.name} {reason}", permanent=permanent, at_least_s=_retry_after_s(answer))
+        raise TransportError(f"{self.name} {reason}.")
 
-    def _new_client(self) -> Client:
-        client: Client = self._httpx.Client(
-            base_url=f"http{'s' if self._tls else ''}://{_bracketed(self._endpoint.host)}:{self._endpoint.port}",
-            verify=client_context(self._tls) if self._tls else False,
-            trust_env=False,
-            headers={"content-type": CONTENT_TYPE},
-            timeout=self._httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
-            limits=self._httpx.Limits(max_connections=1, keepalive_expiry=_KEEPALIVE_S),
+    def _failed(self, reason: str, *, permanent: bool) -> TransportError:
+        self.backoff.failed(f"{self.name}: {reason}", permanent=permanent)
+        return TransportError(f"{self.backoff.reason}.")
+
+    def _new_connection(self) -> HttpConnection:
+        # Here, since a gallery, which imports this module for its names, needs no client.
+        from reid_edge.upstream.http_connection import HttpConnection
+
+        return HttpConnection(
+            self._endpoint,
+            client_context(self._tls) if self._tls else None,
+            connect_s=min(_CONNECT_S, self._request_s),
+            request_s=self._request_s,
+            keepalive_s=_KEEPALIVE_S,
         )
-        return client
 
-    def _drop_client(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-
-
-def _import_httpx() -> ModuleType:
-    try:
-        import httpx
-    except ImportError as error:
-        raise MissingExtraError("httpx", "camera", "HTTP") from error
-    return httpx
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _retry_after_s(response: Response) -> float:
+def _retry_after_s(answer: Answer) -> float:
     with contextlib.suppress(ValueError):
-        return max(0.0, min(3600.0, float(response.headers.get("retry-after", 0))))
+        seconds = float(answer.headers.get("retry-after", 0))
+        return max(0.0, min(3600.0, seconds)) if math.isfinite(seconds) else 0.0
     return 0.0

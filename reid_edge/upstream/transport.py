@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from reid_edge.errors import GalleryError, TransportError
+from reid_edge.upstream.batch_limit import MOST_BATCH_BYTES
 
-#: Acknowledgements that a queue keeps, and their bytes; it is full only if nobody reads, or if a gallery sends far more
-#: than it was asked.  Those that are lost come again.
+#: Acknowledgements that a queue keeps; it is full only if nobody reads, and those that are lost come again.
 MOST_ACKS = 10_000
-MOST_ACK_BYTES = 16_000_000
 
 
 class Transport(Protocol):
@@ -31,10 +32,19 @@ class Transport(Protocol):
     def losses(self) -> int:
         """Count of events that may have lost sent batches, e.g. a broken connection; as it grows, send them again."""
 
+    @property
+    def max_batch_bytes(self) -> int:
+        """Largest batch that the other end takes, as far as is known now; it may change at any time."""
+
+    @property
+    def problem(self) -> str:
+        """Trouble that lasts though batches may go through, with what to do about it; empty if there is none."""
+
     def send(self, batch: bytes) -> None:
         """Hand a batch on; may block a little.
 
         Raises:
+            BatchTooLargeError: It is larger than ``max_batch_bytes``, which may be less than before the call.
             TransportError: Not connected, or not accepted; the caller tries again later.
         """
 
@@ -55,17 +65,12 @@ class AckQueue:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._payloads: list[bytes] = []
-        self._bytes = 0
+        self._payloads: queue.Queue[bytes] = queue.Queue(MOST_ACKS)
 
     def put(self, payload: bytes) -> None:
         """Add an acknowledgement."""
-        with self._changed:
-            if len(self._payloads) < MOST_ACKS and self._bytes + len(payload) <= MOST_ACK_BYTES:
-                self._payloads.append(payload)
-                self._bytes += len(payload)
-            self._changed.notify()
+        with contextlib.suppress(queue.Full):
+            self._payloads.put_nowait(payload)
 
     def wake(self) -> None:
         """End a waiting :meth:`take`, with an empty payload."""
@@ -73,10 +78,12 @@ class AckQueue:
 
     def take(self, timeout_s: float) -> list[bytes]:
         """Remove and return all acknowledgements, after waiting up to ``timeout_s`` for the first."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._payloads, timeout_s)
-            taken, self._payloads, self._bytes = self._payloads, [], 0
-            return taken
+        taken: list[bytes] = []
+        with contextlib.suppress(queue.Empty):
+            taken.append(self._payloads.get(timeout=timeout_s) if timeout_s > 0 else self._payloads.get_nowait())
+            while True:
+                taken.append(self._payloads.get_nowait())
+        return taken
 
 
 class LocalTransport:
@@ -88,6 +95,8 @@ class LocalTransport:
 
     name = "local"
     losses = 0
+    problem = ""
+    max_batch_bytes = MOST_BATCH_BYTES
 
     def __init__(self, receive: Callable[[Sequence[bytes]], list[bytes]]) -> None:
         self._receive = receive

@@ -1,22 +1,51 @@
 """The camera's HTTP transport, against the real gallery, and against a server that answers as a test says."""
 
+import contextlib
 import http.server
 import logging
+import re
+import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from reid_edge.errors import SettingsError, TransportError
+from reid_edge.errors import BatchTooLargeError, SettingsError, TransportError
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.http import HttpServer, gallery_app
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream.http import HttpTransport
 from reid_edge.upstream.message import decode_ack
 from tests.broker import free_port, tls_files
+from tests.faults.hostile import (
+    OK,
+    OK_CHUNKED,
+    HostileServer,
+    after_request,
+    endless,
+    gzip_bomb,
+    noise,
+    say,
+    say_nothing,
+    trickle,
+)
 from tests.traffic import batch, next_acks, wait_until
 
 FAST = (0.01, 0.05)
+
+
+def rss_mb() -> float:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+
+def trickle_after(head: bytes, data: bytes, *, every_s: float):
+    def talk(peer) -> None:
+        peer.send(head)
+        trickle(data, every_s=every_s)(peer)
+
+    return talk
 
 
 @pytest.fixture
@@ -75,6 +104,7 @@ class Scripted(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status = 200
         self.headers: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
         self.times: list[float] = []
         self.uri = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
@@ -84,6 +114,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
+        self.server.asked = dict(self.headers)
         self.rfile.read(int(self.headers["content-length"]))
         self.server.times.append(time.monotonic())
         self.send_response(self.server.status)
@@ -116,6 +147,104 @@ def test_what_a_person_has_to_put_right_is_an_alert(scripted, caplog, status):
     assert not transport.connected
     assert len(scripted.times) == 1, "it was asked again without a pause"
     assert [record.levelno for record in caplog.records if "answered" in record.message] == [logging.ERROR]
+
+
+GZIP_OK = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc"
+REDIRECT = b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:9/v1/batches\r\ncontent-length: 0\r\n\r\n"
+#: An answer that never ends otherwise than by the transport's doing, and what it says then.
+HOSTILE = {
+    "silent": (say_nothing, "did not come within 1.5 s"),
+    "silent after the request": (after_request(say_nothing), "did not come within 1.5 s"),
+    "trickling head": (after_request(trickle(OK, every_s=0.2)), "did not come within 1.5 s"),
+    "trickling body": (after_request(trickle_after(OK, b"x" * 5000, every_s=0.2)), "did not come within 1.5 s"),
+    "endless head": (after_request(endless(b"HTTP/1.1 200 OK\r\n", b"x: " + b"y" * 4000 + b"\r\n")), None),
+    "endless line": (after_request(endless(b"HTTP/1.1 200 OK\r\nx: ", b"y" * 4096)), None),
+    "endless interim answers": (after_request(endless(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 64)), "1.5 s"),
+    "endless body": (after_request(endless(OK_CHUNKED)), "with more than 524288 bytes"),
+    "bomb": (after_request(say(gzip_bomb(600))), "packed as gzip|more than 524288 bytes"),
+    "packed": (after_request(say(GZIP_OK)), "packed as gzip"),
+    "noise": (after_request(noise(1)), None),
+    "redirect": (after_request(say(REDIRECT)), "answered 307"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_answer_costs_neither_time_nor_memory(kind):
+    talk, words = HOSTILE[kind]
+    with HostileServer(talk) as server:
+        transport = HttpTransport(server.url, insecure=True, backoff_s=FAST, request_s=1.5)
+        before, begin = rss_mb(), time.monotonic()
+        with pytest.raises(TransportError, match=words):
+            transport.send(b"batch" * 10_000)
+        assert time.monotonic() - begin < 4
+        assert rss_mb() - before < 40
+        assert server.all_ended(within_s=5), "the connection is kept"
+        assert transport.acks(0) == []
+        assert transport.backoff.reason
+        transport.close()
+
+
+def test_a_batch_that_the_other_end_reads_byte_by_byte_ends_in_time():
+    def sip(peer):
+        peer._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.listen(0.01)
+        while True:
+            peer._check()
+            with contextlib.suppress(TimeoutError):
+                peer._connection.recv(1)
+            time.sleep(0.02)
+
+    with HostileServer(sip) as server:
+        transport = HttpTransport(server.url, insecure=True, backoff_s=FAST, request_s=1.5)
+        begin = time.monotonic()
+        with pytest.raises(TransportError, match=r"within 1\.5 s"):
+            transport.send(b"x" * 20_000_000)
+        assert time.monotonic() - begin < 4
+        transport.close()
+
+
+def test_a_tls_handshake_that_never_ends_ends_in_time(certs):
+    with HostileServer(trickle(b"\x16\x03\x03\x40\x00" + b"\x02" * 5000, every_s=0.2)) as server:
+        uri = f"https://localhost:{server.port}"
+        transport = HttpTransport(uri, tls=tls_files(certs, "camA"), backoff_s=FAST, request_s=1.5)
+        begin = time.monotonic()
+        with pytest.raises(TransportError):
+            transport.send(b"batch")
+        assert time.monotonic() - begin < 4
+        transport.close()
+
+
+@pytest.mark.parametrize("body", [b"\x1b[2Jgone\r\n2026-01-01 ERROR forged\n", b"\xff" * 500, b"", b"why. " * 100_000])
+def test_what_an_error_says_is_one_short_line(body, caplog):
+    head = b"HTTP/1.1 500 Oops\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with HostileServer(after_request(say(head + body))) as server:
+        transport = HttpTransport(server.url, insecure=True, backoff_s=FAST)
+        with pytest.raises(TransportError, match="answered 500") as caught:
+            transport.send(b"batch")
+        transport.close()
+    for text in (str(caught.value), transport.backoff.reason, *(record.getMessage() for record in caplog.records)):
+        assert text.isprintable()
+        assert len(text) < 400
+
+
+def test_no_packed_answer_is_asked_for(scripted):
+    transport = HttpTransport(scripted.uri, insecure=True)
+    transport.send(b"batch")
+    transport.close()
+    assert scripted.asked["accept-encoding"] == "identity"
+
+
+def test_a_batch_that_is_too_large_makes_the_next_ones_smaller_at_once(scripted):
+    scripted.status = 413
+    transport = HttpTransport(scripted.uri, insecure=True, max_batch_bytes=100_000)
+    assert transport.max_batch_bytes == 100_000
+    for expected in (30_000, 15_000):
+        with pytest.raises(BatchTooLargeError, match="answered 413"):
+            transport.send(b"x" * min(60_000, transport.max_batch_bytes))
+        assert transport.max_batch_bytes == expected
+    scripted.status = 200
+    transport.send(b"x" * transport.max_batch_bytes)
+    transport.close()
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
