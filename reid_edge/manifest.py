@@ -12,23 +12,15 @@ from typing import Annotated, Literal
 import msgspec
 
 from reid_edge.tuning_record import Execution, FloatType, Tuning
+from reid_edge.types import Size
 
 FORMAT_VERSION = 1
-#: More than any file of a bundle has; a plan of the widest network takes a hundredth.
-MAX_FILE_BYTES = 1 << 30
-#: More crops than any exporter makes a file for.
-MAX_BATCH = 4096
 
 EngineName = Literal["onnxruntime", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8", "tuned"]
 EngineChoice = Literal["auto", EngineName]
 PrecisionChoice = Literal["auto", Precision]
 Distance = Literal["cosine", "euclidean"]
-Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Pixels = Annotated[int, msgspec.Meta(ge=1, le=8192)]
-Scale = Annotated[float, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
-Cosine = Annotated[float, msgspec.Meta(ge=-1, le=1)]
 ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino", "tensorrt")
 #: ``ModelSpec.dataset`` of a network that was never trained: its times are real, its features mean nothing.
 RANDOM_WEIGHTS = "none: random weights"
@@ -51,13 +43,13 @@ class InputSpec:
         normalised_in: ``graph``: the files subtract and divide themselves; ``host``: the runtime does so before.
     """
 
-    size: tuple[Pixels, Pixels]
+    size: Size
     dtype: Literal["uint8", "float32"]
     layout: Literal["NHWC", "NCHW"]
     color_order: Literal["BGR", "RGB"]
     resize: str
     mean: tuple[float, float, float]
-    std: tuple[Scale, Scale, Scale]
+    std: tuple[float, float, float]
     normalised_in: Literal["graph", "host"]
 
 
@@ -65,7 +57,7 @@ class InputSpec:
 class FeatureSpec:
     """Features that the runtime returns: dimensions, norm that it applies, and the distance to compare with."""
 
-    dim: Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+    dim: int
     norm: Literal["l2", "none"] = "l2"
     distance: Distance = "cosine"
 
@@ -74,10 +66,10 @@ class FeatureSpec:
 class ModelSpec:
     """The network and the checkpoint that it came from; ``variant``: how it differs from the paper's primary model."""
 
-    width: Scale
-    parameters: Count
-    mult_adds: Count
-    checkpoint_sha256: Sha256
+    width: float
+    parameters: int
+    mult_adds: int
+    checkpoint_sha256: str
     dataset: str
     recipe: str
     metrics: dict[str, float] = field(default_factory=dict)
@@ -88,9 +80,9 @@ class ModelSpec:
 class FileEntry:
     """One file: its path within the bundle, size in bytes and sha256."""
 
-    path: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
-    size_bytes: Annotated[int, msgspec.Meta(ge=0, le=MAX_FILE_BYTES)]
-    sha256: Sha256
+    path: str
+    size_bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +97,9 @@ class Parity:
     """
 
     engine: str
-    cosine_min: Cosine
+    cosine_min: float
     max_abs_diff: float
-    batches: tuple[Count, ...]
+    batches: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +118,7 @@ class Verdict:
 
     verdict: Literal["accepted", "rejected"]
     crops: str
-    cosine_mean: Cosine
+    cosine_mean: float
     ranking: float
     neighbours: float
     variance: float
@@ -151,8 +143,8 @@ class PlanStamp:
     version: str
     device: str
     compute_capability: str
-    built_precision: dict[str, Count]
-    batches: tuple[Count, Count, Count]
+    built_precision: dict[str, int]
+    batches: tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +154,7 @@ class Artifact:
     Attributes:
         engine: The engine that loads it.
         precision: Precision asked for; TensorRT may choose another for single layers.
-        files: The first is the one to load. OpenVINO's second holds the weights; ONNX's others hold those that the
-            first names (external data). An engine reads no file that is not listed.
+        files: The first is the one to load.
         rewrite: Exact rewrites applied: ``fold``, ``merge``, … (:mod:`reid_edge.osnet.rewrites`); earlier releases
             named blocks too, as ``collapse conv3.0``.
         mult_adds: Multiply-adds of one crop.
@@ -180,8 +171,8 @@ class Artifact:
     precision: Precision
     files: Annotated[tuple[FileEntry, ...], msgspec.Meta(min_length=1)]
     rewrite: tuple[str, ...]
-    mult_adds: Count
-    max_batch: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH)]
+    mult_adds: int
+    max_batch: Annotated[int, msgspec.Meta(ge=1)]
     needs_vnni: bool = False
     parity: Parity | None = None
     verdict: Verdict | None = None
@@ -223,9 +214,9 @@ class Calibration:
     """
 
     source: Literal["distilled", "crops"]
-    calibration_crops: Count
-    held_out_crops: Count
-    sha256: Sha256
+    calibration_crops: int
+    held_out_crops: int
+    sha256: str
     note: str
 
 
@@ -234,7 +225,7 @@ class Latency:
     """Median time from a frame and boxes to features, milliseconds, on the exporting machine."""
 
     artifact: str
-    crops: Count
+    crops: int
     median_ms: float
     device: str
 
@@ -252,8 +243,8 @@ class Manifest:
         tuning: Record of the choice of the tuned file; None without one.
     """
 
-    format_version: Annotated[int, msgspec.Meta(ge=1)] = FORMAT_VERSION
-    model_hash: Sha256
+    format_version: int = FORMAT_VERSION
+    model_hash: str
     created: str
     input: InputSpec
     features: FeatureSpec

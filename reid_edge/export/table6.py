@@ -168,7 +168,8 @@ def _cell_to_make(checkpoint: Checkpoint, options: ExportOptions) -> Cell:
 
 def _is_whole(bundle: Bundle) -> bool:
     try:
-        bundle.check_files()
+        for entry in bundle.manifest.entries():
+            bundle.checked_path(entry)
     except BundleCorruptError:
         return False
     return True

@@ -82,7 +82,8 @@ def verify_bundle(
         BundleCorruptError: A file is missing or changed.
         EngineUnavailableError: The bundle holds nothing that was asked for.
     """
-    bundle.check_files()
+    for entry in bundle.manifest.entries():
+        bundle.checked_path(entry)
     asked = [
         artifact
         for artifact in bundle.manifest.artifacts

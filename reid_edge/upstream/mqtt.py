@@ -10,6 +10,7 @@ import logging
 
 from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import SettingsError
+from reid_edge.upstream.batch_limit import MOST_BATCH_BYTES, BatchLimit
 from reid_edge.upstream.mqtt_link import Message, MqttLink
 from reid_edge.upstream.tls import TlsFiles
 from reid_edge.upstream.transport import AckQueue
@@ -21,6 +22,8 @@ LOG = logging.getLogger(__name__)
 NO_COLLECTOR, NOT_AUTHORISED = 0x10, 0x87
 _PERMANENT = frozenset({NOT_AUTHORISED, 0x90, 0x99})
 _SEND_TIMEOUT_S = 1.0
+#: As the answer to the largest batch by HTTP.
+_MOST_ACK_BYTES = 512 * 1024
 
 
 def observations_topic(camera: str) -> str:
@@ -44,6 +47,7 @@ class MqttTransport:
         camera: The camera's name on the wire, which is also the common name of its certificate.
         tls: Certificates.
         insecure: Allow plain text on loopback.
+        max_batch_bytes: Largest batch; smaller ones are asked for if the broker announces less, or does not take it.
         window: Most batches that wait for the broker's confirmation; fewer if the broker allows fewer.
         backoff_s: Seconds of the first and the longest pause after a lost connection or a refusal.
 
@@ -63,6 +67,7 @@ class MqttTransport:
         camera: str,
         tls: TlsFiles | None = None,
         insecure: bool = False,
+        max_batch_bytes: int = MOST_BATCH_BYTES,
         window: int = 64,
         backoff_s: tuple[float, float] = TRANSIENT_S,
     ) -> None:
@@ -70,6 +75,7 @@ class MqttTransport:
         self._topic = observations_topic(checked_wire_name(camera, "camera", SettingsError))
         self._acks = AckQueue()
         self._recoveries = 0
+        self._limit = BatchLimit(max_batch_bytes)
         self.link = MqttLink(
             uri,
             client_id=camera,
@@ -79,7 +85,12 @@ class MqttTransport:
             on_message=self._on_message,
             on_verdict=self._on_verdict,
             window=window,
+            on_too_large=self._on_too_large,
             confirm=False,
+            most_incoming=_MOST_ACK_BYTES,
+            namesake=(
+                "two cameras have one name. Give one of them another (camera.name or --camera), and its own certificate"
+            ),
             extra="camera",
             backoff_s=backoff_s,
         )
@@ -99,10 +110,21 @@ class MqttTransport:
         """Number of times that sent batches may have been lost: with a connection, or by a broker that refused them."""
         return max(0, self.link.connects - 1) + self._recoveries
 
+    @property
+    def max_batch_bytes(self) -> int:
+        """Largest batch that the broker takes."""
+        return min(self._limit.bytes, self.link.largest_payload(self._topic))
+
+    @property
+    def problem(self) -> str:
+        """Trouble that lasts though batches may go through: another camera with this one's name."""
+        return self.link.problem
+
     def send(self, batch: bytes) -> None:
         """Queue one batch; waits up to a second for the connection and for earlier batches.
 
         Raises:
+            BatchTooLargeError: The broker takes only smaller batches.
             TransportError: Not connected, the broker is too slow, or the pause after a refusal is not over.
         """
         self.backoff.check()
@@ -126,6 +148,18 @@ class MqttTransport:
             self.backoff.succeeded()
         else:
             self.backoff.failed(self._explanation(code), permanent=code in _PERMANENT)
+
+    def _on_too_large(self, size: int) -> None:
+        if self._limit.refused(size):
+            LOG.warning(
+                "%s: the broker does not seem to take a batch of %d bytes; batches have at most %d now",
+                self.link.uri,
+                size,
+                self._limit.bytes,
+            )
+            self._recoveries += 1
+        else:
+            self.backoff.failed(f"{self.link.uri}: the broker does not take a batch of {size} bytes", permanent=True)
 
     def _explanation(self, code: int) -> str:
         if code == NO_COLLECTOR:

@@ -10,13 +10,17 @@ from dataclasses import dataclass, field
 
 from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import SettingsError, TransportError
-from reid_edge.upstream.mqtt_session import MqttSession
+from reid_edge.upstream.batch_limit import MOST_BATCH_BYTES
+from reid_edge.upstream.mqtt_session import TOO_LARGE, MqttSession
+from reid_edge.upstream.mqtt_trouble import Rivalry, SizeSuspicion
 from reid_edge.upstream.tls import TlsFiles, client_context, endpoint
 
 LOG = logging.getLogger(__name__)
 #: Seconds that a connection must last for earlier failures to be forgotten.
 _STABLE_S = 30.0
 _FLUSH_S = 2.0
+#: Bytes of a packet: the largest batch, with topic and properties.
+_MOST_INCOMING = MOST_BATCH_BYTES + 4096
 _CLOSE_S = 5.0
 
 
@@ -41,8 +45,12 @@ class MqttLink:
         insecure: Allow plain text on loopback.
         on_message: Called in the link's thread for each message received; must not block.
         on_verdict: Called in the link's thread with the broker's reason code for each message published.
+        on_too_large: Called in the link's thread with the size of a message for which the broker seems to have ended
+            the connection, or to which it has answered that it is too large.
         window: Most messages that may be unconfirmed by the broker; fewer if it allows fewer.
         confirm: Messages are confirmed to the broker by :meth:`confirm` alone, so that at most ``window`` are here.
+        most_incoming: Largest packet that is taken from the broker, bytes.
+        namesake: What to do about another client of the same name, for a person.
         extra: Extra of reid-edge that installs paho-mqtt, for the message of MissingExtraError.
         backoff_s: Seconds of the first and the longest pause between attempts.
 
@@ -68,6 +76,9 @@ class MqttLink:
         window: int,
         confirm: bool,
         extra: str,
+        on_too_large: Callable[[int], None] = lambda _size: None,
+        most_incoming: int = _MOST_INCOMING,
+        namesake: str = "give each client a certificate of its own",
         backoff_s: tuple[float, float] = TRANSIENT_S,
     ) -> None:
         self.uri = uri
@@ -76,8 +87,11 @@ class MqttLink:
         self._endpoint = endpoint(uri, {"mqtts": 8883, "mqtt": 1883}, tls, insecure=insecure)
         self._tls = tls if self._endpoint.secure else None
         self._client_id, self._subscription = client_id, subscription
-        self._on_message, self._on_verdict = on_message, on_verdict
+        self._on_message, self._on_verdict, self._on_too_large = on_message, on_verdict, on_too_large
         self._window, self._confirm, self._extra = window, confirm, extra
+        self._most_incoming = most_incoming
+        self._suspect = SizeSuspicion()
+        self._rivalry = Rivalry(client_id, uri, namesake)
         self._ready = threading.Event()
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -92,10 +106,20 @@ class MqttLink:
         """True if messages can be published and received now."""
         return self._ready.is_set()
 
+    @property
+    def problem(self) -> str:
+        """Trouble that lasts though it may be connected now, another client of its name; empty if there is none."""
+        return self._rivalry.problem
+
+    def largest_payload(self, topic: str) -> int:
+        """Return the size of the largest message to a topic that the broker takes, or took at the last connection."""
+        return self._session.largest_payload(topic)
+
     def publish(self, topic: str, payload: bytes, *, timeout_s: float) -> None:
         """Hand a message to the broker with QoS 1; its verdict comes later, by ``on_verdict``.
 
         Raises:
+            BatchTooLargeError: The broker does not take so large a message.
             TransportError: Not connected within the timeout, or the broker confirms too slowly.
         """
         deadline = time.monotonic() + timeout_s
@@ -105,7 +129,7 @@ class MqttLink:
         try:
             self._session.publish(topic, payload, timeout_s=deadline - time.monotonic())
         except TransportError as error:
-            raise TransportError(f"{self.uri}: {error}.") from error
+            raise type(error)(f"{self.uri}: {error}.") from error
 
     def confirm(self, message: Message) -> None:
         """Confirm a message to the broker, unless its connection has ended."""
@@ -143,6 +167,7 @@ class MqttLink:
             on_ready=self._on_session_ready,
             window=self._window,
             confirm=self._confirm,
+            most_incoming=self._most_incoming,
             extra=self._extra,
         )
 
@@ -157,7 +182,7 @@ class MqttLink:
                 self.backoff.succeeded()
             self._wake.clear()  # before looking at _stop, which close() sets first
             if not self._stop.is_set():
-                self._wake.wait(self._pause(failure, permanent))
+                self._wake.wait(self._pause(failure, permanent, time.monotonic() - start))
 
     def _serve(self, session: MqttSession | None) -> tuple[str, bool]:
         """Serve one connection; returns why it ended, and whether it fails until a person has fixed something."""
@@ -172,10 +197,20 @@ class MqttLink:
             return f"{type(error).__name__}: {error}", False
         return session.failure, session.permanent
 
-    def _pause(self, failure: str, permanent: bool) -> float:
-        pause_s = self._leave_s.pop(self._session, 0.0)
+    def _pause(self, failure: str, permanent: bool, lasted_s: float) -> float:
+        session, pause_s = self._session, self._leave_s.pop(self._session, 0.0)
         self._leave_s.clear()
-        return pause_s or self.backoff.failed(f"{self.uri}: {failure}", permanent=permanent)
+        if pause_s:
+            return pause_s
+        if size := self._suspect.ended(session.unconfirmed, certain=session.too_large):
+            self._on_too_large(size)
+        if session.taken_over or not self._suspect.aroused:
+            rivals_s = self._rivalry.ended(lasted_s, taken_over=session.taken_over, dropped=session.dropped)
+        else:
+            rivals_s = 0.0
+        if rivals_s:
+            return self.backoff.failed(self._rivalry.problem, permanent=True, at_least_s=rivals_s)
+        return self.backoff.failed(f"{self.uri}: {failure}", permanent=permanent)
 
     def _on_session_message(self, session: MqttSession, topic: str, payload: bytes, number: int) -> None:
         self._on_message(Message(topic, payload, number, session))
@@ -188,5 +223,10 @@ class MqttLink:
     def _pass_on_verdicts(self) -> None:
         verdicts = self._session.verdicts
         while verdicts:
+            code, size = verdicts.popleft()
             self.backoff.succeeded()
-            self._on_verdict(verdicts.popleft())
+            if code == TOO_LARGE:
+                self._on_too_large(size)
+            else:
+                self._suspect.confirmed(size)
+                self._on_verdict(code)

@@ -18,7 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from reid_edge.errors import MissingExtraError, TransportError
+from reid_edge.errors import BatchTooLargeError, MissingExtraError, TransportError
+from reid_edge.upstream.dialling import connected
 from reid_edge.upstream.tls import Endpoint
 
 if TYPE_CHECKING:
@@ -28,16 +29,23 @@ if TYPE_CHECKING:
 
 #: Reason codes of MQTT 5 (section 2.4) that trying again does not change.
 PERMANENT_CODES = frozenset({0x81, 0x82, 0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x8E, 0x8F, 0x90, 0x95, 0x99, 0x9B, 0x9E})
-_CALLBACKS = ("on_socket_open", "on_connect", "on_subscribe", "on_message", "on_publish", "on_disconnect")
+_CALLBACKS = ("on_connect", "on_subscribe", "on_message", "on_publish", "on_disconnect")
 _KEEPALIVE_S = 30
+#: Seconds to connect, the look-up of the name and TLS included, and again until the subscription is granted.
 _CONNECT_S = 10.0
+#: Seconds without a confirmation, while the broker owes one.
+_CONFIRM_S = 60.0
 _GOODBYE_S = 2.0
 _TURN_S = 1.0
 #: Seconds after which the broker drops a message that it could not pass on; the sender sends it again.
 _EXPIRY_S = 60
-#: Bytes: MQTT's own limit of a packet, and the most that topic and properties add to a message.
+#: Bytes: MQTT's own limit of a packet, and what a PUBLISH holds besides topic and payload: the fixed header with the
+#: length, the topic's length, the packet's number, and the expiry as its one property.
 _LARGEST = 268_435_455
-_PACKET_MARGIN = 256
+_PUBLISH_BYTES = 5 + 2 + 2 + 1 + 5
+#: Reason codes of MQTT 5 (section 2.4).
+TAKEN_OVER, TOO_LARGE = 0x8E, 0x95
+_KEEPALIVE_TIMEOUT = 0x8D
 
 
 class MqttSession:
@@ -52,12 +60,18 @@ class MqttSession:
         on_ready: Called in the same thread once the subscription is granted.
         window: Most messages that may be unconfirmed, in either direction; the broker may allow fewer.
         confirm: Messages are confirmed to the broker by :meth:`confirm` alone; else on arrival.
+        most_incoming: Largest packet that is taken from the broker, bytes.
         extra: Extra of reid-edge that installs paho-mqtt, for the message of MissingExtraError.
 
     Attributes:
         failure: Why it ended; empty before.
         permanent: It will fail again until a person has fixed something.
-        verdicts: The broker's reason codes for published messages, oldest first; the reader removes them.
+        verdicts: The broker's reason codes for published messages with their sizes, oldest first; the reader removes
+            them.
+        unconfirmed: Sizes of the published messages that wait for a verdict, oldest first.
+        taken_over: Another client has connected under this one's name.
+        too_large: The broker ended the connection for the size of a message.
+        dropped: The broker, once it had granted the subscription, ended the connection without a word.
 
     Raises:
         MissingExtraError: paho-mqtt is not installed.
@@ -74,17 +88,21 @@ class MqttSession:
         on_ready: Callable[[], None],
         window: int,
         confirm: bool,
+        most_incoming: int,
         extra: str,
     ) -> None:
         self.failure = ""
-        self.permanent = False
-        self.verdicts: deque[int] = deque()
+        self.permanent = self.taken_over = self.too_large = self.dropped = False
+        self.verdicts: deque[tuple[int, int]] = deque()
+        self.unconfirmed: deque[int] = deque()
         self._where, self._subscription = where, subscription
         self._pass_on, self._on_ready = on_message, on_ready
         self._most = window
         self._window = threading.Semaphore(0)
-        self._largest = _LARGEST
+        self._largest, self._most_incoming = _LARGEST, most_incoming
+        self._qos, self._granted = 1, False
         self._deadline = math.inf
+        self._progress_s = 0.0
         self._leaving = False
         self._encrypted, self._answered = context is not None, False
         self._errors = _LastError()
@@ -92,7 +110,9 @@ class MqttSession:
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
         self._client = self._make_client(client_id, context, confirm=confirm, extra=extra)
-        self._connecting = _properties("CONNECT", SessionExpiryInterval=0, ReceiveMaximum=window)
+        self._connecting = _properties(
+            "CONNECT", SessionExpiryInterval=0, ReceiveMaximum=window, MaximumPacketSize=most_incoming
+        )
         self._publishing = _properties("PUBLISH", MessageExpiryInterval=_EXPIRY_S)
 
     def run(self, on_verdicts: Callable[[], None]) -> None:
@@ -116,26 +136,35 @@ class MqttSession:
             self._wake_reader.close()
             self._wake_writer.close()
 
+    def largest_payload(self, topic: str) -> int:
+        """Return the size of the largest message to a topic that the broker takes; known once it has answered."""
+        return max(0, self._largest - _PUBLISH_BYTES - len(topic.encode()))
+
     def publish(self, topic: str, payload: bytes, *, timeout_s: float) -> None:
-        """Queue a message with QoS 1; the broker's verdict comes later.
+        """Queue a message, with QoS 1 if the broker has that; its verdict comes later.  For one thread.
 
         Raises:
-            TransportError: The broker confirms too slowly or does not take so large a message, or paho refuses it.
+            BatchTooLargeError: The broker does not take so large a message.
+            TransportError: The broker confirms too slowly, or paho refuses the message.
         """
-        if len(payload) + _PACKET_MARGIN > self._largest:
-            raise TransportError(
-                f"a batch of {len(payload)} bytes is larger than the {self._largest} that the broker takes: raise its "
-                "max_packet_size, or send fewer rows at once"
+        if len(payload) > (most := self.largest_payload(topic)):
+            raise BatchTooLargeError(
+                f"a message of {len(payload)} bytes is larger than the {most} that the broker takes: raise its "
+                "max_packet_size"
             )
         if not self._window.acquire(timeout=max(0.0, timeout_s)):
             raise TransportError("the broker does not confirm earlier messages")
-        info = self._client.publish(topic, payload, qos=1, properties=self._publishing)
+        if not self.unconfirmed:
+            self._progress_s = time.monotonic()
+        self.unconfirmed.append(len(payload))  # before: the verdict may be quicker than the return
+        info = self._client.publish(topic, payload, qos=self._qos, properties=self._publishing)
         if info.rc:
             raise TransportError(f"paho refused the message: {info.rc!s}")
 
     def confirm(self, number: int) -> None:
-        """Confirm a received message to the broker."""
-        self._client.ack(number, 1)
+        """Confirm a received message to the broker; one without a number came with QoS 0."""
+        if number:
+            self._client.ack(number, 1)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until the broker has confirmed all published messages; none can be published afterwards.
@@ -161,8 +190,15 @@ class MqttSession:
             selector.register(sock, selectors.EVENT_READ)
             while not self.failure and self._turn(selector, sock):
                 on_verdicts()
-                if time.monotonic() > self._deadline:
-                    self._fail("no answer in time")
+                self._check_progress()
+            on_verdicts()
+
+    def _check_progress(self) -> None:
+        now_s = time.monotonic()
+        if now_s > self._deadline:
+            self._fail("no answer in time")
+        elif self.unconfirmed and now_s - self._progress_s > _CONFIRM_S:
+            self._fail(f"the broker has confirmed none of {len(self.unconfirmed)} messages for {_CONFIRM_S:g} s")
 
     def _turn(self, selector: selectors.BaseSelector, sock: Any) -> bool:
         """Wait until there is something to read or write, and do it; return False once the connection has ended."""
@@ -195,9 +231,10 @@ class MqttSession:
         client = Client(
             CallbackAPIVersion.VERSION2, client_id, protocol=MQTTv5, reconnect_on_failure=False, manual_ack=confirm
         )
-        if context:
-            client.tls_set_context(context)
-        client.connect_timeout = _CONNECT_S / 2
+        # paho's own has no deadline over the look-up of the name, all addresses and TLS together.
+        client._create_socket = lambda: self._connected(context)  # type: ignore[method-assign]
+        receive = client._sock_recv
+        client._sock_recv = lambda bufsize: self._received(receive, bufsize)  # type: ignore[method-assign]
         client.max_inflight_messages = 0  # paho reads no limit of the broker's: ours is the window
         client.enable_logger(self._errors.logger)
         # With this set, other threads only queue what they publish, and the thread of run() alone writes.
@@ -205,6 +242,26 @@ class MqttSession:
         for name in _CALLBACKS:
             setattr(client, name, getattr(self, f"_{name}"))
         return client
+
+    def _connected(self, context: ssl.SSLContext | None) -> socket.socket:
+        deadline = time.monotonic() + _CONNECT_S
+        connection = connected(self._where.host, self._where.port, _CONNECT_S)
+        if context is None:
+            return connection
+        with contextlib.ExitStack() as closing:
+            closing.enter_context(connection)
+            connection.settimeout(max(0.1, deadline - time.monotonic()))  # of the whole handshake
+            encrypted = context.wrap_socket(connection, server_hostname=self._where.host)
+            closing.pop_all()
+            return encrypted
+
+    def _received(self, receive: Callable[[int], bytes], size: int) -> bytes:
+        """Receive for paho, which would take a packet of any size."""
+        coming = self._client._in_packet["remaining_length"]
+        if coming > self._most_incoming:
+            self._fail(f"the broker sends a packet of {coming} bytes, more than the {self._most_incoming} asked for")
+            raise ConnectionAbortedError
+        return receive(size)
 
     def _lost(self) -> tuple[str, bool]:
         """Return why the connection broke, and whether only a person can fix it."""
@@ -220,10 +277,6 @@ class MqttSession:
 
     # paho calls these in the thread of run(), some while holding its own locks: they take none.
 
-    def _on_socket_open(self, _client: Client, _data: Any, sock: Any) -> None:
-        # Without this a small packet behind another one waits 40 ms for the broker's delayed acknowledgement.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
     def _on_connect(
         self, client: Client, _data: Any, _flags: ConnectFlags, code: ReasonCode, properties: Properties | None
     ) -> None:
@@ -233,6 +286,7 @@ class MqttSession:
             return
         self._most = min(self._most, getattr(properties, "ReceiveMaximum", self._most))
         self._largest = min(self._largest, getattr(properties, "MaximumPacketSize", self._largest))
+        self._qos = min(self._qos, getattr(properties, "MaximumQoS", self._qos))
         client.subscribe(self._subscription, qos=1)
 
     def _on_subscribe(
@@ -243,6 +297,7 @@ class MqttSession:
             return
         if not self._leaving:
             self._deadline = math.inf
+        self._granted = True
         self._window.release(self._most)
         self._on_ready()
 
@@ -253,13 +308,20 @@ class MqttSession:
         self, _client: Client, _data: Any, _mid: int, code: ReasonCode, _properties: Properties | None
     ) -> None:
         self._window.release()
-        self.verdicts.append(code.value)
+        self._progress_s = time.monotonic()
+        # Verdicts come in the order of the messages (MQTT 5, section 4.6).
+        self.verdicts.append((code.value, self.unconfirmed.popleft()))
 
     def _on_disconnect(
         self, _client: Client, _data: Any, flags: DisconnectFlags, code: ReasonCode, _properties: Properties | None
     ) -> None:
         if flags.is_disconnect_packet_from_server:
+            self.taken_over, self.too_large = code.value == TAKEN_OVER, code.value == TOO_LARGE
             self._fail(f"the broker ended the connection: {code}", code.value in PERMANENT_CODES)
+        elif code.value == _KEEPALIVE_TIMEOUT:
+            self._fail(f"the broker has not answered for {_KEEPALIVE_S} s")
+        else:
+            self.dropped = self._granted and not self._leaving
 
 
 class _LastError(logging.Handler):

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -61,10 +60,11 @@ def observation(row):
     )
 
 
-def batch(rows, *, camera="door", incarnation="e1", gaps=(), galleries=()):
+def batch(rows, *, camera="door", incarnation="e1", gaps=()):
     """The bytes that a camera sends for records."""
-    encoded = [(row.entry.seq, encode_observation(observation(row))) for row in rows]
-    return encode_batch(camera, incarnation, encoded, gaps, galleries=galleries)
+    return encode_batch(
+        camera, incarnation, [(row.entry.seq, encode_observation(observation(row))) for row in rows], gaps
+    )
 
 
 class SqliteEngine:
@@ -154,12 +154,6 @@ class MilvusEngine:
         self._process.wait(20)
         self._log.close()
         self._launch()
-
-    def freeze(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         self._process.terminate()
