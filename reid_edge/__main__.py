@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from reid_edge.system.threads import configure_openmp
+import sys
+
+from reid_edge.system import stop_signals
 
 
 def main() -> None:
-    """Set the threads of NumPy and torch, which read their variables when they are imported, and run the command."""
+    """Set the threads of NumPy and torch, which read their variables when they are imported, and run the command.
+
+    The signals of ``run``, a service, are taken before anything else is imported.
+    """
+    if sys.argv[1:2] == ["run"]:
+        stop_signals.hold()
+    from reid_edge.system.threads import configure_openmp
+
     configure_openmp()
     from reid_edge.cli import main as run
 

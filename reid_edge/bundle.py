@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import BundleCorruptError, BundleError, BundleVersionError, EngineUnavailableError
-from reid_edge.files import write_whole
+from reid_edge.files import read_regular, write_whole
+from reid_edge.golden_file import parse_golden
 from reid_edge.manifest import FORMAT_VERSION, Artifact, EngineName, FileEntry, Manifest, Precision
+from reid_edge.manifest_rules import broken_rules
 
 MANIFEST = "manifest.json"
+#: More than the record of the longest tuning takes.
+MAX_MANIFEST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -39,57 +43,92 @@ class Bundle:
         held = ", ".join(artifact.name for artifact in self.manifest.artifacts)
         raise EngineUnavailableError(f"{self.path} holds no {engine}/{precision}; it holds {held}.")
 
-    def checked_path(self, entry: FileEntry) -> Path:
-        """Return the path of a file after comparing its sha256 with the manifest's.
+    def read(self, entry: FileEntry) -> bytes:
+        """Read a file of the bundle, if it is the one that was exported.
+
+        The content that is returned is the content that was compared with the manifest: whoever loads a model takes
+        these bytes, and never opens the file by its name.
 
         Raises:
             BundleCorruptError: The file is missing or has changed.
         """
         path = self.path / entry.path
         try:
-            found = sha256_of(path)
+            content = read_regular(path, max_bytes=entry.size_bytes)
         except OSError as error:
             raise BundleCorruptError(
                 f"{path} is missing or unreadable ({error.strerror}); copy the bundle again or export it again."
             ) from error
+        found = hashlib.sha256(content).hexdigest()
         if found != entry.sha256:
             raise BundleCorruptError(
                 f"{path} is not the file that was exported: sha256 {found[:12]}…, the manifest says "
                 f"{entry.sha256[:12]}…; copy the bundle again or export it again."
             )
-        return path
+        return content
+
+    def check_files(self) -> None:
+        """Compare every file with the manifest.
+
+        Raises:
+            BundleCorruptError: A file is missing or has changed.
+        """
+        for entry in self.manifest.entries():
+            self.read(entry)
 
     def golden(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
         """Read the golden crops and the checkpoint's features of them.
 
         Returns:
-            Crops G×H×W×3 uint8 BGR, and features G×512 float32, not normalised.
+            Crops G×H×W×3 uint8 BGR, and features G×D float32, not normalised.
 
         Raises:
-            BundleCorruptError: The file is missing or has changed.
+            BundleCorruptError: The file is missing or has changed, or holds something else.
         """
-        with np.load(self.checked_path(self.manifest.golden)) as stored:
-            return stored["crops"], stored["features"]
+        entry = self.manifest.golden
+        return parse_golden(self.read(entry), self.manifest, str(self.path / entry.path))
 
 
 def open_bundle(path: Path | str) -> Bundle:
     """Read a bundle's manifest; each model file is checked when it is used.
 
+    A symbolic link is followed once, here: if it points elsewhere later, the files still come from this folder.
+
     Raises:
         BundleError: The folder has no manifest.
         BundleVersionError: A later release wrote it.
-        BundleCorruptError: The manifest cannot be read, or names a file outside the folder.
+        BundleCorruptError: The manifest cannot be read, or breaks a rule (:mod:`reid_edge.manifest_rules`).
     """
-    path = Path(path)
-    manifest_path = path / MANIFEST
-    if not manifest_path.is_file():
-        raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}. Make one with: reid-edge export --out {path}")
-    text = manifest_path.read_bytes()
+    path = _without_links(Path(path))
+    try:
+        text = read_regular(path / MANIFEST, max_bytes=MAX_MANIFEST_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(
+            f"{path} is not a bundle: it has no {MANIFEST}. Make one with: reid-edge export --out {path}"
+        ) from error
+    except OSError as error:
+        raise BundleError(f"{path / MANIFEST} cannot be read: {error.strerror}.") from error
+    return Bundle(path, parse_manifest(text, path))
+
+
+def parse_manifest(text: bytes, path: Path) -> Manifest:
+    """Read a manifest and check it.
+
+    Args:
+        text: Content of ``manifest.json``.
+        path: The bundle's folder, for the errors.
+
+    Raises:
+        BundleVersionError: A later release wrote it.
+        BundleCorruptError: It is no manifest, or breaks a rule.
+    """
+    name = path / MANIFEST
     try:
         version = msgspec.json.decode(text, type=dict[str, msgspec.Raw])["format_version"]
         newer = int(bytes(version)) > FORMAT_VERSION
-    except (msgspec.DecodeError, KeyError, ValueError) as error:  # ValueError: also bytes that are not UTF-8
-        raise BundleCorruptError(f"{manifest_path} is not a manifest: {error}; export the bundle again.") from error
+    # ValueError: also bytes that are not UTF-8; RecursionError: lists in lists in lists.
+    except (msgspec.DecodeError, KeyError, ValueError, RecursionError) as error:
+        raise BundleCorruptError(f"{name} is not a manifest: {error}; export the bundle again.") from error
     if newer:
         raise BundleVersionError(
             f"{path} has bundle format {int(bytes(version))}; this release reads up to {FORMAT_VERSION}. "
@@ -97,12 +136,20 @@ def open_bundle(path: Path | str) -> Bundle:
         )
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleCorruptError(f"{manifest_path}: {error}; export the bundle again.") from error
-    for entry in manifest.entries():
-        if PurePosixPath(entry.path).is_absolute() or ".." in PurePosixPath(entry.path).parts:
-            raise BundleCorruptError(f"{manifest_path} names a file outside the bundle: {entry.path}.")
-    return Bundle(path, manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleCorruptError(f"{name}: {error}; export the bundle again.") from error
+    if broken := broken_rules(manifest):
+        raise BundleCorruptError(f"{name} {'; '.join(broken[:5])}; export the bundle again.")
+    return manifest
+
+
+def _without_links(path: Path) -> Path:
+    """Follow the symbolic links of a path; without any it stays as it was given, for messages."""
+    try:
+        resolved = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a circle of links; a NUL
+        raise BundleError(f"{str(path)!r} is no folder: {error}.") from error
+    return path if resolved == path.absolute() else resolved
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

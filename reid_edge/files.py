@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
+import threading
 from pathlib import Path
 from typing import TextIO
 
 from reid_edge.errors import OutputError, ReidEdgeError
 
-_PARTIAL = ".reid-edge.*.partial"
+PARTIAL_SUFFIX = ".partial"
+_PARTIAL = f".reid-edge.*{PARTIAL_SUFFIX}"
 
 
 def open_locked(path: Path, *, busy: str, error: type[ReidEdgeError] = OutputError, private: bool = False) -> TextIO:
@@ -34,6 +38,30 @@ def open_locked(path: Path, *, busy: str, error: type[ReidEdgeError] = OutputErr
         lock.close()
         raise error(busy) from failure
     return lock
+
+
+def read_regular(path: Path, *, max_bytes: int) -> bytes:
+    """Read a file whole, once; what is done with its content then does not depend on what becomes of the file.
+
+    A named pipe or a device is refused instead of waited for, and no more than ``max_bytes`` are taken into memory.
+
+    Raises:
+        OSError: It is missing, unreadable or no regular file (``EINVAL``), or longer (``EFBIG``).
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except ValueError as error:  # a NUL in the name
+        raise OSError(errno.EINVAL, str(error)) from error
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        content = bytearray()
+        while len(content) <= max_bytes and (block := file.read(1 << 20)):
+            content += block
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it is longer than {max_bytes} bytes")
+    return bytes(content)
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -78,19 +106,25 @@ def check_output(path: Path, *, force: bool, parents: bool = False) -> None:
         raise OutputError(f"cannot write {path}: {folder} is not a writable folder; make it first, or use another.")
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write a file so that at any time, also after a power cut, either the old or the new content is there.
 
     The folder is made if it is not there.
+
+    Args:
+        path: The file.
+        content: What it is to hold.
+        private: Make it readable by this user alone.
 
     Raises:
         OutputError: It cannot be written; the old content stays.
     """
     # Not from the file's own name: that may be as long as a name can be.
-    partial = path.with_name(_PARTIAL.replace("*", str(os.getpid())))
+    partial = path.with_name(_PARTIAL.replace("*", f"{os.getpid()}-{threading.get_ident()}"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(partial, flags, 0o600 if private else 0o666), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

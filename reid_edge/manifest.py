@@ -12,15 +12,23 @@ from typing import Annotated, Literal
 import msgspec
 
 from reid_edge.tuning_record import Execution, FloatType, Tuning
-from reid_edge.types import Size
 
 FORMAT_VERSION = 1
+#: More than any file of a bundle has; a plan of the widest network takes a hundredth.
+MAX_FILE_BYTES = 1 << 30
+#: More crops than any exporter makes a file for.
+MAX_BATCH = 4096
 
 EngineName = Literal["onnxruntime", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8", "tuned"]
 EngineChoice = Literal["auto", EngineName]
 PrecisionChoice = Literal["auto", Precision]
 Distance = Literal["cosine", "euclidean"]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Pixels = Annotated[int, msgspec.Meta(ge=1, le=8192)]
+Scale = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+Cosine = Annotated[float, msgspec.Meta(ge=-1, le=1)]
 ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino", "tensorrt")
 #: ``ModelSpec.dataset`` of a network that was never trained: its times are real, its features mean nothing.
 RANDOM_WEIGHTS = "none: random weights"
@@ -43,13 +51,13 @@ class InputSpec:
         normalised_in: ``graph``: the files subtract and divide themselves; ``host``: the runtime does so before.
     """
 
-    size: Size
+    size: tuple[Pixels, Pixels]
     dtype: Literal["uint8", "float32"]
     layout: Literal["NHWC", "NCHW"]
     color_order: Literal["BGR", "RGB"]
     resize: str
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[Scale, Scale, Scale]
     normalised_in: Literal["graph", "host"]
 
 
@@ -57,7 +65,7 @@ class InputSpec:
 class FeatureSpec:
     """Features that the runtime returns: dimensions, norm that it applies, and the distance to compare with."""
 
-    dim: int
+    dim: Annotated[int, msgspec.Meta(ge=1, le=65_536)]
     norm: Literal["l2", "none"] = "l2"
     distance: Distance = "cosine"
 
@@ -66,10 +74,10 @@ class FeatureSpec:
 class ModelSpec:
     """The network and the checkpoint that it came from; ``variant``: how it differs from the paper's primary model."""
 
-    width: float
-    parameters: int
-    mult_adds: int
-    checkpoint_sha256: str
+    width: Scale
+    parameters: Count
+    mult_adds: Count
+    checkpoint_sha256: Sha256
     dataset: str
     recipe: str
     metrics: dict[str, float] = field(default_factory=dict)
@@ -80,9 +88,9 @@ class ModelSpec:
 class FileEntry:
     """One file: its path within the bundle, size in bytes and sha256."""
 
-    path: str
-    size_bytes: int
-    sha256: str
+    path: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+    size_bytes: Annotated[int, msgspec.Meta(ge=0, le=MAX_FILE_BYTES)]
+    sha256: Sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +105,9 @@ class Parity:
     """
 
     engine: str
-    cosine_min: float
+    cosine_min: Cosine
     max_abs_diff: float
-    batches: tuple[int, ...]
+    batches: tuple[Count, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +126,7 @@ class Verdict:
 
     verdict: Literal["accepted", "rejected"]
     crops: str
-    cosine_mean: float
+    cosine_mean: Cosine
     ranking: float
     neighbours: float
     variance: float
@@ -143,8 +151,8 @@ class PlanStamp:
     version: str
     device: str
     compute_capability: str
-    built_precision: dict[str, int]
-    batches: tuple[int, int, int]
+    built_precision: dict[str, Count]
+    batches: tuple[Count, Count, Count]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +162,8 @@ class Artifact:
     Attributes:
         engine: The engine that loads it.
         precision: Precision asked for; TensorRT may choose another for single layers.
-        files: The first is the one to load.
+        files: The first is the one to load. OpenVINO's second holds the weights; ONNX's others hold those that the
+            first names (external data). An engine reads no file that is not listed.
         rewrite: Exact rewrites applied: ``fold``, ``merge``, … (:mod:`reid_edge.osnet.rewrites`); earlier releases
             named blocks too, as ``collapse conv3.0``.
         mult_adds: Multiply-adds of one crop.
@@ -171,8 +180,8 @@ class Artifact:
     precision: Precision
     files: Annotated[tuple[FileEntry, ...], msgspec.Meta(min_length=1)]
     rewrite: tuple[str, ...]
-    mult_adds: int
-    max_batch: Annotated[int, msgspec.Meta(ge=1)]
+    mult_adds: Count
+    max_batch: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH)]
     needs_vnni: bool = False
     parity: Parity | None = None
     verdict: Verdict | None = None
@@ -214,9 +223,9 @@ class Calibration:
     """
 
     source: Literal["distilled", "crops"]
-    calibration_crops: int
-    held_out_crops: int
-    sha256: str
+    calibration_crops: Count
+    held_out_crops: Count
+    sha256: Sha256
     note: str
 
 
@@ -225,7 +234,7 @@ class Latency:
     """Median time from a frame and boxes to features, milliseconds, on the exporting machine."""
 
     artifact: str
-    crops: int
+    crops: Count
     median_ms: float
     device: str
 
@@ -243,8 +252,8 @@ class Manifest:
         tuning: Record of the choice of the tuned file; None without one.
     """
 
-    format_version: int = FORMAT_VERSION
-    model_hash: str
+    format_version: Annotated[int, msgspec.Meta(ge=1)] = FORMAT_VERSION
+    model_hash: Sha256
     created: str
     input: InputSpec
     features: FeatureSpec

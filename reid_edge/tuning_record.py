@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import msgspec
 
 FloatType = Literal["f32", "bf16", "f16"]
+#: More than any edge device has cores; engines start as many threads as they are given.
+MAX_THREADS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +22,8 @@ class Execution:
         float_type: Type that the layers which are not INT8 are computed in.
     """
 
-    threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    streams: Annotated[int, msgspec.Meta(ge=1)] = 1
+    threads: Annotated[int, msgspec.Meta(ge=1, le=MAX_THREADS)] | None = None
+    streams: Annotated[int, msgspec.Meta(ge=1, le=MAX_THREADS)] = 1
     float_type: FloatType = "f32"
 
     def __str__(self) -> str:

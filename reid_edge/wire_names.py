@@ -33,6 +33,11 @@ def checked_wire_name(name: str, what: str, error: type[ReidEdgeError]) -> str:
     return name
 
 
+def is_wire_name(name: str) -> bool:
+    """Return True if a name can be on the wire."""
+    return _NAME.search(name) is not None
+
+
 def as_wire_name(text: str) -> str:
     """Return any text as a name: ``-`` for characters that a name cannot have; empty only if the text is."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", text)[:64]

@@ -37,9 +37,16 @@ def test_the_unit_is_sandboxed(unit):
     assert float(exposure[1]) < 2.5
 
 
-def test_the_unit_has_a_watchdog_a_user_and_a_reload():
+def test_the_unit_has_a_watchdog_a_user_and_a_reload_and_keeps_memory_off_the_disk():
     text = UNIT.read_text()
-    for line in ("Type=notify", "WatchdogSec=60", "User=reid-edge", "ExecReload=/bin/kill -HUP $MAINPID"):
+    for line in (
+        "LimitCORE=1",
+        "MemorySwapMax=0",
+        "Type=notify",
+        "WatchdogSec=60",
+        "User=reid-edge",
+        "ExecReload=/bin/kill -HUP $MAINPID",
+    ):
         assert f"\n{line}\n" in text
 
 

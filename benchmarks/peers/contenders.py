@@ -160,7 +160,8 @@ def _openvino_raw(contender: Contender, threads: int) -> Loaded:
     """The bundle's own IR, and nothing of reid-edge's around it."""
     bundle = open_bundle(contender.path)
     artifact = bundle.artifact("openvino", contender.precision)  # type: ignore[arg-type]
-    path = bundle.checked_path(artifact.files[0])
+    bundle.check_files()
+    path = bundle.path / artifact.files[0].path
     network = _compiled_for_each_size(str(path), threads, contender.floats)
     takes: Literal["tensor", "pixels"] = "pixels" if bundle.manifest.input.normalised_in == "graph" else "tensor"
     return Loaded(whole=None, network=network, takes=takes)

@@ -28,12 +28,13 @@ def run_benchmark_app(contender: Contender, crops: int, threads: int, seconds: i
     """
     bundle = open_bundle(contender.path)
     artifact = bundle.artifact("openvino", contender.precision)  # type: ignore[arg-type]
+    bundle.check_files()
     pixels = bundle.manifest.input.normalised_in == "graph"
     height, width = bundle.manifest.input.size
     shape = f"[{crops},{height},{width},3]" if pixels else f"[{crops},3,{height},{width}]"
     with tempfile.TemporaryDirectory() as folder:
         command = [str(Path(sys.executable).with_name("benchmark_app"))]
-        command += ["-m", str(bundle.checked_path(artifact.files[0])), "-shape", shape, "-t", str(seconds)]
+        command += ["-m", str(bundle.path / artifact.files[0].path), "-shape", shape, "-t", str(seconds)]
         command += ["-hint", "latency", "-api", "sync", "-infer_precision", contender.floats]
         command += ["-report_type", "no_counters", "-report_folder", folder, "-json_stats"]
         said = _output(command)

@@ -14,7 +14,7 @@ from reid_edge.camera.detection_stage import DetectionStage, OffSwitch
 from reid_edge.camera.detectors import open_detector
 from reid_edge.camera.embedding_stage import EmbeddingStage, load_model
 from reid_edge.camera.filters import DetectionFilter
-from reid_edge.camera.publishing import Publisher, name_on_the_wire, open_transport
+from reid_edge.camera.publishing import Publisher, name_on_the_wire, open_transport, wanted_galleries
 from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.tracking import Tracker
@@ -29,10 +29,9 @@ log = logging.getLogger(__name__)
 
 #: A stage that works on one frame or batch for longer than this is taken to hang.
 HANGING_S = 30.0
-#: Longest time that a stop waits for a stage to finish its last item.
+#: Longest time that a stop waits for the stages to finish their last items.
 JOIN_S = 10.0
-#: How often :meth:`Agent.run` checks whether a signal has come: a signal handler must not take locks, so it only sets
-#: a flag.
+#: How often :meth:`Agent.run` looks whether it was asked to stop.
 POLL_S = 0.5
 
 
@@ -43,14 +42,16 @@ class Agent:
 
     Args:
         settings: All settings of the camera.
+        before_each_part: Called before each part is opened; what it raises ends the start, and closes the others.
 
     Raises:
         ReidEdgeError: A part cannot be opened, and trying again would not help.  A camera or a gallery that cannot be
             reached is no such part.
     """
 
-    def __init__(self, settings: AgentSettings) -> None:
+    def __init__(self, settings: AgentSettings, *, before_each_part: Callable[[], None] = lambda: None) -> None:
         self.settings = settings
+        self._before_each_part = before_each_part
         self.reloads = 0
         self.failed_reloads = 0
         self._ended = threading.Event()
@@ -60,34 +61,48 @@ class Agent:
         with contextlib.ExitStack() as closing:
             self._open_upstream(closing)
             self._open_camera(closing)
+            before_each_part()
             self._closing = closing.pop_all()
 
     def _open_upstream(self, closing: contextlib.ExitStack) -> None:
         upstream = self.settings.upstream
+        self._before_each_part()
         self.camera = name_on_the_wire(self.settings.camera)
         self.outbox = Outbox(
             self.settings.state_dir / "outbox.db",
             max_rows=upstream.max_rows,
             max_bytes=upstream.max_mb * 1_000_000,
             retention_s=upstream.retention_hours * 3600,
+            when_full=upstream.when_full,
             synchronous=upstream.synchronous,
         )
         closing.callback(self.outbox.close)
+        self._before_each_part()
         self.transport = open_transport(self.settings, self.camera, closing)
-        self.delivery = Delivery(self.outbox, self.transport, camera=self.camera, resend_s=upstream.resend_s)
+        self.delivery = Delivery(
+            self.outbox,
+            self.transport,
+            camera=self.camera,
+            galleries=wanted_galleries(self.settings),
+            resend_s=upstream.resend_s,
+        )
 
     def _open_camera(self, closing: contextlib.ExitStack) -> None:
         settings, pipeline = self.settings, self.settings.pipeline
+        self._before_each_part()
         model = load_model(settings.engine)
+        self._before_each_part()
         detector = open_detector(settings.detector)
         closing.callback(detector.close)
+        self._before_each_part()
         self.source = closing.enter_context(open_source(settings.source))
         self.filter = DetectionFilter(settings.filter)
         self.off_switch = OffSwitch(settings.camera.off_switch)
         self.crop_queue = CropQueue(
             limit=pipeline.max_waiting_crops, drop_oldest=self.source.live, budget_s=pipeline.max_latency_ms / 1000
         )
-        self.publisher = Publisher(self.outbox, settings.upstream.encoding)
+        upstream = settings.upstream
+        self.publisher = Publisher(self.outbox, upstream.encoding, when_full=upstream.when_full)
         # A tracklet gets its number with its first observation, so counting on from the outbox never gives one twice.
         self.tracklets = Tracklets(
             settings.tracklet,
@@ -165,7 +180,7 @@ class Agent:
         return Health(tuple(problems))
 
     def _hanging(self) -> list[str]:
-        heartbeats = {"looking": self.detection.heartbeat, "embedding": self.embedding.heartbeat}
+        heartbeats = {"detection": self.detection.heartbeat, "embedding": self.embedding.heartbeat}
         return [f"{name} hangs" for name, heartbeat in heartbeats.items() if heartbeat.busy_s > HANGING_S]
 
     def _worker(self, name: str, work: Callable[[], None]) -> threading.Thread:
@@ -211,8 +226,9 @@ class Agent:
         """Take no more frames, embed the queued crops, deliver for a while; undelivered rows stay in the outbox."""
         notify("STOPPING=1")
         self.source.stop()
+        deadline = time.monotonic() + JOIN_S
         for worker in workers:
-            worker.join(JOIN_S)
+            worker.join(max(0.0, deadline - time.monotonic()))
         if any(worker.is_alive() for worker in workers):
             log.error(
                 "a stage does not end within %.0f s and is left behind: %s",

@@ -92,6 +92,7 @@ class EmbeddingStage:
             del work  # its crops hold the model that they were cut for
             self._release_old_model()
         self._publisher.publish(self._tracklets.finish())
+        self._publisher.flush()
 
     def _embed_all(self, crops: list[QueuedCrop]) -> list[Observation]:
         """Embed crops by the models that they were cut for: one model, or two around a change."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from reid_edge.camera.settings import AgentSettings, CameraSettings, UpstreamSettings
 from reid_edge.errors import MessageError, OutboxError, SettingsError, StoreError
 from reid_edge.redaction import redacted, without_passwords
+from reid_edge.upstream.delivery_log import LOG_AGAIN_S
 from reid_edge.upstream.message import Encoding, encode_observation
-from reid_edge.upstream.observation import Observation
-from reid_edge.upstream.outbox import Outbox
+from reid_edge.upstream.observation import DEFAULT_GALLERY, Observation
+from reid_edge.upstream.outbox import Outbox, WhenFull
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
+from reid_edge.upstream.recent_counts import RecentCounts
 from reid_edge.upstream.transport import Transport
 
 if TYPE_CHECKING:
@@ -25,6 +29,11 @@ log = logging.getLogger(__name__)
 
 #: Largest number of observations held in memory; above it the oldest are dropped, counted and declared upstream.
 MAX_UNWRITTEN = 10_000
+#: Pause between attempts to write, seconds.
+RETRY_S = 1.0
+#: Observations written in one commit, and most commits a call: 1,024 observations of 1.2 kB.
+ROWS_A_COMMIT = 256
+COMMITS_A_CALL = 4
 SCHEMES = ("mqtts", "https", "sqlite", "postgresql", "milvus", "mqtt", "http")
 
 
@@ -35,70 +44,121 @@ class PublisherStats:
     Attributes:
         published: Observations written to the outbox.
         unwritten: Observations that wait in memory until the outbox is writable again.
+        unwritten_since_s: Time at which the oldest of them was published, of the monotonic clock; None if none waits.
         lost: Observations that were dropped while it was not, or that the wire format cannot hold.
+        error: Reason why they wait in memory; "" if none does.
     """
 
     published: int = 0
     unwritten: int = 0
+    unwritten_since_s: float | None = None
     lost: int = 0
+    error: str = ""
 
 
 class Publisher:
     """Writes observations to an outbox, in order, and holds them in memory while it cannot be written.
 
-    To be used by one thread.
+    However many wait, :meth:`publish` costs little: each is encoded once, an outbox that failed is tried once a second
+    with a few of them, and those that wait are written a few commits a call.  To be used by one thread.
 
     Args:
         outbox: Takes the observations.
         encoding: Encoding of their features.
+        when_full: Which observations are dropped when too many wait in memory.
+        clock: Returns seconds of a monotonic clock.
     """
 
-    def __init__(self, outbox: Outbox, encoding: Encoding) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        encoding: Encoding,
+        *,
+        when_full: WhenFull = "drop-oldest",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._outbox = outbox
         self._encoding = encoding
-        self._unwritten: deque[Observation] = deque()
+        self._when_full = when_full
+        self._clock = clock
+        self._unwritten: deque[tuple[float, bytes]] = deque()
+        self._retry_s = float("-inf")
+        self._log_s = {"unsendable": float("-inf"), "unwritable": float("-inf")}
+        self._lost_recently = RecentCounts()
         self.stats = PublisherStats()
+
+    def lost_recently(self, within_s: float = 300.0) -> int:
+        """Return how many observations were lost here in the last ``within_s`` seconds, at most 15 minutes."""
+        return sum(self._lost_recently.within(within_s).values())
 
     def publish(self, observations: Iterable[Observation]) -> None:
         """Write observations, after those that could not be written before."""
-        self._unwritten.extend(observations)
-        if not self._unwritten:
-            return
-        try:
-            self._put()
-        except OutboxError as error:
-            if not self.stats.unwritten:
-                log.error("the outbox cannot be written, observations wait in memory: %s", error)
-            self._make_room()
-        self.stats.unwritten = len(self._unwritten)
+        for observation in observations:
+            self._add(observation)
+        if self._unwritten and self._clock() >= self._retry_s:
+            self._write(COMMITS_A_CALL)
+        self._make_room()
+        self._count_unwritten()
 
-    def _put(self) -> None:
-        try:
-            self._outbox.put(tuple(self._unwritten), self._encoding)
-        except MessageError:
-            self._drop_unsendable()
-            self._outbox.put(tuple(self._unwritten), self._encoding)
-        self.stats.published += len(self._unwritten)
-        self._unwritten.clear()
+    def flush(self) -> None:
+        """Write all that waits, before the end; what cannot be written now is lost, and declared if that can be."""
+        self._write(len(self._unwritten))
+        if self._unwritten:
+            log.error("%d observations are lost: %s", len(self._unwritten), self.stats.error)
+            self._lose(len(self._unwritten))
+            self._unwritten.clear()
+        self._count_unwritten()
 
-    def _drop_unsendable(self) -> None:
-        """Drop observations that can never be sent, e.g. with a feature that is not finite, so that others can be."""
-        sendable: deque[Observation] = deque()
-        for observation in self._unwritten:
+    def _add(self, observation: Observation) -> None:
+        """Encode an observation; one that can never be sent, e.g. with a feature that is not finite, is dropped."""
+        try:
+            self._unwritten.append((self._clock(), encode_observation(observation, self._encoding)))
+        except MessageError as error:
+            self.stats.lost += 1
+            self._lost_recently.add("unsendable", 1)
+            self._log("unsendable", "an observation of track %d cannot be sent: %s", observation.track, error)
+
+    def _write(self, commits: int) -> None:
+        for _ in range(commits):
+            some = [payload for _, payload in islice(self._unwritten, ROWS_A_COMMIT)]
+            if not some:
+                break
             try:
-                encode_observation(observation, self._encoding)
-                sendable.append(observation)
-            except MessageError as error:
-                log.error("an observation of track %d cannot be sent: %s", observation.track, error)
-        self.stats.lost += len(self._unwritten) - len(sendable)
-        self._unwritten = sendable
+                self._outbox.put_encoded(some)
+            except OutboxError as error:
+                self._retry_s = self._clock() + RETRY_S
+                self.stats.error = str(error)
+                self._log("unwritable", "the outbox cannot be written, observations wait in memory: %s", error)
+                return
+            self.stats.published += len(some)
+            for _ in some:
+                self._unwritten.popleft()
+        if self.stats.error:
+            log.info("the outbox can be written again")
+            self.stats.error = ""
 
     def _make_room(self) -> None:
-        too_many = max(0, len(self._unwritten) - MAX_UNWRITTEN)
+        too_many = len(self._unwritten) - MAX_UNWRITTEN
+        drop = self._unwritten.pop if self._when_full == "refuse-newest" else self._unwritten.popleft
         for _ in range(too_many):
-            self._unwritten.popleft()
-        self.stats.lost += too_many
-        self._outbox.lose(too_many)
+            drop()
+        if too_many > 0:
+            self._lose(too_many)
+
+    def _lose(self, count: int) -> None:
+        self.stats.lost += count
+        self._lost_recently.add("unwritten", count)
+        self._outbox.lose(count)
+
+    def _count_unwritten(self) -> None:
+        self.stats.unwritten = len(self._unwritten)
+        self.stats.unwritten_since_s = self._unwritten[0][0] if self._unwritten else None
+
+    def _log(self, kind: str, text: str, *details: object) -> None:
+        """Log a problem at once, and once a minute while it lasts."""
+        if self._clock() - self._log_s[kind] >= LOG_AGAIN_S:
+            self._log_s[kind] = self._clock()
+            log.error(text, *details)
 
 
 def name_on_the_wire(camera: CameraSettings) -> str:
@@ -110,6 +170,25 @@ def name_on_the_wire(camera: CameraSettings) -> str:
     if camera.pseudonym_key is None:
         return camera.name
     return camera_pseudonym(camera.name, load_or_create_key(camera.pseudonym_key))
+
+
+def wanted_galleries(settings: AgentSettings) -> tuple[str, ...]:
+    """Return the names of the galleries whose acknowledgement a row needs; none: of whichever answers.
+
+    A store in this process, and a server of which no name is given, are the gallery whatever they are called.
+
+    Raises:
+        SettingsError: Several galleries are to answer where only one can.
+    """
+    galleries = settings.upstream.galleries
+    if settings.in_process or not settings.upstream.uri.startswith("mqtt"):
+        if len(galleries) > 1:
+            raise SettingsError(
+                f"upstream.galleries: expected one name, got {', '.join(galleries)}: only the gallery at "
+                f"{redacted(settings.upstream.uri)} can acknowledge. Several can behind a broker (mqtts://)."
+            )
+        return () if settings.in_process or galleries == (DEFAULT_GALLERY,) else galleries
+    return galleries
 
 
 def open_transport(settings: AgentSettings, camera: str, closing: contextlib.ExitStack) -> Transport:

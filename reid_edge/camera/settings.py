@@ -19,11 +19,13 @@ from reid_edge.errors import SettingsError
 from reid_edge.manifest import EngineChoice, PrecisionChoice
 from reid_edge.settings import Tables, checked_settings
 from reid_edge.settings import read_settings as read_tables
+from reid_edge.upstream.observation import DEFAULT_GALLERY, MAX_GALLERIES
 from reid_edge.upstream.tls import TlsFiles
 from reid_edge.wire_names import EXPECTED, PATTERN, as_wire_name
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+WireName = Annotated[str, msgspec.Meta(pattern=PATTERN)]
 
 IN_PROCESS = ("sqlite", "postgresql", "postgres", "milvus")
 """Schemes of an upstream URI that names a store, which this process opens itself."""
@@ -38,7 +40,7 @@ class CameraSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         off_switch: File that switches the camera off: while it exists, no frame is processed.
     """
 
-    name: Annotated[str, msgspec.Meta(pattern=PATTERN)] = "camera"
+    name: WireName = "camera"
     pseudonym_key: Path | None = None
     off_switch: Path | None = None
 
@@ -85,22 +87,30 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     Attributes:
         uri: Address of the gallery: ``mqtts://host``, ``https://host``, or a store in this process: ``sqlite:FILE``, ``postgresql://…``,
             ``milvus:…``; ``mqtt://`` and ``http://`` only with ``insecure`` and on loopback.
+        galleries: Names of the galleries that are to have every observation, each of which has to acknowledge it before
+            the outbox gives it up; a gallery's name is ``--name`` of its ``reid-edge gallery serve``.
         tls: PEM files: ``ca`` that signed the gallery's certificate, ``cert`` and ``key`` of this camera.
         insecure: Allow connections without TLS, on loopback only.
         encoding: Encoding of features on the wire.
         max_rows: Largest number of observations in the outbox.
         max_mb: Largest size of these observations, 10⁶ bytes; the file takes a tenth more, its log 16 MB.
+        when_full: What is dropped, and declared upstream as a gap, when there is no room: ``drop-oldest`` or
+            ``refuse-newest``.
         retention_hours: Time after which an undelivered observation is dropped, and declared upstream as a gap.
         synchronous: ``FULL``: survives a power cut; ``NORMAL``: may lose the last second to one.
         resend_s: Time after which an observation that is not acknowledged is sent again, seconds.
     """
 
     uri: str = "sqlite:gallery.db"
+    galleries: Annotated[tuple[WireName, ...], msgspec.Meta(min_length=1, max_length=MAX_GALLERIES)] = (
+        DEFAULT_GALLERY,
+    )
     tls: TlsFiles | None = None
     insecure: bool = False
     encoding: Literal["fp16", "fp32", "int8"] = "fp16"
     max_rows: Positive = 100_000
     max_mb: Positive = 256
+    when_full: Literal["drop-oldest", "refuse-newest"] = "drop-oldest"
     retention_hours: Annotated[float, msgspec.Meta(gt=0, le=87_600)] = 72.0
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
     resend_s: Seconds = 10.0

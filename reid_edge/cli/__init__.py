@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ from reid_edge.cli.train import train
 from reid_edge.cli.tune import tune
 from reid_edge.console import console, error_console
 from reid_edge.errors import ReidEdgeError
+from reid_edge.system.stop_signals import held
 
 app = typer.Typer(
     add_completion=False,
@@ -62,6 +64,23 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ≥ and × is no reason to fail
+    if sys.argv[1:2] == ["run"]:
+        _serve()
+    else:
+        _work()
+
+
+def _serve() -> None:
+    """Run a service: its signals are taken by a thread, and it ends even if a thread of it waits for a camera."""
+    with held() as signals:
+        try:
+            _run_app(lambda: signals.asked)
+        finally:
+            signals.leave_if_threads_are_left(sys.exc_info()[1])
+
+
+def _work() -> None:
+    """Run a command that ends by itself, or when SIGTERM interrupts it."""
     asked_to_stop: list[int] = []
 
     def stop(number: int, _frame: object) -> None:
@@ -69,10 +88,14 @@ def main() -> None:
         sys.exit(143)  # so that what was half written is removed
 
     signal.signal(signal.SIGTERM, stop)
+    _run_app(lambda: bool(asked_to_stop))
+
+
+def _run_app(asked_to_stop: Callable[[], bool]) -> None:
     try:
         app()
     except ReidEdgeError as error:
-        if asked_to_stop:  # in the middle of an import, which made an ImportError of it
+        if asked_to_stop():  # in the middle of an import, which made an ImportError of it
             sys.exit(143)
         error_console.print(type(error).__name__, style="bold red", end=": ")
         error_console.print(str(error), soft_wrap=True)

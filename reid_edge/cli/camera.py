@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import signal
+import contextlib
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +11,14 @@ import typer
 
 from reid_edge.console import console, extra, print_table
 from reid_edge.errors import SettingsError, UsageError
+from reid_edge.system.private_memory import keep_memory_private
+from reid_edge.system.stop_signals import DEADLINE_S, held
 
 if TYPE_CHECKING:
     from reid_edge.camera.agent import Agent
     from reid_edge.camera.settings import AgentSettings
+
+log = logging.getLogger(__name__)
 
 #: What follows the kind in ``--detector KIND:VALUE``.
 DETECTOR_VALUES = {"motchallenge": "path", "jsonlines": "listen", "callable": "function"}
@@ -109,33 +114,34 @@ def _check(settings: AgentSettings) -> None:
 
 
 def _run(settings: AgentSettings) -> None:
-    with extra("camera", "running a camera"):
-        import cv2
+    with held() as signals:
+        not_private = keep_memory_private()
+        with extra("camera", "running a camera"):
+            import cv2
 
-        from reid_edge.camera.agent import Agent
-        from reid_edge.logs import set_up_logs
+            from reid_edge.camera.agent import Agent
+            from reid_edge.logs import set_up_logs
 
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until a bundle is loaded that could be loaded again
-    set_up_logs(settings.operation.log_format, settings.operation.log_level)
-    cv2.setNumThreads(settings.pipeline.opencv_threads)
-    agent = Agent(settings)
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: agent.stop())
-        signal.signal(signal.SIGHUP, lambda *_: agent.reload())
-        if settings.operation.listen:
-            _serve_status(agent, settings.operation.listen)
-        agent.run()
-        _report(agent)
-    finally:
-        agent.close()
+        signals.deadline_s = DEADLINE_S + settings.operation.drain_s
+        set_up_logs(settings.operation.log_format, settings.operation.log_level)
+        for problem in not_private:
+            log.warning("pictures could get into a core dump: %s", problem)
+        cv2.setNumThreads(settings.pipeline.opencv_threads)
+        agent = Agent(settings, before_each_part=signals.check)
+        with contextlib.closing(agent), _status(agent, settings.operation.listen):
+            signals.on_reload(agent.reload)
+            signals.on_stop(agent.stop)
+            agent.run()
+            _report(agent)
 
 
-def _serve_status(agent: Agent, address: str) -> None:
+def _status(agent: Agent, address: str) -> contextlib.AbstractContextManager[object]:
+    if not address:
+        return contextlib.nullcontext()
     with extra("camera", "serving metrics"):
         from reid_edge.camera.status import AgentMetrics, StatusServer
 
-    StatusServer(address, AgentMetrics(agent), agent.health)
+    return contextlib.closing(StatusServer(address, AgentMetrics(agent), agent.health))
 
 
 def _report(agent: Agent) -> None:

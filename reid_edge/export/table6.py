@@ -168,8 +168,7 @@ def _cell_to_make(checkpoint: Checkpoint, options: ExportOptions) -> Cell:
 
 def _is_whole(bundle: Bundle) -> bool:
     try:
-        for entry in bundle.manifest.entries():
-            bundle.checked_path(entry)
+        bundle.check_files()
     except BundleCorruptError:
         return False
     return True

@@ -7,6 +7,7 @@ Precision is expressed in the ONNX file (float16 weights, or Q/DQ nodes), so net
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,9 +16,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from reid_edge.bundle import Bundle, file_entry, sha256_of, write_manifest
-from reid_edge.errors import EngineError, EngineUnavailableError, OutputError, ParityError
-from reid_edge.manifest import Artifact, Manifest, PlanStamp, Precision, with_artifact
+from reid_edge.bundle import Bundle, write_manifest
+from reid_edge.errors import EngineError, EngineUnavailableError, ParityError
+from reid_edge.files import write_whole
+from reid_edge.manifest import Artifact, FileEntry, Manifest, PlanStamp, Precision, with_artifact
 from reid_edge.runtime.engines import EngineOptions
 from reid_edge.runtime.engines.tensorrt import find_gpu, load_library, make_logger
 from reid_edge.runtime.golden import cosine_limit, verify_artifact
@@ -106,21 +108,17 @@ def build_tensorrt(
     """
     bundle = Bundle(folder, manifest)
     source = bundle.artifact("onnxruntime", precision)
-    onnx_path = bundle.checked_path(source.files[0])
-    partial = folder / PLANS / f"{precision}.partial"
-    try:
-        partial.parent.mkdir(exist_ok=True)
-        stamp = build_plan(onnx_path, partial, max_batch=max_batch or source.max_batch, usual_batch=usual_batch)
-        relative = f"{PLANS}/{precision}-{sha256_of(partial)[:8]}.plan"
-        partial.replace(folder / relative)
-    except OSError as error:
-        raise OutputError(f"cannot write {partial.parent}: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    entry = source.files[0]
+    content, stamp = build_plan(
+        bundle.read(entry), name=entry.path, max_batch=max_batch or source.max_batch, usual_batch=usual_batch
+    )
+    digest = hashlib.sha256(content).hexdigest()
+    relative = f"{PLANS}/{precision}-{digest[:8]}.plan"
+    write_whole(folder / relative, content)
     plan = replace(
         source,
         engine="tensorrt",
-        files=(file_entry(folder, relative),),
+        files=(FileEntry(path=relative, size_bytes=len(content), sha256=digest),),
         max_batch=stamp.batches[2],
         needs_vnni=False,
         parity=None,
@@ -147,12 +145,12 @@ def _checked(bundle: Bundle, plan: Artifact) -> Artifact:
     return replace(plan, parity=parity)
 
 
-def build_plan(onnx_path: Path, out: Path, *, max_batch: int, usual_batch: int = USUAL_BATCH) -> PlanStamp:
+def build_plan(onnx: bytes, *, name: str, max_batch: int, usual_batch: int = USUAL_BATCH) -> tuple[bytes, PlanStamp]:
     """Build a plan for the GPU at hand (``tensorrt_rtx`` builds without one too).
 
     Args:
-        onnx_path: Says the precision.
-        out: Where the plan goes.
+        onnx: Content of the ONNX file, which says the precision.
+        name: Of that file, for the errors.
         max_batch: Largest batch of the optimisation profile; the smallest is 1.
         usual_batch: The batch that the profile is optimised for, if it is not larger than ``max_batch``.
 
@@ -166,24 +164,28 @@ def build_plan(onnx_path: Path, out: Path, *, max_batch: int, usual_batch: int =
     logger = make_logger(library)
     builder = library.Builder(logger)
     network = builder.create_network(_network_flags(library))
-    _parser = _parsed(library, logger, network, onnx_path)  # owns weights until the plan is built
+    _parser = _parsed(library, logger, network, onnx, name)  # owns weights until the plan is built
     batches = (1, min(usual_batch, max_batch), max_batch)
-    plan = builder.build_serialized_network(network, _config(builder, network, batches))
-    if plan is None:
-        raise EngineError(f"{library.__name__} {library.__version__} could not build {onnx_path.name}; see its log.")
-    out.write_bytes(bytes(plan))
-    return PlanStamp(
+    built = builder.build_serialized_network(network, _config(builder, network, batches))
+    if built is None:
+        raise EngineError(f"{library.__name__} {library.__version__} could not build {name}; see its log.")
+    plan = bytes(built)
+    return plan, PlanStamp(
         library=library.__name__,
         version=library.__version__,
         device=gpu.name if gpu else "",
         compute_capability=gpu.compute_capability if gpu else "",
-        built_precision=_built_precision(library, logger, out) if gpu else {},
+        built_precision=_built_precision(library, logger, plan) if gpu else {},
         batches=batches,
     )
 
 
-def count_layers(onnx_path: Path) -> int:
+def count_layers(onnx: bytes, name: str) -> int:
     """Count the layers that an ONNX file has for TensorRT, before it fuses them.
+
+    Args:
+        onnx: Content of the file.
+        name: Of the file, for the errors.
 
     Raises:
         EngineUnavailableError: No TensorRT library is installed.
@@ -193,16 +195,16 @@ def count_layers(onnx_path: Path) -> int:
     logger = make_logger(library)
     builder = library.Builder(logger)
     network = builder.create_network(_network_flags(library))
-    _parsed(library, logger, network, onnx_path)
+    _parsed(library, logger, network, onnx, name)
     return int(network.num_layers)
 
 
-def _parsed(library: ModuleType, logger: Any, network: Any, onnx_path: Path) -> Any:
+def _parsed(library: ModuleType, logger: Any, network: Any, onnx: bytes, name: str) -> Any:
     """Fill a network; returns the parser."""
     parser = library.OnnxParser(network, logger)
-    if not parser.parse(onnx_path.read_bytes()):
+    if not parser.parse(onnx):
         errors = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
-        raise EngineError(f"{library.__name__} {library.__version__} cannot parse {onnx_path.name}: {errors}")
+        raise EngineError(f"{library.__name__} {library.__version__} cannot parse {name}: {errors}")
     return parser
 
 
@@ -224,9 +226,9 @@ def _config(builder: Any, network: Any, batches: tuple[int, int, int]) -> Any:
     return config
 
 
-def _built_precision(library: ModuleType, logger: Any, plan_path: Path) -> dict[str, int]:
+def _built_precision(library: ModuleType, logger: Any, plan: bytes) -> dict[str, int]:
     """Ask the engine in which precision each layer was built."""
-    engine = library.Runtime(logger).deserialize_cuda_engine(plan_path.read_bytes())
+    engine = library.Runtime(logger).deserialize_cuda_engine(plan)
     if engine is None:
         return {}
     inspector = engine.create_engine_inspector()

@@ -14,15 +14,13 @@ from typing import Any
 
 from reid_edge.errors import StoreError, UsageError
 from reid_edge.gallery import audit
-from reid_edge.gallery.entries import Key, Selection
+from reid_edge.gallery.entries import LONGEST_RETENTION_HOURS, Key, Selection
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.times import now_us
 
 log = logging.getLogger(__name__)
 
 HOUR_US = 3600 * 1_000_000
-#: Longest retention: a leap year.
-MOST_HOURS = 8784.0
 #: Longest wait for a deletion at a stop; one that another process holds up ends with this one, uncommitted.
 STOP_S = 2.0
 
@@ -103,8 +101,10 @@ def change_retention(store: Store, hours: float) -> None:
     before = store.retention_hours()
     if hours == before:
         return
-    if not 0 < hours <= MOST_HOURS:  # also refuses what is not a number
-        raise UsageError(f"--retention-hours must be more than 0 and at most {MOST_HOURS:g} (a year); got {hours:g}.")
+    if not 0 < hours <= LONGEST_RETENTION_HOURS:  # also refuses what is not a number
+        raise UsageError(
+            f"--retention-hours must be more than 0 and at most {LONGEST_RETENTION_HOURS:g} (a year); got {hours:g}."
+        )
     audit.record(store, "retention", {"hours": hours, "before": before}, at_us=now_us())
     store.set_retention_hours(hours)
 

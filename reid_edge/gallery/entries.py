@@ -16,6 +16,10 @@ from reid_edge.upstream.observation import Sighting
 Key = tuple[str, str, int]
 #: No tracklet lasts longer than a week: erasures rely on it.
 LONGEST_TRACKLET_US = 7 * 24 * 3600 * 1_000_000
+#: Longest retention that a gallery takes: a leap year.
+LONGEST_RETENTION_HOURS = 8784.0
+#: Two clocks are seldom further apart than this; what is from later than now plus this is refused.
+CLOCK_TOLERANCE_US = 5 * 60 * 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

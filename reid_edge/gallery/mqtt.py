@@ -15,11 +15,12 @@ import uuid
 from dataclasses import dataclass
 
 from reid_edge.backoff import TRANSIENT_S, Backoff
-from reid_edge.errors import StoreError, TransportError
+from reid_edge.errors import SettingsError, StoreError, TransportError
 from reid_edge.gallery.collector import Collector
 from reid_edge.upstream.mqtt import NOT_AUTHORISED, acknowledgements_topic, observations_topic
 from reid_edge.upstream.mqtt_link import Message, MqttLink
 from reid_edge.upstream.tls import TlsFiles
+from reid_edge.wire_names import checked_wire_name
 
 LOG = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ class MqttCollector:
     Args:
         collector: Stores the batches.
         uri: ``mqtts://HOST[:8883]``, or ``mqtt://HOST[:1883]`` on loopback with ``insecure``.
-        group: Collectors of the same group share the work; each group gets everything.
+        group: Name of the gallery, which is also that of the group of collectors that share its work; None: the
+            collector's.  Each group gets everything, and stores what is for it.
         tls: Certificates.
         insecure: Plain text is allowed on loopback.
         backoff_s: The first and the longest pause after a lost connection or a failed commit.
@@ -80,7 +82,7 @@ class MqttCollector:
         collector: Collector,
         uri: str,
         *,
-        group: str = "gallery",
+        group: str | None = None,
         tls: TlsFiles | None = None,
         insecure: bool = False,
         backoff_s: tuple[float, float] = TRANSIENT_S,
@@ -89,6 +91,7 @@ class MqttCollector:
         self.backoff = Backoff(LOG, transient_s=backoff_s)
         self.answers = Backoff(LOG)
         self._collector = collector
+        self._group = group = checked_wire_name(group or collector.name, "the name of a gallery", SettingsError)
         self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self.link = MqttLink(
             uri,
@@ -153,8 +156,9 @@ class MqttCollector:
         self.stats.messages += len(messages)
         self.stats.commits += 1
         senders = [message.topic.split("/")[2] for message in messages]
+        payloads = [message.payload for message in messages]
         try:
-            acks = self._collector.receive([message.payload for message in messages], senders=senders)
+            acks = self._collector.receive(payloads, senders=senders, shared_as=self._group)
         except StoreError as error:
             self._disconnect_for_a_while(f"cannot store: {error}")
             return

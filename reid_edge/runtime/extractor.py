@@ -53,7 +53,7 @@ class Extractor:
             for, else fp16 on TensorRT and fp32 elsewhere.
         threads: CPU threads; None leaves the choice to the engine, within affinity and CPU quota.
         device: OpenVINO's name of the device, e.g. ``CPU`` or ``GPU``.
-        cache_dir: Where OpenVINO keeps compiled models; ``default`` is ``~/.cache/reid-edge``, None keeps none.
+        cache_dir: Where models compiled by OpenVINO are kept; ``default`` is ``~/.cache/reid-edge``, None keeps none.
         max_batch: Most crops in one call of the engine, which saves memory; None: as many as the file takes.
 
     Raises:
@@ -238,6 +238,8 @@ def _default_cache_dir() -> Path | None:
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reid-edge"
         cache.mkdir(parents=True, exist_ok=True)
+        for blob in cache.glob("[0-9]*.blob"):  # of earlier releases, which let OpenVINO keep them
+            blob.unlink(missing_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: a user without a home, as containers have
         return None
     return cache if os.access(cache, os.W_OK) else None

@@ -82,8 +82,7 @@ def verify_bundle(
         BundleCorruptError: A file is missing or changed.
         EngineUnavailableError: The bundle holds nothing that was asked for.
     """
-    for entry in bundle.manifest.entries():
-        bundle.checked_path(entry)
+    bundle.check_files()
     asked = [
         artifact
         for artifact in bundle.manifest.artifacts

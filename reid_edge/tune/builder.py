@@ -134,7 +134,7 @@ class CandidateBuilder:
     def _file(self, candidate: Candidate, *, draft: bool) -> Path:
         """Path of the first of a candidate's files; others lie beside it."""
         if (artifact := self._plain_artifact(candidate)) is not None:
-            return self.base.checked_path(artifact.files[0])
+            return self._checked_path(artifact)
         engine = self.engines[candidate.engine]
         suffix = next(iter(engine.files.values()))
         precision = "int8" if candidate.int8 else "float"
@@ -156,6 +156,12 @@ class CandidateBuilder:
         held = self.base.manifest.artifacts
         return next((one for one in held if (one.engine, one.precision) == (engine, precision)), None)
 
+    def _checked_path(self, artifact: Artifact) -> Path:
+        """Path of the first of a plain export's files, all compared with its manifest."""
+        for entry in artifact.files:
+            self.base.read(entry)
+        return self.base.path / artifact.files[0].path
+
     def _half(self, candidate: Candidate) -> bool:
         """Return True if the candidate's ONNX file is in float16."""
         return self.engines[candidate.engine].half_weights and candidate.execution.float_type == "f16"
@@ -170,7 +176,7 @@ class CandidateBuilder:
         if candidate.rewrite == Rewrite():
             plain = self._held("onnxruntime", "fp16" if half else "fp32")
             if plain is not None:
-                return self.base.checked_path(plain.files[0])
+                return self._checked_path(plain)
         input_format: InputFormat = "pixels" if self.base.manifest.input.normalised_in == "graph" else "tensor"
 
         def write(partial: Path) -> None:

@@ -80,7 +80,7 @@ def _build(candidate: Candidate, builder: CandidateBuilder) -> DryRunResult:
     try:
         source = builder.build_source(candidate)
         entry = source.manifest.artifacts[0].files[0]
-        layers = count_layers(source.path / entry.path)
+        layers = count_layers(source.read(entry), entry.path)
         start = time.monotonic()
         plan = builder.engines[candidate.engine].complete(source).manifest.artifacts[0]
     except (EngineError, ParityError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from reid_edge.export.calibration import CalibrationSet, calibration_set, save_s
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.export.reference import make_reference
 from reid_edge.export.staging import staged_folder
+from reid_edge.files import write_whole
 from reid_edge.images import list_images
 from reid_edge.manifest import EngineName, FileEntry, with_artifact
 from reid_edge.osnet.checkpoint import Checkpoint
@@ -248,9 +248,7 @@ def _name(checkpoint: Checkpoint) -> str:
 
 def _copy(bundle: Bundle, entries: Iterable[FileEntry], folder: Path) -> None:
     for entry in entries:
-        target = folder / entry.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bundle.path / entry.path, target)
+        write_whole(folder / entry.path, bundle.read(entry))
 
 
 def _identity(checkpoint: Checkpoint, options: TuneOptions, engines: Sequence[TuningEngine]) -> str:

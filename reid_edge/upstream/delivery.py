@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
 
 from reid_edge.backoff import exponential_pause_s
 from reid_edge.errors import MessageError, OutboxError, TransportError
+from reid_edge.upstream.delivery_log import DeliveryLog, DeliveryStats, shown
 from reid_edge.upstream.message import decode_ack, encode_batch
-from reid_edge.upstream.observation import Ack, Gap
+from reid_edge.upstream.observation import DEFAULT_GALLERY, Ack, Gap
 from reid_edge.upstream.outbox import Outbox
-from reid_edge.upstream.retries import InFlight, RefusalLog, Refusals
+from reid_edge.upstream.positions import Position, Positions
 from reid_edge.upstream.transport import Transport
 
 EXPIRE_S = 60.0
+LOOK_S = 0.5
 ACK_WAIT_S = 0.5
 FIRST_BACKOFF_S = 0.5
 AFTER_A_BUG_S = 5.0
@@ -26,56 +25,22 @@ _Row = tuple[int, bytes]
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass
-class DeliveryStats:
-    """Counts since the start; they may be read from any thread.
-
-    Attributes:
-        batches: Batches handed to the transport.
-        sent: Rows handed to the transport for the first time since the start.
-        resent: Rows handed to the transport again.
-        acknowledged: Rows acknowledged and deleted.
-        refused: Rows refused by the gallery, counted each time.
-        refused_waiting: Rows that were refused and wait to be tried again.
-        last_refusal: The gallery's reason for the last refusal.
-        gaps_acknowledged: Gaps that the gallery has stored.
-        bad_acks: Acknowledgements that could not be read, or were for another camera.
-        transport_errors: Batches that the transport did not take.
-        connected: The transport took the last batch.
-        last_error: For a person; "" if the transport took the last batch and the outbox works.
-        last_ack_us: Time of the last acknowledgement, microseconds since 1970 UTC.
-        latencies_s: Seconds from sending a batch to its acknowledgement, of the last thousand.
-    """
-
-    batches: int = 0
-    sent: int = 0
-    resent: int = 0
-    acknowledged: int = 0
-    refused: int = 0
-    refused_waiting: int = 0
-    last_refusal: str = ""
-    gaps_acknowledged: int = 0
-    bad_acks: int = 0
-    transport_errors: int = 0
-    connected: bool = False
-    last_error: str = ""
-    last_ack_us: int | None = None
-    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
-
-
 class Delivery:
     """Two threads: one sends the rows of an outbox, the other deletes those that are acknowledged.
 
-    At most ``window_rows`` rows wait for an acknowledgement.  Rows that are not acknowledged within ``resend_s`` are
-    sent again, and then less and less often until an acknowledgement of anything comes; they are sent again at once if
-    the transport's ``losses`` say that they may be gone.  Rows that the gallery refuses stay in the outbox without
-    delaying others, and are tried again, a batch after ``retry_refused_s`` and then less and less often.  While the
-    transport does not accept, attempts become rarer, up to one a minute.
+    A row is deleted once every gallery in ``galleries`` has acknowledged it; acknowledgements of others are ignored and
+    counted.  At most ``window_rows`` rows wait for the first acknowledgement.  Rows that are not acknowledged within
+    ``resend_s`` are sent again, and then less and less often until an acknowledgement of anything comes; they are sent
+    again at once if the transport's ``losses`` say that they may be gone.  Rows that the gallery refuses stay in the
+    outbox without delaying others, and are tried again, a batch after ``retry_refused_s`` and then less and less often.
+    Nor do rows delay others that some galleries have and others have not.  While the transport does not accept,
+    attempts become rarer, up to one a minute.
 
     Args:
         outbox: Holds the rows; :meth:`stop` leaves it open.
         transport: Carries them; :meth:`stop` leaves it open.
         camera: Name on the wire: the camera's, or its pseudonym.
+        galleries: Names of the galleries that are to have every row, at most 8; none: whichever gallery answers.
         window_rows: Most rows sent and not acknowledged.
         batch_rows: Most rows of a batch, up to 500.
         resend_s: Seconds to wait for an acknowledgement.
@@ -86,7 +51,7 @@ class Delivery:
         stats: Counts since the start.
 
     Raises:
-        MessageError: The camera's name cannot be sent.
+        MessageError: A name cannot be sent.
     """
 
     def __init__(
@@ -95,17 +60,19 @@ class Delivery:
         transport: Transport,
         *,
         camera: str,
+        galleries: Sequence[str] = (DEFAULT_GALLERY,),
         window_rows: int = 8000,
         batch_rows: int = 64,
         resend_s: float = 30.0,
         retry_refused_s: float = 60.0,
         most_backoff_s: float = 60.0,
     ) -> None:
-        encode_batch(camera, outbox.incarnation, [])  # raises now if the name cannot be sent
+        encode_batch(camera, "check", [], galleries=galleries)  # raises now if a name cannot be sent
         self.stats = DeliveryStats()
         self._outbox = outbox
         self._transport = transport
         self._camera = camera
+        self._galleries = tuple(dict.fromkeys(galleries))
         self._window_rows = window_rows
         self._batch_rows = min(batch_rows, window_rows, 500)
         self._resend_s = resend_s
@@ -113,7 +80,9 @@ class Delivery:
         self._most_backoff_s = most_backoff_s
         self._failures = 0
         self._expire_due_s = 0.0
-        self._refusal_log = RefusalLog(_LOG)
+        self._look_due_s = 0.0
+        self._delete_due_s = 0.0
+        self._log = DeliveryLog(_LOG, self.stats)
         self._losses = 0
         self._changed = threading.Condition()  # guards what follows
         self._news = True
@@ -153,19 +122,20 @@ class Delivery:
         self._after_seq = 0
         self._highest_sent = 0
         self._gaps_due_s = 0.0
-        self._in_flight = InFlight(self._resend_s)
-        self._refusals = Refusals(self._retry_refused_s)
+        self._was_resent = False
+        self._positions = Positions(self._galleries, self._resend_s, self._retry_refused_s)
+        self._done_seqs: list[int] = []
+        self._done_gaps: list[tuple[int, int]] = []
 
     def _run(self, step: Callable[[], None]) -> None:
         while not self._stopping:
             try:
                 step()
             except OutboxError as error:
-                self._report(error)
+                self._log.problem(error)
                 self._sleep(1.0)
-            except Exception:  # the thread's last resort: better late than dead
-                _LOG.exception("unexpected error in delivery; it goes on in %.0f s", AFTER_A_BUG_S)
-                self.stats.last_error = "unexpected error, see the log"
+            except Exception as error:  # the thread's last resort: better late than dead
+                self._log.bug(error, AFTER_A_BUG_S)
                 self._sleep(AFTER_A_BUG_S)
 
     def _send_step(self) -> None:
@@ -177,42 +147,56 @@ class Delivery:
             if self._outbox.incarnation != self._incarnation:
                 self._begin(self._outbox.incarnation)
         incarnation = self._incarnation
-        rows = self._resendable() or self._fresh()
+        rows = self._rows()
         gaps = self._gaps()
         if not rows and not gaps:
             self._wait()
         elif incarnation == self._outbox.incarnation:  # else the rows may be of a file that was set aside meanwhile
             self._send(rows, gaps)
 
+    def _rows(self) -> list[_Row]:
+        """Return the rows of the next batch: those to send again, in turns with new ones if there are two galleries.
+
+        So what one gallery lacks does not delay what both lack.
+        """
+        if self._was_resent and (fresh := self._fresh()):
+            self._was_resent = False
+            return fresh
+        again = self._resendable()
+        self._was_resent = bool(again) and len(self._galleries) > 1
+        return again or self._fresh()
+
     def _resendable(self) -> list[_Row]:
         """Return rows to send again; those that have left the outbox are taken off the lists."""
-        now_s = time.monotonic()
-        with self._changed:
-            seqs = self._in_flight.due(now_s, self._batch_rows)
-            if not seqs and len(self._in_flight) < self._window_rows:
-                seqs = self._refusals.due(now_s, self._batch_rows)
-        if not seqs:
-            return []
-        try:
-            rows = self._outbox.fetch(seqs)
-        except OutboxError:
+        while True:
             with self._changed:
-                self._in_flight.failed(seqs)
-            raise
-        gone = set(seqs).difference(seq for seq, _ in rows)
-        with self._changed:
-            self._in_flight.forget(gone)
-            self._refusals.forget(gone)
-        return rows or self._resendable()
+                room = self._positions.in_flight < self._window_rows
+                seqs = self._positions.due(time.monotonic(), self._batch_rows, room=room)
+            if not seqs:
+                return []
+            try:
+                rows = self._outbox.fetch(seqs)
+            except OutboxError:
+                with self._changed:
+                    self._positions.failed(seqs)
+                raise
+            with self._changed:
+                self._positions.forget(set(seqs).difference(seq for seq, _ in rows))
+            if rows:
+                return rows
 
     def _fresh(self) -> list[_Row]:
-        room = self._window_rows - len(self._in_flight)
-        if room <= 0:
-            return []
-        rows = self._outbox.pending(self._after_seq, min(room, self._batch_rows))
-        if rows:
+        """Return rows that were not sent yet."""
+        while (room := self._window_rows - self._positions.in_flight) > 0:
+            rows = self._outbox.pending(self._after_seq, min(room, self._batch_rows))
+            if not rows:
+                break
             self._after_seq = rows[-1][0]
-        return rows
+            with self._changed:
+                fresh = [row for row in rows if row[0] not in self._positions]
+            if fresh:
+                return fresh
+        return []
 
     def _gaps(self) -> list[Gap]:
         if not self._outbox.gap_count or time.monotonic() < self._gaps_due_s:
@@ -220,20 +204,21 @@ class Delivery:
         try:
             return self._outbox.gaps()
         except OutboxError as error:  # rows can still be sent
-            self._report(error)
+            self._log.problem(error)
             self._gaps_due_s = time.monotonic() + self._resend_s
             return []
 
     def _send(self, rows: Sequence[_Row], gaps: Sequence[Gap]) -> None:
         seqs = tuple(seq for seq, _ in rows)
-        with self._changed:
-            if seqs:  # before sending: the acknowledgement may be quicker than the return
-                self._in_flight.add(seqs, time.monotonic())
+        with self._changed:  # before sending: the acknowledgement may be quicker than the return
+            self._positions.sending(seqs, time.monotonic())
             if gaps:
+                self._positions.sending_gaps((gap.first_seq, gap.last_seq) for gap in gaps)
                 self._gaps_due_s = time.monotonic() + self._resend_s
+        batch = encode_batch(self._camera, self._incarnation, rows, gaps, galleries=self._galleries)
         try:
-            self._transport.send(encode_batch(self._camera, self._incarnation, rows, gaps))
-        except TransportError as error:
+            self._transport.send(batch)
+        except Exception as error:  # a transport may be anybody's, and raise anything
             self._failed(seqs, error)
             return
         self._failures = 0
@@ -243,16 +228,18 @@ class Delivery:
         stats.sent, stats.resent = stats.sent + len(seqs) - again, stats.resent + again
         self._highest_sent = max(self._highest_sent, seqs[-1] if seqs else 0)
 
-    def _failed(self, seqs: tuple[int, ...], error: TransportError) -> None:
+    def _failed(self, seqs: tuple[int, ...], error: Exception) -> None:
         """Note that the transport did not take a batch, and wait longer each time."""
         with self._changed:
-            if seqs:
-                self._in_flight.failed(seqs)
+            self._positions.failed(seqs)
             self._gaps_due_s = 0.0
         self.stats.transport_errors += 1
         self.stats.connected = False
-        self._report(error)
         pause_s = exponential_pause_s(self._failures, FIRST_BACKOFF_S, self._most_backoff_s)
+        if isinstance(error, TransportError):
+            self._log.problem(error)
+        else:
+            self._log.bug(error, pause_s)
         self._failures += 1
         self._sleep(pause_s)
 
@@ -261,47 +248,81 @@ class Delivery:
         try:
             payloads = self._transport.acks(ACK_WAIT_S)
         except TransportError as error:
-            self._report(error)
+            self._log.problem(error)
             self._sleep(1.0)
-            return
+            payloads = []
         self._resend_losses()
         incarnation = self._incarnation
-        decoded = [self._decoded(payload) for payload in payloads if payload]
-        acks = [ack for ack in decoded if ack is not None and ack.incarnation == incarnation]
-        if acks:
-            merged = Ack(
-                self._camera,
-                incarnation,
-                tuple(chain.from_iterable(ack.seqs for ack in acks)),
-                tuple(chain.from_iterable(ack.gaps for ack in acks)),
-                tuple(chain.from_iterable(ack.refused for ack in acks)),
-            )
-            self._outbox.acknowledge(merged)
-            self._note(merged)
+        for payload in payloads:
+            ack = self._decoded(payload) if payload else None
+            if ack is not None and ack.incarnation == incarnation:
+                self._take(ack)
+        self._delete(incarnation)
+        self._look()
 
-    def _note(self, ack: Ack) -> None:
-        """Take acknowledged rows and gaps off the lists, and put refused ones on theirs."""
-        stats = self.stats
+    def _take(self, ack: Ack) -> None:
+        """Note what an acknowledgement says of rows and gaps that were sent."""
+        position = self._positions.of(ack.gallery)
+        if position is None:
+            self._log.foreign(ack.gallery, self._galleries)
+            return
+        if ack.seqs and max(ack.seqs) > (last_seq := self._outbox.last_seq):
+            self._log.unsent(sum(seq > last_seq for seq in ack.seqs))
+        reasons = [shown(refusal.reason) for refusal in ack.refused]
         with self._changed:
             if self._incarnation != ack.incarnation:
                 return
-            now_s, before = time.monotonic(), len(self._in_flight)
-            stats.latencies_s.extend(self._in_flight.acknowledged(ack.seqs, now_s))
-            stats.acknowledged += before - len(self._in_flight)
-            self._refusals.acknowledged(ack.seqs)
-            for refusal in ack.refused:
-                self._in_flight.forget(refusal.seqs)
-                self._refusals.add(refusal.seqs, refusal.reason, now_s)
-                stats.refused += len(refusal.seqs)
-                stats.last_refusal = refusal.reason
-            stats.refused_waiting = len(self._refusals)
-            stats.gaps_acknowledged += len(ack.gaps)
-            stats.last_ack_us = time.time_ns() // 1000
-            if ack.gaps:
-                self._gaps_due_s = 0.0
+            self._note(position, ack, reasons)
             self._news = True
             self._changed.notify_all()
-        self._refusal_log.note([refusal.reason for refusal in ack.refused], stats.refused_waiting)
+        self._log.refusals(reasons, self.stats.refused_waiting)
+
+    def _note(self, position: Position, ack: Ack, reasons: Sequence[str]) -> None:
+        """Take acknowledged rows and gaps off the lists, and put refused ones on theirs."""
+        stats, positions, now_s = self.stats, self._positions, time.monotonic()
+        done, latencies_s = positions.acknowledged(position, ack.seqs, now_s)
+        gaps = positions.gaps_acknowledged(position, ack.gaps)
+        self._done_seqs += done
+        self._done_gaps += gaps
+        stats.latencies_s.extend(latencies_s)
+        for refusal, reason in zip(ack.refused, reasons, strict=True):
+            if count := positions.refuse(position, refusal.seqs, reason, now_s):
+                stats.refused += count
+                stats.last_refusal = f"{position.gallery}: {reason}" if len(self._galleries) > 1 else reason
+        stats.refused_waiting = positions.refused
+        stats.last_ack_us = time.time_ns() // 1000
+        if gaps:
+            self._gaps_due_s = 0.0
+
+    def _delete(self, incarnation: str) -> None:
+        """Delete what every gallery has; while the outbox cannot be written it is remembered, and not sent again."""
+        with self._changed:
+            seqs, gaps = self._done_seqs, self._done_gaps
+            if not (seqs or gaps) or time.monotonic() < self._delete_due_s:
+                return
+            self._done_seqs, self._done_gaps = [], []
+        try:
+            self._outbox.acknowledge(Ack(self._camera, incarnation, tuple(seqs), tuple(gaps)))
+        except OutboxError as error:
+            self._log.problem(error)
+            self._delete_due_s = time.monotonic() + 1.0
+            with self._changed:
+                if self._incarnation == incarnation:
+                    self._done_seqs, self._done_gaps = seqs + self._done_seqs, gaps + self._done_gaps
+            return
+        self.stats.acknowledged += len(seqs)
+        self.stats.gaps_acknowledged += len(gaps)
+
+    def _look(self) -> None:
+        """Note the age of the oldest row, twice a second."""
+        now_s = time.monotonic()
+        if now_s < self._look_due_s:
+            return
+        self._look_due_s = now_s + LOOK_S
+        age_s = self._outbox.oldest_age_s()
+        self.stats.oldest_put_s = None if age_s is None else now_s - age_s
+        with self._changed:
+            self.stats.lacking = self._positions.lacking
 
     def _resend_losses(self) -> None:
         """Make rows due at once that the transport may have lost, e.g. with its connection."""
@@ -310,7 +331,7 @@ class Delivery:
             if losses == self._losses:
                 return
             self._losses = losses
-            self._in_flight.lost()
+            self._positions.lost()
             self._news = True
             self._changed.notify_all()
 
@@ -321,7 +342,7 @@ class Delivery:
                 raise MessageError(f"expected an acknowledgement for {self._camera}, got one for {ack.camera}.")
         except MessageError as error:
             self.stats.bad_acks += 1
-            self._report(error)
+            self._log.problem(error)
             return None
         return ack
 
@@ -333,19 +354,18 @@ class Delivery:
         self._outbox.expire()
         oldest = self._outbox.pending(0, 1)
         with self._changed:
-            self._refusals.forget_before(oldest[0][0] if oldest else self._outbox.last_seq + 1)
-            self.stats.refused_waiting = len(self._refusals)
+            self._positions.forget_before(oldest[0][0] if oldest else self._outbox.last_seq + 1)
+            self.stats.refused_waiting = self._positions.refused
 
     def _drained(self) -> bool:
-        return self._outbox.depth <= self._refusals.waiting and not self._outbox.gap_count
+        return self._outbox.depth <= self._positions.held_back and not self._outbox.gap_count
 
     def _wait(self) -> None:
         """Wait until something is put, acknowledged or due."""
         with self._changed:
             now_s = time.monotonic()
-            due_s = min(self._in_flight.next_due_s(now_s), self._expire_due_s)
-            if len(self._in_flight) < self._window_rows:
-                due_s = min(due_s, self._refusals.next_due_s(now_s))
+            room = self._positions.in_flight < self._window_rows
+            due_s = min(self._positions.next_due_s(now_s, room=room), self._expire_due_s)
             if self._outbox.gap_count:
                 due_s = min(due_s, self._gaps_due_s)
             if not self._news and not self._stopping and due_s > now_s:
@@ -359,10 +379,3 @@ class Delivery:
         with self._changed:
             self._news = True
             self._changed.notify_all()
-
-    def _report(self, error: Exception) -> None:
-        """Log a failure, unless it is the one that was logged last and has not passed."""
-        text = str(error)
-        if text != self.stats.last_error:
-            _LOG.warning("delivery: %s", text)
-        self.stats.last_error = text

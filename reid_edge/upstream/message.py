@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import MessageError, MissingExtraError
-from reid_edge.upstream.observation import Ack, Batch, Gap, GapReason, Observation, Refusal, Replay
+from reid_edge.upstream.observation import MAX_GALLERIES, Ack, Batch, Gap, GapReason, Observation, Refusal, Replay
 from reid_edge.wire_names import checked_wire_name
 
 try:
@@ -27,8 +27,8 @@ Encoding = Literal["fp16", "fp32", "int8"]
 ENCODINGS: tuple[Encoding, ...] = ("fp32", "fp16", "int8")
 """Encodings of features, in the order of their numbers on the wire, from 1."""
 
-MAX_GALLERIES = 8
-"""Most galleries that a batch can be for."""
+#: Most rows and gaps of a batch; cameras send up to 500 and 128.
+MOST_ROWS, MOST_GAPS = 2000, 512
 
 _SCHEMA: Any = observation_pb2
 _NO_MESSAGE = (DecodeError, ValueError, TypeError)  # ValueError: text that is not UTF-8, without protobuf's C code
@@ -122,9 +122,13 @@ def decode_batch(payload: bytes) -> Batch:
     """Decode a batch; a row that cannot be read is listed in ``unreadable``, the others are kept.
 
     Raises:
-        MessageError: The bytes are not a batch that this release reads.
+        MessageError: The bytes are not a batch that this release reads, or hold more than any camera sends.
     """
     batch = _parsed(_SCHEMA.Batch(), payload)
+    if len(batch.rows) > MOST_ROWS or len(batch.gaps) > MOST_GAPS:
+        raise MessageError(
+            f"a batch has at most {MOST_ROWS} rows and {MOST_GAPS} gaps; got {len(batch.rows)} and {len(batch.gaps)}."
+        )
     observations: list[tuple[int, Observation]] = []
     unreadable: list[Refusal] = []
     for row in batch.rows:

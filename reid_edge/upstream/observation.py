@@ -12,6 +12,11 @@ from reid_edge.types import Feature
 
 GapReason = Literal["full", "expired", "lost"]
 
+#: The gallery for which observations are, unless others are named.
+DEFAULT_GALLERY = "gallery"
+#: Most galleries that a batch can be for.
+MAX_GALLERIES = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:

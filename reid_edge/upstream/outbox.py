@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import accumulate, takewhile
 from pathlib import Path
+from typing import Literal
 
 from reid_edge.errors import OutboxError
 from reid_edge.upstream import outbox_database as database
@@ -21,10 +23,13 @@ from reid_edge.upstream.age_clock import Reading, read_clocks
 from reid_edge.upstream.message import Encoding, encode_observation
 from reid_edge.upstream.observation import Ack, Gap, GapReason, Observation
 from reid_edge.upstream.outbox_database import Synchronous
-from reid_edge.upstream.outbox_file import OutboxFile, SetAsideError
+from reid_edge.upstream.outbox_file import OutboxFile, Result, SetAsideError
 from reid_edge.upstream.outbox_records import Row, State, StoredRow, is_intact
+from reid_edge.upstream.recent_counts import RecentCounts
 
 _LOG = logging.getLogger(__name__)
+#: What is dropped when the outbox is full: the oldest rows, or what would be put.
+WhenFull = Literal["drop-oldest", "refuse-newest"]
 MOST_RETENTION_S = 10 * 365 * 86400
 
 
@@ -32,9 +37,9 @@ class Outbox:
     """A queue of encoded observations in one SQLite file.
 
     Once :meth:`put` has returned, the observations survive the end of the process and, with ``synchronous="FULL"``, a
-    power cut.  A row leaves when it is acknowledged, or when it is dropped: the oldest are dropped when there are too
-    many or when they are too old.  Dropped observations are counted, and declared by :meth:`gaps` until the gaps are
-    acknowledged too.
+    power cut.  A row leaves when it is acknowledged, or when it is dropped: the oldest, or instead the newest, are
+    dropped when there are too many, and those that are too old.  Dropped observations are counted, and declared by
+    :meth:`gaps` until the gaps are acknowledged too.
 
     A damaged file is set aside beside the outbox as ``NAME.corrupt-TIME``, logged and listed in ``set_aside``, and a
     new one with a new incarnation is started at once.  Sequence numbers grow, and leap at each opening, so that none is
@@ -50,6 +55,8 @@ class Outbox:
         max_rows: Most rows kept.
         max_bytes: Most bytes of encoded observations kept.  The file takes about a tenth more, its log up to 16 MB.
         retention_s: Rows older than this are dropped by :meth:`expire`; at most ten years.
+        when_full: ``drop-oldest``: the oldest rows make room for new ones.  ``refuse-newest``: new observations are not
+            kept while there is no room.  Either are declared as a gap.
         synchronous: ``FULL``: each put waits for the disk.  ``NORMAL``: the last puts may be lost in a power cut, and
             no gap declares them.
         read_clocks: Reads the machine's clocks.
@@ -65,6 +72,7 @@ class Outbox:
         max_rows: int = 100_000,
         max_bytes: int = 256_000_000,
         retention_s: float = 72 * 3600,
+        when_full: WhenFull = "drop-oldest",
         synchronous: Synchronous = "FULL",
         read_clocks: Callable[[], Reading] = read_clocks,
     ) -> None:
@@ -77,7 +85,9 @@ class Outbox:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._retention_us = int(retention_s * 1e6)
+        self._when_full = when_full
         self._listeners: list[Callable[[], None]] = []
+        self._recently = RecentCounts()
         self._file = OutboxFile(Path(path), synchronous=synchronous, read_clocks=read_clocks)
 
     @property
@@ -120,6 +130,10 @@ class Outbox:
         """Observations dropped since the file was made, by reason."""
         return dict(self._file.state.dropped)
 
+    def dropped_recently(self, within_s: float = 300.0) -> dict[str, int]:
+        """Return the observations dropped in the last ``within_s`` seconds, at most 15 minutes, by reason."""
+        return self._recently.within(within_s)
+
     @property
     def oldest_us(self) -> int | None:
         """Time at which the oldest row was put, microseconds since 1970 UTC by the present clock; None without rows.
@@ -128,22 +142,39 @@ class Outbox:
             OutboxError: The file cannot be read.
         """
         with self._file.lock:
+            age_s = self.oldest_age_s()
+            return None if age_s is None else time.time_ns() // 1000 - int(age_s * 1e6)
+
+    def oldest_age_s(self) -> float | None:
+        """Return for how many seconds the oldest row has been waiting; None without rows.
+
+        Raises:
+            OutboxError: The file cannot be read.
+        """
+        with self._file.lock:
             oldest = self._file.read(tables.oldest_age_us, None)
-            return None if oldest is None else time.time_ns() // 1000 - (self._file.clock.now_us() - oldest)
+            return None if oldest is None else max(0, self._file.clock.now_us() - oldest) / 1e6
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after each put, in the thread that put."""
         self._listeners.append(listener)
 
     def put(self, observations: Sequence[Observation], encoding: Encoding = "fp16") -> None:
-        """Keep observations, all or none, in one commit; the oldest rows are dropped if there is no room.
+        """Keep observations, all or none, in one commit; if there is no room, ``when_full`` says what is dropped.
 
         Raises:
             MessageError: One of them cannot be encoded.
             OutboxError: They are not kept, e.g. because the disk is full, and the outbox is as it was before.  Try
                 again, or give them up with :meth:`lose`.
         """
-        payloads = [encode_observation(observation, encoding) for observation in observations]
+        self.put_encoded([encode_observation(observation, encoding) for observation in observations])
+
+    def put_encoded(self, payloads: Sequence[bytes]) -> None:
+        """Keep observations that are encoded already, as :meth:`put` does.
+
+        Raises:
+            OutboxError: As for :meth:`put`.
+        """
         if not payloads:
             return
         with self._file.lock:
@@ -190,7 +221,7 @@ class Outbox:
         if not self.gap_count:
             return []
         try:
-            return self._file.write("writing", lambda db, state: (state, tables.seal_gaps(db, state.incarnation)))
+            return self._write("writing", lambda db, state: (state, tables.seal_gaps(db, state.incarnation)))
         except SetAsideError:
             return []
 
@@ -212,7 +243,7 @@ class Outbox:
         with self._file.lock, suppress(SetAsideError):
             if ack.incarnation == self.incarnation and (ack.seqs or ack.gaps):
                 # A deletion that is lost in a power cut only means that the rows are sent again.
-                self._file.write("deleting", work, synchronous="NORMAL")
+                self._write("deleting", work, synchronous="NORMAL")
 
     def expire(self) -> None:
         """Drop rows that are too old, and overwrite deleted ones in the file and its log; to be called every minute.
@@ -227,10 +258,10 @@ class Outbox:
                 lambda db: tables.last_older_than(db, self._file.clock.now_us() - self._retention_us), 0
             )
             if last:
-                self._file.write("deleting", lambda db, state: (self._drop(db, state, 0, last, "expired"), None))
+                self._write("deleting", lambda db, state: (self._drop(db, state, 0, last, "expired"), None))
             self._declare()
             if self._file.dirty or self.depth:
-                self._file.write("writing", lambda _, state: (state, None))
+                self._write("writing", lambda _, state: (state, None))
                 self._file.read(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), [])
                 self._file.dirty = False
             database.remove_aside(self._file.path, older_than_s=self._retention_us / 1e6)
@@ -244,32 +275,60 @@ class Outbox:
                     self._declare()
             self._file.close()
 
+    def _write(
+        self,
+        doing: str,
+        work: Callable[[sqlite3.Connection, State], tuple[State, Result]],
+        *,
+        synchronous: Synchronous | None = None,
+    ) -> Result:
+        """Run ``work`` in a transaction, and count what it has dropped."""
+        with self._file.lock:
+            before = self._file.state.dropped
+            result = self._file.write(doing, work, synchronous=synchronous)
+            for reason, count in self._file.state.dropped.items():
+                if count > before[reason]:
+                    self._recently.add(reason, count - before[reason])
+            return result
+
     def _insert(self, payloads: Sequence[bytes]) -> None:
         def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
             state = self._with_losses(db, state)
-            tables.insert_rows(db, state.incarnation, state.next_seq, self._file.clock.now_us(), payloads)
-            state = state.with_rows(len(payloads), sum(map(len, payloads)))
+            kept = payloads[: self._room_for(payloads, state)] if self._when_full == "refuse-newest" else payloads
+            tables.insert_rows(db, state.incarnation, state.next_seq, self._file.clock.now_us(), kept)
+            state = state.with_rows(len(kept), sum(map(len, kept)))
+            state = self._without(db, state, len(payloads) - len(kept), "full")
             last = tables.last_to_drop(db, state.rows - self._max_rows, state.payload_bytes - self._max_bytes)
             if last:
                 state = self._drop(db, state, 0, last, "full")
             return state, None
 
-        self._file.write("writing", work)
+        self._write("writing", work)
         self._file.undeclared = 0
 
     def _declare(self) -> None:
         """Write the gap of observations that could not be put."""
         if self._file.undeclared:
-            self._file.write("writing", lambda db, state: (self._with_losses(db, state), None))
+            self._write("writing", lambda db, state: (self._with_losses(db, state), None))
             self._file.undeclared = 0
 
     def _with_losses(self, db: sqlite3.Connection, state: State) -> State:
-        """Spend a sequence number on each observation that could not be put."""
-        if not self._file.undeclared:
+        """Declare observations that could not be put."""
+        return self._without(db, state, self._file.undeclared, "lost")
+
+    def _without(self, db: sqlite3.Connection, state: State, count: int, reason: GapReason) -> State:
+        """Spend a sequence number on each of ``count`` observations that are not kept."""
+        if not count:
             return state
-        count, first_seq = self._file.undeclared, state.next_seq
+        first_seq = state.next_seq
         state = replace(state, next_seq=first_seq + count, given=state.given + count)
-        return self._noted(db, state, Gap(first_seq, state.next_seq - 1, count, "lost"))
+        return self._noted(db, state, Gap(first_seq, state.next_seq - 1, count, reason))
+
+    def _room_for(self, payloads: Sequence[bytes], state: State) -> int:
+        """Return how many of the observations, from the first on, there is room for."""
+        rows, size = max(0, self._max_rows - state.rows), self._max_bytes - state.payload_bytes
+        sizes = accumulate(map(len, payloads))
+        return min(rows, sum(1 for _ in takewhile(lambda total: total <= size, sizes)))
 
     def _drop(self, db: sqlite3.Connection, state: State, first_seq: int, last_seq: int, reason: GapReason) -> State:
         """Delete rows and note the gap."""
@@ -299,4 +358,4 @@ class Outbox:
         _LOG.warning(
             "row %d of the outbox %s has changed on disk: it is dropped. Check the disk.", seq, self._file.path
         )
-        self._file.write("deleting", lambda db, state: (self._drop(db, state, seq, seq, "lost"), None))
+        self._write("deleting", lambda db, state: (self._drop(db, state, seq, seq, "lost"), None))

@@ -5,8 +5,6 @@ Times are seconds of one monotonic clock, which the caller reads.
 
 from __future__ import annotations
 
-import logging
-import re
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +13,6 @@ from dataclasses import dataclass, field
 LONGEST_WAIT = 16
 #: Refused rows are kept apart by reason, up to so many reasons.
 MOST_REASONS = 16
-#: Refusals are logged up to so many kinds of reasons.
-MOST_LOGGED_KINDS = 16
-_LONGEST_LOGGED = 300
 _OTHER = "several reasons"
 
 
@@ -25,10 +20,11 @@ _OTHER = "several reasons"
 class _SentBatch:
     sent_s: float
     seqs: tuple[int, ...]
+    number: int
 
 
 class InFlight:
-    """Rows sent and not acknowledged, and which of them to send again.
+    """Rows sent to a gallery and not acknowledged by it, and which of them to send again.
 
     While acknowledgements come, every row is due ``resend_s`` after it was sent.  Once none has come for that long, the
     gallery is taken to be down, and the rows to lie in a broker's queue: one batch is sent again as a probe, then
@@ -41,9 +37,10 @@ class InFlight:
 
     def __init__(self, resend_s: float) -> None:
         self._resend_s = resend_s
-        self._unacked: set[int] = set()
+        self._unacked: dict[int, int] = {}  # with the number of the last batch that held the row
+        self._number = 0
         self._batches: deque[_SentBatch] = deque()
-        self._due_now: deque[tuple[int, ...]] = deque()
+        self._due_now: deque[_SentBatch] = deque()
         self._sent_s: dict[int, float] = {}  # by the first row of a batch
         self._last_ack_s = float("-inf")
         self._resumed_s = float("-inf")
@@ -53,10 +50,12 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._unacked)
 
+    def __contains__(self, seq: int) -> bool:
+        return seq in self._unacked
+
     def add(self, seqs: tuple[int, ...], now_s: float) -> None:
-        """Note that rows are being sent, in one batch."""
-        self._unacked.update(seqs)
-        self._batches.append(_SentBatch(now_s, seqs))
+        """Note that rows are being sent, in one batch; earlier batches with the same rows no longer count."""
+        self._batches.append(self._batch(seqs, now_s))
         self._sent_s[seqs[0]] = now_s
 
     def failed(self, seqs: tuple[int, ...]) -> None:
@@ -64,8 +63,12 @@ class InFlight:
         if self._batches and self._batches[-1].seqs == seqs:
             self._batches.pop()
             self._sent_s.pop(seqs[0], None)
-        self._unacked.update(seqs)
-        self._due_now.append(seqs)
+        self._due_now.append(self._batch(seqs, 0.0))
+
+    def _batch(self, seqs: tuple[int, ...], sent_s: float) -> _SentBatch:
+        self._number += 1
+        self._unacked.update(dict.fromkeys(seqs, self._number))
+        return _SentBatch(sent_s, seqs, self._number)
 
     def lost(self) -> None:
         """Note that rows in flight may never arrive: they are due at once.
@@ -74,15 +77,18 @@ class InFlight:
         flapping connection would send all of them once more.
         """
         if self._batches and self._batches[-1].sent_s - self._last_ack_s <= self._resend_s:
-            self._due_now.extend(batch.seqs for batch in self._batches)
+            self._due_now.extend(self._batches)
             self._batches.clear()
             self._sent_s.clear()
 
-    def forget(self, seqs: Collection[int]) -> int:
-        """Drop rows that need not be sent again; returns how many of them were in flight."""
-        before = len(self._unacked)
-        self._unacked.difference_update(seqs)
-        return before - len(self._unacked)
+    def forget(self, seqs: Iterable[int]) -> None:
+        """Drop rows that need not be sent again."""
+        for seq in seqs:
+            self._unacked.pop(seq, None)
+
+    def forget_before(self, oldest_seq: int) -> None:
+        """Drop all rows below the oldest one that is still in the outbox."""
+        self.forget([seq for seq in self._unacked if seq < oldest_seq])
 
     def acknowledged(self, seqs: Sequence[int], now_s: float) -> list[float]:
         """Note an acknowledgement; returns seconds since the sending of the batches whose first row it names."""
@@ -110,7 +116,7 @@ class InFlight:
         """Return the time at which :meth:`due` will have rows; infinity for never."""
         if self._due_now:
             return now_s
-        while self._batches and self._unacked.isdisjoint(self._batches[0].seqs):
+        while self._batches and not self._still_unacked(self._batches[0]):
             self._sent_s.pop(self._batches.popleft().seqs[0], None)
         if not self._batches:
             return float("inf")
@@ -120,7 +126,7 @@ class InFlight:
     def _oldest(self, now_s: float, limit: int) -> tuple[int, ...]:
         gathered: list[int] = []
         while self._batches and self._due_s(self._batches[0]) <= now_s:
-            seqs = self._still_unacked(self._batches[0].seqs)
+            seqs = self._still_unacked(self._batches[0])
             if gathered and len(gathered) + len(seqs) > limit:
                 break
             gathered.extend(seqs)
@@ -130,8 +136,8 @@ class InFlight:
     def _due_s(self, batch: _SentBatch) -> float:
         return max(batch.sent_s, self._resumed_s) + self._resend_s
 
-    def _still_unacked(self, seqs: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(seq for seq in seqs if seq in self._unacked)
+    def _still_unacked(self, batch: _SentBatch) -> tuple[int, ...]:
+        return tuple(seq for seq in batch.seqs if self._unacked.get(seq) == batch.number)
 
 
 @dataclass
@@ -158,48 +164,49 @@ class Refusals:
     def __init__(self, retry_s: float) -> None:
         self._retry_s = retry_s
         self._groups: dict[str, _Group] = {}
+        self._waiting: dict[int, str] = {}
         self._tried: dict[int, str] = {}
 
     def __len__(self) -> int:
-        return len(self._tried) + self.waiting
+        return len(self._tried) + len(self._waiting)
+
+    def __contains__(self, seq: int) -> bool:
+        return seq in self._tried or seq in self._waiting
 
     @property
-    def waiting(self) -> int:
-        """Number of refused rows that are not in flight again."""
-        return sum(len(group.seqs) for group in self._groups.values())
+    def waiting(self) -> Collection[int]:
+        """Refused rows that are not in flight again."""
+        return self._waiting.keys()
 
-    def add(self, seqs: Iterable[int], reason: str, now_s: float) -> None:
+    def add(self, seqs: Collection[int], reason: str, now_s: float) -> None:
         """Note that rows were refused, for the first time or again."""
         if reason not in self._groups and len(self._groups) >= MOST_REASONS:
             reason = _OTHER
         group = self._groups.setdefault(reason, _Group(now_s + self._retry_s, self._retry_s))
-        for seq in seqs:
-            self._tried.pop(seq, None)
-            group.seqs[seq] = None
+        self.forget(seqs)
+        self._waiting.update(dict.fromkeys(seqs, reason))
+        group.seqs.update(dict.fromkeys(seqs))
         group.accepted = False
 
     def acknowledged(self, seqs: Sequence[int]) -> None:
         """Note that rows were taken, which may have been refused before."""
-        if self._tried:
-            for seq in self._tried.keys() & set(seqs):
-                group = self._groups.get(self._tried.pop(seq))
-                if group is not None:
-                    group.accepted = True
-                    group.wait_s = self._retry_s
-        if self._groups:
-            self.forget(seqs)
+        for seq in self._tried.keys() & set(seqs) if self._tried else ():
+            group = self._groups.get(self._tried[seq])
+            if group is not None:
+                group.accepted = True
+                group.wait_s = self._retry_s
+        self.forget(seqs)
 
     def forget(self, seqs: Iterable[int]) -> None:
         """Drop rows that are no longer in the outbox."""
-        for seq in seqs:
+        for seq in seqs if self else ():
             self._tried.pop(seq, None)
-            for group in self._groups.values():
-                group.seqs.pop(seq, None)
+            if (reason := self._waiting.pop(seq, None)) is not None:
+                del self._groups[reason].seqs[seq]
 
     def forget_before(self, oldest_seq: int) -> None:
         """Drop all rows below the oldest one that is still in the outbox."""
-        self.forget([seq for group in self._groups.values() for seq in group.seqs if seq < oldest_seq])
-        self.forget([seq for seq in self._tried if seq < oldest_seq])
+        self.forget([seq for seq in (*self._waiting, *self._tried) if seq < oldest_seq])
 
     def due(self, now_s: float, limit: int) -> tuple[int, ...]:
         """Take rows to try now, at most ``limit``; they are in flight then."""
@@ -220,37 +227,9 @@ class Refusals:
     def _try(self, reason: str, group: _Group, now_s: float, limit: int) -> tuple[int, ...]:
         seqs = tuple(seq for seq, _ in zip(group.seqs, range(limit), strict=False))
         for seq in seqs:
-            del group.seqs[seq]
+            del group.seqs[seq], self._waiting[seq]
             self._tried[seq] = reason
         if not group.accepted:
             group.wait_s = min(2 * group.wait_s, LONGEST_WAIT * self._retry_s)
         group.due_s = now_s + group.wait_s
         return seqs
-
-
-class RefusalLog:
-    """Logs each kind of refusal once; reasons that differ in digits alone are of one kind.
-
-    Args:
-        log: Receives the warnings.
-    """
-
-    def __init__(self, log: logging.Logger) -> None:
-        self._log = log
-        self._kinds: set[str] = set()
-
-    def note(self, reasons: list[str], waiting: int) -> None:
-        """Log the kinds that are new; all are new again once no refused row is ``waiting``."""
-        for reason in reasons:
-            shown = " ".join(reason.split())[:_LONGEST_LOGGED]
-            kind = re.sub(r"\d+", "", shown)
-            if kind not in self._kinds and len(self._kinds) < MOST_LOGGED_KINDS:
-                self._kinds.add(kind)
-                self._log.warning(
-                    "the gallery refuses observations: %s. Refused rows that wait in the outbox and are tried again: "
-                    "%d",
-                    shown.rstrip("."),
-                    waiting,
-                )
-        if not waiting:
-            self._kinds.clear()

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -14,8 +12,10 @@ from typing import Protocol
 from reid_edge.errors import GalleryError, TransportError
 from reid_edge.upstream.batch_limit import MOST_BATCH_BYTES
 
-#: Acknowledgements that a queue keeps; it is full only if nobody reads, and those that are lost come again.
+#: Acknowledgements that a queue keeps, and their bytes; it is full only if nobody reads, or if a gallery sends far more
+#: than it was asked.  Those that are lost come again.
 MOST_ACKS = 10_000
+MOST_ACK_BYTES = 16_000_000
 
 
 class Transport(Protocol):
@@ -65,12 +65,17 @@ class AckQueue:
     """
 
     def __init__(self) -> None:
-        self._payloads: queue.Queue[bytes] = queue.Queue(MOST_ACKS)
+        self._changed = threading.Condition()
+        self._payloads: list[bytes] = []
+        self._bytes = 0
 
     def put(self, payload: bytes) -> None:
         """Add an acknowledgement."""
-        with contextlib.suppress(queue.Full):
-            self._payloads.put_nowait(payload)
+        with self._changed:
+            if len(self._payloads) < MOST_ACKS and self._bytes + len(payload) <= MOST_ACK_BYTES:
+                self._payloads.append(payload)
+                self._bytes += len(payload)
+            self._changed.notify()
 
     def wake(self) -> None:
         """End a waiting :meth:`take`, with an empty payload."""
@@ -78,12 +83,10 @@ class AckQueue:
 
     def take(self, timeout_s: float) -> list[bytes]:
         """Remove and return all acknowledgements, after waiting up to ``timeout_s`` for the first."""
-        taken: list[bytes] = []
-        with contextlib.suppress(queue.Empty):
-            taken.append(self._payloads.get(timeout=timeout_s) if timeout_s > 0 else self._payloads.get_nowait())
-            while True:
-                taken.append(self._payloads.get_nowait())
-        return taken
+        with self._changed:
+            self._changed.wait_for(lambda: self._payloads, timeout_s)
+            taken, self._payloads, self._bytes = self._payloads, [], 0
+            return taken
 
 
 class LocalTransport:

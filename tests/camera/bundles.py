@@ -15,8 +15,15 @@ from reid_edge.manifest import model_hash
 def renamed_bundle(bundle: Bundle, folder: Path) -> Bundle:
     """The same files under another model hash: features that must not be compared with those of the first."""
     shutil.copytree(bundle.path, folder)
-    manifest = bundle.manifest
-    write_manifest(folder, replace(manifest, model_hash=model_hash("0" * 64, manifest.input, manifest.features)))
+    manifest, other = bundle.manifest, "0" * 64
+    write_manifest(
+        folder,
+        replace(
+            manifest,
+            model_hash=model_hash(other, manifest.input, manifest.features),
+            model=replace(manifest.model, checkpoint_sha256=other),
+        ),
+    )
     return open_bundle(folder)
 
 

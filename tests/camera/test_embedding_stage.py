@@ -37,6 +37,9 @@ class Published:
     def publish(self, observations) -> None:
         self.observations += observations
 
+    def flush(self) -> None:
+        pass
+
 
 def crop(track: int, model: Model, second: float = 0.0) -> QueuedCrop:
     details = CropDetails(track, round(second * 1e6), (0, 0, 1, 1), 1.0, 1.0)

@@ -2,12 +2,15 @@
 
 import contextlib
 import logging
+import random
+import resource
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import pytest
@@ -16,9 +19,11 @@ from reid_edge.cli import main
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream.outbox import Outbox
 from tests.broker import free_port
+from tests.camera.mjpeg import MjpegCamera
 
 COMMAND = [sys.executable, "-c", "from reid_edge.__main__ import main; main()", "run"]
 PATIENCE_S = 60
+PATTERN = Path("/proc/sys/kernel/core_pattern").read_text().strip()
 
 
 @pytest.fixture
@@ -83,9 +88,9 @@ def run(capsys, monkeypatch):
 
 
 @contextlib.contextmanager
-def started(camera):
+def started(camera, **options):
     with subprocess.Popen(
-        [*COMMAND, "--config", str(camera)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "--config", str(camera)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     ) as process:
         try:
             yield process
@@ -155,6 +160,55 @@ def test_a_hangup_signal_loads_the_bundle_again(camera):
         wait_for(camera, "reid_edge_embeddings_total", 1, process)
         process.send_signal(signal.SIGHUP)
         wait_for(camera, "reid_edge_bundle_reloads_total", 1, process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_stream_has_stalled_ends_it_well(camera, number):
+    stalled = MjpegCamera()
+    text = camera.read_text().replace("realtime = true\n        loop = true", "read_timeout_s = 3")
+    uri = text.split('uri = "')[1].split('"')[0]
+    camera.write_text(text.replace(uri, stalled.url))
+    try:
+        with started(camera) as process:
+            wait_for(camera, "reid_edge_frames_looked_at_total", 1, process)
+            stalled.hangs.set()
+            time.sleep(1.5)
+            process.send_signal(number)
+            _, log = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, log
+        assert "terminate called" not in log
+    finally:
+        stalled.hangs.clear()
+        stalled.kill()
+
+
+@pytest.mark.slow
+def test_a_signal_at_any_moment_of_the_start_ends_it(camera, tmp_path):
+    chance = random.Random(20)
+    for _ in range(6):
+        number = chance.choice([signal.SIGTERM, signal.SIGINT])
+        with started(camera) as process:
+            time.sleep(chance.uniform(0.2, 4))
+            process.send_signal(number)
+            _, log = process.communicate(timeout=PATIENCE_S)
+        # Before the command has begun, the signal ends Python itself.
+        assert process.returncode in (0, -number), log
+        assert "EngineUnavailableError" not in log
+    if (tmp_path / "state/outbox.db").exists():
+        Outbox(tmp_path / "state/outbox.db").close()
+
+
+@pytest.mark.skipif(PATTERN.startswith("|") or "/" in PATTERN, reason="core dumps go elsewhere on this machine")
+def test_an_agent_that_the_watchdog_aborts_leaves_no_picture_on_the_disk(camera, tmp_path):
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    with started(
+        camera, cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, unlimited)
+    ) as process:
+        wait_for(camera, "reid_edge_frames_looked_at_total", 1, process)
+        process.send_signal(signal.SIGABRT)
+        process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == -signal.SIGABRT
+    assert not list(tmp_path.glob("core*"))
 
 
 def test_two_agents_do_not_share_an_outbox(run, camera):

@@ -3,6 +3,9 @@ import pytest
 from reid_edge.gallery.store import open_store
 from tests.broker import make_all_certs
 from tests.gallery.stores import ENGINES, start
+from tests.upstream.conftest import ram_path
+
+__all__ = ["ram_path"]
 
 
 @pytest.fixture(scope="session")

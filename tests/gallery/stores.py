@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -60,11 +61,10 @@ def observation(row):
     )
 
 
-def batch(rows, *, camera="door", incarnation="e1", gaps=()):
+def batch(rows, *, camera="door", incarnation="e1", gaps=(), galleries=()):
     """The bytes that a camera sends for records."""
-    return encode_batch(
-        camera, incarnation, [(row.entry.seq, encode_observation(observation(row))) for row in rows], gaps
-    )
+    encoded = [(row.entry.seq, encode_observation(observation(row))) for row in rows]
+    return encode_batch(camera, incarnation, encoded, gaps, galleries=galleries)
 
 
 class SqliteEngine:
@@ -154,6 +154,12 @@ class MilvusEngine:
         self._process.wait(20)
         self._log.close()
         self._launch()
+
+    def freeze(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         self._process.terminate()

@@ -1,16 +1,23 @@
 """What a collector takes, refuses and acknowledges, with real batches and a real SQLite gallery."""
 
+import contextlib
 import dataclasses
+import random
 import sqlite3
+import tempfile
 import threading
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from reid_edge.errors import StoreError
+from reid_edge.errors import StoreError, UsageError
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.entries import LONGEST_TRACKLET_US, Selection
+from reid_edge.gallery.quota import Quota
 from reid_edge.gallery.store import open_store
+from reid_edge.upstream import observation_pb2
 from reid_edge.upstream.message import decode_ack, encode_batch, encode_observation
 from reid_edge.upstream.observation import Ack, Gap
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, batch, observation, record, unit
@@ -49,7 +56,7 @@ def changed(row, **values):
 def test_what_is_acknowledged_is_stored(collector, sqlite_store, tmp_path):
     rows = [record(seq) for seq in (3, 5, 8)]
     ack = receive(collector, rows, gaps=(Gap(1, 2, 2, "full"), Gap(6, 7, 1, "expired")))
-    assert ack == Ack("door", "e1", (3, 5, 8), ((1, 2), (6, 7)))
+    assert ack == Ack("door", "e1", (3, 5, 8), ((1, 2), (6, 7)), gallery="gallery")
     (back,) = sqlite_store.find("door", "e1", 5)
     assert back.entry == rows[1].entry
     np.testing.assert_allclose(back.feature, rows[1].feature, atol=1e-3)
@@ -222,3 +229,181 @@ def test_what_is_from_the_future_has_two_causes(sqlite_store):
     collector = Collector(sqlite_store, clock=lambda: NOON)
     ack = decode_ack(collector.receive([batch([record(1, at=NOON + HOUR)])])[0])
     assert "clock is ahead, or its video file" in ack.refused[0].reason
+
+
+def test_an_acknowledgement_says_which_gallery_has_committed(sqlite_store, clock):
+    collector = Collector(sqlite_store, name="north", clock=clock)
+    assert receive(collector, [record(1)]).gallery == "north"
+    (ack,) = collector.receive([batch([record(2)])], shared_as="south")
+    assert decode_ack(ack).gallery == "south"
+    with pytest.raises(UsageError, match="name of a gallery"):
+        Collector(sqlite_store, name="a/b")
+
+
+def test_a_batch_for_this_gallery_among_others_is_stored(collector, sqlite_store):
+    assert receive(collector, [record(1)], galleries=("other", "gallery")).seqs == (1,)
+    assert sqlite_store.cameras()[0].gaps == 0
+
+
+def test_a_batch_for_other_galleries_is_not_stored_and_one_growing_gap_tells_of_it(collector, sqlite_store, caplog):
+    for first in range(1, 100, 10):
+        rows = [record(seq) for seq in range(first, first + 10)]
+        payload = batch(rows, galleries=("other",), gaps=[Gap(500, 500, 1, "lost")])
+        assert collector.receive([payload] * 2, shared_as="gallery") == [b"", b""]
+        ack = receive(collector, rows, galleries=("other",))
+        assert (ack.seqs, ack.gaps) == ((), ())
+        assert ack.refused[0].seqs == tuple(range(first, first + 10))
+        assert "upstream.galleries" in ack.refused[0].reason
+    assert sqlite_store.span(EVERYTHING).observations == 0
+    (camera,) = sqlite_store.cameras()
+    assert (camera.camera, camera.gaps, camera.lost) == ("door", 1, 100)
+    assert collector.stats.elsewhere == 30
+    assert collector.stats.refused == {"destination": 300}
+    assert collector.stats.malformed == 0
+    assert len(caplog.messages) == 1
+    assert "--name" in caplog.messages[0]
+
+
+def test_the_gap_of_rows_for_other_galleries_goes_on_after_a_restart(sqlite_store, clock):
+    for _ in range(2):
+        collector = Collector(sqlite_store, clock=clock)
+        receive(collector, [record(seq) for seq in range(1, 11)], galleries=("other",))
+    receive(collector, [record(seq) for seq in range(11, 16)], galleries=("other",))
+    (camera,) = sqlite_store.cameras()
+    assert (camera.gaps, camera.lost) == (1, 15)
+
+
+def test_a_camera_without_galleries_is_an_older_one_and_stored(collector):
+    assert receive(collector, [record(1)], galleries=()).seqs == (1,)
+
+
+def small_row(seq, model=None, **changes):
+    """A row of 70 bytes: the smallest that can be read."""
+    when = NOON + HOUR // 2
+    fields = {
+        "model_hash": model or bytes.fromhex(MODEL), "track": 1, "captured_us": when, "first_us": when, "last_us": when,
+        "box": (0, 0, 1, 1), "crops": 1, "enc": 2, "dim": 1, "feature": np.float16(1).tobytes(), **changes,
+    }  # fmt: skip
+    return seq, observation_pb2.Observation(**fields).SerializeToString()
+
+
+def raw_batch(rows=(), gaps=(), camera="door", incarnation="e1"):
+    message = observation_pb2.Batch(version=1, camera=camera, epoch=incarnation)
+    for seq, row in rows:
+        message.rows.add(seq=seq, observation=row)
+    for seq in gaps:
+        message.gaps.add(first_seq=seq, last_seq=seq, count=1, reason=1)
+    return message.SerializeToString()
+
+
+@pytest.mark.parametrize("payload", [raw_batch(map(small_row, range(1, 2002))), raw_batch(gaps=range(1, 514))])
+def test_a_batch_of_more_than_any_camera_sends_is_not_taken(collector, sqlite_store, payload, caplog):
+    assert collector.receive([payload]) == [b""]
+    assert sqlite_store.cameras() == []
+    assert "at most 2000 rows and 512 gaps" in caplog.text
+
+
+def test_an_acknowledgement_is_small_whatever_is_refused(collector):
+    receive(collector, [record(1)])
+    rows = [small_row(seq, model=seq.to_bytes(32, "big")) for seq in range(2, 2002)]
+    (ack,) = collector.receive([raw_batch(rows)])
+    assert len(ack) < 20_000
+    assert sorted(seq for refusal in decode_ack(ack).refused for seq in refusal.seqs) == list(range(2, 2002))
+
+
+def test_one_batch_of_many_models_asks_the_store_once(collector, sqlite_store):
+    receive(collector, [record(1)])
+    asked = []
+    models = sqlite_store.models
+    sqlite_store.models = lambda: (asked.append(1), models())[1]
+    collector.receive([raw_batch([small_row(seq, model=seq.to_bytes(32, "big")) for seq in range(2, 500)])])
+    assert len(asked) == 1
+
+
+def test_a_camera_over_its_quota_is_refused_with_the_reason_and_others_are_not(sqlite_store, clock, caplog):
+    collector = Collector(sqlite_store, clock=clock, quota=Quota(rows=1, gaps=1))
+    ack = receive(collector, [record(seq) for seq in range(1, 21)], gaps=[Gap(n, n, 1, "lost") for n in range(50, 70)])
+    assert (len(ack.seqs), len(ack.gaps)) == (10, 10)
+    assert ack.refused[0].seqs == tuple(range(11, 21))
+    assert "--quota-rows" in ack.refused[0].reason
+    assert collector.stats.refused == {"quota": 10}
+    assert list(collector.accounts.over()) == [("door", "rows"), ("door", "gaps")]
+    assert len(caplog.messages) == 2
+    assert receive(collector, [record(1, camera="yard")], camera="yard").seqs == (1,)
+
+
+def test_megabytes_are_a_quota_too(sqlite_store, clock):
+    collector = Collector(sqlite_store, clock=clock, quota=Quota(megabytes=1))
+    for _ in range(30):
+        ack = receive(collector, [record(seq) for seq in range(1, 501)])
+    assert "--quota-megabytes" in ack.refused[0].reason
+    assert 7_500 < sum(len(ack.seqs) for ack in [ack]) + collector.stats.stored + collector.stats.duplicates < 8_700
+
+
+def test_what_could_not_be_stored_counts_against_no_quota(sqlite_store, clock, monkeypatch):
+    collector = Collector(sqlite_store, clock=clock, quota=Quota(rows=1, gaps=1))
+
+    def failing(*_):
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_store, "add", failing)
+        for _ in range(30):
+            with pytest.raises(StoreError):
+                receive(collector, [record(1)], gaps=[Gap(5, 5, 1, "lost")])
+    assert "the disk is full" in collector.commits.trouble
+    assert len(receive(collector, [record(seq) for seq in range(1, 11)]).seqs) == 10
+    assert collector.commits.trouble == ""
+
+
+def test_outboxes_without_end_do_not_fill_the_gallery(sqlite_store, clock):
+    collector = Collector(sqlite_store, clock=clock, quota=Quota(outboxes=1))
+    acks = [receive(collector, [record(1, incarnation=f"e{n}")], incarnation=f"e{n}") for n in range(30)]
+    assert [bool(ack.seqs) for ack in acks] == [True] * 10 + [False] * 20
+    assert "--quota-outboxes" in acks[-1].refused[0].reason
+
+
+def test_two_cameras_under_one_name_are_said_to_be(collector, caplog):
+    for seq in range(1, 5):
+        for incarnation in ("one", "two"):
+            receive(collector, [record(seq, incarnation=incarnation)], incarnation=incarnation)
+    assert [twins[0] for twins in collector.accounts.twins()] == ["door"]
+    assert len(caplog.messages) == 1
+    assert "two cameras seem to have the name 'door'" in caplog.text
+    assert "camera.name" in caplog.text
+
+
+@pytest.mark.parametrize("sender", ["", "a b", "x" * 65, "a\n", "ä"])
+def test_a_sender_whose_name_is_no_name_is_not_answered(collector, sender):
+    assert collector.receive([batch([record(1)])], senders=[sender]) == [b""]
+
+
+def test_counts_can_be_read_and_other_threads_end_while_a_commit_hangs(collector, sqlite_store, monkeypatch):
+    monkeypatch.setattr("reid_edge.gallery.collector.WAIT_S", 0.2)
+    going_on, begun = threading.Event(), threading.Event()
+    add = sqlite_store.add
+    monkeypatch.setattr(sqlite_store, "add", lambda *rows: (begun.set(), going_on.wait(20), add(*rows))[2])
+    hanging = threading.Thread(target=collector.receive, args=([batch([record(1)])],))
+    hanging.start()
+    assert begun.wait(20)
+    assert collector.stats.stored == 0
+    with pytest.raises(StoreError, match="busy with another commit"):
+        collector.receive([batch([record(2)])])
+    assert collector.commits.running_s > 0
+    going_on.set()
+    hanging.join()
+    assert collector.stats.stored == 1
+
+
+@settings(max_examples=60)
+@given(st.binary(max_size=200), st.integers(0, 2**32 - 1))
+def test_no_bytes_raise_anything(data, seed):
+    """Random bytes, and a real batch with random bytes in it: answered or not, but never an exception."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(open_store(f"sqlite:{folder}/g.db")) as store:
+        collector = Collector(store, clock=lambda: NOON + HOUR)
+        chance = random.Random(seed)
+        good = bytearray(batch([record(seq, unit(4, seed=seq)) for seq in range(1, 4)], galleries=("gallery",)))
+        for _ in range(chance.randint(1, 8)):
+            good[chance.randrange(len(good))] = chance.randrange(256)
+        for ack in collector.receive([data, bytes(good), bytes(good[: chance.randrange(len(good))])]):
+            assert not ack or decode_ack(ack)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reid_edge.errors import ModelMismatchError, StoreError
-from reid_edge.gallery.entries import LONGEST_TRACKLET_US, Selection
+from reid_edge.gallery.entries import LONGEST_RETENTION_HOURS, LONGEST_TRACKLET_US, Selection
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.base import (
     DEFAULT_RETENTION_HOURS,
@@ -18,6 +18,8 @@ from reid_edge.gallery.store.base import (
     Span,
     StoredGap,
 )
+from reid_edge.gallery.store.chain import ChainReport, check_chain
+from reid_edge.gallery.store.erasures import MARGIN_US
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, record, unit
 
 EVERYTHING = Selection()
@@ -231,7 +233,23 @@ def test_what_was_erased_before_it_came_is_kept_out(gallery):
 def test_what_is_seen_after_an_erasure_is_stored(gallery):
     gallery.add([record(1)])
     gallery.erase(Selection(cameras=("door",)), now_us=NOON + HOUR)
-    assert gallery.add([record(2, at=NOON + HOUR + 1)]).stored == 1
+    assert gallery.add([record(2, at=NOON + HOUR + MARGIN_US + 1)]).stored == 1
+
+
+@pytest.mark.parametrize("until_us", [None, NOON + HOUR, NOON + 3 * HOUR])
+def test_what_the_clocks_may_have_stamped_later_than_the_erasure_is_kept_out(gallery, until_us):
+    """A camera's clock may be ahead of the gallery's, and the gallery's behind the truth."""
+    stored = record(1, at=NOON + HOUR + MARGIN_US - SECOND)
+    gallery.add([stored])
+    assert len(gallery.erase(Selection(cameras=("door",), until_us=until_us), now_us=NOON + HOUR).keys) == 1
+    assert gallery.add([stored, record(2, at=NOON + HOUR + MARGIN_US)]).erased == 2
+
+
+def test_a_window_that_ended_before_the_erasure_is_erased_as_it_was_asked_for(gallery):
+    rows = [record(1, at=NOON), record(2, at=NOON + SECOND)]
+    gallery.add(rows)
+    assert len(gallery.erase(Selection(until_us=NOON), now_us=NOON + HOUR).keys) == 1
+    assert gallery.add(rows) == Added(stored=0, duplicates=1, erased=1, gaps=0)
 
 
 def test_an_erased_tracklet_stays_erased_while_it_goes_on(gallery):
@@ -265,8 +283,79 @@ def test_an_erasure_is_in_force_until_nothing_it_covers_is_young_enough(gallery)
     gallery.erase(EVERYTHING, now_us=NOON + HOUR)
     gallery.expire(NOON + 2 * HOUR)
     assert gallery.add(rows).erased == 3
-    gallery.expire(NOON + 2 * HOUR + LONGEST_TRACKLET_US)
+    gallery.expire(NOON + LONGEST_TRACKLET_US + int(LONGEST_RETENTION_HOURS) * HOUR)
+    assert gallery.add(rows).erased == 3
+    gallery.expire(NOON + 2 * HOUR + LONGEST_TRACKLET_US + int(LONGEST_RETENTION_HOURS) * HOUR)
+    assert gallery.erasures() == []
     assert gallery.add(rows).stored == 3
+
+
+def test_erasures_of_another_store_are_applied_and_kept(gallery, sqlite_store):
+    rows = [record(seq, camera=camera) for camera in ("door", "yard") for seq in (1, 2)]
+    gallery.add(rows)
+    sqlite_store.erase(Selection(cameras=("door",)), now_us=NOON + HOUR, boot="b")
+    sqlite_store.erase(Selection(track=2), now_us=NOON + 2 * HOUR)
+    given = sqlite_store.erasures()
+    assert {erasure.boot for erasure in given} == {"b", ""}
+    assert gallery.apply_erasures(given).keys == (("door", "e1", 1), ("door", "e1", 2), ("yard", "e1", 2))
+    assert gallery.add(rows) == Added(stored=0, duplicates=1, erased=3, gaps=0)
+    later = [dataclasses.replace(given[0], selection=Selection(cameras=("door",), until_us=NOON + 9 * HOUR))]
+    for some in (later, given):
+        gallery.apply_erasures(some)
+    assert gallery.erasures() == [later[0], given[1]]
+
+
+def test_settings_are_kept_changed_and_removed(store):
+    before = store.settings()
+    store.change_settings({"clock/a": "1", "clock/b": "ß'\"", "replay": "x"})
+    assert store.settings("clock/") == {"clock/a": "1", "clock/b": "ß'\""}
+    store.change_settings({"clock/a": None, "clock/b": "2"})
+    assert store.settings("clock/") == {"clock/b": "2"}
+    assert store.settings() == {**before, "clock/b": "2", "replay": "x"}
+
+
+def test_what_was_sent_elsewhere_is_one_gap_that_grows(gallery):
+    first = gap(1, 5, reason="elsewhere")
+    assert gallery.add([], [first]).gaps == 1
+    assert gallery.add([], [first, gap(4, 9, reason="elsewhere"), gap(3, 3)]).gaps == 1
+    (camera,) = gallery.cameras()
+    assert (camera.gaps, camera.lost) == (2, 10)
+    assert gallery.add([], [gap(1, 2, camera="yard", reason="elsewhere")]).gaps == 1
+
+
+def test_the_audit_is_chained_and_goes_on_after_opening_again(engine):
+    uri = engine.uri()
+    for start in (0, 3):
+        store = open_store(uri)
+        given = [store.audit_append(audit(number)) for number in range(start, start + 3)]
+        store.close()
+    store = open_store(uri)
+    lines = store.audit_entries(10)
+    assert [line.number for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[3:] == given
+    assert [line.hash for line in lines[3:]] == [line.hash for line in given]
+    assert check_chain(lines) == ChainReport(6, given[-1].hash, ())
+    store.close()
+
+
+def test_several_that_add_to_the_audit_at_once_make_one_chain(engine):
+    if engine.name == "milvus":
+        pytest.skip("Milvus Lite takes no concurrent writers (its README)")
+    uri = engine.uri()
+    stores = [open_store(uri) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda store=store: [store.audit_append(audit(number)) for number in range(8)])
+        for store in stores
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = stores[0].audit_entries(100)
+    assert check_chain(lines).faults == ()
+    assert len(lines) == 24
+    for store in stores:
+        store.close()
 
 
 def gap(first, last, *, camera="door", at=NOON, reason="full"):

@@ -1,7 +1,9 @@
-"""Galleries that earlier releases wrote, as SQL dumps in ``stored/``: they must open, be searched and grow."""
+"""Galleries that earlier releases wrote, as dumps in ``stored/``: they must open, be searched and grow."""
 
 import contextlib
 import dataclasses
+import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import pytest
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.base import AcceptedModel, Added, AuditEntry, StoredGap
+from reid_edge.gallery.store.chain import check_chain
 from tests.gallery.stores import HOUR, MODEL, NOON, OTHER_MODEL, record, unit
 
-STORED = Path(__file__).parent / "stored" / "v1.sql"
+STORED = Path(__file__).parent / "stored"
 INCARNATION = "8f14e45fceea167a"
 DOOR = [
     record(seq, unit(16, seed=seq), incarnation=INCARNATION, track=seq // 2, at=NOON + seq * HOUR)
@@ -44,12 +47,47 @@ def fill(uri):
     store.close()
 
 
+def make_sqlite(uri, version):
+    with contextlib.closing(sqlite3.connect(uri.partition(":")[2])) as db:
+        db.executescript((STORED / f"{version}.sql").read_text())
+
+
+def make_postgresql(uri, version):
+    import psycopg
+
+    with psycopg.connect(uri, autocommit=True) as db:
+        db.execute((STORED / f"{version}_postgresql.sql").read_text())
+
+
+def make_milvus(uri, version):
+    from reid_edge.gallery.store.milvus_client import Client, DataType
+    from reid_edge.gallery.store.milvus_collections import META, META_FIELDS, collection_fields
+
+    client = Client(uri.partition(":")[2])
+    fields = {**collection_fields(16), "feature": (DataType.FLOAT_VECTOR, 16)}
+    del fields["checksum"]
+    for name, rows in json.loads((STORED / f"{version}_milvus.json").read_text()).items():
+        client.create(name, META_FIELDS if name == META else fields)
+        client.put(name, rows)
+    client.close()
+
+
+MAKE = {"sqlite": make_sqlite, "postgresql": make_postgresql, "milvus": make_milvus}
+
+
+@pytest.fixture(params=["sqlite v1", "sqlite v2", "postgresql v1", "milvus v1"])
+def uri(request, engines):
+    name, version = request.param.split()
+    engine = engines(name)
+    uri = engine.uri()
+    MAKE[name](uri, version)
+    yield uri
+    engine.give_back(uri)
+
+
 @pytest.fixture
-def store(tmp_path):
-    path = tmp_path / "gallery.db"
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        db.executescript(STORED.read_text())
-    store = open_store(f"sqlite:{path}", create=False)
+def store(uri):
+    store = open_store(uri, create=False)
     yield store
     store.close()
 
@@ -61,14 +99,22 @@ def test_a_stored_gallery_is_searched(store):
     for row in (DOOR[0], DOOR[3], YARD):
         (back,) = store.find(*row.entry.key)
         assert back.entry == row.entry
-        np.testing.assert_array_equal(back.feature, row.feature.astype("<f2"))
+        np.testing.assert_array_equal(back.feature.astype("<f2"), row.feature.astype("<f2"))
 
 
 def test_a_stored_gallery_keeps_its_models_gaps_retention_and_audit(store):
     assert store.models() == [AcceptedModel(MODEL, 16, NOON), AcceptedModel(OTHER_MODEL, None, NOON + 1)]
     assert [(one.camera, one.observations, one.lost) for one in store.cameras()] == [("door", 2, 3), ("yard", 1, 0)]
     assert store.retention_hours() == 36.5
-    assert store.audit_entries(5) == [dataclasses.replace(SEARCH, number=1)]
+    assert store.audit_entries(5)[0] == dataclasses.replace(SEARCH, number=1)
+
+
+def test_the_audit_of_a_stored_gallery_is_chained_and_goes_on(store):
+    store.audit_append(SEARCH)
+    lines = store.audit_entries(5)
+    assert [line.number for line in lines] == list(range(1, len(lines) + 1))
+    assert [line.action for line in lines if line.action != "chained"] == ["search", "search"]
+    assert check_chain(lines).faults == ()
 
 
 def test_a_stored_gallery_grows_and_keeps_out_what_was_erased(store):
@@ -76,8 +122,17 @@ def test_a_stored_gallery_grows_and_keeps_out_what_was_erased(store):
     assert store.add([*DOOR, YARD, new]) == Added(stored=1, duplicates=3, erased=2, gaps=0)
     found = store.search(new.feature, model_hash=MODEL, selection=Selection(cameras=("door",)), top=1)
     assert [match.entry for match in found] == [new.entry]
-    store.audit_append(SEARCH)
-    assert [entry.number for entry in store.audit_entries(5)] == [1, 2]
+    assert [erasure.selection.track for erasure in store.erasures()] == [1]
+
+
+def test_a_gallery_that_was_brought_to_this_format_is_the_same_when_it_is_opened_again(uri):
+    def contents():
+        with contextlib.closing(open_store(uri, create=False)) as store:
+            rows = [store.find(*row.entry.key)[0] for row in (DOOR[0], DOOR[3], YARD)]
+            said = [dataclasses.replace(line, at_us=0) for line in store.audit_entries(9)]
+            return [(row.entry, row.feature.tobytes()) for row in rows], said, store.erasures(), store.cameras()
+
+    assert contents() == contents()
 
 
 def test_a_gallery_made_now_holds_the_same_tables_and_bytes(tmp_path):
@@ -86,12 +141,26 @@ def test_a_gallery_made_now_holds_the_same_tables_and_bytes(tmp_path):
         contextlib.closing(sqlite3.connect(tmp_path / "now.db")) as db,
         contextlib.closing(sqlite3.connect(":memory:")) as stored,
     ):
-        stored.executescript(STORED.read_text())
+        stored.executescript((STORED / "v2.sql").read_text())
         assert statements(db) == statements(stored)
         for pragma in ("application_id", "user_version"):
             assert db.execute(f"PRAGMA {pragma}").fetchone() == stored.execute(f"PRAGMA {pragma}").fetchone()
 
 
+def test_an_old_file_that_was_brought_to_this_format_has_the_same_tables_as_a_new_one(tmp_path):
+    path = tmp_path / "old.db"
+    make_sqlite(f"sqlite:{path}", "v1")
+    open_store(f"sqlite:{path}").close()
+    open_store(f"sqlite:{tmp_path / 'new.db'}").close()
+    assert schema(path) == schema(tmp_path / "new.db")
+
+
+def schema(path):
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        rows = db.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY type, name").fetchall()
+    return [(kind, name, " ".join((sql or "").split())) for kind, name, sql in rows]
+
+
 def statements(db):
-    """Everything in a database; how a CREATE statement is broken into lines makes no difference."""
-    return [" ".join(statement.split()) for statement in db.iterdump()]
+    """Everything in a database, whatever the random name of an erasure and the breaks of lines."""
+    return [re.sub(r"'[0-9a-f]{32}'", "'…'", " ".join(statement.split())) for statement in db.iterdump()]

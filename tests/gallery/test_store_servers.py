@@ -1,6 +1,7 @@
 """What only the galleries on servers have to deal with: lost connections, secrets in URIs, missing packages."""
 
 import sys
+import time
 
 import pytest
 
@@ -141,6 +142,26 @@ def test_a_milvus_that_was_killed_has_kept_all_and_is_used_again(tmp_path):
         store.add([record(3)])
     assert store.add([record(2), record(3)]).stored == 1
     assert store.span(Selection()).observations == 3
+    store.close()
+    engine.close()
+
+
+def test_a_milvus_that_does_not_answer_is_an_error_in_time_and_is_used_again(tmp_path, monkeypatch):
+    engine = start("milvus", tmp_path)
+    monkeypatch.setattr("reid_edge.gallery.store.milvus_client.TIMEOUT_S", 2)
+    store = open_store(engine.uri())
+    store.accept_model(MODEL, DIM, now_us=NOON)
+    engine.freeze()
+    start_s = time.monotonic()
+    with pytest.raises(StoreError, match="cannot be used"):
+        store.add([record(1)])
+    assert time.monotonic() - start_s < 20
+    engine.thaw()
+    assert store.add([record(1)]).stored == 1
+    store._client.within(0)
+    with pytest.raises(StoreError, match="all together"):
+        store._client.count("reid_edge_meta", "at_us >= 0")
+    assert store.add([record(2)]).stored == 1
     store.close()
     engine.close()
 

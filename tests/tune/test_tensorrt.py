@@ -89,11 +89,11 @@ def test_without_a_gpu_the_command_builds_prints_and_fails(tmp_path, monkeypatch
     monkeypatch.setattr(candidates, "REWRITES", (Rewrite(),))
     build_plan, asked = builder.build_plan, []
 
-    def second_fails(onnx_path, out, **how):
+    def second_fails(onnx, *, name, **how):
         asked.append(how)
         if len(asked) == 2:
             raise EngineError("the second does not build")
-        return build_plan(onnx_path, out, **how)
+        return build_plan(onnx, name=name, **how)
 
     monkeypatch.setattr(builder, "build_plan", second_fails)
     save_checkpoint(tiny_checkpoint(), tmp_path / "tiny.safetensors")
@@ -124,12 +124,12 @@ def test_the_fastest_plan_that_keeps_the_accuracy_is_chosen(tmp_path, monkeypatc
     monkeypatch.setattr(candidates, "REWRITES", (Rewrite(merge=True),))
     monkeypatch.setattr(engines.TensorRTTuning, "int8_float_types", ())
     monkeypatch.setattr(engines, "find_gpu", lambda: Gpu("Orin", "8.7"))
-    builds: Counter[str] = Counter()
+    builds: Counter[bytes] = Counter()
     build_plan, check = builder.build_plan, Reference.check
 
-    def counted(onnx_path, out, **how):
-        builds[onnx_path.parent.name] += 1
-        return build_plan(onnx_path, out, **how)
+    def counted(onnx, **how):
+        builds[onnx] += 1
+        return build_plan(onnx, **how)
 
     def answered(self, bundle, artifact, **how):
         if artifact.engine != "tensorrt":
@@ -156,13 +156,12 @@ def test_the_fastest_plan_that_keeps_the_accuracy_is_chosen(tmp_path, monkeypatc
     assert tuned.rewrite == ("fold", "merge")
     assert tuned.execution.float_type == "f16"
     assert bundle.artifact("onnxruntime", "tuned").parity.cosine_min > 0.999
-    for entry in bundle.manifest.entries():
-        bundle.checked_path(entry)
+    bundle.check_files()
     tuning = bundle.manifest.tuning
     assert tuning.gains == {f"plain export tensorrt/{name}": 2.0 for name in ("fp32", "fp16", "int8")}
     assert tuning.device.gpu == "Orin"
     # What the plain exports compute can be chosen in the end, whatever the stages took.
     tried = {f"plain, {precision}" for precision in ("fp32", "fp16", "int8")} | {"merge, fp32", "merge, fp16"}
     assert {trial.name for trial in tuning.trials} == {f"tensorrt, {name}" for name in tried}
-    # Three plain ones into the export's folder; each candidate's own once, though stages and the choice ask for it.
-    assert sorted(builds.values()) == [1, 1, 1, 1, 1, 3]
+    # The plain ones for the export and for their candidates, the others once, though stages and the choice ask for it.
+    assert sorted(builds.values()) == [1, 1, 2, 2, 2]

@@ -4,14 +4,15 @@ import re
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from reid_edge.errors import MessageError, StoreError, TransportError
+from reid_edge.errors import MessageError, OutboxError, StoreError, TransportError
 from reid_edge.upstream.delivery import Delivery
-from reid_edge.upstream.message import decode_batch, encode_ack
+from reid_edge.upstream.message import decode_ack, decode_batch, encode_ack
 from reid_edge.upstream.observation import Ack, Batch, Gap, Refusal
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.transport import LocalTransport, Transport
@@ -482,6 +483,182 @@ def test_idle_takes_no_processor_time(outbox, real_waits):
 def test_a_name_that_cannot_be_sent_is_an_error_at_once(outbox):
     with pytest.raises(MessageError, match="camera must be"):
         Delivery(outbox, LocalTransport(lambda payloads: []), camera="front door")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bytes_that_are_no_acknowledgement_delete_nothing_and_stop_nothing(outbox, seed, caplog):
+    rng = random.Random(seed)
+    outbox.put([observed(track, dim=4) for track in range(50)])
+    transport = HeldTransport()
+    good = encode_ack(Ack(CAMERA, outbox.incarnation, (1, 2), ((1, 2),), (Refusal((3,), "no"),), "gallery"))
+    with delivering(outbox, transport, resend_s=1000) as delivery:
+        transport.wait(lambda: transport.sent)
+        for _ in range(2000):
+            damaged = bytearray(good)
+            for _ in range(rng.randrange(1, 6)):
+                damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+            transport.answer(bytes(damaged) if rng.random() < 0.5 else rng.randbytes(rng.randrange(1, 200)))
+        transport.answer(encode_ack(Ack(CAMERA, outbox.incarnation, tuple(range(4, 51)))))
+        until(lambda: outbox.depth <= 3)
+        assert delivery.stats.bad_acks > 500
+        assert delivery.stats.internal_errors == 0
+    assert len(caplog.records) < 60
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "in vain"
+        time.sleep(0.005)
+
+
+def test_rows_that_were_not_sent_stay_whatever_the_gallery_acknowledges(outbox, caplog):
+    outbox.put([observed(track, dim=4) for track in range(20)])
+    transport = HeldTransport()
+    with delivering(outbox, transport, window_rows=5, batch_rows=5, resend_s=1000) as delivery:
+        transport.wait(lambda: transport.seqs() == [1, 2, 3, 4, 5])
+        everything = encode_ack(Ack(CAMERA, outbox.incarnation, tuple(range(1, 300_001)) * 2))
+        transport.down = True
+        transport.answer(everything)
+        until(lambda: delivery.stats.acknowledged >= 5)
+        assert outbox.depth == 15
+        assert delivery.stats.unsent_acks == 1
+        transport.down = False
+        transport.wait(lambda: 6 in transport.seqs())
+    assert caplog.text.count("has never made") == 1
+
+
+def test_a_refusal_of_megabytes_and_of_rows_without_number_is_one_short_line(outbox, caplog):
+    outbox.put([observed(1, dim=4)])
+    transport = HeldTransport()
+    with delivering(outbox, transport, resend_s=1000) as delivery:
+        transport.wait(lambda: transport.sent)
+        reason = "full\nERROR forged \x1b[2J" + "x" * 2_000_000
+        transport.answer(
+            encode_ack(Ack(CAMERA, outbox.incarnation, (), (), (Refusal(tuple(range(1, 500_000)), reason),)))
+        )
+        until(lambda: delivery.stats.refused == 1)
+        assert delivery.stats.refused_waiting == 1
+        assert len(delivery.stats.last_refusal) <= 300
+        assert delivery.stats.last_refusal.startswith("full ERROR forged \\x1b[2J")
+    assert max(len(record.getMessage()) for record in caplog.records) < 500
+
+
+def test_acknowledgements_of_another_gallery_delete_nothing_and_are_counted(outbox, caplog):
+    outbox.put([observed(track, dim=4) for track in range(3)])
+    transport = HeldTransport()
+    with delivering(outbox, transport, galleries=("north",)) as delivery:
+        transport.wait(lambda: transport.sent)
+        assert transport.sent[0].galleries == ("north",)
+        transport.answer(encode_ack(Ack(CAMERA, outbox.incarnation, (1, 2), gallery="south")))
+        until(lambda: delivery.stats.foreign_acks)
+        transport.answer(encode_ack(Ack(CAMERA, outbox.incarnation, (3,), gallery="north")))
+        until(lambda: outbox.depth == 2)
+        assert [seq for seq, _ in outbox.pending(0, 9)] == [1, 2]
+        assert delivery.stats.foreign_galleries == {"south": 1}
+    assert "upstream.galleries" in caplog.text
+
+
+def test_two_galleries_have_every_row_though_one_is_away_for_a_while(outbox):
+    galleries = {"a": Receiver(), "b": Receiver()}
+    away = threading.Event()
+
+    def receive(payloads):
+        answers = []
+        for name, receiver in galleries.items():
+            if name == "b" and away.is_set():
+                continue
+            for answer in receiver.receive(payloads):
+                ack = decode_ack(answer)
+                answers.append(encode_ack(replace(ack, gallery=name)))
+        return answers
+
+    with delivering(outbox, LocalTransport(receive), galleries=("a", "b"), window_rows=20, resend_s=0.05) as delivery:
+        outbox.put([observed(track, dim=4) for track in range(50)])
+        until(lambda: outbox.depth == 0)
+        away.set()
+        outbox.put([observed(track, dim=4) for track in range(50, 100)])
+        galleries["a"].wait(lambda: len(galleries["a"].stored) == 100)  # not held up: the window has room for 20
+        until(lambda: delivery.stats.lacking == {"a": 0, "b": 50})
+        assert outbox.depth == 50
+        away.clear()
+        outbox.put([observed(100, dim=4)])
+        assert delivery.stop(PATIENCE_S)
+    assert galleries["a"].tracks() == galleries["b"].tracks() == list(range(101))
+
+
+def test_what_is_acknowledged_while_the_outbox_cannot_be_written_is_not_sent_again(outbox, monkeypatch):
+    receiver = Receiver()
+    acknowledge, failing = outbox.acknowledge, threading.Event()
+    failing.set()
+
+    def refusing(ack):
+        if failing.is_set():
+            raise OutboxError("disk full, says the test")
+        acknowledge(ack)
+
+    monkeypatch.setattr(outbox, "acknowledge", refusing)
+    with delivering(outbox, LocalTransport(receiver.receive), resend_s=0.05) as delivery:
+        outbox.put([observed(track, dim=4) for track in range(10)])
+        until(lambda: "disk full" in delivery.stats.last_error)
+        time.sleep(0.3)
+        assert (outbox.depth, delivery.stats.resent, receiver.duplicates) == (10, 0, 0)
+        failing.clear()
+        assert delivery.stop(PATIENCE_S)
+    assert (outbox.depth, delivery.stats.acknowledged) == (0, 10)
+
+
+def test_the_age_of_the_oldest_row_and_recent_losses_are_told(ram_path):
+    outbox = Outbox(ram_path / "outbox.db", max_rows=2)
+    transport = HeldTransport()
+    transport.down = True
+    with delivering(outbox, transport) as delivery:
+        assert delivery.stats.oldest_s is None
+        outbox.put([observed(track, dim=4) for track in range(5)])
+        until(lambda: delivery.stats.oldest_s is not None)
+        age_s = delivery.stats.oldest_s
+        time.sleep(0.1)
+        assert age_s + 0.05 < delivery.stats.oldest_s < PATIENCE_S
+        assert outbox.dropped_recently() == {"full": 3}
+    outbox.close()
+
+
+class AnyError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("part", ["send", "acks", "losses"])
+def test_a_transport_that_raises_anything_is_counted_and_tried_again(outbox, monkeypatch, caplog, part):
+    monkeypatch.setattr("reid_edge.upstream.delivery.AFTER_A_BUG_S", 0.01)
+    monkeypatch.setattr("reid_edge.upstream.delivery.FIRST_BACKOFF_S", 0.01)
+    receiver = Receiver()
+    left = [20]
+
+    class Faulty(LocalTransport):
+        def _fail(self, now):
+            if now == part and left[0]:
+                left[0] -= 1
+                raise AnyError("says the test")
+
+        def send(self, batch):
+            self._fail("send")
+            super().send(batch)
+
+        def acks(self, timeout_s):
+            self._fail("acks")
+            return super().acks(timeout_s)
+
+        @property
+        def losses(self):
+            self._fail("losses")
+            return 0
+
+    outbox.put([observed(1)])
+    with delivering(outbox, Faulty(receiver.receive), resend_s=0.05, most_backoff_s=0.02) as delivery:
+        assert delivery.stop(PATIENCE_S)
+        assert delivery.stats.internal_errors == 20
+        assert delivery.stats.internal_error(60) == "AnyError: says the test"
+    assert caplog.text.count("unexpected error in delivery") == 1
 
 
 def test_it_goes_on_after_an_unexpected_error(outbox, caplog, monkeypatch):

@@ -243,3 +243,24 @@ def test_a_retention_beyond_ten_years_is_refused(ram_path, retention_s):
     with pytest.raises(OutboxError, match="ten years"):
         Outbox(ram_path / "outbox.db", retention_s=retention_s)
     assert list(ram_path.iterdir()) == []
+
+
+def test_a_full_outbox_keeps_the_oldest_rows_if_it_is_to_refuse_the_newest(ram_path):
+    with opened(ram_path / "outbox.db", max_rows=3, when_full="refuse-newest") as outbox:
+        outbox.put([observed(track, dim=4) for track in range(5)])
+        outbox.put([observed(5, dim=4)])
+        assert (tracks(outbox), outbox.dropped["full"]) == ([0, 1, 2], 3)
+        outbox.acknowledge(Ack("c", outbox.incarnation, (2,)))
+        outbox.put([observed(6, dim=4), observed(7, dim=4)])
+        assert (tracks(outbox), seqs(outbox)) == ([0, 2, 6], [1, 3, 7])
+        assert sum(gap.count for gap in outbox.gaps()) == 4
+        assert outbox.dropped_recently() == {"full": 4}
+
+
+def test_refusing_the_newest_holds_to_bytes_too(ram_path):
+    size = len(encode_observation(observed(1)))
+    with opened(ram_path / "outbox.db", max_bytes=3 * size, when_full="refuse-newest") as outbox:
+        for track in range(5):
+            outbox.put([observed(track)])
+        assert tracks(outbox) == [0, 1, 2]
+        assert outbox.gaps() == [Gap(4, 5, 2, "full")]

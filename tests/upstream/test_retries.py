@@ -1,9 +1,8 @@
 """Rows to send again, with the test's clock."""
 
-import logging
 import re
 
-from reid_edge.upstream.retries import InFlight, RefusalLog, Refusals
+from reid_edge.upstream.retries import InFlight, Refusals
 
 
 def test_rows_are_due_after_the_timeout_while_acknowledgements_come():
@@ -113,18 +112,3 @@ def test_a_flapping_connection_to_a_silent_gallery_sends_nothing_again():
     in_flight.acknowledged((1,), 5)
     in_flight.lost()
     assert in_flight.due(5, 64) == (2,)
-
-
-def refusal_warnings(caplog) -> list[str]:
-    return [record.getMessage() for record in caplog.records if "refuses" in record.getMessage()]
-
-
-def test_a_refusal_that_comes_back_after_all_was_taken_is_logged_again(caplog):
-    log = RefusalLog(logging.getLogger("reid_edge.test"))
-    log.note(["no room"], 3)
-    log.note(["no room"], 2)
-    log.note([], 0)
-    log.note(["no room"], 1)
-    assert len(refusal_warnings(caplog)) == 2
-    log.note(["kind " + "x" * number for number in range(1000)], 1)
-    assert len(refusal_warnings(caplog)) < 30

@@ -1,26 +1,48 @@
-"""The interface of all stores, what its methods return, and the rules of erasures that all stores share.
+"""The interface of all stores, and what its methods return.
 
 The conformance suite (``tests/gallery/test_store_conformance.py``) holds each store to the interface.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-import msgspec
-
-from reid_edge.gallery.entries import LONGEST_TRACKLET_US, Key, Match, Record, Selection
+from reid_edge.gallery.entries import Key, Match, Record, Selection
+from reid_edge.gallery.store.chain import AuditEntry
+from reid_edge.gallery.store.erasures import Erasure
 from reid_edge.types import Feature
+
+__all__ = [
+    "DEFAULT_RETENTION_HOURS",
+    "ELSEWHERE",
+    "AcceptedModel",
+    "Added",
+    "AuditEntry",
+    "CameraSummary",
+    "Erased",
+    "Erasure",
+    "Span",
+    "Store",
+    "StoredGap",
+    "Summary",
+    "grown",
+    "summarise",
+]
 
 #: Retention of a gallery until another is set.
 DEFAULT_RETENTION_HOURS = 72.0
+#: Reason of the gap of a camera's incarnation that grows: what the camera sent to other galleries alone.
+ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredGap:
-    """Observations that a camera dropped before they were delivered: ``count`` of first_seq..last_seq."""
+    """Observations that this gallery will never hold: ``count`` of first_seq..last_seq.
+
+    A camera dropped them before they were delivered, or (reason :data:`ELSEWHERE`) sent them to other galleries alone.
+    """
 
     camera: str
     incarnation: str
@@ -29,6 +51,20 @@ class StoredGap:
     count: int
     reason: str
     received_us: int
+
+
+def grown(old: StoredGap, new: StoredGap) -> StoredGap:
+    """Return the one gap of what was sent elsewhere, after more of it: rows that were counted count once."""
+    more = min(new.count, max(0, new.last_seq - old.last_seq))
+    return StoredGap(
+        camera=old.camera,
+        incarnation=old.incarnation,
+        first_seq=min(old.first_seq, new.first_seq),
+        last_seq=max(old.last_seq, new.last_seq),
+        count=old.count + more,
+        reason=ELSEWHERE,
+        received_us=max(old.received_us, new.received_us),
+    )
 
 
 @dataclass(frozen=True)
@@ -64,10 +100,12 @@ class Erased:
     Attributes:
         keys: Keys of the deleted observations, sorted.
         leftovers: What is left of their bytes, in words; "none" if nothing is.
+        erasure: The rule that keeps them out; None if several were applied.
     """
 
     keys: tuple[Key, ...]
     leftovers: str
+    erasure: Erasure | None = None
 
 
 @dataclass(frozen=True)
@@ -77,27 +115,6 @@ class AcceptedModel:
     model_hash: str
     dim: int | None
     accepted_us: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditEntry:
-    """One line of the audit.
-
-    Attributes:
-        number: Number of the line, ascending; the store gives it.
-        at_us: Time of the action.
-        user: Operating system user who asked.
-        action: ``search``, ``erase``, ``expire``, ``accept-model`` or ``retention``.
-        purpose: Reason in the user's words; "" where none is asked for.
-        detail: Values that JSON can hold; never a feature.
-    """
-
-    number: int = 0
-    at_us: int
-    user: str
-    action: str
-    purpose: str
-    detail: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +192,23 @@ class Store(Protocol):
     def find(self, camera: str, incarnation_start: str, seq: int) -> list[Record]:
         """Return the records of a camera and number whose incarnation begins so; more than one if that is ambiguous."""
 
-    def erase(self, selection: Selection, *, now_us: int) -> Erased:
-        """Delete the selected observations, and from now on keep out those that have not arrived yet."""
+    def erase(self, selection: Selection, *, now_us: int, boot: str = "") -> Erased:
+        """Delete the selected observations, and from now on keep out those that have not arrived yet.
+
+        Args:
+            selection: Which observations.
+            now_us: Time of the erasure.
+            boot: The boot of this machine, for later corrections of its clock.
+        """
+
+    def erasures(self) -> list[Erasure]:
+        """Return the erasures that are in force, oldest first."""
+
+    def apply_erasures(self, erasures: Sequence[Erasure]) -> Erased:
+        """Put erasures in force that were made in another store, journal or backup, and delete what they cover.
+
+        One that is in force already stays, until the later of the two ends.
+        """
 
     def expire(self, before_us: int) -> int:
         """Delete observations last seen, and gaps received, before a time; return the number of observations."""
@@ -197,14 +229,20 @@ class Store(Protocol):
             True if it is accepted now with that ``dim``.
         """
 
+    def settings(self, prefix: str = "") -> dict[str, str]:
+        """Return the settings whose names begin so."""
+
+    def change_settings(self, values: Mapping[str, str | None]) -> None:
+        """Write settings, in one commit; None removes one."""
+
     def retention_hours(self) -> float:
         """Return the number of hours that observations are kept."""
 
     def set_retention_hours(self, hours: float) -> None:
         """Change the number of hours that observations are kept."""
 
-    def audit_append(self, entry: AuditEntry) -> None:
-        """Add a line to the audit; the store gives it its number."""
+    def audit_append(self, entry: AuditEntry) -> AuditEntry:
+        """Add a line to the audit; return it with the number and the hash that the store has given it."""
 
     def audit_entries(self, last: int) -> list[AuditEntry]:
         """Return the last lines of the audit, oldest first."""
@@ -233,39 +271,3 @@ def summarise(store: Store) -> Summary:
         models=tuple(store.models()),
         cameras=cameras,
     )
-
-
-def lasting_erasure(selection: Selection, newest_first_us: int | None, now_us: int) -> Selection:
-    """Return the selection that an erasure keeps out from now on: no tracklet that begins later than it.
-
-    Args:
-        selection: What was erased.
-        newest_first_us: Latest ``first_us`` of the deleted observations; a camera's clock may be ahead.
-        now_us: Time of the erasure.
-    """
-    until = max(now_us, newest_first_us or 0)
-    return replace(selection, until_us=until if selection.until_us is None else min(until, selection.until_us))
-
-
-def spent_erasures_us(before_us: int) -> int:
-    """Return the time up to which erasures cover only what has expired, once everything before ``before_us`` has."""
-    return before_us - LONGEST_TRACKLET_US
-
-
-def not_erased(records: Sequence[Record], erasures: Iterable[Selection]) -> list[Record]:
-    """Return the records that no erasure covers."""
-    rules = tuple(erasures)
-    if not rules:
-        return list(records)
-    return [record for record in records if not any(rule.covers(record.entry) for rule in rules)]
-
-
-def selection_json(selection: Selection) -> str:
-    """Return a selection as JSON, the form in which stores keep erasures."""
-    return msgspec.json.encode(selection.by_stored_name()).decode()
-
-
-def json_selection(text: str) -> Selection:
-    """Return the selection that a JSON text holds."""
-    fields = msgspec.json.decode(text)
-    return msgspec.convert({**fields, "incarnation": fields.get("epoch")}, Selection)

@@ -7,7 +7,9 @@ migration in the store, and a higher ``SCHEMA_VERSION`` there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,7 +55,9 @@ FIELDS = (
     StoredField("crops", "integer"),
     StoredField("final", "flag"),
 )
-#: Name and kind of each column, in the order of the tables; stores add the feature at the end.
+_PYTHON: dict[Kind, Callable[[Any], Any]] = {"name": str, "integer": int, "real": float, "flag": bool, "model": str}
+_TWO, _SIGNED = struct.Struct(">II"), struct.Struct(">q")
+#: Name and kind of each column, in the order of the tables; stores add the feature and the checksum at the end.
 COLUMNS: dict[str, Kind] = {column: field.kind for field in FIELDS for column in field.column_names}
 
 
@@ -69,6 +73,29 @@ def row_of(entry: Entry, model: Any = None) -> dict[str, Any]:
 def entry_of(row: Mapping[str, Any], model_hash: str) -> Entry:
     """Return the entry of a row; columns that are not in the table are ignored."""
     return Entry(**{field.name: _value(field, row, model_hash) for field in FIELDS})
+
+
+def checksum_of(entry: Entry, feature: bytes) -> int:
+    """Return the checksum that a row is stored with: CRC-32 of the feature, then CRC-32 of all fields, signed.
+
+    Args:
+        entry: The fields.
+        feature: The feature's bytes, as they are stored.
+    """
+    texts = "\x1f".join(repr(value) for field in FIELDS for value in _canonical(field, getattr(entry, field.name)))
+    checksum: int = _SIGNED.unpack(_TWO.pack(zlib.crc32(feature), zlib.crc32(texts.encode())))[0]
+    return checksum
+
+
+def feature_checksum(checksum: int) -> int:
+    """Return the part of a row's checksum that covers the feature alone."""
+    return (checksum >> 32) & 0xFFFF_FFFF
+
+
+def _canonical(field: StoredField, value: Any) -> tuple[Any, ...]:
+    """Return a field's values as every store gives them back."""
+    values = value if isinstance(value, tuple) else (value,)
+    return tuple(map(_PYTHON[field.kind], values))
 
 
 def _value(field: StoredField, row: Mapping[str, Any], model_hash: str) -> Any:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import threading
+import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,46 +22,47 @@ from reid_edge.errors import ModelMismatchError, StoreError
 from reid_edge.gallery.entries import Match, Record, Selection
 from reid_edge.gallery.store.base import (
     DEFAULT_RETENTION_HOURS,
+    ELSEWHERE,
     AcceptedModel,
     Added,
     AuditEntry,
     CameraSummary,
     Erased,
+    Erasure,
     Span,
     StoredGap,
-    json_selection,
-    lasting_erasure,
-    not_erased,
-    selection_json,
-    spent_erasures_us,
+    grown,
 )
-from reid_edge.gallery.store.columns import COLUMNS, Kind, entry_of, row_of
-from reid_edge.gallery.store.milvus_client import ROWS, TEXT_BYTES, Client, DataType, Row
+from reid_edge.gallery.store.chain import START, chained
+from reid_edge.gallery.store.columns import entry_of
+from reid_edge.gallery.store.erasures import (
+    covering,
+    deleted_now,
+    erasure_fields,
+    fields_erasure,
+    new_erasure,
+    not_erased,
+    spent_us,
+)
+from reid_edge.gallery.store.milvus_client import COMMIT_S, LONG_S, ROWS, TEXT_BYTES, Client, Row
+from reid_edge.gallery.store.milvus_collections import (
+    META,
+    META_FIELDS,
+    NAMES,
+    SCHEMA_VERSION,
+    collection_fields,
+    collection_of,
+    migrate,
+    row_with_checksum,
+)
 from reid_edge.types import Feature
 
-SCHEMA_VERSION = 1
-META = "reid_edge_meta"
 EVERYTHING = "seq >= 0"
 LEFTOVERS = "Milvus keeps the bytes of deleted rows until it has compacted, which was asked for, and in backups"
-
-_META_FIELDS = {
-    "name": (DataType.VARCHAR, 320),
-    "kind": (DataType.VARCHAR, 16),
-    "at_us": (DataType.INT64, 0),
-    "body": (DataType.VARCHAR, TEXT_BYTES),
-    "unused": (DataType.FLOAT_VECTOR, 2),  # a collection must have a vector
-}
-_TYPES: dict[Kind, tuple[Any, int]] = {
-    "name": (DataType.VARCHAR, 64),
-    "integer": (DataType.INT64, 0),
-    "real": (DataType.DOUBLE, 0),
-    "flag": (DataType.BOOL, 0),
-}
-_FIELDS = {
-    "id": (DataType.VARCHAR, 160),
-    **{name: _TYPES[kind] for name, kind in COLUMNS.items() if kind != "model"},
-}
-_NAMES = list(_FIELDS)
+#: Longest change of an earlier format to the present one.
+MIGRATION_S = 6 * 3600.0
+#: Most attempts to add a line to the audit while others add theirs.
+APPENDS = 20
 
 
 class MilvusStore:
@@ -77,6 +80,7 @@ class MilvusStore:
         self._client = Client(uri)
         self.name = self._client.name
         self._lock = threading.RLock()
+        self._depth = 0
         self._ready: frozenset[str] = frozenset()
         try:
             self._open(create=create)
@@ -87,7 +91,7 @@ class MilvusStore:
     def add(self, records: Sequence[Record], gaps: Sequence[StoredGap] = ()) -> Added:
         """Store the records and gaps that are not stored yet."""
         with self._session():
-            fresh = not_erased(records, (rule for _, rule in self._erasures()))
+            fresh = not_erased(records, self.erasures())
             by_model: dict[str, dict[str, Record]] = defaultdict(dict)
             for record in fresh:
                 by_model[record.entry.model_hash].setdefault(record.entry.id, record)
@@ -97,11 +101,11 @@ class MilvusStore:
 
     def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
         """Return the observations nearest to a feature."""
-        with self._session():
+        with self._session(LONG_S):
             if not self._has(model_hash):
                 return []
             rows = self._client.nearest(
-                _collection(model_hash), feature.astype(np.float32), condition(selection), _NAMES, top
+                collection_of(model_hash), feature.astype(np.float32), condition(selection), NAMES, top
             )
         return [Match(entry_of(row, model_hash), min(1.0, row["distance"])) for row in rows]
 
@@ -112,21 +116,38 @@ class MilvusStore:
             found = [
                 Record(entry_of(row, model), np.asarray(row["feature"], np.float32))
                 for model in self._collections()
-                for row in self._client.rows(_collection(model), where, [*_NAMES, "feature"])
+                for row in self._client.rows(collection_of(model), where, [*NAMES, "feature"])
                 if row["epoch"].startswith(incarnation_start)
             ]
         return sorted(found, key=lambda record: record.entry.key)
 
-    def erase(self, selection: Selection, *, now_us: int) -> Erased:
+    def erase(self, selection: Selection, *, now_us: int, boot: str = "") -> Erased:
         """Delete the selected observations and keep them out."""
-        with self._session():
-            first = [row["first_us"] for _, row in self._selected(selection, ["first_us"])]
-            rule = lasting_erasure(selection, max(first, default=None), now_us)
-            # From now on nothing new is stored, except what another collector is just writing: ``expire`` deletes that.
-            self._put("erasure", uuid.uuid4().hex, json.loads(selection_json(rule)), at_us=rule.until_us or 0)
-            keys = self._delete(rule)
+        with self._session(LONG_S):
+            erasure = new_erasure(selection, now_us=now_us, boot=boot)
+            chosen = deleted_now(selection, erasure)
+            first = [row["first_us"] for _, row in self._selected(chosen, ["first_us"])]
+            erasure = covering(erasure, max(first, default=None))
+            return replace(self.apply_erasures([erasure]), erasure=erasure)
+
+    def erasures(self) -> list[Erasure]:
+        """Return the erasures that are in force, oldest first."""
+        with self._session(LONG_S):
+            found = [fields_erasure(body) for _, body in self._bodies("erasure")]
+        return sorted(found, key=lambda erasure: (erasure.made_us, erasure.id))
+
+    def apply_erasures(self, erasures: Sequence[Erasure]) -> Erased:
+        """Put erasures in force that were made elsewhere, and delete what they cover."""
+        keys: set[tuple[str, str, int]] = set()
+        with self._session(LONG_S):
+            held = {erasure.id: erasure for erasure in self.erasures()}
+            for erasure in erasures:
+                # From now on nothing new is stored, but for what another collector just writes: ``expire`` deletes it.
+                if erasure.id not in held or held[erasure.id].until_us < erasure.until_us:
+                    self._put("erasure", erasure.id, erasure_fields(erasure), at_us=erasure.until_us)
+                keys |= self._delete(erasure.selection)
             for model in self._collections():
-                self._client.compact(_collection(model))
+                self._client.compact(collection_of(model))
         return Erased(tuple(sorted(keys)), LEFTOVERS)
 
     def expire(self, before_us: int) -> int:
@@ -134,12 +155,12 @@ class MilvusStore:
         with self._session():
             expired = 0
             for model in self._collections():
-                expired += self._client.count(_collection(model), f"last_us < {before_us}")
-                self._client.delete(_collection(model), f"last_us < {before_us}")
+                expired += self._client.count(collection_of(model), f"last_us < {before_us}")
+                self._client.delete(collection_of(model), f"last_us < {before_us}")
             self._client.delete(META, f'kind == "gap" and at_us < {before_us}')
-            self._client.delete(META, f'kind == "erasure" and at_us < {spent_erasures_us(before_us)}')
-            for _, rule in list(self._erasures()):
-                self._delete(rule)
+            self._client.delete(META, f'kind == "erasure" and at_us < {spent_us(before_us)}')
+            for erasure in self.erasures():
+                self._delete(erasure.selection)
         return expired
 
     def models(self) -> list[AcceptedModel]:
@@ -158,7 +179,7 @@ class MilvusStore:
             if known is None or (known.dim is None and dim is not None):
                 accepted = AcceptedModel(model_hash, dim, known.accepted_us if known else now_us)
                 if dim is not None:
-                    self._client.create(_collection(model_hash), {**_FIELDS, "feature": (DataType.FLOAT_VECTOR, dim)})
+                    self._client.create(collection_of(model_hash), collection_fields(dim))
                 self._put("model", model_hash, asdict(accepted))
                 known = accepted
             if only_first and self.models()[0].model_hash != model_hash:  # another collector was faster
@@ -166,32 +187,59 @@ class MilvusStore:
                 return False
         return dim in (None, known.dim)
 
+    def settings(self, prefix: str = "") -> dict[str, str]:
+        """Return the settings whose names begin so."""
+        with self._session():
+            found = {name.partition("/")[2]: value for name, value in self._bodies("setting")}
+        return {name: str(value) for name, value in sorted(found.items()) if name.startswith(prefix)}
+
+    def change_settings(self, values: Mapping[str, str | None]) -> None:
+        """Write settings, one after the other; None removes one."""
+        with self._session():
+            for name, value in values.items():
+                if value is None:
+                    self._client.delete(META, f"name == {json.dumps(f'setting/{name}')}")
+                else:
+                    self._put("setting", name, value)
+
     def retention_hours(self) -> float:
         """Return the number of hours that observations are kept."""
-        with self._session():
-            settings = dict(self._bodies("setting"))
-        return float(settings.get("setting/retention_hours", DEFAULT_RETENTION_HOURS))
+        return float(self.settings("retention_hours").get("retention_hours", DEFAULT_RETENTION_HOURS))
 
     def set_retention_hours(self, hours: float) -> None:
         """Change the number of hours that observations are kept."""
-        with self._session():
-            self._put("setting", "retention_hours", hours)
+        self.change_settings({"retention_hours": repr(hours)})
 
-    def audit_append(self, entry: AuditEntry) -> None:
-        """Add a line to the audit."""
-        body = {name: value for name, value in asdict(entry).items() if name != "number"}
+    def audit_append(self, entry: AuditEntry) -> AuditEntry:
+        """Add a line to the audit; of several that are added at the same moment each gives way and tries again.
+
+        Raises:
+            StoreError: Others were always there.
+        """
         with self._session():
-            self._put("audit", f"{entry.at_us:020}-{uuid.uuid4().hex}", body, at_us=entry.at_us)
+            for _ in range(APPENDS):
+                last = self._last_line()
+                line = chained(last, entry)
+                name = f"line/{line.number:012}-{uuid.uuid4().hex}"
+                self._put("line", name.partition("/")[2], asdict(line), at_us=line.number)
+                near = self._client.rows(META, f'kind == "line" and at_us >= {last[0]}', ["name", "body"])
+                hashes = sorted((body["number"], body["hash"]) for body in (json.loads(row["body"]) for row in near))
+                if hashes == [*([last] if last[0] else []), (line.number, line.hash)]:
+                    self._last = (line.number, line.hash)
+                    return line
+                self._client.delete(META, f'name == "{name}"')
+                time.sleep(random.uniform(0, 0.1))  # noqa: S311 - not a secret
+        raise StoreError(f"the audit of {self.name} could not be added to: others always were. Try again.")
 
     def audit_entries(self, last: int) -> list[AuditEntry]:
         """Return the last lines of the audit, oldest first."""
         with self._session():
-            bodies = [body for _, body in sorted(self._bodies("audit"), key=lambda named: named[0])]
-        return [AuditEntry(number=number, **body) for number, body in enumerate(bodies, 1)][-last:]
+            bodies = [body for _, body in sorted(self._bodies("line"), key=lambda named: named[0])]
+        return [AuditEntry(**body) for body in bodies][-last:]
 
     def span(self, selection: Selection) -> Span:
         """Return the number of selected observations and their first and last time; reads the times of each."""
-        with self._session():
+        with self._session(LONG_S):
             times = [(row["first_us"], row["last_us"]) for _, row in self._selected(selection, ["first_us", "last_us"])]
         first, last = zip(*times, strict=True) if times else ((), ())
         return Span(len(times), min(first, default=None), max(last, default=None))
@@ -202,7 +250,7 @@ class MilvusStore:
         tracklets: dict[str, set[tuple[str, int]]] = defaultdict(set)
         spans: dict[str, list[int]] = defaultdict(list)
         gaps: dict[str, list[int]] = defaultdict(list)
-        with self._session():
+        with self._session(LONG_S):
             for _, row in self._selected(Selection(), ["track", "first_us", "last_us"]):
                 camera = row["camera"]
                 counts[camera] += 1
@@ -230,13 +278,21 @@ class MilvusStore:
             self._client.close()
 
     @contextlib.contextmanager
-    def _session(self) -> Iterator[None]:
+    def _session(self, most_s: float = COMMIT_S) -> Iterator[None]:
         """Serve one caller at a time; after a failure load the collections again: the server may have restarted."""
-        with self._lock:
+        if not self._lock.acquire(timeout=most_s):
+            raise StoreError(f"the gallery in {self.name} has been busy with another call for {most_s:g} s.")
+        self._depth += 1
+        try:
+            if self._depth == 1:  # else it is part of a call whose time runs already
+                self._client.within(most_s)
             if self._client.failed:
+                self._client.failed = False  # set again if this fails
                 self._open(create=False)
-                self._client.failed = False
             yield
+        finally:
+            self._depth -= 1
+            self._lock.release()
 
     def _open(self, *, create: bool) -> None:
         if not self._client.has(META):
@@ -244,36 +300,61 @@ class MilvusStore:
                 raise StoreError(
                     f"there is no gallery in {self.name}; 'reid-edge gallery serve {self.name}' makes one and fills it."
                 )
-            self._client.create(META, _META_FIELDS)
+            self._client.create(META, META_FIELDS)
             self._put("setting", "schema_version", SCHEMA_VERSION)
-        version = dict(self._bodies("setting")).get("setting/schema_version", SCHEMA_VERSION)
+        version = int(self.settings("schema_version").get("schema_version", SCHEMA_VERSION))
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"{self.name} holds a gallery of format {version}; this release reads up to {SCHEMA_VERSION}. "
                 "Upgrade reid-edge on this machine: pip install --upgrade reid-edge"
             )
+        if version < SCHEMA_VERSION:
+            self._client.within(MIGRATION_S)
+            migrate(self._client)
         for model in [AcceptedModel(**body) for _, body in self._bodies("model")]:
             if model.dim is not None:
-                self._client.has(_collection(model.model_hash))  # makes it ready to be read
+                self._client.has(collection_of(model.model_hash))  # makes it ready to be read
+        self._last = (0, START)
 
     def _add(self, model: str, records: dict[str, Record]) -> int:
         if not self._has(model):
             raise ModelMismatchError(f"the gallery has not accepted the model {model}.")
-        collection = _collection(model)
+        collection = collection_of(model)
         there = self._client.existing(collection, "id", list(records))
         new = [record for key, record in records.items() if key not in there]
         # Put, not inserted: were another collector to store the same now, one row would be left.
-        self._client.put(collection, [_row(record) for record in new])
+        self._client.put(collection, [row_with_checksum(record) for record in new])
         return len(new)
 
     def _add_gaps(self, gaps: Sequence[StoredGap]) -> int:
-        names = {f"gap/{gap.camera}/{gap.incarnation}/{gap.first_seq}-{gap.last_seq}": gap for gap in gaps}
+        names: dict[str, StoredGap] = {}
+        for gap in gaps:
+            name = f"gap/{gap.camera}/{gap.incarnation}/"
+            if gap.reason == ELSEWHERE:
+                name += ELSEWHERE
+                old = names.get(name) or self._gap(name)
+                names[name] = gap if old is None else grown(old, gap)
+            else:
+                names[f"{name}{gap.first_seq}-{gap.last_seq}"] = gap
         new = names.keys() - self._client.existing(META, "name", list(names))
-        for name in new:
-            body = asdict(names[name])
-            body["epoch"] = body.pop("incarnation")
-            self._put("gap", name.partition("/")[2], body, at_us=names[name].received_us)
+        for name, gap in names.items():
+            if name in new or gap.reason == ELSEWHERE:
+                body = asdict(gap)
+                body["epoch"] = body.pop("incarnation")
+                self._put("gap", name.partition("/")[2], body, at_us=gap.received_us)
         return len(new)
+
+    def _gap(self, name: str) -> StoredGap | None:
+        rows = list(self._client.rows(META, f"name == {json.dumps(name)}", ["body"]))
+        body = json.loads(rows[0]["body"]) if rows else {}
+        return StoredGap(incarnation=body.pop("epoch"), **body) if rows else None
+
+    def _last_line(self) -> tuple[int, str]:
+        """Return number and hash of the last line of the audit."""
+        for row in self._client.rows(META, f'kind == "line" and at_us > {self._last[0]}', ["body"]):
+            body = json.loads(row["body"])
+            self._last = max(self._last, (body["number"], body["hash"]))
+        return self._last
 
     def _collections(self) -> list[str]:
         """Return the models that have a collection."""
@@ -289,7 +370,7 @@ class MilvusStore:
         """Yield model and some fields, key included, of the selected observations."""
         for model in self._collections():
             names = ["id", "camera", "epoch", "seq", *fields]
-            for row in self._client.rows(_collection(model), condition(selection), names):
+            for row in self._client.rows(collection_of(model), condition(selection), names):
                 yield model, row
 
     def _delete(self, selection: Selection) -> set[tuple[str, str, int]]:
@@ -301,11 +382,8 @@ class MilvusStore:
                 some = found[start : start + ROWS]
                 for model in {model for model, _ in some}:
                     ids = [row["id"] for owner, row in some if owner == model]
-                    self._client.delete(_collection(model), f"id in {json.dumps(ids)}")
+                    self._client.delete(collection_of(model), f"id in {json.dumps(ids)}")
         return keys
-
-    def _erasures(self) -> Iterable[tuple[str, Selection]]:
-        return [(name, json_selection(json.dumps(body))) for name, body in self._bodies("erasure")]
 
     def _put(self, kind: str, name: str, body: Any, *, at_us: int = 0) -> None:
         text = json.dumps(body)
@@ -340,12 +418,3 @@ def condition(selection: Selection) -> str:
         if value is not None:
             parts.append(f"{field} {comparison} {value}")
     return " and ".join(parts)
-
-
-def _collection(model_hash: str) -> str:
-    return f"reid_edge_{model_hash}"
-
-
-def _row(record: Record) -> Row:
-    columns = {name: value for name, value in row_of(record.entry).items() if name in _FIELDS}
-    return {"id": record.entry.id, **columns, "feature": record.feature}

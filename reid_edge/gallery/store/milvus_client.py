@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import math
 import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +27,12 @@ except ImportError as error:
 for _name in ("pymilvus", "milvus_lite"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
-__all__ = ["ROWS", "TEXT_BYTES", "Client", "DataType", "Row"]
+__all__ = ["COMMIT_S", "LONG_S", "ROWS", "TEXT_BYTES", "Client", "DataType", "Row"]
 
 #: Time limit of a call; a whole number, since pymilvus ignores fractions in places.
 TIMEOUT_S = 30
+#: Time limit of all calls of a commit together, and of those that a person waits for.
+COMMIT_S, LONG_S = 60.0, 600.0
 #: Most rows of one request.
 ROWS = 1000
 #: Longest text that a field holds, bytes.
@@ -55,20 +60,22 @@ class Client:
         self.name = f"milvus:{without_passwords(uri)}"
         self._uri = uri
         self.failed = False
+        self._cut = False
+        self.within(COMMIT_S)
         self._hint = ""
         if "://" not in uri:
             _check_lite(Path(uri))
             self._hint = " Another process may have it open: a Milvus Lite file is for one at a time."
         with self._errors(ValueError):  # a port that is no number
-            self._client = MilvusClient(uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=TIMEOUT_S)
+            self._client = self._connected()
         self._hint = ""
 
     def has(self, collection: str) -> bool:
         """Return True if there is a collection of that name, after loading it for reads."""
         with self._errors():
-            if not self._client.has_collection(collection, timeout=TIMEOUT_S):
+            if not self._client.has_collection(collection, timeout=self._left()):
                 return False
-            self._client.load_collection(collection, timeout=TIMEOUT_S)
+            self._client.load_collection(collection, timeout=self._left())
             return True
 
     def create(self, collection: str, fields: dict[str, tuple[Any, int]]) -> None:
@@ -90,28 +97,36 @@ class Client:
         index.add_index(field_name=vector, index_type="FLAT", metric_type="COSINE")
         with self._errors():
             try:
-                self._client.create_collection(collection, schema=schema, consistency_level="Strong", timeout=TIMEOUT_S)
+                self._client.create_collection(
+                    collection, schema=schema, consistency_level="Strong", timeout=self._left()
+                )
             except MilvusException:
-                if not self._client.has_collection(collection, timeout=TIMEOUT_S):  # else another process was faster
+                if not self._client.has_collection(collection, timeout=self._left()):  # else another process was faster
                     raise
-            self._client.create_index(collection, index, timeout=TIMEOUT_S, sync=False)
-            self._client.load_collection(collection, timeout=TIMEOUT_S)
+            self._client.create_index(collection, index, timeout=self._left(), sync=False)
+            self._client.load_collection(collection, timeout=self._left())
+
+    def drop(self, collection: str) -> None:
+        """Remove a collection, if there is one."""
+        with self._errors():
+            if self._client.has_collection(collection, timeout=self._left()):
+                self._client.drop_collection(collection, timeout=self._left())
 
     def put(self, collection: str, rows: Sequence[Row]) -> None:
         """Write rows, replacing those with the same key."""
         for start in range(0, len(rows), ROWS):
             with self._errors():
-                self._client.upsert(collection, list(rows[start : start + ROWS]), timeout=TIMEOUT_S)
+                self._client.upsert(collection, list(rows[start : start + ROWS]), timeout=self._left())
 
     def rows(self, collection: str, condition: str, fields: Sequence[str]) -> Iterator[Row]:
         """Yield all rows that fulfil a condition."""
-        with self._errors():
+        with self._errors(), self._cut_after_timeout():
             iterator = self._client.query_iterator(
-                collection, batch_size=ROWS, filter=condition, output_fields=list(fields), timeout=TIMEOUT_S
+                collection, batch_size=ROWS, filter=condition, output_fields=list(fields), timeout=self._left()
             )
         try:
             while True:
-                with self._errors():
+                with self._errors(), self._cut_after_timeout():
                     some = iterator.next()
                 if not some:
                     return
@@ -123,14 +138,14 @@ class Client:
         """Return the rows of highest cosine, which is in ``distance``."""
         with self._errors():
             found = self._client.search(
-                collection, data=[vector], filter=condition, limit=top, output_fields=list(fields), timeout=TIMEOUT_S
+                collection, data=[vector], filter=condition, limit=top, output_fields=list(fields), timeout=self._left()
             )
         return [{**hit["entity"], "distance": hit["distance"]} for hit in found[0]]
 
     def count(self, collection: str, condition: str) -> int:
         """Return the number of rows that fulfil a condition."""
         with self._errors():
-            rows = self._client.query(collection, filter=condition, output_fields=["count(*)"], timeout=TIMEOUT_S)
+            rows = self._client.query(collection, filter=condition, output_fields=["count(*)"], timeout=self._left())
         return int(rows[0]["count(*)"])
 
     def existing(self, collection: str, key: str, keys: Sequence[str]) -> set[str]:
@@ -139,24 +154,63 @@ class Client:
         for start in range(0, len(keys), ROWS):
             some = list(keys[start : start + ROWS])
             with self._errors():  # by key, not by a condition, for which Milvus Lite reads everything
-                rows = self._client.get(collection, ids=some, output_fields=[key], timeout=TIMEOUT_S)
+                rows = self._client.get(collection, ids=some, output_fields=[key], timeout=self._left())
             found.update(row[key] for row in rows)
         return found
 
     def delete(self, collection: str, condition: str) -> None:
         """Delete the rows that fulfil a condition."""
         with self._errors():
-            self._client.delete(collection, filter=condition, timeout=TIMEOUT_S)
+            self._client.delete(collection, filter=condition, timeout=self._left())
 
     def compact(self, collection: str) -> None:
         """Ask the server to remove deleted rows from its files."""
         with self._errors():
-            self._client.flush(collection, timeout=TIMEOUT_S)
-            self._client.compact(collection, timeout=TIMEOUT_S)
+            self._client.flush(collection, timeout=self._left())
+            self._client.compact(collection, timeout=self._left())
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+    def within(self, most_s: float) -> None:
+        """Let all calls from now on, together, take no longer than ``most_s``."""
+        self._until = time.monotonic() + most_s
+        if self._cut:
+            with self._errors():
+                self._client = self._connected()
+            self._cut = False
+
+    def _connected(self) -> MilvusClient:
+        # Dedicated: else pymilvus 3 keeps the channel open when the client is closed.
+        return MilvusClient(self._uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=TIMEOUT_S, dedicated=True)
+
+    def _left(self) -> int:
+        left_s = math.ceil(self._until - time.monotonic())
+        if left_s < 1:
+            raise MilvusException(message="its answers have taken too long, all together")
+        return min(TIMEOUT_S, left_s)
+
+    @contextlib.contextmanager
+    def _cut_after_timeout(self) -> Iterator[None]:
+        """Close the connection if the block takes too long: some calls of pymilvus make others, without a limit."""
+
+        def cut() -> None:
+            self._cut = True
+            self._client.close()
+
+        timer = threading.Timer(self._left() + 1, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except Exception as error:  # whatever a call says whose channel was closed
+            if self._cut:
+                raise MilvusException(message=f"it has not answered within {TIMEOUT_S} s") from error
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
 
     @contextlib.contextmanager
     def _errors(self, *more: type[Exception]) -> Iterator[None]:

@@ -15,17 +15,11 @@ import numpy as np
 
 from reid_edge.errors import MissingExtraError, ModelMismatchError, StoreError
 from reid_edge.gallery.entries import Match, Record, Selection
-from reid_edge.gallery.store.base import (
-    Added,
-    Erased,
-    StoredGap,
-    json_selection,
-    lasting_erasure,
-    not_erased,
-    selection_json,
-)
-from reid_edge.gallery.store.columns import COLUMNS, Kind, row_of
-from reid_edge.gallery.store.sql import COLUMN_NAMES, SqlStore, column_definitions, condition, sql_entry
+from reid_edge.gallery.store.base import Added, Erased, Erasure, StoredGap
+from reid_edge.gallery.store.columns import COLUMNS, checksum_of, row_of
+from reid_edge.gallery.store.erasures import covering, deleted_now, new_erasure, not_erased
+from reid_edge.gallery.store.postgresql_connection import CALL_S, EXPIRY_S, LONG_S, Connection, connect, limited
+from reid_edge.gallery.store.sql import COLUMN_NAMES, Database, SqlStore, condition, sql_entry
 from reid_edge.redaction import hidden, without_passwords
 from reid_edge.types import Feature
 
@@ -33,50 +27,25 @@ try:
     import psycopg
     from pgvector import HalfVector
     from pgvector.psycopg import register_vector
+
+    from reid_edge.gallery.store.postgresql_tables import (
+        AUDIT_LOCK,
+        COPY_TYPES,
+        LOCK,
+        SCHEMA_VERSION,
+        make_tables,
+        migrate,
+        schema_version,
+    )
 except ImportError as error:
     raise MissingExtraError(error.name or "psycopg", "postgresql", "a gallery in PostgreSQL") from error
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-
-CONNECT_S = 10
-SCHEMA_VERSION = 1
-#: Held while the tables are made, so that two processes do not make them at once.
-LOCK = 0x72656964
-
-_TYPES: dict[Kind, str] = {
-    "name": 'text COLLATE "C" NOT NULL',
-    "integer": "bigint NOT NULL",
-    "real": "double precision NOT NULL",
-    "flag": "boolean NOT NULL",
-    "model": "integer NOT NULL REFERENCES reid_edge.models",
-}
-_COPY_TYPES: dict[Kind, str] = {"name": "text", "integer": "int8", "real": "float8", "flag": "bool", "model": "int4"}
-_TABLES = f"""
-CREATE SCHEMA reid_edge;
-CREATE TABLE reid_edge.settings (name text PRIMARY KEY, value text NOT NULL);
-CREATE TABLE reid_edge.models (
-    number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, hash text NOT NULL UNIQUE, dim integer,
-    accepted_us bigint NOT NULL);
-CREATE TABLE reid_edge.observations (
-    {column_definitions(_TYPES)},
-    feature halfvec NOT NULL, PRIMARY KEY (camera, epoch, seq));
-CREATE INDEX observations_by_camera ON reid_edge.observations (camera, last_us, first_us);
-CREATE INDEX observations_by_tracklet ON reid_edge.observations (camera, epoch, track);
-CREATE INDEX observations_by_time ON reid_edge.observations (last_us, first_us);
-CREATE TABLE reid_edge.gaps (
-    camera text COLLATE "C" NOT NULL, epoch text COLLATE "C" NOT NULL, first_seq bigint NOT NULL,
-    last_seq bigint NOT NULL, count bigint NOT NULL, reason text NOT NULL, received_us bigint NOT NULL,
-    PRIMARY KEY (camera, epoch, first_seq, last_seq));
-CREATE TABLE reid_edge.erasures (
-    number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, until_us bigint NOT NULL, selection text NOT NULL);
-CREATE TABLE reid_edge.audit (
-    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at_us bigint NOT NULL, "user" text NOT NULL,
-    action text NOT NULL, purpose text NOT NULL, detail text NOT NULL);
-CREATE FUNCTION reid_edge.audit_keeps_everything() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN RAISE EXCEPTION 'the audit can only be added to'; END $$;
-CREATE TRIGGER audit_keeps_everything BEFORE UPDATE OR DELETE OR TRUNCATE ON reid_edge.audit
-    FOR EACH STATEMENT EXECUTE FUNCTION reid_edge.audit_keeps_everything();
-"""
+#: Longest wait of a close for another thread's call.
+CLOSE_S = 2.0
+#: Longest change of an earlier format to the present one.
+MIGRATION_S = 6 * 3600.0
+#: Form of a feature whose checksum is stored.
+STORED = np.dtype("<f2")
 LEFTOVERS = (
     "PostgreSQL may keep the bytes of deleted rows in free space of its files and in its write-ahead log until it "
     "uses them again, and in backups"
@@ -86,11 +55,12 @@ LEFTOVERS = (
 class PostgresqlStore(SqlStore):
     """See :class:`reid_edge.gallery.store.base.Store`.
 
-    A connection that breaks is opened again by the next call.
+    A connection that breaks, or on which the server has not answered in time, is opened again by the next call.
 
     Args:
         uri: URI as libpq takes it; the password is better kept in ``~/.pgpass`` or ``PGPASSWORD``.
         create: Make the tables if there are none.
+        patience_s: Longest call of those that a collector waits for.
 
     Raises:
         StoreError: There is no gallery, no pgvector, or no connection.
@@ -98,9 +68,10 @@ class PostgresqlStore(SqlStore):
 
     mark = "%s"
 
-    def __init__(self, uri: str, *, create: bool) -> None:
+    def __init__(self, uri: str, *, create: bool, patience_s: float = CALL_S) -> None:
         self.name = without_passwords(uri)
         self._uri = uri
+        self._patience_s = patience_s
         self._lock = threading.RLock()
         self._connection: Connection | None = None
         with self._errors():
@@ -113,23 +84,16 @@ class PostgresqlStore(SqlStore):
         with self._transaction() as db:
             # Erasing waits until this is committed, and the next commit waits until the erasure is.
             db.execute("LOCK TABLE erasures IN SHARE MODE")
-            erasures = db.execute("SELECT selection FROM erasures").fetchall()
-            fresh = not_erased(records, [json_selection(text) for (text,) in erasures])
+            fresh = not_erased(records, self._erasures(db))
             stored = self._insert(db, fresh) if fresh else 0
-            new_gaps = sum(
-                db.execute(
-                    "INSERT INTO gaps VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                    tuple(vars(gap).values()),
-                ).rowcount
-                for gap in gaps
-            )
+            new_gaps = self._add_gaps(db, gaps)
         return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps)
 
     def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
         """Return the observations nearest to a feature."""
         where, values = condition(selection, "%s")
         query = HalfVector(feature.astype(np.float16))
-        with self._transaction() as db:
+        with self._transaction(LONG_S) as db:
             rows = db.execute(
                 f"SELECT {COLUMN_NAMES}, -(feature <#> %s) AS cosine FROM observations "  # noqa: S608
                 f"WHERE model = (SELECT number FROM models WHERE hash = %s) AND {where} "
@@ -148,26 +112,31 @@ class PostgresqlStore(SqlStore):
             ).fetchall()
         return [Record(sql_entry(row, row[-1]), row[-2].to_numpy().astype(np.float32)) for row in rows]
 
-    def erase(self, selection: Selection, *, now_us: int) -> Erased:
+    def erase(self, selection: Selection, *, now_us: int, boot: str = "") -> Erased:
         """Delete the selected observations and keep them out."""
-        where, values = condition(selection, "%s")
-        with self._transaction() as db:
+        erasure = new_erasure(selection, now_us=now_us, boot=boot)
+        with self._transaction(LONG_S) as db:
             db.execute("LOCK TABLE erasures IN ROW EXCLUSIVE MODE")
-            rows = db.execute(
-                f"DELETE FROM observations WHERE {where} RETURNING camera, epoch, seq, first_us",  # noqa: S608
-                values,
-            ).fetchall()
-            rule = lasting_erasure(selection, max((row[3] for row in rows), default=None), now_us)
-            db.execute(
-                "INSERT INTO erasures (until_us, selection) VALUES (%s, %s)", (rule.until_us, selection_json(rule))
-            )
-        with self._errors(), self._lock:
-            self._open_connection().execute("VACUUM observations")
-        return Erased(tuple(sorted(row[:3] for row in rows)), LEFTOVERS)
+            rows = self._delete(db, deleted_now(selection, erasure))
+            erasure = covering(erasure, max((row[3] for row in rows), default=None))
+            self._put_erasure(db, erasure)
+        self._vacuum()
+        return Erased(tuple(sorted(row[:3] for row in rows)), LEFTOVERS, erasure)
+
+    def apply_erasures(self, erasures: Sequence[Erasure]) -> Erased:
+        """Put erasures in force that were made elsewhere, and delete what they cover."""
+        keys = set()
+        with self._transaction(LONG_S) as db:
+            db.execute("LOCK TABLE erasures IN ROW EXCLUSIVE MODE")
+            for erasure in erasures:
+                keys |= {row[:3] for row in self._delete(db, erasure.selection)}
+                self._put_erasure(db, erasure)
+        self._vacuum()
+        return Erased(tuple(sorted(keys)), LEFTOVERS)
 
     def expire(self, before_us: int) -> int:
         """Delete observations and gaps from before a time."""
-        with self._transaction() as db:
+        with self._transaction(EXPIRY_S) as db:
             return self._delete_before(db, before_us)
 
     def accept_model(self, model_hash: str, dim: int | None, *, now_us: int, only_first: bool = False) -> bool:
@@ -186,9 +155,26 @@ class PostgresqlStore(SqlStore):
 
     def close(self) -> None:
         """Close the connection."""
-        with self._lock:
+        if self._lock.acquire(timeout=CLOSE_S):  # else a call of another thread ends with the process
             if self._connection is not None:
                 self._connection.close()
+            self._lock.release()
+
+    @staticmethod
+    def _delete(db: Connection, selection: Selection) -> list[tuple[Any, ...]]:
+        """Delete the selected observations; return camera, incarnation, number and first sight of each."""
+        where, values = condition(selection, "%s")
+        return db.execute(
+            f"DELETE FROM observations WHERE {where} RETURNING camera, epoch, seq, first_us",  # noqa: S608
+            values,
+        ).fetchall()
+
+    def _vacuum(self) -> None:
+        with self._alone(LONG_S) as db:
+            db.execute("VACUUM observations")
+
+    def _lock_audit(self, db: Database) -> None:
+        db.execute("SELECT pg_advisory_xact_lock(%s)", (AUDIT_LOCK,))
 
     @staticmethod
     def _insert(db: Connection, records: Sequence[Record]) -> int:
@@ -197,29 +183,46 @@ class PostgresqlStore(SqlStore):
             raise ModelMismatchError(f"the gallery has not accepted the model {min(unknown)}.")
         db.execute("CREATE TEMPORARY TABLE IF NOT EXISTS incoming (LIKE reid_edge.observations) ON COMMIT DELETE ROWS")
         with db.cursor() as cursor:
-            with cursor.copy(f"COPY incoming ({COLUMN_NAMES}, feature) FROM STDIN (FORMAT BINARY)") as copy:
-                copy.set_types([*(_COPY_TYPES[kind] for kind in COLUMNS.values()), "halfvec"])
+            with cursor.copy(f"COPY incoming ({COLUMN_NAMES}, feature, checksum) FROM STDIN (FORMAT BINARY)") as copy:
+                copy.set_types([*(COPY_TYPES[kind] for kind in COLUMNS.values()), "halfvec", "int8"])
                 for record in records:
                     row = row_of(record.entry, numbers[record.entry.model_hash]).values()
-                    copy.write_row((*row, HalfVector(record.feature.astype(np.float16))))
+                    half = record.feature.astype(STORED)
+                    checksum = checksum_of(record.entry, half.tobytes())
+                    copy.write_row((*row, HalfVector(half.astype(np.float16)), checksum))
             # In order: two collectors that store the same rows would else wait for one another.
             cursor.execute(
-                "INSERT INTO reid_edge.observations SELECT * FROM incoming ORDER BY camera, epoch, seq "
+                f"INSERT INTO reid_edge.observations ({COLUMN_NAMES}, feature, checksum) "  # noqa: S608
+                f"SELECT {COLUMN_NAMES}, feature, checksum FROM incoming ORDER BY camera, epoch, seq "
                 "ON CONFLICT DO NOTHING"
             )
             return cursor.rowcount
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with self._lock, self._errors():
-            db = self._open_connection()
-            with db.transaction():
-                yield db
+    def _transaction(self, most_s: float | None = None) -> Iterator[Connection]:
+        with self._alone(most_s or self._patience_s) as db, db.transaction():
+            yield db
+
+    @contextlib.contextmanager
+    def _alone(self, most_s: float) -> Iterator[Connection]:
+        """Have the connection to oneself; whatever is done with it ends within ``most_s``."""
+        if not self._lock.acquire(timeout=most_s):
+            raise StoreError(f"the gallery in {self.name} has been busy with another call for {most_s:g} s.")
+        try:
+            with self._errors():
+                db = self._open_connection()
+                with limited(db, most_s):
+                    yield db
+        finally:
+            self._lock.release()
 
     def _reading(self) -> contextlib.AbstractContextManager[Any]:
         return self._transaction()
 
     _writing = _reading
+
+    def _counting(self) -> contextlib.AbstractContextManager[Any]:
+        return self._transaction(LONG_S)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -237,34 +240,40 @@ class PostgresqlStore(SqlStore):
         return self._connection
 
     def _connect(self) -> Connection:
-        db: Connection = psycopg.connect(self._uri, autocommit=True, connect_timeout=CONNECT_S)
+        db = connect(self._uri)
         try:
-            self._check_version(db)
-            register_vector(db)
-            # pgvector's types and operators may be in any schema of the path.
-            db.execute("SELECT set_config('search_path', 'reid_edge, ' || current_setting('search_path'), false)")
-            db.execute("SET synchronous_commit = on")
+            with limited(db, self._patience_s):
+                version = self._check_version(db)
+                register_vector(db)
+            if version < SCHEMA_VERSION:
+                with limited(db, MIGRATION_S):
+                    migrate(db, self.name)
+            with limited(db, self._patience_s):
+                # pgvector's types and operators may be in any schema of the path.
+                db.execute("SELECT set_config('search_path', 'reid_edge, ' || current_setting('search_path'), false)")
         except BaseException:
             db.close()
             raise
         return db
 
-    def _check_version(self, db: Connection) -> None:
-        if not _tables_exist(db):
+    def _check_version(self, db: Connection) -> int:
+        """Return the format of the tables, which this release reads."""
+        version = schema_version(db)
+        if version is None:
             raise StoreError(
                 f"there is no gallery in {self.name}; 'reid-edge gallery serve {self.name}' makes one and fills it."
             )
-        row = db.execute("SELECT value FROM reid_edge.settings WHERE name = 'schema_version'").fetchone()
-        if row is None or int(row[0]) > SCHEMA_VERSION:
+        if version > SCHEMA_VERSION:
             raise StoreError(
-                f"{self.name} holds a gallery of format {row[0] if row else '?'}; this release reads up to "
-                f"{SCHEMA_VERSION}. Upgrade reid-edge on this machine: pip install --upgrade reid-edge"
+                f"{self.name} holds a gallery of format {version}; this release reads up to {SCHEMA_VERSION}. "
+                "Upgrade reid-edge on this machine: pip install --upgrade reid-edge"
             )
+        return version
 
     def _make_tables(self) -> None:
-        with psycopg.connect(self._uri, connect_timeout=CONNECT_S) as db:
+        with connect(self._uri) as db, limited(db, LONG_S), db.transaction():
             db.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-            if _tables_exist(db):
+            if schema_version(db) is not None:
                 return
             try:
                 db.execute("CREATE EXTENSION IF NOT EXISTS vector")
@@ -273,10 +282,4 @@ class PostgresqlStore(SqlStore):
                     f"{self.name} needs the extension pgvector 0.7 or later: install it on the server and run, as its "
                     f"administrator, CREATE EXTENSION vector ({self._text(error)})."
                 ) from error
-            db.execute(_TABLES)
-            db.execute("INSERT INTO reid_edge.settings VALUES ('schema_version', %s)", (str(SCHEMA_VERSION),))
-
-
-def _tables_exist(db: Connection) -> bool:
-    row = db.execute("SELECT to_regclass('reid_edge.settings') IS NOT NULL").fetchone()
-    return bool(row and row[0])
+            make_tables(db)

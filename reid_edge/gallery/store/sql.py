@@ -6,21 +6,30 @@ import abc
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Protocol
 
 from reid_edge.gallery.entries import Entry, Selection
 from reid_edge.gallery.store.base import (
     DEFAULT_RETENTION_HOURS,
+    ELSEWHERE,
     AcceptedModel,
     AuditEntry,
     CameraSummary,
     Span,
-    spent_erasures_us,
+    StoredGap,
+    grown,
 )
+from reid_edge.gallery.store.chain import chained
 from reid_edge.gallery.store.columns import COLUMNS, Kind, entry_of
+from reid_edge.gallery.store.erasures import Erasure, json_selection, selection_json, spent_us
 
 #: Names of the columns of ``observations``, as statements list them.
 COLUMN_NAMES = ", ".join(COLUMNS)
+
+AUDIT_NAMES = 'number, at_us, "user", action, purpose, detail, hash'
+#: Fields of a gap, in the order of the columns of its table.
+GAP_NAMES = tuple(field.name for field in fields(StoredGap))
 
 _CAMERAS = """
     SELECT camera, max(observations), max(tracklets), min(first_us), max(last_us), max(gaps), max(lost) FROM (
@@ -57,11 +66,27 @@ class SqlStore(abc.ABC):
     def _writing(self) -> contextlib.AbstractContextManager[Database]:
         """Begin a transaction that writes; it is durable when it ends."""
 
+    def _counting(self) -> contextlib.AbstractContextManager[Database]:
+        """Begin a transaction that reads so much that it may take minutes."""
+        return self._reading()
+
     def models(self) -> list[AcceptedModel]:
         """Return the accepted models."""
         with self._reading() as db:
             rows = db.execute("SELECT hash, dim, accepted_us FROM models ORDER BY number").fetchall()
         return [AcceptedModel(*row) for row in rows]
+
+    def settings(self, prefix: str = "") -> dict[str, str]:
+        """Return the settings whose names begin so."""
+        with self._reading() as db:
+            rows = db.execute("SELECT name, value FROM settings ORDER BY name").fetchall()
+        return {name: value for name, value in rows if name.startswith(prefix)}
+
+    def change_settings(self, values: Mapping[str, str | None]) -> None:
+        """Write settings, in one commit; None removes one."""
+        with self._writing() as db:
+            for name, value in values.items():
+                self._change_setting(db, name, value)
 
     def retention_hours(self) -> float:
         """Return the number of hours that observations are kept."""
@@ -71,37 +96,35 @@ class SqlStore(abc.ABC):
 
     def set_retention_hours(self, hours: float) -> None:
         """Change the number of hours that observations are kept."""
-        with self._writing() as db:
-            db.execute(
-                f"INSERT INTO settings VALUES ('retention_hours', {self.mark}) "  # noqa: S608 - a placeholder
-                "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-                (repr(hours),),
-            )
+        self.change_settings({"retention_hours": repr(hours)})
 
-    def audit_append(self, entry: AuditEntry) -> None:
+    def audit_append(self, entry: AuditEntry) -> AuditEntry:
         """Add a line to the audit."""
-        marks = ", ".join([self.mark] * 5)
         with self._writing() as db:
-            db.execute(
-                f'INSERT INTO audit (at_us, "user", action, purpose, detail) VALUES ({marks})',  # noqa: S608 - likewise
-                (entry.at_us, entry.user, entry.action, entry.purpose, json.dumps(entry.detail)),
-            )
+            self._lock_audit(db)
+            last = db.execute("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1").fetchone()
+            line = chained(last, entry)
+            self._insert_audit(db, [line])
+        return line
 
     def audit_entries(self, last: int) -> list[AuditEntry]:
         """Return the last lines of the audit, oldest first."""
         with self._reading() as db:
             rows = db.execute(
-                'SELECT number, at_us, "user", action, purpose, detail FROM audit '  # noqa: S608 - likewise
-                f"ORDER BY number DESC LIMIT {self.mark}",
+                f"SELECT {AUDIT_NAMES} FROM audit ORDER BY number DESC LIMIT {self.mark}",  # noqa: S608 - likewise
                 (last,),
             ).fetchall()
-        names = ("number", "at_us", "user", "action", "purpose")
-        return [AuditEntry(**dict(zip(names, row, strict=False)), detail=json.loads(row[-1])) for row in reversed(rows)]
+        return [audit_line(row) for row in reversed(rows)]
+
+    def erasures(self) -> list[Erasure]:
+        """Return the erasures that are in force, oldest first."""
+        with self._reading() as db:
+            return self._erasures(db)
 
     def span(self, selection: Selection) -> Span:
         """Return the number of selected observations and their first and last time."""
         where, values = condition(selection, self.mark)
-        with self._reading() as db:
+        with self._counting() as db:
             row = db.execute(
                 f"SELECT count(*), min(first_us), max(last_us) FROM observations WHERE {where}",  # noqa: S608 - likewise
                 values,
@@ -110,17 +133,84 @@ class SqlStore(abc.ABC):
 
     def cameras(self) -> list[CameraSummary]:
         """Return the contents of each camera."""
-        with self._reading() as db:
+        with self._counting() as db:
             rows = db.execute(_CAMERAS).fetchall()
         names = ("camera", "observations", "tracklets", "first_us", "last_us", "gaps", "lost")
         return [CameraSummary(**dict(zip(names, row, strict=True))) for row in rows]
+
+    @abc.abstractmethod
+    def _lock_audit(self, db: Database) -> None:
+        """Let nobody else add a line to the audit until the transaction ends."""
+
+    def _change_setting(self, db: Database, name: str, value: str | None) -> None:
+        if value is None:
+            db.execute(f"DELETE FROM settings WHERE name = {self.mark}", (name,))  # noqa: S608 - a placeholder
+            return
+        db.execute(
+            f"INSERT INTO settings (name, value) VALUES ({self.mark}, {self.mark}) "  # noqa: S608 - placeholders
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (name, value),
+        )
+
+    def _insert_audit(self, db: Database, lines: Sequence[AuditEntry]) -> None:
+        for line in lines:
+            db.execute(
+                f"INSERT INTO audit ({AUDIT_NAMES}) VALUES ({', '.join([self.mark] * 7)})",  # noqa: S608 - placeholders
+                (line.number, line.at_us, line.user, line.action, line.purpose, json.dumps(line.detail), line.hash),
+            )
+
+    @staticmethod
+    def _erasures(db: Database) -> list[Erasure]:
+        rows = db.execute("SELECT id, made_us, boot, selection FROM erasures ORDER BY number").fetchall()
+        return [Erasure(id=row[0], made_us=row[1], boot=row[2], selection=json_selection(row[3])) for row in rows]
+
+    def _put_erasure(self, db: Database, erasure: Erasure) -> None:
+        """Store an erasure; of two with the same id the one that ends later stays."""
+        db.execute(
+            "INSERT INTO erasures (id, made_us, boot, until_us, selection) "  # noqa: S608 - placeholders
+            f"VALUES ({', '.join([self.mark] * 5)}) ON CONFLICT (id) DO UPDATE "
+            "SET until_us = excluded.until_us, selection = excluded.selection "
+            "WHERE excluded.until_us > erasures.until_us",
+            (erasure.id, erasure.made_us, erasure.boot, erasure.until_us, selection_json(erasure.selection)),
+        )
+
+    def _add_gaps(self, db: Database, gaps: Sequence[StoredGap]) -> int:
+        """Store gaps; return how many are new."""
+        marks = ", ".join([self.mark] * len(GAP_NAMES))
+        insert = f"INSERT INTO gaps VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - placeholders
+        new = 0
+        for gap in gaps:
+            old = self._elsewhere(db, gap) if gap.reason == ELSEWHERE else None
+            if old is not None:
+                db.execute(
+                    f"DELETE FROM gaps WHERE camera = {self.mark} AND epoch = {self.mark} AND reason = {self.mark}",  # noqa: S608
+                    (gap.camera, gap.incarnation, ELSEWHERE),
+                )
+            count: int = db.execute(insert, tuple(vars(gap if old is None else grown(old, gap)).values())).rowcount
+            new += count if old is None else 0
+        return new
+
+    def _elsewhere(self, db: Database, gap: StoredGap) -> StoredGap | None:
+        row = db.execute(
+            f"SELECT * FROM gaps WHERE camera = {self.mark} AND epoch = {self.mark} AND reason = {self.mark}",  # noqa: S608
+            (gap.camera, gap.incarnation, ELSEWHERE),
+        ).fetchone()
+        return None if row is None else StoredGap(**dict(zip(GAP_NAMES, row, strict=True)))
 
     def _delete_before(self, db: Database, before_us: int) -> int:
         """Delete observations and gaps from before a time, and the erasures that then cover nothing any more."""
         count: int = db.execute(f"DELETE FROM observations WHERE last_us < {self.mark}", (before_us,)).rowcount  # noqa: S608
         db.execute(f"DELETE FROM gaps WHERE received_us < {self.mark}", (before_us,))  # noqa: S608
-        db.execute(f"DELETE FROM erasures WHERE until_us < {self.mark}", (spent_erasures_us(before_us),))  # noqa: S608
+        db.execute(f"DELETE FROM erasures WHERE until_us < {self.mark}", (spent_us(before_us),))  # noqa: S608
         return count
+
+
+def audit_line(row: Sequence[Any]) -> AuditEntry:
+    """Return the line of a row of :data:`AUDIT_NAMES`."""
+    number, at_us, user, action, purpose, detail, digest = row
+    return AuditEntry(
+        number=number, at_us=at_us, user=user, action=action, purpose=purpose, detail=json.loads(detail), hash=digest
+    )
 
 
 def column_definitions(types: Mapping[Kind, str]) -> str:

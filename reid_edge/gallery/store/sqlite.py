@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +15,9 @@ import numpy.typing as npt
 from reid_edge.errors import ModelMismatchError, StoreError
 from reid_edge.files import identity
 from reid_edge.gallery.entries import Entry, Match, Record, Selection
-from reid_edge.gallery.store.base import (
-    Added,
-    Erased,
-    StoredGap,
-    json_selection,
-    lasting_erasure,
-    not_erased,
-    selection_json,
-)
-from reid_edge.gallery.store.columns import COLUMNS, row_of
+from reid_edge.gallery.store.base import Added, Erased, Erasure, StoredGap
+from reid_edge.gallery.store.columns import COLUMNS, checksum_of, row_of
+from reid_edge.gallery.store.erasures import covering, deleted_now, new_erasure, not_erased
 from reid_edge.gallery.store.sql import COLUMN_NAMES, SqlStore, condition, sql_entry
 from reid_edge.gallery.store.sqlite_file import connect, store_errors
 from reid_edge.types import Feature
@@ -41,9 +35,8 @@ ROWS_AT_A_TIME = 8192
 #: Longest wait of a close for another thread's call; it waits as long again after interrupting that call.
 CLOSE_S = 2.0
 
-_MARKS = ", ".join("?" * (len(COLUMNS) + 1))
-_INSERT = f"INSERT OR IGNORE INTO observations ({COLUMN_NAMES}, feature) VALUES ({_MARKS})"  # noqa: S608
-_INSERT_GAP = "INSERT OR IGNORE INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?)"
+_MARKS = ", ".join("?" * (len(COLUMNS) + 2))
+_INSERT = f"INSERT OR IGNORE INTO observations ({COLUMN_NAMES}, feature, checksum) VALUES ({_MARKS})"  # noqa: S608
 
 
 class SqliteStore(SqlStore):
@@ -77,9 +70,9 @@ class SqliteStore(SqlStore):
         with self._writing() as db:
             numbers = self._model_numbers(db, records)
             fresh = not_erased(records, self._erasures(db))
-            rows = [(*row_of(r.entry, numbers[r.entry.model_hash]).values(), _blob(r.feature)) for r in fresh]
+            rows = [_row(record, numbers[record.entry.model_hash]) for record in fresh]
             stored = db.executemany(_INSERT, rows).rowcount if rows else 0
-            new_gaps = db.executemany(_INSERT_GAP, [tuple(vars(gap).values()) for gap in gaps]).rowcount if gaps else 0
+            new_gaps = self._add_gaps(db, gaps)
         return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps)
 
     def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
@@ -106,19 +99,23 @@ class SqliteStore(SqlStore):
             ).fetchall()
         return [Record(sql_entry(row, row[-1]), _features([row[-2]])[0]) for row in rows]
 
-    def erase(self, selection: Selection, *, now_us: int) -> Erased:
+    def erase(self, selection: Selection, *, now_us: int, boot: str = "") -> Erased:
         """Delete the selected observations and keep them out."""
-        where, values = condition(selection, "?")
+        erasure = new_erasure(selection, now_us=now_us, boot=boot)
         with self._writing() as db:
-            rows = db.execute(
-                f"DELETE FROM observations WHERE {where} RETURNING camera, epoch, seq, first_us",  # noqa: S608
-                values,
-            ).fetchall()
-            rule = lasting_erasure(selection, max((row[3] for row in rows), default=None), now_us)
-            db.execute(
-                "INSERT INTO erasures (until_us, selection) VALUES (?, ?)", (rule.until_us, selection_json(rule))
-            )
-        return Erased(tuple(sorted(row[:3] for row in rows)), self._forget())
+            rows = self._delete(db, deleted_now(selection, erasure))
+            erasure = covering(erasure, max((row[3] for row in rows), default=None))
+            self._put_erasure(db, erasure)
+        return Erased(tuple(sorted(row[:3] for row in rows)), self._forget(), erasure)
+
+    def apply_erasures(self, erasures: Sequence[Erasure]) -> Erased:
+        """Put erasures in force that were made elsewhere, and delete what they cover."""
+        keys = set()
+        with self._writing() as db:
+            for erasure in erasures:
+                keys |= {row[:3] for row in self._delete(db, erasure.selection)}
+                self._put_erasure(db, erasure)
+        return Erased(tuple(sorted(keys)), self._forget())
 
     def expire(self, before_us: int) -> int:
         """Delete observations and gaps from before a time."""
@@ -201,8 +198,16 @@ class SqliteStore(SqlStore):
         return self._transaction("BEGIN IMMEDIATE")
 
     @staticmethod
-    def _erasures(db: sqlite3.Connection) -> Iterator[Selection]:
-        return (json_selection(row[0]) for row in db.execute("SELECT selection FROM erasures").fetchall())
+    def _delete(db: sqlite3.Connection, selection: Selection) -> list[tuple[str, str, int, int]]:
+        """Delete the selected observations; return camera, incarnation, number and first sight of each."""
+        where, values = condition(selection, "?")
+        return db.execute(
+            f"DELETE FROM observations WHERE {where} RETURNING camera, epoch, seq, first_us",  # noqa: S608
+            values,
+        ).fetchall()
+
+    def _lock_audit(self, db: Any) -> None:
+        """Do nothing: there is one writer at a time anyway."""
 
     @staticmethod
     def _model_numbers(db: sqlite3.Connection, records: Sequence[Record]) -> dict[str, int]:
@@ -336,6 +341,12 @@ def _spans(live: Numbers) -> Iterator[tuple[int, Numbers]]:
 def _entry(db: sqlite3.Connection, number: int, model_hash: str) -> Entry:
     row = db.execute(f"SELECT {COLUMN_NAMES} FROM observations WHERE number = ?", (number,)).fetchone()  # noqa: S608
     return sql_entry(row, model_hash)
+
+
+def _row(record: Record, model: int) -> tuple[object, ...]:
+    """Return a record as a row of observations."""
+    feature = _blob(record.feature)
+    return (*row_of(record.entry, model).values(), feature, checksum_of(record.entry, feature))
 
 
 def _blob(feature: Feature) -> bytes:

@@ -1,4 +1,4 @@
-"""The SQLite file of a gallery: its tables, and connections to it."""
+"""The SQLite file of a gallery: connections to it."""
 
 from __future__ import annotations
 
@@ -9,48 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reid_edge.errors import StoreError
-from reid_edge.gallery.store.columns import Kind
-from reid_edge.gallery.store.sql import column_definitions
+from reid_edge.gallery.store.sqlite_tables import APPLICATION_ID, SCHEMA_VERSION, TABLES, migrate, statements
 
-#: "reid" in ASCII; ``file gallery.db`` shows it.
-APPLICATION_ID = 0x72656964
-SCHEMA_VERSION = 1
 #: Longest wait for another process's commit.
 WAIT_S = 5.0
-
-_TYPES: dict[Kind, str] = {
-    "name": "TEXT NOT NULL",
-    "integer": "INTEGER NOT NULL",
-    "real": "REAL NOT NULL",
-    "flag": "INTEGER NOT NULL",
-    "model": "INTEGER NOT NULL REFERENCES models",
-}
-_TABLES = f"""
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE models (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, hash TEXT NOT NULL UNIQUE, dim INTEGER, accepted_us INTEGER NOT NULL);
-CREATE TABLE observations (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, {column_definitions(_TYPES)},
-    feature BLOB NOT NULL, UNIQUE (camera, epoch, seq));
-CREATE INDEX observations_by_model ON observations (model);
-CREATE INDEX observations_by_camera ON observations (camera, last_us, first_us);
-CREATE INDEX observations_by_tracklet ON observations (camera, epoch, track);
-CREATE INDEX observations_by_time ON observations (last_us, first_us);
-CREATE TABLE gaps (
-    camera TEXT NOT NULL, epoch TEXT NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
-    count INTEGER NOT NULL, reason TEXT NOT NULL, received_us INTEGER NOT NULL,
-    PRIMARY KEY (camera, epoch, first_seq, last_seq)) WITHOUT ROWID;
-CREATE TABLE erasures (number INTEGER PRIMARY KEY, until_us INTEGER NOT NULL, selection TEXT NOT NULL);
-CREATE TABLE audit (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, at_us INTEGER NOT NULL, user TEXT NOT NULL, action TEXT NOT NULL,
-    purpose TEXT NOT NULL, detail TEXT NOT NULL);
-CREATE TRIGGER audit_keeps_what_it_says BEFORE UPDATE ON audit
-    BEGIN SELECT RAISE(ABORT, 'the audit can only be added to'); END;
-CREATE TRIGGER audit_replaces_nothing BEFORE INSERT ON audit WHEN EXISTS (SELECT 1 FROM audit WHERE number = NEW.number)
-    BEGIN SELECT RAISE(ABORT, 'the audit can only be added to'); END;
-CREATE TRIGGER audit_keeps_everything BEFORE DELETE ON audit
-    BEGIN SELECT RAISE(ABORT, 'the audit can only be added to'); END;
-"""  # noqa: S608 - no value comes from outside
 
 
 def connect(path: Path, *, create: bool) -> sqlite3.Connection:
@@ -75,7 +37,9 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
         connection = sqlite3.connect(path.absolute(), timeout=WAIT_S, isolation_level=None, check_same_thread=False)
         try:
             _check_or_make_tables(connection, path)
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+            connection.execute("PRAGMA secure_delete = ON")
+            migrate(connection, path)
+            for pragma in ("journal_mode = WAL", "synchronous = FULL"):
                 connection.execute(f"PRAGMA {pragma}")
         except BaseException:
             connection.close()
@@ -112,7 +76,7 @@ def _check_or_make_tables(connection: sqlite3.Connection, path: Path) -> None:
     if _is_empty(connection):
         connection.execute("BEGIN IMMEDIATE")
         if _is_empty(connection):  # no other process has made them meanwhile
-            for statement in (*_statements(), f"PRAGMA application_id = {APPLICATION_ID}"):
+            for statement in (*statements(TABLES), f"PRAGMA application_id = {APPLICATION_ID}"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
@@ -130,13 +94,3 @@ def _check_or_make_tables(connection: sqlite3.Connection, path: Path) -> None:
 def _is_empty(connection: sqlite3.Connection) -> bool:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     return not tables
-
-
-def _statements() -> Iterator[str]:
-    """Yield the statements one by one, since ``executescript`` would commit."""
-    statement = ""
-    for line in _TABLES.splitlines():
-        statement += line + "\n"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""

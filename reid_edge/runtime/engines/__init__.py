@@ -30,7 +30,7 @@ AUTO_ORDER: tuple[EngineName, ...] = tuple(_AUTO_PRECISION)
 
 
 def load_engine(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> Engine:
-    """Check an artifact's files and load it.
+    """Read an artifact's files, check them, and load what was read.
 
     Raises:
         BundleCorruptError: A file is missing or changed.
@@ -43,14 +43,14 @@ def load_engine(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> E
             f"{artifact.name} was exported for CPUs with VNNI; on this one its sums would overflow and the features "
             "would be wrong. Export again with: --target-cpu any"
         )
-    path, *_companions = [bundle.checked_path(entry) for entry in artifact.files]
+    files = {entry.path: bundle.read(entry) for entry in artifact.files}
     match artifact.engine:
         case "openvino":
-            return OpenVINOEngine(path, artifact, options)
+            return OpenVINOEngine(files, artifact, options)
         case "onnxruntime":
-            return OnnxRuntimeEngine(path, artifact, options)
+            return OnnxRuntimeEngine(files, artifact, options)
         case "tensorrt":
-            return TensorRTEngine(path, artifact, options)
+            return TensorRTEngine(files, artifact, options)
 
 
 def choose_engine(

@@ -9,10 +9,8 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from reid_edge.errors import UsageError
+from reid_edge.tuning_record import MAX_THREADS
 from reid_edge.types import Features
-
-#: More than any edge device has cores; engines start as many threads as they are given.
-MAX_THREADS = 512
 
 #: uint8 N×H×W×3 or float32 N×3×H×W, as the bundle's input spec says.
 Batch = npt.NDArray[Any]
@@ -25,7 +23,8 @@ class EngineOptions:
     Attributes:
         threads: CPU threads; None leaves the choice to the engine, within affinity and CPU quota.
         device: OpenVINO's name of the device, e.g. ``CPU`` or ``GPU``; other engines ignore it.
-        cache_dir: Folder for compiled models between starts; None keeps none.
+        cache_dir: Folder for compiled models between starts; None keeps none.  Where nothing can be kept, or what is
+            there is damaged, models are compiled again.
 
     Raises:
         UsageError: Threads out of range.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from reid_edge.runtime.engines.base import Batch, EngineOptions
 from reid_edge.system.threads import thread_limit
 from reid_edge.types import Features
 
+#: A folder that holds nothing, not even for root.
+_NOWHERE = Path("/proc/self/fdinfo/none")
 #: Severity from which ONNX Runtime logs: errors.
 _LOG_ERRORS = 3
 
@@ -25,19 +29,30 @@ def onnxruntime_version() -> str:
     return version
 
 
-def open_session(model: Path | bytes, purpose: str, *, threads: int | None = None, spinning: bool = True) -> Any:
+def open_session(
+    model: bytes,
+    purpose: str,
+    *,
+    name: str = "the model",
+    external: Mapping[str, bytes] | Path | None = None,
+    threads: int | None = None,
+    spinning: bool = True,
+) -> Any:
     """Load an ONNX model as an ``onnxruntime.InferenceSession`` on the CPU.
 
     Args:
-        model: A file, or the serialised model.
+        model: Content of the file.
         purpose: What needs it, for the errors, e.g. ``the detector``.
+        name: Name of the model, for the errors.
+        external: Weights that lie outside it: contents by the name that the model gives them, or the folder in which
+            they are looked for; None: nowhere, and a model that names some is refused.
         threads: CPU threads; None: ONNX Runtime's choice, or as many as this process may use where that is less
             (:func:`~reid_edge.system.threads.thread_limit`).
         spinning: Whether threads spin while they wait for work: faster, but they keep their cores from other work.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
-        EngineError: It cannot read the model.
+        EngineError: It cannot read the model, or the weights that the model names.
     """
     try:
         import onnxruntime as library
@@ -49,25 +64,41 @@ def open_session(model: Path | bytes, purpose: str, *, threads: int | None = Non
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if (threads := threads or thread_limit()) is not None:
         options.intra_op_num_threads = threads
-    source = model if isinstance(model, bytes) else str(model)
+    # Without a folder ONNX Runtime looks for the weights in the current one.
+    folder = external if isinstance(external, Path) else _NOWHERE
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     try:
-        return library.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        if isinstance(external, Mapping) and external:
+            sizes = [len(content) for content in external.values()]
+            options.add_external_initializers_from_files_in_memory(list(external), list(external.values()), sizes)
+        return library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base of their own
-        name = "the model" if isinstance(model, bytes) else model
         raise EngineError(f"{name} is no model that ONNX Runtime {library.__version__} reads: {error}") from error
 
 
 class OnnxRuntimeEngine:
-    """Runs an ONNX file."""
+    """Runs an ONNX file.
+
+    Args:
+        files: Contents of the artifact's files by name; the others hold weights that the first names.
+        artifact: Description of the files.
+        options: Options of the engines.
+    """
 
     batch_sizes: tuple[int, ...] | None = None
 
-    def __init__(self, path: Path, artifact: Artifact, options: EngineOptions) -> None:
+    def __init__(self, files: Mapping[str, bytes], artifact: Artifact, options: EngineOptions) -> None:
         threads = options.threads or (artifact.execution.threads if artifact.execution else None)
-        self._session = open_session(path, "the ONNX Runtime engine", threads=threads)
+        (name, model), *others = files.items()
+        external = {posixpath.relpath(other, posixpath.dirname(name)): content for other, content in others}
+        self._session = open_session(model, "the ONNX Runtime engine", name=name, external=external, threads=threads)
+        self._files = files  # the session may use weights where they lie
         self._input = self._session.get_inputs()[0].name
         self.description = f"onnxruntime {onnxruntime_version()} CPU"
 
     def infer(self, batch: Batch) -> Features:
         """See :class:`~reid_edge.runtime.engines.base.Engine`."""
-        return np.asarray(self._session.run(None, {self._input: batch})[0], dtype=np.float32)
+        try:
+            return np.asarray(self._session.run(None, {self._input: batch})[0], dtype=np.float32)
+        except Exception as error:  # its exceptions have no common base of their own
+            raise EngineError(f"ONNX Runtime cannot run the model on an input of {batch.shape}: {error}") from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import numpy as np
 
 from reid_edge.errors import EngineError, MissingExtraError
 from reid_edge.manifest import Artifact
+from reid_edge.runtime.compiled_cache import CompiledCache, key_of, open_cache
 from reid_edge.runtime.engines.base import Batch, EngineOptions
+from reid_edge.system.cpu import cpu_flags, cpu_name, isa_limit
 from reid_edge.system.threads import thread_limit
 from reid_edge.tuning_record import Execution
 from reid_edge.types import Features
@@ -20,6 +24,7 @@ from reid_edge.types import Features
 #: A static batch of 8 takes 0.8 of a dynamic one's time (benchmarks/README.md); sizes between are put together.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
+_logger = logging.getLogger(__name__)
 _making = threading.Lock()
 
 
@@ -53,19 +58,40 @@ def openvino_version() -> str:
     return version.partition("-")[0]
 
 
-def read_network(path: Path, purpose: str) -> Any:
-    """Read an OpenVINO IR or an ONNX file as an ``openvino.Model``.
+def read_network(model: bytes, weights: bytes, purpose: str, *, name: str = "the model") -> Any:
+    """Read an OpenVINO IR as an ``openvino.Model``.
 
     Args:
-        path: ``….xml`` with its ``….bin`` beside it, or ``….onnx``.
-        purpose: What needs it, for the error.
+        model: Content of ``….xml``.
+        weights: Content of ``….bin``.
+        purpose: What needs it, for the errors.
+        name: Name of the model, for the errors.
 
     Raises:
-        EngineError: The file cannot be read as a model.
+        EngineError: They cannot be read as a model.
         MissingExtraError: OpenVINO is not installed.
     """
+    core = openvino_core(purpose)
     try:
-        return openvino_core(purpose).read_model(path)
+        return core.read_model(model, weights)
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO {openvino_version()} cannot read {name}: {_shortened(error)}") from error
+
+
+def read_onnx(path: Path, purpose: str) -> Any:
+    """Read an ONNX file, and the weights that it may name in files beside it, as an ``openvino.Model``.
+
+    Args:
+        path: ``….onnx``; changes to it after this have no effect.
+        purpose: What needs it, for the errors.
+
+    Raises:
+        EngineError: It cannot be read as a model.
+        MissingExtraError: OpenVINO is not installed.
+    """
+    core = openvino_core(purpose)
+    try:
+        return core.read_model(path, config={"ENABLE_MMAP": False})  # mapped weights change with the file
     except RuntimeError as error:
         raise EngineError(f"OpenVINO {openvino_version()} cannot read {path}: {_shortened(error)}") from error
 
@@ -86,7 +112,7 @@ def compile_network(
         purpose: What needs it, for the errors.
         threads: CPU threads; None: OpenVINO's choice, or on the CPU as many as this process may use where that is less
             (:func:`~reid_edge.system.threads.thread_limit`).
-        properties: More of OpenVINO's properties, e.g. ``CACHE_DIR``.
+        properties: More of OpenVINO's properties, e.g. ``NUM_STREAMS``.
 
     Returns:
         An ``openvino.CompiledModel``.
@@ -95,14 +121,9 @@ def compile_network(
         EngineError: The device cannot run the model with these properties.
         MissingExtraError: OpenVINO is not installed.
     """
-    chosen: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", **(properties or {})}
-    if threads is None and device == "CPU":
-        threads = thread_limit()
-    if threads is not None:
-        chosen["INFERENCE_NUM_THREADS"] = threads
     core = openvino_core(purpose)
     try:
-        return core.compile_model(model, device, chosen)
+        return core.compile_model(model, device, _chosen(device, threads, properties or {}))
     except RuntimeError as error:  # e.g. bf16 where ONEDNN_MAX_CPU_ISA forbids it
         raise EngineError(
             f"{purpose}: OpenVINO {openvino_version()} cannot compile the model for {device} (devices here: "
@@ -111,54 +132,135 @@ def compile_network(
 
 
 class OpenVINOEngine:
-    """Runs an OpenVINO IR: static batches, each compiled on first use, split among streams where tuning chose so."""
+    """Runs an OpenVINO IR: static batches, each compiled on first use, split among streams where tuning chose so.
+
+    Args:
+        files: Contents of ``….xml`` and ``….bin`` by name; kept, since every batch size is compiled of them.
+        artifact: Description of the files.
+        options: Options of the engines.
+
+    Raises:
+        EngineError: OpenVINO has no such device here.
+        MissingExtraError: OpenVINO is not installed.
+    """
 
     _purpose = "the OpenVINO engine"
 
-    def __init__(self, path: Path, artifact: Artifact, options: EngineOptions) -> None:
+    def __init__(self, files: Mapping[str, bytes], artifact: Artifact, options: EngineOptions) -> None:
         core = openvino_core(self._purpose)
         if options.device not in core.available_devices:
             raise EngineError(f"OpenVINO has no device '{options.device}' here; it has {_devices(core)}.")
-        if options.cache_dir is not None:
-            _make_cache(options.cache_dir)
-        self._path = path
+        (self._name, self._model), (_, self._weights) = files.items()
         self._device = options.device
         self._execution = artifact.execution or Execution()
         self._threads = options.threads or self._execution.threads
         self._properties = _properties(artifact, self._execution, options)
         self._requests: dict[int, list[Any]] = {}
+        self._cache = _open_cache(core, options)
         self.batch_sizes: tuple[int, ...] | None = tuple(size for size in BATCH_SIZES if size <= artifact.max_batch)
         device_name = core.get_property(options.device, "FULL_DEVICE_NAME").strip()
         self.description = f"openvino {openvino_version()} {device_name}"
 
     def infer(self, batch: Batch) -> Features:
         """See :class:`~reid_edge.runtime.engines.base.Engine`."""
-        requests = self._requests.get(len(batch)) or self._compile(batch.shape)
-        if len(requests) == 1:
-            requests[0].infer([batch], share_inputs=True)
-            return _output(requests[0]).astype(np.float32)  # a copy: the next call writes there
-        for request, part in zip(requests, np.split(batch, len(requests)), strict=True):
-            request.start_async([part], share_inputs=True)
-        for request in requests:
-            request.wait()
-        return np.concatenate([_output(request) for request in requests]).astype(np.float32, copy=False)
+        requests = self._requests.get(len(batch)) or self._make_requests(batch.shape)
+        try:
+            return _run(requests, batch)
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO cannot run {self._name} on {batch.shape}: {_shortened(error)}") from error
 
-    def _compile(self, shape: tuple[int, ...]) -> list[Any]:
+    def _make_requests(self, shape: tuple[int, ...]) -> list[Any]:
         """Make one request for each part that a batch of this size is computed in."""
         size, *rest = shape
         streams = self._execution.streams if size % self._execution.streams == 0 else 1
-        model = read_network(self._path, self._purpose)
-        model.reshape([size // streams, *rest])
         split = {"NUM_STREAMS": streams} if streams > 1 else {}  # not every device knows streams
-        try:
-            compiled = compile_network(
-                model, self._device, self._purpose, threads=self._threads, properties=self._properties | split
-            )
-        except EngineError as error:
-            raise EngineError(f"{self._path} ({self._execution}): {error}") from error
+        compiled = self._compiled((size // streams, *rest), self._properties | split)
         requests = [compiled.create_infer_request() for _ in range(streams)]
         self._requests[size] = requests
         return requests
+
+    def _compiled(self, shape: tuple[int, ...], properties: Mapping[str, Any]) -> Any:
+        """Take the model compiled for a shape from the cache, or compile it and keep it there."""
+        if self._cache is None:
+            return self._compile(shape, properties)
+        key = key_of(
+            [self._environment(), shape, sorted(_chosen(self._device, self._threads, properties).items())],
+            self._model,
+            self._weights,
+        )
+        if (compiled := self._imported(key, properties)) is not None:
+            return compiled
+        compiled = self._compile(shape, properties)
+        exported = io.BytesIO()
+        try:
+            compiled.export_model(exported)
+        except RuntimeError as error:
+            _logger.warning("OpenVINO cannot export the compiled %s: %s", self._name, _shortened(error))
+        else:
+            self._cache.store(key, exported.getvalue())
+        return compiled
+
+    def _imported(self, key: str, properties: Mapping[str, Any]) -> Any:
+        assert self._cache is not None
+        if (held := self._cache.take(key)) is None:
+            return None
+        chosen = _chosen(self._device, self._threads, properties)
+        try:
+            compiled = openvino_core(self._purpose).import_model(held, self._device, chosen)
+        except RuntimeError as error:
+            self._cache.discard(key, _shortened(error))
+            return None
+        self._cache.put_back(key)
+        return compiled
+
+    def _compile(self, shape: tuple[int, ...], properties: Mapping[str, Any]) -> Any:
+        model = read_network(self._model, self._weights, self._purpose, name=self._name)
+        try:
+            model.reshape(list(shape))
+        except RuntimeError as error:
+            raise EngineError(
+                f"{self._name} takes no input of {shape}, as its manifest says: {_shortened(error)}"
+            ) from error
+        try:
+            return compile_network(model, self._device, self._purpose, threads=self._threads, properties=properties)
+        except EngineError as error:
+            raise EngineError(f"{self._name} ({self._execution}): {error}") from error
+
+    def _environment(self) -> list[object]:
+        """List all but model and options that a compiled model depends on."""
+        import openvino
+
+        full_name = openvino_core(self._purpose).get_property(self._device, "FULL_DEVICE_NAME")
+        return [openvino.get_version(), self._device, full_name, cpu_name(), sorted(cpu_flags()), isa_limit()]
+
+
+def _run(requests: Sequence[Any], batch: Batch) -> Features:
+    if len(requests) == 1:
+        requests[0].infer([batch], share_inputs=True)
+        return _output(requests[0]).astype(np.float32)  # a copy: the next call writes there
+    for request, part in zip(requests, np.split(batch, len(requests)), strict=True):
+        request.start_async([part], share_inputs=True)
+    for request in requests:
+        request.wait()
+    return np.concatenate([_output(request) for request in requests]).astype(np.float32, copy=False)
+
+
+def _chosen(device: str, threads: int | None, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return OpenVINO's properties for short latencies on a device."""
+    chosen: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", **properties}
+    if threads is None and device == "CPU":
+        threads = thread_limit()
+    if threads is not None:
+        chosen["INFERENCE_NUM_THREADS"] = threads
+    return chosen
+
+
+def _open_cache(core: Any, options: EngineOptions) -> CompiledCache | None:
+    if options.cache_dir is None or "EXPORT_IMPORT" not in core.get_property(
+        options.device, "OPTIMIZATION_CAPABILITIES"
+    ):
+        return None
+    return open_cache(options.cache_dir / "compiled")
 
 
 @cache
@@ -172,13 +274,6 @@ def _devices(core: Any) -> str:
     return ", ".join(core.available_devices)
 
 
-def _make_cache(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EngineError(f"OpenVINO cannot keep compiled models in {folder}: {error}") from error
-
-
 def _output(request: Any) -> Features:
     features: Features = request.get_output_tensor().data
     return features
@@ -187,10 +282,7 @@ def _output(request: Any) -> Features:
 def _properties(artifact: Artifact, execution: Execution, options: EngineOptions) -> dict[str, Any]:
     # Without the hint a CPU with AMX or AVX512-BF16 runs "FP32" in bfloat16, and features drift from the checkpoint's.
     half = artifact.float_precision != "fp32" and options.device != "CPU"
-    properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f16" if half else execution.float_type}
-    if options.cache_dir is not None:
-        properties["CACHE_DIR"] = str(options.cache_dir)
-    return properties
+    return {"INFERENCE_PRECISION_HINT": "f16" if half else execution.float_type}
 
 
 def _shortened(error: Exception) -> str:

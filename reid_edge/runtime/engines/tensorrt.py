@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -118,14 +118,20 @@ def check_stamp(stamp: PlanStamp, library: ModuleType, gpu: Gpu) -> None:
 
 
 class TensorRTEngine:
-    """Runs a plan with buffers for its largest batch, allocated once."""
+    """Runs a plan with buffers for its largest batch, allocated once.
+
+    Args:
+        files: Content of the plan by its name.
+        artifact: Description of the plan.
+    """
 
     batch_sizes: tuple[int, ...] | None = None
 
-    def __init__(self, path: Path, artifact: Artifact, _options: EngineOptions) -> None:
+    def __init__(self, files: Mapping[str, bytes], artifact: Artifact, _options: EngineOptions) -> None:
+        (name, plan), *_ = files.items()
         stamp = artifact.plan
         if stamp is None:
-            raise EngineError(f"{path} has no plan stamp in the manifest. {REBUILD}")
+            raise EngineError(f"{name} has no plan stamp in the manifest. {REBUILD}")
         gpu = find_gpu()
         if gpu is None:  # before the library is loaded: it takes 100 MB
             raise EngineUnavailableError("TensorRT plans need a GPU, and CUDA finds none on this machine.")
@@ -133,9 +139,9 @@ class TensorRTEngine:
         check_stamp(stamp, library, gpu)
         self._cuda = cuda_runtime()
         runtime = library.Runtime(make_logger(library))
-        self._plan = runtime.deserialize_cuda_engine(path.read_bytes())
+        self._plan = runtime.deserialize_cuda_engine(plan)
         if self._plan is None:
-            raise PlanMismatchError(f"{stamp.library} {stamp.version} refused {path}. {REBUILD}")
+            raise PlanMismatchError(f"{stamp.library} {stamp.version} refused {name}. {REBUILD}")
         self._runtime = runtime
         self._context = self._plan.create_execution_context()
         self._stream = int(cuda_call(self._cuda.cudaStreamCreate))

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import DetectorError, EngineError
+from reid_edge.files import read_regular
+from reid_edge.manifest import MAX_FILE_BYTES
 from reid_edge.runtime.engines.onnxruntime import onnxruntime_version, open_session
-from reid_edge.runtime.engines.openvino import compile_network, openvino_version, read_network
+from reid_edge.runtime.engines.openvino import compile_network, openvino_version, read_network, read_onnx
 
 EngineChoice = Literal["auto", "openvino", "onnxruntime"]
 Outputs = list[npt.NDArray[np.float32]]
@@ -92,7 +94,9 @@ class OnnxRuntimeNetwork:
 
     def __init__(self, path: Path, threads: int | None) -> None:
         # Threads that spin between frames take the cores from what runs there: decoding and embedding.
-        self._session = open_session(path, _PURPOSE, threads=threads, spinning=False)
+        self._session = open_session(
+            _content(path), _PURPOSE, name=str(path), external=path.parent, threads=threads, spinning=False
+        )
         inputs = self._session.get_inputs()
         self.input_shape, self.input_dtype = _picture_input(
             [(entry.name, _fixed_sizes(entry.shape), _DTYPES.get(entry.type)) for entry in inputs], path
@@ -124,7 +128,10 @@ class OpenVINONetwork:
     """
 
     def __init__(self, path: Path, threads: int | None, device: str) -> None:
-        model = read_network(path, _PURPOSE)
+        if path.suffix == ".xml":
+            model = read_network(_content(path), _content(path.with_suffix(".bin")), _PURPOSE, name=str(path))
+        else:
+            model = read_onnx(path, _PURPOSE)
         self.input_shape, self.input_dtype = _picture_input([_described(port) for port in model.inputs], path)
         self._request = compile_network(model, device, _PURPOSE, threads=threads).create_infer_request()
         self.description = f"openvino {openvino_version()} {device}"
@@ -144,6 +151,18 @@ def _check_files(path: Path) -> None:
     for file in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
         if not file.is_file():
             raise DetectorError(f"detector file {file} does not exist. Copy it there, or correct the path.")
+
+
+def _content(path: Path) -> bytes:
+    """Read a file once: what becomes of it while the detector runs has no effect.
+
+    Raises:
+        DetectorError: It cannot be read.
+    """
+    try:
+        return read_regular(path, max_bytes=MAX_FILE_BYTES)
+    except OSError as error:
+        raise DetectorError(f"detector file {path} cannot be read: {error.strerror}.") from error
 
 
 def _picture_input(

@@ -1,0 +1,112 @@
+"""Health of a gallery: whether commits succeed, and every problem in one list, for people, metrics and the log."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from reid_edge.errors import StoreError
+from reid_edge.gallery.sparse_log import SparseLog
+
+#: A commit that runs for longer is a problem.
+SLOW_S = 20.0
+#: A failed commit is forgotten after so long without another, if the store then takes what a probe writes.
+FORGIVEN_S = 120.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong: a word to count by, and a short sentence without a full stop."""
+
+    kind: str
+    text: str
+
+
+class CommitRecord:
+    """What became of the last commit, and since when the next one runs; may be used from any thread.
+
+    Args:
+        clock: Returns seconds that only grow.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failure, self._failed_s = "", 0.0
+        self._running_since: float | None = None
+        self._succeeded_s = clock()
+
+    @property
+    def running_s(self) -> float:
+        """Seconds for which a commit or probe has been running; 0 if none is."""
+        since = self._running_since
+        return 0.0 if since is None else self._clock() - since
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the store last took something."""
+        return self._clock() - self._succeeded_s
+
+    @property
+    def trouble(self) -> str:
+        """Reason why nothing is stored, or an empty text."""
+        if self.running_s > SLOW_S:
+            return f"the store has not answered for {self.running_s:.0f} s"
+        return self._failure
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Record that something is being stored, and a failure; a success is recorded by :meth:`succeeded`."""
+        self._running_since = self._clock()
+        try:
+            yield
+        except StoreError as error:
+            self._fail(f"cannot store: {error}")
+            raise
+        except Exception as error:
+            self._fail(f"cannot store: {type(error).__name__}: {error}")
+            raise
+        finally:
+            self._running_since = None
+
+    def succeeded(self, *, probe: bool = False) -> None:
+        """Record that the store took a commit, or what a probe wrote, which may be too small to prove much."""
+        with self._lock:
+            self._succeeded_s = self._clock()
+            if not probe or self._succeeded_s - self._failed_s > FORGIVEN_S:
+                self._failure = ""
+
+    def _fail(self, reason: str) -> None:
+        with self._lock:
+            self._failure, self._failed_s = reason.rstrip(" ."), self._clock()
+
+
+class Health:
+    """All problems of a gallery; asking for them never waits.
+
+    Args:
+        sources: Each yields the problems that there are now.
+    """
+
+    def __init__(self, sources: Iterable[Callable[[], Iterable[Problem]]]) -> None:
+        self._sources = tuple(sources)
+        self._log = SparseLog(log)
+
+    def problems(self) -> list[Problem]:
+        """Return what is wrong now, the worst first."""
+        return [problem for source in self._sources for problem in source()]
+
+    def reason(self) -> str:
+        """Return what is wrong in one line, or an empty text."""
+        return "; ".join(problem.text for problem in self.problems())
+
+    def log(self) -> None:
+        """Log each kind of problem that there is, once a minute at most."""
+        for problem in self.problems():
+            self._log.warning(problem.kind, "%s", problem.text)
