@@ -6,18 +6,32 @@ Readers rely on the manifest alone; nothing is guessed from a file name.  ``docs
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.errors import BundleCorruptError, BundleError, BundleVersionError, EngineUnavailableError
+from reid_edge.built_files import built_artifacts, built_folder, default_built_dir, entries_of
+from reid_edge.errors import (
+    BundleCorruptError,
+    BundleError,
+    BundleUntrustedError,
+    BundleVersionError,
+    EngineUnavailableError,
+)
 from reid_edge.files import read_regular, write_whole
 from reid_edge.golden_file import parse_golden
-from reid_edge.manifest import FORMAT_VERSION, Artifact, EngineName, FileEntry, Manifest, Precision
+from reid_edge.manifest import FORMAT_VERSION, Artifact, EngineName, FileEntry, Manifest, Precision, with_artifact
 from reid_edge.manifest_rules import broken_rules
+from reid_edge.signing import SIGNATURE, SIGNATURE_BYTES, check_signature, trusted_key
+
+_logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 #: More than the record of the longest tuning takes.
@@ -26,10 +40,35 @@ MAX_MANIFEST_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle."""
+    """An opened bundle.
+
+    Attributes:
+        path: Its folder.
+        manifest: Its manifest, with what was built from it on this device.
+        manifest_sha256: Of the manifest's bytes; "" for a manifest that was not read from a file.
+        signed_by: Fingerprint of the trusted key that signed it; "" where no key was asked for.
+        built: Folder of the files that were built on this device.
+        built_files: These files.
+    """
 
     path: Path
     manifest: Manifest
+    manifest_sha256: str = ""
+    signed_by: str = ""
+    built: Path | None = None
+    built_files: frozenset[FileEntry] = frozenset()
+
+    @property
+    def is_signed(self) -> bool:
+        """Return True if a signature lies beside the manifest, whoever made it."""
+        return (self.path / SIGNATURE).exists()
+
+    @property
+    def title(self) -> str:
+        """Return folder, and for a bundle whose signature was checked when it was made and who signed it."""
+        if not self.signed_by:
+            return str(self.path)
+        return f"{self.path} (made {self.manifest.created}, signed by {self.signed_by[:16]}…)"
 
     def artifact(self, engine: EngineName, precision: Precision) -> Artifact:
         """Find the artifact of an engine and a precision.
@@ -52,7 +91,7 @@ class Bundle:
         Raises:
             BundleCorruptError: The file is missing or has changed.
         """
-        path = self.path / entry.path
+        path = self.path_of(entry)
         try:
             content = read_regular(path, max_bytes=entry.size_bytes)
         except OSError as error:
@@ -66,6 +105,11 @@ class Bundle:
                 f"{entry.sha256[:12]}…; copy the bundle again or export it again."
             )
         return content
+
+    def path_of(self, entry: FileEntry) -> Path:
+        """Return where a file lies: in the bundle, or among those built on this device."""
+        folder = self.built if self.built is not None and entry in self.built_files else self.path
+        return folder / entry.path
 
     def check_files(self) -> None:
         """Compare every file with the manifest.
@@ -89,26 +133,54 @@ class Bundle:
         return parse_golden(self.read(entry), self.manifest, str(self.path / entry.path))
 
 
-def open_bundle(path: Path | str) -> Bundle:
+def open_bundle(
+    path: Path | str,
+    *,
+    trusted_keys: Sequence[str | Path] = (),
+    built_dir: Path | Literal["default"] | None = "default",
+) -> Bundle:
     """Read a bundle's manifest; each model file is checked when it is used.
 
     A symbolic link is followed once, here: if it points elsewhere later, the files still come from this folder.
 
+    Args:
+        path: The folder.
+        trusted_keys: Public keys (PEM files, or base64), one of which must have signed the manifest; none: anybody, or
+            nobody.
+        built_dir: Folder of what this device built from signed bundles; ``default`` is
+            ``~/.local/state/reid-edge/built``, None uses nothing of it.
+
     Raises:
         BundleError: The folder has no manifest.
+        BundleUntrustedError: Keys are given, and none of them signed it.
+        SigningKeyError: A key cannot be read.
+        MissingExtraError: Keys are given, and the package ``cryptography`` is not installed.
         BundleVersionError: A later release wrote it.
         BundleCorruptError: The manifest cannot be read, or breaks a rule (:mod:`reid_edge.manifest_rules`).
     """
+    path, text = read_manifest(path)
+    signed_by = _checked_signature(path, text, trusted_keys) if trusted_keys else ""
+    digest = hashlib.sha256(text).hexdigest()
+    bundle = Bundle(path, parse_manifest(text, path), manifest_sha256=digest, signed_by=signed_by)
+    folder = default_built_dir() if built_dir == "default" else built_dir
+    return bundle if folder is None else _with_built(bundle, built_folder(folder, digest))
+
+
+def read_manifest(path: Path | str) -> tuple[Path, bytes]:
+    """Return a bundle's folder, symbolic links followed, and the bytes of its manifest.
+
+    Raises:
+        BundleError: The folder has no manifest, or it cannot be read.
+    """
     path = _without_links(Path(path))
     try:
-        text = read_regular(path / MANIFEST, max_bytes=MAX_MANIFEST_BYTES)
+        return path, read_regular(path / MANIFEST, max_bytes=MAX_MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleError(
             f"{path} is not a bundle: it has no {MANIFEST}. Make one with: reid-edge export --out {path}"
         ) from error
     except OSError as error:
         raise BundleError(f"{path / MANIFEST} cannot be read: {error.strerror}.") from error
-    return Bundle(path, parse_manifest(text, path))
 
 
 def parse_manifest(text: bytes, path: Path) -> Manifest:
@@ -141,6 +213,36 @@ def parse_manifest(text: bytes, path: Path) -> Manifest:
     if broken := broken_rules(manifest):
         raise BundleCorruptError(f"{name} {'; '.join(broken[:5])}; export the bundle again.")
     return manifest
+
+
+def _checked_signature(path: Path, manifest: bytes, trusted_keys: Sequence[str | Path]) -> str:
+    """Return the fingerprint of the key that signed a manifest."""
+    keys = [trusted_key(given) for given in trusted_keys]
+    advice = "Use a bundle that was signed for this device: reid-edge bundle sign BUNDLE --key KEY"
+    try:
+        signature = read_regular(path / SIGNATURE, max_bytes=SIGNATURE_BYTES)
+    except FileNotFoundError as error:
+        raise BundleUntrustedError(
+            f"{path} is not signed (no {SIGNATURE}), and keys are pinned here. {advice}"
+        ) from error
+    except OSError as error:
+        raise BundleUntrustedError(f"{path / SIGNATURE} cannot be read: {error.strerror}. {advice}") from error
+    try:
+        return check_signature(manifest, signature, keys).fingerprint
+    except BundleUntrustedError as error:
+        raise BundleUntrustedError(f"{path}: {error}. {advice}") from error
+
+
+def _with_built(bundle: Bundle, folder: Path) -> Bundle:
+    """Add what was built from a bundle on this device, where that can be trusted."""
+    artifacts = built_artifacts(folder, bundle.manifest_sha256)
+    if not artifacts:
+        return bundle
+    manifest = reduce(with_artifact, artifacts, bundle.manifest)
+    if broken := broken_rules(manifest):
+        _logger.warning("what was built from %s is not used: its record %s", bundle.path, "; ".join(broken[:5]))
+        return bundle
+    return replace(bundle, manifest=manifest, built=folder, built_files=entries_of(artifacts))
 
 
 def _without_links(path: Path) -> Path:

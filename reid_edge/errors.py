@@ -15,7 +15,9 @@
     ├── TuningError              no form of a network is fast enough here, or keeps the accuracy
     ├── BundleError
     │   ├── BundleCorruptError         a file is missing or a byte has changed
+    │   ├── BundleUntrustedError       not signed by a key that is pinned
     │   └── BundleVersionError         written by another format version
+    ├── SigningKeyError          a key that signs bundles, or checks them, cannot be used
     ├── EngineError
     │   ├── EngineUnavailableError     not installed, or the bundle has no file for it
     │   └── PlanMismatchError          a plan built for another device or library version
@@ -115,8 +117,16 @@ class BundleCorruptError(BundleError):
     """A bundle with a missing or changed file."""
 
 
+class BundleUntrustedError(BundleError):
+    """A bundle that none of the trusted keys has signed as it is now."""
+
+
 class BundleVersionError(BundleError):
     """A bundle of a format version that this release does not read."""
+
+
+class SigningKeyError(ReidEdgeError):
+    """A key that signs bundles, or checks their signatures, and cannot be used."""
 
 
 class EngineError(ReidEdgeError):

@@ -8,6 +8,7 @@ import fcntl
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -40,28 +41,61 @@ def open_locked(path: Path, *, busy: str, error: type[ReidEdgeError] = OutputErr
     return lock
 
 
-def read_regular(path: Path, *, max_bytes: int) -> bytes:
+def read_regular(
+    path: Path,
+    *,
+    max_bytes: int,
+    check: Callable[[os.stat_result], None] = lambda _found: None,
+    follow_link: bool = True,
+) -> bytes:
     """Read a file whole, once; what is done with its content then does not depend on what becomes of the file.
 
     A named pipe or a device is refused instead of waited for, and no more than ``max_bytes`` are taken into memory.
 
+    Args:
+        path: The file.
+        max_bytes: Largest size to accept.
+        check: Called with owner and mode of the very file that is read; its exceptions come through.
+        follow_link: Accept a symbolic link.
+
     Raises:
-        OSError: It is missing, unreadable or no regular file (``EINVAL``), or longer (``EFBIG``).
+        OSError: It is missing, unreadable or no regular file (``EINVAL``), longer (``EFBIG``), or a link (``ELOOP``).
     """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_link else os.O_NOFOLLOW)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, flags)
     except ValueError as error:  # a NUL in the name
         raise OSError(errno.EINVAL, str(error)) from error
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
+        check(found)
         content = bytearray()
         while len(content) <= max_bytes and (block := file.read(1 << 20)):
             content += block
     if len(content) > max_bytes:
         raise OSError(errno.EFBIG, f"it is longer than {max_bytes} bytes")
     return bytes(content)
+
+
+def check_owned(found: os.stat_result, *, by_root_too: bool = False) -> None:
+    """Refuse a file or folder that another user may have written.
+
+    Args:
+        found: Of ``os.lstat`` or ``os.fstat``.
+        by_root_too: Accept what belongs to root.
+
+    Raises:
+        OSError: It is another's, others may write it, or it is a symbolic link (``EPERM``).
+    """
+    mode = stat.S_IMODE(found.st_mode)
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(errno.EPERM, "it is a symbolic link")
+    if found.st_uid != os.geteuid() and not (by_root_too and found.st_uid == 0):
+        raise OSError(errno.EPERM, f"it belongs to user {found.st_uid}, this is user {os.geteuid()}")
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise OSError(errno.EPERM, f"others may write it: mode {mode:o}")
 
 
 def identity(path: Path) -> tuple[int, int] | None:

@@ -163,7 +163,7 @@ class Agent:
     def model(self) -> str:
         """Bundle and engine for which crops are cut now; after a reload, crops that wait still have the old one."""
         extractor = self.embedding.extractor
-        return f"{extractor.bundle.path} by {extractor.description}"
+        return f"{extractor.bundle.title} by {extractor.description}"
 
     def health(self) -> Health:
         """Check source, outbox, gallery and stages, and list the problems of this moment."""
@@ -219,7 +219,7 @@ class Agent:
         else:
             self.embedding.replace(model)
             self.reloads += 1
-            log.info("new bundle: %s by %s", model.bundle.path, model.description)
+            log.info("new bundle: %s by %s", model.bundle.title, model.description)
         notify("READY=1")
 
     def _drain(self, workers: list[threading.Thread]) -> None:

@@ -69,7 +69,7 @@ def examine(settings: AgentSettings) -> list[Finding]:
 
 def _model(settings: AgentSettings, _closing: contextlib.ExitStack) -> Finding:
     model = load_model(settings.engine)
-    return Finding("model", "ok", f"{settings.engine.bundle}: {model.description}, golden features as exported")
+    return Finding("model", "ok", f"{model.bundle.title}: {model.description}, golden features as exported")
 
 
 def _detector(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:

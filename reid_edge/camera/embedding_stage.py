@@ -145,7 +145,7 @@ def load_model(settings: EngineSettings) -> Extractor:
     """Load a bundle, compare its golden features, and warm up every batch size that the agent uses.
 
     Raises:
-        BundleError: There is no usable bundle.
+        BundleError: There is no usable bundle, or none that a trusted key has signed.
         EngineError: The engine cannot run here.
         MissingExtraError: The engine's package is not installed.
         ParityError: The model computes other features here than where it was exported.
@@ -157,6 +157,7 @@ def load_model(settings: EngineSettings) -> Extractor:
         threads=settings.threads,
         device=settings.device,
         max_batch=settings.max_batch,
+        trusted_keys=settings.trusted_keys,
     )
     check_extractor(extractor)
     extractor.warm_up(settings.max_batch)

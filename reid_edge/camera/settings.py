@@ -55,6 +55,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         threads: Number of the engine's CPU threads; None leaves the choice to the engine.
         device: OpenVINO's name of the device.
         max_batch: Largest number of crops embedded at once; each size up to it costs memory.
+        trusted_keys: Public keys, each a PEM file or base64; if any is given, only a bundle that one of them has signed
+            is used (docs/bundle.md).
     """
 
     bundle: Path
@@ -63,6 +65,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     threads: Positive | None = None
     device: str = "CPU"
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 8
+    trusted_keys: tuple[str, ...] = ()
 
 
 class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ import typer
 import reid_edge
 from reid_edge.cli.benchmark import benchmark
 from reid_edge.cli.bundle import doctor, extract, inspect, verify
+from reid_edge.cli.bundle_signing import bundle_app
 from reid_edge.cli.camera import run
 from reid_edge.cli.checkpoint import complexity, import_checkpoint
 from reid_edge.cli.evaluate import evaluate
@@ -43,6 +44,7 @@ app.command()(tune)
 app.command()(doctor)
 app.command()(inspect)
 app.command()(verify)
+app.add_typer(bundle_app, name="bundle")
 app.command()(extract)
 app.command()(evaluate)
 app.command()(benchmark)

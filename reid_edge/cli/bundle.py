@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import reid_edge
-from reid_edge.cli.shared_options import BundleArgument, EngineOption, ForceOption, PrecisionOption, ThreadsOption
+from reid_edge.cli.shared_options import (
+    BundleArgument,
+    EngineOption,
+    ForceOption,
+    PrecisionOption,
+    ThreadsOption,
+    TrustedKeyOption,
+)
 from reid_edge.console import console, extra, print_table, progress_bars
 from reid_edge.errors import ReidEdgeError
 
@@ -45,13 +52,14 @@ def verify(
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
+    trusted_key: TrustedKeyOption = None,
 ) -> None:
     """Check a bundle's hashes, and the features of its golden crops on each engine of this device."""
     from reid_edge.bundle import open_bundle
     from reid_edge.runtime.engines import EngineOptions
     from reid_edge.runtime.golden import verify_bundle
 
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, trusted_keys=trusted_key or ())
     results = verify_bundle(opened, engine, precision, EngineOptions(threads=threads))
     print_table(
         f"{bundle}: {len(opened.manifest.entries())} files as exported",
@@ -74,6 +82,7 @@ def extract(
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
+    trusted_key: TrustedKeyOption = None,
     force: ForceOption = False,
 ) -> None:
     """Turn person crops into features."""
@@ -84,7 +93,7 @@ def extract(
 
     check_feature_file(out, force=force)
     paths = list_images(inputs)
-    extractor = Extractor(bundle, engine=engine, precision=precision, threads=threads)
+    extractor = Extractor(bundle, engine=engine, precision=precision, threads=threads, trusted_keys=trusted_key or ())
     with progress_bars() as notify:
         features = extract_files(extractor, paths, notify(f"extracting with {extractor.description}", len(paths)))
     written = write_features(out, [str(path) for path in paths], features, extractor.bundle.manifest.model_hash)
@@ -109,11 +118,13 @@ def bundle_rows(manifest: Manifest) -> list[list[str]]:
 def _inspect_bundle(path: Path, *, json: bool) -> None:
     from reid_edge.bundle import MANIFEST, open_bundle
 
-    manifest = open_bundle(path).manifest
+    bundle = open_bundle(path)
+    manifest = bundle.manifest
     if json:
-        sys.stdout.write((path / MANIFEST).read_text(encoding="utf-8"))
+        sys.stdout.write((bundle.path / MANIFEST).read_text(encoding="utf-8"))
         return
-    _print_facts(path, _bundle_facts(manifest))
+    signature = "there is one: reid-edge bundle verify BUNDLE --key KEY.pub" if bundle.is_signed else "none"
+    _print_facts(path, {**_bundle_facts(manifest), "signature": signature})
     print_table("files", BUNDLE_HEADERS, bundle_rows(manifest))
 
 

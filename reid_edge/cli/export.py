@@ -9,7 +9,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from reid_edge.cli.bundle import BUNDLE_HEADERS, bundle_rows
-from reid_edge.cli.shared_options import BundleArgument, ForceOption, WidthOption, choices
+from reid_edge.cli.shared_options import BundleArgument, ForceOption, TrustedKeyOption, WidthOption, choices
 from reid_edge.console import console, extra, print_table, progress_bars
 from reid_edge.errors import EngineError, OutputError, UsageError
 
@@ -115,7 +115,10 @@ def build(
     precision: Annotated[
         str | None, typer.Option(help="Of fp32,fp16,int8; fp32 and fp16, as the bundle has them, if not given.")
     ] = None,
-    max_batch: Annotated[int | None, typer.Option(min=1, help="Largest batch; the bundle's if not given.")] = None,
+    max_batch: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Largest batch; the bundle's if not given.")
+    ] = None,
+    trusted_key: TrustedKeyOption = None,
     force: ForceOption = False,
 ) -> None:
     """Build TensorRT plans for this device from a bundle's ONNX files, check them, and add them to the bundle."""
@@ -123,7 +126,7 @@ def build(
     from reid_edge.export.tensorrt import build_into_bundle
     from reid_edge.manifest import Precision
 
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, trusted_keys=trusted_key or ())
     if precision is None:
         sources = [held.precision for held in opened.manifest.artifacts if held.engine == "onnxruntime"]
         precision = ",".join(one for one in ("fp32", "fp16") if one in sources)
@@ -136,3 +139,8 @@ def build(
     with progress_bars() as notify:
         built = build_into_bundle(opened, chosen, max_batch=max_batch, on_step=notify("building plans", len(chosen)))
     print_table(str(bundle), BUNDLE_HEADERS, bundle_rows(built.manifest))
+    if built.built is not None:
+        console.print(
+            f"The bundle is signed and stays as it is; its plans, for this user on this machine, are in {built.built}",
+            soft_wrap=True,
+        )

@@ -16,6 +16,10 @@ PrecisionOption = Annotated[
     PrecisionChoice, typer.Option(help="Precision of the file to run; auto: float, or as tuned here.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; the engine's choice if not given.")]
+TrustedKeyOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Public key, PEM file or base64, that must have signed the bundle; repeat it for several."),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 WidthOption = Annotated[float | None, typer.Option(help="Width multiplier β, in (0, 1.5].")]
 

@@ -191,7 +191,7 @@ class _Export:
         return self._checked("openvino", precision, (relative, f"openvino/{precision}.bin"))
 
     def _tensorrt(self, precision: Precision) -> Artifact:
-        return build_tensorrt(self.folder, self.manifest, precision, max_batch=self.options.max_batch)
+        return build_tensorrt(Bundle(self.folder, self.manifest), precision, max_batch=self.options.max_batch)
 
     def _checked(self, engine: EngineName, precision: Precision, files: tuple[str, ...]) -> Artifact:
         """Describe files, and run them against the checkpoint."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from reid_edge.bundle import MANIFEST, open_bundle
 from reid_edge.errors import BundleError, OutputError
+from reid_edge.signing import SIGNATURE
 
 #: What an export of the widest network with all files may take, with room to spare.
 NEEDED_BYTES = 256 * 1024 * 1024
@@ -67,7 +68,8 @@ def _check_replaceable(out: Path, force: bool) -> None:
 def _not_of_a_bundle(out: Path) -> str:
     """Say why a folder must not be taken for a bundle and deleted; "" for a bundle."""
     try:
-        listed = {out / entry.path for entry in open_bundle(out).manifest.entries()} | {out / MANIFEST}
+        listed = {out / entry.path for entry in open_bundle(out).manifest.entries()}
+        listed |= {out / MANIFEST, out / SIGNATURE}
     except BundleError:
         return "is not a bundle that this release wrote"
     unlisted = sorted(path for path in out.rglob("*") if path.is_file() and path not in listed)

@@ -10,16 +10,18 @@ import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from reid_edge.bundle import Bundle, write_manifest
-from reid_edge.errors import EngineError, EngineUnavailableError, ParityError
+from reid_edge.built_files import built_folder, default_built_dir, entries_of, make_private_folder, write_record
+from reid_edge.bundle import Bundle, open_bundle, write_manifest
+from reid_edge.errors import EngineError, EngineUnavailableError, OutputError, ParityError
 from reid_edge.files import write_whole
-from reid_edge.manifest import Artifact, FileEntry, Manifest, PlanStamp, Precision, with_artifact
+from reid_edge.manifest import Artifact, FileEntry, PlanStamp, Precision, with_artifact
 from reid_edge.runtime.engines import EngineOptions
 from reid_edge.runtime.engines.tensorrt import find_gpu, load_library, make_logger
 from reid_edge.runtime.golden import cosine_limit, verify_artifact
@@ -49,8 +51,12 @@ def build_into_bundle(
 ) -> Bundle:
     """Build plans on the device and add them to a bundle.
 
+    A bundle that is signed stays as it was signed: its plans lie in a folder of this user's, with a record that is
+    bound to the manifest (:mod:`reid_edge.built_files`).
+
     Args:
-        bundle: Its manifest changes on disk once every plan is built and right; plans that were replaced go then.
+        bundle: Its manifest, or the record, changes on disk once every plan is built and right; plans that were
+            replaced go then.
         precisions: Which plans.
         max_batch: Largest batch; None takes each ONNX file's.
         on_step: Called after each plan.
@@ -58,44 +64,81 @@ def build_into_bundle(
     Raises:
         ReidEdgeError: As :func:`build_tensorrt` does; the bundle is as before.
     """
+    if bundle.is_signed:
+        return _build_beside(bundle, precisions, max_batch, on_step)
+    if bundle.built is not None:  # was signed once
+        bundle = open_bundle(bundle.path, built_dir=None)
     built = bundle
     try:
-        manifest = bundle.manifest
-        for precision in precisions:
-            manifest = with_artifact(manifest, build_tensorrt(bundle.path, manifest, precision, max_batch=max_batch))
-            on_step()
-        write_manifest(bundle.path, manifest)
-        built = Bundle(bundle.path, manifest)
+        for artifact in _build_all(bundle, precisions, bundle.path, max_batch, on_step):
+            built = replace(built, manifest=with_artifact(built.manifest, artifact))
+        write_manifest(bundle.path, built.manifest)
+        bundle = built
     finally:
-        _remove_unlisted_plans(built)
-    return built
+        _remove_unlisted_plans(bundle.path, bundle.manifest.entries())
+    return bundle
 
 
-def _remove_unlisted_plans(bundle: Bundle) -> None:
-    listed = {bundle.path / entry.path for entry in bundle.manifest.entries()}
-    for path in (bundle.path / PLANS).glob("*"):
+def _build_beside(
+    bundle: Bundle, precisions: Sequence[Precision], max_batch: int | None, on_step: Callable[[], object]
+) -> Bundle:
+    """Build plans into this user's folder, for a bundle that is signed."""
+    built_dir = default_built_dir()
+    if built_dir is None:
+        raise OutputError("this user has no home folder to keep plans of a signed bundle in; set XDG_STATE_HOME.")
+    folder = built_folder(built_dir, bundle.manifest_sha256)
+    make_private_folder(folder)
+    held = tuple(one for one in bundle.manifest.artifacts if bundle.built_files.issuperset(one.files))
+    try:
+        made = _build_all(bundle, precisions, folder, max_batch, on_step)
+        names = {artifact.name for artifact in made}
+        held = (*(artifact for artifact in held if artifact.name not in names), *made)
+        write_record(folder, bundle.manifest_sha256, held)
+    finally:
+        _remove_unlisted_plans(folder, entries_of(held))
+    manifest = reduce(with_artifact, held, bundle.manifest)
+    return replace(bundle, manifest=manifest, built=folder, built_files=entries_of(held))
+
+
+def _build_all(
+    bundle: Bundle,
+    precisions: Sequence[Precision],
+    folder: Path,
+    max_batch: int | None,
+    on_step: Callable[[], object],
+) -> list[Artifact]:
+    made = []
+    for precision in precisions:
+        made.append(build_tensorrt(bundle, precision, into=folder, max_batch=max_batch))
+        on_step()
+    return made
+
+
+def _remove_unlisted_plans(folder: Path, entries: Iterable[FileEntry]) -> None:
+    listed = {folder / entry.path for entry in entries}
+    for path in (folder / PLANS).glob("*"):
         if path not in listed:
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # holds plans, or was never made
-        (bundle.path / PLANS).rmdir()
+        (folder / PLANS).rmdir()
 
 
 def build_tensorrt(
-    folder: Path,
-    manifest: Manifest,
+    bundle: Bundle,
     precision: Precision,
     *,
+    into: Path | None = None,
     max_batch: int | None = None,
     usual_batch: int = USUAL_BATCH,
 ) -> Artifact:
-    """Build the plan of one precision from a bundle's ONNX file, into the bundle's folder; check it if a GPU is there.
+    """Build the plan of one precision from a bundle's ONNX file; check it if a GPU is there.
 
     The file's name holds its hash, so that a plan which the manifest lists is never overwritten.
 
     Args:
-        folder: The bundle.
-        manifest: Its manifest, or what there is of it.
+        bundle: Has the ONNX file.
         precision: Which ONNX file.
+        into: Folder for the plan; None: the bundle's.
         max_batch: Largest batch; None takes the ONNX file's.
         usual_batch: The batch that the plan is to be fastest at.
 
@@ -106,26 +149,25 @@ def build_tensorrt(
         ParityError: The plan does not compute what the checkpoint computes.
         OutputError: The folder cannot be written.
     """
-    bundle = Bundle(folder, manifest)
     source = bundle.artifact("onnxruntime", precision)
     entry = source.files[0]
     content, stamp = build_plan(
         bundle.read(entry), name=entry.path, max_batch=max_batch or source.max_batch, usual_batch=usual_batch
     )
-    digest = hashlib.sha256(content).hexdigest()
-    relative = f"{PLANS}/{precision}-{digest[:8]}.plan"
-    write_whole(folder / relative, content)
+    folder, digest = into or bundle.path, hashlib.sha256(content).hexdigest()
+    made = FileEntry(path=f"{PLANS}/{precision}-{digest[:8]}.plan", size_bytes=len(content), sha256=digest)
+    write_whole(folder / made.path, content)
     plan = replace(
         source,
         engine="tensorrt",
-        files=(FileEntry(path=relative, size_bytes=len(content), sha256=digest),),
+        files=(made,),
         max_batch=stamp.batches[2],
         needs_vnni=False,
         parity=None,
         verdict=None,
         plan=stamp,
     )
-    return _checked(bundle, plan) if _runs_here() else plan
+    return _checked(replace(bundle, built=folder, built_files=frozenset({made})), plan) if _runs_here() else plan
 
 
 def _runs_here() -> bool:

@@ -11,12 +11,11 @@ import hashlib
 import logging
 import os
 import re
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from reid_edge.errors import OutputError
-from reid_edge.files import PARTIAL_SUFFIX, read_regular, write_whole
+from reid_edge.files import PARTIAL_SUFFIX, check_owned, read_regular, write_whole
 
 _logger = logging.getLogger(__name__)
 
@@ -37,14 +36,13 @@ def open_cache(folder: Path) -> CompiledCache | None:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_private(folder.stat())
+        check_owned(folder.lstat())
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(0, "not writable")
         cache = CompiledCache(folder)
         cache.tidy()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        _logger.warning("compiled models are not kept in %s (%s): each start compiles again", folder, reason)
+    except OSError as error:
+        _logger.warning("compiled models are not kept in %s (%s): each start compiles again", folder, error.strerror)
         return None
     return cache
 
@@ -78,7 +76,7 @@ class CompiledCache:
         try:
             return _checked(loading, key)
         except (OSError, ValueError) as error:
-            self.discard(key, str(error))
+            self.discard(key, getattr(error, "strerror", None) or str(error))
             return None
 
     def put_back(self, key: str) -> None:
@@ -140,14 +138,10 @@ def _checked(path: Path, key: str) -> bytes:
     """Return the compiled model in an entry's file.
 
     Raises:
-        OSError: It cannot be read, or is a link or no regular file.
-        ValueError: Somebody else may have written it, or its checksum does not hold.
+        OSError: It cannot be read, is a link or no regular file, or somebody else may have written it.
+        ValueError: Its checksum does not hold.
     """
-    found = path.lstat()
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError("it is no regular file")
-    _check_private(found)
-    content = read_regular(path, max_bytes=MAX_BYTES)
+    content = read_regular(path, max_bytes=MAX_BYTES, check=check_owned, follow_link=False)
     header = len(_MAGIC) + hashlib.sha256().digest_size
     model = content[header:]
     if content[:header] != _MAGIC + _digest(key, model):
@@ -159,18 +153,6 @@ def _in_use(path: Path) -> bool:
     """Return True for a file that another process loads or writes now."""
     pid = path.stem.rpartition(".")[2].partition("-")[0]
     return pid.isdigit() and int(pid) != os.getpid() and Path("/proc", pid).exists()
-
-
-def _check_private(found: os.stat_result) -> None:
-    """Refuse what another user than this one may have written.
-
-    Raises:
-        ValueError: It is another's, or others may write it.
-    """
-    if found.st_uid != os.geteuid():
-        raise ValueError(f"it belongs to user {found.st_uid}, this is user {os.geteuid()}")
-    if stat.S_IMODE(found.st_mode) & 0o022:
-        raise ValueError(f"others may write it: mode {stat.S_IMODE(found.st_mode):o}")
 
 
 def _throw_away(path: Path, reason: str) -> None:

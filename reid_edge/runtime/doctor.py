@@ -32,6 +32,7 @@ def examine() -> list[Finding]:
         _tensorrt(),
         _package("export", "nncf", "export", companions=("torch", "openvino", "onnx", "onnxscript")),
         _package("Parquet", "pyarrow", "parquet"),
+        _package("signed bundles", "cryptography", "signing"),
         _package("camera agent", "edgefirst-tracker", "camera", companions=("httpcore", "paho-mqtt", "protobuf")),
         _package("gallery server", "uvicorn", "gallery", companions=("starlette", "paho-mqtt", "protobuf")),
         _package("gallery in PostgreSQL", "psycopg", "postgresql", companions=("pgvector",)),

@@ -55,10 +55,12 @@ class Extractor:
         device: OpenVINO's name of the device, e.g. ``CPU`` or ``GPU``.
         cache_dir: Where models compiled by OpenVINO are kept; ``default`` is ``~/.cache/reid-edge``, None keeps none.
         max_batch: Most crops in one call of the engine, which saves memory; None: as many as the file takes.
+        trusted_keys: Public keys (PEM files, or base64), one of which must have signed the bundle; none: a bundle is
+            taken as it is.  For an opened bundle they are given to :func:`~reid_edge.bundle.open_bundle`.
 
     Raises:
-        UsageError: ``threads`` or ``max_batch`` below 1.
-        BundleError: No usable bundle there.
+        UsageError: ``threads`` or ``max_batch`` below 1, or ``trusted_keys`` for an opened bundle.
+        BundleError: No usable bundle there, or none that a trusted key has signed.
         EngineError: The engine cannot run here.
         MissingExtraError: The engine's package is not installed.
     """
@@ -73,10 +75,13 @@ class Extractor:
         device: str = "CPU",
         cache_dir: Path | Literal["default"] | None = "default",
         max_batch: int | None = None,
+        trusted_keys: Sequence[str | Path] = (),
     ) -> None:
         if max_batch is not None and max_batch < 1:
             raise UsageError(f"max_batch must be at least 1, got {max_batch}.")
-        self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+        if isinstance(bundle, Bundle) and trusted_keys:
+            raise UsageError("trusted_keys are checked when a bundle is opened: give them to open_bundle.")
+        self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, trusted_keys=trusted_keys)
         self._spec = self.bundle.manifest.input
         if self._spec.resize != RESIZE_RULE:
             raise BundleVersionError(

@@ -187,7 +187,7 @@ class TensorRTTuning(TuningEngine):
     def complete(self, bundle: Bundle) -> Bundle:
         """Build the plan; on a GPU it has to compute what its ONNX file computes on the CPU."""
         manifest = bundle.manifest
-        plan = build_tensorrt(bundle.path, manifest, "tuned", usual_batch=self.crops)
+        plan = build_tensorrt(bundle, "tuned", usual_batch=self.crops)
         return Bundle(bundle.path, replace(manifest, artifacts=(plan, *manifest.artifacts)))
 
     def why_untimed(self) -> str:

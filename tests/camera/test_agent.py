@@ -14,7 +14,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from reid_edge.bundle import MANIFEST
 from reid_edge.camera.agent import Agent
+from reid_edge.camera.check import examine
 from reid_edge.camera.detection_stage import compact_copy
 from reid_edge.camera.embedding_stage import load_model
 from reid_edge.camera.frames import Frame
@@ -22,11 +24,12 @@ from reid_edge.camera.settings import parse_settings
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.status import AgentMetrics
 from reid_edge.crops import crop_boxes
-from reid_edge.errors import BundleCorruptError, SourceError
+from reid_edge.errors import BundleCorruptError, BundleUntrustedError, SourceError
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import open_store
 from reid_edge.runtime import Extractor
 from reid_edge.settings import overridden
+from reid_edge.signing import SIGNATURE, SigningKey
 from tests.camera.bundles import renamed_bundle, resized_bundle
 from tests.camera.street import STILL, street_frames
 
@@ -405,6 +408,37 @@ def test_a_damaged_bundle_is_not_taken_up(settings, session_bundle, tmp_path):
         assert metric(agent, "reid_edge_bundle_reload_failures_total") == 1
     with pytest.raises(BundleCorruptError):
         Agent(config)  # a start, unlike a reload, has nothing to go back to
+
+
+@pytest.mark.parametrize("change", ["unsigned", "foreign", "altered"])
+def test_with_a_key_pinned_only_what_it_signed_is_started_or_taken_up(settings, session_bundle, tmp_path, change):
+    key, other = SigningKey.generate(), SigningKey.generate()
+    for name in ("good", "bad"):
+        shutil.copytree(session_bundle.path, tmp_path / name)
+        text = (tmp_path / name / MANIFEST).read_bytes()
+        (tmp_path / name / SIGNATURE).write_bytes(key.sign(text))
+    if change == "unsigned":
+        (tmp_path / "bad" / SIGNATURE).unlink()
+    elif change == "foreign":
+        (tmp_path / "bad" / SIGNATURE).write_bytes(other.sign(text))
+    else:
+        (tmp_path / "bad" / MANIFEST).write_bytes(text.replace(b"Market-1501", b"market-1501"))
+    link = tmp_path / "bundle"
+    link.symlink_to(tmp_path / "good")
+    pinned = {"engine.bundle": str(link), "engine.max_batch": 1, "engine.trusted_keys": [key.public.text]}
+    config = settings({**pinned, "source.realtime": True, "source.loop": True, "gate.mode": "every"})
+    with running(config) as agent:
+        assert "signed by " + key.public.fingerprint[:16] in agent.model
+        link.unlink()
+        link.symlink_to(tmp_path / "bad")
+        agent.reload()
+        wait_until(lambda: agent.failed_reloads == 1)
+        before = agent.embedding.stats.embedded
+        wait_until(lambda: agent.embedding.stats.embedded > before)
+        assert str(tmp_path / "good") in agent.model
+    with pytest.raises(BundleUntrustedError):
+        Agent(config)
+    assert {finding.subject: finding.state for finding in examine(config)}["model"] == "wrong"
 
 
 def test_a_switched_off_camera_looks_at_nothing(settings, tmp_path):
