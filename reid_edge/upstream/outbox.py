@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Literal
@@ -24,12 +24,14 @@ from reid_edge.upstream.message import Encoding, encode_observation
 from reid_edge.upstream.observation import Ack, Gap, GapReason, Observation
 from reid_edge.upstream.outbox_database import Synchronous
 from reid_edge.upstream.outbox_file import OutboxFile, Result, SetAsideError
-from reid_edge.upstream.outbox_records import Row, State, StoredRow, is_intact
+from reid_edge.upstream.outbox_records import Row, State, StoredRow, is_intact, malformed
 from reid_edge.upstream.recent_counts import RecentCounts
 
 _LOG = logging.getLogger(__name__)
 #: What is dropped when the outbox is full: the oldest rows, or what would be put.
 WhenFull = Literal["drop-oldest", "refuse-newest"]
+#: So many damaged files after one another are too many for one reading.
+_MOST_DAMAGED_FILES = 3
 MOST_RETENTION_S = 10 * 365 * 86400
 
 
@@ -41,12 +43,20 @@ class Outbox:
     dropped when there are too many, and those that are too old.  Dropped observations are counted, and declared by
     :meth:`gaps` until the gaps are acknowledged too.
 
-    A damaged file is set aside beside the outbox as ``NAME.corrupt-TIME``, logged and listed in ``set_aside``, and a
-    new one with a new incarnation is started at once.  Sequence numbers grow, and leap at each opening, so that none is
-    given twice even if the last commits were lost in a power cut or an older copy of the file was put back.
+    Every row, every gap and the file's own state have checksums, and nothing is believed without them.  A row that has
+    changed is dropped.  A file that is damaged beyond that is set aside as ``NAME.corrupt-TIME``, logged and listed in
+    ``set_aside``; what is intact of it goes on in another file, under the same incarnation if that can be told.  What
+    is missing is declared as lost: also what the end of SQLite's log lacks, since a mark beside the file
+    (``NAME.mark``) tells how far it had come.  Sequence numbers grow, and leap at each opening, so that none is given
+    twice.
 
     A file that was removed or replaced is noticed at the next :meth:`put`, :meth:`expire` or :meth:`close`: its
     observations are declared as lost, a file in its place is set aside, and a new file is started.
+
+    With ``wait_for_disk``, an outbox whose disk is full, read-only or failing begins without a file: ``is_open`` is
+    False, ``depth`` is 0, :meth:`put` raises OutboxError, and all else does nothing.  Each :meth:`put` and each
+    :meth:`expire` tries to open the file again; ``incarnation`` and ``last_seq`` are others then, and ``last_seq`` is
+    above all that were told before.  It is the same if a new file cannot be started later on.
 
     All methods may be called from any thread.
 
@@ -58,7 +68,8 @@ class Outbox:
         when_full: ``drop-oldest``: the oldest rows make room for new ones.  ``refuse-newest``: new observations are not
             kept while there is no room.  Either are declared as a gap.
         synchronous: ``FULL``: each put waits for the disk.  ``NORMAL``: the last puts may be lost in a power cut, and
-            no gap declares them.
+            no gap declares them, unless the mark has reached the disk before them.
+        wait_for_disk: Begin without a file if the disk is full, read-only or failing; else that is an OutboxError.
         read_clocks: Reads the machine's clocks.
 
     Raises:
@@ -74,6 +85,7 @@ class Outbox:
         retention_s: float = 72 * 3600,
         when_full: WhenFull = "drop-oldest",
         synchronous: Synchronous = "FULL",
+        wait_for_disk: bool = False,
         read_clocks: Callable[[], Reading] = read_clocks,
     ) -> None:
         if max_rows < 1 or max_bytes < 1 or not retention_s > 0:
@@ -88,12 +100,19 @@ class Outbox:
         self._when_full = when_full
         self._listeners: list[Callable[[], None]] = []
         self._recently = RecentCounts()
-        self._file = OutboxFile(Path(path), synchronous=synchronous, read_clocks=read_clocks)
+        self._file = OutboxFile(
+            Path(path), synchronous=synchronous, read_clocks=read_clocks, wait_for_disk=wait_for_disk
+        )
 
     @property
     def path(self) -> Path:
         """The file."""
         return self._file.path
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a file; if not, :meth:`put` and :meth:`expire` try to open it."""
+        return self._file.is_open
 
     @property
     def set_aside(self) -> list[Path]:
@@ -152,8 +171,8 @@ class Outbox:
             OutboxError: The file cannot be read.
         """
         with self._file.lock:
-            oldest = self._file.read(tables.oldest_age_us, None)
-            return None if oldest is None else max(0, self._file.clock.now_us() - oldest) / 1e6
+            _, oldest = self._verified(lambda db: tables.rows_after(db, 0, 1))
+            return None if not oldest else max(0, self._file.clock.now_us() - oldest[0][1]) / 1e6
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after each put, in the thread that put."""
@@ -187,9 +206,13 @@ class Outbox:
             listener()
 
     def lose(self, count: int) -> None:
-        """Declare ``count`` observations that could not be put; the gap is written once the disk takes it."""
+        """Declare ``count`` observations that could not be put.
+
+        The gap is written once the disk takes it.  Until then the count is kept in the outbox's mark, which takes no
+        room, if the outbox was open before.
+        """
         with self._file.lock:
-            self._file.undeclared += count
+            self._file.lose(count)
 
     def pending(self, after_seq: int, limit: int) -> list[Row]:
         """Return the oldest rows with a higher sequence number, ascending.
@@ -199,10 +222,14 @@ class Outbox:
         Raises:
             OutboxError: The file cannot be read.
         """
-        found, intact = True, list[Row]()
-        while found and not intact:
-            found, intact = self._intact(lambda db: tables.rows_after(db, after_seq, limit))
-        return intact
+        with self._file.lock:
+            last_seq: int | None = after_seq
+            intact: list[StoredRow] = []
+            while last_seq is not None and not intact:
+                last_seq, intact = self._verified(partial(tables.rows_after, seq=last_seq, limit=limit))
+            if not intact and not after_seq and self.depth:
+                self._file.found_damaged("rows are missing")
+        return [(seq, payload) for seq, _, _, payload, _ in intact]
 
     def fetch(self, seqs: Sequence[int]) -> list[Row]:
         """Return those of up to 500 rows that are still here, ascending.
@@ -210,7 +237,8 @@ class Outbox:
         Raises:
             OutboxError: The file cannot be read.
         """
-        return self._intact(lambda db: tables.rows_numbered(db, seqs))[1]
+        _, intact = self._verified(lambda db: tables.rows_numbered(db, seqs))
+        return [(seq, payload) for seq, _, _, payload, _ in intact]
 
     def gaps(self) -> list[Gap]:
         """Return the gaps to declare: the same ones until they are acknowledged, though more may have come since.
@@ -248,11 +276,15 @@ class Outbox:
     def expire(self) -> None:
         """Drop rows that are too old, and overwrite deleted ones in the file and its log; to be called every minute.
 
+        If there is no file yet, it is opened if the disk takes it now.
+
         Raises:
             OutboxError: The file cannot be written.
         """
         with self._file.lock, suppress(SetAsideError):
             self._file.check_place()
+            if not self._file.reopen():
+                return
             self._file.clock.settle()
             last = self._file.read(
                 lambda db: tables.last_older_than(db, self._file.clock.now_us() - self._retention_us), 0
@@ -283,9 +315,14 @@ class Outbox:
         synchronous: Synchronous | None = None,
     ) -> Result:
         """Run ``work`` in a transaction, and count what it has dropped."""
+        before: dict[GapReason, int] = {}
+
+        def run(db: sqlite3.Connection, state: State) -> tuple[State, Result]:
+            before.update(self._file.state.dropped)  # here, since the file may have been opened for this
+            return work(db, state)
+
         with self._file.lock:
-            before = self._file.state.dropped
-            result = self._file.write(doing, work, synchronous=synchronous)
+            result = self._file.write(doing, run, synchronous=synchronous)
             for reason, count in self._file.state.dropped.items():
                 if count > before[reason]:
                     self._recently.add(reason, count - before[reason])
@@ -293,36 +330,20 @@ class Outbox:
 
     def _insert(self, payloads: Sequence[bytes]) -> None:
         def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
-            state = self._with_losses(db, state)
             kept = payloads[: self._room_for(payloads, state)] if self._when_full == "refuse-newest" else payloads
-            tables.insert_rows(db, state.incarnation, state.next_seq, self._file.clock.now_us(), kept)
-            state = state.with_rows(len(kept), sum(map(len, kept)))
-            state = self._without(db, state, len(payloads) - len(kept), "full")
+            state = tables.insert_rows(db, state, self._file.clock.now_us(), kept)
+            state = tables.note_loss(db, state, len(payloads) - len(kept), "full")
             last = tables.last_to_drop(db, state.rows - self._max_rows, state.payload_bytes - self._max_bytes)
             if last:
                 state = self._drop(db, state, 0, last, "full")
             return state, None
 
         self._write("writing", work)
-        self._file.undeclared = 0
 
     def _declare(self) -> None:
         """Write the gap of observations that could not be put."""
         if self._file.undeclared:
-            self._write("writing", lambda db, state: (self._with_losses(db, state), None))
-            self._file.undeclared = 0
-
-    def _with_losses(self, db: sqlite3.Connection, state: State) -> State:
-        """Declare observations that could not be put."""
-        return self._without(db, state, self._file.undeclared, "lost")
-
-    def _without(self, db: sqlite3.Connection, state: State, count: int, reason: GapReason) -> State:
-        """Spend a sequence number on each of ``count`` observations that are not kept."""
-        if not count:
-            return state
-        first_seq = state.next_seq
-        state = replace(state, next_seq=first_seq + count, given=state.given + count)
-        return self._noted(db, state, Gap(first_seq, state.next_seq - 1, count, reason))
+            self._write("writing", lambda _, state: (state, None))
 
     def _room_for(self, payloads: Sequence[bytes], state: State) -> int:
         """Return how many of the observations, from the first on, there is room for."""
@@ -335,27 +356,41 @@ class Outbox:
         gone = tables.delete_rows(db, first_seq, last_seq)
         if not gone.rows:
             return state
-        return self._noted(db, state.without(gone), Gap(gone.first_seq, gone.last_seq, gone.rows, reason))
+        return tables.with_gap(db, state.without(gone), Gap(gone.first_seq, gone.last_seq, gone.rows, reason))
 
-    def _noted(self, db: sqlite3.Connection, state: State, gap: Gap) -> State:
-        tables.note_gap(db, state.incarnation, gap)
-        dropped = {**state.dropped, gap.reason: state.dropped[gap.reason] + gap.count}
-        return tables.with_gaps(db, replace(state, dropped=dropped))
+    def _verified(self, find: Callable[[sqlite3.Connection], list[StoredRow]]) -> tuple[int | None, list[StoredRow]]:
+        """Return the last number that ``find`` found, None if it found none, and the rows that are as they were put.
 
-    def _intact(self, find: Callable[[sqlite3.Connection], list[StoredRow]]) -> tuple[bool, list[Row]]:
-        """Return whether ``find`` found rows, and those whose bytes are as they were put; others are dropped."""
+        The others are dropped; if the disk does not take that now, they are left out.
+        """
         with self._file.lock:
-            none: list[StoredRow] = []
-            found = self._file.read(find, none)
-            state = self._file.state
-            intact = [row for row in found if is_intact(row, state.incarnation, state.checked_from)]
-            with suppress(SetAsideError):
-                for seq in {row[0] for row in found}.difference(row[0] for row in intact):
-                    self._lose_row(seq)
-            return bool(found), [(seq, payload) for seq, _, _, payload, _ in intact]
+            for _ in range(_MOST_DAMAGED_FILES):
+                with suppress(SetAsideError):
+                    found = self._file.read(find, list[StoredRow]())
+                    state = self._file.state
+                    intact = [row for row in found if is_intact(row, state.incarnation, state.checked_from)]
+                    self._lose_rows({row[0] for row in found}.difference(row[0] for row in intact))
+                    return (found[-1][0] if found else None), intact
+            return None, []
 
-    def _lose_row(self, seq: int) -> None:
+    def _lose_rows(self, seqs: Collection[int]) -> None:
+        """Drop rows that have changed on disk."""
+        if not seqs:
+            return
         _LOG.warning(
-            "row %d of the outbox %s has changed on disk: it is dropped. Check the disk.", seq, self._file.path
+            "rows of the outbox %s have changed on disk, and are dropped: %s. Check the disk.",
+            self._file.path,
+            ", ".join(map(str, sorted(seqs))),
         )
-        self._write("deleting", lambda db, state: (self._drop(db, state, seq, seq, "lost"), None))
+
+        def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
+            for seq in sorted(seqs):
+                if not tables.delete_rows(db, seq, seq).rows:
+                    raise malformed("a row cannot be found by its number")
+                state = tables.with_gap(db, state, Gap(seq, seq, 1, "lost"))
+            return tables.with_counts(db, state), None
+
+        try:
+            self._write("deleting", work)
+        except OutboxError as error:
+            _LOG.warning("rows that have changed stay in the outbox for now: %s", error)

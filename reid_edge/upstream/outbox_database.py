@@ -6,33 +6,81 @@ The functions take the path of the file; :class:`~reid_edge.upstream.outbox_file
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
+import secrets
 import sqlite3
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal, TextIO, TypeVar
 
 from reid_edge.errors import OutboxError, OutboxInUseError
-from reid_edge.files import identity, open_locked
-from reid_edge.upstream.outbox_records import malformed
-from reid_edge.upstream.outbox_tables import TABLE_NAMES, create_tables, migrate_from_1, table_names
+from reid_edge.files import identity, open_locked, sync_folder
+from reid_edge.upstream.outbox_records import lenient_text, malformed
+from reid_edge.upstream.outbox_tables import TABLE_NAMES, migrate_from_1, schema, table_definitions, table_names
 
 APPLICATION_ID = 0x52654964
+#: Each format has other table definitions than those before: a higher number with these is taken for damage.
 SCHEMA_VERSION = 2
 Synchronous = Literal["FULL", "NORMAL"]
+Result = TypeVar("Result")
+_LOG = logging.getLogger(__name__)
 
 #: Seven fp16 rows to a page, 3 % unused; with SQLite's default of 4096, 19 % would be unused.
 _PAGE_BYTES = 8192
 _WAL_PAGES = 1000
+#: 34 GB: a header that tells more is damaged.
+_MOST_PAGES = 1 << 22
 
 
-def is_corruption(error: sqlite3.Error) -> bool:
-    """Return whether SQLite reports a damaged file, or one that is no database."""
+#: Words of SQLite's errors that tell of the machine, not of the file's content.
+_MACHINE = ("full", "readonly", "read-only", "locked", "busy", "unable to open", "disk i/o error", "interrupted")
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error that SQLite raises at opening comes from what is in the file."""
     # By its words: Python 3.10 has no sqlite_errorcode.
-    return type(error) is sqlite3.DatabaseError and any(
-        words in str(error) for words in ("malformed", "not a database", "encrypted")
-    )
+    return not isinstance(error, sqlite3.OperationalError) or not any(words in str(error).lower() for words in _MACHINE)
+
+
+def is_unreadable(path: Path, error: sqlite3.Error) -> bool:
+    """Return whether an error comes from a disk that fails to read the file or its log."""
+    if "disk i/o error" not in str(error).lower():
+        return False
+    for one in (path, log_path(path)):
+        try:
+            with one.open("rb", buffering=0) as file:
+                while file.read(1 << 20):
+                    pass
+        except OSError as failure:
+            if failure.errno == errno.EIO:
+                return True
+    return False
+
+
+def pad(path: Path) -> None:
+    """Lengthen a file that was cut to the length that its header tells, with zeros: SQLite reads nothing of it else.
+
+    Raises:
+        OSError: It cannot be read or lengthened.
+    """
+    with path.open("r+b") as file:
+        header = file.read(32)
+        page_bytes, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
+        if page_bytes == _PAGE_BYTES and pages <= _MOST_PAGES and path.stat().st_size < page_bytes * pages:
+            file.truncate(page_bytes * pages)
+
+
+def may_pass(error: OutboxError) -> bool:
+    """Return whether an error comes from a disk that is full, read-only or failing, and may pass."""
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        return cause.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
+    words = ("full", "readonly", "disk i/o error")
+    return isinstance(cause, sqlite3.OperationalError) and any(word in str(cause).lower() for word in words)
 
 
 def outbox_error(path: Path, doing: str, error: sqlite3.Error | OSError) -> OutboxError:
@@ -68,13 +116,14 @@ def lock(path: Path) -> TextIO:
     )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        clear_way(path)
         return open_locked(_lock_path(path), busy=busy, error=OutboxInUseError, private=True)
     except OSError as error:
         raise outbox_error(path, "opening", error) from error
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a file that :func:`create` made; one of an earlier format is migrated in place, whole or not at all.
+    """Open a file that :func:`build` made; one of an earlier format is migrated in place, whole or not at all.
 
     Raises:
         sqlite3.Error: It cannot be opened, or is damaged.
@@ -83,7 +132,7 @@ def connect(path: Path) -> sqlite3.Connection:
     path.chmod(0o600)
     connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
     try:
-        connection.text_factory = _lenient_text
+        connection.text_factory = lenient_text
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory: works on any file system
         version = _check_kind(path, connection)
         connection.execute("PRAGMA secure_delete = ON")
@@ -92,20 +141,26 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA journal_size_limit = {2 * _WAL_PAGES * _PAGE_BYTES}")
         if version == 1:
             _migrate(connection)
+        if table_definitions(connection) != schema():
+            raise malformed("not the columns of an outbox")
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def create(path: Path) -> None:
-    """Make an empty outbox with a new incarnation, whole or not at all.
+def build(path: Path, fill: Callable[[sqlite3.Connection], Result]) -> Result:
+    """Make another file for an outbox, whole or not at all; :func:`install` puts it in its place.
+
+    Args:
+        path: The outbox.
+        fill: Makes the tables, in one transaction.
 
     Raises:
         sqlite3.Error: It cannot be written.
         OSError: It cannot be written.
     """
-    new = path.with_name(f"{path.name}.new")
+    new = _new_path(path)
     _remove(new)
     try:
         os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -115,18 +170,56 @@ def create(path: Path) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            create_tables(connection)
-        _remove_logs(path)  # of a file that is gone: SQLite would apply them to the new one
-        new.replace(path)
-        _sync_folder(path.parent)
+            connection.execute("BEGIN")
+            result = fill(connection)
+            connection.execute("COMMIT")
     except BaseException:
-        _remove(new)
+        with contextlib.suppress(OSError):
+            _remove(new)
         raise
+    return result
+
+
+def install(path: Path) -> None:
+    """Put the file that :func:`build` made in its place.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    _remove_logs(path)  # of a file that is gone: SQLite would apply them to the new one
+    _new_path(path).replace(path)
+    sync_folder(path.parent)
+
+
+def clear_way(path: Path) -> None:
+    """Rename what lies where files of the outbox belong and is none: folders, links, sockets.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    for suffix in (".lock", ".mark", ".new", ".new-wal", ".new-journal", "-wal", "-shm", "-journal"):
+        place = path.with_name(path.name + suffix)
+        try:
+            found = place.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if not stat.S_ISREG(found.st_mode):
+            away = place.with_name(f"{place.name}.in-the-way-{_now()}-{secrets.token_hex(2)}")
+            place.rename(away)
+            _LOG.warning("%s is no file of the outbox: it is renamed to %s.", place, away.name)
 
 
 def log_path(path: Path) -> Path:
     """Return the path of a file's write-ahead log."""
     return path.with_name(f"{path.name}-wal")
+
+
+def has_log(path: Path) -> bool:
+    """Return whether a file has a write-ahead log with content, as after a kill or a power cut."""
+    try:
+        return log_path(path).stat().st_size > 0
+    except OSError:
+        return False
 
 
 def still_locked(path: Path, held: TextIO) -> bool:
@@ -170,13 +263,14 @@ def set_aside(path: Path) -> Path:
     Raises:
         OSError: It cannot be renamed.
     """
-    for earlier in _aside_files(path):
-        earlier.unlink(missing_ok=True)
-    aside = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    remove_aside(path, older_than_s=-1)
+    aside = path.with_name(f"{path.name}.corrupt-{_now()}")
+    if aside.exists():  # a folder, or of another user
+        aside = path.with_name(f"{aside.name}-{secrets.token_hex(2)}")
     with contextlib.suppress(FileNotFoundError):
         log_path(path).replace(log_path(aside))
     path.replace(aside)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return aside
 
 
@@ -207,11 +301,6 @@ def _migrate(connection: sqlite3.Connection) -> None:
         raise
 
 
-def _lenient_text(text: bytes) -> str:
-    """Read text that may be damaged: a checksum will tell."""
-    return text.decode("utf-8", "replace")
-
-
 def _check_kind(path: Path, connection: sqlite3.Connection) -> int:
     """Return the number of the file's format."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -219,18 +308,26 @@ def _check_kind(path: Path, connection: sqlite3.Connection) -> int:
     tables = table_names(connection)
     if application != APPLICATION_ID and tables and not tables >= TABLE_NAMES:
         raise OutboxError(f"{path} is another program's SQLite database. Give the outbox a file of its own.")
-    if version > SCHEMA_VERSION:
+    if version > SCHEMA_VERSION and table_definitions(connection) != schema():
         raise OutboxError(
             f"the outbox {path} has format {version}, and this release reads {SCHEMA_VERSION}. "
             "Run the later release until it has delivered everything, or use another file."
         )
-    if not tables >= TABLE_NAMES or application != APPLICATION_ID or version < 1:
+    if not tables >= TABLE_NAMES or application != APPLICATION_ID or not 1 <= version <= SCHEMA_VERSION:
         raise malformed("not the tables of an outbox")
     return int(version)
 
 
 def _lock_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.lock")
+
+
+def _new_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
+
+
+def _now() -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
 
 
 def _escaped(name: str) -> str:
@@ -245,11 +342,3 @@ def _remove(path: Path) -> None:
 def _remove_logs(path: Path) -> None:
     for suffix in ("-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,6 +22,7 @@ Row = tuple[int, bytes]
 #: (sequence number, age clock's count when put, checksum, payload, age clock's count when acknowledged or None), of any
 #: type, as the file has them.
 StoredRow = tuple[Any, Any, Any, Any, Any]
+NOTHING_DROPPED: dict[GapReason, int] = {"full": 0, "expired": 0, "lost": 0}
 #: SQLite's largest integer.
 MOST = 2**63 - 1
 
@@ -29,6 +30,11 @@ MOST = 2**63 - 1
 def malformed(what: str) -> sqlite3.DatabaseError:
     """Return the error that SQLite raises for a damaged file, for damage that SQLite does not notice."""
     return sqlite3.DatabaseError(f"malformed: {what}")
+
+
+def lenient_text(text: bytes) -> str:
+    """Return text that may be damaged: a checksum will tell."""
+    return text.decode("utf-8", "replace")
 
 
 def whole(value: object, least: int = 0) -> bool:
@@ -108,12 +114,13 @@ def checked_gap(columns: Sequence[Any]) -> Gap:
 
 @dataclass(frozen=True)
 class Deleted:
-    """Rows that were deleted; the sequence numbers are 0 if there were none."""
+    """Rows that were deleted; all is 0 if there were none."""
 
     rows: int
     payload_bytes: int
     first_seq: int
     last_seq: int
+    crc_sum: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +134,7 @@ class State:
         payload_bytes: Bytes of their encoded observations.
         gaps: Number of gaps.
         in_gaps: Observations that they count, together.
+        crc_sum: Sum of the checksums of the rows that wait: tells that they are those that should.
         given: Observations that were put into this file, or declared in it without having been put.
         dropped: Observations dropped since the file was made, by reason.
         destination: Where the rows are to go: the upstream URI without secrets; "" if not known yet.
@@ -141,6 +149,7 @@ class State:
     payload_bytes: int = 0
     gaps: int = 0
     in_gaps: int = 0
+    crc_sum: int = 0
     given: int = 0
     dropped: dict[GapReason, int]
     destination: str = ""
@@ -153,7 +162,7 @@ class State:
         """Number of observations that wait, and of those that are dropped without the gallery knowing it yet."""
         return self.rows + self.in_gaps
 
-    def with_rows(self, count: int, payload_bytes: int) -> State:
+    def with_rows(self, count: int, payload_bytes: int, crc_sum: int) -> State:
         """Return the state after rows were added."""
         return replace(
             self,
@@ -161,18 +170,24 @@ class State:
             given=self.given + count,
             rows=self.rows + count,
             payload_bytes=self.payload_bytes + payload_bytes,
+            crc_sum=self.crc_sum + crc_sum,
         )
 
     def without(self, gone: Deleted) -> State:
         """Return the state after rows were deleted."""
-        return replace(self, rows=self.rows - gone.rows, payload_bytes=self.payload_bytes - gone.payload_bytes)
+        return replace(
+            self,
+            rows=max(0, self.rows - gone.rows),
+            payload_bytes=max(0, self.payload_bytes - gone.payload_bytes),
+            crc_sum=max(0, self.crc_sum - gone.crc_sum),
+        )
 
 
 #: Columns of the state, in the order of the checksum; the first 11 are those of format 1.
 STATE_COLUMNS = (
     *("epoch", "next_seq", "dropped_full", "dropped_expired", "dropped_lost"),
     *("age_us", "boot", "boot_us", "steady_wall_us", "steady_age_us", "steady_boot"),
-    *("destination", "replay", "predecessor", "checked_from", "given", "waiting", "in_gaps"),
+    *("destination", "replay", "predecessor", "checked_from", "given", "waiting", "in_gaps", "crc_sum"),
 )
 _TEXTS = {"epoch", "boot", "steady_boot", "destination", "replay", "predecessor"}
 
@@ -181,7 +196,7 @@ def state_columns(state: State, age: AgeState) -> list[int | str]:
     """Return what the file keeps of a state, in the order of ``STATE_COLUMNS``, and its checksum."""
     dropped = [state.dropped["full"], state.dropped["expired"], state.dropped["lost"]]
     later = [state.destination, state.replay, state.predecessor, state.checked_from, state.given, state.rows]
-    columns = [state.incarnation, state.next_seq, *dropped, *astuple(age), *later, state.in_gaps]
+    columns = [state.incarnation, state.next_seq, *dropped, *astuple(age), *later, state.in_gaps, state.crc_sum]
     return [*columns, _checksum(columns)]
 
 

@@ -5,13 +5,14 @@ All functions take part in the caller's transaction.
 
 from __future__ import annotations
 
-import secrets
+import contextlib
+import functools
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from reid_edge.upstream.age_clock import AgeState
-from reid_edge.upstream.observation import Gap
+from reid_edge.upstream.observation import Gap, GapReason
 from reid_edge.upstream.outbox_records import (
     STATE_COLUMNS,
     Deleted,
@@ -55,16 +56,18 @@ ALTER TABLE state ADD COLUMN checked_from INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN given INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN waiting INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN in_gaps INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE state ADD COLUMN crc_sum INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE state ADD COLUMN crc INTEGER NOT NULL DEFAULT 0;
 """
+_BYTES = "total(length(CAST(payload AS BLOB)))"
 _ROW = "seq, age_us, crc, payload, acked_us"
+_GAP = "first_seq, last_seq, count, reason, sealed, crc"
 _STATE_1 = STATE_COLUMNS[:11]
 
 
 def create_tables(db: sqlite3.Connection) -> None:
-    """Make the tables of an empty outbox with a new incarnation."""
-    db.executescript(_TABLES_1 + _TABLES_2)
-    save_state(db, State(incarnation=secrets.token_hex(8), dropped={"full": 0, "expired": 0, "lost": 0}), AgeState())
+    """Make empty tables; the state is to be saved before they are used."""
+    _run(db, _TABLES_1 + _TABLES_2)
 
 
 def migrate_from_1(db: sqlite3.Connection) -> None:
@@ -76,18 +79,30 @@ def migrate_from_1(db: sqlite3.Connection) -> None:
     Raises:
         sqlite3.DatabaseError: The file is damaged.
     """
-    for statement in filter(None, map(str.strip, _TABLES_2.split(";"))):
-        db.execute(statement)
+    _run(db, _TABLES_2)
     found = db.execute(f"SELECT {', '.join(_STATE_1)} FROM state").fetchone()  # noqa: S608 - own words
     if found is None:
         raise malformed("no state")
     state, age = checked_state(found)
-    waiting = db.execute("SELECT count(*) FROM rows").fetchone()[0]
+    waiting, crc_sum = db.execute("SELECT count(*), sum(crc) FROM rows").fetchone()
     for *columns, sealed in db.execute("SELECT first_seq, last_seq, count, reason, sealed FROM gaps").fetchall():
         crc = gap_checksum(state.incarnation, checked_gap(columns), sealed)
         db.execute("UPDATE gaps SET crc = ? WHERE first_seq = ?", (crc, columns[0]))
-    state = with_gaps(db, replace(state, rows=waiting, checked_from=state.next_seq))
+    state = with_gaps(db, replace(state, rows=waiting, crc_sum=int(crc_sum or 0), checked_from=state.next_seq))
     save_state(db, replace(state, given=state.undelivered), age)
+
+
+@functools.cache
+def schema() -> frozenset[tuple[str, str]]:
+    """Return what :func:`table_definitions` finds in a sound file."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        create_tables(db)
+        return table_definitions(db)
+
+
+def table_definitions(db: sqlite3.Connection) -> frozenset[tuple[str, str]]:
+    """Return the name and the definition of each table, index, trigger and view."""
+    return frozenset((str(name), str(sql)) for name, sql in db.execute("SELECT name, sql FROM sqlite_master"))
 
 
 def table_names(db: sqlite3.Connection) -> set[str]:
@@ -95,32 +110,50 @@ def table_names(db: sqlite3.Connection) -> set[str]:
     return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
+def _run(db: sqlite3.Connection, statements: str) -> None:
+    """Run statements in the caller's transaction, unlike ``executescript``."""
+    for statement in filter(None, map(str.strip, statements.split(";"))):
+        db.execute(statement)
+
+
 # Rows.
 
 
-def insert_rows(
-    db: sqlite3.Connection, incarnation: str, first_seq: int, age_us: int, payloads: Sequence[bytes]
-) -> None:
-    """Add rows with sequence numbers from ``first_seq`` on."""
-    db.executemany(
-        "INSERT INTO rows (seq, age_us, crc, payload) VALUES (?, ?, ?, ?)",
-        [
-            (seq, age_us, row_checksum(incarnation, seq, age_us, None, payload), payload)
-            for seq, payload in enumerate(payloads, first_seq)
-        ],
-    )
+def insert_rows(db: sqlite3.Connection, state: State, age_us: int, payloads: Sequence[bytes]) -> State:
+    """Add rows, put when the age clock had that count; returns the state with them."""
+    rows: list[StoredRow] = [
+        (seq, age_us, row_checksum(state.incarnation, seq, age_us, None, payload), payload, None)
+        for seq, payload in enumerate(payloads, state.next_seq)
+    ]
+    copy_rows(db, rows)
+    return state.with_rows(len(rows), sum(map(len, payloads)), sum(crc for _, _, crc, _, _ in rows))
+
+
+def copy_rows(db: sqlite3.Connection, rows: Iterable[StoredRow]) -> None:
+    """Add rows as they are."""
+    db.executemany(f"INSERT INTO rows ({_ROW}) VALUES (?, ?, ?, ?, ?)", rows)  # noqa: S608 - own words
 
 
 def delete_rows(db: sqlite3.Connection, first_seq: int, last_seq: int) -> Deleted:
     """Delete rows, from first to last included."""
     found = db.execute(
-        "SELECT count(*), total(length(payload)), min(seq), max(seq) FROM rows WHERE seq BETWEEN ? AND ?",
+        f"SELECT count(*), {_BYTES}, min(seq), max(seq), total(crc) FROM rows WHERE seq BETWEEN ? AND ?",  # noqa: S608
         (first_seq, last_seq),
     ).fetchone()
     if not found[0]:
-        return Deleted(0, 0, 0, 0)
+        return Deleted(0, 0, 0, 0, 0)
     db.execute("DELETE FROM rows WHERE seq BETWEEN ? AND ?", (first_seq, last_seq))
-    return Deleted(found[0], int(found[1]), found[2], found[3])
+    return Deleted(found[0], int(found[1]), found[2], found[3], int(found[4]))
+
+
+def all_rows(db: sqlite3.Connection) -> Iterator[StoredRow]:
+    """Yield every row, also those that do not wait."""
+    return db.execute(f"SELECT {_ROW} FROM rows ORDER BY seq")  # noqa: S608 - own words
+
+
+def rows_between(db: sqlite3.Connection, first_seq: int, last_seq: int) -> Iterator[StoredRow]:
+    """Yield the rows from first to last included, ascending."""
+    return db.execute(f"SELECT {_ROW} FROM rows WHERE seq BETWEEN ? AND ? ORDER BY seq", (first_seq, last_seq))  # noqa: S608
 
 
 def rows_after(db: sqlite3.Connection, seq: int, limit: int) -> list[StoredRow]:
@@ -135,16 +168,17 @@ def rows_numbered(db: sqlite3.Connection, seqs: Sequence[int]) -> list[StoredRow
     return db.execute(query, tuple(seqs)).fetchall()
 
 
-def oldest_age_us(db: sqlite3.Connection) -> int | None:
-    """Return the age clock's count when the oldest row was put; None if there is no row."""
-    oldest = db.execute("SELECT age_us FROM rows ORDER BY seq LIMIT 1").fetchone()
-    return None if oldest is None else int(oldest[0])
+def with_counts(db: sqlite3.Connection, state: State) -> State:
+    """Return the state with the rows that are there, counted anew."""
+    query = f"SELECT count(*), {_BYTES}, total(crc) FROM rows WHERE acked_us IS NULL"  # noqa: S608 - own words
+    rows, payload_bytes, crc_sum = db.execute(query).fetchone()
+    return replace(state, rows=rows, payload_bytes=int(payload_bytes), crc_sum=int(crc_sum))
 
 
 def last_to_drop(db: sqlite3.Connection, excess_rows: int, excess_bytes: int) -> int:
     """Return the row up to which all must go to remove that many rows and bytes; 0 for none."""
     last = 0
-    for seq, size in db.execute("SELECT seq, length(payload) FROM rows ORDER BY seq"):
+    for seq, size in db.execute("SELECT seq, coalesce(length(CAST(payload AS BLOB)), 0) FROM rows ORDER BY seq"):
         if excess_rows <= 0 and excess_bytes <= 0:
             break
         last, excess_rows, excess_bytes = seq, excess_rows - 1, excess_bytes - size
@@ -188,7 +222,7 @@ def note_gap(db: sqlite3.Connection, incarnation: str, gap: Gap) -> None:
         if (open_gap.reason, sealed) == (gap.reason, 0):
             last_seq = max(open_gap.last_seq, gap.last_seq)
             gap = Gap(open_gap.first_seq, last_seq, open_gap.count + gap.count, gap.reason)
-    _write_gap(db, incarnation, gap, 0)
+    write_gap(db, incarnation, gap, 0)
     if db.execute("SELECT count(*) FROM gaps").fetchone()[0] > MOST_GAPS:
         _merge_oldest_open(db, incarnation)
 
@@ -206,13 +240,39 @@ def seal_gaps(db: sqlite3.Connection, incarnation: str) -> list[Gap]:
     if sealed:
         return sealed
     for gap, _ in gaps:
-        _write_gap(db, incarnation, gap, 1)
+        write_gap(db, incarnation, gap, 1)
     return [gap for gap, _ in gaps]
+
+
+def intact_gaps(db: sqlite3.Connection, incarnation: str) -> list[tuple[Gap, int]]:
+    """Return the gaps of a damaged file that can be read and are as they were written."""
+    intact = []
+    with contextlib.suppress(sqlite3.Error):
+        for found in db.execute(f"SELECT {_GAP} FROM gaps"):  # noqa: S608 - own words
+            with contextlib.suppress(sqlite3.DatabaseError):
+                intact.append(verified_gap(found, incarnation))
+    return intact
 
 
 def delete_gaps(db: sqlite3.Connection, ranges: tuple[tuple[int, int], ...]) -> None:
     """Delete gaps that the gallery has stored; a gap that it cannot have seen as it is stays."""
     db.executemany("DELETE FROM gaps WHERE first_seq = ? AND last_seq = ? AND sealed = 1", ranges)
+
+
+def with_gap(db: sqlite3.Connection, state: State, gap: Gap) -> State:
+    """Declare observations that are dropped; returns the state that counts them."""
+    note_gap(db, state.incarnation, gap)
+    dropped = {**state.dropped, gap.reason: state.dropped[gap.reason] + gap.count}
+    return with_gaps(db, replace(state, dropped=dropped))
+
+
+def note_loss(db: sqlite3.Connection, state: State, count: int, reason: GapReason = "lost") -> State:
+    """Declare observations that have no sequence number, or whose is not known: each spends a new one."""
+    if not count:
+        return state
+    first_seq = state.next_seq
+    state = replace(state, next_seq=first_seq + count, given=state.given + count)
+    return with_gap(db, state, Gap(first_seq, first_seq + count - 1, count, reason))
 
 
 def with_gaps(db: sqlite3.Connection, state: State) -> State:
@@ -232,10 +292,11 @@ def _merge_oldest_open(db: sqlite3.Connection, incarnation: str) -> None:
     db.executemany("DELETE FROM gaps WHERE first_seq = ?", [(gap.first_seq,) for gap in pair])
     larger = max(pair, key=lambda gap: gap.count)
     last_seq, count = max(gap.last_seq for gap in pair), sum(gap.count for gap in pair)
-    _write_gap(db, incarnation, Gap(pair[0].first_seq, last_seq, count, larger.reason), 0)
+    write_gap(db, incarnation, Gap(pair[0].first_seq, last_seq, count, larger.reason), 0)
 
 
-def _write_gap(db: sqlite3.Connection, incarnation: str, gap: Gap, sealed: int) -> None:
+def write_gap(db: sqlite3.Connection, incarnation: str, gap: Gap, sealed: int) -> None:
+    """Write a gap; ``sealed`` is 1 if it has been sent and may not grow."""
     db.execute(
         "INSERT OR REPLACE INTO gaps (first_seq, last_seq, count, reason, sealed, crc) VALUES (?, ?, ?, ?, ?, ?)",
         (gap.first_seq, gap.last_seq, gap.count, gap.reason, sealed, gap_checksum(incarnation, gap, sealed)),
@@ -243,35 +304,31 @@ def _write_gap(db: sqlite3.Connection, incarnation: str, gap: Gap, sealed: int) 
 
 
 def _gaps(db: sqlite3.Connection, incarnation: str, where: str = "1 ORDER BY first_seq") -> list[tuple[Gap, int]]:
-    query = f"SELECT first_seq, last_seq, count, reason, sealed, crc FROM gaps WHERE {where}"  # noqa: S608 - own words
+    query = f"SELECT {_GAP} FROM gaps WHERE {where}"  # noqa: S608 - own words
     return [verified_gap(found, incarnation) for found in db.execute(query)]
 
 
 # State.
 
 
-def load_state(db: sqlite3.Connection) -> tuple[State, AgeState, int]:
-    """Read the state, and every page but those of a feature's tail, so that damage shows now rather than in a month.
-
-    Returns:
-        The state, the age clock's, and the number of observations that the state counts and the tables lack.
+def load_state(db: sqlite3.Connection) -> tuple[State, AgeState]:
+    """Return what the file should hold, by its own count, and the age clock's state.
 
     Raises:
-        sqlite3.DatabaseError: The file is damaged.
+        sqlite3.DatabaseError: The state is damaged.
     """
     found = db.execute(f"SELECT {', '.join(STATE_COLUMNS)}, crc FROM state").fetchone()  # noqa: S608 - own words
     if found is None:
         raise malformed("no state")
-    expected, age = verified_state(found)
-    highest = db.execute("SELECT max(seq) FROM rows").fetchone()[0]
-    count, size = db.execute("SELECT count(*), total(length(payload)) FROM rows WHERE acked_us IS NULL").fetchone()
-    if (highest or 0) >= expected.next_seq:
-        raise malformed("rows beyond the last")
-    state = with_gaps(db, replace(expected, rows=count, payload_bytes=int(size)))
-    return state, age, max(0, expected.rows - state.rows) + max(0, expected.in_gaps - state.in_gaps)
+    return verified_state(found)
 
 
 def save_state(db: sqlite3.Connection, state: State, age: AgeState) -> None:
-    """Write the state."""
+    """Write the state.
+
+    Raises:
+        sqlite3.DatabaseError: Its place is damaged.
+    """
     columns = ", ".join(f"{name} = ?" for name in (*STATE_COLUMNS, "crc"))
-    db.execute(f"UPDATE state SET {columns}", state_columns(state, age))  # noqa: S608 - own words
+    if db.execute(f"UPDATE state SET {columns} WHERE id = 1", state_columns(state, age)).rowcount != 1:  # noqa: S608
+        raise malformed("no state")

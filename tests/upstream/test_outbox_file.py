@@ -17,7 +17,7 @@ import pytest
 
 from reid_edge.errors import OutboxError
 from reid_edge.upstream.message import decode_observation
-from reid_edge.upstream.observation import Ack, Gap
+from reid_edge.upstream.observation import Ack
 from reid_edge.upstream.outbox import Outbox
 from tests.upstream.observing import observed
 from tests.upstream.outbox_processes import (
@@ -189,7 +189,7 @@ def test_no_room_for_a_new_outbox_leaves_nothing_behind(small_disk):
     (small_disk / "other").write_bytes(b"x" * (3 * 2**20 - 4096))
     with pytest.raises(OutboxError, match="Free space"):
         Outbox(small_disk / "outbox.db")
-    assert {path.name for path in small_disk.iterdir()} <= {"other", "outbox.db.lock"}
+    assert {path.name for path in small_disk.iterdir()} <= {"other", "outbox.db.lock", "outbox.db.mark"}
     (small_disk / "other").unlink()
     with opened(small_disk / "outbox.db") as outbox:
         outbox.put([observed(1)])
@@ -259,10 +259,8 @@ def numbers_given_twice(path):
         connection.commit()
 
 
-@pytest.mark.parametrize(
-    "damage", [zeroed, garbage_header, another_file, truncated, garbage_pages, no_state, numbers_given_twice]
-)
-def test_a_damaged_file_is_set_aside_reported_and_replaced(ram_path, caplog, damage):
+@pytest.mark.parametrize("damage", [zeroed, garbage_header, another_file])
+def test_a_file_of_which_nothing_is_intact_is_set_aside_reported_and_declared(ram_path, caplog, damage):
     path = ram_path / "outbox.db"
     incarnation = filled(path)
     damage(path)
@@ -273,12 +271,37 @@ def test_a_damaged_file_is_set_aside_reported_and_replaced(ram_path, caplog, dam
         assert aside.read_bytes() == content
         assert outbox.incarnation != incarnation
         assert outbox.depth == 0
+        assert [(gap.count, gap.reason) for gap in outbox.gaps()] == [(400, "lost")]
         outbox.put([observed(1)])
         assert tracks(outbox) == [1]
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert re.search(rf"damaged.*{aside.name}.*Check the disk", record.getMessage())
+    assert re.search(rf"damaged.*{aside.name}.*copied: 0\. Declared as lost: 400\. Check the disk", record.getMessage())
     assert integrity(path) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("damage", "least"), [(truncated, 150), (garbage_pages, 350), (no_state, 400), (numbers_given_twice, 400)]
+)
+def test_what_is_intact_of_a_damaged_file_goes_on_under_its_incarnation(ram_path, caplog, damage, least):
+    path = ram_path / "outbox.db"
+    incarnation = filled(path)
+    before = rows_of(path)
+    damage(path)
+    with opened(path) as outbox:
+        assert outbox.incarnation == incarnation
+        assert least <= outbox.depth <= 400
+        assert set(outbox.pending(0, 500)) <= before
+        assert outbox.dropped["lost"] == sum(gap.count for gap in outbox.gaps()) == 400 - outbox.depth
+        assert outbox.last_seq > 400
+        assert len(outbox.set_aside) == 1
+    assert f"copied: {outbox.depth}. Declared as lost: {400 - outbox.depth}." in caplog.text
+    assert integrity(path) == "ok"
+
+
+def rows_of(path: Path) -> set[tuple[int, bytes]]:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return set(connection.execute("SELECT seq, payload FROM rows"))
 
 
 def overwrite(path: Path, first_page: int, pages: int) -> None:
@@ -299,11 +322,13 @@ def test_damage_found_while_running_replaces_the_file_and_declares_the_loss(ram_
             found.extend(outbox.pending(found[-1][0] if found else 0, 500))
             if outbox.set_aside:
                 break
-        assert outbox.incarnation != incarnation
-        assert (outbox.depth, outbox.payload_bytes, outbox.pending(0, 10)) == (0, 0, [])
+        assert outbox.incarnation == incarnation
+        left = outbox.depth
+        assert left == len(outbox.pending(0, 4001)) < 500
+        (gap,) = outbox.gaps()
+        assert (gap.count, gap.reason) == (4000 - left, "lost")
         outbox.put([observed(5)])
-        assert tracks(outbox) == [5]
-        assert outbox.gaps() == [Gap(1, 4000, 4000, "lost")]
+        assert tracks(outbox)[-1] == 5
     assert "damaged" in caplog.text
 
 
@@ -320,10 +345,13 @@ def test_a_put_that_finds_the_damage_is_kept_in_the_new_file(ram_path):
             if outbox.set_aside:
                 break
         assert outbox.set_aside
-        assert tracks(outbox) == [track]
-        assert [gap.reason for gap in outbox.gaps()] == ["lost"]
-        outbox.acknowledge(Ack("c", "the incarnation before", (1, 2, 3)))
-        assert tracks(outbox) == [track]
+        there = tracks(outbox)
+        assert there[-1] == track
+        assert there[:-1] == sorted(set(there[:-1])) and set(there[:-1]) < set(range(2001, track))
+        (gap,) = outbox.gaps()
+        assert (gap.count, gap.reason) == (track - 2000 - len(there), "lost")
+        outbox.acknowledge(Ack("c", "another incarnation", tuple(range(2001, 4000))))
+        assert tracks(outbox) == there
 
 
 def remove_file(path):
@@ -443,13 +471,13 @@ def test_a_row_whose_bytes_changed_is_lost_alone_and_declared(ram_path, caplog):
             file.seek(place)
             file.write(b"\x55")
     with opened(path) as outbox:
-        assert outbox.pending(6, 2) == outbox.pending(8, 2)  # 7 and 8 are gone: it looks further
+        assert outbox.pending(6, 2) == outbox.pending(8, 2)
         assert tracks(outbox) == [track for track in range(1, 31) if track not in (7, 8, 20)]
         assert outbox.dropped["lost"] == 3
         assert outbox.depth == 27
         assert sum(gap.count for gap in outbox.gaps()) == 3
         assert outbox.set_aside == []
-    assert "has changed on disk" in caplog.text
+    assert "3 observations are missing" in caplog.text
 
 
 def test_damaged_files_do_not_pile_up_and_expire_like_rows(ram_path):
@@ -482,6 +510,7 @@ def test_a_later_releases_outbox_is_left_alone(ram_path):
     path = ram_path / "outbox.db"
     filled(path, 3)
     with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE rows ADD COLUMN later INTEGER")
         connection.execute("PRAGMA user_version = 3")
     with pytest.raises(OutboxError, match=r"format 3.*reads 2.*later release"):
         Outbox(path)

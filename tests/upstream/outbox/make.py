@@ -58,7 +58,7 @@ class AcknowledgingTransport:
 def delivered(path: Path) -> list[bytes]:
     """Deliver an outbox until nothing is left; returns the batches sent."""
     outbox, transport = Outbox(path), AcknowledgingTransport()
-    delivery = Delivery(outbox, transport, camera=CAMERA)
+    delivery = Delivery(outbox, transport, camera=CAMERA, galleries=())  # as cameras did before galleries had names
     delivery.start()
     assert delivery.stop(PATIENCE_S)
     outbox.close()
