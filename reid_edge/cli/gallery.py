@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from reid_edge.cli.gallery_search import JsonOption, StoreArgument, UtcOption, erase, opened, print_json, search
-from reid_edge.console import console, print_table
+from reid_edge.console import console, error_console, print_table
 from reid_edge.errors import UsageError
 from reid_edge.gallery import audit as auditing
-from reid_edge.gallery.deletion import Retention, change_retention
+from reid_edge.gallery.deletion import Retention, believe_clock, change_retention
 from reid_edge.gallery.store.base import AuditEntry, CameraSummary, Summary, summarise
 from reid_edge.gallery.times import now_us, time_text
 
@@ -89,14 +89,26 @@ def cameras(store: StoreArgument, utc: UtcOption = False, as_json: JsonOption = 
         _print_cameras(summaries, utc=utc)
 
 
-def expire(store: StoreArgument, retention_hours: HoursOption = None) -> None:
+def expire(
+    store: StoreArgument,
+    retention_hours: HoursOption = None,
+    clock_is_right: Annotated[
+        bool, typer.Option("--clock-is-right", help="Believe this machine's clock, whatever time has passed.")
+    ] = False,
+) -> None:
     """Delete what is older than the retention, as 'serve' does every minute."""
     with opened(store) as gallery:
         if retention_hours is not None:
             change_retention(gallery, retention_hours)
-        count = Retention(gallery).apply()
+        retention = Retention(gallery)
+        if clock_is_right:
+            believe_clock(gallery, retention)
+        count = retention.apply()
         hours = gallery.retention_hours()
     console.print(f"{count:,} observations deleted that were last seen more than {hours:g} hours ago")
+    if retention.trouble:
+        error_console.print(f"deletion waits: {retention.trouble}.", soft_wrap=True)
+        raise typer.Exit(1)
 
 
 def accept_model(

@@ -15,6 +15,7 @@ from reid_edge.gallery.quota import Quota
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import Added
 from reid_edge.gallery.times import now_us
+from reid_edge.upstream.age_clock import Reading, read_clocks
 from reid_edge.wire_names import checked_wire_name
 
 #: Name of a gallery that is given none.
@@ -62,7 +63,8 @@ class Collector:
         name: Name of the gallery, which acknowledgements carry.
         quota: What each camera may bring.
         expire_every_s: Seconds between two applications of the retention.
-        clock: Returns microseconds since 1970 UTC.
+        clock: Returns the machine's time of day, microseconds since 1970 UTC.
+        read: Reads the machine's other clocks, against which that one is checked.
 
     Attributes:
         name: Name of the gallery.
@@ -82,17 +84,17 @@ class Collector:
         quota: Quota | None = None,
         expire_every_s: float = 60.0,
         clock: Callable[[], int] = now_us,
+        read: Callable[[], Reading] = read_clocks,
     ) -> None:
         self.name = checked_wire_name(name, "the name of a gallery", UsageError)
         self._store = store
-        self._clock = clock
         self._lock = threading.Lock()
         self._counting = threading.Lock()
         self._stats = CollectorStats()
         self._admission = Admission(store, quota or Quota())
         self.accounts = self._admission.accounts
         self.commits = CommitRecord()
-        self.retention = Retention(store, every_s=expire_every_s, clock=clock)
+        self.retention = Retention(store, every_s=expire_every_s, clock=clock, read=read)
 
     @property
     def stats(self) -> CollectorStats:
@@ -130,7 +132,8 @@ class Collector:
         return [b"" if part is None or (part.elsewhere and shared_as) else part.ack(name) for part in parts]
 
     def _stored(self, batches: Sequence[bytes], senders: Sequence[str | None], name: str) -> list[SortedBatch | None]:
-        now = Circumstances(now_us=self._clock(), oldest_us=self.retention.oldest_us(), gallery=name)
+        clock = self.retention.clock
+        now = Circumstances(now_us=clock.now().latest_us, oldest_us=self.retention.oldest_us(), gallery=name)
         self._admission.forget_models()  # what was refused last time may have been accepted since
         parts: list[SortedBatch | None] = []
         try:
@@ -141,6 +144,9 @@ class Collector:
             self._admission.undo(_present(parts))
             raise
         self._admission.stored(_present(parts))
+        for sender, part in zip(senders, parts, strict=True):
+            if sender is not None and part is not None and part.records:  # from another machine
+                clock.heard(sender, max(record.entry.last_us for record in part.records))
         self._count(parts, added, now.now_us)
         return parts
 

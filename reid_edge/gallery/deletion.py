@@ -14,13 +14,18 @@ from typing import Any
 
 from reid_edge.errors import StoreError, UsageError
 from reid_edge.gallery import audit
+from reid_edge.gallery.clock import GalleryClock, Moment, latest_us
 from reid_edge.gallery.entries import LONGEST_RETENTION_HOURS, Key, Selection
 from reid_edge.gallery.store import Store
+from reid_edge.gallery.store.base import AuditEntry
 from reid_edge.gallery.times import now_us
+from reid_edge.upstream.age_clock import Reading, read_clocks
 
 log = logging.getLogger(__name__)
 
 HOUR_US = 3600 * 1_000_000
+#: A warning that lasts is repeated so often.
+WARN_EVERY_S = 60.0
 #: Longest wait for a deletion at a stop; one that another process holds up ends with this one, uncommitted.
 STOP_S = 2.0
 
@@ -28,38 +33,68 @@ STOP_S = 2.0
 class Retention:
     """Deletes what is older than the gallery's retention, at intervals.
 
+    It waits where the machine's clock may be wrong (:mod:`reid_edge.gallery.clock`), and warns of it.
+
     Args:
         store: Which gallery.
         every_s: Seconds between two deletions.
-        clock: Returns microseconds since 1970 UTC.
+        clock: Returns the machine's time of day, microseconds since 1970 UTC.
+        read: Reads the machine's other clocks.
 
     Attributes:
+        clock: The gallery's idea of the time.
         expired: Number of observations deleted so far.
     """
 
-    def __init__(self, store: Store, *, every_s: float = 60.0, clock: Callable[[], int] = now_us) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        every_s: float = 60.0,
+        clock: Callable[[], int] = now_us,
+        read: Callable[[], Reading] = read_clocks,
+    ) -> None:
         self._store = store
         self._every_s = every_s
-        self._clock = clock
         self._lock = threading.Lock()
         self._due = 0.0
+        self._warn_at = 0.0
         self._hours = store.retention_hours()
+        self.clock = GalleryClock(store, wall=clock, read=read)
         self.expired = 0
+
+    @property
+    def trouble(self) -> str:
+        """The reason why deletion waits, for a person; empty if it does not."""
+        return self.clock.trouble
 
     def oldest_us(self) -> int:
         """Return the time before which an observation was last seen too long ago to be kept."""
-        return self._clock() - int(self._hours * HOUR_US)
+        return self._before(self.clock.now())
 
     def apply(self) -> int:
-        """Delete what is too old; return the number of observations.
+        """Delete what is too old, with a line in the audit; return the number of observations.
 
         Raises:
             StoreError: The store fails.
         """
         self._hours = self._store.retention_hours()
-        count = self._store.expire(self.oldest_us())
+        moment = self.clock.tick()
+        before_us = self._before(moment)
+        detail = {"before_us": before_us, "retention_hours": self._hours}
+        note = AuditEntry(at_us=moment.wall_us, user=audit.current_user(), action="expire", purpose="", detail=detail)
+        count = self._store.expire(before_us, note)
         self.expired += count
+        self._warn()
         return count
+
+    def _before(self, moment: Moment) -> int:
+        return moment.earliest_us - int(self._hours * HOUR_US)
+
+    def _warn(self) -> None:
+        if self.trouble and time.monotonic() >= self._warn_at:
+            self._warn_at = time.monotonic() + WARN_EVERY_S
+            log.warning("deletion on time waits: %s", self.trouble)
 
     def apply_if_due(self) -> None:
         """Delete what is too old if the last time is long enough ago; log a failure, to try again later."""
@@ -109,6 +144,18 @@ def change_retention(store: Store, hours: float) -> None:
     store.set_retention_hours(hours)
 
 
+def believe_clock(store: Store, retention: Retention) -> None:
+    """Believe the machine's clock, since a person says that it is right, and record it in the audit.
+
+    Raises:
+        StoreError: The store fails.
+    """
+    moment = retention.clock.now()
+    detail = {"wall_us": moment.wall_us, "believed_us": moment.believed_us}
+    audit.record(store, "clock", detail, at_us=moment.wall_us)
+    retention.clock.believe()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
     """Receipt of an erasure.
@@ -122,7 +169,10 @@ class Receipt:
         observations: Number of deleted observations.
         cameras: Number of deleted observations of each camera.
         ids_sha256: sha256 of their ids, ``camera/epoch/number``, sorted by key, each followed by a line feed.
+        erasure: Names the rule that keeps them out, in the gallery, its journal and its backups.
+        kept_out_until_us: Tracklets that the selection covers are kept out if they begin no later than this.
         leftovers: What is left of their bytes, in words; "none" if nothing is.
+        not_promised: What may come back, in words; "" if nothing may.
     """
 
     store: str
@@ -133,7 +183,10 @@ class Receipt:
     observations: int
     cameras: dict[str, int]
     ids_sha256: str
+    erasure: str
+    kept_out_until_us: int
     leftovers: str
+    not_promised: str
 
 
 def checked_selection(selection: Selection) -> Selection:
@@ -152,6 +205,12 @@ def erase_with_receipt(store: Store, selection: Selection, *, purpose: str, now_
 
     The audit gets an entry before and one after, so that an erasure that was interrupted can be seen and repeated.
 
+    Args:
+        store: Which gallery.
+        selection: What to erase.
+        purpose: Reason in the user's words, for the audit.
+        now_us: The machine's time of day.  Where it is behind the gallery's own count, the count decides.
+
     Raises:
         UsageError: Nothing restricts the selection, or no purpose is given.
         StoreError: The store fails.
@@ -159,7 +218,8 @@ def erase_with_receipt(store: Store, selection: Selection, *, purpose: str, now_
     asked = checked_selection(selection).described()
     purpose = audit.checked_purpose(purpose)
     audit.record(store, "erase asked", {"asked": asked}, at_us=now_us, purpose=purpose)
-    erased = store.erase(selection, now_us=now_us)
+    clock = GalleryClock(store, wall=lambda: now_us)
+    erased = store.erase(selection, now_us=max(clock.now().latest_us, latest_us(store, now_us)), boot=clock.boot)
     receipt = Receipt(
         store=store.name,
         at_us=now_us,
@@ -169,10 +229,22 @@ def erase_with_receipt(store: Store, selection: Selection, *, purpose: str, now_
         observations=len(erased.keys),
         cameras=dict(Counter(camera for camera, _, _ in erased.keys)),
         ids_sha256=ids_sha256(erased.keys),
+        erasure=erased.erasure.id if erased.erasure else "",
+        kept_out_until_us=erased.erasure.until_us if erased.erasure else 0,
         leftovers=erased.leftovers,
+        not_promised=_not_promised(clock),
     )
     audit.record(store, "erase", asdict(receipt), at_us=now_us, purpose=purpose)
     return receipt
+
+
+def _not_promised(clock: GalleryClock) -> str:
+    if not clock.trouble:
+        return ""
+    return (
+        "the clock of this machine may be wrong, so tracklets from before this erasure may be stamped later than "
+        f"kept_out_until_us; erase again when it is right ({clock.trouble})"
+    )
 
 
 def ids_sha256(keys: Sequence[Key]) -> str:

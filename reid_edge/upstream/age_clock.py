@@ -26,6 +26,7 @@ STEP_US = 5 * 1_000_000
 PLAUSIBLE_US = 1_767_225_600_000_000
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_UPTIME = Path("/proc/uptime")
 _NO_BOOT = str(uuid.uuid4())
 
 
@@ -50,7 +51,16 @@ def read_clocks() -> Reading:
         boot = _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         boot = _NO_BOOT
-    return Reading(boot, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000, time.time_ns() // 1000)
+    return Reading(boot, _since_boot_us(), time.time_ns() // 1000)
+
+
+def _since_boot_us() -> int:
+    """Return the kernel's count as /proc tells it: libraries that fake a process's clocks leave that alone."""
+    try:
+        seconds, hundredths = _UPTIME.read_text(encoding="ascii").split()[0].split(".")
+        return int(seconds) * 1_000_000 + int(hundredths) * 10_000
+    except (OSError, ValueError, IndexError):  # hidden, as by systemd's ProcSubset=pid
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from reid_edge.gallery.entries import LONGEST_TRACKLET_US, Selection
 from reid_edge.gallery.quota import Quota
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream import observation_pb2
+from reid_edge.upstream.age_clock import Reading
 from reid_edge.upstream.message import decode_ack, encode_batch, encode_observation
 from reid_edge.upstream.observation import Ack, Gap
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, batch, observation, record, unit
@@ -26,13 +27,16 @@ EVERYTHING = Selection()
 
 
 class Clock:
-    """Where time stands still until it is moved."""
+    """Where time stands still until it is moved; then as much has passed."""
 
     def __init__(self):
         self.now = NOON + HOUR
 
     def __call__(self):
         return self.now
+
+    def read(self):
+        return Reading("boot", self.now - NOON, self.now)
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def clock():
 
 @pytest.fixture
 def collector(sqlite_store, clock):
-    return Collector(sqlite_store, clock=clock, expire_every_s=0)
+    return Collector(sqlite_store, clock=clock, read=clock.read, expire_every_s=0)
 
 
 def receive(collector, rows, **options):
@@ -190,12 +194,12 @@ def test_retention_is_applied_on_the_way(collector, sqlite_store, clock):
 
 
 def test_retention_is_applied_while_nothing_comes(sqlite_store, clock):
-    collector = Collector(sqlite_store, clock=clock, expire_every_s=0.01)
+    collector = Collector(sqlite_store, clock=clock, read=clock.read, expire_every_s=0.01)
     receive(collector, [record(1)])
     clock.now = NOON + 80 * HOUR
     expired = threading.Event()
     expire = sqlite_store.expire
-    sqlite_store.expire = lambda before_us: (expire(before_us), expired.set())[0]
+    sqlite_store.expire = lambda *given: (expire(*given), expired.set())[0]
     with collector.retention.running():
         assert expired.wait(10)
     assert sqlite_store.span(EVERYTHING).observations == 0

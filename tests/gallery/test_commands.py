@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from reid_edge.cli import main
+from reid_edge.gallery.audit import current_user
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import open_store
@@ -182,8 +183,29 @@ def test_retention_is_changed_applied_and_accounted_for(uri):
         "expire", uri, "--retention-hours", 1.5
     )
     assert json.loads(gallery("info", uri, "--json"))["retention_hours"] == 1.5
-    (entry,) = json.loads(gallery("audit", uri, "--json"))
-    assert (entry["action"], entry["detail"]) == ("retention", {"hours": 1.5, "before": 72.0})
+    changed, expired = json.loads(gallery("audit", uri, "--json"))
+    assert (changed["action"], changed["detail"]) == ("retention", {"hours": 1.5, "before": 72.0})
+    assert (expired["action"], expired["user"]) == ("expire", current_user())
+    before_us = expired["detail"].pop("before_us")
+    assert before_us == pytest.approx(expired["at_us"] - int(1.5 * HOUR), abs=10 * SECOND)
+    assert expired["detail"] == {"observations": 1, "gaps": 0, "retention_hours": 1.5}
+
+
+def test_a_clock_that_is_ahead_deletes_nothing_until_a_person_says_that_it_is_right(tmp_path, now, monkeypatch):
+    uri = f"sqlite:{tmp_path / 'gallery.db'}"
+    store = open_store(uri)
+    Collector(store).receive([batch([record(seq, at=now - HOUR) for seq in range(1, 51)])])
+    store.close()
+    right = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: right() + 4 * 24 * HOUR * 1000)
+    code, output, errors = call("expire", uri)
+    assert (code, "0 observations deleted" in output) == (1, True)
+    assert "96 hours ahead" in errors
+    assert "--clock-is-right" in errors
+    assert json.loads(gallery("audit", uri, "--json")) == []
+    assert "50 observations deleted" in gallery("expire", uri, "--clock-is-right")
+    said, expired = json.loads(gallery("audit", uri, "--json"))
+    assert (said["action"], expired["action"], expired["detail"]["observations"]) == ("clock", "expire", 50)
 
 
 def test_a_model_is_accepted_by_its_hash(uri):

@@ -240,8 +240,8 @@ def test_a_stop_does_not_wait_for_another_process_that_keeps_the_file(path, stor
     monkeypatch.setattr(sqlite_module, "CLOSE_S", 0.1)
     keeper = Retention(store, every_s=0.01)
     waiting = threading.Event()
-    expire = store.expire
-    monkeypatch.setattr(store, "expire", lambda before: (waiting.set(), expire(before))[-1])
+    tick = keeper.clock.tick
+    monkeypatch.setattr(keeper.clock, "tick", lambda: (waiting.set(), tick())[-1])
     other = sqlite3.connect(path, isolation_level=None)
     with keeper.running():
         other.execute("BEGIN IMMEDIATE")

@@ -210,8 +210,14 @@ class Store(Protocol):
         One that is in force already stays, until the later of the two ends.
         """
 
-    def expire(self, before_us: int) -> int:
-        """Delete observations last seen, and gaps received, before a time; return the number of observations."""
+    def expire(self, before_us: int, note: AuditEntry | None = None) -> int:
+        """Delete observations last seen, and gaps received, before a time; return the number of observations.
+
+        Args:
+            before_us: The time.
+            note: Line for the audit if anything is deleted, in the same commit; its detail gets the numbers of
+                observations and gaps.
+        """
 
     def models(self) -> list[AcceptedModel]:
         """Return the accepted models, in the order of acceptance."""

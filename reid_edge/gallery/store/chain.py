@@ -65,6 +65,11 @@ def chained(last: tuple[int, str] | None, entry: AuditEntry) -> AuditEntry:
     return replace(entry, hash=line_hash(previous, entry))
 
 
+def counted(note: AuditEntry, observations: int, gaps: int) -> AuditEntry:
+    """Return the line of a deletion on time with the numbers of what it deleted."""
+    return replace(note, detail={**note.detail, "observations": observations, "gaps": gaps})
+
+
 def chained_all(entries: Iterable[AuditEntry], *, at_us: int) -> list[AuditEntry]:
     """Return the lines of an audit that had no hashes with theirs, and a last line that says so.
 

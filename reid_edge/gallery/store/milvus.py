@@ -11,7 +11,7 @@ import random
 import threading
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -33,7 +33,7 @@ from reid_edge.gallery.store.base import (
     StoredGap,
     grown,
 )
-from reid_edge.gallery.store.chain import START, chained
+from reid_edge.gallery.store.chain import START, chained, counted
 from reid_edge.gallery.store.columns import entry_of
 from reid_edge.gallery.store.erasures import (
     covering,
@@ -59,6 +59,8 @@ from reid_edge.types import Feature
 
 EVERYTHING = "seq >= 0"
 LEFTOVERS = "Milvus keeps the bytes of deleted rows until it has compacted, which was asked for, and in backups"
+#: Number of applications of the retention that also delete what an erasure covers.
+SWEEPS = 3
 #: Longest change of an earlier format to the present one.
 MIGRATION_S = 6 * 3600.0
 #: Most attempts to add a line to the audit while others add theirs.
@@ -82,6 +84,7 @@ class MilvusStore:
         self._lock = threading.RLock()
         self._depth = 0
         self._ready: frozenset[str] = frozenset()
+        self._swept: Counter[str] = Counter()
         try:
             self._open(create=create)
         except BaseException:
@@ -150,18 +153,28 @@ class MilvusStore:
                 self._client.compact(collection_of(model))
         return Erased(tuple(sorted(keys)), LEFTOVERS)
 
-    def expire(self, before_us: int) -> int:
-        """Delete observations and gaps from before a time."""
+    def expire(self, before_us: int, note: AuditEntry | None = None) -> int:
+        """Delete observations and gaps from before a time; the line of the audit comes first."""
+        old, old_gaps = f"last_us < {before_us}", f'kind == "gap" and at_us < {before_us}'
         with self._session():
-            expired = 0
-            for model in self._collections():
-                expired += self._client.count(collection_of(model), f"last_us < {before_us}")
-                self._client.delete(collection_of(model), f"last_us < {before_us}")
-            self._client.delete(META, f'kind == "gap" and at_us < {before_us}')
+            collections = [collection_of(model) for model in self._collections()]
+            expired = sum(self._client.count(collection, old) for collection in collections)
+            gaps = self._client.count(META, old_gaps)
+            if note is not None and (expired or gaps):
+                self.audit_append(counted(note, expired, gaps))
+            for collection in collections:
+                self._client.delete(collection, old)
+            self._client.delete(META, old_gaps)
             self._client.delete(META, f'kind == "erasure" and at_us < {spent_us(before_us)}')
-            for erasure in self.erasures():
-                self._delete(erasure.selection)
+            self._sweep()
         return expired
+
+    def _sweep(self) -> None:
+        """Delete what another collector was just writing when it was erased."""
+        for erasure in self.erasures():
+            if self._swept[erasure.id] < SWEEPS:
+                self._delete(erasure.selection)
+                self._swept[erasure.id] += 1
 
     def models(self) -> list[AcceptedModel]:
         """Return the accepted models."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from reid_edge.errors import MissingExtraError, ModelMismatchError, StoreError
 from reid_edge.gallery.entries import Match, Record, Selection
-from reid_edge.gallery.store.base import Added, Erased, Erasure, StoredGap
+from reid_edge.gallery.store.base import Added, AuditEntry, Erased, Erasure, StoredGap
 from reid_edge.gallery.store.columns import COLUMNS, checksum_of, row_of
 from reid_edge.gallery.store.erasures import covering, deleted_now, new_erasure, not_erased
 from reid_edge.gallery.store.postgresql_connection import CALL_S, EXPIRY_S, LONG_S, Connection, connect, limited
@@ -134,10 +134,10 @@ class PostgresqlStore(SqlStore):
         self._vacuum()
         return Erased(tuple(sorted(keys)), LEFTOVERS)
 
-    def expire(self, before_us: int) -> int:
+    def expire(self, before_us: int, note: AuditEntry | None = None) -> int:
         """Delete observations and gaps from before a time."""
         with self._transaction(EXPIRY_S) as db:
-            return self._delete_before(db, before_us)
+            return self._delete_before(db, before_us, note)
 
     def accept_model(self, model_hash: str, dim: int | None, *, now_us: int, only_first: bool = False) -> bool:
         """Take features of this model from now on."""

@@ -20,7 +20,7 @@ from reid_edge.gallery.store.base import (
     StoredGap,
     grown,
 )
-from reid_edge.gallery.store.chain import chained
+from reid_edge.gallery.store.chain import chained, counted
 from reid_edge.gallery.store.columns import COLUMNS, Kind, entry_of
 from reid_edge.gallery.store.erasures import Erasure, json_selection, selection_json, spent_us
 
@@ -101,11 +101,7 @@ class SqlStore(abc.ABC):
     def audit_append(self, entry: AuditEntry) -> AuditEntry:
         """Add a line to the audit."""
         with self._writing() as db:
-            self._lock_audit(db)
-            last = db.execute("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1").fetchone()
-            line = chained(last, entry)
-            self._insert_audit(db, [line])
-        return line
+            return self._append(db, entry)
 
     def audit_entries(self, last: int) -> list[AuditEntry]:
         """Return the last lines of the audit, oldest first."""
@@ -141,6 +137,13 @@ class SqlStore(abc.ABC):
     @abc.abstractmethod
     def _lock_audit(self, db: Database) -> None:
         """Let nobody else add a line to the audit until the transaction ends."""
+
+    def _append(self, db: Database, entry: AuditEntry) -> AuditEntry:
+        self._lock_audit(db)
+        last = db.execute("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1").fetchone()
+        line = chained(last, entry)
+        self._insert_audit(db, [line])
+        return line
 
     def _change_setting(self, db: Database, name: str, value: str | None) -> None:
         if value is None:
@@ -197,11 +200,13 @@ class SqlStore(abc.ABC):
         ).fetchone()
         return None if row is None else StoredGap(**dict(zip(GAP_NAMES, row, strict=True)))
 
-    def _delete_before(self, db: Database, before_us: int) -> int:
+    def _delete_before(self, db: Database, before_us: int, note: AuditEntry | None) -> int:
         """Delete observations and gaps from before a time, and the erasures that then cover nothing any more."""
         count: int = db.execute(f"DELETE FROM observations WHERE last_us < {self.mark}", (before_us,)).rowcount  # noqa: S608
-        db.execute(f"DELETE FROM gaps WHERE received_us < {self.mark}", (before_us,))  # noqa: S608
+        gaps: int = db.execute(f"DELETE FROM gaps WHERE received_us < {self.mark}", (before_us,)).rowcount  # noqa: S608
         db.execute(f"DELETE FROM erasures WHERE until_us < {self.mark}", (spent_us(before_us),))  # noqa: S608
+        if note is not None and (count or gaps):
+            self._append(db, counted(note, count, gaps))
         return count
 
 

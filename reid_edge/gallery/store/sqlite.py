@@ -15,7 +15,7 @@ import numpy.typing as npt
 from reid_edge.errors import ModelMismatchError, StoreError
 from reid_edge.files import identity
 from reid_edge.gallery.entries import Entry, Match, Record, Selection
-from reid_edge.gallery.store.base import Added, Erased, Erasure, StoredGap
+from reid_edge.gallery.store.base import Added, AuditEntry, Erased, Erasure, StoredGap
 from reid_edge.gallery.store.columns import COLUMNS, checksum_of, row_of
 from reid_edge.gallery.store.erasures import covering, deleted_now, new_erasure, not_erased
 from reid_edge.gallery.store.sql import COLUMN_NAMES, SqlStore, condition, sql_entry
@@ -117,10 +117,10 @@ class SqliteStore(SqlStore):
                 self._put_erasure(db, erasure)
         return Erased(tuple(sorted(keys)), self._forget())
 
-    def expire(self, before_us: int) -> int:
+    def expire(self, before_us: int, note: AuditEntry | None = None) -> int:
         """Delete observations and gaps from before a time."""
         with self._writing() as db:
-            count = self._delete_before(db, before_us)
+            count = self._delete_before(db, before_us, note)
         if count:
             self._forget()
         return count
