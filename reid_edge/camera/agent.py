@@ -46,7 +46,7 @@ class Agent:
 
     Raises:
         ReidEdgeError: A part cannot be opened, and trying again would not help.  A camera or a gallery that cannot be
-            reached is no such part.
+            reached is no such part, nor a disk without room for the outbox.
     """
 
     def __init__(self, settings: AgentSettings, *, before_each_part: Callable[[], None] = lambda: None) -> None:
@@ -75,6 +75,7 @@ class Agent:
             retention_s=upstream.retention_hours * 3600,
             when_full=upstream.when_full,
             synchronous=upstream.synchronous,
+            wait_for_disk=True,
         )
         closing.callback(self.outbox.close)
         self._before_each_part()
@@ -173,7 +174,7 @@ class Agent:
             problems.append(f"no frame for {source.silent_s:.0f} s: {source.error or 'the camera sends none'}")
         if self.off_switch.trouble:
             problems.append(self.off_switch.trouble)
-        if unwritten:
+        if unwritten or not self.outbox.is_open:
             problems.append(f"the outbox cannot be written: {unwritten} observations wait in memory")
         if delivery.refused_waiting:
             problems.append(f"the gallery refuses {delivery.refused_waiting} observations: {delivery.last_refusal}")

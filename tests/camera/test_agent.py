@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import sqlite3
+import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -30,8 +31,10 @@ from reid_edge.gallery.store import open_store
 from reid_edge.runtime import Extractor
 from reid_edge.settings import overridden
 from reid_edge.signing import SIGNATURE, SigningKey
+from reid_edge.upstream.outbox import Outbox
 from tests.camera.bundles import renamed_bundle, resized_bundle
 from tests.camera.street import STILL, street_frames
+from tests.traffic import observation
 
 PATIENCE_S = 60
 #: Young enough for a gallery that keeps features for 72 hours, whenever the tests run.
@@ -335,6 +338,53 @@ def test_observations_wait_in_memory_while_the_disk_is_full(settings):
         assert not agent.health().problems
     assert agent.publisher.stats.lost == 0
     assert agent.outbox.depth == agent.publisher.stats.published
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 3 MB: needs root to mount, as CI has."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("no right to mount a tmpfs here")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(path) -> None:
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only"])
+@pytest.mark.parametrize("rows_wait", [True, False])
+def test_it_starts_on_a_disk_that_takes_nothing_and_delivers_all_once_it_does(
+    settings, session_bundle, small_disk, kind, rows_wait, caplog
+):
+    live = {"source.realtime": True, "source.loop": True, "gate.mode": "every", "tracklet.early_s": 0.2}
+    config = settings({"operation.state_dir": str(small_disk), **live})
+    if rows_wait:
+        with contextlib.closing(Outbox(small_disk / "outbox.db")) as outbox:
+            outbox.put([replace(observation(1), model_hash=session_bundle.manifest.model_hash)])
+    ballast = small_disk / "ballast"
+    if kind == "full":
+        fill(ballast)
+    else:
+        subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with running(config) as agent:
+        assert any("outbox cannot be written" in problem for problem in agent.health().problems)
+        wait_until(lambda: agent.publisher.stats.unwritten >= 2)
+        assert "wait in memory" in caplog.text
+        if kind == "full":
+            ballast.unlink()
+        else:
+            subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+        wait_until(lambda: agent.publisher.stats.unwritten == 0 and agent.publisher.stats.published >= 2)
+        assert not any("outbox" in problem for problem in agent.health().problems)
+    stats = agent.publisher.stats
+    assert (stats.lost, agent.outbox.depth) == (0, 0)
+    assert agent.delivery.stats.acknowledged == stats.published + rows_wait
 
 
 @contextlib.contextmanager
