@@ -253,13 +253,22 @@ class _Gallery:
 
 def _remote(upstream: UpstreamSettings, camera: str) -> Transport:
     scheme = upstream.uri.split(":", 1)[0]
+    max_batch_bytes = upstream.max_batch_kb * 1024
     if scheme in ("mqtt", "mqtts"):
         from reid_edge.upstream.mqtt import MqttTransport
 
-        return MqttTransport(upstream.uri, camera=camera, tls=upstream.tls, insecure=upstream.insecure)
+        return MqttTransport(
+            upstream.uri,
+            camera=camera,
+            tls=upstream.tls,
+            insecure=upstream.insecure,
+            max_batch_bytes=max_batch_bytes,
+        )
     if scheme in ("http", "https"):
         from reid_edge.upstream.http import HttpTransport
 
-        return HttpTransport(upstream.uri, tls=upstream.tls, insecure=upstream.insecure)
+        return HttpTransport(
+            upstream.uri, tls=upstream.tls, insecure=upstream.insecure, max_batch_bytes=max_batch_bytes
+        )
     known = ", ".join(f"{name}:" for name in SCHEMES)
     raise SettingsError(f"upstream.uri: expected one of {known}, got '{redacted(upstream.uri)}'.")

@@ -102,6 +102,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         retention_hours: Time after which an undelivered observation is dropped, and declared upstream as a gap.
         synchronous: ``FULL``: survives a power cut; ``NORMAL``: may lose the last second to one.
         resend_s: Time after which an observation that is not acknowledged is sent again, seconds.
+        max_batch_kb: Largest batch by MQTT or HTTP, 1,024 bytes; what a broker announces may make it smaller.
     """
 
     uri: str = "sqlite:gallery.db"
@@ -117,6 +118,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     retention_hours: Annotated[float, msgspec.Meta(gt=0, le=87_600)] = 72.0
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
     resend_s: Seconds = 10.0
+    max_batch_kb: Annotated[int, msgspec.Meta(ge=2, le=4096)] = 128
 
 
 class OperationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from reid_edge.backoff import exponential_pause_s
-from reid_edge.errors import MessageError, OutboxError, TransportError
+from reid_edge.errors import BatchTooLargeError, MessageError, OutboxError, TransportError
+from reid_edge.upstream.batch_limit import MOST_BATCH_BYTES
+from reid_edge.upstream.batching import divided
 from reid_edge.upstream.delivery_log import DeliveryLog, DeliveryStats, shown
 from reid_edge.upstream.message import decode_ack, encode_batch
 from reid_edge.upstream.observation import DEFAULT_GALLERY, Ack, Gap
@@ -34,7 +36,8 @@ class Delivery:
     again at once if the transport's ``losses`` say that they may be gone.  Rows that the gallery refuses stay in the
     outbox without delaying others, and are tried again, a batch after ``retry_refused_s`` and then less and less often.
     Nor do rows delay others that some galleries have and others have not.  While the transport does not accept,
-    attempts become rarer, up to one a minute.
+    attempts become rarer, up to one a minute.  No batch is larger than the transport's ``max_batch_bytes``; a row that
+    is waits as if it had been refused.
 
     Args:
         outbox: Holds the rows; :meth:`stop` leaves it open.
@@ -152,7 +155,41 @@ class Delivery:
         if not rows and not gaps:
             self._wait()
         elif incarnation == self._outbox.incarnation:  # else the rows may be of a file that was set aside meanwhile
-            self._send(rows, gaps)
+            self._send_fitting(rows, gaps)
+
+    def _send_fitting(self, rows: Sequence[_Row], gaps: Sequence[Gap]) -> None:
+        """Send rows and gaps in as many batches as the transport's limit makes necessary, until one is not taken."""
+        most_bytes = self._most_batch_bytes()
+        empty = encode_batch(self._camera, self._incarnation, [], galleries=self._galleries)
+        parts, too_large = divided(rows, gaps, most_bytes - len(empty))
+        if gaps:
+            with self._changed:
+                self._positions.sending_gaps((gap.first_seq, gap.last_seq) for gap in gaps)
+        if too_large:
+            self._hold_back(too_large, most_bytes)
+        for index, part in enumerate(parts):
+            if not self._send(part.rows, part.gaps):
+                left = tuple(seq for other in parts[index + 1 :] for seq, _ in other.rows)
+                with self._changed:
+                    self._positions.sending(left, time.monotonic())
+                    self._positions.failed(left)
+                break
+
+    def _most_batch_bytes(self) -> int:
+        return getattr(self._transport, "max_batch_bytes", MOST_BATCH_BYTES)  # missing in transports of one's own
+
+    def _hold_back(self, rows: Sequence[_Row], most_bytes: int) -> None:
+        """Keep rows that fit into no batch as if they had been refused: they hold up no others."""
+        reason = (
+            f"{self._transport.name} takes batches of at most {most_bytes} bytes, and an observation does not fit: "
+            "raise that limit, or choose a smaller upstream.encoding for new ones"
+        )
+        with self._changed:
+            self._positions.hold_back([seq for seq, _ in rows], reason, time.monotonic())
+            self.stats.refused += len(rows)
+            self.stats.last_refusal = reason
+            self.stats.refused_waiting = self._positions.refused
+        self._log.refusals([reason], self.stats.refused_waiting)
 
     def _rows(self) -> list[_Row]:
         """Return the rows of the next batch: those to send again, in turns with new ones if there are two galleries.
@@ -208,31 +245,34 @@ class Delivery:
             self._gaps_due_s = time.monotonic() + self._resend_s
             return []
 
-    def _send(self, rows: Sequence[_Row], gaps: Sequence[Gap]) -> None:
+    def _send(self, rows: Sequence[_Row], gaps: Sequence[Gap]) -> bool:
+        """Send one batch; return whether the transport took it."""
         seqs = tuple(seq for seq, _ in rows)
         with self._changed:  # before sending: the acknowledgement may be quicker than the return
             self._positions.sending(seqs, time.monotonic())
             if gaps:
-                self._positions.sending_gaps((gap.first_seq, gap.last_seq) for gap in gaps)
                 self._gaps_due_s = time.monotonic() + self._resend_s
         batch = encode_batch(self._camera, self._incarnation, rows, gaps, galleries=self._galleries)
         try:
             self._transport.send(batch)
         except Exception as error:  # a transport may be anybody's, and raise anything
-            self._failed(seqs, error)
-            return
+            self._failed(seqs, error, smaller=self._most_batch_bytes() < len(batch))
+            return False
         self._failures = 0
         stats = self.stats
         stats.connected, stats.last_error, stats.batches = True, "", stats.batches + 1
         again = sum(seq <= self._highest_sent for seq in seqs) if seqs and seqs[0] <= self._highest_sent else 0
         stats.sent, stats.resent = stats.sent + len(seqs) - again, stats.resent + again
         self._highest_sent = max(self._highest_sent, seqs[-1] if seqs else 0)
+        return True
 
-    def _failed(self, seqs: tuple[int, ...], error: Exception) -> None:
-        """Note that the transport did not take a batch, and wait longer each time."""
+    def _failed(self, seqs: tuple[int, ...], error: Exception, *, smaller: bool) -> None:
+        """Note that the transport did not take a batch, and wait longer each time, but not before ``smaller`` ones."""
         with self._changed:
             self._positions.failed(seqs)
             self._gaps_due_s = 0.0
+        if smaller and isinstance(error, BatchTooLargeError):
+            return
         self.stats.transport_errors += 1
         self.stats.connected = False
         pause_s = exponential_pause_s(self._failures, FIRST_BACKOFF_S, self._most_backoff_s)

@@ -54,7 +54,7 @@ class HttpTransport:
         MissingExtraError: httpcore is not installed.
     """
 
-    problem = ""
+    conflict = ""
     losses = 0  # every batch is answered, or has failed
 
     def __init__(

@@ -116,9 +116,9 @@ class MqttTransport:
         return min(self._limit.bytes, self.link.largest_payload(self._topic))
 
     @property
-    def problem(self) -> str:
+    def conflict(self) -> str:
         """Trouble that lasts though batches may go through: another camera with this one's name."""
-        return self.link.problem
+        return self.link.conflict
 
     def send(self, batch: bytes) -> None:
         """Queue one batch; waits up to a second for the connection and for earlier batches.

@@ -107,7 +107,7 @@ class MqttLink:
         return self._ready.is_set()
 
     @property
-    def problem(self) -> str:
+    def conflict(self) -> str:
         """Trouble that lasts though it may be connected now, another client of its name; empty if there is none."""
         return self._rivalry.problem
 

@@ -149,6 +149,12 @@ class Positions:
         position.refusals.add(sent, reason, now_s)
         return len(sent)
 
+    def hold_back(self, seqs: Sequence[int], reason: str, now_s: float) -> None:
+        """Note that rows cannot be sent, as if every gallery that lacks them had refused them."""
+        self.sending(seqs, now_s)
+        for each in self._all:
+            self.refuse(each, seqs, reason, now_s)
+
     def sending_gaps(self, gaps: Iterable[tuple[int, int]]) -> None:
         """Note the gaps that are being sent: all that wait for an acknowledgement."""
         self._gaps = {gap: self._gaps.get(gap, set()) for gap in gaps}

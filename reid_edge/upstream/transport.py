@@ -37,7 +37,7 @@ class Transport(Protocol):
         """Largest batch that the other end takes, as far as is known now; it may change at any time."""
 
     @property
-    def problem(self) -> str:
+    def conflict(self) -> str:
         """Trouble that lasts though batches may go through, with what to do about it; empty if there is none."""
 
     def send(self, batch: bytes) -> None:
@@ -98,7 +98,7 @@ class LocalTransport:
 
     name = "local"
     losses = 0
-    problem = ""
+    conflict = ""
     max_batch_bytes = MOST_BATCH_BYTES
 
     def __init__(self, receive: Callable[[Sequence[bytes]], list[bytes]]) -> None:

@@ -113,10 +113,10 @@ def test_without_qos_1_batches_go_by_qos_0(tmp_path):
 def test_two_cameras_of_one_name_do_not_fight_and_both_say_so(tmp_path, caplog):
     """Also with a mosquitto that does not tell, as Debian's 2.0.11."""
     with Broker(tmp_path) as broker, transport(broker.uri, "gate") as first, transport(broker.uri, "gate") as second:
-        wait_until(lambda: first.problem or second.problem, "one of them said so")
+        wait_until(lambda: first.conflict or second.conflict, "one of them said so")
         wait_until(lambda: noticed(first, second) and noticed(second, first), "both said so")
         for each in (first, second):
-            assert re.search(r"another client (probably )?connects to mqtt://127.* as 'gate'.*--camera", each.problem)
+            assert re.search(r"another client (probably )?connects to mqtt://127.* as 'gate'.*--camera", each.conflict)
         before = first.link.connects + second.link.connects
         time.sleep(1.0)
         assert first.link.connects + second.link.connects <= before + 2, "they fight"
@@ -128,9 +128,9 @@ def test_two_cameras_of_one_name_do_not_fight_and_both_say_so(tmp_path, caplog):
 
 def noticed(sending: MqttTransport, other: MqttTransport) -> bool:
     """Return whether it has noticed the other; if not, end the other's pause."""
-    if not sending.problem:
+    if not sending.conflict:
         other.link.retry_now()
-    return bool(sending.problem)
+    return bool(sending.conflict)
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -167,9 +167,9 @@ def test_a_broker_that_tells_of_a_rival_is_believed_at_once():
         peer.send(b"\xe0\x02\x8e\x00")
 
     with HostileServer(granting(take_over)) as server, transport(f"mqtt://127.0.0.1:{server.port}") as sending:
-        wait_until(lambda: sending.problem, "it was told")
-        assert "probably" not in sending.problem
-        assert sending.link.backoff.reason == sending.problem
+        wait_until(lambda: sending.conflict, "it was told")
+        assert "probably" not in sending.conflict
+        assert sending.link.backoff.reason == sending.conflict
         assert sending.link.backoff.alerts == 1
         assert len(server.conversations) == 1
 
@@ -251,7 +251,7 @@ def test_a_broker_that_hangs_up_without_a_word_gets_smaller_batches():
             "batches were smaller",
         )
         assert sending.max_batch_bytes == 18_000
-        assert sending.problem == "", "a namesake is suspected"
+        assert sending.conflict == "", "a namesake is suspected"
 
 
 def test_a_broker_that_never_confirms_is_left(monkeypatch):
