@@ -17,8 +17,10 @@ from reid_edge.cli.gallery_search import JsonOption, StoreArgument, UtcOption, e
 from reid_edge.console import console, error_console, print_table
 from reid_edge.errors import UsageError
 from reid_edge.gallery import audit as auditing
+from reid_edge.gallery.clock import kept_since_us
 from reid_edge.gallery.deletion import Retention, believe_clock, change_retention
 from reid_edge.gallery.store.base import AuditEntry, CameraSummary, Summary, summarise
+from reid_edge.gallery.store.chain import ChainReport
 from reid_edge.gallery.times import now_us, time_text
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ def serve(
 def info(store: StoreArgument, utc: UtcOption = False, as_json: JsonOption = False) -> None:
     """Show the contents of a gallery: cameras, models, gaps, and the retention."""
     with opened(store) as gallery:
-        summary = summarise(gallery)
+        summary = summarise(gallery, kept_since_us(gallery, now_us()))
     if as_json:
         print_json(dataclasses.asdict(summary))
     else:
@@ -82,7 +84,7 @@ def info(store: StoreArgument, utc: UtcOption = False, as_json: JsonOption = Fal
 def cameras(store: StoreArgument, utc: UtcOption = False, as_json: JsonOption = False) -> None:
     """List the cameras whose observations are held."""
     with opened(store) as gallery:
-        summaries = gallery.cameras()
+        summaries = gallery.cameras(kept_since_us(gallery, now_us()))
     if as_json:
         print_json([dataclasses.asdict(one) for one in summaries])
     else:
@@ -129,16 +131,43 @@ def accept_model(
 def audit(
     store: StoreArgument,
     last: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of entries.")] = 20,
+    action: Annotated[
+        list[str] | None, typer.Option(help="Only this: search, erase, expire, …; may be repeated.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check that no line was altered or removed.")] = False,
+    expect: Annotated[
+        str | None, typer.Option(help="Hash that an earlier --verify printed, kept elsewhere; implies --verify.")
+    ] = None,
     utc: UtcOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show who searched and erased, when, for what purpose, and what was returned."""
+    """Show who searched and erased, when, for what purpose, and what was returned; or check the audit."""
     with opened(store) as gallery:
-        entries = gallery.audit_entries(last)
+        if verify or expect is not None:
+            _report_chain(auditing.verify(gallery, expect=expect), gallery.name, as_json=as_json)
+            return
+        entries = gallery.audit_entries(auditing.ALL_LINES if action else last)
+    entries = [entry for entry in entries if not action or entry.action in action][-last:]
     if as_json:
         print_json([dataclasses.asdict(one) for one in entries])
     else:
         _print_audit(entries, gallery.name, utc=utc)
+
+
+def _report_chain(report: ChainReport, store: str, *, as_json: bool) -> None:
+    """Print what a check of the audit found; exit code 1 if something is wrong."""
+    if as_json:
+        print_json(dataclasses.asdict(report))
+    else:
+        for fault in report.faults:
+            error_console.print(f"audit of {store}: {fault}", soft_wrap=True)
+        console.print(
+            f"{report.lines:,} lines, {'BROKEN' if report.faults else 'whole'}; last hash {report.head}\n"
+            "keep it elsewhere: with --expect HASH a later check also finds that lines at the end were removed",
+            soft_wrap=True,
+        )
+    if report.faults:
+        raise typer.Exit(1)
 
 
 gallery_app = typer.Typer(

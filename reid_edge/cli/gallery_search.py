@@ -19,6 +19,7 @@ from reid_edge.console import console, error_console
 from reid_edge.errors import NoSuchObservationError, UsageError
 from reid_edge.gallery import search as searching
 from reid_edge.gallery.audit import checked_purpose
+from reid_edge.gallery.clock import kept_since_us
 from reid_edge.gallery.deletion import checked_selection, erase_with_receipt
 from reid_edge.gallery.entries import Record, Selection
 from reid_edge.gallery.store import Store, open_store
@@ -125,7 +126,7 @@ def erase(
             receipt = erase_with_receipt(gallery, selection, purpose=purpose, now_us=now_us())
             print_json(dataclasses.asdict(receipt))
             if not receipt.observations:
-                _note_nothing_erased(gallery.cameras())
+                _note_nothing_erased(gallery.cameras(kept_since_us(gallery, now_us())))
             return
         count = gallery.span(selection).observations
     console.print(f"{count:,} observations would be erased from {gallery.name}; --yes erases them.", soft_wrap=True)
@@ -191,7 +192,8 @@ def _query_by_image(store: Store, image: Path, box: str | None, bundle: Path) ->
     pixels = read_image(image)
     extractor = Extractor(bundle)
     features = extractor([pixels]) if boxes is None else extractor(pixels, boxes)
-    return searching.query_by_feature(features[0], manifest.model_hash, image_sha256=sha256_of(image))
+    box_given = None if boxes is None else boxes[0]
+    return searching.query_by_feature(features[0], manifest.model_hash, image_sha256=sha256_of(image), box=box_given)
 
 
 def _box(text: str) -> list[float]:
@@ -207,12 +209,12 @@ def _box(text: str) -> list[float]:
 def _stored(store: Store, id_: str, key: Path | None) -> Record:
     """Return the record of an id; with the key of the pseudonyms its camera may be a name."""
     try:
-        return searching.find_one(store, id_)
+        return searching.find_one(store, id_, now_us=now_us())
     except NoSuchObservationError:
         if key is None:
             raise
     name, slash, rest = id_.partition("/")
-    return searching.find_one(store, f"{_wire_name(name, key)}{slash}{rest}")
+    return searching.find_one(store, f"{_wire_name(name, key)}{slash}{rest}", now_us=now_us())
 
 
 def _wire_name(name: str, key: Path | None) -> str:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from typing import Any
 
 from reid_edge.errors import UsageError
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import AuditEntry
+from reid_edge.gallery.store.chain import ChainReport, check_chain
 
 PURPOSE_LENGTH = 500
+#: More lines than any audit has.
+ALL_LINES = 2**31 - 1
+
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 def current_user() -> str:
@@ -36,6 +42,27 @@ def checked_purpose(purpose: str) -> str:
             f"got {purpose[:80]!a}."
         )
     return purpose
+
+
+def verify(store: Store, *, expect: str | None = None) -> ChainReport:
+    """Check the chain of a gallery's audit.
+
+    A line that was altered, removed, moved or put in between is found by the chain alone.  That lines at its end were
+    removed, or that all of it was written anew, shows only with a hash that was kept elsewhere.
+
+    Args:
+        store: Which gallery.
+        expect: Hash of the last line at an earlier check, 64 hexadecimal digits.
+
+    Raises:
+        UsageError: ``expect`` is no such hash.
+        StoreError: The store fails.
+    """
+    if expect is not None and not _HASH.fullmatch(expect):
+        raise UsageError(
+            f"expected --expect to be 64 hexadecimal digits, as 'audit --verify' printed them; got {expect!a}."
+        )
+    return check_chain(store.audit_entries(ALL_LINES), expect=expect)
 
 
 def record(store: Store, action: str, detail: dict[str, Any], *, at_us: int, purpose: str = "") -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from reid_edge.errors import ModelMismatchError, NoSuchObservationError, UsageError
 from reid_edge.features import l2_normalised
 from reid_edge.gallery import audit
+from reid_edge.gallery.clock import kept_since_us
 from reid_edge.gallery.entries import Entry, Key, Match, Record, Selection, parse_id
 from reid_edge.gallery.store import Store
 from reid_edge.types import Feature
@@ -70,10 +72,20 @@ def require_model(store: Store, model_hash: str) -> None:
         )
 
 
-def query_by_feature(feature: Feature, model_hash: str, *, image_sha256: str) -> Query:
-    """Make the query for a feature of an image: D float32, of any length."""
+def query_by_feature(
+    feature: Feature, model_hash: str, *, image_sha256: str, box: Sequence[float] | None = None
+) -> Query:
+    """Make the query for a feature of an image.
+
+    Args:
+        feature: D float32, of any length.
+        model_hash: The model that made it.
+        image_sha256: Digest of the image file, for the audit.
+        box: The part of the image that was looked at, x1 y1 x2 y2 in pixels, for the audit; None for all of it.
+    """
     unit = l2_normalised(feature[None])[0]
-    return Query(feature=unit, model_hash=model_hash, source={"image_sha256": image_sha256})
+    source = {"image_sha256": image_sha256, "box": None if box is None else [float(edge) for edge in box]}
+    return Query(feature=unit, model_hash=model_hash, source=source)
 
 
 def query_of(record: Record) -> Query:
@@ -86,14 +98,20 @@ def query_of(record: Record) -> Query:
     )
 
 
-def find_one(store: Store, text: str) -> Record:
+def find_one(store: Store, text: str, *, now_us: int) -> Record:
     """Return the record of an id.
+
+    Args:
+        store: Which gallery.
+        text: The id as a person types it.
+        now_us: What is older than the retention by then is not found, whether it is deleted yet or not.
 
     Raises:
         UsageError: The text is not an id, or several observations could have it.
         NoSuchObservationError: Nothing is stored under it.
     """
-    found = store.find(*parse_id(text))
+    since_us = kept_since_us(store, now_us)
+    found = [record for record in store.find(*parse_id(text)) if record.entry.last_us >= since_us]
     if not found:
         raise NoSuchObservationError(
             f"{store.name} holds nothing under '{text}': it was never stored, has expired, or was erased."
@@ -115,12 +133,14 @@ def search(
 ) -> list[Found]:
     """Return the tracklets nearest to a query, best first; the search is in the audit before it returns.
 
+    What is older than the retention is not returned, whether it is deleted yet or not.
+
     Args:
         store: Gallery to search.
         query: Feature to search for.
         selection: Which observations to compare.
         purpose: Reason in the user's words, for the audit.
-        now_us: Time of the search, for the audit.
+        now_us: Time of the search.
         top: Number of tracklets.
         cameras: ``same`` for the query's own camera only, ``other`` for the other cameras only.
 
@@ -134,13 +154,16 @@ def search(
         raise UsageError(f"expected 1 to {MOST_TRACKLETS} tracklets (--top); got {top}.")
     require_model(store, query.model_hash)
     selection = _restricted(selection, query, cameras)
-    best = _best_of_tracklets(store, query, selection, top)
-    found = [_found(store, match) for match in best]
+    since_us = kept_since_us(store, now_us)
+    best = _best_of_tracklets(store, query, _not_before(selection, since_us), top)
+    found = [_found(store, match, since_us) for match in best]
     detail = {
         "query": query.source,
         "model_hash": query.model_hash,
         "selection": selection.described(),
+        "cameras": cameras,
         "top": top,
+        "kept_since_us": since_us,
         "ids": [one.best.id for one in found],
     }
     audit.record(store, "search", detail, at_us=now_us, purpose=purpose)
@@ -176,9 +199,14 @@ def _best_of_tracklets(store: Store, query: Query, selection: Selection, top: in
         wanted *= 4
 
 
-def _found(store: Store, match: Match) -> Found:
+def _not_before(selection: Selection, since_us: int) -> Selection:
+    """Return a selection without what was last seen before a time."""
+    return replace(selection, since_us=max(selection.since_us or 0, since_us))
+
+
+def _found(store: Store, match: Match, since_us: int) -> Found:
     entry = match.entry
-    span = store.span(entry.whole_tracklet)
+    span = store.span(_not_before(entry.whole_tracklet, since_us))
     first_us = entry.first_us if span.first_us is None else span.first_us
     last_us = entry.last_us if span.last_us is None else span.last_us
     return Found(entry, match.cosine, first_us, last_us)

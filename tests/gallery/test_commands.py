@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -206,6 +207,24 @@ def test_a_clock_that_is_ahead_deletes_nothing_until_a_person_says_that_it_is_ri
     assert "50 observations deleted" in gallery("expire", uri, "--clock-is-right")
     said, expired = json.loads(gallery("audit", uri, "--json"))
     assert (said["action"], expired["action"], expired["detail"]["observations"]) == ("clock", "expire", 50)
+
+
+def test_the_audit_is_verified_and_its_end_too_with_a_hash_kept_elsewhere(uri, tmp_path):
+    for digit in "123":
+        gallery("accept-model", uri, digit * 64)
+    report = json.loads(gallery("audit", uri, "--verify", "--json"))
+    assert (report["lines"], report["faults"]) == (3, [])
+    assert report["head"] in gallery("audit", uri, "--verify")
+    gallery("accept-model", uri, "4" * 64)
+    assert "4 lines, whole" in gallery("audit", uri, "--expect", report["head"])
+    with contextlib.closing(sqlite3.connect(tmp_path / "gallery.db")) as db:
+        db.execute("DROP TRIGGER audit_keeps_everything")
+        db.execute("DELETE FROM audit WHERE number > 2")
+        db.commit()
+    assert "2 lines, whole" in gallery("audit", uri, "--verify")
+    code, output, errors = call("audit", uri, "--expect", report["head"])
+    assert (code, "BROKEN" in output) == (1, True)
+    assert "lines at the end were removed" in errors
 
 
 def test_a_model_is_accepted_by_its_hash(uri):

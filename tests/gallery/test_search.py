@@ -65,7 +65,7 @@ def image(feature):
 
 
 def stored(store, text):
-    return query_of(find_one(store, text))
+    return query_of(find_one(store, text, now_us=NOON + 5 * HOUR))
 
 
 def test_each_tracklet_is_found_once_by_its_best_observation(store, two_people):
@@ -107,6 +107,29 @@ def test_features_of_any_length_find_the_same(store, two_people):
     )
 
 
+def test_the_part_of_the_image_and_the_choice_of_cameras_are_in_the_audit(store, two_people):
+    query = query_by_feature(two_people[0], MODEL, image_sha256="f" * 64, box=[1, 2.5, 30, 40])
+    look_for(store, query)
+    look_for(store, stored(store, "door/e1/101"), cameras="other")
+    first, second = store.audit_entries(2)
+    assert first.detail["query"]["box"] == [1.0, 2.5, 30.0, 40.0]
+    assert second.detail["cameras"] == "other"
+
+
+def test_what_the_retention_says_is_gone_is_not_shown_though_it_is_not_deleted_yet(store, two_people):
+    ann, _ = two_people
+    now_us = NOON + 72 * HOUR + HOUR + 2 * SECOND  # ann's second tracklet was last seen 72 hours ago, to the second
+    assert sorted(tracks(look_for(store, image(ann), now_us=now_us))) == [2, 3]
+    assert sorted(tracks(look_for(store, image(ann), now_us=now_us, selection=Selection(until_us=now_us)))) == [2, 3]
+    second = store.find("yard", "e1", 200)[0].entry
+    assert look_for(store, image(ann), now_us=now_us, top=2)[0].last_us > now_us - 72 * HOUR
+    assert second.last_us < now_us - 72 * HOUR
+    with pytest.raises(NoSuchObservationError, match="has expired"):
+        find_one(store, "yard/e1/200", now_us=now_us)
+    assert find_one(store, "yard/e1/201", now_us=now_us).entry.seq == 201
+    assert store.span(EVERYTHING).observations == 12
+
+
 def test_a_gallery_without_that_model_is_not_searched(store, two_people):
     query = dataclasses.replace(image(two_people[0]), model_hash=OTHER_MODEL)
     with pytest.raises(ModelMismatchError, match=f"{OTHER_MODEL}.*{MODEL}"):
@@ -124,16 +147,16 @@ def test_an_empty_gallery_says_so(sqlite_store):
 @pytest.mark.parametrize("text", ["", "door", "door/e1", "door/e1/x", "door/e1/-1", "/e1/1", "door//1", "a/b/c/1"])
 def test_what_is_no_id_is_answered_with_what_is(store, text):
     with pytest.raises(UsageError, match="camera/epoch/number"):
-        find_one(store, text)
+        find_one(store, text, now_us=NOON + 5 * HOUR)
 
 
 def test_ids_that_nothing_has_and_that_two_have(store):
     store.add([record(1, incarnation="abc1"), record(1, incarnation="abd1")])
     with pytest.raises(NoSuchObservationError, match="door/ab/2"):
-        find_one(store, "door/ab/2")
+        find_one(store, "door/ab/2", now_us=NOON)
     with pytest.raises(UsageError, match="door/abc1/1, door/abd1/1"):
-        find_one(store, "door/ab/1")
-    assert find_one(store, " door/abd/1\n").entry.id == "door/abd1/1"
+        find_one(store, "door/ab/1", now_us=NOON)
+    assert find_one(store, " door/abd/1\n", now_us=NOON).entry.id == "door/abd1/1"
 
 
 def test_a_search_needs_a_purpose_and_a_sensible_number(store, two_people):
@@ -156,10 +179,12 @@ def test_every_search_is_in_the_audit_with_its_answer_and_without_the_feature(st
     assert (first.action, first.purpose, first.at_us) == ("search", "lost child 17", NOON + 5 * HOUR)
     assert first.user
     assert first.detail == {
-        "query": {"image_sha256": "f" * 64},
+        "query": {"image_sha256": "f" * 64, "box": None},
         "model_hash": MODEL,
         "selection": {"since_us": NOON},
+        "cameras": "all",
         "top": 2,
+        "kept_since_us": NOON + 5 * HOUR - 72 * HOUR,
         "ids": [one.best.id for one in found],
     }
     assert second.detail["query"] == {"id": "door/e1/101"}

@@ -400,6 +400,20 @@ def test_cameras_are_summed_up(gallery):
     ]
 
 
+def test_cameras_are_summed_up_from_a_time_on(gallery):
+    gallery.add(
+        [record(1), record(2, at=NOON + HOUR), record(3, camera="yard")], [gap(5, 6), gap(7, 7, at=NOON + HOUR)]
+    )
+    (door,) = gallery.cameras(NOON + HOUR)
+    assert (door.camera, door.observations, door.first_us, door.lost) == ("door", 1, NOON + HOUR, 1)
+
+
+def test_a_search_from_a_time_on_leaves_out_what_was_last_seen_before(gallery):
+    gallery.add([record(seq, at=NOON + seq * HOUR) for seq in range(6)])
+    for since in range(7):
+        assert seqs(found(gallery, selection=Selection(since_us=NOON + since * HOUR))) == list(range(since, 6))
+
+
 def test_retention_is_kept(store):
     assert store.retention_hours() == DEFAULT_RETENTION_HOURS
     store.set_retention_hours(0.5)

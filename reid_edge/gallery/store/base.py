@@ -256,16 +256,25 @@ class Store(Protocol):
     def span(self, selection: Selection) -> Span:
         """Return the number of selected observations and their first and last time."""
 
-    def cameras(self) -> list[CameraSummary]:
-        """Return the contents of each camera, sorted by its name."""
+    def cameras(self, since_us: int = 0) -> list[CameraSummary]:
+        """Return the contents of each camera, sorted by its name.
+
+        Args:
+            since_us: Leave out what was last seen, and gaps that were received, before.
+        """
 
     def close(self) -> None:
         """Close the store."""
 
 
-def summarise(store: Store) -> Summary:
-    """Sum up the contents of a gallery; ``milvus:`` reads the times of every observation for it."""
-    cameras = tuple(store.cameras())
+def summarise(store: Store, since_us: int = 0) -> Summary:
+    """Sum up the contents of a gallery; ``milvus:`` reads the times of every observation for it.
+
+    Args:
+        store: Which gallery.
+        since_us: Leave out what was last seen before.
+    """
+    cameras = tuple(store.cameras(since_us))
     return Summary(
         store=store.name,
         observations=sum(one.observations for one in cameras),

@@ -257,20 +257,20 @@ class MilvusStore:
         first, last = zip(*times, strict=True) if times else ((), ())
         return Span(len(times), min(first, default=None), max(last, default=None))
 
-    def cameras(self) -> list[CameraSummary]:
+    def cameras(self, since_us: int = 0) -> list[CameraSummary]:
         """Return the contents of each camera; reads the times of every observation."""
         counts: dict[str, int] = defaultdict(int)
         tracklets: dict[str, set[tuple[str, int]]] = defaultdict(set)
         spans: dict[str, list[int]] = defaultdict(list)
         gaps: dict[str, list[int]] = defaultdict(list)
         with self._session(LONG_S):
-            for _, row in self._selected(Selection(), ["track", "first_us", "last_us"]):
+            for _, row in self._selected(Selection(since_us=since_us), ["track", "first_us", "last_us"]):
                 camera = row["camera"]
                 counts[camera] += 1
                 tracklets[camera].add((row["epoch"], row["track"]))
                 seen = (*spans[camera], row["first_us"], row["last_us"])
                 spans[camera] = [min(seen), max(seen)]
-            for _, body in self._bodies("gap"):
+            for body in (body for _, body in self._bodies("gap") if body["received_us"] >= since_us):
                 gaps[body["camera"]].append(body["count"])
         return [
             CameraSummary(

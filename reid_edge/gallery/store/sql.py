@@ -35,9 +35,10 @@ _CAMERAS = """
     SELECT camera, max(observations), max(tracklets), min(first_us), max(last_us), max(gaps), max(lost) FROM (
         SELECT camera, count(*) AS observations, count(DISTINCT epoch || '/' || track) AS tracklets,
             min(first_us) AS first_us, max(last_us) AS last_us, 0 AS gaps, 0 AS lost
-        FROM observations GROUP BY camera
+        FROM observations WHERE last_us >= {since} GROUP BY camera
         UNION ALL
-        SELECT camera, 0, 0, NULL, NULL, count(*), CAST(sum(count) AS BIGINT) FROM gaps GROUP BY camera
+        SELECT camera, 0, 0, NULL, NULL, count(*), CAST(sum(count) AS BIGINT)
+        FROM gaps WHERE received_us >= {since} GROUP BY camera
     ) AS held GROUP BY camera ORDER BY camera
 """
 
@@ -127,10 +128,10 @@ class SqlStore(abc.ABC):
             ).fetchone()
         return Span(*row)
 
-    def cameras(self) -> list[CameraSummary]:
+    def cameras(self, since_us: int = 0) -> list[CameraSummary]:
         """Return the contents of each camera."""
         with self._counting() as db:
-            rows = db.execute(_CAMERAS).fetchall()
+            rows = db.execute(_CAMERAS.format(since=int(since_us))).fetchall()
         names = ("camera", "observations", "tracklets", "first_us", "last_us", "gaps", "lost")
         return [CameraSummary(**dict(zip(names, row, strict=True))) for row in rows]
 

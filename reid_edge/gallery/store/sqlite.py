@@ -81,7 +81,8 @@ class SqliteStore(SqlStore):
             model = db.execute("SELECT number FROM models WHERE hash = ?", (model_hash,)).fetchone()
             if model is None:
                 return []
-            scored = self._scores_of_all if selection == Selection() else self._scores_of_some
+            by_time_alone = selection == Selection(since_us=selection.since_us)
+            scored = self._scores_of_all if by_time_alone else self._scores_of_some
             numbers, scores = scored(db, model[0], feature, selection)
             chosen = _best(scores, top)
             return [
@@ -217,8 +218,10 @@ class SqliteStore(SqlStore):
         return numbers
 
     def _scores_of_all(
-        self, db: sqlite3.Connection, model: int, feature: Feature, _selection: Selection
+        self, db: sqlite3.Connection, model: int, feature: Feature, selection: Selection
     ) -> tuple[Numbers, Feature]:
+        """Return the numbers and scores of all rows of a model but those that were last seen too early."""
+
         def load(start: int, stop: int) -> Block:
             rows = db.execute(
                 "SELECT number, feature FROM observations WHERE number >= ? AND number < ? AND +model = ?",
@@ -227,7 +230,10 @@ class SqliteStore(SqlStore):
             return _numbers(row[0] for row in rows), _features([row[1] for row in rows], feature.size)
 
         live = self._live(db, model)
-        return live, self._blocks.scores(model, live, feature, load)
+        scores = self._blocks.scores(model, live, feature, load)
+        early = db.execute("SELECT number FROM observations WHERE last_us < ?", (selection.since_us or 0,)).fetchall()
+        late = np.isin(live, _numbers(number for (number,) in early), invert=True)
+        return live[late], scores[late]
 
     def _live(self, db: sqlite3.Connection, model: int) -> Numbers:
         """Return the numbers of all rows of a model, listed again if this or another process has written since."""
