@@ -32,10 +32,12 @@ def read_settings(path: Path, *, guide: str) -> Tables:
         SettingsError: The file cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
         raise SettingsError(f"cannot read the settings file {path}: {error}. Give --config FILE.") from error
-    except tomllib.TOMLDecodeError as error:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and lists in lists in lists
         raise SettingsError(f"{path} is not TOML: {error}. See {guide} for an example.") from error
 
 

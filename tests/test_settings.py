@@ -98,3 +98,11 @@ def test_the_documented_training_settings_are_those_of_the_code(monkeypatch):
     monkeypatch.syspath_prepend(str(REPOSITORY / "docs"))
     page = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
     assert importlib.import_module("make_settings").training_page(page) == page
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "9" * 10_000, "a = 2026-99-99", "[" * 5000])
+def test_toml_made_to_exhaust_the_reader_is_a_settings_error(tmp_path, text):
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match="is not TOML"):
+        read_settings(path, guide="docs/camera.md")

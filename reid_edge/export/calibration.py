@@ -86,9 +86,16 @@ def shipped_set(checkpoint: Checkpoint, size: Size) -> CalibrationSet | None:
 
 
 def saved_set(path: Path) -> CalibrationSet:
-    """Read a distilled set from a file."""
-    with np.load(path) as stored:
-        return _set(stored["calibration"], stored["held_out"], "distilled", _NOTE)
+    """Read a distilled set from a file.
+
+    Raises:
+        CalibrationError: The file is damaged.
+    """
+    try:
+        with np.load(path) as stored:
+            return _set(stored["calibration"], stored["held_out"], "distilled", _NOTE)
+    except Exception as error:  # NumPy's, zipfile's and zlib's have no common base
+        raise CalibrationError(f"{path} holds no calibration crops ({error}); make it again, or reinstall.") from error
 
 
 def save_set(made: CalibrationSet, path: Path) -> None:

@@ -191,9 +191,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}.")
     try:
+        # One opening, and copies: the library maps the file, and mapped weights change with it.
         with safetensors.safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-        state = safetensors.torch.load_file(path)
+            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path} is not a readable safetensors file ({error}); it may be truncated: copy it again. "

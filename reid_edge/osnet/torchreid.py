@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import pickle
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from reid_edge.errors import (
     CheckpointUnsafeError,
     ConfigError,
 )
+from reid_edge.files import read_regular
 from reid_edge.osnet.architecture import BASE_CHANNELS, BASE_SIZE, NetworkVariant, OSNetConfig, width_of_channels
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, check_state, check_values, tool_versions
 from reid_edge.osnet.network import OSNet
@@ -46,6 +48,8 @@ _RENAMES = tuple(
 )
 #: Layers that show the channels of the four stages.
 _STAGE_WEIGHTS = ("conv1.conv.weight", "transition2.conv.weight", "transition3.conv.weight", "conv5.conv.weight")
+#: More than any checkpoint of an OSNet has, with its optimiser and a classifier of all datasets.
+_MAX_BYTES = 4 << 30
 _CLASSIFIER = "classifier."
 _INSTANCE_NORM = re.compile(r"^conv2\.\d+\.norm\.")
 
@@ -69,7 +73,8 @@ def import_torchreid(
         CheckpointMismatchError: Not an OSNet, another width than ``width``, or any tensor missing, unexpected or
             mis-shaped: each is listed.
     """
-    state = _renamed(_unwrap(_read(path), path), path)
+    content = _content(path)
+    state = _renamed(_unwrap(_parsed(content, path), path), path)
     found = _infer_width(state, path)
     if width is not None and found != width:
         raise CheckpointMismatchError(
@@ -77,7 +82,7 @@ def import_torchreid(
         )
     variant = NetworkVariant(instance_norm=any(_INSTANCE_NORM.match(name) for name in state))
     OSNetConfig(width=found, size=size, variant=variant)
-    source = f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    source = f"{path.name} sha256:{hashlib.sha256(content).hexdigest()}"
     info = CheckpointInfo(
         width=found, variant=variant, size=size, dataset=dataset, tools=tool_versions(), source=source
     )
@@ -89,12 +94,20 @@ def import_torchreid(
     return Checkpoint(info, {name: _as_stored(tensor) for name, tensor in state.items()})
 
 
-def _read(path: Path) -> object:
+def _content(path: Path) -> bytes:
+    """Read the file once: what is hashed is what is loaded."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}.")
     try:
+        return read_regular(path, max_bytes=_MAX_BYTES)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _parsed(content: bytes, path: Path) -> object:
+    try:
         with torch.serialization.safe_globals(_numpy_scalars()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "GLOBAL" in str(error):
             first_line = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error))

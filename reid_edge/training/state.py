@@ -99,10 +99,12 @@ def load_state(path: Path) -> SavedState:
     """
     try:
         # torch reads its archive without looking at the checksums.
-        with zipfile.ZipFile(path) as archive:
-            if (torn := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(f"its part {torn} is damaged")
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # once, so that what was checked is what is loaded
+            with zipfile.ZipFile(file) as archive:
+                if (torn := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"its part {torn} is damaged")
+            file.seek(0)
+            held = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ResumeError(f"no state at {path}; there is no run to go on with. Start one with --out.") from error
     except pickle.UnpicklingError as error:  # its message would explain how to run the code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from reid_edge.benchmark.onnx_complexity import onnx_mult_adds
 from reid_edge.bundle import MANIFEST, Bundle, file_entry, open_bundle, write_manifest
+from reid_edge.errors import BundleError
 from reid_edge.export.onnx import Deployable, InputFormat, export_onnx
 from reid_edge.export.reference import Reference
 from reid_edge.manifest import Artifact, EngineName, Precision, with_artifact
@@ -68,7 +70,10 @@ class CandidateBuilder:
         draft = draft and self._can_draft(candidate)
         folder = self._folder_of(candidate, draft=draft)
         if (folder / MANIFEST).exists():  # which is written last
-            return open_bundle(folder)
+            with contextlib.suppress(BundleError):  # damaged: made again
+                held = open_bundle(folder)
+                held.check_files()
+                return held
         bundle = self.engines[candidate.engine].complete(self._source(candidate, folder, draft=draft))
         write_manifest(folder, bundle.manifest)
         return bundle

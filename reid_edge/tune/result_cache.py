@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -45,7 +46,8 @@ class ResultCache:
             OutputError: The cache cannot be written.
         """
         if key in self._values:
-            return msgspec.json.decode(self._values[key], type=kind)
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):  # damaged: measured again
+                return msgspec.json.decode(self._values[key], type=kind)
         value = measure()
         self._values[key] = msgspec.Raw(msgspec.json.encode(value))
         self._write()
@@ -66,15 +68,19 @@ class ResultCache:
             self._start += time.monotonic() - begin
 
     def _read(self) -> tuple[float, dict[str, msgspec.Raw]] | None:
-        with contextlib.suppress(OSError, msgspec.DecodeError):
+        with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
             kind = tuple[str, float, dict[str, msgspec.Raw]]
-            identity, seconds, values = msgspec.json.decode(self._path.read_bytes(), type=kind)
+            text, _, checksum = self._path.read_bytes().rpartition(b"\n")
+            if hashlib.sha256(text).hexdigest().encode() != checksum:
+                return None  # a measured time with another digit could not be told
+            identity, seconds, values = msgspec.json.decode(text, type=kind)
             if identity == self._identity:
                 return seconds, {key: msgspec.Raw(bytes(value)) for key, value in values.items()}
         return None
 
     def _write(self) -> None:
-        write_whole(self._path, msgspec.json.encode((self._identity, self.seconds, self._values)))
+        text = msgspec.json.encode((self._identity, self.seconds, self._values))
+        write_whole(self._path, text + b"\n" + hashlib.sha256(text).hexdigest().encode())
 
 
 def _empty(folder: Path) -> None:

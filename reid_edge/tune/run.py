@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from reid_edge.benchmark.scheduler import time_variants
 from reid_edge.benchmark.timing import Variant
 from reid_edge.bundle import Bundle, open_bundle, write_manifest
 from reid_edge.datasets.labelled_images import LabelledImage, Split
-from reid_edge.errors import CalibrationError, TuningError, UsageError
+from reid_edge.errors import BundleError, CalibrationError, TuningError, UsageError
 from reid_edge.export.calibration import CalibrationSet, calibration_set, save_set, saved_set
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.export.reference import make_reference
@@ -161,7 +162,8 @@ class _CheckpointTuning:
         """Make the set once: distilling takes minutes."""
         path = self._folder / "calibration.npz"
         if self._cache.resumed and path.exists():
-            return saved_set(path)
+            with contextlib.suppress(CalibrationError):  # damaged: made again
+                return saved_set(path)
         made = calibration_set(self._checkpoint, self._options.calibration, self._notify)
         if made.record.source == "distilled":
             save_set(made, path)
@@ -170,7 +172,10 @@ class _CheckpointTuning:
     def _plain_export(self) -> Bundle:
         path = self._folder / "plain"
         if self._cache.resumed and path.exists():
-            return open_bundle(path)
+            with contextlib.suppress(BundleError):  # damaged: exported again
+                held = open_bundle(path)
+                held.check_files()
+                return held
         formats = tuple(dict.fromkeys(name for engine in self._engines for name in engine.formats))
         precisions = tuple(dict.fromkeys(name for engine in self._engines for name in engine.plain))
         options = ExportOptions(

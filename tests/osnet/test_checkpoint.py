@@ -211,3 +211,11 @@ def test_a_write_that_fails_keeps_the_old_file(small, tmp_path, monkeypatch):
         save_checkpoint(small, path, force=True)
     assert [found.name for found in tmp_path.iterdir()] == ["c.safetensors"]
     assert path.read_bytes() == b"old"
+
+
+def test_a_file_that_changes_after_it_was_read_changes_no_weight(small, tmp_path):
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(small, path)
+    loaded = load_checkpoint(path)
+    path.write_bytes(b"\xff" * path.stat().st_size)  # in place: a mapped file would change under the weights
+    assert loaded.sha256 == small.sha256

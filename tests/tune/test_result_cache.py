@@ -1,3 +1,4 @@
+import random
 import time
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from reid_edge.errors import OutputError, TuningError
 from reid_edge.tune.measurement import Score
 from reid_edge.tune.result_cache import ResultCache, work_folder
+from tests.faults.damage import damage_file
 
 
 def forbidden():
@@ -96,3 +98,13 @@ def test_time_of_all_runs_counts_but_not_while_the_clock_is_stopped(tmp_path):
     time.sleep(0.1)
     first.recall("stage", lambda: 1.0, float)
     assert ResultCache(tmp_path, "task").seconds >= 0.1
+
+
+def test_a_damaged_cache_measures_again_instead_of_giving_another_figure(tmp_path):
+    ResultCache(tmp_path, "a").recall("key", lambda: 1.25, float)
+    path = tmp_path / "results.json"
+    whole = path.read_bytes()
+    for seed in range(60):
+        damage = damage_file(path, random.Random(seed))
+        assert ResultCache(tmp_path, "a").recall("key", lambda: 2.5, float) == 2.5, f"seed {seed}: {damage}"
+        path.write_bytes(whole)
