@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,16 @@ with tempfile.TemporaryDirectory() as folder:
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", first_feature], check=True, env=environment)
     warm = time.perf_counter() - start
+with tempfile.TemporaryDirectory() as folder:
+    signed = shutil.copytree(bundle, f"{folder}/signed")
+    cv2.imwrite(f"{folder}/person.jpg", np.zeros((200, 80, 3), np.uint8))
+    subprocess.run([reid_edge, "bundle", "keygen", f"{folder}/key.pem"], check=True)
+    subprocess.run([reid_edge, "bundle", "sign", signed, "--key", f"{folder}/key.pem"], check=True)
+    pinned = [f"{folder}/person.jpg", "--trusted-key", f"{folder}/key.pem.pub", "--out", f"{folder}/f.npy"]
+    subprocess.run([reid_edge, "extract", signed, *pinned], check=True)
+    pathlib.Path(signed, "manifest.json.sig").unlink()
+    refused = subprocess.run([reid_edge, "extract", signed, *pinned, "--force"], capture_output=True, text=True)
+    assert refused.returncode == 1 and "BundleUntrustedError" in refused.stderr, refused.stderr
 with tempfile.TemporaryDirectory() as folder:
     timing = ["--budget-seconds", "5", "--engine", "openvino", "--out", f"{folder}/here.json"]
     subprocess.run([reid_edge, "benchmark", bundle, *timing], check=True)

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import msgspec
 
-from reid_edge.errors import OutputError
+from reid_edge.errors import OutputError, shortened
 from reid_edge.files import check_owned, read_regular, write_whole
 from reid_edge.manifest import Artifact, FileEntry
 
@@ -82,7 +82,7 @@ def built_artifacts(folder: Path, manifest_sha256: str) -> tuple[Artifact, ...]:
         _logger.warning(
             "what was built from this bundle is not used: %s: %s. Build it again: reid-edge build BUNDLE",
             path,
-            getattr(error, "strerror", None) or error,
+            getattr(error, "strerror", None) or shortened(error),
         )
         return ()
     return record.artifacts

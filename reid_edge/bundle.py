@@ -24,6 +24,7 @@ from reid_edge.errors import (
     BundleUntrustedError,
     BundleVersionError,
     EngineUnavailableError,
+    shortened,
 )
 from reid_edge.files import read_regular, write_whole
 from reid_edge.golden_file import parse_golden
@@ -200,7 +201,7 @@ def parse_manifest(text: bytes, path: Path) -> Manifest:
         newer = int(bytes(version)) > FORMAT_VERSION
     # ValueError: also bytes that are not UTF-8; RecursionError: lists in lists in lists.
     except (msgspec.DecodeError, KeyError, ValueError, RecursionError) as error:
-        raise BundleCorruptError(f"{name} is not a manifest: {error}; export the bundle again.") from error
+        raise BundleCorruptError(f"{name} is not a manifest: {shortened(error)}; export the bundle again.") from error
     if newer:
         raise BundleVersionError(
             f"{path} has bundle format {int(bytes(version))}; this release reads up to {FORMAT_VERSION}. "
@@ -209,9 +210,9 @@ def parse_manifest(text: bytes, path: Path) -> Manifest:
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleCorruptError(f"{name}: {error}; export the bundle again.") from error
+        raise BundleCorruptError(f"{name}: {shortened(error)}; export the bundle again.") from error
     if broken := broken_rules(manifest):
-        raise BundleCorruptError(f"{name} {'; '.join(broken[:5])}; export the bundle again.")
+        raise BundleCorruptError(f"{name} {shortened('; '.join(broken))}; export the bundle again.")
     return manifest
 
 
@@ -240,7 +241,7 @@ def _with_built(bundle: Bundle, folder: Path) -> Bundle:
         return bundle
     manifest = reduce(with_artifact, artifacts, bundle.manifest)
     if broken := broken_rules(manifest):
-        _logger.warning("what was built from %s is not used: its record %s", bundle.path, "; ".join(broken[:5]))
+        _logger.warning("what was built from %s is not used: its record %s", bundle.path, shortened("; ".join(broken)))
         return bundle
     return replace(bundle, manifest=manifest, built=folder, built_files=entries_of(artifacts))
 

@@ -49,6 +49,12 @@ A message says what was expected, what came, and what to do next.
 from __future__ import annotations
 
 
+def shortened(reason: object, limit: int = 500) -> str:
+    """Return a library's message, with its middle left out where it repeats what a file held at length."""
+    text = str(reason)
+    return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"
+
+
 class ReidEdgeError(Exception):
     """Base of all errors that reid-edge raises on purpose."""
 

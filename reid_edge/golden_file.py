@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.errors import BundleCorruptError
+from reid_edge.errors import BundleCorruptError, shortened
 from reid_edge.manifest import Manifest
 
 #: More than an exporter makes.
@@ -46,7 +46,7 @@ def parse_golden(
             raise ValueError("features that are no finite numbers")
     except Exception as error:  # zipfile's and NumPy's have no common base
         raise BundleCorruptError(
-            f"{name} holds no golden crops and features ({error}); copy the bundle again or export it again."
+            f"{name} holds no golden crops and features ({shortened(error)}); copy the bundle again or export it again."
         ) from error
     return crops, features
 

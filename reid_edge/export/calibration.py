@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from reid_edge.assets import asset
 from reid_edge.crops import resize_into
-from reid_edge.errors import CalibrationError, FrameError
+from reid_edge.errors import CalibrationError, FrameError, shortened
 from reid_edge.files import write_whole
 from reid_edge.images import list_images, read_image
 from reid_edge.manifest import Calibration
@@ -95,7 +95,9 @@ def saved_set(path: Path) -> CalibrationSet:
         with np.load(path) as stored:
             return _set(stored["calibration"], stored["held_out"], "distilled", _NOTE)
     except Exception as error:  # NumPy's, zipfile's and zlib's have no common base
-        raise CalibrationError(f"{path} holds no calibration crops ({error}); make it again, or reinstall.") from error
+        raise CalibrationError(
+            f"{path} holds no calibration crops ({shortened(error)}); make it again, or reinstall."
+        ) from error
 
 
 def save_set(made: CalibrationSet, path: Path) -> None:

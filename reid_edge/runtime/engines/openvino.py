@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from reid_edge.errors import EngineError, MissingExtraError
+from reid_edge.errors import EngineError, MissingExtraError, shortened
 from reid_edge.manifest import Artifact
 from reid_edge.runtime.compiled_cache import CompiledCache, key_of, open_cache
 from reid_edge.runtime.engines.base import Batch, EngineOptions
@@ -75,7 +75,9 @@ def read_network(model: bytes, weights: bytes, purpose: str, *, name: str = "the
     try:
         return core.read_model(model, weights)
     except RuntimeError as error:
-        raise EngineError(f"OpenVINO {openvino_version()} cannot read {name}: {_shortened(error)}") from error
+        raise EngineError(
+            f"OpenVINO {openvino_version()} cannot read {name}: {shortened(str(error).strip())}"
+        ) from error
 
 
 def read_onnx(path: Path, purpose: str) -> Any:
@@ -93,7 +95,9 @@ def read_onnx(path: Path, purpose: str) -> Any:
     try:
         return core.read_model(path, config={"ENABLE_MMAP": False})  # mapped weights change with the file
     except RuntimeError as error:
-        raise EngineError(f"OpenVINO {openvino_version()} cannot read {path}: {_shortened(error)}") from error
+        raise EngineError(
+            f"OpenVINO {openvino_version()} cannot read {path}: {shortened(str(error).strip())}"
+        ) from error
 
 
 def compile_network(
@@ -127,7 +131,7 @@ def compile_network(
     except RuntimeError as error:  # e.g. bf16 where ONEDNN_MAX_CPU_ISA forbids it
         raise EngineError(
             f"{purpose}: OpenVINO {openvino_version()} cannot compile the model for {device} (devices here: "
-            f"{_devices(core)}): {_shortened(error)}"
+            f"{_devices(core)}): {shortened(str(error).strip())}"
         ) from error
 
 
@@ -167,7 +171,9 @@ class OpenVINOEngine:
         try:
             return _run(requests, batch)
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO cannot run {self._name} on {batch.shape}: {_shortened(error)}") from error
+            raise EngineError(
+                f"OpenVINO cannot run {self._name} on {batch.shape}: {shortened(str(error).strip())}"
+            ) from error
 
     def _make_requests(self, shape: tuple[int, ...]) -> list[Any]:
         """Make one request for each part that a batch of this size is computed in."""
@@ -195,7 +201,7 @@ class OpenVINOEngine:
         try:
             compiled.export_model(exported)
         except RuntimeError as error:
-            _logger.warning("OpenVINO cannot export the compiled %s: %s", self._name, _shortened(error))
+            _logger.warning("OpenVINO cannot export the compiled %s: %s", self._name, shortened(str(error).strip()))
         else:
             self._cache.store(key, exported.getvalue())
         return compiled
@@ -208,7 +214,7 @@ class OpenVINOEngine:
         try:
             compiled = openvino_core(self._purpose).import_model(held, self._device, chosen)
         except RuntimeError as error:
-            self._cache.discard(key, _shortened(error))
+            self._cache.discard(key, shortened(str(error).strip()))
             return None
         self._cache.put_back(key)
         return compiled
@@ -219,7 +225,7 @@ class OpenVINOEngine:
             model.reshape(list(shape))
         except RuntimeError as error:
             raise EngineError(
-                f"{self._name} takes no input of {shape}, as its manifest says: {_shortened(error)}"
+                f"{self._name} takes no input of {shape}, as its manifest says: {shortened(str(error).strip())}"
             ) from error
         try:
             return compile_network(model, self._device, self._purpose, threads=self._threads, properties=properties)
@@ -283,7 +289,3 @@ def _properties(artifact: Artifact, execution: Execution, options: EngineOptions
     # Without the hint a CPU with AMX or AVX512-BF16 runs "FP32" in bfloat16, and features drift from the checkpoint's.
     half = artifact.float_precision != "fp32" and options.device != "CPU"
     return {"INFERENCE_PRECISION_HINT": "f16" if half else execution.float_type}
-
-
-def _shortened(error: Exception) -> str:
-    return str(error).strip()[:500]
