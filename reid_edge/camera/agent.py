@@ -14,12 +14,12 @@ from reid_edge.camera.detection_stage import DetectionStage, OffSwitch
 from reid_edge.camera.detectors import open_detector
 from reid_edge.camera.embedding_stage import EmbeddingStage, load_model
 from reid_edge.camera.filters import DetectionFilter
+from reid_edge.camera.health import Examination, Health, HealthMonitor, hanging_stages
 from reid_edge.camera.publishing import Publisher, name_on_the_wire, open_transport, wanted_galleries
 from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.tracking import Tracker
 from reid_edge.camera.tracklets import Tracklets
-from reid_edge.camera.vitals import Health
 from reid_edge.errors import ReidEdgeError
 from reid_edge.systemd import notify, watchdog_interval_s
 from reid_edge.upstream.delivery import Delivery
@@ -27,8 +27,6 @@ from reid_edge.upstream.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
-#: A stage that works on one frame or batch for longer than this is taken to hang.
-HANGING_S = 30.0
 #: Longest time that a stop waits for the stages to finish their last items.
 JOIN_S = 10.0
 #: How often :meth:`Agent.run` looks whether it was asked to stop.
@@ -54,6 +52,7 @@ class Agent:
         self._before_each_part = before_each_part
         self.reloads = 0
         self.failed_reloads = 0
+        self.reload_trouble = ""
         self._ended = threading.Event()
         self._stopping = False
         self._reload_wanted = False
@@ -62,6 +61,7 @@ class Agent:
             self._open_upstream(closing)
             self._open_camera(closing)
             before_each_part()
+            self._monitor = HealthMonitor(Examination(self))
             self._closing = closing.pop_all()
 
     def _open_upstream(self, closing: contextlib.ExitStack) -> None:
@@ -93,8 +93,8 @@ class Agent:
         self._before_each_part()
         model = load_model(settings.engine)
         self._before_each_part()
-        detector = open_detector(settings.detector)
-        closing.callback(detector.close)
+        self.detector = open_detector(settings.detector)
+        closing.callback(self.detector.close)
         self._before_each_part()
         self.source = closing.enter_context(open_source(settings.source))
         self.filter = DetectionFilter(settings.filter)
@@ -120,7 +120,7 @@ class Agent:
         )
         self.detection = DetectionStage(
             self.source,
-            detector,
+            self.detector,
             self.filter,
             Tracker(settings.tracker),
             CropSelector(settings.gate),
@@ -139,6 +139,7 @@ class Agent:
         self.delivery.start()
         for worker in workers:
             worker.start()
+        self._monitor.start()
         log.info("camera %s: %s, %s, to %s", self.camera, self.source.name, self.model, self.transport.name)
         notify("READY=1")
         try:
@@ -158,6 +159,7 @@ class Agent:
 
     def close(self) -> None:
         """Close all parts; call it after :meth:`run`."""
+        self._monitor.close()
         self._closing.close()
 
     @property
@@ -167,22 +169,8 @@ class Agent:
         return f"{extractor.bundle.title} by {extractor.description}"
 
     def health(self) -> Health:
-        """Check source, outbox, gallery and stages, and list the problems of this moment."""
-        source, unwritten, delivery = self.source.stats, self.publisher.stats.unwritten, self.delivery.stats
-        problems = self._hanging()
-        if self.source.live and source.silent_s > self.settings.operation.stalled_s:
-            problems.append(f"no frame for {source.silent_s:.0f} s: {source.error or 'the camera sends none'}")
-        if self.off_switch.trouble:
-            problems.append(self.off_switch.trouble)
-        if unwritten or not self.outbox.is_open:
-            problems.append(f"the outbox cannot be written: {unwritten} observations wait in memory")
-        if delivery.refused_waiting:
-            problems.append(f"the gallery refuses {delivery.refused_waiting} observations: {delivery.last_refusal}")
-        return Health(tuple(problems))
-
-    def _hanging(self) -> list[str]:
-        heartbeats = {"detection": self.detection.heartbeat, "embedding": self.embedding.heartbeat}
-        return [f"{name} hangs" for name, heartbeat in heartbeats.items() if heartbeat.busy_s > HANGING_S]
+        """Return the problems that were found last; never waits, whatever hangs."""
+        return self._monitor.latest()
 
     def _worker(self, name: str, work: Callable[[], None]) -> threading.Thread:
         def run() -> None:
@@ -207,7 +195,7 @@ class Agent:
             if self._reload_wanted:
                 self._reload_wanted = False
                 self._reload()
-            if watched is not None and not self._hanging():
+            if watched is not None and not hanging_stages(self):
                 notify("WATCHDOG=1")
 
     def _reload(self) -> None:
@@ -216,10 +204,12 @@ class Agent:
             model = load_model(self.settings.engine)
         except ReidEdgeError as error:
             self.failed_reloads += 1
+            self.reload_trouble = f"the bundle could not be loaded again, the old one is in use: {error}"
             log.error("the new bundle cannot be used, the old one stays: %s", error)
         else:
             self.embedding.replace(model)
             self.reloads += 1
+            self.reload_trouble = ""
             log.info("new bundle: %s by %s", model.bundle.title, model.description)
         notify("READY=1")
 
@@ -234,7 +224,7 @@ class Agent:
             log.error(
                 "a stage does not end within %.0f s and is left behind: %s",
                 JOIN_S,
-                ", ".join(self._hanging()) or "busy",
+                ", ".join(hanging_stages(self)) or "busy",
             )
         self.delivery.stop(drain_s=self.settings.operation.drain_s)
         lost, left = self.publisher.stats.unwritten, self.outbox.depth

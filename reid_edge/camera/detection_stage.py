@@ -32,12 +32,15 @@ class DetectionStats:
         off: Frames that came while the camera was switched off.
         detections: Boxes that the filter kept.
         chosen: Crops that the crop selector chose.
+        useless_since_s: Time, of the monotonic clock, since which no box of the detector could be used, because none
+            was finite and within the frame; None if one could, or the detector has given none.
     """
 
     frames: int = 0
     off: int = 0
     detections: int = 0
     chosen: int = 0
+    useless_since_s: float | None = None
 
 
 class DetectionStage:
@@ -109,12 +112,21 @@ class DetectionStage:
             self._end_all(frame.correction_us - self._correction_us)
             self._correction_us = frame.correction_us
         frame = self._filter.masks.black_out(frame)
-        detections = self._filter(self._detector(frame), frame)
+        found = self._detector(frame)
+        invalid = self._filter.dropped["invalid"]
+        detections = self._filter(found, frame)
+        self._note_use(len(found), self._filter.dropped["invalid"] - invalid, seen_s)
         tracked = self._tracker.update(detections, frame.captured_us)
         self.stats.frames += 1
         self.stats.detections += len(detections)
         for crop in self._queue.put(self._crops(frame, tracked, seen_s), tracked.ended):
             self._selector.dropped(crop.details.track)
+
+    def _note_use(self, found: int, invalid: int, now_s: float) -> None:
+        if found > invalid:
+            self.stats.useless_since_s = None
+        elif found and self.stats.useless_since_s is None:
+            self.stats.useless_since_s = now_s
 
     def _crops(self, frame: Frame, tracked: TrackedBoxes, seen_s: float) -> list[QueuedCrop]:
         height, width = frame.image.shape[:2]

@@ -130,7 +130,9 @@ class OperationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         listen: IPv4 loopback address of ``/metrics`` and ``/healthz``; empty serves neither.
         log_format: ``json`` for a collector of logs, ``text`` for a person; ``auto``: text on a terminal, else JSON.
         log_level: Lowest severity that is logged.
-        stalled_s: Time without a frame after which a live source is unhealthy, seconds.
+        stalled_s: Time without a frame after which a live source is unhealthy, seconds; without a readable one, any.
+        undelivered_s: Time for which the oldest observation may wait for delivery before the agent is unhealthy,
+            seconds since it was made, whatever the capture times of a file.
         drain_s: Longest time that a stop waits for acknowledgements, seconds; the rest stays in the outbox.
     """
 
@@ -139,6 +141,7 @@ class OperationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     stalled_s: Seconds = 60.0
+    undelivered_s: Seconds = 600.0
     drain_s: Annotated[float, msgspec.Meta(ge=0)] = 5.0
 
 

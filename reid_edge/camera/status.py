@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socketserver
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from reid_edge.camera.vitals import RECENT, Health, percentiles
+from reid_edge.camera.health import KINDS, Health
+from reid_edge.camera.vitals import RECENT, percentiles
 from reid_edge.errors import SettingsError
 from reid_edge.system.conditions import cpu_throttle_counts, zone_temperatures
 from reid_edge.system.sysfs import ROOT
@@ -67,7 +67,9 @@ class StatusServer:
 def _answer(health: Health, start_response: Callable[..., Any]) -> list[bytes]:
     start_response("503 Service Unavailable" if health.problems else "200 OK", [("Content-Type", "application/json")])
     status = "unhealthy" if health.problems else "ok"
-    return [json.dumps({"status": status, "problems": health.problems}).encode()]
+    texts = [problem.text for problem in health.problems]
+    kinds = sorted({problem.kind for problem in health.problems})
+    return [json.dumps({"status": status, "problems": texts, "kinds": kinds}).encode()]
 
 
 class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
@@ -96,6 +98,7 @@ class AgentMetrics(Collector):
         yield from self._detecting()
         yield from self._embedding()
         yield from self._delivering()
+        yield self._problems()
         yield from machine()
 
     def _detecting(self) -> Iterator[Metric]:
@@ -153,7 +156,7 @@ class AgentMetrics(Collector):
         )
         yield _gauge("outbox_rows", "Observations that are not acknowledged.", outbox.depth)
         yield _gauge("outbox_bytes", "Size of these observations.", outbox.payload_bytes)
-        yield _gauge("outbox_age_seconds", "Age of the oldest of these observations.", self._outbox_age_s())
+        yield _gauge("outbox_age_seconds", "Age of the oldest of these observations.", delivery.stats.oldest_s or 0.0)
         yield _counter("observations_sent", "Observations sent, each counted once.", delivery.stats.sent)
         yield _counter("observations_resent", "Observations sent again.", delivery.stats.resent)
         yield _counter(
@@ -163,9 +166,14 @@ class AgentMetrics(Collector):
         yield _gauge("upstream_connected", "1 if the last attempt to send succeeded.", delivery.stats.connected)
         yield from _latency("publish_seconds", "Seconds from sending to acknowledgement.", delivery.stats.latencies_s)
 
-    def _outbox_age_s(self) -> float:
-        oldest_us = self._agent.outbox.oldest_us
-        return 0.0 if oldest_us is None else max(0.0, time.time() - oldest_us / 1e6)
+    def _problems(self) -> Metric:
+        present = {problem.kind for problem in self._agent.health().problems}
+        family = GaugeMetricFamily(
+            "reid_edge_problem", "1 while the agent has a problem of this kind.", labels=["kind"]
+        )
+        for kind in KINDS:
+            family.add_metric([kind], float(kind in present))
+        return family
 
 
 def machine(root: Path = ROOT) -> Iterator[Metric]:

@@ -1,11 +1,10 @@
-"""Vital signs of the agent: heartbeats of its stages, recent latencies, and its health."""
+"""Vital signs of the agent: heartbeats of its stages, and recent latencies."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
@@ -40,13 +39,6 @@ class Heartbeat:
         """Seconds that the stage has worked on its present item; 0 while it waits for one."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
-
-
-@dataclass(frozen=True)
-class Health:
-    """Problems of this moment, for a person; none if the agent is well."""
-
-    problems: tuple[str, ...] = ()
 
 
 def recent_latencies() -> deque[float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reid_edge.camera.detectors import JsonLinesSettings, open_detector
+from reid_edge.camera.detectors import JsonLinesSettings, open_detector, trouble_of
 from reid_edge.camera.detectors.jsonlines import Found, JsonLinesDetector, PendingFrames, PendingTimes
 from reid_edge.camera.detectors.line_server import LineSplitter
 from reid_edge.camera.frames import Detections
@@ -273,6 +273,23 @@ def test_the_nearest_time_is_what_a_slow_search_finds(rng):
         got = pending.take(wanted)
         assert (got is None) == (abs(best - wanted) > 20)
         assert got is None or got.detections.boxes[0, 0] == best
+
+
+def test_standard_input_that_has_ended_is_a_dead_detector(monkeypatch):
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as standard_input, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", standard_input)
+        detector = open_detector(JsonLinesSettings(wait_ms=1, silent_s=0.05))
+        os.write(writing, b'{"frame": 0, "boxes": []}\n')
+        wait_for(lambda: detector.counts.lines)
+        detector(frame(0))
+        os.close(writing)
+        wait_for(lambda: not detector._server.sending.is_set())
+        assert trouble_of(detector) == ""
+        time.sleep(0.1)
+        detector(frame(1))
+        assert "standard input is closed" in trouble_of(detector)
+        detector.close()
 
 
 FOUND = found(1)

@@ -1,13 +1,14 @@
 """Decoders against slow loops, a tiny ONNX file on both engines, and real detectors where REID_EDGE_DATA has them."""
 
 import math
+from dataclasses import replace
 
 import cv2
 import msgspec
 import numpy as np
 import pytest
 
-from reid_edge.camera.detectors import DetectorSettings, ModelSettings, open_detector
+from reid_edge.camera.detectors import DetectorSettings, ModelSettings, open_detector, trouble_of
 from reid_edge.camera.detectors.model import Preparation, heads
 from reid_edge.camera.filters import DetectionFilter, FilterSettings, nms
 from reid_edge.camera.frames import Frame
@@ -241,6 +242,20 @@ def test_a_detector_from_a_file_finds_what_it_is_made_for(tiny, engine):
     assert rows(detector(red_at(0, 48))) == [[0, 40, 16, 72, pytest.approx(1)]]
     assert rows(detector(Frame(np.zeros((64, 128, 3), np.uint8), 0, 1))) == []
     detector.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_outputs_that_are_no_numbers_are_told_until_they_are(tiny, engine):
+    """As of a network whose float16 overflows: no box has a score, so nobody would be seen, silently."""
+    pytest.importorskip(engine)
+    detector = open_detector(
+        ModelSettings(path=tiny(), output="yolo", engine=engine, threads=1, pad=0, mean=(float("nan"), 0.0, 0.0))
+    )
+    assert rows(detector(red_at(80, 0))) == []
+    assert "not been numbers" in trouble_of(detector)
+    detector._prepare = replace(detector._prepare, mean=(0.0, 0.0, 0.0))
+    assert len(detector(red_at(80, 0))) == 1
+    assert trouble_of(detector) == ""
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -132,7 +132,7 @@ def stored(tmp_path):
 def test_a_term_signal_ends_it_well_and_nothing_is_left_behind(camera, tmp_path):
     with started(camera) as process:
         wait_for(camera, "reid_edge_observations_published_total", 2, process)
-        assert page(camera, "/healthz") == '{"status": "ok", "problems": []}'
+        assert page(camera, "/healthz") == '{"status": "ok", "problems": [], "kinds": []}'
         process.send_signal(signal.SIGTERM)
         output, log = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, log

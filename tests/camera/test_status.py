@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pytest
 from prometheus_client.core import GaugeMetricFamily
 
+from reid_edge.camera.health import Health, Problem
 from reid_edge.camera.status import StatusServer, machine
-from reid_edge.camera.vitals import Health
 from reid_edge.errors import SettingsError
 from tests.system.recorded_trees import NUC, ORIN_NANO, plant
 
@@ -48,14 +48,14 @@ def test_metrics_are_read_at_each_scrape():
 
 def test_a_well_agent_says_ok():
     with serving() as url:
-        assert get(f"{url}/healthz") == (200, '{"status": "ok", "problems": []}')
+        assert get(f"{url}/healthz") == (200, '{"status": "ok", "problems": [], "kinds": []}')
 
 
 def test_an_unwell_agent_says_why():
-    with serving(health=lambda: Health(("no frame for 61 s",))) as url:
+    with serving(health=lambda: Health((Problem("source", "no frame for 61 s"),))) as url:
         code, body = get(f"{url}/healthz")
     assert code == 503
-    assert json.loads(body)["problems"] == ["no frame for 61 s"]
+    assert json.loads(body) == {"status": "unhealthy", "problems": ["no frame for 61 s"], "kinds": ["source"]}
 
 
 def test_a_client_that_says_nothing_does_not_block_others():

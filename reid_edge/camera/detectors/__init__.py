@@ -21,6 +21,7 @@ __all__ = [
     "MotChallengeSettings",
     "MotionSettings",
     "open_detector",
+    "trouble_of",
 ]
 
 
@@ -30,6 +31,8 @@ DetectorSettings = MotionSettings | MotChallengeSettings | JsonLinesSettings | C
 
 class Detector(Protocol):
     """Finds people in frames.
+
+    A detector that can be alive and yet useless also has a method ``trouble()``: see :func:`trouble_of`.
 
     Attributes:
         description: Name of the detector, e.g. for a log.
@@ -73,3 +76,12 @@ def open_detector(settings: DetectorSettings | Callable[[Frame], Any]) -> Detect
             return FunctionDetector(find_function(settings.function), settings.function)
         case function:
             return FunctionDetector(function, getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def trouble_of(detector: Detector) -> str:
+    """Return why a detector finds nobody though it works, e.g. because its process sends nothing; "" if it is well.
+
+    May be called from any thread.
+    """
+    trouble: Callable[[], str] | None = getattr(detector, "trouble", None)
+    return "" if trouble is None else trouble()

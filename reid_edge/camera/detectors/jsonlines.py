@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from bisect import bisect_left, insort
 from dataclasses import dataclass
 from typing import Annotated
@@ -33,6 +34,8 @@ class JsonLinesSettings(
         max_pending: Largest number of lines held for frames to come.  Above it, a sender of frame numbers waits; of
             lines with times the oldest are dropped.
         max_line_bytes: Longest line that is read, bytes; longer ones are skipped.
+        silent_s: Time for which frames may come without any line for them before the agent is unhealthy, seconds; inf:
+            for ever, for a sender that sends no line for a frame without people.
     """
 
     listen: str = "stdin"
@@ -40,6 +43,7 @@ class JsonLinesSettings(
     wait_ms: Annotated[float, msgspec.Meta(ge=0, le=60_000)] = 200.0
     max_pending: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1024
     max_line_bytes: Annotated[int, msgspec.Meta(ge=256, le=1 << 24)] = 1 << 18
+    silent_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -91,11 +95,15 @@ class JsonLinesDetector:
 
     def __init__(self, settings: JsonLinesSettings) -> None:
         self._wait_s = settings.wait_ms / 1000
+        self._silent_s = settings.silent_s
+        self._asked_s = self._matched_s = 0.0  # time.monotonic() of the last frame, and of the last that had a line
+        self._received_s = self._understood_s = float("-inf")  # likewise of the last line, and of the last good one
         self._changed = threading.Condition()
         self._frames = PendingFrames(settings.max_pending, self._changed)
         self._times = PendingTimes(settings.max_pending, round(settings.tolerance_ms * 1000))
         self._decoder = msgspec.json.Decoder(Line)
         self.counts = LineCounts()
+        self._listen = settings.listen
         self._server = LineServer(
             settings.listen, max_bytes=settings.max_line_bytes, on_line=self._receive, on_idle=self._notify
         )
@@ -110,6 +118,10 @@ class JsonLinesDetector:
             by_time = self._times.take(frame.captured_us)
             self._changed.notify_all()
         found = by_time if found is None else found
+        now_s = time.monotonic()
+        if found is not None or not self._asked_s:
+            self._matched_s = now_s
+        self._asked_s = now_s
         if found is None:
             self.counts.unmatched += 1
             return no_detections()
@@ -121,6 +133,22 @@ class JsonLinesDetector:
             self._frames.closed = True
             self._changed.notify_all()
         self._server.close()
+
+    def trouble(self) -> str:
+        """See :func:`~reid_edge.camera.detectors.trouble_of`."""
+        silent_s = self._asked_s - self._matched_s
+        return f"{self._why_silent()} (for {silent_s:.0f} s)" if silent_s > self._silent_s else ""
+
+    def _why_silent(self) -> str:
+        if self._understood_s >= self._matched_s:
+            return f"{self.description} match no frame: compare frame numbers, or times and tolerance_ms"
+        if self._received_s >= self._matched_s:
+            return f"{self.description} are malformed, see the log"
+        if self._server.sending.is_set():
+            return f"the detector that sends {self.description} is silent"
+        if self.address is None:
+            return "the detector has ended: standard input is closed"
+        return f"no detector is connected to {self._listen}"
 
     def _is_decided(self, frame: Frame) -> bool:
         """Tell whether waiting would be of no use: the line is there, will not come, or no sender is connected."""
@@ -135,11 +163,13 @@ class JsonLinesDetector:
         if text is not None and not text.strip():
             return
         self.counts.lines += 1
+        self._received_s = time.monotonic()
         try:
             line = self._decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._count_malformed(error)
             return
+        self._understood_s = self._received_s
         with self._changed:
             self.counts.late += not self._hold(line)
             self._changed.notify_all()
@@ -292,7 +322,7 @@ class PendingTimes:
         self._since_us = captured_us - self._tolerance_us
         self._forget(bisect_left(self._times, self._since_us))
         here = bisect_left(self._times, captured_us)
-        nearest = min(self._times[max(0, here - 1) : here + 1], key=lambda time: abs(time - captured_us), default=None)
+        nearest = min(self._times[max(0, here - 1) : here + 1], key=lambda each: abs(each - captured_us), default=None)
         if nearest is None or abs(nearest - captured_us) > self._tolerance_us:
             return None
         return self._found[nearest]
@@ -301,6 +331,6 @@ class PendingTimes:
         return self._since_us is not None and captured_us > self._since_us + FAR_AHEAD_US
 
     def _forget(self, count: int) -> None:
-        for time in self._times[:count]:
-            del self._found[time]
+        for each in self._times[:count]:
+            del self._found[each]
         del self._times[:count]

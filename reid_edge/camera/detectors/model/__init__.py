@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -98,6 +99,7 @@ class ModelDetector:
 
     def __init__(self, settings: ModelSettings) -> None:
         path = Path(settings.path).expanduser()
+        self._not_a_number_since_s: float | None = None
         self._network = load_network(path, settings.engine, settings.threads, settings.device)
         self._prepare = preparation_of(settings, self._network)
         self._head = self._choose_head(settings)
@@ -107,11 +109,23 @@ class ModelDetector:
     def __call__(self, frame: Frame) -> Detections:
         """See :class:`~reid_edge.camera.detectors.Detector`."""
         batch, placement = self._prepare(frame.image)
-        found = self._head(self._network.run(batch))
+        outputs = self._network.run(batch)
+        if not any(np.isnan(output).any() for output in outputs):
+            self._not_a_number_since_s = None
+        elif self._not_a_number_since_s is None:
+            self._not_a_number_since_s = time.monotonic()
+        found = self._head(outputs)
         return Detections(placement.to_frame(found.boxes), found.scores)
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""
+
+    def trouble(self) -> str:
+        """See :func:`~reid_edge.camera.detectors.trouble_of`."""
+        since_s = self._not_a_number_since_s
+        if since_s is None:
+            return ""
+        return f"outputs of {self.description} have not been numbers (NaN) for {time.monotonic() - since_s:.0f} s"
 
     def _choose_head(self, settings: ModelSettings) -> partial[Detections]:
         """Choose the decoder and try it on a black frame, so that a wrong description is an error at the start."""

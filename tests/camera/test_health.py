@@ -1,0 +1,267 @@
+"""Health: every way in which data can fail to arrive is told, of which kind, and in the log once a minute."""
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+
+from reid_edge.camera.detectors import JsonLinesSettings, open_detector, trouble_of
+from reid_edge.camera.frames import Frame
+from reid_edge.camera.health import KINDS, Examination, Growth, HealthMonitor, Problem, ProblemLog
+from reid_edge.camera.status import AgentMetrics, StatusServer
+from tests.camera.test_agent import (  # noqa: F401 - fixtures
+    full_disk,
+    kinds,
+    metric,
+    opened,
+    running,
+    session_bundle_is_loaded_once,
+    settings,
+    wait_until,
+)
+from tests.conftest import REPOSITORY
+
+AWAY = {"upstream.uri": "http://127.0.0.1:9", "upstream.insecure": True, "operation.drain_s": 0}
+LIVE = {"source.realtime": True, "source.loop": True}
+OFTEN = {"gate.mode": "every", "tracklet.early_s": 0.1, "tracklet.every_s": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def examined_often(monkeypatch):
+    monkeypatch.setattr("reid_edge.camera.health.EVERY_S", 0.05)
+
+
+def text_of(agent, kind):
+    return " ".join(problem.text for problem in agent.health().problems if problem.kind == kind)
+
+
+# --- the agent
+
+
+def test_observations_that_are_dropped_make_it_unhealthy_and_are_logged_once(settings, caplog):  # noqa: F811
+    with running(settings({**LIVE, **OFTEN, **AWAY, "upstream.max_rows": 3})) as agent:
+        wait_until(lambda: "dropped" in kinds(agent))
+        before = agent.outbox.dropped["full"]
+        wait_until(lambda: agent.outbox.dropped["full"] > before + 10)
+        assert "full" in text_of(agent, "dropped")
+        assert metric(agent, "reid_edge_problem", kind="dropped") == 1
+    said = [record for record in caplog.records if "unhealthy (dropped)" in record.getMessage()]
+    assert len(said) == 1
+
+
+def test_observations_that_wait_for_too_long_make_it_unhealthy(settings):  # noqa: F811
+    with running(settings({**LIVE, **OFTEN, **AWAY, "operation.undelivered_s": 0.5})) as agent:
+        wait_until(lambda: "undelivered" in kinds(agent))
+        assert "127.0.0.1:9" in text_of(agent, "undelivered")
+
+
+def test_a_file_of_last_year_is_not_taken_to_have_waited_for_a_year(settings):  # noqa: F811
+    start = {"source.start": "2025-06-01T00:00:00Z"}
+    with running(settings({"source.loop": True, **start, **OFTEN, "operation.undelivered_s": 60.0})) as agent:
+        wait_until(lambda: agent.publisher.stats.published > 0)
+        time.sleep(0.7)
+        assert "undelivered" not in kinds(agent)
+
+
+def test_an_outbox_that_cannot_be_written_makes_it_unhealthy_until_it_can(settings, caplog):  # noqa: F811
+    with running(settings({**LIVE, **OFTEN, **AWAY})) as agent:
+        wait_until(lambda: agent.publisher.stats.published > 0)
+        with full_disk(agent.outbox):
+            wait_until(lambda: "outbox" in kinds(agent))
+        wait_until(lambda: not kinds(agent))
+
+
+def test_a_store_in_this_process_that_fails_makes_it_unhealthy(settings):  # noqa: F811
+    with running(settings({**LIVE, **OFTEN, "operation.drain_s": 0})) as agent:
+        wait_until(lambda: agent.delivery.stats.acknowledged > 0)
+
+        def fail(_batches):
+            raise RuntimeError("the disk is on fire")
+
+        agent.transport._receive = fail
+        wait_until(lambda: {"store", "delivery"} & kinds(agent))
+
+
+def see_nonsense(frame):
+    """Boxes that are no numbers, as of a network whose weights are damaged or overflow."""
+    return np.full((3, 5), np.nan)
+
+
+def see_elsewhere(frame):
+    """Boxes in pixels of a larger picture."""
+    return np.array([[5000, 5000, 5100, 5300, 0.9]])
+
+
+@pytest.mark.parametrize("function", ["see_nonsense", "see_elsewhere"])
+def test_a_detector_of_which_no_box_can_be_used_makes_it_unhealthy(settings, monkeypatch, function):  # noqa: F811
+    monkeypatch.setattr("reid_edge.camera.health.USELESS_S", 0.3)
+    detector = {"detector.kind": "callable", "detector.function": f"tests.camera.test_health:{function}"}
+    with running(settings({**LIVE, **detector})) as agent:
+        wait_until(lambda: "detector" in kinds(agent))
+        assert "no box" in text_of(agent, "detector")
+
+
+@pytest.mark.parametrize("sender", ["none", "silent", "malformed", "other numbers"])
+def test_a_detector_in_another_process_that_is_dead_or_silent_makes_it_unhealthy(settings, tmp_path, sender):  # noqa: F811
+    says = {
+        "none": "no detector is connected",
+        "silent": "is silent",
+        "malformed": "are malformed",
+        "other numbers": "match no frame",
+    }
+    detector = {"kind": "jsonlines", "listen": "tcp:127.0.0.1:0", "wait_ms": 1.0, "silent_s": 0.3}
+    changes = {f"detector.{key}": value for key, value in detector.items()}
+    with running(settings({**LIVE, **changes})) as agent, contextlib.ExitStack() as stack:
+        if sender != "none":
+            connection = stack.enter_context(socket.create_connection(agent.detector.address))
+        line = b'{"boxes"}\n' if sender == "malformed" else b'{"frame": 0, "boxes": []}\n'
+        deadline = time.monotonic() + 30
+        while says[sender] not in text_of(agent, "detector"):
+            assert time.monotonic() < deadline, agent.health()
+            if sender in ("malformed", "other numbers"):
+                connection.sendall(line)
+            time.sleep(0.02)
+
+
+def test_a_sender_without_lines_for_empty_frames_may_be_silent_for_ever():
+    detector = open_detector(JsonLinesSettings(listen="tcp:127.0.0.1:0", wait_ms=0, silent_s=float("inf")))
+    try:
+        for index in range(3):
+            detector(Frame(np.zeros((4, 4, 3), np.uint8), 0, index))
+            time.sleep(0.02)
+        assert trouble_of(detector) == ""
+    finally:
+        detector.close()
+
+
+HUNG = threading.Event()
+
+
+def see_slowly(frame):
+    """Hangs at the third frame, until the test lets go."""
+    if frame.index == 3:
+        HUNG.wait(60)
+    return np.empty((0, 5))
+
+
+def test_a_stage_that_hangs_makes_it_unhealthy(settings, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("reid_edge.camera.health.HANGING_S", 0.3)
+    detector = {"detector.kind": "callable", "detector.function": "tests.camera.test_health:see_slowly"}
+    HUNG.clear()
+    with running(settings({**LIVE, **detector})) as agent:
+        wait_until(lambda: "hanging" in kinds(agent))
+        assert text_of(agent, "hanging") == "detection hangs"
+        HUNG.set()
+        wait_until(lambda: "hanging" not in kinds(agent))
+
+
+def test_frames_of_which_none_can_be_decoded_make_it_unhealthy(settings):  # noqa: F811
+    with opened(settings({"operation.stalled_s": 0.2})) as agent:
+        stats, found = agent.source.stats, Examination(agent)
+        stats.unreadable += 5
+        assert "frames" not in {problem.kind for problem in found()}  # of before the examination began
+        stats.unreadable += 5
+        assert "none of the last 5 frames" in " ".join(problem.text for problem in found())
+        time.sleep(0.3)
+        found()
+        assert "frames" not in {problem.kind for problem in found()}
+        stats.unreadable += 5
+        stats.frames += 1
+        assert "frames" not in {problem.kind for problem in found()}
+
+
+def test_a_clock_before_2026_makes_it_unhealthy(settings, monkeypatch):  # noqa: F811
+    with running(settings(LIVE)) as agent:
+        monkeypatch.setattr("reid_edge.camera.health.wall_s", lambda: 0.0)
+        wait_until(lambda: "clock" in kinds(agent))
+        assert "1970-01-01" in text_of(agent, "clock")
+
+
+def test_acknowledgements_of_a_gallery_that_is_not_listed_make_it_unhealthy(settings):  # noqa: F811
+    with running(settings({**LIVE, **AWAY})) as agent:
+        wait_until(lambda: agent.source.stats.frames > 1)
+        time.sleep(0.2)
+        agent.delivery.stats.foreign_acks += 1
+        agent.delivery.stats.foreign_galleries["other"] = 1
+        wait_until(lambda: "foreign_gallery" in kinds(agent))
+        assert "other acknowledges" in text_of(agent, "foreign_gallery")
+
+
+def test_the_pages_answer_while_the_outboxs_lock_is_held(settings):  # noqa: F811
+    with running(settings({**LIVE, **OFTEN, **AWAY})) as agent:
+        wait_until(lambda: agent.publisher.stats.published > 0)
+        server = StatusServer("127.0.0.1:0", AgentMetrics(agent), agent.health)
+        try:
+            with agent.outbox._file.lock:
+                for path in ("healthz", "metrics"):
+                    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/{path}", timeout=2) as page:
+                        assert page.status == 200
+        finally:
+            server.close()
+
+
+def test_every_kind_is_documented():
+    text = (REPOSITORY / "docs" / "camera.md").read_text(encoding="utf-8")
+    for kind in KINDS:
+        assert f"\n| `{kind}` | " in text
+
+
+# --- its parts
+
+
+def test_a_monitor_answers_while_an_examination_hangs(monkeypatch):
+    monkeypatch.setattr("reid_edge.camera.health.STALE_S", 0.2)
+    hung, calls = threading.Event(), []
+
+    def examine():
+        calls.append(1)
+        if len(calls) > 1:
+            hung.wait(30)
+        return [Problem("source", "no frame")]
+
+    monitor = HealthMonitor(examine)
+    monitor.start()
+    try:
+        wait_until(lambda: len(monitor.latest().problems) == 2)
+        assert [problem.kind for problem in monitor.latest().problems] == ["source", "unexamined"]
+    finally:
+        hung.set()
+        monitor.close()
+
+
+def test_an_examination_that_fails_is_a_problem():
+    monitor = HealthMonitor(lambda: 1 / 0)
+    monitor.examine()
+    [problem] = monitor.latest().problems
+    assert problem.kind == "unexamined" and "ZeroDivisionError" in problem.text
+
+
+def test_a_problem_is_logged_at_once_each_minute_and_when_it_has_ended(caplog):
+    caplog.set_level(logging.INFO)
+    lines = ProblemLog()
+    for second in range(0, 150, 2):
+        lines.note(
+            [Problem("source", f"no frame for {second} s"), Problem("outbox", "logged by the publisher")], second
+        )
+    lines.note([], 150)
+    for second in range(152, 170, 2):  # it comes and goes
+        lines.note([Problem("source", "no frame")] * (second % 4 == 0), second)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "unhealthy (source): no frame for 0 s",
+        "unhealthy (source): no frame for 60 s",
+        "unhealthy (source): no frame for 120 s",
+        "no longer unhealthy (source), after 150 s",
+    ]
+
+
+def test_growth_is_that_of_the_time_asked_for():
+    grown = Growth(10)
+    assert [grown(value, second) for second, value in ((0, 100), (5, 101), (10, 105), (16, 105), (30, 105))] == [
+        0, 1, 5, 4, 0,
+    ]  # fmt: skip
