@@ -20,7 +20,7 @@ from reid_edge.camera.embedding_stage import load_model
 from reid_edge.camera.publishing import name_on_the_wire, open_transport
 from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
-from reid_edge.errors import OutboxInUseError, ReidEdgeError, StoreError, TransportError
+from reid_edge.errors import OutboxInUseError, ReidEdgeError, SettingsError, StoreError, TransportError
 from reid_edge.upstream.message import decode_ack, encode_batch
 from reid_edge.upstream.observation import Ack
 from reid_edge.upstream.outbox import Outbox
@@ -135,6 +135,8 @@ def _store(uri: str, closing: contextlib.ExitStack) -> Finding:
         store = open_store(uri, create=False)
     except StoreError as error:
         return Finding("upstream", "wrong" if scheme == "sqlite" else "unreachable", str(error))
+    except SettingsError as error:
+        return Finding("upstream", "wrong", str(error))
     closing.callback(store.close)
     return Finding("upstream", "ok", f"{store.name}: a gallery in this process")
 

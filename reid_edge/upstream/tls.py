@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import msgspec
 
 from reid_edge.errors import SettingsError
 from reid_edge.redaction import without_userinfo
+from reid_edge.upstream.encryption import check_encrypted
 
 #: Schemes with TLS.
 SECURE_SCHEMES = frozenset({"https", "mqtts"})
@@ -91,26 +91,13 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     return context
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether packets to this host stay on this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _check_encrypted(uri: str, found: Endpoint, tls: TlsFiles | None, *, insecure: bool) -> None:
     if found.secure and tls is None:
         raise SettingsError(
             f"{uri} needs certificates: give ca, cert and key (deploy/mosquitto/make_certs.sh makes them)."
         )
-    if not found.secure and not (insecure and is_loopback(found.host)):
-        raise SettingsError(
-            f"{uri} would send features in the clear. Use TLS; plain text is for loopback (127.0.0.1, ::1, localhost) "
-            "only, and only with --insecure."
-        )
+    way_out = "Use TLS; plain text is for loopback (127.0.0.1, ::1, localhost) only, and only with --insecure."
+    check_encrypted(uri, [found.host], verified=found.secure, loopback=insecure, way_out=way_out)
 
 
 def _forms(schemes: Mapping[str, int]) -> str:

@@ -22,6 +22,7 @@ def open_store(uri: str, *, create: bool = True) -> Store:
         create: Make an empty gallery if there is none.
 
     Raises:
+        SettingsError: Features would go over the network unencrypted, or to a server that need not prove its name.
         StoreError: There is no such kind of store, or no gallery at that place, or it cannot be opened.
         MissingExtraError: The engine's package is not installed.
     """

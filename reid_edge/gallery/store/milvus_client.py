@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from reid_edge.errors import MissingExtraError, StoreError
 from reid_edge.redaction import hidden, without_passwords
+from reid_edge.upstream.encryption import OWNED_RISK, check_encrypted, without_owned_risk
 
 try:
     import grpc  # type: ignore[import-untyped]
@@ -52,13 +54,14 @@ class Client:
         failed: True if a call has failed since this was last set to False.
 
     Raises:
+        SettingsError: Features would go over the network unencrypted.
         StoreError: The server cannot be reached or the file not opened.
         MissingExtraError: The URI is a file, and milvus-lite is not installed.
     """
 
     def __init__(self, uri: str) -> None:
         self.name = f"milvus:{without_passwords(uri)}"
-        self._uri = uri
+        self._uri = _verified(uri)
         self.failed = False
         self._cut = False
         self.within(COMMIT_S)
@@ -220,6 +223,21 @@ class Client:
             self.failed = True
             text = hidden(str(error), self._uri)
             raise StoreError(f"the gallery in {self.name} cannot be used: {text}.{self._hint}") from error
+
+
+def _verified(uri: str) -> str:
+    """Return an address as pymilvus takes it; raises SettingsError if others could read what is sent to it."""
+    address, owned = without_owned_risk(uri)
+    if "://" in address and not address.lower().startswith("unix:"):
+        try:
+            parts = urlsplit(address)
+            hosts, scheme = [parts.hostname or ""], parts.scheme
+        except ValueError:  # what pymilvus makes of it is not known
+            hosts, scheme = [""], ""
+        way_out = f"Use https://; or, if others on the network may read and alter it all, add ?{OWNED_RISK}."
+        shown = f"milvus:{without_passwords(uri)}"
+        check_encrypted(shown, hosts, verified=scheme == "https", loopback=True, owned=owned, way_out=way_out)
+    return address
 
 
 def _check_lite(path: Path) -> None:

@@ -7,9 +7,12 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from reid_edge.errors import MissingExtraError
+from reid_edge.errors import MissingExtraError, SettingsError
+from reid_edge.redaction import without_passwords
+from reid_edge.upstream.encryption import OWNED_RISK, check_encrypted, is_loopback, without_owned_risk
 
 try:
     import psycopg
@@ -51,9 +54,10 @@ def connect(uri: str) -> Connection:
     """Open a connection, in autocommit mode, whose statements have time limits.
 
     Raises:
+        SettingsError: Features would go over the network unencrypted, or to a server that need not prove its name.
         psycopg.Error: The server cannot be reached within 10 s, refuses, or does not answer the first statement.
     """
-    given: dict[str, Any] = dict(conninfo_to_dict(uri))
+    given = verified(uri)
     db: Connection = psycopg.connect(autocommit=True, **{**_LINE, **given})
     try:
         with cut_after(db, CALL_S):
@@ -66,6 +70,66 @@ def connect(uri: str) -> Connection:
         db.close()
         raise
     return db
+
+
+def verified(uri: str) -> dict[str, Any]:
+    """Return libpq's parameters of an address; off this machine the server has to prove its name, ``verify-full``.
+
+    libpq itself would ask for TLS and go on without if the server, or somebody before it, says that there is none.
+
+    Raises:
+        SettingsError: The address gives another ``sslmode``, and nobody owns the risk in it.
+        psycopg.Error: It is no address.
+    """
+    address, owned = without_owned_risk(uri)
+    given: dict[str, Any] = dict(conninfo_to_dict(address))
+    hosts = _hosts(given)
+    if hosts:
+        # Of the address alone: PGSSLMODE and service files may be anybody's, and say what their owners do not know.
+        mode = given.get("sslmode") or ("verify-full" if not all(map(is_loopback, hosts)) else "")
+        check_encrypted(
+            without_passwords(uri),
+            hosts,
+            verified=mode == "verify-full",
+            loopback=True,
+            owned=owned,
+            way_out=(
+                f"Leave out sslmode={mode}, and give sslrootcert=FILE or sslrootcert=system; or, if others on the "
+                f"network may read and alter it all, add {OWNED_RISK} to the address."
+            ),
+        )
+        if mode:
+            given["sslmode"] = mode
+        if mode == "verify-full":
+            _check_authority(without_passwords(uri), given)
+    return given
+
+
+def _check_authority(shown: str, given: dict[str, Any]) -> None:
+    """Refuse at once what no attempt could verify: without a file of authorities libpq fails each time."""
+    authority = given.get("sslrootcert") or os.environ.get("PGSSLROOTCERT") or "~/.postgresql/root.crt"
+    if authority != "system" and not _service(given) and not Path(authority).expanduser().is_file():
+        raise SettingsError(
+            f"{shown} is not on this machine, so its server has to prove its name, and there is no {authority} to "
+            "check that with. Add sslrootcert=FILE, the certificate of the authority that signed the server's, or "
+            "sslrootcert=system to the address."
+        )
+
+
+def _service(given: dict[str, Any]) -> str:
+    return str(given.get("service") or os.environ.get("PGSERVICE") or "")
+
+
+def _hosts(given: dict[str, Any]) -> list[str]:
+    """Return where an address leads, without sockets of this machine."""
+    if service := _service(given):
+        return [f"service {service}"]  # a file says where
+    names = str(given.get("host") or os.environ.get("PGHOST") or "").split(",")
+    numbers = str(given.get("hostaddr") or os.environ.get("PGHOSTADDR") or "").split(",")
+    count = max(len(names), len(numbers))
+    pairs = zip(names + [""] * (count - len(names)), numbers + [""] * (count - len(numbers)), strict=True)
+    hosts = [number or name for name, number in pairs]
+    return [host for host in hosts if host and not host.startswith(("/", "@"))]
 
 
 @contextlib.contextmanager
