@@ -28,7 +28,16 @@ from reid_edge.errors import (
 )
 from reid_edge.files import read_regular, write_whole
 from reid_edge.golden_file import parse_golden
-from reid_edge.manifest import FORMAT_VERSION, Artifact, EngineName, FileEntry, Manifest, Precision, with_artifact
+from reid_edge.manifest import (
+    FORMAT_VERSION,
+    MAX_FILE_BYTES,
+    Artifact,
+    EngineName,
+    FileEntry,
+    Manifest,
+    Precision,
+    with_artifact,
+)
 from reid_edge.manifest_rules import broken_rules
 from reid_edge.signing import SIGNATURE, SIGNATURE_BYTES, check_signature, trusted_key
 
@@ -265,19 +274,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def file_entry(folder: Path, relative: str) -> FileEntry:
-    """Describe a file that lies in a bundle's folder."""
-    path = folder / relative
-    return FileEntry(path=relative, size_bytes=path.stat().st_size, sha256=sha256_of(path))
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file, hexadecimal.
+    """Describe a file that lies in a bundle's folder.
 
     Raises:
-        OSError: The file is missing or unreadable.
+        OSError: It cannot be read.
     """
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    content = read_regular(folder / relative, max_bytes=MAX_FILE_BYTES)
+    return FileEntry(path=relative, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())

@@ -49,8 +49,24 @@ def read_image(path: Path) -> Image:
     """
     try:
         data = path.read_bytes()
+    except OSError:
+        data = b""
+    return decoded_image(data, path)
+
+
+def decoded_image(data: bytes, path: Path) -> Image:
+    """Decode the content of an image file, H×W×3 uint8 BGR.
+
+    Args:
+        data: The content.
+        path: Of the file, for the errors.
+
+    Raises:
+        FrameError: It is empty, truncated, or no readable image.
+    """
+    try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):  # cv2.error: no bytes at all, or more pixels than OpenCV allows
+    except cv2.error:  # no bytes at all, or more pixels than OpenCV allows
         image = None
     if image is None:
         raise FrameError(f"{path} is not a readable image. Copy it again, or leave it out.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -180,20 +181,30 @@ def _query(
 
 
 def _query_by_image(store: Store, image: Path, box: str | None, bundle: Path) -> searching.Query:
-    from reid_edge.bundle import open_bundle, sha256_of
-    from reid_edge.images import read_image
+    from reid_edge.bundle import open_bundle
+    from reid_edge.images import decoded_image
     from reid_edge.runtime.extractor import Extractor
 
-    manifest = open_bundle(bundle).manifest
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
     searching.require_model(store, manifest.model_hash)
     boxes = None if box is None else [_box(box)]
     if not image.exists():
         raise UsageError(f"--image {image}: there is no such file; give the path of a picture.")
-    pixels = read_image(image)
-    extractor = Extractor(bundle)
+    content = _content(image)  # once: the audit names the picture that was searched for
+    pixels = decoded_image(content, image)
+    extractor = Extractor(opened)
     features = extractor([pixels]) if boxes is None else extractor(pixels, boxes)
     box_given = None if boxes is None else boxes[0]
-    return searching.query_by_feature(features[0], manifest.model_hash, image_sha256=sha256_of(image), box=box_given)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return searching.query_by_feature(features[0], manifest.model_hash, image_sha256=sha256, box=box_given)
+
+
+def _content(image: Path) -> bytes:
+    try:
+        return image.read_bytes()
+    except OSError as error:
+        raise UsageError(f"--image {image} cannot be read: {error.strerror}.") from error
 
 
 def _box(text: str) -> list[float]:

@@ -1,7 +1,9 @@
 """Decoders against slow loops, a tiny ONNX file on both engines, and real detectors where REID_EDGE_DATA has them."""
 
+import hashlib
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import msgspec
@@ -303,6 +305,33 @@ def test_files_that_are_no_detector_are_refused(tiny, tmp_path, engine):
             open_detector(ModelSettings(path=str(tmp_path / name), output="yolo", engine=engine))
     with pytest.raises(DetectorError, match="expected one input"):
         open_detector(ModelSettings(path=tiny("two.onnx", inputs=2), output="yolo", engine=engine))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_only_the_file_whose_hash_the_settings_give_is_loaded(tiny, engine):
+    path = tiny()
+    right = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    detector = open_detector(ModelSettings(path=path, output="yolo", engine=engine, sha256=right))
+    found = detector(red_at(40, 20))
+    Path(path).write_bytes(b"\xff" * Path(path).stat().st_size)  # in place, while it runs
+    np.testing.assert_array_equal(detector(red_at(40, 20)).boxes, found.boxes)
+    with pytest.raises(DetectorError, match=rf"sha256 [0-9a-f]{{64}}, detector\.sha256 {right}"):
+        open_detector(ModelSettings(path=path, output="yolo", engine=engine, sha256=right))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_weights_in_another_file_are_read_beside_it_but_not_under_a_hash_of_the_first(tiny, tmp_path, engine):
+    one_file = tiny()
+    whole = onnx.load(one_file)
+    path = tmp_path / "apart" / "apart.onnx"
+    path.parent.mkdir()
+    onnx.save(whole, path, save_as_external_data=True, location="weights.bin", size_threshold=100)
+    expected = open_detector(ModelSettings(path=one_file, output="yolo", engine=engine))(red_at(40, 20))
+    found = open_detector(ModelSettings(path=str(path), output="yolo", engine=engine))(red_at(40, 20))
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(DetectorError, match="weights in other files"):
+        open_detector(ModelSettings(path=str(path), output="yolo", engine=engine, sha256=digest))
 
 
 def test_missing_files_and_other_formats_are_refused(tmp_path):

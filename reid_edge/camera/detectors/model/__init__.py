@@ -35,6 +35,8 @@ class ModelSettings(
 
     Attributes:
         path: ``….onnx``, or ``….xml`` with its ``….bin`` beside it.
+        sha256: sha256 of the file, or of ``….xml`` and ``….bin`` one after the other; another file is refused. None
+            takes any.
         output: Kind of the output: ``ssd`` (DetectionOutput), ``yolo`` or ``fastestdet``.
         form: Which YOLO: ``v5`` (with objectness), ``v8`` (without), ``end2end`` (after NMS); ``auto`` decides by
             the output's shape.
@@ -53,6 +55,7 @@ class ModelSettings(
     """
 
     path: str
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] | None = None
     output: Literal["ssd", "yolo", "fastestdet"]
     form: Literal["auto", "v5", "v8", "end2end"] = "auto"
     person: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -100,7 +103,7 @@ class ModelDetector:
     def __init__(self, settings: ModelSettings) -> None:
         path = Path(settings.path).expanduser()
         self._not_a_number_since_s: float | None = None
-        self._network = load_network(path, settings.engine, settings.threads, settings.device)
+        self._network = load_network(path, settings.engine, settings.threads, settings.device, settings.sha256)
         self._prepare = preparation_of(settings, self._network)
         self._head = self._choose_head(settings)
         form = f" {self._head.keywords['form']}" if settings.output == "yolo" else ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -52,7 +54,31 @@ class Network(Protocol):
         ...
 
 
-def load_network(path: Path, engine: EngineChoice, threads: int | None, device: str) -> Network:
+@dataclass(frozen=True)
+class ModelFile:
+    """A detector's file, read once: what becomes of it while the detector runs has no effect.
+
+    Attributes:
+        path: ``….onnx`` or ``….xml``.
+        model: Its content.
+        weights: Content of the ``….bin`` beside ``….xml``; else nothing.
+        pinned: The contents are those that the settings name by their hash.
+    """
+
+    path: Path
+    model: bytes
+    weights: bytes
+    pinned: bool
+
+    @property
+    def names_other_files(self) -> bool:
+        """Return True for an ONNX file with weights in other files: ``location`` is a key that it has for them only."""
+        return self.path.suffix == ".onnx" and b"\x0a\x08location" in self.model
+
+
+def load_network(
+    path: Path, engine: EngineChoice, threads: int | None, device: str, sha256: str | None = None
+) -> Network:
     """Load a detector's file.
 
     Args:
@@ -60,9 +86,10 @@ def load_network(path: Path, engine: EngineChoice, threads: int | None, device: 
         engine: ``auto`` takes OpenVINO for an IR, else ONNX Runtime if it is installed, else OpenVINO.
         threads: CPU threads; None leaves the choice to the engine.
         device: OpenVINO's name of the device.
+        sha256: Of the file, or of ``….xml`` and ``….bin`` one after the other; None takes any file.
 
     Raises:
-        DetectorError: No such file, or no model that the engine reads.
+        DetectorError: No such file, no model that the engine reads, or another than ``sha256`` says.
         MissingExtraError: The engine's package is not installed.
     """
     _check_files(path)
@@ -71,10 +98,11 @@ def load_network(path: Path, engine: EngineChoice, threads: int | None, device: 
         engine = "onnxruntime" if path.suffix == ".onnx" and has_onnxruntime else "openvino"
     if engine == "onnxruntime" and path.suffix != ".onnx":
         raise DetectorError(f'ONNX Runtime reads .onnx files, not {path.name}. Set engine = "openvino".')
+    file = _read(path, sha256)
     try:
         if engine == "onnxruntime":
-            return OnnxRuntimeNetwork(path, threads)
-        return OpenVINONetwork(path, threads, device)
+            return OnnxRuntimeNetwork(file, threads)
+        return OpenVINONetwork(file, threads, device)
     except EngineError as error:
         raise DetectorError(f"detector {path}: {error}") from error
 
@@ -83,7 +111,7 @@ class OnnxRuntimeNetwork:
     """Runs an ONNX file with ONNX Runtime, on the CPU.
 
     Args:
-        path: The file.
+        file: The file; weights that it names in other files are read from its folder.
         threads: CPU threads; None leaves the choice to the engine.
 
     Raises:
@@ -92,14 +120,19 @@ class OnnxRuntimeNetwork:
         MissingExtraError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, path: Path, threads: int | None) -> None:
+    def __init__(self, file: ModelFile, threads: int | None) -> None:
         # Threads that spin between frames take the cores from what runs there: decoding and embedding.
         self._session = open_session(
-            _content(path), _PURPOSE, name=str(path), external=path.parent, threads=threads, spinning=False
+            file.model,
+            _PURPOSE,
+            name=str(file.path),
+            external=None if file.pinned else file.path.parent,
+            threads=threads,
+            spinning=False,
         )
         inputs = self._session.get_inputs()
         self.input_shape, self.input_dtype = _picture_input(
-            [(entry.name, _fixed_sizes(entry.shape), _DTYPES.get(entry.type)) for entry in inputs], path
+            [(entry.name, _fixed_sizes(entry.shape), _DTYPES.get(entry.type)) for entry in inputs], file.path
         )
         self._input = inputs[0].name
         self.description = f"onnxruntime {onnxruntime_version()} CPU"
@@ -117,7 +150,7 @@ class OpenVINONetwork:
     """Runs an OpenVINO IR or an ONNX file with OpenVINO.
 
     Args:
-        path: The file.
+        file: The file.
         threads: CPU threads; None leaves the choice to the engine.
         device: OpenVINO's name of the device.
 
@@ -127,12 +160,12 @@ class OpenVINONetwork:
         MissingExtraError: OpenVINO is not installed.
     """
 
-    def __init__(self, path: Path, threads: int | None, device: str) -> None:
-        if path.suffix == ".xml":
-            model = read_network(_content(path), _content(path.with_suffix(".bin")), _PURPOSE, name=str(path))
+    def __init__(self, file: ModelFile, threads: int | None, device: str) -> None:
+        if file.path.suffix == ".onnx" and not file.pinned:
+            model = read_onnx(file.path, _PURPOSE)  # its content alone loses inputs that nothing uses
         else:
-            model = read_onnx(path, _PURPOSE)
-        self.input_shape, self.input_dtype = _picture_input([_described(port) for port in model.inputs], path)
+            model = read_network(file.model, file.weights, _PURPOSE, name=str(file.path))
+        self.input_shape, self.input_dtype = _picture_input([_described(port) for port in model.inputs], file.path)
         self._request = compile_network(model, device, _PURPOSE, threads=threads).create_infer_request()
         self.description = f"openvino {openvino_version()} {device}"
 
@@ -153,12 +186,26 @@ def _check_files(path: Path) -> None:
             raise DetectorError(f"detector file {file} does not exist. Copy it there, or correct the path.")
 
 
-def _content(path: Path) -> bytes:
-    """Read a file once: what becomes of it while the detector runs has no effect.
+def _read(path: Path, sha256: str | None) -> ModelFile:
+    """Read a detector's file, and the weights of an IR.
 
     Raises:
-        DetectorError: It cannot be read.
+        DetectorError: It cannot be read, or is another than ``sha256`` says.
     """
+    weights = _content(path.with_suffix(".bin")) if path.suffix == ".xml" else b""
+    file = ModelFile(path, _content(path), weights, pinned=sha256 is not None)
+    found = hashlib.sha256(file.model + file.weights).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise DetectorError(f"{path} is not the file that the settings name: sha256 {found}, detector.sha256 {sha256}.")
+    if file.pinned and file.names_other_files:
+        raise DetectorError(
+            f"{path} has weights in other files, which detector.sha256 does not cover: save it as one file "
+            "(onnx.save without external data)."
+        )
+    return file
+
+
+def _content(path: Path) -> bytes:
     try:
         return read_regular(path, max_bytes=MAX_FILE_BYTES)
     except OSError as error:
