@@ -85,10 +85,17 @@ def random_damage(content: bytes, luck: random.Random, kinds: Sequence[Kind] = K
 
 
 def damage_file(path: Path, luck: random.Random, kinds: Sequence[Kind] = KINDS) -> Damage:
-    """Damage a file in place, and return how."""
-    content = path.read_bytes()
-    damage = random_damage(content, luck, kinds, file=path.name)
-    path.write_bytes(damage.applied(content))
+    """Damage a file in place, also one that a program has open, and return how."""
+    before = path.read_bytes()
+    damage = random_damage(before, luck, kinds, file=path.name)
+    after = damage.applied(before)
+    with path.open("r+b") as file:
+        for at in range(0, len(after), 512):
+            if after[at : at + 512] != before[at : at + 512]:
+                file.seek(at)
+                file.write(after[at : at + 512])
+        if len(after) < len(before):
+            file.truncate(len(after))
     return damage
 
 

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.faults.damage import KINDS, Damage, damage_file, random_damage
@@ -32,6 +32,16 @@ def test_the_same_seed_does_the_same_damage(tmp_path):
         path.write_bytes(content)
         done.add((damage_file(path, random.Random(5)), path.read_bytes()))
     assert len(done) == 1
+
+
+@given(seed=st.integers())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_is_damaged_in_place_as_its_bytes_would_be(tmp_path, seed):
+    content, path = random.Random(seed).randbytes(9000), tmp_path / "gallery.db"
+    path.write_bytes(content)
+    number = path.stat().st_ino
+    assert damage_file(path, random.Random(seed)).applied(content) == path.read_bytes()
+    assert path.stat().st_ino == number
 
 
 def test_a_damage_says_where_it_is(tmp_path):
