@@ -19,19 +19,20 @@ Key = tuple[str, str, int]
 def run_agent(ledger: str, arguments: list[str]) -> None:
     """``reid-edge run`` with a ledger of committed puts: one line of JSON each, fsynced at once."""
     from reid_edge.cli import main as reid_edge
+    from reid_edge.upstream.message import decode_observation
     from reid_edge.upstream.outbox import Outbox
 
-    put, file = Outbox.put, Path(ledger).open("a", buffering=1, encoding="ascii")  # noqa: SIM115 - lives as long as we do
+    put, file = Outbox.put_encoded, Path(ledger).open("a", buffering=1, encoding="ascii")  # noqa: SIM115 - lives as long
 
-    def put_and_tell(outbox, observations, *more, **options):
+    def put_and_tell(outbox, payloads):
         with outbox._file.lock:  # delivery may find damage and begin another incarnation
-            put(outbox, observations, *more, **options)
-            if observations:
-                first = outbox.last_seq - len(observations) + 1
-                file.write(json.dumps([outbox.incarnation, first, [seen.track for seen in observations]]) + "\n")
+            put(outbox, payloads)
+            if payloads:
+                first, tracks = outbox.last_seq - len(payloads) + 1, [decode_observation(one).track for one in payloads]
+                file.write(json.dumps([outbox.incarnation, first, tracks]) + "\n")
                 os.fsync(file.fileno())
 
-    Outbox.put = put_and_tell
+    Outbox.put_encoded = put_and_tell
     sys.argv = ["reid-edge", "run", *arguments]
     reid_edge()
 
