@@ -11,8 +11,9 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from soak_world import Camera, Clock, Process, World
+from soak_world import Camera, Process, World
 
+from tests.faults.clocks import can_be_wrong
 from tests.faults.damage import damage_file
 from tests.faults.hostile import (
     OK,
@@ -373,6 +374,6 @@ def possible(world: World) -> dict[str, Fault]:
     if not world.by_mqtt.disk.is_own:
         left_out |= {cameras_disk_full, agent_started_on_a_full_disk, agent_started_on_a_read_only_disk}
         left_out |= {gallerys_disk_full}
-    if not Clock.can_be_set():
+    if not can_be_wrong():
         left_out |= {cameras_clock_jumps, gallerys_clock_jumps}
     return {name: function for name, function in FAULTS.items() if function not in left_out}

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.broker import Broker, free_port, make_all_certs
+from tests.faults.clocks import Clock
 
 SOAK = Path(__file__).with_name("soak.py")
-_FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
 class Relay(threading.Thread):
@@ -64,36 +64,6 @@ class Relay(threading.Thread):
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 end.shutdown(socket.SHUT_RDWR)
-
-
-class Clock:
-    """The wall clock of one process, moved by libfaketime; the monotonic clocks go on."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.set("+0")
-
-    def set(self, offset: str) -> None:
-        """Move the clock by an offset such as ``+4d``, from within a second on."""
-        self._path.write_text(offset + "\n", encoding="ascii")
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What a process needs to see this clock; nothing without libfaketime."""
-        if _FAKETIME is None:
-            return {}
-        return {
-            "LD_PRELOAD": str(_FAKETIME),
-            "FAKETIME_TIMESTAMP_FILE": str(self._path),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-        }
-
-    @staticmethod
-    def can_be_set() -> bool:
-        """Whether libfaketime is installed."""
-        return _FAKETIME is not None
 
 
 class Disk:
