@@ -12,12 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.faults.clocks import sleep_under_libfaketime
+
 #: Camera, incarnation of its outbox, sequence number.
 Key = tuple[str, str, int]
 
 
 def run_agent(ledger: str, arguments: list[str]) -> None:
     """``reid-edge run`` with a ledger of committed puts: one line of JSON each, fsynced at once."""
+    sleep_under_libfaketime()
     from reid_edge.cli import main as reid_edge
     from reid_edge.upstream.message import decode_observation
     from reid_edge.upstream.outbox import Outbox

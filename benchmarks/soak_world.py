@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.broker import Broker, free_port, make_all_certs
-from tests.faults.clocks import Clock
+from tests.faults.clocks import PROGRAM, Clock
 
 SOAK = Path(__file__).with_name("soak.py")
 
@@ -220,7 +220,7 @@ class Gallery(Process):
         self.store = f"sqlite:{self.path}"
         role = "gallery" if listen else "collector"
         command = [
-            *(sys.executable, "-m", "reid_edge", "gallery", "serve", self.store, "--mqtt", mqtt, "--group", name),
+            *(sys.executable, "-c", PROGRAM, "gallery", "serve", self.store, "--mqtt", mqtt, "--name", name),
             *("--ca", f"{certs}/ca.crt", "--cert", f"{certs}/{role}.crt", "--key", f"{certs}/{role}.key"),
             *(("--listen", f"https://127.0.0.1:{listen}") if listen else ()),
         ]

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import select
+import time
 from pathlib import Path
 
 import pytest
 
 _LIBRARY = next((path for path in sorted(Path("/usr/lib").glob("**/faketime/libfaketimeMT.so.1"))), None)
+
+#: ``reid-edge`` under a clock: ``python -c PROGRAM run ...``.
+PROGRAM = """
+from tests.faults.clocks import sleep_under_libfaketime
+sleep_under_libfaketime()
+from reid_edge.__main__ import main
+main()
+"""
 
 
 class Clock:
@@ -49,3 +59,8 @@ def need_faketime() -> None:
     """Skip the test where clocks cannot be moved."""
     if not can_be_wrong():
         pytest.skip("libfaketime is not installed: no wrong clocks here")
+
+
+def sleep_under_libfaketime() -> None:
+    """Let this process sleep by select(2): libfaketime 0.9 breaks clock_nanosleep when monotonic clocks are right."""
+    time.sleep = lambda seconds: select.select([], [], [], seconds) and None
