@@ -220,7 +220,7 @@ class Gallery(Process):
         self.store = f"sqlite:{self.path}"
         role = "gallery" if listen else "collector"
         command = [
-            *(sys.executable, "-c", PROGRAM, "gallery", "serve", self.store, "--mqtt", mqtt, "--name", name),
+            *(sys.executable, "-c", PROGRAM, "gallery", "serve", self.store, "--mqtt", mqtt, "--group", name),
             *("--ca", f"{certs}/ca.crt", "--cert", f"{certs}/{role}.crt", "--key", f"{certs}/{role}.key"),
             *(("--listen", f"https://127.0.0.1:{listen}") if listen else ()),
         ]
