@@ -111,9 +111,13 @@ class Conversation:
         if self._closing.is_set():
             raise ConnectionAbortedError("the test is over")
 
-    def run(self, talk: Talk) -> None:
-        """Talk until one side ends it."""
+    def run(self, talk: Talk, tls: ssl.SSLContext | None = None) -> None:
+        """Talk until one side ends it, as a server by TLS if a context is given."""
         try:
+            if tls:
+                self._connection.settimeout(5)
+                self._connection = tls.wrap_socket(self._connection, server_side=True)
+                self._connection.settimeout(_POLL_S)
             talk(self)
             while True:
                 self.listen(1.0)
@@ -212,10 +216,10 @@ class _Peers:
             time.sleep(0.02)
         return False
 
-    def _begin(self, connection: socket.socket) -> None:
+    def _begin(self, connection: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         conversation = Conversation(connection, self._closing)
         self.conversations.append(conversation)
-        thread = threading.Thread(target=conversation.run, args=(self._talk,), daemon=True)
+        thread = threading.Thread(target=conversation.run, args=(self._talk, tls), daemon=True)
         self._threads.append(thread)
         thread.start()
 
@@ -251,12 +255,9 @@ class HostileServer(_Peers):
         while not self._closing.is_set():
             try:
                 connection, _ = self._listener.accept()
-                connection.settimeout(5)
-                if self._tls:
-                    connection = self._tls.wrap_socket(connection, server_side=True)
-            except OSError:  # nobody came, or not by TLS
+            except TimeoutError:
                 continue
-            self._begin(connection)
+            self._begin(connection, self._tls)
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
