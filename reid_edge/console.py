@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from reid_edge.errors import MissingExtraError
+from reid_edge.foreign_text import printable
 from reid_edge.progress import Notify
 
 #: Columns where standard output is no terminal: 80, rich's default, would fold the tables.
@@ -59,5 +60,5 @@ def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]
         numeric = all(row[column][:1].isdigit() or row[column] == "–" for row in rows)
         table.add_column(header, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(printable(cell) for cell in row))
     console.print(table)

@@ -19,5 +19,10 @@ def one_line_of_bytes(data: bytes, longest: int = LONGEST) -> str:
     return one_line(data.decode("utf-8", "backslashreplace"), longest)
 
 
+def printable(text: str) -> str:
+    """Return text with control characters escaped, but for line breaks."""
+    return "".join(each if each.isprintable() or each == "\n" else _escaped(each) for each in text)
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reid_edge.foreign_text import one_line, one_line_of_bytes
+from reid_edge.foreign_text import one_line, one_line_of_bytes, printable
 
 
 @given(st.text(max_size=2000), st.integers(2, 300))
@@ -39,3 +39,7 @@ def test_what_is_shown(text, shown):
 
 def test_bytes_that_are_no_text_are_escaped():
     assert one_line_of_bytes(b"\xff\xfeno") == r"\xff\xfeno"
+
+
+def test_what_steers_a_terminal_is_escaped_in_tables_and_lines_stay():
+    assert printable("audit\x1b[2K\r\nnext [bold]") == "audit\\x1b[2K\\r\nnext [bold]"

@@ -1,15 +1,17 @@
 import pytest
 
 from reid_edge.errors import MessageError, SettingsError
-from reid_edge.wire_names import as_wire_name, checked_wire_name
+from reid_edge.wire_names import as_wire_name, checked_stored_name, checked_wire_name
 
 
-@pytest.mark.parametrize("name", ["a", "gate-north_2.west", "x" * 64, "0", "..."])
+@pytest.mark.parametrize("name", ["a", "gate-north_2.west", "x" * 64, "0", "_", "a..", "a--"])
 def test_letters_digits_and_three_signs_are_a_name(name):
     assert checked_wire_name(name, "camera", SettingsError) == name
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "+", "#", "a b", "x" * 65, "a\n", "straße", "\udcff", "a\0"])
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "+", "#", "a b", "x" * 65, "a\n", "straße", "\udcff", "a\0", ".", "..", ".a", "-", "--camera"]
+)
 @pytest.mark.parametrize("error", [SettingsError, MessageError])
 def test_anything_else_is_refused_as_the_caller_says(name, error):
     with pytest.raises(error, match=r"camera must be 1 to 64 letters, digits.*; got '") as caught:
@@ -23,7 +25,18 @@ def test_a_long_name_is_not_repeated_whole():
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("text", ["Straße 5", "host.example", "a" * 100, "\udcff"])
+@pytest.mark.parametrize("text", ["Straße 5", "host.example", "a" * 100, "\udcff1", "..a", "-a", "." * 70 + "a" * 70])
 def test_any_text_can_be_made_a_name(text):
     checked_wire_name(as_wire_name(text), "camera", SettingsError)
     assert as_wire_name("host.example") == "host.example"
+
+
+def test_text_of_dots_and_dashes_leaves_no_name():
+    assert as_wire_name("..-.") == ""
+
+
+@pytest.mark.parametrize("name", [".", "..", "-old", ".old", "gate"])
+def test_what_an_earlier_release_stored_can_still_be_asked_for(name):
+    assert checked_stored_name(name, "camera", SettingsError) == name
+    with pytest.raises(SettingsError, match="camera must be"):
+        checked_stored_name(f"{name}/", "camera", SettingsError)

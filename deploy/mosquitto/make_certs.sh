@@ -23,7 +23,7 @@ work=$(mktemp -d ./.making.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 
 check_name() {
-  [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$ ]] || fail "'$1' is no name: letters, digits, '_', '.', '-', at most 64"
+  [[ $1 =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$ ]] || fail "'$1' is no name: letters, digits, '_', '.', '-', at most 64, the first no '.' or '-'"
 }
 
 # Succeed if both files of a pair exist.  If only one does, a person has to decide.

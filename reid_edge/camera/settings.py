@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -170,7 +171,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Folder of the outbox.
 
         Raises:
-            SettingsError: No folder is given, and the user has no home folder.
+            SettingsError: No folder is given, and the user has no home folder, or the folder is another camera's.
         """
         if self.operation.state_dir:
             return self.operation.state_dir
@@ -178,9 +179,23 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if systemd:
             return Path(systemd)
         try:
-            return Path.home() / ".local/state/reid-edge" / self.camera.name
+            root = Path.home() / ".local/state/reid-edge"
         except RuntimeError as error:
             raise SettingsError("operation.state_dir: this user has no home folder; give --state-dir.") from error
+        return _own_folder(root, self.camera.name)
+
+
+def _own_folder(root: Path, name: str) -> Path:
+    """Return a camera's folder; on some file systems that of ``Gate`` is that of ``gate``."""
+    folder = root / name
+    with contextlib.suppress(OSError):
+        if folder.is_dir() and name not in (there := [each.name for each in root.iterdir()]):
+            other = next((each for each in there if each.lower() == name.lower()), "another camera")
+            raise SettingsError(
+                f"camera.name: on this file system the folder of '{name}' is that of '{other}', {folder}; give one of "
+                "the cameras another name, or --state-dir."
+            )
+    return folder
 
 
 GUIDE = "docs/camera.md"

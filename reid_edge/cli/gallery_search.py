@@ -27,7 +27,7 @@ from reid_edge.gallery.store import Store, open_store
 from reid_edge.gallery.store.base import CameraSummary
 from reid_edge.gallery.times import duration_text, now_us, parse_time, time_text
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
-from reid_edge.wire_names import checked_wire_name
+from reid_edge.wire_names import checked_stored_name
 
 StoreArgument = Annotated[
     str, typer.Argument(metavar="STORE", help="sqlite:FILE, postgresql://…, milvus:http://HOST:19530.")
@@ -151,7 +151,7 @@ def _selection(
     now = now_us()
     chosen = Selection(
         cameras=tuple(dict.fromkeys(_wire_name(name, key) for name in cameras or ())),
-        incarnation=None if incarnation is None else checked_wire_name(incarnation, "--epoch", UsageError),
+        incarnation=None if incarnation is None else checked_stored_name(incarnation, "--epoch", UsageError),
         track=track,
         since_us=None if since is None else parse_time(since, now_us=now),
         until_us=None if until is None else parse_time(until, now_us=now),
@@ -231,7 +231,7 @@ def _stored(store: Store, id_: str, key: Path | None) -> Record:
 def _wire_name(name: str, key: Path | None) -> str:
     """Return the name under which a camera sends: its pseudonym, if there is a key for it."""
     if key is None:
-        return checked_wire_name(name, "camera", UsageError)
+        return checked_stored_name(name, "camera", UsageError)
     if not key.is_file():
         raise UsageError(f"there is no key at {key}; give --pseudonym-key the file that the cameras' settings name.")
     return camera_pseudonym(name, load_or_create_key(key))

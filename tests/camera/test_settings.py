@@ -72,6 +72,28 @@ def test_state_of_two_cameras_of_one_user_is_kept_apart(monkeypatch):
     assert north != south
 
 
+@pytest.mark.parametrize("name", ["..", ".", ".hidden", "-option", "a/b", ""])
+def test_a_name_that_leads_out_of_the_state_folder_or_is_an_option_is_refused(name):
+    with pytest.raises(SettingsError, match=r"camera\.name: expected 1 to 64 letters.*begin with none of"):
+        parse_settings({**LEAST, "camera": {"name": name}})
+
+
+def test_on_a_file_system_without_case_two_cameras_do_not_share_a_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = parse_settings({**LEAST, "camera": {"name": "gate"}})
+    folder = settings.state_dir
+    assert folder == tmp_path / ".local/state/reid-edge/gate"
+    folder.mkdir(parents=True)
+    assert settings.state_dir == folder
+    (folder.parent / "Gate").mkdir()
+    assert settings.state_dir == folder, "here they are two"
+    (folder.parent / "gate").rmdir()
+    monkeypatch.setattr(Path, "is_dir", lambda _: True)  # what a file system says that folds case
+    with pytest.raises(SettingsError, match=r"the folder of 'gate' is that of 'Gate'.*--state-dir"):
+        _ = settings.state_dir
+
+
 def test_any_host_name_gives_a_camera_name(monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "büro 7")
     parse_settings({**LEAST, "camera": {"name": default_camera_name()}})

@@ -31,7 +31,7 @@ FIELDS = tuple(one.name for one in dataclasses.fields(Sighting))
 seqs = st.integers(1, 2**63 - 1)
 times = st.integers(0, 2**63 - 1)
 fractions = st.floats(0, 1, width=32)
-names = st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True)
+names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", fullmatch=True)
 
 
 def unit(dim: int = 512, seed: int = 0) -> np.ndarray:
@@ -244,6 +244,8 @@ def test_a_later_version_that_cannot_be_read_says_upgrade():
         field(1, 1) + field(2, b"camera"),
         field(1, 1) + field(2, b"\xff\xff") + field(3, b"1"),
         field(1, 1) + field(2, b"a/b") + field(3, b"1"),
+        field(1, 1) + field(2, b"..") + field(3, b"1"),
+        field(1, 1) + field(2, b"a") + field(3, b"-1"),
         field(2, b"camera") + field(3, b"1"),
         field(1, 1) + field(2, b"camera") + field(3, b"e") + field(4, field(1, 0)),
         field(1, 1) + field(2, b"camera") + field(3, b"e") + field(4, field(1, 2**63)),
@@ -365,7 +367,7 @@ def test_what_cannot_be_sent_is_an_error_at_once(changes, message):
 def test_names_and_numbers_that_cannot_be_sent_are_errors():
     with pytest.raises(MessageError, match="encoding must be one of fp32, fp16, int8; got 'bf16'"):
         encode_observation(observation(), "bf16")  # type: ignore[arg-type]
-    for camera in ("", "a/b", "#", "ü", "a" * 65, "a\n"):
+    for camera in ("", "a/b", "#", "ü", "a" * 65, "a\n", ".", "..", ".a", "-a"):
         with pytest.raises(MessageError, match="camera must be 1 to 64 letters"):
             encode_batch(camera, INCARNATION, [])
         with pytest.raises(MessageError, match="camera must be"):

@@ -351,7 +351,7 @@ def test_certificates_that_do_not_fit_are_refused_at_once(certs, tmp_path):
         MqttTransport("mqtts://localhost", camera="camA", tls=no_pem)
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "+", "#", "a b", "x" * 65])
+@pytest.mark.parametrize("name", ["", "a/b", "+", "#", "a b", "x" * 65, "..", "-a"])
 def test_a_name_that_cannot_be_in_a_topic_is_refused(name):
     with pytest.raises(SettingsError, match="camera must be"):
         MqttTransport("mqtt://127.0.0.1", camera=name, insecure=True)
