@@ -15,7 +15,7 @@ from reid_edge.camera.detectors import open_detector
 from reid_edge.camera.embedding_stage import EmbeddingStage, load_model
 from reid_edge.camera.filters import DetectionFilter
 from reid_edge.camera.health import Examination, Health, HealthMonitor, hanging_stages
-from reid_edge.camera.publishing import Publisher, name_on_the_wire, open_transport, wanted_galleries
+from reid_edge.camera.publishing import Publisher, name_on_the_wire, open_outbox, open_transport, wanted_galleries
 from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.tracking import Tracker
@@ -23,7 +23,6 @@ from reid_edge.camera.tracklets import Tracklets
 from reid_edge.errors import ReidEdgeError
 from reid_edge.systemd import notify, watchdog_interval_s
 from reid_edge.upstream.delivery import Delivery
-from reid_edge.upstream.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -68,15 +67,7 @@ class Agent:
         upstream = self.settings.upstream
         self._before_each_part()
         self.camera = name_on_the_wire(self.settings.camera)
-        self.outbox = Outbox(
-            self.settings.state_dir / "outbox.db",
-            max_rows=upstream.max_rows,
-            max_bytes=upstream.max_mb * 1_000_000,
-            retention_s=upstream.retention_hours * 3600,
-            when_full=upstream.when_full,
-            synchronous=upstream.synchronous,
-            wait_for_disk=True,
-        )
+        self.outbox = open_outbox(self.settings, self.camera)
         closing.callback(self.outbox.close)
         self._before_each_part()
         self.transport = open_transport(self.settings, self.camera, closing)

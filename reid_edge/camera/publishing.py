@@ -15,6 +15,7 @@ from reid_edge.camera.settings import AgentSettings, CameraSettings, UpstreamSet
 from reid_edge.errors import MessageError, OutboxError, SettingsError, StoreError
 from reid_edge.redaction import redacted, without_passwords
 from reid_edge.upstream.delivery_log import LOG_AGAIN_S
+from reid_edge.upstream.destination import Destination
 from reid_edge.upstream.message import Encoding, encode_observation
 from reid_edge.upstream.observation import DEFAULT_GALLERY, Observation
 from reid_edge.upstream.outbox import Outbox, WhenFull
@@ -170,6 +171,38 @@ def name_on_the_wire(camera: CameraSettings) -> str:
     if camera.pseudonym_key is None:
         return camera.name
     return camera_pseudonym(camera.name, load_or_create_key(camera.pseudonym_key))
+
+
+def open_outbox(settings: AgentSettings, camera: str) -> Outbox:
+    """Open the outbox of a camera; a disk that is full or read-only is no error, and may take it later.
+
+    Rows that wait there for another gallery, or of another camera, are kept beside it.
+
+    Args:
+        settings: All settings of the camera.
+        camera: Name on the wire.
+
+    Raises:
+        OutboxError: Another process has it, or it is no outbox.
+        SettingsError: There is no folder for it, or settings contradict each other.
+    """
+    upstream = settings.upstream
+    if upstream.keep_acknowledged_hours > upstream.retention_hours:
+        raise SettingsError(
+            f"upstream.keep_acknowledged_hours is {upstream.keep_acknowledged_hours:g}, but nothing is kept longer "
+            f"than upstream.retention_hours, {upstream.retention_hours:g}."
+        )
+    return Outbox(
+        settings.state_dir / "outbox.db",
+        max_rows=upstream.max_rows,
+        max_bytes=upstream.max_mb * 1_000_000,
+        retention_s=upstream.retention_hours * 3600,
+        when_full=upstream.when_full,
+        destination=str(Destination.of(camera, upstream.uri)),
+        keep_acknowledged_s=upstream.keep_acknowledged_hours * 3600,
+        synchronous=upstream.synchronous,
+        wait_for_disk=True,
+    )
 
 
 def wanted_galleries(settings: AgentSettings) -> tuple[str, ...]:

@@ -101,6 +101,8 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         when_full: What is dropped, and declared upstream as a gap, when there is no room: ``drop-oldest`` or
             ``refuse-newest``.
         retention_hours: Time after which an undelivered observation is dropped, and declared upstream as a gap.
+        keep_acknowledged_hours: Age up to which observations that the gallery has are kept, so that a restored gallery
+            can ask for them again; at most ``retention_hours``; 0 keeps none.
         synchronous: ``FULL``: survives a power cut; ``NORMAL``: may lose the last second to one.
         resend_s: Time after which an observation that is not acknowledged is sent again, seconds.
         max_batch_kb: Largest batch by MQTT or HTTP, 1,024 bytes; what a broker announces may make it smaller.
@@ -117,6 +119,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     max_mb: Positive = 256
     when_full: Literal["drop-oldest", "refuse-newest"] = "drop-oldest"
     retention_hours: Annotated[float, msgspec.Meta(gt=0, le=87_600)] = 72.0
+    keep_acknowledged_hours: Annotated[float, msgspec.Meta(ge=0, le=87_600)] = 0.0
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
     resend_s: Seconds = 10.0
     max_batch_kb: Annotated[int, msgspec.Meta(ge=2, le=4096)] = 128

@@ -13,13 +13,14 @@ from reid_edge.upstream.batch_limit import MOST_BATCH_BYTES
 from reid_edge.upstream.batching import divided
 from reid_edge.upstream.delivery_log import DeliveryLog, DeliveryStats, shown
 from reid_edge.upstream.message import decode_ack, encode_batch
-from reid_edge.upstream.observation import DEFAULT_GALLERY, Ack, Gap
+from reid_edge.upstream.observation import DEFAULT_GALLERY, Ack, Gap, Replay
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.positions import Position, Positions
 from reid_edge.upstream.transport import Transport
 
 EXPIRE_S = 60.0
 LOOK_S = 0.5
+REPLAY_AGAIN_S = 600.0
 ACK_WAIT_S = 0.5
 FIRST_BACKOFF_S = 0.5
 AFTER_A_BUG_S = 5.0
@@ -85,6 +86,7 @@ class Delivery:
         self._expire_due_s = 0.0
         self._look_due_s = 0.0
         self._delete_due_s = 0.0
+        self._replay_due_s = 0.0
         self._log = DeliveryLog(_LOG, self.stats)
         self._losses = 0
         self._changed = threading.Condition()  # guards what follows
@@ -126,6 +128,7 @@ class Delivery:
         self._highest_sent = 0
         self._gaps_due_s = 0.0
         self._was_resent = False
+        self._from_the_start = False
         self._positions = Positions(self._galleries, self._resend_s, self._retry_refused_s)
         self._done_seqs: list[int] = []
         self._done_gaps: list[tuple[int, int]] = []
@@ -223,7 +226,9 @@ class Delivery:
                 return rows
 
     def _fresh(self) -> list[_Row]:
-        """Return rows that were not sent yet."""
+        """Return rows that were not sent yet, or that wait again."""
+        if self._from_the_start:
+            self._from_the_start, self._after_seq = False, 0
         while (room := self._window_rows - self._positions.in_flight) > 0:
             rows = self._outbox.pending(self._after_seq, min(room, self._batch_rows))
             if not rows:
@@ -316,6 +321,19 @@ class Delivery:
             self._news = True
             self._changed.notify_all()
         self._log.refusals(reasons, self.stats.refused_waiting)
+        if ack.replay is not None and time.monotonic() >= self._replay_due_s:
+            self._replay(ack.replay)
+
+    def _replay(self, replay: Replay) -> None:
+        """Send acknowledged rows again that a restored gallery asks for; one request in ten minutes at most."""
+        count = self._outbox.replay(replay)
+        if count is None:  # served before
+            return
+        self._replay_due_s = time.monotonic() + REPLAY_AGAIN_S
+        self.stats.replayed += count
+        _LOG.info("the gallery was restored: %d observations that it had acknowledged are sent again", count)
+        self._from_the_start = True
+        self._wake()
 
     def _note(self, position: Position, ack: Ack, reasons: Sequence[str]) -> None:
         """Take acknowledged rows and gaps off the lists, and put refused ones on theirs."""
@@ -331,8 +349,6 @@ class Delivery:
                 stats.last_refusal = f"{position.gallery}: {reason}" if len(self._galleries) > 1 else reason
         stats.refused_waiting = positions.refused
         stats.last_ack_us = time.time_ns() // 1000
-        if gaps:
-            self._gaps_due_s = 0.0
 
     def _delete(self, incarnation: str) -> None:
         """Delete what every gallery has; while the outbox cannot be written it is remembered, and not sent again."""
@@ -352,6 +368,11 @@ class Delivery:
             return
         self.stats.acknowledged += len(seqs)
         self.stats.gaps_acknowledged += len(gaps)
+        with self._changed:
+            if gaps:  # others may have waited until these were delivered
+                self._gaps_due_s = 0.0
+            self._news = True
+            self._changed.notify_all()
 
     def _look(self) -> None:
         """Note the age of the oldest row, twice a second."""

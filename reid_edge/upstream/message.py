@@ -168,6 +168,18 @@ def decode_observation(data: bytes) -> Observation:
     )
 
 
+def last_seen_us(data: bytes) -> int:
+    """Return the time at which a row's tracklet was last seen, microseconds since 1970 UTC.
+
+    Raises:
+        MessageError: The row holds no observation.
+    """
+    try:
+        return int(_SCHEMA.Observation.FromString(data).last_us)
+    except _NO_MESSAGE as error:
+        raise MessageError(f"a row holds no observation ({error}).") from error
+
+
 def encode_ack(ack: Ack) -> bytes:
     """Encode the gallery's answer, which it gives once it has committed.
 

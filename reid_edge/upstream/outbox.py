@@ -7,21 +7,24 @@ all SQL of the rows, and ``outbox_database`` makes, opens, locks and sets aside 
 from __future__ import annotations
 
 import logging
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Literal
 
-from reid_edge.errors import OutboxError
+from reid_edge.errors import OutboxError, OutboxInUseError
 from reid_edge.upstream import outbox_database as database
 from reid_edge.upstream import outbox_tables as tables
 from reid_edge.upstream.age_clock import Reading, read_clocks
-from reid_edge.upstream.message import Encoding, encode_observation
-from reid_edge.upstream.observation import Ack, Gap, GapReason, Observation
+from reid_edge.upstream.destination import beside, files_beside
+from reid_edge.upstream.message import Encoding, encode_observation, last_seen_us
+from reid_edge.upstream.observation import Ack, Gap, GapReason, Observation, Replay
 from reid_edge.upstream.outbox_database import Synchronous
 from reid_edge.upstream.outbox_file import OutboxFile, Result, SetAsideError
 from reid_edge.upstream.outbox_records import Row, State, StoredRow, is_intact, malformed
@@ -32,6 +35,10 @@ _LOG = logging.getLogger(__name__)
 WhenFull = Literal["drop-oldest", "refuse-newest"]
 #: So many damaged files after one another are too many for one reading.
 _MOST_DAMAGED_FILES = 3
+#: Seconds between two looks at the files of other destinations.
+BESIDE_S = 3600.0
+#: Rows of a replay that are read, and made to wait again, in one commit.
+_REPLAYED = 500
 MOST_RETENTION_S = 10 * 365 * 86400
 
 
@@ -69,6 +76,11 @@ class Outbox:
             kept while there is no room.  Either are declared as a gap.
         synchronous: ``FULL``: each put waits for the disk.  ``NORMAL``: the last puts may be lost in a power cut, and
             no gap declares them, unless the mark has reached the disk before them.
+        destination: Whose the rows are, as :class:`~reid_edge.upstream.destination.Destination` puts it.  A file in
+            which rows or gaps of another one wait is kept beside it, and another is started; it is taken up again with
+            its own destination.  "": whatever the file has.
+        keep_acknowledged_s: Acknowledged rows are kept until they are so old, as far as there is room, for
+            :meth:`replay`.
         wait_for_disk: Begin without a file if the disk is full, read-only or failing; else that is an OutboxError.
         read_clocks: Reads the machine's clocks.
 
@@ -85,6 +97,8 @@ class Outbox:
         retention_s: float = 72 * 3600,
         when_full: WhenFull = "drop-oldest",
         synchronous: Synchronous = "FULL",
+        destination: str = "",
+        keep_acknowledged_s: float = 0.0,
         wait_for_disk: bool = False,
         read_clocks: Callable[[], Reading] = read_clocks,
     ) -> None:
@@ -98,11 +112,22 @@ class Outbox:
         self._max_bytes = max_bytes
         self._retention_us = int(retention_s * 1e6)
         self._when_full = when_full
+        self._destination = destination
+        self._keep_us = int(min(keep_acknowledged_s, retention_s) * 1e6)
+        self._look_beside_s = float("-inf")
+        self._none_up_to = ("", 0)  # of this incarnation, no row waits up to this number
         self._listeners: list[Callable[[], None]] = []
         self._recently = RecentCounts()
         self._file = OutboxFile(
             Path(path), synchronous=synchronous, read_clocks=read_clocks, wait_for_disk=wait_for_disk
         )
+        try:
+            self._bind()
+        except OutboxError as error:
+            if not wait_for_disk or isinstance(error, OutboxInUseError):
+                self._file.close()
+                raise
+            _LOG.error("observations wait in memory: %s", error)
 
     @property
     def path(self) -> Path:
@@ -149,6 +174,21 @@ class Outbox:
         """Observations dropped since the file was made, by reason."""
         return dict(self._file.state.dropped)
 
+    @property
+    def destination(self) -> str:
+        """Whose the rows are; "" if that is not known."""
+        return self._file.state.destination
+
+    @property
+    def missing(self) -> int:
+        """Number of observations that the gaps count."""
+        return self._file.state.in_gaps
+
+    @property
+    def kept(self) -> int:
+        """Number of rows that are acknowledged and kept."""
+        return self._file.state.kept
+
     def dropped_recently(self, within_s: float = 300.0) -> dict[str, int]:
         """Return the observations dropped in the last ``within_s`` seconds, at most 15 minutes, by reason."""
         return self._recently.within(within_s)
@@ -171,7 +211,7 @@ class Outbox:
             OutboxError: The file cannot be read.
         """
         with self._file.lock:
-            _, oldest = self._verified(lambda db: tables.rows_after(db, 0, 1))
+            _, oldest = self._verified(partial(self._rows_after, seq=0, limit=1))
             return None if not oldest else max(0, self._file.clock.now_us() - oldest[0][1]) / 1e6
 
     def listen(self, listener: Callable[[], None]) -> None:
@@ -224,12 +264,24 @@ class Outbox:
         """
         with self._file.lock:
             last_seq: int | None = after_seq
+            looked_at_all = not self._none_up_to[1]
             intact: list[StoredRow] = []
             while last_seq is not None and not intact:
-                last_seq, intact = self._verified(partial(tables.rows_after, seq=last_seq, limit=limit))
+                last_seq, intact = self._verified(partial(self._rows_after, seq=last_seq, limit=limit))
             if not intact and not after_seq and self.depth:
-                self._file.found_damaged("rows are missing")
+                if looked_at_all:
+                    self._file.found_damaged("rows are missing")
+                self._none_up_to = "", 0
         return [(seq, payload) for seq, _, _, payload, _ in intact]
+
+    def _rows_after(self, db: sqlite3.Connection, seq: int, limit: int) -> list[StoredRow]:
+        """Find rows that wait; from the first of them on, since thousands of kept ones may lie before it."""
+        incarnation = self._file.state.incarnation
+        none_up_to = self._none_up_to[1] if self._none_up_to[0] == incarnation else 0
+        rows = tables.rows_after(db, max(seq, none_up_to), limit)
+        if seq <= none_up_to:
+            self._none_up_to = incarnation, rows[0][0] - 1 if rows else self.last_seq
+        return rows
 
     def fetch(self, seqs: Sequence[int]) -> list[Row]:
         """Return those of up to 500 rows that are still here, ascending.
@@ -254,7 +306,9 @@ class Outbox:
             return []
 
     def acknowledge(self, ack: Ack) -> None:
-        """Delete rows and gaps that the gallery has; an acknowledgement for another incarnation is ignored.
+        """Delete rows and gaps that the gallery has, or keep the rows for a while, as ``keep_acknowledged_s`` says.
+
+        An acknowledgement for another incarnation is ignored.
 
         Raises:
             OutboxError: The file cannot be written; the rows stay, and may be sent again.
@@ -262,7 +316,10 @@ class Outbox:
 
         def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
             for first_seq, last_seq in tables.consecutive_runs(ack.seqs):
-                state = state.without(tables.delete_rows(db, first_seq, last_seq))
+                if self._keep_us:
+                    state = tables.keep_rows(db, state, first_seq, last_seq, self._file.clock.now_us())
+                else:
+                    state = state.without(tables.delete_rows(db, first_seq, last_seq, "waiting"))
             if ack.gaps:
                 tables.delete_gaps(db, ack.gaps)
                 state = tables.with_gaps(db, state)
@@ -272,6 +329,66 @@ class Outbox:
             if ack.incarnation == self.incarnation and (ack.seqs or ack.gaps):
                 # A deletion that is lost in a power cut only means that the rows are sent again.
                 self._write("deleting", work, synchronous="NORMAL")
+
+    def replay(self, replay: Replay) -> int | None:
+        """Make kept rows wait again that a restored gallery asks for; each request is served once.
+
+        Returns:
+            The number of rows that wait again; None if the request was served before.
+
+        Raises:
+            OutboxError: The file cannot be written; the request is served from its beginning when it comes again.
+        """
+        with self._file.lock, suppress(SetAsideError):
+            self._ready()
+            if self._file.state.replay == replay.id:
+                return None
+            self._none_up_to = "", 0
+            count, after_seq = 0, 0
+            while rows := self._kept_after(after_seq):
+                after_seq = rows[-1][0]
+                state = self._file.state
+                wanted = [
+                    row
+                    for row in rows
+                    if is_intact(row, state.incarnation, state.checked_from) and last_seen_us(row[3]) >= replay.since_us
+                ]
+                self._write("writing", partial(_waiting_again, rows=wanted))
+                count += len(wanted)
+            self._write("writing", lambda _, state: (replace(state, replay=replay.id), None))
+            return count
+        return None
+
+    def _kept_after(self, seq: int) -> list[StoredRow]:
+        return self._file.read(partial(tables.kept_after, seq=seq, limit=_REPLAYED), list[StoredRow]())
+
+    def taken_from(self, incarnation: str) -> int:
+        """Return the last row of another outbox that :meth:`take` has put here; 0 for none."""
+        found = self._file.state.replay.split(" ")
+        return int(found[2]) if found[:2] == ["from", incarnation] else 0
+
+    def take(self, payloads: Sequence[bytes], incarnation: str, last_seq: int) -> None:
+        """Put rows of another outbox, and note up to which it was, in one commit.
+
+        Raises:
+            OutboxError: They are not kept.
+        """
+
+        def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
+            state = tables.insert_rows(db, state, self._file.clock.now_us(), payloads)
+            return replace(state, replay=f"from {incarnation} {last_seq}"), None
+
+        self._write("writing", work)
+
+    def give_up(self, last_seq: int) -> int:
+        """Drop the rows that wait, up to one, and declare them as lost; returns how many there were.
+
+        Raises:
+            OutboxError: The file cannot be written.
+        """
+        before = self.depth
+        self._write("deleting", lambda db, state: (self._drop(db, state, 0, last_seq, "lost"), None))
+        return before - self.depth
 
     def expire(self) -> None:
         """Drop rows that are too old, and overwrite deleted ones in the file and its log; to be called every minute.
@@ -285,18 +402,75 @@ class Outbox:
             self._file.check_place()
             if not self._file.reopen():
                 return
+            self._ready()
             self._file.clock.settle()
-            last = self._file.read(
-                lambda db: tables.last_older_than(db, self._file.clock.now_us() - self._retention_us), 0
-            )
-            if last:
+            if last := self._last_older_than(self._retention_us):
                 self._write("deleting", lambda db, state: (self._drop(db, state, 0, last, "expired"), None))
+            if self.kept and (last_kept := self._last_older_than(self._keep_us) if self._keep_us else self.last_seq):
+                self._write("deleting", lambda db, state: (_without_kept(db, state, last_kept), None))
             self._declare()
             if self._file.dirty or self.depth:
                 self._write("writing", lambda _, state: (state, None))
                 self._file.read(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), [])
                 self._file.dirty = False
             database.remove_aside(self._file.path, older_than_s=self._retention_us / 1e6)
+        self._expire_beside()
+
+    def _last_older_than(self, age_us: int) -> int:
+        return self._file.read(lambda db: tables.last_older_than(db, self._file.clock.now_us() - age_us), 0)
+
+    def _expire_beside(self) -> None:
+        """Drop rows that are too old from the files of other destinations, once an hour."""
+        if not self._destination or time.monotonic() < self._look_beside_s + BESIDE_S:
+            return
+        self._look_beside_s = time.monotonic()
+        for path in files_beside(self.path):
+            try:
+                other = Outbox(path, retention_s=self._retention_us / 1e6)
+            except OutboxError as error:
+                _LOG.warning("an outbox of another gallery cannot be opened to drop what is too old: %s", error)
+                continue
+            with closing(other), suppress(OutboxError):
+                other.expire()
+
+    def _ready(self) -> None:
+        """Open the file if it is not, and make sure that it is this destination's.
+
+        Raises:
+            OutboxError: It cannot be.
+        """
+        if self._file.is_open or self._file.reopen():
+            self._bind()
+
+    def _bind(self) -> None:
+        """Take the file if nothing of another destination waits in it; else keep it beside, and go on with another."""
+        with self._file.lock, suppress(SetAsideError):
+            state, wanted = self._file.state, self._destination
+            if not self._file.is_open or not wanted or state.destination == wanted:
+                return
+            theirs = state.undelivered + state.kept
+            if state.destination and theirs:
+                self._keep_beside(state)
+            elif not theirs and (taken := beside(self.path, wanted)).exists():
+                self._file.exchange(None, taken)
+            if self._file.state.destination != wanted:
+                self._file.write("writing", lambda _, state: (replace(state, destination=wanted), None))
+
+    def _keep_beside(self, state: State) -> None:
+        kept = beside(self.path, state.destination)
+        if kept.exists():
+            kept = kept.with_name(f"{kept.stem}-{secrets.token_hex(2)}{kept.suffix}")
+        self._file.exchange(kept, beside(self.path, self._destination))
+        _LOG.warning(
+            "in the outbox %s, %d observations of %s wait, and this is %s: they are kept in %s. To see, move or "
+            "discard them: reid-edge outbox list %s",
+            self.path,
+            state.rows,
+            state.destination,
+            self._destination,
+            kept.name,
+            self.path.parent,
+        )
 
     def close(self) -> None:
         """Close the file; its rows are there when it is opened again."""
@@ -322,6 +496,7 @@ class Outbox:
             return work(db, state)
 
         with self._file.lock:
+            self._ready()
             result = self._file.write(doing, run, synchronous=synchronous)
             for reason, count in self._file.state.dropped.items():
                 if count > before[reason]:
@@ -333,12 +508,18 @@ class Outbox:
             kept = payloads[: self._room_for(payloads, state)] if self._when_full == "refuse-newest" else payloads
             state = tables.insert_rows(db, state, self._file.clock.now_us(), kept)
             state = tables.note_loss(db, state, len(payloads) - len(kept), "full")
-            last = tables.last_to_drop(db, state.rows - self._max_rows, state.payload_bytes - self._max_bytes)
-            if last:
-                state = self._drop(db, state, 0, last, "full")
-            return state, None
+            return self._bounded(db, state), None
 
         self._write("writing", work)
+
+    def _bounded(self, db: sqlite3.Connection, state: State) -> State:
+        """Drop what there is no room for: kept rows first, and then the oldest that wait."""
+        rows, size = state.rows - self._max_rows, state.payload_bytes - self._max_bytes
+        if state.kept and (last := tables.last_to_drop(db, rows + state.kept, size + state.kept_bytes, "kept")):
+            state = _without_kept(db, state, last)
+        if last := tables.last_to_drop(db, rows, size, "waiting"):
+            state = self._drop(db, state, 0, last, "full")
+        return state
 
     def _declare(self) -> None:
         """Write the gap of observations that could not be put."""
@@ -352,8 +533,8 @@ class Outbox:
         return min(rows, sum(1 for _ in takewhile(lambda total: total <= size, sizes)))
 
     def _drop(self, db: sqlite3.Connection, state: State, first_seq: int, last_seq: int, reason: GapReason) -> State:
-        """Delete rows and note the gap."""
-        gone = tables.delete_rows(db, first_seq, last_seq)
+        """Delete rows that wait, and note the gap."""
+        gone = tables.delete_rows(db, first_seq, last_seq, "waiting")
         if not gone.rows:
             return state
         return tables.with_gap(db, state.without(gone), Gap(gone.first_seq, gone.last_seq, gone.rows, reason))
@@ -366,6 +547,7 @@ class Outbox:
         with self._file.lock:
             for _ in range(_MOST_DAMAGED_FILES):
                 with suppress(SetAsideError):
+                    self._ready()
                     found = self._file.read(find, list[StoredRow]())
                     state = self._file.state
                     intact = [row for row in found if is_intact(row, state.incarnation, state.checked_from)]
@@ -394,3 +576,11 @@ class Outbox:
             self._write("deleting", work)
         except OutboxError as error:
             _LOG.warning("rows that have changed stay in the outbox for now: %s", error)
+
+
+def _without_kept(db: sqlite3.Connection, state: State, last_seq: int) -> State:
+    return state.without_kept(tables.delete_rows(db, 0, last_seq, "kept"))
+
+
+def _waiting_again(db: sqlite3.Connection, state: State, rows: Sequence[StoredRow]) -> tuple[State, None]:
+    return tables.wait_again(db, state, rows), None

@@ -26,6 +26,8 @@ class Tally:
         rows: Rows that wait.
         payload_bytes: Bytes of their payloads.
         crc_sum: Sum of their checksums.
+        kept: Rows that are acknowledged and kept.
+        kept_bytes: Bytes of their payloads.
         highest: Highest sequence number, of all rows.
         age_us: Highest count of the age clock.
         damaged: Sequence numbers of rows that are not as they were written.
@@ -34,6 +36,8 @@ class Tally:
     rows: int = 0
     payload_bytes: int = 0
     crc_sum: int = 0
+    kept: int = 0
+    kept_bytes: int = 0
     highest: int = 0
     age_us: int = 0
     damaged: list[int] = field(default_factory=list)
@@ -52,6 +56,9 @@ class Tally:
                 self.rows += 1
                 self.payload_bytes += len(payload)
                 self.crc_sum += crc
+            else:
+                self.kept += 1
+                self.kept_bytes += len(payload)
             yield row
 
     def counted(self, state: State) -> State:
@@ -61,6 +68,8 @@ class Tally:
             rows=self.rows,
             payload_bytes=self.payload_bytes,
             crc_sum=self.crc_sum,
+            kept=self.kept,
+            kept_bytes=self.kept_bytes,
             next_seq=max(state.next_seq, self.highest + 1),
         )
 

@@ -19,6 +19,7 @@ from typing import Literal, TextIO, TypeVar
 
 from reid_edge.errors import OutboxError, OutboxInUseError
 from reid_edge.files import identity, open_locked, sync_folder
+from reid_edge.upstream.outbox_mark import mark_path
 from reid_edge.upstream.outbox_records import lenient_text, malformed
 from reid_edge.upstream.outbox_tables import TABLE_NAMES, migrate_from_1, schema, table_definitions, table_names
 
@@ -189,6 +190,46 @@ def install(path: Path) -> None:
     _remove_logs(path)  # of a file that is gone: SQLite would apply them to the new one
     _new_path(path).replace(path)
     sync_folder(path.parent)
+
+
+def put_beside(path: Path, beside: Path) -> None:
+    """Rename an outbox whose log is empty, with its mark, to keep it there.
+
+    An interruption leaves it without a mark, or whole: never a mark without its outbox, which would declare a loss.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mark_path(path).replace(mark_path(beside))
+    path.replace(beside)
+    sync_folder(path.parent)
+
+
+def take_up(beside: Path, path: Path) -> None:
+    """Rename an outbox that was kept, with its mark, to use it again.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    beside.replace(path)
+    with contextlib.suppress(FileNotFoundError):
+        mark_path(beside).replace(mark_path(path))
+    sync_folder(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete an outbox that is not open, with all that belongs to it but its lock.
+
+    Raises:
+        OutboxError: It cannot be deleted.
+    """
+    try:
+        for each in (path, log_path(path), mark_path(path)):
+            each.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise outbox_error(path, "deleting", error) from error
 
 
 def clear_way(path: Path) -> None:

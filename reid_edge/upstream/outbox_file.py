@@ -309,6 +309,38 @@ class OutboxFile:
         database.build(self.path, lambda db: fresh(db, lost, "" if mark is None else mark.incarnation))
         return 0, lost
 
+    def exchange(self, beside: Path | None, taken: Path) -> None:
+        """Go on with another file: ``taken`` if it exists, else a new one.
+
+        Args:
+            beside: Where the present file is kept; None deletes it.
+            taken: File to take up.
+
+        Raises:
+            OutboxError: ``taken`` is in use, or a file cannot be renamed or opened; no file is lost.
+        """
+        with self.lock, contextlib.ExitStack() as stack:
+            db = self._connection()
+            try:
+                if identity(taken) is not None:
+                    stack.enter_context(contextlib.closing(database.lock(taken)))
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                if database.has_log(self.path):
+                    raise OutboxError(f"the log of the outbox {self.path} cannot be emptied. Free space on its disk.")
+                self._disconnect()
+                self._mark.close()
+                self._mark, self._known = MarkFile(self.path), None
+                if beside is None:
+                    database.remove(self.path)
+                else:
+                    database.put_beside(self.path, beside)
+                if identity(taken) is not None:
+                    database.take_up(taken, self.path)
+            except (sqlite3.Error, OSError) as error:
+                self._disconnect()
+                raise database.outbox_error(self.path, "exchanging it", error) from error
+            self._open()
+
     def write(
         self,
         doing: str,

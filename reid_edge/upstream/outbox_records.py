@@ -114,7 +114,7 @@ def checked_gap(columns: Sequence[Any]) -> Gap:
 
 @dataclass(frozen=True)
 class Deleted:
-    """Rows that were deleted; all is 0 if there were none."""
+    """Rows that were deleted, kept or made to wait again; all is 0 if there were none."""
 
     rows: int
     payload_bytes: int
@@ -135,10 +135,13 @@ class State:
         gaps: Number of gaps.
         in_gaps: Observations that they count, together.
         crc_sum: Sum of the checksums of the rows that wait: tells that they are those that should.
+        kept: Number of rows that are acknowledged and kept.
+        kept_bytes: Bytes of their encoded observations.
         given: Observations that were put into this file, or declared in it without having been put.
         dropped: Observations dropped since the file was made, by reason.
         destination: Where the rows are to go: the upstream URI without secrets; "" if not known yet.
-        replay: Id of the last request for acknowledged rows that was served; "" for none.
+        replay: Id of the last request for acknowledged rows that was served, or what was last taken over from another
+            outbox; "" for neither.
         predecessor: Incarnation of the file that this one replaced, whose loss is declared here; "" for none.
         checked_from: Rows below were written in format 1, whose checksum covers the payload alone.
     """
@@ -150,6 +153,8 @@ class State:
     gaps: int = 0
     in_gaps: int = 0
     crc_sum: int = 0
+    kept: int = 0
+    kept_bytes: int = 0
     given: int = 0
     dropped: dict[GapReason, int]
     destination: str = ""
@@ -173,8 +178,27 @@ class State:
             crc_sum=self.crc_sum + crc_sum,
         )
 
+    def with_kept(self, kept: Deleted) -> State:
+        """Return the state after rows that do not wait any more were kept."""
+        return replace(self, kept=self.kept + kept.rows, kept_bytes=self.kept_bytes + kept.payload_bytes)
+
+    def without_kept(self, gone: Deleted) -> State:
+        """Return the state after kept rows were deleted."""
+        return replace(
+            self, kept=max(0, self.kept - gone.rows), kept_bytes=max(0, self.kept_bytes - gone.payload_bytes)
+        )
+
+    def with_waiting(self, again: Deleted) -> State:
+        """Return the state after kept rows were made to wait again."""
+        return replace(
+            self.without_kept(again),
+            rows=self.rows + again.rows,
+            payload_bytes=self.payload_bytes + again.payload_bytes,
+            crc_sum=self.crc_sum + again.crc_sum,
+        )
+
     def without(self, gone: Deleted) -> State:
-        """Return the state after rows were deleted."""
+        """Return the state after rows that waited were deleted."""
         return replace(
             self,
             rows=max(0, self.rows - gone.rows),

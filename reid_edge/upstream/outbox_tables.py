@@ -10,14 +10,17 @@ import functools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from reid_edge.upstream.age_clock import AgeState
 from reid_edge.upstream.observation import Gap, GapReason
 from reid_edge.upstream.outbox_records import (
+    MOST,
     STATE_COLUMNS,
     Deleted,
     State,
     StoredRow,
+    acknowledged_checksum,
     checked_gap,
     checked_state,
     gap_checksum,
@@ -26,6 +29,7 @@ from reid_edge.upstream.outbox_records import (
     state_columns,
     verified_gap,
     verified_state,
+    whole,
 )
 
 #: More gaps are merged, so that a year without network leaves a small table.
@@ -63,6 +67,9 @@ _BYTES = "total(length(CAST(payload AS BLOB)))"
 _ROW = "seq, age_us, crc, payload, acked_us"
 _GAP = "first_seq, last_seq, count, reason, sealed, crc"
 _STATE_1 = STATE_COLUMNS[:11]
+#: Rows that wait for an acknowledgement, rows that are acknowledged and kept, or both.
+Which = Literal["waiting", "kept", "any"]
+_WHICH: dict[Which, str] = {"waiting": "acked_us IS NULL", "kept": "acked_us IS NOT NULL", "any": "1"}
 
 
 def create_tables(db: sqlite3.Connection) -> None:
@@ -134,16 +141,67 @@ def copy_rows(db: sqlite3.Connection, rows: Iterable[StoredRow]) -> None:
     db.executemany(f"INSERT INTO rows ({_ROW}) VALUES (?, ?, ?, ?, ?)", rows)  # noqa: S608 - own words
 
 
-def delete_rows(db: sqlite3.Connection, first_seq: int, last_seq: int) -> Deleted:
+def delete_rows(db: sqlite3.Connection, first_seq: int, last_seq: int, which: Which = "any") -> Deleted:
     """Delete rows, from first to last included."""
-    found = db.execute(
-        f"SELECT count(*), {_BYTES}, min(seq), max(seq), total(crc) FROM rows WHERE seq BETWEEN ? AND ?",  # noqa: S608
+    found = _counted(db, first_seq, last_seq, which)
+    if found.rows:
+        db.execute(f"DELETE FROM rows WHERE seq BETWEEN ? AND ? AND {_WHICH[which]}", (first_seq, last_seq))  # noqa: S608
+    return found
+
+
+def _counted(db: sqlite3.Connection, first_seq: int, last_seq: int, which: Which) -> Deleted:
+    count, size, first, last, crc_sum = db.execute(
+        f"SELECT count(*), {_BYTES}, min(seq), max(seq), total(crc) FROM rows "  # noqa: S608 - own words
+        f"WHERE seq BETWEEN ? AND ? AND {_WHICH[which]}",
         (first_seq, last_seq),
     ).fetchone()
-    if not found[0]:
-        return Deleted(0, 0, 0, 0, 0)
-    db.execute("DELETE FROM rows WHERE seq BETWEEN ? AND ?", (first_seq, last_seq))
-    return Deleted(found[0], int(found[1]), found[2], found[3], int(found[4]))
+    return Deleted(count, int(size), first or 0, last or 0, int(crc_sum))
+
+
+def keep_rows(db: sqlite3.Connection, state: State, first_seq: int, last_seq: int, acked_us: int) -> State:
+    """Keep rows that waited, as acknowledged when the age clock had that count; returns the state without them.
+
+    Rows of format 1, whose checksum does not cover this, are deleted.
+
+    Raises:
+        sqlite3.DatabaseError: A row is not as it was written.
+    """
+    if first_seq < state.checked_from:
+        last_old = min(last_seq, state.checked_from - 1)
+        state = state.without(delete_rows(db, first_seq, last_old, "waiting"))
+        first_seq = last_old + 1
+    kept = _counted(db, first_seq, last_seq, "waiting")
+    found = db.execute(
+        f"SELECT seq, age_us, crc FROM rows WHERE seq BETWEEN ? AND ? AND {_WHICH['waiting']}",  # noqa: S608
+        (first_seq, last_seq),
+    ).fetchall()
+    if not all(whole(value) for row in found for value in row):
+        raise malformed("a row has changed")
+    db.executemany(
+        "UPDATE rows SET acked_us = ?, crc = ? WHERE seq = ?",
+        [
+            (acked_us, acknowledged_checksum(state.incarnation, seq, age_us, crc, acked_us), seq)
+            for seq, age_us, crc in found
+        ],
+    )
+    return state.without(kept).with_kept(kept)
+
+
+def kept_after(db: sqlite3.Connection, seq: int, limit: int) -> list[StoredRow]:
+    """Return the oldest kept rows with a higher sequence number, ascending."""
+    query = f"SELECT {_ROW} FROM rows WHERE seq > ? AND {_WHICH['kept']} ORDER BY seq LIMIT ?"  # noqa: S608 - own words
+    return db.execute(query, (seq, limit)).fetchall()
+
+
+def wait_again(db: sqlite3.Connection, state: State, rows: Sequence[StoredRow]) -> State:
+    """Make kept rows wait again; returns the state with them."""
+    waiting = [
+        (row_checksum(state.incarnation, seq, age_us, None, payload), seq, len(payload))
+        for seq, age_us, _, payload, _ in rows
+    ]
+    db.executemany("UPDATE rows SET acked_us = NULL, crc = ? WHERE seq = ?", [row[:2] for row in waiting])
+    again = Deleted(len(waiting), sum(row[2] for row in waiting), 0, 0, sum(row[0] for row in waiting))
+    return state.with_waiting(again)
 
 
 def all_rows(db: sqlite3.Connection) -> Iterator[StoredRow]:
@@ -157,28 +215,36 @@ def rows_between(db: sqlite3.Connection, first_seq: int, last_seq: int) -> Itera
 
 
 def rows_after(db: sqlite3.Connection, seq: int, limit: int) -> list[StoredRow]:
-    """Return the oldest rows with a higher sequence number, ascending."""
-    return db.execute(f"SELECT {_ROW} FROM rows WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)).fetchall()  # noqa: S608
+    """Return the oldest rows that wait and have a higher sequence number, ascending."""
+    query = f"SELECT {_ROW} FROM rows WHERE seq > ? AND {_WHICH['waiting']} ORDER BY seq LIMIT ?"  # noqa: S608 - own words
+    return db.execute(query, (seq, limit)).fetchall()
 
 
 def rows_numbered(db: sqlite3.Connection, seqs: Sequence[int]) -> list[StoredRow]:
-    """Return those rows that are there, ascending; at most 500 at once."""
+    """Return those rows that wait, ascending; at most 500 at once."""
     marks = ",".join("?" * len(seqs))
-    query = f"SELECT {_ROW} FROM rows WHERE seq IN ({marks}) ORDER BY seq"  # noqa: S608 - own words
+    query = f"SELECT {_ROW} FROM rows WHERE seq IN ({marks}) AND {_WHICH['waiting']} ORDER BY seq"  # noqa: S608 - own words
     return db.execute(query, tuple(seqs)).fetchall()
 
 
 def with_counts(db: sqlite3.Connection, state: State) -> State:
     """Return the state with the rows that are there, counted anew."""
-    query = f"SELECT count(*), {_BYTES}, total(crc) FROM rows WHERE acked_us IS NULL"  # noqa: S608 - own words
-    rows, payload_bytes, crc_sum = db.execute(query).fetchone()
-    return replace(state, rows=rows, payload_bytes=int(payload_bytes), crc_sum=int(crc_sum))
+    waiting, kept = _counted(db, 0, MOST, "waiting"), _counted(db, 0, MOST, "kept")
+    return replace(
+        state,
+        rows=waiting.rows,
+        payload_bytes=waiting.payload_bytes,
+        crc_sum=waiting.crc_sum,
+        kept=kept.rows,
+        kept_bytes=kept.payload_bytes,
+    )
 
 
-def last_to_drop(db: sqlite3.Connection, excess_rows: int, excess_bytes: int) -> int:
-    """Return the row up to which all must go to remove that many rows and bytes; 0 for none."""
+def last_to_drop(db: sqlite3.Connection, excess_rows: int, excess_bytes: int, which: Which) -> int:
+    """Return the row up to which all such rows must go to remove that many rows and bytes; 0 for none."""
     last = 0
-    for seq, size in db.execute("SELECT seq, coalesce(length(CAST(payload AS BLOB)), 0) FROM rows ORDER BY seq"):
+    query = f"SELECT seq, coalesce(length(CAST(payload AS BLOB)), 0) FROM rows WHERE {_WHICH[which]} ORDER BY seq"  # noqa: S608
+    for seq, size in db.execute(query):
         if excess_rows <= 0 and excess_bytes <= 0:
             break
         last, excess_rows, excess_bytes = seq, excess_rows - 1, excess_bytes - size

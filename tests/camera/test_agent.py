@@ -26,12 +26,15 @@ from reid_edge.camera.sources import open_source
 from reid_edge.camera.status import AgentMetrics
 from reid_edge.crops import crop_boxes
 from reid_edge.errors import BundleCorruptError, BundleUntrustedError, SourceError
+from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.http import HttpServer, gallery_app
 from reid_edge.gallery.store import open_store
 from reid_edge.runtime import Extractor
 from reid_edge.settings import overridden
 from reid_edge.signing import SIGNATURE, SigningKey
 from reid_edge.upstream.outbox import Outbox
+from tests.broker import free_port
 from tests.camera.bundles import renamed_bundle, resized_bundle
 from tests.camera.street import STILL, street_frames
 from tests.traffic import observation
@@ -201,15 +204,25 @@ def test_a_second_run_goes_on_with_other_track_numbers(settings):
 
 
 def test_while_the_gallery_is_unreachable_features_wait_and_a_later_run_delivers_them(settings, tmp_path):
-    unreachable = settings({"upstream.uri": "http://127.0.0.1:9", "upstream.insecure": True, "operation.drain_s": 0.1})
-    with opened(unreachable) as agent:
+    uri = f"http://127.0.0.1:{free_port()}"
+    remote = {"upstream.uri": uri, "upstream.insecure": True}
+    with opened(settings({**remote, "operation.drain_s": 0.1})) as agent:
         agent.run()
         waiting = agent.outbox.depth
     assert waiting == agent.publisher.stats.published > 0
-    back = settings({"filter.confidence": 1.0})  # sees nobody: only delivers
-    with opened(back) as agent:
+    elsewhere = settings({"filter.confidence": 1.0})  # sees nobody: only delivers
+    with opened(elsewhere) as agent:
         agent.run()
-    assert len(stored(back)) == waiting
+    assert not stored(elsewhere)  # they were not for that gallery
+    store = open_store(f"sqlite:{tmp_path}/remote.db", create=True)
+    server = HttpServer(gallery_app(Collector(store), metrics=lambda: (b"", "text/plain")), uri, insecure=True)
+    try:
+        with opened(settings({**remote, "filter.confidence": 1.0, "operation.drain_s": PATIENCE_S})) as agent:
+            agent.run()
+            assert (agent.delivery.stats.acknowledged, agent.outbox.depth) == (waiting, 0)
+    finally:
+        server.close()
+        store.close()
 
 
 def test_a_database_that_is_unreachable_at_the_start_does_not_stop_detection(settings):
