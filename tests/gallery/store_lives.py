@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reid_edge.errors import StoreError
+from reid_edge.gallery import audit
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.deletion import erase_with_receipt
 from reid_edge.gallery.entries import Selection
@@ -153,6 +154,7 @@ def _violations(must: Promised, folder: Path) -> Iterator[str]:
         searches = [entry.purpose for entry in entries if entry.action == "search"]
         if must.audited != searches[: len(must.audited)]:
             yield f"of the searches {must.audited} the audit holds {searches}"
+        yield from audit.verify(store).faults
         yield from _after_sending_again(store, must)
     if (found := integrity(folder / NAME)) != "ok":
         yield f"the file is unsound: {found}"
