@@ -164,14 +164,14 @@ def settle(
             account.erased += 1
         elif key in waiting:
             account.waiting += 1
-        elif gap := next((gap for gap in gaps if gap.covers(key)), None):
+        elif gap := next((gap for gap in gaps if gap.covers(key) and covered[gap] < gap.count), None):
             account.declared += 1
             covered[gap] += 1
         else:
             unnamed[key[0]].append(key)
     for camera, missing in unnamed.items():
         of_it = [gap for gap in gaps if gap.camera == camera and gap.reason == "lost"]
-        spare = sum(max(0, gap.count - covered[gap]) for gap in of_it)
+        spare = sum(gap.count - covered[gap] for gap in of_it)
         account.declared += min(spare, len(missing))
         account.lost += missing[spare:]
     return account
