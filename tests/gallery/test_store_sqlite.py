@@ -20,7 +20,8 @@ from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store import sqlite as sqlite_module
 from reid_edge.gallery.store.base import AuditEntry
-from reid_edge.gallery.store.sqlite import SPAN, FeatureBlocks, SqliteStore
+from reid_edge.gallery.store.sqlite import SqliteStore
+from reid_edge.gallery.store.sqlite_features import SPAN, FeatureBlocks
 from reid_edge.upstream.message import decode_ack
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, batch, record, unit
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from reid_edge.gallery.entries import Key, Match, Record, Selection
 from reid_edge.gallery.store.chain import AuditEntry
+from reid_edge.gallery.store.damage import DamagedRows
 from reid_edge.gallery.store.erasures import Erasure
 from reid_edge.types import Feature
 
@@ -166,9 +167,11 @@ class Store(Protocol):
 
     Attributes:
         name: The URI without its secrets.
+        damaged: Observations whose checksum was found not to be theirs; they are left out of answers.
     """
 
     name: str
+    damaged: DamagedRows
 
     def add(self, records: Sequence[Record], gaps: Sequence[StoredGap] = ()) -> Added:
         """Store what is not stored yet, by (camera, incarnation, seq), in one durable commit.

@@ -87,6 +87,22 @@ def checksum_of(entry: Entry, feature: bytes) -> int:
     return checksum
 
 
+def intact_entry(row: Mapping[str, Any], model_hash: str, feature: Any, checksum: Any) -> Entry | None:
+    """Return the entry of a row; None if it is not what was stored.
+
+    Args:
+        row: Value of each column.
+        model_hash: Hash of its model.
+        feature: The feature's bytes, as they are stored.
+        checksum: The checksum that is stored with the row.
+    """
+    try:
+        entry = entry_of(row, model_hash)
+        return entry if checksum_of(entry, feature) == checksum else None
+    except (TypeError, ValueError, OverflowError, KeyError, AttributeError):  # not even the types are right
+        return None
+
+
 def feature_checksum(checksum: int) -> int:
     """Return the part of a row's checksum that covers the feature alone."""
     return (checksum >> 32) & 0xFFFF_FFFF

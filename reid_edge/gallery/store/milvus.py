@@ -34,7 +34,8 @@ from reid_edge.gallery.store.base import (
     grown,
 )
 from reid_edge.gallery.store.chain import START, chained, counted
-from reid_edge.gallery.store.columns import entry_of
+from reid_edge.gallery.store.columns import intact_entry
+from reid_edge.gallery.store.damage import DamagedRows
 from reid_edge.gallery.store.erasures import (
     covering,
     deleted_now,
@@ -50,6 +51,7 @@ from reid_edge.gallery.store.milvus_collections import (
     META_FIELDS,
     NAMES,
     SCHEMA_VERSION,
+    STORED,
     collection_fields,
     collection_of,
     migrate,
@@ -84,6 +86,7 @@ class MilvusStore:
         self._lock = threading.RLock()
         self._depth = 0
         self._ready: frozenset[str] = frozenset()
+        self.damaged = DamagedRows(self.name)
         self._swept: Counter[str] = Counter()
         try:
             self._open(create=create)
@@ -108,21 +111,22 @@ class MilvusStore:
             if not self._has(model_hash):
                 return []
             rows = self._client.nearest(
-                collection_of(model_hash), feature.astype(np.float32), condition(selection), NAMES, top
+                collection_of(model_hash), feature.astype(np.float32), condition(selection), [*NAMES, "feature"], top
             )
-        return [Match(entry_of(row, model_hash), min(1.0, row["distance"])) for row in rows]
+        found = [(self._record(row, model_hash), row["distance"]) for row in rows]
+        return [Match(record.entry, min(1.0, cosine)) for record, cosine in found if record is not None]
 
     def find(self, camera: str, incarnation_start: str, seq: int) -> list[Record]:
         """Return the records of a camera and number whose incarnation begins so."""
         where = f"camera == {json.dumps(camera)} and seq == {seq}"
         with self._session():
             found = [
-                Record(entry_of(row, model), np.asarray(row["feature"], np.float32))
+                self._record(row, model)
                 for model in self._collections()
                 for row in self._client.rows(collection_of(model), where, [*NAMES, "feature"])
                 if row["epoch"].startswith(incarnation_start)
             ]
-        return sorted(found, key=lambda record: record.entry.key)
+        return sorted((one for one in found if one is not None), key=lambda record: record.entry.key)
 
     def erase(self, selection: Selection, *, now_us: int, boot: str = "") -> Erased:
         """Delete the selected observations and keep them out."""
@@ -328,6 +332,15 @@ class MilvusStore:
             if model.dim is not None:
                 self._client.has(collection_of(model.model_hash))  # makes it ready to be read
         self._last = (0, START)
+
+    def _record(self, row: Row, model: str) -> Record | None:
+        """Return the record of a row of a model's collection; None if it is damaged, of which note is taken."""
+        feature = np.asarray(row["feature"], STORED)
+        entry = intact_entry(row, model, feature.tobytes(), row["checksum"])
+        if entry is None:
+            self.damaged.note(row["id"])
+            return None
+        return Record(entry, feature.astype(np.float32))
 
     def _add(self, model: str, records: dict[str, Record]) -> int:
         if not self._has(model):

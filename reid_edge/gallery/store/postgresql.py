@@ -16,10 +16,11 @@ import numpy as np
 from reid_edge.errors import MissingExtraError, ModelMismatchError, StoreError
 from reid_edge.gallery.entries import Match, Record, Selection
 from reid_edge.gallery.store.base import Added, AuditEntry, Erased, Erasure, StoredGap
-from reid_edge.gallery.store.columns import COLUMNS, checksum_of, row_of
+from reid_edge.gallery.store.columns import COLUMNS, checksum_of, intact_entry, row_of
+from reid_edge.gallery.store.damage import DamagedRows
 from reid_edge.gallery.store.erasures import covering, deleted_now, new_erasure, not_erased
 from reid_edge.gallery.store.postgresql_connection import CALL_S, EXPIRY_S, LONG_S, Connection, connect, limited
-from reid_edge.gallery.store.sql import COLUMN_NAMES, Database, SqlStore, condition, sql_entry
+from reid_edge.gallery.store.sql import COLUMN_NAMES, Database, SqlStore, condition
 from reid_edge.redaction import hidden, without_passwords
 from reid_edge.types import Feature
 
@@ -71,6 +72,7 @@ class PostgresqlStore(SqlStore):
     def __init__(self, uri: str, *, create: bool, patience_s: float = CALL_S) -> None:
         self.name = without_passwords(uri)
         self._uri = uri
+        self.damaged = DamagedRows(self.name)
         self._patience_s = patience_s
         self._lock = threading.RLock()
         self._connection: Connection | None = None
@@ -95,22 +97,24 @@ class PostgresqlStore(SqlStore):
         query = HalfVector(feature.astype(np.float16))
         with self._transaction(LONG_S) as db:
             rows = db.execute(
-                f"SELECT {COLUMN_NAMES}, -(feature <#> %s) AS cosine FROM observations "  # noqa: S608
+                f"SELECT {COLUMN_NAMES}, feature, checksum, -(feature <#> %s) AS cosine FROM observations "  # noqa: S608
                 f"WHERE model = (SELECT number FROM models WHERE hash = %s) AND {where} "
                 "ORDER BY cosine DESC LIMIT %s",
                 (query, model_hash, *values, top),
             ).fetchall()
-        return [Match(sql_entry(row, model_hash), min(1.0, row[-1])) for row in rows]
+        found = [(self._record((*row[:-1], model_hash)), row[-1]) for row in rows]
+        return [Match(record.entry, min(1.0, cosine)) for record, cosine in found if record is not None]
 
     def find(self, camera: str, incarnation_start: str, seq: int) -> list[Record]:
         """Return the records of a camera and number whose incarnation begins so."""
         with self._transaction() as db:
             rows = db.execute(
-                f"SELECT {COLUMN_NAMES}, feature, hash FROM observations JOIN models ON models.number = model "  # noqa: S608
-                "WHERE camera = %s AND seq = %s AND starts_with(epoch, %s) ORDER BY epoch",
+                f"SELECT {COLUMN_NAMES}, feature, checksum, hash FROM observations "  # noqa: S608
+                "JOIN models ON models.number = model WHERE camera = %s AND seq = %s AND starts_with(epoch, %s) "
+                "ORDER BY epoch",
                 (camera, seq, incarnation_start),
             ).fetchall()
-        return [Record(sql_entry(row, row[-1]), row[-2].to_numpy().astype(np.float32)) for row in rows]
+        return [record for record in map(self._record, rows) if record is not None]
 
     def erase(self, selection: Selection, *, now_us: int, boot: str = "") -> Erased:
         """Delete the selected observations and keep them out."""
@@ -159,6 +163,17 @@ class PostgresqlStore(SqlStore):
             if self._connection is not None:
                 self._connection.close()
             self._lock.release()
+
+    def _record(self, row: Sequence[Any]) -> Record | None:
+        """Return the record of a row that ends with feature, checksum and hash of the model; None if it is damaged."""
+        *columns, vector, checksum, model_hash = row
+        named = dict(zip(COLUMNS, columns, strict=True))
+        feature = vector.to_numpy().astype(STORED)
+        entry = intact_entry(named, model_hash, feature.tobytes(), checksum)
+        if entry is None:
+            self.damaged.note(f"{named['camera']}/{named['epoch']}/{named['seq']}")
+            return None
+        return Record(entry, feature.astype(np.float32))
 
     @staticmethod
     def _delete(db: Connection, selection: Selection) -> list[tuple[Any, ...]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import abc
 import contextlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
-from reid_edge.gallery.entries import Entry, Selection
+from reid_edge.gallery.entries import LONGEST_RETENTION_HOURS, Selection
 from reid_edge.gallery.store.base import (
     DEFAULT_RETENTION_HOURS,
     ELSEWHERE,
@@ -21,13 +22,14 @@ from reid_edge.gallery.store.base import (
     grown,
 )
 from reid_edge.gallery.store.chain import chained, counted
-from reid_edge.gallery.store.columns import COLUMNS, Kind, entry_of
+from reid_edge.gallery.store.columns import COLUMNS, Kind
 from reid_edge.gallery.store.erasures import Erasure, json_selection, selection_json, spent_us
 
 #: Names of the columns of ``observations``, as statements list them.
 COLUMN_NAMES = ", ".join(COLUMNS)
 
 AUDIT_NAMES = 'number, at_us, "user", action, purpose, detail, hash'
+_HASH = re.compile("[0-9a-f]{64}")
 #: Fields of a gap, in the order of the columns of its table.
 GAP_NAMES = tuple(field.name for field in fields(StoredGap))
 
@@ -75,7 +77,7 @@ class SqlStore(abc.ABC):
         """Return the accepted models."""
         with self._reading() as db:
             rows = db.execute("SELECT hash, dim, accepted_us FROM models ORDER BY number").fetchall()
-        return [AcceptedModel(*row) for row in rows]
+            return [accepted_model(*row) for row in rows]
 
     def settings(self, prefix: str = "") -> dict[str, str]:
         """Return the settings whose names begin so."""
@@ -93,7 +95,7 @@ class SqlStore(abc.ABC):
         """Return the number of hours that observations are kept."""
         with self._reading() as db:
             row = db.execute("SELECT value FROM settings WHERE name = 'retention_hours'").fetchone()
-        return float(row[0]) if row else DEFAULT_RETENTION_HOURS
+            return checked_hours(float(row[0])) if row else DEFAULT_RETENTION_HOURS
 
     def set_retention_hours(self, hours: float) -> None:
         """Change the number of hours that observations are kept."""
@@ -111,7 +113,7 @@ class SqlStore(abc.ABC):
                 f"SELECT {AUDIT_NAMES} FROM audit ORDER BY number DESC LIMIT {self.mark}",  # noqa: S608 - likewise
                 (last,),
             ).fetchall()
-        return [audit_line(row) for row in reversed(rows)]
+            return [audit_line(row) for row in reversed(rows)]
 
     def erasures(self) -> list[Erasure]:
         """Return the erasures that are in force, oldest first."""
@@ -211,6 +213,28 @@ class SqlStore(abc.ABC):
         return count
 
 
+def checked_hours(hours: float) -> float:
+    """Return a retention that a store may hold.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not 0 < hours <= LONGEST_RETENTION_HOURS:
+        raise ValueError(f"the retention cannot be {hours} hours")
+    return hours
+
+
+def accepted_model(model_hash: str, dim: int | None, accepted_us: int) -> AcceptedModel:
+    """Return the model of a row.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not _HASH.fullmatch(model_hash) or not (dim is None or int(dim) > 0):
+        raise ValueError(f"no model has the hash {model_hash!r} and {dim} numbers")
+    return AcceptedModel(model_hash, dim, int(accepted_us))
+
+
 def audit_line(row: Sequence[Any]) -> AuditEntry:
     """Return the line of a row of :data:`AUDIT_NAMES`."""
     number, at_us, user, action, purpose, detail, digest = row
@@ -226,11 +250,6 @@ def column_definitions(types: Mapping[Kind, str]) -> str:
         types: The engine's type and constraints of each kind of column.
     """
     return ", ".join(f"{name} {types[kind]}" for name, kind in COLUMNS.items())
-
-
-def sql_entry(row: Sequence[Any], model_hash: str) -> Entry:
-    """Return the entry of a row that begins with :data:`COLUMN_NAMES`."""
-    return entry_of(dict(zip(COLUMNS, row, strict=False)), model_hash)
 
 
 def condition(selection: Selection, mark: str) -> tuple[str, list[Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,24 @@ from reid_edge.errors import ModelMismatchError, StoreError
 from reid_edge.files import identity
 from reid_edge.gallery.entries import Entry, Match, Record, Selection
 from reid_edge.gallery.store.base import Added, AuditEntry, Erased, Erasure, StoredGap
-from reid_edge.gallery.store.columns import COLUMNS, checksum_of, row_of
+from reid_edge.gallery.store.columns import COLUMNS, checksum_of, intact_entry, row_of
+from reid_edge.gallery.store.damage import DamagedRows
 from reid_edge.gallery.store.erasures import covering, deleted_now, new_erasure, not_erased
-from reid_edge.gallery.store.sql import COLUMN_NAMES, SqlStore, condition, sql_entry
+from reid_edge.gallery.store.sql import COLUMN_NAMES, SqlStore, condition
+from reid_edge.gallery.store.sqlite_features import (
+    STORED,
+    Block,
+    FeatureBlocks,
+    Numbers,
+    best,
+    features_of,
+    intact,
+    numbers_of,
+    products,
+)
 from reid_edge.gallery.store.sqlite_file import connect, store_errors
 from reid_edge.types import Feature
 
-STORED = np.dtype("<f2")
-Numbers = npt.NDArray[np.int64]
-#: Numbers of rows, ascending, and their features, n×D float32.
-Block = tuple[Numbers, npt.NDArray[np.float32]]
-#: Number of row numbers that a block covers.
-SPAN = 8192
 #: Memory for features: half a million observations of 512 numbers.
 MEMORY_BYTES = 1 << 30
 #: Rows compared at a time when a search does not cover everything.
@@ -63,6 +69,8 @@ class SqliteStore(SqlStore):
         self._closed = False
         self._lock = threading.RLock()
         self._blocks = FeatureBlocks(memory_bytes)
+        self.damaged = DamagedRows(self.name)
+        self._damaged_numbers: set[int] = set()
         self._open()
 
     def add(self, records: Sequence[Record], gaps: Sequence[StoredGap] = ()) -> Added:
@@ -84,21 +92,24 @@ class SqliteStore(SqlStore):
             by_time_alone = selection == Selection(since_us=selection.since_us)
             scored = self._scores_of_all if by_time_alone else self._scores_of_some
             numbers, scores = scored(db, model[0], feature, selection)
-            chosen = _best(scores, top)
-            return [
-                Match(_entry(db, int(number), model_hash), min(1.0, float(score)))
-                for number, score in zip(numbers[chosen], scores[chosen], strict=True)
-            ]
+            chosen = best(scores, top)
+            entries = [self._entry(db, int(number), model_hash) for number in numbers[chosen]]
+        return [
+            Match(entry, min(1.0, float(score)))
+            for entry, score in zip(entries, scores[chosen], strict=True)
+            if entry is not None
+        ]
 
     def find(self, camera: str, incarnation_start: str, seq: int) -> list[Record]:
         """Return the records of a camera and number whose incarnation begins so."""
         with self._reading() as db:
             rows = db.execute(
-                f"SELECT {COLUMN_NAMES}, feature, hash FROM observations JOIN models ON models.number = model "  # noqa: S608
-                "WHERE camera = ? AND seq = ? AND substr(epoch, 1, ?) = ? ORDER BY epoch",
+                f"SELECT {COLUMN_NAMES}, observations.number, feature, checksum, hash FROM observations "  # noqa: S608
+                "JOIN models ON models.number = model WHERE camera = ? AND seq = ? AND substr(epoch, 1, ?) = ? "
+                "ORDER BY epoch",
                 (camera, seq, len(incarnation_start), incarnation_start),
             ).fetchall()
-        return [Record(sql_entry(row, row[-1]), _features([row[-2]])[0]) for row in rows]
+        return [record for record in map(self._record, rows) if record is not None]
 
     def erase(self, selection: Selection, *, now_us: int, boot: str = "") -> Erased:
         """Delete the selected observations and keep them out."""
@@ -157,7 +168,8 @@ class SqliteStore(SqlStore):
         self._connection = connect(self._path, create=self._create)
         self._file = identity(self._path)
         self._blocks.clear()
-        self._listed: tuple[tuple[int, int, int], Numbers] = ((0, 0, 0), _numbers(()))
+        self._damaged_numbers = set()
+        self._listed: tuple[tuple[int, int, int], Numbers] = ((0, 0, 0), numbers_of(()))
 
     def _check_file(self) -> None:
         """Raise StoreError if the file was removed or replaced: what it takes would be lost."""
@@ -224,16 +236,50 @@ class SqliteStore(SqlStore):
 
         def load(start: int, stop: int) -> Block:
             rows = db.execute(
-                "SELECT number, feature FROM observations WHERE number >= ? AND number < ? AND +model = ?",
+                "SELECT number, feature, checksum FROM observations WHERE number >= ? AND number < ? AND +model = ?",
                 (start, stop, model),
             ).fetchall()
-            return _numbers(row[0] for row in rows), _features([row[1] for row in rows], feature.size)
+            return numbers_of(row[0] for row in rows), self._intact_features(rows, feature.size)
 
         live = self._live(db, model)
         scores = self._blocks.scores(model, live, feature, load)
         early = db.execute("SELECT number FROM observations WHERE last_us < ?", (selection.since_us or 0,)).fetchall()
-        late = np.isin(live, _numbers(number for (number,) in early), invert=True)
-        return live[late], scores[late]
+        left_out = [number for (number,) in early] + [*self._damaged_numbers]
+        shown = np.isin(live, numbers_of(left_out), invert=True)
+        return live[shown], scores[shown]
+
+    def _intact_features(self, rows: Sequence[tuple[int, bytes, int]], dim: int) -> npt.NDArray[np.float32]:
+        """Return the features of rows; of a damaged one, of which note is taken, zeros."""
+        nothing = bytes(dim * STORED.itemsize)
+        blobs = []
+        for number, blob, checksum in rows:
+            good = intact(blob, checksum, dim)
+            blobs.append(blob if good else nothing)
+            if not good:
+                self._note_damage(number)
+        return features_of(blobs, dim)
+
+    def _entry(self, db: sqlite3.Connection, number: int, model_hash: str) -> Entry | None:
+        """Return the entry of a row; None if it is damaged, of which note is taken."""
+        row = db.execute(
+            f"SELECT {COLUMN_NAMES}, number, feature, checksum FROM observations WHERE number = ?",  # noqa: S608
+            (number,),
+        ).fetchone()
+        record = self._record((*row, model_hash))
+        return None if record is None else record.entry
+
+    def _record(self, row: Sequence[Any]) -> Record | None:
+        """Return the record of a row that ends with number, feature, checksum and hash of the model."""
+        *columns, number, blob, checksum, model_hash = row
+        entry = intact_entry(dict(zip(COLUMNS, columns, strict=True)), model_hash, blob, checksum)
+        if entry is None:
+            self._note_damage(number)
+            return None
+        return Record(entry, features_of([blob])[0])
+
+    def _note_damage(self, number: int) -> None:
+        self._damaged_numbers.add(number)
+        self.damaged.note(number)
 
     def _live(self, db: sqlite3.Connection, model: int) -> Numbers:
         """Return the numbers of all rows of a model, listed again if this or another process has written since."""
@@ -241,23 +287,24 @@ class SqliteStore(SqlStore):
         state = (model, others, db.total_changes)
         if self._listed[0] != state:
             rows = db.execute("SELECT number FROM observations WHERE model = ? ORDER BY number", (model,))
-            self._listed = (state, _numbers(number for (number,) in rows))
+            self._listed = (state, numbers_of(number for (number,) in rows))
         return self._listed[1]
 
-    @staticmethod
     def _scores_of_some(
-        db: sqlite3.Connection, model: int, feature: Feature, selection: Selection
+        self, db: sqlite3.Connection, model: int, feature: Feature, selection: Selection
     ) -> tuple[Numbers, Feature]:
         where, values = condition(selection, "?")
         rows = db.execute(
-            f"SELECT number, feature FROM observations WHERE +model = ? AND {where}",  # noqa: S608
+            f"SELECT number, feature, checksum FROM observations WHERE +model = ? AND {where}",  # noqa: S608
             (model, *values),
         )
-        numbers, scores = [_numbers(())], [np.empty(0, np.float32)]
+        numbers, scores = [numbers_of(())], [np.empty(0, np.float32)]
         while some := rows.fetchmany(ROWS_AT_A_TIME):
-            numbers.append(_numbers(row[0] for row in some))
-            scores.append(_products(_features([row[1] for row in some], feature.size), feature))
-        return np.concatenate(numbers), np.concatenate(scores)
+            numbers.append(numbers_of(row[0] for row in some))
+            scores.append(products(self._intact_features(some, feature.size), feature))
+        found, of_all = np.concatenate(numbers), np.concatenate(scores)
+        shown = np.isin(found, numbers_of(self._damaged_numbers), invert=True)
+        return found[shown], of_all[shown]
 
     def _forget(self) -> str:
         """Empty the write-ahead log, which still holds deleted rows; return what is left of them, in words."""
@@ -271,84 +318,6 @@ class SqliteStore(SqlStore):
         )
 
 
-class FeatureBlocks:
-    """Features of one model in blocks of :data:`SPAN` successive row numbers.
-
-    Rows never change and their numbers are never given twice, so a block is good as long as it holds exactly the rows
-    that the database lists now; that is checked at every search, hence other processes may write.
-
-    Args:
-        limit_bytes: Memory that the features may take; what does not fit is read at every search.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
-        self._model: int | None = None
-        self._blocks: dict[int, Block] = {}
-
-    def scores(self, model: int, live: Numbers, feature: Feature, load: Callable[[int, int], Block]) -> Feature:
-        """Return the products of a feature with those of all rows of a model.
-
-        Args:
-            model: Number of the model.
-            live: Numbers of all its rows at present, ascending, N.
-            feature: D float32.
-            load: Returns the rows of that model from one number up to, but not including, another.
-
-        Returns:
-            N float32.
-        """
-        before, self._blocks = self._blocks if self._model == model else {}, {}
-        self._model = model
-        held = 0
-        parts = [np.empty(0, np.float32)]
-        for start, numbers in _spans(live):
-            block = before.pop(start, None)
-            if block is None or not np.array_equal(block[0], numbers):
-                block = load(start, start + SPAN)
-            parts.append(_products(block[1], feature))
-            if held + block[1].nbytes <= self._limit:
-                self._blocks[start] = block
-                held += block[1].nbytes
-        return np.concatenate(parts)
-
-    def clear(self) -> None:
-        """Forget all features."""
-        self._blocks = {}
-
-
-def _products(features: npt.NDArray[np.float32], feature: Feature) -> Feature:
-    """Return the products of N×D features with one; N float32.
-
-    Not by BLAS: its threads wait for one another on a busy machine, and the product is bound by memory anyway (17 ms
-    against 17 to 95 ms for 98,304×512 on 2 cores).
-    """
-    scores: Feature = np.einsum("nd,d->n", features, feature)
-    return scores
-
-
-def _best(scores: Feature, top: int) -> npt.NDArray[np.intp]:
-    """Return the indices of the highest scores, highest first."""
-    some = np.argpartition(-scores, top)[:top] if len(scores) > top else np.arange(len(scores))
-    return some[np.argsort(-scores[some], kind="stable")]
-
-
-def _spans(live: Numbers) -> Iterator[tuple[int, Numbers]]:
-    """Yield the first possible number of each block that holds rows, and the numbers of its rows."""
-    if not len(live):
-        return
-    bounds = np.arange(live[0] // SPAN, live[-1] // SPAN + 2) * SPAN
-    edges = np.searchsorted(live, bounds)
-    for bound, first, last in zip(bounds[:-1], edges[:-1], edges[1:], strict=True):
-        if last > first:
-            yield int(bound), live[first:last]
-
-
-def _entry(db: sqlite3.Connection, number: int, model_hash: str) -> Entry:
-    row = db.execute(f"SELECT {COLUMN_NAMES} FROM observations WHERE number = ?", (number,)).fetchone()  # noqa: S608
-    return sql_entry(row, model_hash)
-
-
 def _row(record: Record, model: int) -> tuple[object, ...]:
     """Return a record as a row of observations."""
     feature = _blob(record.feature)
@@ -357,12 +326,3 @@ def _row(record: Record, model: int) -> tuple[object, ...]:
 
 def _blob(feature: Feature) -> bytes:
     return feature.astype(STORED).tobytes()
-
-
-def _features(blobs: Sequence[bytes], dim: int = -1) -> Feature:
-    rows = np.frombuffer(b"".join(blobs), STORED).astype(np.float32)
-    return rows.reshape(len(blobs), dim) if blobs else rows.reshape(0, max(dim, 0))
-
-
-def _numbers(values: Iterable[int]) -> Numbers:
-    return np.fromiter(values, np.int64)

@@ -47,14 +47,29 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     return connection
 
 
+#: What reading raises where a damaged file holds something else than was written.
+DAMAGED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+
+
 @contextlib.contextmanager
 def store_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the file system raise into :class:`StoreError`."""
+    """Turn what SQLite, the file system and damaged contents raise into :class:`StoreError`."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise StoreError(f"the gallery in {path} cannot be used: {text}.") from error
+        hint = way_out(path) if any(word in text for word in ("malformed", "not a database", "decode")) else ""
+        raise StoreError(f"the gallery in {path} cannot be used: {text}.{hint}") from error
+    except DAMAGED as error:
+        raise StoreError(f"the gallery in {path} cannot be used: it is damaged: {error}.{way_out(path)}") from error
+
+
+def way_out(path: Path) -> str:
+    """Return what to do about a damaged file."""
+    return (
+        f" If it was a gallery: 'reid-edge gallery restore BACKUP sqlite:{path} --force' puts a backup in its place "
+        "and keeps this file beside it."
+    )
 
 
 def _check_place(path: Path) -> None:
