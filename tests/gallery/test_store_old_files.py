@@ -162,5 +162,6 @@ def schema(path):
 
 
 def statements(db):
-    """Everything in a database, whatever the random name of an erasure and the breaks of lines."""
-    return [re.sub(r"'[0-9a-f]{32}'", "'…'", " ".join(statement.split())) for statement in db.iterdump()]
+    """Everything in a database, whatever the names and counts that differ each time, and the breaks of lines."""
+    dump = [re.sub(r"'[0-9a-f]{32}'", "'…'", " ".join(statement.split())) for statement in db.iterdump()]
+    return [one for one in dump if not re.match(r"""INSERT INTO "settings" VALUES\('(commits|gallery)'""", one)]

@@ -17,7 +17,7 @@ from reid_edge.gallery import deletion
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.deletion import Retention
 from reid_edge.gallery.entries import Selection
-from reid_edge.gallery.store import open_store
+from reid_edge.gallery.store import open_store, sqlite_transactions
 from reid_edge.gallery.store import sqlite as sqlite_module
 from reid_edge.gallery.store.base import AuditEntry
 from reid_edge.gallery.store.sqlite import SqliteStore
@@ -238,7 +238,7 @@ def test_a_reader_does_not_make_a_gallery_that_is_gone(path, store):
 
 def test_a_stop_does_not_wait_for_another_process_that_keeps_the_file(path, store, monkeypatch):
     monkeypatch.setattr(deletion, "STOP_S", 0.1)
-    monkeypatch.setattr(sqlite_module, "CLOSE_S", 0.1)
+    monkeypatch.setattr(sqlite_transactions, "CLOSE_S", 0.1)
     keeper = Retention(store, every_s=0.01)
     waiting = threading.Event()
     tick = keeper.clock.tick

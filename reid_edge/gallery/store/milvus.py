@@ -61,6 +61,7 @@ from reid_edge.types import Feature
 
 EVERYTHING = "seq >= 0"
 LEFTOVERS = "Milvus keeps the bytes of deleted rows until it has compacted, which was asked for, and in backups"
+VERSION_SETTING = "schema_version"
 #: Number of applications of the retention that also delete what an erasure covers.
 SWEEPS = 3
 #: Longest change of an earlier format to the present one.
@@ -208,7 +209,8 @@ class MilvusStore:
         """Return the settings whose names begin so."""
         with self._session():
             found = {name.partition("/")[2]: value for name, value in self._bodies("setting")}
-        return {name: str(value) for name, value in sorted(found.items()) if name.startswith(prefix)}
+        named = {name: str(value) for name, value in sorted(found.items()) if name.startswith(prefix)}
+        return {name: value for name, value in named.items() if name != VERSION_SETTING}
 
     def change_settings(self, values: Mapping[str, str | None]) -> None:
         """Write settings, one after the other; None removes one."""
@@ -318,8 +320,8 @@ class MilvusStore:
                     f"there is no gallery in {self.name}; 'reid-edge gallery serve {self.name}' makes one and fills it."
                 )
             self._client.create(META, META_FIELDS)
-            self._put("setting", "schema_version", SCHEMA_VERSION)
-        version = int(self.settings("schema_version").get("schema_version", SCHEMA_VERSION))
+            self._put("setting", VERSION_SETTING, SCHEMA_VERSION)
+        version = int(dict(self._bodies("setting")).get(f"setting/{VERSION_SETTING}", SCHEMA_VERSION))
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"{self.name} holds a gallery of format {version}; this release reads up to {SCHEMA_VERSION}. "

@@ -30,6 +30,8 @@ COLUMN_NAMES = ", ".join(COLUMNS)
 
 AUDIT_NAMES = 'number, at_us, "user", action, purpose, detail, hash'
 _HASH = re.compile("[0-9a-f]{64}")
+#: Settings by which a store knows itself; no other store may be given them.
+OWN_SETTINGS = frozenset({"schema_version", "gallery", "commits"})
 #: Fields of a gap, in the order of the columns of its table.
 GAP_NAMES = tuple(field.name for field in fields(StoredGap))
 
@@ -83,7 +85,7 @@ class SqlStore(abc.ABC):
         """Return the settings whose names begin so."""
         with self._reading() as db:
             rows = db.execute("SELECT name, value FROM settings ORDER BY name").fetchall()
-        return {name: value for name, value in rows if name.startswith(prefix)}
+        return {name: value for name, value in rows if name.startswith(prefix) and name not in OWN_SETTINGS}
 
     def change_settings(self, values: Mapping[str, str | None]) -> None:
         """Write settings, in one commit; None removes one."""

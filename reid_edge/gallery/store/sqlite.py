@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.errors import ModelMismatchError, StoreError
-from reid_edge.files import identity
+from reid_edge.errors import ModelMismatchError
 from reid_edge.gallery.entries import Entry, Match, Record, Selection
 from reid_edge.gallery.store.base import Added, AuditEntry, Erased, Erasure, StoredGap
 from reid_edge.gallery.store.columns import COLUMNS, checksum_of, intact_entry, row_of
 from reid_edge.gallery.store.damage import DamagedRows
-from reid_edge.gallery.store.erasures import covering, deleted_now, new_erasure, not_erased
-from reid_edge.gallery.store.sql import COLUMN_NAMES, SqlStore, condition
+from reid_edge.gallery.store.erasures import covering, deleted_now, new_erasure, not_erased, spent_us
+from reid_edge.gallery.store.sql import COLUMN_NAMES, condition
 from reid_edge.gallery.store.sqlite_features import (
     STORED,
     Block,
@@ -31,21 +28,19 @@ from reid_edge.gallery.store.sqlite_features import (
     numbers_of,
     products,
 )
-from reid_edge.gallery.store.sqlite_file import connect, store_errors
+from reid_edge.gallery.store.sqlite_transactions import SqliteTransactions
 from reid_edge.types import Feature
 
 #: Memory for features: half a million observations of 512 numbers.
 MEMORY_BYTES = 1 << 30
 #: Rows compared at a time when a search does not cover everything.
 ROWS_AT_A_TIME = 8192
-#: Longest wait of a close for another thread's call; it waits as long again after interrupting that call.
-CLOSE_S = 2.0
 
 _MARKS = ", ".join("?" * (len(COLUMNS) + 2))
 _INSERT = f"INSERT OR IGNORE INTO observations ({COLUMN_NAMES}, feature, checksum) VALUES ({_MARKS})"  # noqa: S608
 
 
-class SqliteStore(SqlStore):
+class SqliteStore(SqliteTransactions):
     """See :class:`reid_edge.gallery.store.base.Store`.
 
     If the file is removed or replaced while it is open, the call that notices fails, and the next one opens what is
@@ -55,23 +50,18 @@ class SqliteStore(SqlStore):
         path: Path of the file.
         create: Make it if there is none.
         memory_bytes: Memory for features that searches of everything may keep from one to the next.
+        beside: Keep a journal of erasures and a mark of commits beside the file; a backup needs none.
 
     Raises:
         StoreError: There is no gallery, or it cannot be opened.
     """
 
-    mark = "?"
-
-    def __init__(self, path: Path, *, create: bool, memory_bytes: int = MEMORY_BYTES) -> None:
-        self.name = f"sqlite:{path}"
-        self._path = path.absolute()
-        self._create = create
-        self._closed = False
-        self._lock = threading.RLock()
+    def __init__(self, path: Path, *, create: bool, memory_bytes: int = MEMORY_BYTES, beside: bool = True) -> None:
         self._blocks = FeatureBlocks(memory_bytes)
-        self.damaged = DamagedRows(self.name)
-        self._damaged_numbers: set[int] = set()
-        self._open()
+        self.damaged = DamagedRows(f"sqlite:{path}")
+        self._journal_pruned = False
+        self._forget_features()
+        super().__init__(path, create=create, beside=beside)
 
     def add(self, records: Sequence[Record], gaps: Sequence[StoredGap] = ()) -> Added:
         """Store the records and gaps that are not stored yet."""
@@ -118,6 +108,7 @@ class SqliteStore(SqlStore):
             rows = self._delete(db, deleted_now(selection, erasure))
             erasure = covering(erasure, max((row[3] for row in rows), default=None))
             self._put_erasure(db, erasure)
+            self._write_journal([erasure])
         return Erased(tuple(sorted(row[:3] for row in rows)), self._forget(), erasure)
 
     def apply_erasures(self, erasures: Sequence[Erasure]) -> Erased:
@@ -127,15 +118,30 @@ class SqliteStore(SqlStore):
             for erasure in erasures:
                 keys |= {row[:3] for row in self._delete(db, erasure.selection)}
                 self._put_erasure(db, erasure)
+            self._write_journal(erasures)
         return Erased(tuple(sorted(keys)), self._forget())
+
+    def _write_journal(self, erasures: Sequence[Erasure]) -> None:
+        """Write erasures into the journal, before they are committed."""
+        if self._journal is not None:
+            self._journal.append(erasures)
 
     def expire(self, before_us: int, note: AuditEntry | None = None) -> int:
         """Delete observations and gaps from before a time."""
         with self._writing() as db:
             count = self._delete_before(db, before_us, note)
+            if self._journal is not None and not self._journal_pruned:
+                self._journal.keep(lambda erasure: erasure.until_us >= spent_us(before_us))
+                self._journal_pruned = True
         if count:
             self._forget()
         return count
+
+    def _forget_features(self) -> None:
+        """Forget what is kept of the file in memory."""
+        self._blocks.clear()
+        self._damaged_numbers: set[int] = set()
+        self._listed: tuple[tuple[int, int, int], Numbers] = ((0, 0, 0), numbers_of(()))
 
     def accept_model(self, model_hash: str, dim: int | None, *, now_us: int, only_first: bool = False) -> bool:
         """Take features of this model from now on."""
@@ -148,67 +154,6 @@ class SqliteStore(SqlStore):
             db.execute("UPDATE models SET dim = coalesce(dim, ?) WHERE hash = ?", (dim, model_hash))
             row = db.execute("SELECT dim FROM models WHERE hash = ?", (model_hash,)).fetchone()
         return row is not None and dim in (None, row[0])
-
-    def close(self) -> None:
-        """Close the file."""
-        self._closed = True
-        if not self._lock.acquire(timeout=CLOSE_S):
-            with contextlib.suppress(sqlite3.Error):  # it was closed meanwhile
-                self._connection.interrupt()
-            if not self._lock.acquire(timeout=CLOSE_S):
-                return  # it waits for another process; nothing of it is committed when this one ends
-        try:
-            self._blocks.clear()
-            self._connection.close()
-        finally:
-            self._lock.release()
-
-    def _open(self) -> None:
-        """Open the file, and remember its identity."""
-        self._connection = connect(self._path, create=self._create)
-        self._file = identity(self._path)
-        self._blocks.clear()
-        self._damaged_numbers = set()
-        self._listed: tuple[tuple[int, int, int], Numbers] = ((0, 0, 0), numbers_of(()))
-
-    def _check_file(self) -> None:
-        """Raise StoreError if the file was removed or replaced: what it takes would be lost."""
-        if self._file is None or identity(self._path) != self._file:
-            self._file = None
-            raise StoreError(
-                f"the gallery's file {self._path} was removed or replaced while it was open; the next attempt opens "
-                f"what is there{' or makes it anew' if self._create else ''}."
-            )
-
-    def _ready(self) -> sqlite3.Connection:
-        if self._closed:
-            raise StoreError(f"the gallery in {self._path} is closed.")
-        if self._file is None:
-            self._connection.close()
-            self._open()
-        self._check_file()
-        return self._connection
-
-    @contextlib.contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        with self._lock, store_errors(self._path):
-            db = self._ready()
-            db.execute(begin)
-            try:
-                yield db
-                self._check_file()
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:  # SQLite itself undoes some
-                    db.execute("ROLLBACK")
-                raise
-            self._check_file()  # it may have been removed during the commit
-
-    def _reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
-        return self._transaction("BEGIN")
-
-    def _writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
-        return self._transaction("BEGIN IMMEDIATE")
 
     @staticmethod
     def _delete(db: sqlite3.Connection, selection: Selection) -> list[tuple[str, str, int, int]]:
@@ -305,17 +250,6 @@ class SqliteStore(SqlStore):
         found, of_all = np.concatenate(numbers), np.concatenate(scores)
         shown = np.isin(found, numbers_of(self._damaged_numbers), invert=True)
         return found[shown], of_all[shown]
-
-    def _forget(self) -> str:
-        """Empty the write-ahead log, which still holds deleted rows; return what is left of them, in words."""
-        with self._lock, store_errors(self._path):
-            self._blocks.clear()
-            (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return (
-            f"{self._path}-wal may still hold bytes, since another process was reading; 'gallery expire' empties it"
-            if busy
-            else "none"
-        )
 
 
 def _row(record: Record, model: int) -> tuple[object, ...]:

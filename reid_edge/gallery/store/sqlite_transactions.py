@@ -1,0 +1,203 @@
+"""Transactions on a gallery's SQLite file; when it is opened, it is noticed whether it lost commits or was replaced."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from reid_edge.errors import StoreError
+from reid_edge.files import identity
+from reid_edge.gallery.store.base import AuditEntry, Erased, Erasure
+from reid_edge.gallery.store.sql import SqlStore
+from reid_edge.gallery.store.sqlite_beside import ErasureJournal, Mark, MarkFile, journal_path, mark_path
+from reid_edge.gallery.store.sqlite_file import connect, store_errors, way_out
+
+log = logging.getLogger(__name__)
+
+#: Longest wait of a close for another thread's call; it waits as long again after interrupting that call.
+CLOSE_S = 2.0
+
+
+class SqliteTransactions(SqlStore):
+    """Base of the SQLite store: its connection, the journal of erasures and the mark of commits.
+
+    Args:
+        path: Path of the file.
+        create: Make it if there is none.
+        beside: Keep a journal and a mark beside it.
+
+    Raises:
+        StoreError: There is no gallery, or it cannot be opened.
+    """
+
+    mark = "?"
+
+    def __init__(self, path: Path, *, create: bool, beside: bool = True) -> None:
+        self.name = f"sqlite:{path}"
+        self._path = path.absolute()
+        self._create = create
+        self._closed = False
+        self._lock = threading.RLock()
+        self._journal = ErasureJournal(journal_path(self._path)) if beside else None
+        self._marks = MarkFile(mark_path(self._path)) if beside else None
+        self._open()
+
+    @abc.abstractmethod
+    def apply_erasures(self, erasures: Sequence[Erasure]) -> Erased:
+        """Put erasures in force that were made elsewhere, and delete what they cover."""
+
+    @abc.abstractmethod
+    def _forget_features(self) -> None:
+        """Forget what is kept of the file in memory."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._closed = True
+        if not self._lock.acquire(timeout=CLOSE_S):
+            with contextlib.suppress(sqlite3.Error):  # it was closed meanwhile
+                self._connection.interrupt()
+            if not self._lock.acquire(timeout=CLOSE_S):
+                return  # it waits for another process; nothing of it is committed when this one ends
+        try:
+            self._forget_features()
+            self._connection.close()
+        finally:
+            self._lock.release()
+
+    def _open(self) -> None:
+        """Open the file, and remember its identity; compare it with what lies beside it."""
+        marked = self._marks.read() if self._marks else None  # before the file: it is never ahead of a sound one
+        self._connection = connect(self._path, create=self._create)
+        self._file = identity(self._path)
+        self._forget_features()
+        try:
+            self._compare(marked)
+            self._merge_journal()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _compare(self, marked: Mark | None) -> None:
+        """Record it in the audit if the file lacks commits that the mark counts, or is not the file that was marked."""
+        if self._marks is None or marked is None:
+            return
+        with self._reading() as db:
+            known = dict(db.execute("SELECT name, value FROM settings").fetchall())
+            gallery, commits = known.get("gallery", ""), int(known.get("commits", "0"))
+        if gallery == marked.gallery and commits >= marked.commits:
+            return
+        detail: dict[str, Any] = {"commits": commits, "marked": marked.commits}
+        if gallery == marked.gallery:
+            action, what = "commits lost", f"{marked.commits - commits} commits are missing at the end of"
+        else:
+            action, what = "file replaced", "another file is in the place of"
+        log.error(
+            "%s the gallery %s: the audit says so. What cameras still have comes again if a backup is restored:%s",
+            what,
+            self._path,
+            way_out(self._path),
+        )
+        with self._writing() as db:
+            self._append(db, AuditEntry(at_us=_now_us(), user="reid-edge", action=action, purpose="", detail=detail))
+            if gallery == marked.gallery:
+                self._change_setting(db, "commits", str(marked.commits))
+
+    def _merge_journal(self) -> None:
+        """Put erasures in force that the file does not know, being an older copy, and complete the journal."""
+        if self._journal is None:
+            return
+        written = {erasure.id: erasure for erasure in self._read_journal()}
+        held = {erasure.id: erasure for erasure in self.erasures()}
+        missing = [one for one in written.values() if one.id not in held or held[one.id].until_us < one.until_us]
+        if missing:
+            log.warning("%d erasures of %s are in its journal alone: they are applied.", len(missing), self._path)
+            erased = self.apply_erasures(missing)
+            detail = {"erasures": [one.id for one in missing], "observations": len(erased.keys)}
+            self.audit_append(
+                AuditEntry(at_us=_now_us(), user="reid-edge", action="erase again", purpose="", detail=detail)
+            )
+        elif unwritten := [one for one in held.values() if one.id not in written]:
+            with self._writing():
+                self._journal.append(unwritten)
+
+    def _read_journal(self) -> list[Erasure]:
+        with store_errors(self._path):
+            return self._journal.read() if self._journal else []
+
+    def _check_file(self) -> None:
+        """Raise StoreError if the file was removed or replaced: what it takes would be lost."""
+        if self._file is None or identity(self._path) != self._file:
+            self._file = None
+            raise StoreError(
+                f"the gallery's file {self._path} was removed or replaced while it was open; the next attempt opens "
+                f"what is there{' or makes it anew' if self._create else ''}."
+            )
+
+    def _ready(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StoreError(f"the gallery in {self._path} is closed.")
+        if self._file is None:
+            self._connection.close()
+            self._open()
+        self._check_file()
+        return self._connection
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str, *, counted: bool = False) -> Iterator[sqlite3.Connection]:
+        with self._lock, store_errors(self._path):
+            db = self._ready()
+            db.execute(begin)
+            try:
+                yield db
+                mark = self._counted(db) if counted else None
+                self._check_file()
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # SQLite itself undoes some
+                    db.execute("ROLLBACK")
+                raise
+            self._check_file()  # it may have been removed during the commit
+            if mark is not None and self._marks is not None:
+                self._marks.write(mark)
+
+    def _counted(self, db: sqlite3.Connection) -> Mark:
+        """Count the commit that follows; return the mark that it makes."""
+        db.execute("INSERT OR IGNORE INTO settings VALUES ('gallery', ?)", (uuid.uuid4().hex,))
+        (commits,) = db.execute(
+            "INSERT INTO settings VALUES ('commits', '1') ON CONFLICT (name) DO UPDATE "
+            "SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) RETURNING CAST(value AS INTEGER)"
+        ).fetchone()
+        (gallery,) = db.execute("SELECT value FROM settings WHERE name = 'gallery'").fetchone()
+        return Mark(gallery, commits)
+
+    def _reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        return self._transaction("BEGIN")
+
+    def _writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        return self._transaction("BEGIN IMMEDIATE", counted=True)
+
+    def _lock_audit(self, db: Any) -> None:
+        """Do nothing: there is one writer at a time anyway."""
+
+    def _forget(self) -> str:
+        """Empty the write-ahead log, which still holds deleted rows; return what is left of them, in words."""
+        with self._lock, store_errors(self._path):
+            self._forget_features()
+            (busy, _, _) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return (
+            f"{self._path}-wal may still hold bytes, since another process was reading; 'gallery expire' empties it"
+            if busy
+            else "none"
+        )
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
