@@ -6,14 +6,18 @@ The conformance suite (``tests/gallery/test_store_conformance.py``) holds each s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from reid_edge.gallery.entries import Key, Match, Record, Selection
 from reid_edge.gallery.store.chain import AuditEntry
 from reid_edge.gallery.store.damage import DamagedRows
 from reid_edge.gallery.store.erasures import Erasure
 from reid_edge.types import Feature
+
+if TYPE_CHECKING:
+    from reid_edge.gallery.store.snapshots import Snapshot
 
 __all__ = [
     "DEFAULT_RETENTION_HOURS",
@@ -255,6 +259,16 @@ class Store(Protocol):
 
     def audit_entries(self, last: int) -> list[AuditEntry]:
         """Return the last lines of the audit, oldest first."""
+
+    def restore_audit(self, lines: Sequence[AuditEntry]) -> None:
+        """Take over the lines of another store's audit, with their numbers and hashes.
+
+        Raises:
+            StoreError: The audit has lines already.
+        """
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """Read all that the store holds at one moment (``milvus:`` does not hold still)."""
 
     def span(self, selection: Selection) -> Span:
         """Return the number of selected observations and their first and last time."""

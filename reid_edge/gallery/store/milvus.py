@@ -6,6 +6,7 @@ Milvus has no transactions.  Where that matters, the order of the steps lets a r
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import random
 import threading
@@ -57,6 +58,7 @@ from reid_edge.gallery.store.milvus_collections import (
     migrate,
     row_with_checksum,
 )
+from reid_edge.gallery.store.snapshots import RECORDS, Snapshot
 from reid_edge.types import Feature
 
 EVERYTHING = "seq >= 0"
@@ -256,6 +258,32 @@ class MilvusStore:
             bodies = [body for _, body in sorted(self._bodies("line"), key=lambda named: named[0])]
         return [AuditEntry(**body) for body in bodies][-last:]
 
+    def restore_audit(self, lines: Sequence[AuditEntry]) -> None:
+        """Take over the lines of another store's audit, with their numbers and hashes."""
+        with self._session(LONG_S):
+            if self._last_line()[0]:
+                raise StoreError("an audit that has lines cannot take over those of another.")
+            for line in lines:
+                self._put("line", f"{line.number:012}", asdict(line), at_us=line.number)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Read all that it holds; what changes meanwhile may be in it or not."""
+        yield MilvusSnapshot(self)
+
+    def all_rows(self) -> Iterator[Record | None]:
+        """Yield every observation, and None for each that is damaged."""
+        with self._session(MIGRATION_S):
+            for model in self._collections():
+                for row in self._client.rows(collection_of(model), EVERYTHING, [*NAMES, "feature"]):
+                    yield self._record(row, model)
+
+    def gaps(self) -> list[StoredGap]:
+        """Return the gaps."""
+        with self._session(LONG_S):
+            bodies = [body for _, body in self._bodies("gap")]
+        return [StoredGap(incarnation=body.pop("epoch"), **body) for body in bodies]
+
     def span(self, selection: Selection) -> Span:
         """Return the number of selected observations and their first and last time; reads the times of each."""
         with self._session(LONG_S):
@@ -446,3 +474,42 @@ def condition(selection: Selection) -> str:
         if value is not None:
             parts.append(f"{field} {comparison} {value}")
     return " and ".join(parts)
+
+
+class MilvusSnapshot:
+    """What a gallery in Milvus holds; it does not hold still: read the records first.
+
+    Args:
+        store: Which gallery.
+    """
+
+    def __init__(self, store: MilvusStore) -> None:
+        self._store = store
+        self.damaged = 0
+
+    def records(self) -> Iterator[list[Record]]:
+        """Yield all intact observations in pieces."""
+        rows = self._store.all_rows()
+        while piece := list(itertools.islice(rows, RECORDS)):
+            self.damaged += piece.count(None)
+            yield [record for record in piece if record is not None]
+
+    def models(self) -> list[AcceptedModel]:
+        """Return the accepted models, in the order of acceptance."""
+        return self._store.models()
+
+    def settings(self) -> dict[str, str]:
+        """Return the settings that another store may be given."""
+        return self._store.settings()
+
+    def gaps(self) -> list[StoredGap]:
+        """Return the gaps."""
+        return self._store.gaps()
+
+    def erasures(self) -> list[Erasure]:
+        """Return the erasures in force."""
+        return self._store.erasures()
+
+    def audit(self) -> list[AuditEntry]:
+        """Return all lines of the audit, oldest first."""
+        return self._store.audit_entries(2**31 - 1)

@@ -20,12 +20,14 @@ from reid_edge.gallery.store.columns import COLUMNS, checksum_of, intact_entry, 
 from reid_edge.gallery.store.damage import DamagedRows
 from reid_edge.gallery.store.erasures import covering, deleted_now, new_erasure, not_erased
 from reid_edge.gallery.store.postgresql_connection import CALL_S, EXPIRY_S, LONG_S, Connection, connect, limited
+from reid_edge.gallery.store.snapshots import RECORDS, Snapshot, SqlSnapshot
 from reid_edge.gallery.store.sql import COLUMN_NAMES, Database, SqlStore, condition
 from reid_edge.redaction import hidden, without_passwords
 from reid_edge.types import Feature
 
 try:
     import psycopg
+    import psycopg.sql
     from pgvector import HalfVector
     from pgvector.psycopg import register_vector
 
@@ -86,7 +88,7 @@ class PostgresqlStore(SqlStore):
         with self._transaction() as db:
             # Erasing waits until this is committed, and the next commit waits until the erasure is.
             db.execute("LOCK TABLE erasures IN SHARE MODE")
-            fresh = not_erased(records, self._erasures(db))
+            fresh = not_erased(records, self.erasures_of(db))
             stored = self._insert(db, fresh) if fresh else 0
             new_gaps = self._add_gaps(db, gaps)
         return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps)
@@ -156,6 +158,42 @@ class PostgresqlStore(SqlStore):
             db.execute("UPDATE models SET dim = %s WHERE hash = %s AND dim IS NULL", (dim, model_hash))
             row = db.execute("SELECT dim FROM models WHERE hash = %s", (model_hash,)).fetchone()
         return row is not None and dim in (None, row[0])
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Read all that it holds at one moment, on a connection of its own: nobody has to wait."""
+        with self._errors(), contextlib.closing(self._connect()) as db, limited(db, MIGRATION_S):
+            db.isolation_level, db.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
+            with db.transaction(), db.cursor(name="snapshot") as rows:
+                rows.execute(
+                    f"SELECT {COLUMN_NAMES}, feature, checksum, hash FROM observations "  # noqa: S608
+                    "LEFT JOIN models ON models.number = model ORDER BY camera, epoch, seq"
+                )
+                yield SqlSnapshot(db, iter(lambda: rows.fetchmany(RECORDS), []), self._record)
+
+    @contextlib.contextmanager
+    def set_aside(self, name: str, *, drop: bool) -> Iterator[str]:
+        """Give the schema another name, and make an empty gallery; if the block fails, all is as before.
+
+        Args:
+            name: Name that the schema with all of the gallery gets.
+            drop: Drop it at the end: it holds nothing.
+        """
+        quoted = psycopg.sql.Identifier(name)
+        rename = psycopg.sql.SQL("ALTER SCHEMA reid_edge RENAME TO {}").format(quoted)
+        with self._alone(LONG_S) as db, db.transaction():
+            db.execute(rename)
+            make_tables(db)
+        try:
+            yield name
+        except BaseException:
+            with self._alone(LONG_S) as db, db.transaction():
+                db.execute("DROP SCHEMA reid_edge CASCADE")
+                db.execute(psycopg.sql.SQL("ALTER SCHEMA {} RENAME TO reid_edge").format(quoted))
+            raise
+        if drop:
+            with self._alone(LONG_S) as db:
+                db.execute(psycopg.sql.SQL("DROP SCHEMA {} CASCADE").format(quoted))
 
     def close(self) -> None:
         """Close the connection."""

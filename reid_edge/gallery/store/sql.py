@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
+from reid_edge.errors import StoreError
 from reid_edge.gallery.entries import LONGEST_RETENTION_HOURS, Selection
 from reid_edge.gallery.store.base import (
     DEFAULT_RETENTION_HOURS,
@@ -117,10 +118,18 @@ class SqlStore(abc.ABC):
             ).fetchall()
             return [audit_line(row) for row in reversed(rows)]
 
+    def restore_audit(self, lines: Sequence[AuditEntry]) -> None:
+        """Take over the lines of another store's audit, with their numbers and hashes."""
+        with self._writing() as db:
+            self._lock_audit(db)
+            if db.execute("SELECT count(*) FROM audit").fetchone()[0]:
+                raise StoreError("an audit that has lines cannot take over those of another.")
+            self._insert_audit(db, lines)
+
     def erasures(self) -> list[Erasure]:
         """Return the erasures that are in force, oldest first."""
         with self._reading() as db:
-            return self._erasures(db)
+            return self.erasures_of(db)
 
     def span(self, selection: Selection) -> Span:
         """Return the number of selected observations and their first and last time."""
@@ -168,7 +177,8 @@ class SqlStore(abc.ABC):
             )
 
     @staticmethod
-    def _erasures(db: Database) -> list[Erasure]:
+    def erasures_of(db: Database) -> list[Erasure]:
+        """Return the erasures of a database within a transaction."""
         rows = db.execute("SELECT id, made_us, boot, selection FROM erasures ORDER BY number").fetchall()
         return [Erasure(id=row[0], made_us=row[1], boot=row[2], selection=json_selection(row[3])) for row in rows]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from reid_edge.gallery.store.base import Added, AuditEntry, Erased, Erasure, Sto
 from reid_edge.gallery.store.columns import COLUMNS, checksum_of, intact_entry, row_of
 from reid_edge.gallery.store.damage import DamagedRows
 from reid_edge.gallery.store.erasures import covering, deleted_now, new_erasure, not_erased, spent_us
+from reid_edge.gallery.store.snapshots import RECORDS, Snapshot, SqlSnapshot
 from reid_edge.gallery.store.sql import COLUMN_NAMES, condition
 from reid_edge.gallery.store.sqlite_features import (
     STORED,
@@ -28,6 +30,7 @@ from reid_edge.gallery.store.sqlite_features import (
     numbers_of,
     products,
 )
+from reid_edge.gallery.store.sqlite_file import store_errors
 from reid_edge.gallery.store.sqlite_transactions import SqliteTransactions
 from reid_edge.types import Feature
 
@@ -67,7 +70,7 @@ class SqliteStore(SqliteTransactions):
         """Store the records and gaps that are not stored yet."""
         with self._writing() as db:
             numbers = self._model_numbers(db, records)
-            fresh = not_erased(records, self._erasures(db))
+            fresh = not_erased(records, self.erasures_of(db))
             rows = [_row(record, numbers[record.entry.model_hash]) for record in fresh]
             stored = db.executemany(_INSERT, rows).rowcount if rows else 0
             new_gaps = self._add_gaps(db, gaps)
@@ -154,6 +157,20 @@ class SqliteStore(SqliteTransactions):
             db.execute("UPDATE models SET dim = coalesce(dim, ?) WHERE hash = ?", (dim, model_hash))
             row = db.execute("SELECT dim FROM models WHERE hash = ?", (model_hash,)).fetchone()
         return row is not None and dim in (None, row[0])
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Read all that it holds at one moment, on a connection of its own: nobody has to wait."""
+        with (
+            store_errors(self._path),
+            contextlib.closing(sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)) as db,
+        ):
+            db.execute("BEGIN")
+            rows = db.execute(
+                f"SELECT {COLUMN_NAMES}, observations.number, feature, checksum, hash FROM observations "  # noqa: S608
+                "LEFT JOIN models ON models.number = model ORDER BY observations.number"
+            )
+            yield SqlSnapshot(db, iter(lambda: rows.fetchmany(RECORDS), []), self._record)
 
     @staticmethod
     def _delete(db: sqlite3.Connection, selection: Selection) -> list[tuple[str, str, int, int]]:

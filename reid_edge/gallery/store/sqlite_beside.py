@@ -103,6 +103,11 @@ def read_journal(path: Path) -> list[Erasure]:
     return list(held.values())
 
 
+def journal_text(erasures: Iterable[Erasure]) -> str:
+    """Return erasures as a journal holds them."""
+    return b"".join(map(_line, erasures)).decode()
+
+
 def _line(erasure: Erasure) -> bytes:
     text = json.dumps(erasure_fields(erasure)).encode()
     return b"%08x %b\n" % (zlib.crc32(text), text)

@@ -1,0 +1,79 @@
+"""``reid-edge gallery`` commands that keep a gallery safe: backup, restore, erasures, roles."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reid_edge.cli.gallery_search import JsonOption, StoreArgument, UtcOption, opened, print_json
+from reid_edge.console import console, error_console
+from reid_edge.gallery.backup import Contents, back_up, restore
+from reid_edge.gallery.store.sqlite_beside import journal_text
+from reid_edge.gallery.times import now_us, time_text
+
+
+def backup(
+    store: StoreArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup: a gallery's SQLite file.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a gallery into one file while it is in use; the file is read back before it has its name."""
+    with opened(store) as gallery:
+        contents = back_up(gallery, file, now_us=now_us(), force=force)
+    if as_json:
+        print_json(dataclasses.asdict(contents))
+    else:
+        _print_contents(contents, file)
+    if contents.damaged:
+        raise typer.Exit(1)
+
+
+def restore_backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")],
+    store: StoreArgument,
+    force: Annotated[
+        bool, typer.Option("--force", help="Set aside what is there: it gets another name, and stays.")
+    ] = False,
+    erasures: Annotated[
+        list[Path] | None, typer.Option(help="Erasures kept elsewhere ('gallery erasures'); may be repeated.")
+    ] = None,
+    utc: UtcOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a backup into a gallery, but for what was erased since; cameras then send again what they still have."""
+    done = restore(file, store, now_us=now_us(), force=force, journals=erasures or ())
+    if as_json:
+        print_json(dataclasses.asdict(done))
+        return
+    made = time_text(done.backup_us or None, utc=utc)
+    console.print(
+        f"{done.observations:,} observations restored from the backup of {made}; {done.erased:,} were left out, erased "
+        f"by {done.erasures:,} later erasures",
+        soft_wrap=True,
+    )
+    if done.set_aside:
+        console.print(f"what was there before is now {done.set_aside}; delete it once nobody needs it", soft_wrap=True)
+    console.print("cameras with upstream.keep_acknowledged_hours send again what they still have", soft_wrap=True)
+
+
+def erasures(store: StoreArgument) -> None:
+    """Print the erasures that are in force, to be kept elsewhere: 'restore --erasures FILE' applies them."""
+    with opened(store) as gallery:
+        sys.stdout.write(journal_text(gallery.erasures()))
+
+
+def _print_contents(contents: Contents, file: Path) -> None:
+    console.print(
+        f"{file}: {contents.observations:,} observations, {contents.gaps:,} gaps, {contents.erasures:,} erasures, "
+        f"{contents.audit_lines:,} lines of audit, last hash {contents.audit_head}",
+        soft_wrap=True,
+    )
+    if contents.damaged:
+        error_console.print(f"{contents.damaged:,} damaged observations were left out", soft_wrap=True)
+    for fault in contents.audit_faults:
+        error_console.print(f"audit: {fault}", soft_wrap=True)

@@ -1,0 +1,98 @@
+"""Snapshots: all that a store holds at one moment, as a backup takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from reid_edge.gallery.entries import Record
+from reid_edge.gallery.store.base import AcceptedModel, AuditEntry, Erasure, StoredGap
+from reid_edge.gallery.store.sql import (
+    AUDIT_NAMES,
+    GAP_NAMES,
+    OWN_SETTINGS,
+    Database,
+    SqlStore,
+    accepted_model,
+    audit_line,
+)
+
+#: Records of one piece.
+RECORDS = 1000
+
+
+class Snapshot(Protocol):
+    """What a store holds; where it cannot hold still, the records are to be read first and the rest after them.
+
+    Attributes:
+        damaged: Number of observations that were left out, being damaged, so far.
+    """
+
+    damaged: int
+
+    def records(self) -> Iterator[list[Record]]:
+        """Yield all intact observations in pieces."""
+
+    def models(self) -> list[AcceptedModel]:
+        """Return the accepted models, in the order of acceptance."""
+
+    def settings(self) -> dict[str, str]:
+        """Return the settings that another store may be given."""
+
+    def gaps(self) -> list[StoredGap]:
+        """Return the gaps."""
+
+    def erasures(self) -> list[Erasure]:
+        """Return the erasures in force."""
+
+    def audit(self) -> list[AuditEntry]:
+        """Return all lines of the audit, oldest first."""
+
+
+class SqlSnapshot:
+    """A snapshot of an SQL store, within one transaction that sees one state of it.
+
+    Args:
+        db: The transaction.
+        rows: Yields pieces of the observations' rows.
+        record: Returns the record of a row, or None if it is damaged.
+    """
+
+    def __init__(
+        self, db: Database, rows: Iterator[Sequence[Any]], record: Callable[[Sequence[Any]], Record | None]
+    ) -> None:
+        self._db = db
+        self._rows = rows
+        self._record = record
+        self.damaged = 0
+
+    def records(self) -> Iterator[list[Record]]:
+        """Yield all intact observations in pieces."""
+        for piece in self._rows:
+            records = [self._record(row) for row in piece]
+            self.damaged += records.count(None)
+            yield [record for record in records if record is not None]
+
+    def models(self) -> list[AcceptedModel]:
+        """Return the accepted models, in the order of acceptance."""
+        rows = self._db.execute("SELECT hash, dim, accepted_us FROM models ORDER BY number").fetchall()
+        return [accepted_model(*row) for row in rows]
+
+    def settings(self) -> dict[str, str]:
+        """Return the settings that another store may be given."""
+        rows = self._db.execute("SELECT name, value FROM settings").fetchall()
+        return {name: value for name, value in rows if name not in OWN_SETTINGS}
+
+    def gaps(self) -> list[StoredGap]:
+        """Return the gaps."""
+        rows = self._db.execute("SELECT * FROM gaps").fetchall()
+        return [StoredGap(**dict(zip(GAP_NAMES, row, strict=True))) for row in rows]
+
+    def erasures(self) -> list[Erasure]:
+        """Return the erasures in force."""
+        return SqlStore.erasures_of(self._db)
+
+    def audit(self) -> list[AuditEntry]:
+        """Return all lines of the audit, oldest first."""
+        rows = self._db.execute(f"SELECT {AUDIT_NAMES} FROM audit ORDER BY number").fetchall()  # noqa: S608 - constant
+        return [audit_line(row) for row in rows]

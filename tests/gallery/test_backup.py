@@ -1,0 +1,283 @@
+"""Backups of each store: whole, private, consistent; restored without what was erased since, and never over data."""
+
+import contextlib
+import dataclasses
+import json
+import random
+import shutil
+import sqlite3
+import stat
+import threading
+
+import pytest
+
+from reid_edge.errors import OutputError, StoreError, UsageError
+from reid_edge.gallery.backup import back_up, replay_request, restore
+from reid_edge.gallery.collector import Collector
+from reid_edge.gallery.deletion import Retention, erase_with_receipt
+from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.search import query_by_feature, search
+from reid_edge.gallery.store import open_store
+from reid_edge.gallery.store.base import AuditEntry, StoredGap
+from reid_edge.gallery.store.chain import check_chain
+from reid_edge.upstream.observation import Replay
+from tests.faults.damage import damage_file
+from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, batch, record, unit
+
+EVERYTHING = Selection()
+NOW = NOON + 6 * HOUR
+
+
+def fill(store):
+    store.accept_model(MODEL, DIM, now_us=NOON)
+    store.accept_model(OTHER_MODEL, None, now_us=NOON + 1)
+    store.add([record(seq, camera=camera) for camera in ("door", "yard") for seq in range(1, 6)], [GAP])
+    store.set_retention_hours(48)
+    store.audit_append(AuditEntry(at_us=NOON, user="ann", action="search", purpose="why", detail={"ids": ["ß"]}))
+    store.erase(Selection(track=5), now_us=NOON + HOUR)
+
+
+GAP = StoredGap(camera="door", incarnation="e1", first_seq=7, last_seq=9, count=3, reason="lost", received_us=NOON)
+
+
+def contents(store):
+    with store.snapshot() as held:
+        rows = {row.entry: row.feature.astype("<f2").tobytes() for piece in held.records() for row in piece}
+        return rows, held.models(), held.gaps(), held.erasures(), store.retention_hours()
+
+
+@pytest.mark.parametrize("into", ["sqlite", "the same"])
+def test_a_backup_holds_all_and_is_put_back_into_a_new_gallery(engine, engines, tmp_path, into):
+    if into == "sqlite" and engine.name == "sqlite":
+        pytest.skip("the same")
+    store = open_store(engine.uri())
+    fill(store)
+    before, audit = contents(store), store.audit_entries(99)
+    written = back_up(store, tmp_path / "b.db", now_us=NOW)
+    assert (written.observations, written.damaged, written.gaps, written.erasures) == (8, 0, 1, 1)
+    uri = engine.uri() if into == "the same" else f"sqlite:{tmp_path / 'new.db'}"
+    done = restore(tmp_path / "b.db", uri, now_us=NOW + HOUR)
+    assert (done.observations, done.erased, done.backup_us, done.set_aside) == (8, 0, NOW, "")
+    again = open_store(uri, create=False)
+    assert contents(again) == before
+    lines = again.audit_entries(99)
+    assert lines[: len(audit)] == audit
+    assert [line.action for line in lines[len(audit) :]] == ["backup", "restore"]
+    assert check_chain(lines, expect=written.audit_head).faults == ()
+    assert again.add([record(5)]).erased == 1
+    assert replay_request(again) == Replay(done.replay, NOW - 48 * HOUR)
+    assert replay_request(store) is None
+    for each in (store, again):
+        each.close()
+
+
+def test_a_backup_is_one_private_file_and_is_not_changed_by_a_restore(sqlite_store, tmp_path):
+    fill(sqlite_store)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    back_up(sqlite_store, folder / "b.db", now_us=NOW)
+    assert [file.name for file in folder.iterdir()] == ["b.db"]
+    assert stat.S_IMODE((folder / "b.db").stat().st_mode) == 0o600
+    before = (folder / "b.db").read_bytes()
+    restore(folder / "b.db", f"sqlite:{tmp_path / 'new.db'}", now_us=NOW)
+    assert (folder / "b.db").read_bytes() == before
+    assert [file.name for file in folder.iterdir()] == ["b.db"]
+    for file in tmp_path.glob("new.db*"):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_what_is_there_is_not_written_over(sqlite_store, tmp_path):
+    fill(sqlite_store)
+    back_up(sqlite_store, tmp_path / "b.db", now_us=NOW)
+    with pytest.raises(OutputError, match="--force"):
+        back_up(sqlite_store, tmp_path / "b.db", now_us=NOW)
+    with pytest.raises(UsageError, match="--force sets it aside"):
+        restore(tmp_path / "b.db", sqlite_store.name, now_us=NOW)
+    with pytest.raises(UsageError, match="there is no backup"):
+        restore(tmp_path / "none.db", f"sqlite:{tmp_path / 'new.db'}", now_us=NOW)
+    assert sqlite_store.span(EVERYTHING).observations == 8
+
+
+def test_erasures_after_the_backup_are_replayed_by_force_from_what_is_there(engine, tmp_path):
+    uri = engine.uri()
+    store = open_store(uri)
+    fill(store)
+    back_up(store, tmp_path / "b.db", now_us=NOW)
+    erase_with_receipt(store, Selection(cameras=("door",)), purpose="a right", now_us=NOW)
+    journal = tmp_path / "kept"
+    journal.write_text(journal_of(store))
+    if engine.name == "milvus":
+        with pytest.raises(UsageError, match="new database"):
+            restore(tmp_path / "b.db", uri, now_us=NOW, force=True)
+        store.close()
+        uri = engine.uri()
+    else:
+        with pytest.raises(UsageError, match="--force"):
+            restore(tmp_path / "b.db", uri, now_us=NOW)
+        store.close()
+        journal = None
+    done = restore(tmp_path / "b.db", uri, now_us=NOW, force=True, journals=[journal] if journal else ())
+    assert (done.observations, done.erased, done.erasures) == (4, 4, 1)
+    again = open_store(uri, create=False)
+    assert {one.camera for one in again.cameras() if one.observations} == {"yard"}
+    assert again.add([record(1)]).erased == 1
+    assert again.audit_entries(1)[0].detail["erased"] == 4
+    again.close()
+
+
+def journal_of(store):
+    from reid_edge.gallery.store.sqlite_beside import journal_text
+
+    return journal_text(store.erasures())
+
+
+def test_a_restore_that_fails_leaves_what_was_there(engine, tmp_path, monkeypatch):
+    uri = engine.uri()
+    store = open_store(uri)
+    fill(store)
+    back_up(store, tmp_path / "b.db", now_us=NOW)
+    before = contents(store)
+    store.close()
+    if engine.name == "milvus":
+        pytest.skip("Milvus cannot set aside what it holds")
+    with monkeypatch.context() as patch:
+        patch.setattr("reid_edge.gallery.backup.audit.record", lambda *_, **__: (_ for _ in ()).throw(StoreError("no")))
+        with pytest.raises(StoreError, match="no"):
+            restore(tmp_path / "b.db", uri, now_us=NOW, force=True)
+    again = open_store(uri, create=False)
+    assert contents(again) == before
+    again.close()
+
+
+def test_an_older_copy_of_the_file_does_not_bring_back_what_was_erased(sqlite_store, tmp_path):
+    path = tmp_path / "gallery.db"
+    fill(sqlite_store)
+    sqlite_store.close()
+    shutil.copy(path, tmp_path / "copy.db")
+    store = open_store(f"sqlite:{path}")
+    erase_with_receipt(store, Selection(cameras=("door",)), purpose="a right", now_us=NOW)
+    store.close()
+    shutil.copy(tmp_path / "copy.db", path)
+    store = open_store(f"sqlite:{path}")
+    assert {one.camera for one in store.cameras() if one.observations} == {"yard"}
+    said = {line.action: line.detail for line in store.audit_entries(9)}
+    assert said["commits lost"]["marked"] > said["commits lost"]["commits"]
+    assert said["erase again"]["observations"] == 4
+    assert check_chain(store.audit_entries(9)).faults == ()
+    store.close()
+    again = open_store(f"sqlite:{path}")
+    assert len(again.audit_entries(99)) == len(said)  # it is said once
+    again.close()
+
+
+def test_a_backup_older_than_the_retention_is_not_shown_and_goes_at_the_first_deletion(sqlite_store, tmp_path):
+    fill(sqlite_store)
+    back_up(sqlite_store, tmp_path / "b.db", now_us=NOW)
+    later = NOW + 100 * HOUR
+    uri = f"sqlite:{tmp_path / 'new.db'}"
+    restore(tmp_path / "b.db", uri, now_us=later)
+    store = open_store(uri)
+    query = query_by_feature(unit(DIM, seed=1), MODEL, image_sha256="f" * 64)
+    assert search(store, query, selection=EVERYTHING, purpose="a test", now_us=later) == []
+    assert Retention(store, clock=lambda: later).apply() == 8
+    store.close()
+
+
+def test_a_backup_while_cameras_send_holds_whole_commits_and_one_state(engine, tmp_path):
+    """Each commit has three rows and a line of the audit says so: no backup may have one without the other."""
+    store, writer = (open_store(uri) for uri in [engine.uri()] * 2)
+    store.accept_model(MODEL, DIM, now_us=NOON)
+    stop = threading.Event()
+    sent = []
+
+    def send():
+        while not stop.is_set():
+            first = 3 * len(sent)
+            writer.add([record(seq) for seq in range(first, first + 3)])
+            sent.append(first)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        while len(sent) < 3:
+            pass
+        for number in range(3):
+            at_least = 3 * len(sent)
+            written = back_up(store, tmp_path / f"{number}.db", now_us=NOW)
+            with contextlib.closing(sqlite3.connect(tmp_path / f"{number}.db")) as db:
+                seqs = [seq for (seq,) in db.execute("SELECT seq FROM observations ORDER BY seq")]
+            assert len(seqs) == written.observations >= at_least
+            if engine.name != "milvus":
+                assert seqs == list(range(len(seqs)))
+                assert len(seqs) % 3 == 0
+    finally:
+        stop.set()
+        thread.join()
+    for each in (store, writer):
+        each.close()
+
+
+def test_a_damaged_backup_is_refused_and_nothing_is_made(sqlite_store, tmp_path):
+    store = sqlite_store
+    Collector(store, clock=lambda: NOW).receive([batch([record(seq) for seq in range(1, 200)])])
+    back_up(store, tmp_path / "b.db", now_us=NOW)
+    whole = (tmp_path / "b.db").read_bytes()
+    outcomes = set()
+    for seed in range(40):
+        (tmp_path / "b.db").write_bytes(whole)
+        damage = damage_file(tmp_path / "b.db", random.Random(seed))
+        uri = f"sqlite:{tmp_path / f'{seed}.db'}"
+        try:
+            done = restore(tmp_path / "b.db", uri, now_us=NOW)
+        except StoreError:
+            assert not list(tmp_path.glob(f"{seed}.db*")), damage
+            outcomes.add("refused")
+            continue
+        outcomes.add("restored")
+        again = open_store(uri)
+        for seq in range(1, 200):
+            for row in again.find("door", "e1", seq):
+                assert row.entry == record(seq).entry, damage
+                assert row.feature.tobytes() == record(seq).feature.astype("<f2").astype("<f4").tobytes(), damage
+        assert done.observations <= 199
+        again.close()
+    assert "refused" in outcomes
+
+
+def test_a_damaged_row_is_left_out_of_a_backup_and_counted(sqlite_store, tmp_path):
+    fill(sqlite_store)
+    sqlite_store._connection.execute("UPDATE observations SET last_us = last_us + 1 WHERE seq = 1 AND camera = 'door'")
+    written = back_up(sqlite_store, tmp_path / "b.db", now_us=NOW)
+    assert (written.observations, written.damaged) == (7, 1)
+
+
+def test_a_backup_of_a_file_of_the_first_format_is_restored(tmp_path):
+    from tests.gallery.test_store_old_files import make_sqlite
+
+    make_sqlite(f"sqlite:{tmp_path / 'old.db'}", "v1")
+    done = restore(tmp_path / "old.db", f"sqlite:{tmp_path / 'new.db'}", now_us=NOW)
+    assert (done.observations, done.backup_us) == (3, 0)
+
+
+def test_a_restored_gallery_that_runs_opens_the_new_file(sqlite_store, tmp_path):
+    """A collector that has the old file open notices at its next call, and goes on with the new one."""
+    fill(sqlite_store)
+    back_up(sqlite_store, tmp_path / "b.db", now_us=NOW)
+    sqlite_store.add([record(50)])
+    done = restore(tmp_path / "b.db", sqlite_store.name, now_us=NOW, force=True)
+    assert done.set_aside.startswith(f"{tmp_path / 'gallery.db'}.replaced-")
+    with pytest.raises(StoreError, match="removed or replaced"):
+        sqlite_store.add([record(51)])
+    assert sqlite_store.add([record(50), record(51)]).stored == 2
+    assert sqlite_store.span(EVERYTHING).observations == 10
+    aside = open_store(f"sqlite:{done.set_aside}")
+    assert aside.span(EVERYTHING).observations == 9
+    aside.close()
+
+
+def test_a_request_that_is_damaged_is_none(sqlite_store):
+    for text in ("", "{}", "[1]", "x"):
+        sqlite_store.change_settings({"replay": text})
+        assert replay_request(sqlite_store) is None
+    sqlite_store.change_settings({"replay": json.dumps(dataclasses.asdict(Replay("r", 5)))})
+    assert replay_request(sqlite_store) == Replay("r", 5)
