@@ -19,6 +19,7 @@ from reid_edge.upstream.positions import Position, Positions
 from reid_edge.upstream.transport import Transport
 
 EXPIRE_S = 60.0
+REOPEN_S = 1.0
 LOOK_S = 0.5
 REPLAY_AGAIN_S = 600.0
 ACK_WAIT_S = 0.5
@@ -122,8 +123,9 @@ class Delivery:
         return self._drained()
 
     def _begin(self, incarnation: str) -> None:
-        """Begin with an outbox file of which nothing was sent."""
+        """Begin with an outbox file of which nothing was sent, or which may hold rows again that had been."""
         self._incarnation = incarnation
+        self._openings = self._outbox.openings
         self._after_seq = 0
         self._highest_sent = 0
         self._gaps_due_s = 0.0
@@ -150,7 +152,7 @@ class Delivery:
         self._resend_losses()
         with self._changed:
             self._news = False
-            if self._outbox.incarnation != self._incarnation:
+            if (self._outbox.incarnation, self._outbox.openings) != (self._incarnation, self._openings):
                 self._begin(self._outbox.incarnation)
         incarnation = self._incarnation
         rows = self._rows()
@@ -413,6 +415,9 @@ class Delivery:
             return
         self._expire_due_s = now_s + EXPIRE_S
         self._outbox.expire()
+        if not self._outbox.is_open:
+            self._expire_due_s = now_s + REOPEN_S
+            return
         oldest = self._outbox.pending(0, 1)
         with self._changed:
             self._positions.forget_before(oldest[0][0] if oldest else self._outbox.last_seq + 1)

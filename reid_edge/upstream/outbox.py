@@ -63,7 +63,8 @@ class Outbox:
     With ``wait_for_disk``, an outbox whose disk is full, read-only or failing begins without a file: ``is_open`` is
     False, ``depth`` is 0, :meth:`put` raises OutboxError, and all else does nothing.  Each :meth:`put` and each
     :meth:`expire` tries to open the file again; ``incarnation`` and ``last_seq`` are others then, and ``last_seq`` is
-    above all that were told before.  It is the same if a new file cannot be started later on.
+    above all that were told before.  If another file has to be started later on and cannot be, every method that needs
+    it tries again, and raises OutboxError.
 
     All methods may be called from any thread.
 
@@ -138,6 +139,11 @@ class Outbox:
     def is_open(self) -> bool:
         """Whether there is a file; if not, :meth:`put` and :meth:`expire` try to open it."""
         return self._file.is_open
+
+    @property
+    def openings(self) -> int:
+        """Number of times that a file has been opened: once it has grown, rows that were deleted may be there again."""
+        return self._file.openings
 
     @property
     def set_aside(self) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from reid_edge.upstream.age_clock import AgeState
@@ -105,8 +106,9 @@ def audited(db: sqlite3.Connection, *, stale_possible: bool) -> Audit:
         raise malformed(" ".join(str(problem).split()))
     expected, age = load_state(db)
     tally = Tally()
-    for _ in tally.intact(all_rows(db), expected, age):
-        pass
+    with closing(all_rows(db)) as rows:
+        for _ in tally.intact(rows, expected, age):
+            pass
     found = with_gaps(db, tally.counted(expected))
     age = replace(age, age_us=max(age.age_us, tally.age_us))
     return Audit(expected, found, age, tally.damaged, stale_possible)

@@ -47,9 +47,14 @@ def is_damage(error: sqlite3.Error) -> bool:
     return not isinstance(error, sqlite3.OperationalError) or not any(words in str(error).lower() for words in _MACHINE)
 
 
+def is_io_error(error: sqlite3.Error) -> bool:
+    """Return whether SQLite could not read or write; a file that is shorter than it should be is one reason."""
+    return "disk i/o error" in str(error).lower()
+
+
 def is_unreadable(path: Path, error: sqlite3.Error) -> bool:
     """Return whether an error comes from a disk that fails to read the file or its log."""
-    if "disk i/o error" not in str(error).lower():
+    if not is_io_error(error):
         return False
     for one in (path, log_path(path)):
         try:

@@ -28,6 +28,8 @@ from reid_edge.upstream.outbox_tables import note_loss, save_state
 Result = TypeVar("Result")
 #: After an attempt to open that failed and took longer, the next is made after so many times as long.
 _LONG_S, _REST = 0.1, 10
+#: After an error of the disk the file is opened again, and read whole, at most so often.
+_RECHECK_S = 60.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -56,6 +58,7 @@ class OutboxFile:
         clock: Ages of rows.
         dirty: Something was written since this was last set to False.
         undeclared: Number of lost observations that no gap declares yet.
+        openings: Number of times that a file has been opened.
 
     Raises:
         OutboxError: Another process has it, it is another program's or a later release's, or it cannot be written.
@@ -77,6 +80,7 @@ class OutboxFile:
         self.lock = threading.RLock()
         self.dirty = True
         self.undeclared = 0
+        self.openings = 0
         self.state = State(incarnation=secrets.token_hex(8), next_seq=_unlike_any(), dropped=NOTHING_DROPPED)
         self.clock = AgeClock(AgeState(), read_clocks)
         self._synchronous = synchronous
@@ -91,6 +95,7 @@ class OutboxFile:
         self._closed = False
         self._failure: OutboxError | None = None
         self._retry_s = 0.0
+        self._recheck_s = 0.0
         try:
             self._open()
         except OutboxError as error:
@@ -190,7 +195,7 @@ class OutboxFile:
             self._log_identity = identity(database.log_path(self.path))
             self._db, self.state, self.clock = db, state, clock
             self.undeclared = self.undeclared if self._waiting else 0  # else the mark had it
-            self._known, self._waiting = None, False
+            self._known, self._waiting, self.openings = None, False, self.openings + 1
             stack.pop_all()
         self._mark.write(self._marked(), sync=True)
         if lost:
@@ -301,6 +306,8 @@ class OutboxFile:
                 self.path, lambda db: rescued(db, self.path, self._known, mark, stale_possible=stale_possible)
             )
         except (sqlite3.Error, OSError) as error:
+            if "locked" in str(error):
+                raise
             _LOG.warning("what is intact of the outbox %s cannot be copied: %s", self.path, error)
             copied = None
         if copied is not None:
@@ -390,14 +397,14 @@ class OutboxFile:
         return _transaction(db, run)
 
     def read(self, work: Callable[[sqlite3.Connection], Result], otherwise: Result) -> Result:
-        """Run ``work`` and return its result, or ``otherwise`` if there is no file now.
+        """Run ``work`` and return its result, or ``otherwise`` if there has been no file yet.
 
         Raises:
             OutboxError: The file cannot be read.
             SetAsideError: The file was damaged, and another has been started.
         """
         with self.lock:
-            if self._db is None and not self._closed:
+            if self._waiting and not self._closed:
                 return otherwise
             try:
                 return work(self._connection())
@@ -434,8 +441,11 @@ class OutboxFile:
     def _give_up(self, doing: str, error: sqlite3.Error) -> NoReturn:
         """Raise OutboxError for a failure, or replace a damaged file and raise SetAsideError."""
         if type(error) is not sqlite3.DatabaseError:
-            if database.is_damage(error) or database.is_unreadable(self.path, error):  # perhaps: opening it will tell
-                self._disconnect()
+            if database.is_damage(error) or (
+                doing == "reading" and database.is_io_error(error) and time.monotonic() >= self._recheck_s
+            ):
+                self._recheck_s = time.monotonic() + _RECHECK_S
+                self._disconnect()  # it may be damage: opening the file again will tell
             raise database.outbox_error(self.path, doing, error) from error
         self._start_over(lambda: self._replace_damaged(error, stale_possible=False))
         raise SetAsideError from error

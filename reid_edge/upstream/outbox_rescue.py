@@ -18,8 +18,8 @@ from reid_edge.upstream.outbox_audit import Audit, Tally, declared
 from reid_edge.upstream.outbox_mark import Mark
 from reid_edge.upstream.outbox_records import MOST, NOTHING_DROPPED, State, StoredRow, is_intact, lenient_text
 
-#: Attempts to read beyond damaged pages: dozens for each page, a second or so in all.
-_MOST_FAILURES = 20_000
+#: Attempts to read beyond damaged pages that fail one after another: the end of one is found within 200 or so.
+_MOST_FAILURES = 1000
 
 
 def fresh(db: sqlite3.Connection, lost: int, predecessor: str) -> None:
@@ -56,6 +56,9 @@ def rescued(
         known: Its state as of the last commit; None if that can only be read in the file.
         mark: Its mark.
         stale_possible: Rows that had been delivered may be found in it, since its log may be damaged.
+
+    Raises:
+        sqlite3.Error: The new tables cannot be written, or another program has the damaged file open.
 
     Returns:
         Numbers of observations that are copied, and that are declared as lost; None if nothing of the file is intact:
@@ -103,11 +106,14 @@ def _intact_rows(source: sqlite3.Connection, state: State) -> Iterator[StoredRow
     while ranges and failures < _MOST_FAILURES:
         first, last = ranges.pop()
         try:
-            for row in tables.rows_between(source, first, last):
-                if is_intact(row, state.incarnation, state.checked_from) and row[0] >= first:
-                    yield row
-                    first = row[0] + 1
-        except sqlite3.Error:
+            with contextlib.closing(tables.rows_between(source, first, last)) as rows:
+                for row in rows:
+                    if is_intact(row, state.incarnation, state.checked_from) and row[0] >= first:
+                        yield row
+                        first, failures = row[0] + 1, 0
+        except sqlite3.Error as error:
+            if "locked" in str(error):
+                raise
             failures += 1
             middle = (first + last) // 2
             if first < last:

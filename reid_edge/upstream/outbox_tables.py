@@ -204,13 +204,13 @@ def wait_again(db: sqlite3.Connection, state: State, rows: Sequence[StoredRow]) 
     return state.with_waiting(again)
 
 
-def all_rows(db: sqlite3.Connection) -> Iterator[StoredRow]:
-    """Yield every row, also those that do not wait."""
+def all_rows(db: sqlite3.Connection) -> sqlite3.Cursor:
+    """Return a cursor of every row, also of those that do not wait; an open one keeps the file locked after closing."""
     return db.execute(f"SELECT {_ROW} FROM rows ORDER BY seq")  # noqa: S608 - own words
 
 
-def rows_between(db: sqlite3.Connection, first_seq: int, last_seq: int) -> Iterator[StoredRow]:
-    """Yield the rows from first to last included, ascending."""
+def rows_between(db: sqlite3.Connection, first_seq: int, last_seq: int) -> sqlite3.Cursor:
+    """Return a cursor of the rows from first to last included, ascending."""
     return db.execute(f"SELECT {_ROW} FROM rows WHERE seq BETWEEN ? AND ? ORDER BY seq", (first_seq, last_seq))  # noqa: S608
 
 
@@ -314,7 +314,7 @@ def intact_gaps(db: sqlite3.Connection, incarnation: str) -> list[tuple[Gap, int
     """Return the gaps of a damaged file that can be read and are as they were written."""
     intact = []
     with contextlib.suppress(sqlite3.Error):
-        for found in db.execute(f"SELECT {_GAP} FROM gaps"):  # noqa: S608 - own words
+        for found in db.execute(f"SELECT {_GAP} FROM gaps").fetchall():  # noqa: S608 - own words
             with contextlib.suppress(sqlite3.DatabaseError):
                 intact.append(verified_gap(found, incarnation))
     return intact
@@ -371,7 +371,7 @@ def write_gap(db: sqlite3.Connection, incarnation: str, gap: Gap, sealed: int) -
 
 def _gaps(db: sqlite3.Connection, incarnation: str, where: str = "1 ORDER BY first_seq") -> list[tuple[Gap, int]]:
     query = f"SELECT {_GAP} FROM gaps WHERE {where}"  # noqa: S608 - own words
-    return [verified_gap(found, incarnation) for found in db.execute(query)]
+    return [verified_gap(found, incarnation) for found in db.execute(query).fetchall()]
 
 
 # State.
