@@ -15,7 +15,7 @@ from reid_edge.camera.settings import AgentSettings, CameraSettings, UpstreamSet
 from reid_edge.errors import MessageError, OutboxError, SettingsError, StoreError
 from reid_edge.redaction import redacted, without_passwords
 from reid_edge.upstream.delivery_log import LOG_AGAIN_S
-from reid_edge.upstream.destination import Destination
+from reid_edge.upstream.destination import SCHEMES, Destination
 from reid_edge.upstream.message import Encoding, encode_observation
 from reid_edge.upstream.observation import DEFAULT_GALLERY, Observation
 from reid_edge.upstream.outbox import Outbox, WhenFull
@@ -35,7 +35,6 @@ RETRY_S = 1.0
 #: Observations written in one commit, and most commits a call: 1,024 observations of 1.2 kB.
 ROWS_A_COMMIT = 256
 COMMITS_A_CALL = 4
-SCHEMES = ("mqtts", "https", "sqlite", "postgresql", "milvus", "mqtt", "http")
 
 
 @dataclass

@@ -16,6 +16,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from reid_edge.redaction import without_userinfo
 
+#: Schemes of the addresses of galleries, the usual ones first.
+SCHEMES = ("mqtts", "https", "sqlite", "postgresql", "milvus", "mqtt", "http")
 _TEXT = re.compile(r"camera (\S+) to (\S.*)")
 _DEFAULT_PORTS = {"mqtts": "8883", "mqtt": "1883", "https": "8443", "http": "8080", "postgresql": "5432"}
 #: Parameters of libpq that say which database it is; the others say how to connect to it.

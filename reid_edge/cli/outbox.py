@@ -1,0 +1,143 @@
+"""``reid-edge outbox``: what waits in a camera's outboxes, and its removal by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reid_edge.console import console, extra, print_table
+from reid_edge.errors import UsageError
+
+if TYPE_CHECKING:
+    from reid_edge.upstream.outbox_transfer import Report
+
+outbox_app = typer.Typer(no_args_is_help=True, help="What waits in the outboxes of this machine's cameras.")
+
+#: Where 'reid-edge run' and the systemd unit keep the state of cameras, a folder each.
+_STATE = (Path("~/.local/state/reid-edge"), Path("/var/lib/reid-edge"))
+
+OutboxArgument = Annotated[Path, typer.Argument(help="Outbox, as 'reid-edge outbox list' shows it.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@outbox_app.command("list")
+def list_outboxes(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="State folders of cameras; those of this machine if not given.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what waits, for each camera and each gallery that it has been sent to."""
+    with extra("camera", "reading outboxes"):
+        from reid_edge.upstream.outbox_transfer import survey
+
+    given = [folder if folder.is_dir() else folder.parent for folder in folders or ()]
+    reports = [report for folder in given or list(_state_folders()) for report in survey(folder)]
+    if as_json:
+        sys.stdout.write(json.dumps([_plain(report) for report in reports], indent=2) + "\n")
+        return
+    if not reports:
+        searched = ", ".join(map(str, given or [folder.expanduser() for folder in _STATE]))
+        console.print(f"No outbox in {searched}. Give the state folder of a camera, as in operation.state_dir.")
+        return
+    headers = ("camera", "gallery", "rows", "MB", "oldest", "gaps", "missing", "outbox")
+    print_table("waiting", headers, [_row(report) for report in reports])
+
+
+@outbox_app.command("move")
+def move_rows(
+    outbox: OutboxArgument,
+    to: Annotated[str, typer.Option(help="Upstream address of the gallery that is to have the rows.")],
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Move rows that wait for one gallery to another; the first is told that they will not come."""
+    with extra("camera", "moving rows"):
+        from reid_edge.upstream.outbox_transfer import move
+
+    moved, path = move(
+        outbox,
+        to,
+        agreed=lambda report, there: (
+            yes or _asked(f"Move {report.rows:,} observations of camera {report.camera} to {there.gallery}?")
+        ),
+    )
+    if as_json:
+        sys.stdout.write(json.dumps({"moved": moved, "outbox": str(path)}) + "\n")
+    else:
+        console.print(f"{moved:,} observations moved to {path}.", soft_wrap=True)
+
+
+@outbox_app.command("discard")
+def discard_rows(
+    outbox: OutboxArgument,
+    undeclared: Annotated[
+        bool, typer.Option("--undeclared", help="Delete the file with its gaps: its gallery never learns of them.")
+    ] = False,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Discard rows that wait; they are declared as a gap if the camera delivers to that gallery again."""
+    with extra("camera", "discarding rows"):
+        from reid_edge.upstream.outbox_transfer import discard
+
+    discarded = discard(
+        outbox,
+        undeclared=undeclared,
+        agreed=lambda report: yes or _asked(f"Discard {report.rows:,} observations of {_whose(report)} for good?"),
+    )
+    if as_json:
+        sys.stdout.write(json.dumps({"discarded": discarded}) + "\n")
+    else:
+        console.print(f"{discarded:,} observations discarded.")
+
+
+def _state_folders() -> Iterator[Path]:
+    """Yield the folders in which cameras of this machine have kept state."""
+    for root in _STATE:
+        if (folder := root.expanduser()).is_dir() and os.access(folder, os.R_OK | os.X_OK):
+            yield from sorted(each for each in folder.iterdir() if each.is_dir())
+
+
+def _asked(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} There is nobody to ask: give --yes.")
+    return typer.confirm(question)
+
+
+def _whose(report: Report) -> str:
+    return f"camera {report.camera} for {report.gallery}" if report.camera else "an earlier release"
+
+
+def _plain(report: Report) -> dict[str, object]:
+    return {**dataclasses.asdict(report), "path": str(report.path)}
+
+
+def _row(report: Report) -> list[str]:
+    if report.problem:
+        return ["", report.problem, "", "", "", "", "", str(report.path)]
+    return [
+        report.camera or "unknown",
+        report.gallery or "unknown",
+        f"{report.rows:,}",
+        f"{report.payload_bytes / 1e6:.1f}",
+        "–" if report.oldest_s is None else _duration(report.oldest_s),
+        f"{report.gaps:,}",
+        f"{report.missing:,}",
+        str(report.path),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
