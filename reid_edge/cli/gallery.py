@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import signal
 import threading
 from collections.abc import Sequence
@@ -23,9 +24,12 @@ from reid_edge.gallery.deletion import Retention, believe_clock, change_retentio
 from reid_edge.gallery.store.base import AuditEntry, CameraSummary, Summary, summarise
 from reid_edge.gallery.store.chain import ChainReport
 from reid_edge.gallery.times import now_us, time_text
+from reid_edge.gallery.twins import known_twins
 
 if TYPE_CHECKING:
     from reid_edge.upstream.tls import TlsFiles
+
+log = logging.getLogger(__name__)
 
 HoursOption = Annotated[
     float | None, typer.Option(help="Hours to keep observations; remembered in the gallery. At first 72.")
@@ -36,7 +40,15 @@ def serve(
     store: StoreArgument,
     listen: Annotated[str | None, typer.Option(help="https://ADDRESS[:PORT] for cameras to post to.")] = None,
     mqtt: Annotated[str | None, typer.Option(help="mqtts://BROKER[:PORT] to take observations from.")] = None,
-    group: Annotated[str, typer.Option(help="Collectors of a group share a broker's observations.")] = "gallery",
+    name: Annotated[
+        str,
+        typer.Option(
+            "--name",
+            "--group",
+            help="Name of the gallery, which cameras have in upstream.galleries; collectors with one name share a "
+            "broker's observations.",
+        ),
+    ] = "gallery",
     ca: Annotated[Path | None, typer.Option(help="PEM: authority that signed the other ends' certificates.")] = None,
     cert: Annotated[Path | None, typer.Option(help="PEM: certificate of this end.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM: private key of this end.")] = None,
@@ -46,21 +58,36 @@ def serve(
         str | None, typer.Option(help="http://127.0.0.1:PORT for /healthz and /metrics alone.")
     ] = None,
     retention_hours: HoursOption = None,
+    quota_rows: Annotated[float, typer.Option(help="Observations that one camera may bring in an hour.")] = 36_000,
+    quota_megabytes: Annotated[float, typer.Option(help="Size of these as stored, 10⁶ bytes.")] = 150,
+    quota_gaps: Annotated[float, typer.Option(help="Gaps that one camera may report in an hour.")] = 600,
+    quota_outboxes: Annotated[float, typer.Option(help="New outboxes that one camera may begin in an hour.")] = 60,
+    quota_models: Annotated[float, typer.Option(help="Unknown models that one camera may name in an hour.")] = 20,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], typer.Option(help="Least severe level that is logged.")
     ] = "info",
 ) -> None:
     """Take observations from cameras into a store, made if there is none, until the process is stopped."""
+    from reid_edge.gallery.quota import Quota
     from reid_edge.gallery.serving import Endpoints, GalleryService
     from reid_edge.logs import set_up_logs
+    from reid_edge.system.private_memory import keep_memory_private
     from reid_edge.systemd import notify
 
+    not_private = keep_memory_private()
     set_up_logs("auto", log_level)
+    for problem in not_private:
+        log.warning("%s", problem)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     tls = _tls_files(ca, cert, key, crl)
-    endpoints = Endpoints(listen=listen, mqtt=mqtt, group=group, tls=tls, insecure=insecure, operations=operations)
+    quota = Quota(
+        rows=quota_rows, megabytes=quota_megabytes, gaps=quota_gaps, outboxes=quota_outboxes, models=quota_models
+    )
+    endpoints = Endpoints(
+        listen=listen, mqtt=mqtt, name=name, tls=tls, insecure=insecure, operations=operations, quota=quota
+    )
     with contextlib.ExitStack() as closing:
         gallery = closing.enter_context(opened(store, create=True))
         if retention_hours is not None:
@@ -86,10 +113,13 @@ def cameras(store: StoreArgument, utc: UtcOption = False, as_json: JsonOption = 
     """List the cameras whose observations are held."""
     with opened(store) as gallery:
         summaries = gallery.cameras(kept_since_us(gallery, now_us()))
+        twins = known_twins(gallery, now_us())
     if as_json:
         print_json([dataclasses.asdict(one) for one in summaries])
     else:
         _print_cameras(summaries, utc=utc)
+    for each in twins:
+        error_console.print(f"{each}.", soft_wrap=True)
 
 
 def expire(

@@ -16,6 +16,7 @@ from reid_edge.gallery.sparse_log import SparseLog
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import ELSEWHERE, AcceptedModel, StoredGap
 from reid_edge.gallery.times import duration_text
+from reid_edge.gallery.twins import Twins
 from reid_edge.upstream.message import decode_batch, encode_ack
 from reid_edge.upstream.observation import Ack, Batch, Gap, Observation, Refusal
 from reid_edge.wire_names import EXPECTED, is_wire_name
@@ -289,15 +290,7 @@ class Admission:
 
     def _warn_of_twins(self, camera: str, account: Account) -> None:
         if account.twins is not None and self.accounts.clock() < account.twins[2]:
-            self._log.warning(f"twins/{camera}", "%s", twins_text(camera, *account.twins[:2]))
-
-
-def twins_text(camera: str, first: str, second: str) -> str:
-    """Return what a person should know of two cameras under one name."""
-    return (
-        f"two cameras seem to have the name '{camera}': observations arrive in turn from the outboxes {first} and "
-        f"{second}. Give one of them another name (camera.name) and a certificate of its own, and restart it"
-    )
+            self._log.warning(f"twins/{camera}", "%s", Twins(camera, *account.twins[:2], 0))
 
 
 def _over(camera: str, what: str, quota: Quota) -> Fault:

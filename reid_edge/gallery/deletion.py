@@ -59,6 +59,7 @@ class Retention:
         self._lock = threading.Lock()
         self._due = 0.0
         self._warn_at = 0.0
+        self._failure = ""
         self._hours = store.retention_hours()
         self.clock = GalleryClock(store, wall=clock, read=read)
         self.expired = 0
@@ -66,7 +67,7 @@ class Retention:
     @property
     def trouble(self) -> str:
         """The reason why deletion waits, for a person; empty if it does not."""
-        return self.clock.trouble
+        return self._failure or self.clock.trouble
 
     def oldest_us(self) -> int:
         """Return the time before which an observation was last seen too long ago to be kept."""
@@ -104,7 +105,9 @@ class Retention:
             self._due = time.monotonic() + self._every_s
         try:
             self.apply()
+            self._failure = ""
         except StoreError as error:
+            self._failure = f"{error}".rstrip(".")
             log.error("cannot delete what is older than the retention; trying again in %g s: %s", self._every_s, error)
 
     @contextlib.contextmanager

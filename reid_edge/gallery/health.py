@@ -11,13 +11,22 @@ from dataclasses import dataclass
 
 from reid_edge.errors import StoreError
 from reid_edge.gallery.sparse_log import SparseLog
+from reid_edge.gallery.store import Store
 
 #: A commit that runs for longer is a problem.
 SLOW_S = 20.0
+#: A store that has taken nothing for so long is probed.
+PROBE_S = 10.0
+#: Setting that a probe writes: microseconds since 1970 UTC.
+PROBED = "probed_us"
 #: A failed commit is forgotten after so long without another, if the store then takes what a probe writes.
 FORGIVEN_S = 120.0
 
 log = logging.getLogger(__name__)
+
+
+#: Kinds of problems, as metrics have them.
+KINDS = ("store", "retention", "broker", "quota", "twins")
 
 
 @dataclass(frozen=True)
@@ -39,13 +48,14 @@ class CommitRecord:
         self._clock = clock
         self._lock = threading.Lock()
         self._failure, self._failed_s = "", 0.0
-        self._running_since: float | None = None
+        self._running: dict[object, float] = {}
         self._succeeded_s = clock()
 
     @property
     def running_s(self) -> float:
         """Seconds for which a commit or probe has been running; 0 if none is."""
-        since = self._running_since
+        with self._lock:
+            since = min(self._running.values(), default=None)
         return 0.0 if since is None else self._clock() - since
 
     @property
@@ -63,7 +73,9 @@ class CommitRecord:
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
         """Record that something is being stored, and a failure; a success is recorded by :meth:`succeeded`."""
-        self._running_since = self._clock()
+        this = object()
+        with self._lock:
+            self._running[this] = self._clock()
         try:
             yield
         except StoreError as error:
@@ -73,7 +85,8 @@ class CommitRecord:
             self._fail(f"cannot store: {type(error).__name__}: {error}")
             raise
         finally:
-            self._running_since = None
+            with self._lock:
+                del self._running[this]
 
     def succeeded(self, *, probe: bool = False) -> None:
         """Record that the store took a commit, or what a probe wrote, which may be too small to prove much."""
@@ -85,6 +98,47 @@ class CommitRecord:
     def _fail(self, reason: str) -> None:
         with self._lock:
             self._failure, self._failed_s = reason.rstrip(" ."), self._clock()
+
+
+def probe(store: Store, commits: CommitRecord) -> None:
+    """Have the store write and read a value, unless a commit has just shown that it can; record what came of it."""
+    if commits.idle_s < PROBE_S or commits.running_s:
+        return
+    with contextlib.suppress(StoreError), commits.one():
+        written = f"{time.time_ns() // 1000}"
+        store.change_settings({PROBED: written})
+        if store.settings(PROBED).get(PROBED) != written:
+            raise StoreError("it does not hold what was just written.")
+        commits.succeeded(probe=True)
+
+
+@contextlib.contextmanager
+def probing(
+    store: Store, commits: CommitRecord, also: Callable[[], None], *, every_s: float = PROBE_S
+) -> Iterator[None]:
+    """Probe a store from a thread of its own: a full disk or a hung database is noticed while nothing arrives.
+
+    Args:
+        store: The store.
+        commits: Gets to know of the outcome.
+        also: Called after each probe; may wait for the store.
+        every_s: Seconds between two probes.
+    """
+    stopped = threading.Event()
+
+    def keep_probing() -> None:
+        while not stopped.wait(every_s):
+            try:
+                probe(store, commits)
+                also()
+            except Exception:  # the thread's last resort
+                log.exception("unexpected error while probing the store")
+
+    threading.Thread(target=keep_probing, name="probe", daemon=True).start()
+    try:
+        yield
+    finally:
+        stopped.set()
 
 
 class Health:

@@ -11,8 +11,8 @@ from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.group_commit import GroupCommit
 from reid_edge.gallery.http_server import CLIENT_NAME, HttpServer
 from reid_edge.gallery.uploads import Upload, Uploads
+from reid_edge.upstream.encryption import is_loopback
 from reid_edge.upstream.http import BATCHES_PATH, CONTENT_TYPE
-from reid_edge.upstream.tls import is_loopback
 
 try:
     from starlette.applications import Starlette

@@ -12,11 +12,14 @@ import logging
 import queue
 import threading
 import uuid
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import SettingsError, StoreError, TransportError
 from reid_edge.gallery.collector import Collector
+from reid_edge.gallery.sparse_log import SparseLog
 from reid_edge.upstream.mqtt import NOT_AUTHORISED, acknowledgements_topic, observations_topic
 from reid_edge.upstream.mqtt_link import Message, MqttLink
 from reid_edge.upstream.tls import TlsFiles
@@ -27,7 +30,13 @@ LOG = logging.getLogger(__name__)
 #: Most batches under way from the broker, or received and not yet stored.
 _WINDOW = 200
 #: Most bytes of one commit, so that memory and the wait for an acknowledgement stay bounded.
-_MOST_BYTES = 16 * 2**20
+_MOST_BYTES = 8 * 2**20
+#: Most bytes that are here of one camera, which sends up to 64 batches of 80 KB ahead, and of all; more is dropped, and
+#: the camera sends it again.
+_MOST_OF_A_CAMERA, _MOST_HELD = 8 * 2**20, 64 * 2**20
+_MOST_BATCH_BYTES = 4 * 2**20
+#: A commit that runs for longer is no reason to keep a share of the group's messages.
+_STUCK_S = 30.0
 _ACK_TIMEOUT_S = 5.0
 #: Longest wait for the last commit at a stop; cameras send again what is not acknowledged.
 _CLOSE_S = 10.0
@@ -39,6 +48,7 @@ class MqttCollectorStats:
 
     Attributes:
         messages: Messages taken from the broker.
+        dropped: Messages that were too large, or too much of one camera; not acknowledged.
         commits: Groups of messages handed to the collector.
         acknowledged: Acknowledgements published.
         unanswered: Acknowledgements that could not be published: the cameras send those batches again.
@@ -46,6 +56,7 @@ class MqttCollectorStats:
     """
 
     messages: int = 0
+    dropped: int = 0
     commits: int = 0
     acknowledged: int = 0
     unanswered: int = 0
@@ -93,6 +104,9 @@ class MqttCollector:
         self._collector = collector
         self._group = group = checked_wire_name(group or collector.name, "the name of a gallery", SettingsError)
         self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._held: Counter[str] = Counter()
+        self._holding = threading.Lock()
+        self._log = SparseLog(LOG)
         self.link = MqttLink(
             uri,
             # With TLS the broker puts the certificate's common name in its place.
@@ -100,7 +114,7 @@ class MqttCollector:
             subscription=f"$share/{group}/{observations_topic('+')}",
             tls=tls,
             insecure=insecure,
-            on_message=self._queue.put,
+            on_message=self._take,
             on_verdict=self._judged,
             window=_WINDOW,
             confirm=True,
@@ -122,17 +136,45 @@ class MqttCollector:
             return self.backoff.reason or self.link.backoff.reason or f"{self.link.uri}: connecting"
         return self.backoff.reason or self.answers.reason
 
+    def leave_if_stuck(self) -> None:
+        """Leave the messages to other collectors of the group while a commit does not end."""
+        running_s = self._collector.commits.running_s
+        if running_s > _STUCK_S and self.connected:
+            self.link.leave(self.backoff.failed("the store does not answer"))
+
     def close(self) -> None:
         """Store and acknowledge what has arrived, then disconnect."""
         self._queue.put(None)
         self._thread.join(_CLOSE_S)
         self.link.close()
 
+    def _take(self, message: Message) -> None:
+        """Hold a message until it is stored, unless it is more than memory should hold."""
+        size, camera = len(message.payload), _camera(message)
+        with self._holding:
+            fits = self._held[camera] + size <= _MOST_OF_A_CAMERA and self._held.total() + size <= _MOST_HELD
+            if keep := fits and size <= _MOST_BATCH_BYTES:
+                self._held[camera] += size
+            else:
+                self.stats.dropped += 1
+        if keep:
+            self._queue.put(message)
+            return
+        self._log.warning(f"dropped/{camera}", "a batch of %d bytes of %s is dropped: too much is here", size, camera)
+        self.link.confirm(message)
+
+    def _let_go(self, messages: Iterable[Message]) -> None:
+        with self._holding:
+            for message in messages:
+                self._held[_camera(message)] -= len(message.payload)
+            self._held = +self._held  # without zeros
+
     def _run(self) -> None:
         while True:
             messages, last = self._next_group()
             if messages:
                 self._store(messages)
+                self._let_go(messages)
             if last:
                 return
 
@@ -155,7 +197,7 @@ class MqttCollector:
     def _store(self, messages: list[Message]) -> None:
         self.stats.messages += len(messages)
         self.stats.commits += 1
-        senders = [message.topic.split("/")[2] for message in messages]
+        senders = [_camera(message) for message in messages]
         payloads = [message.payload for message in messages]
         try:
             acks = self._collector.receive(payloads, senders=senders, shared_as=self._group)
@@ -193,8 +235,8 @@ class MqttCollector:
         self.stats.failures += 1
         self.link.leave(self.backoff.failed(reason))
         with contextlib.suppress(queue.Empty):
-            while self._queue.get_nowait() is not None:
-                pass
+            while (message := self._queue.get_nowait()) is not None:
+                self._let_go([message])
             self._queue.put(None)
 
     def _judged(self, code: int) -> None:
@@ -204,3 +246,8 @@ class MqttCollector:
             self.answers.failed(reason, permanent=True)
         else:
             self.answers.succeeded()
+
+
+def _camera(message: Message) -> str:
+    """Return the camera that a message's topic names; the broker lets nobody publish to another's."""
+    return message.topic.split("/")[2]

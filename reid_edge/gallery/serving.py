@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reid_edge.errors import GalleryError, UsageError
-from reid_edge.gallery.collector import Collector
+from reid_edge.gallery.collector import DEFAULT_NAME, Collector
+from reid_edge.gallery.health import Health, Problem, probing
+from reid_edge.gallery.quota import Quota
 from reid_edge.gallery.store import Store
+from reid_edge.gallery.times import now_us
+from reid_edge.gallery.twins import Twins, TwinsRecord
+from reid_edge.systemd import notify, watchdog_interval_s
 from reid_edge.upstream.tls import TlsFiles
 
 if TYPE_CHECKING:
@@ -18,6 +25,10 @@ if TYPE_CHECKING:
 
 #: Seconds between two checks that the servers still run.
 CHECK_S = 1.0
+#: A commit that has run for so long will not end: no store's time limits add up to it.
+HUNG_S = 240.0
+#: Most cameras that health names.
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +38,11 @@ class Endpoints:
     Attributes:
         listen: HTTP address, ``https://ADDRESS[:PORT]``, or ``http://`` on loopback with ``insecure``; None for none.
         mqtt: Broker, ``mqtts://HOST[:PORT]``, or ``mqtt://`` on loopback with ``insecure``; None for none.
-        group: Collectors of one group share a broker's observations.
+        name: Name of the gallery; collectors with the same name share a broker's observations.
         tls: Certificates.
         insecure: Plain text is allowed on loopback.
         operations: Address ``http://`` on loopback for ``/healthz`` and ``/metrics`` alone; None for none.
+        quota: What each camera may bring.
 
     Raises:
         UsageError: There is neither ``listen`` nor ``mqtt``.
@@ -38,10 +50,11 @@ class Endpoints:
 
     listen: str | None = None
     mqtt: str | None = None
-    group: str = "gallery"
+    name: str = DEFAULT_NAME
     tls: TlsFiles | None = None
     insecure: bool = False
     operations: str | None = None
+    quota: Quota = field(default_factory=Quota)
 
     def __post_init__(self) -> None:
         if self.listen is None and self.mqtt is None:
@@ -60,6 +73,7 @@ class GalleryService:
 
     Attributes:
         collector: Stores and counts.
+        health: What is wrong.
         addresses: Addresses in use, for a person to read.
 
     Raises:
@@ -72,34 +86,69 @@ class GalleryService:
         from reid_edge.gallery.http import HttpServer, gallery_app, operations_app
         from reid_edge.gallery.metrics import GalleryMetrics
 
-        self.collector = Collector(store)
+        self.collector = Collector(store, name=endpoints.name, quota=endpoints.quota)
         self.addresses: list[str] = []
         self._servers: list[HttpServer] = []
+        self._twins = TwinsRecord(store)
         closing.enter_context(self.collector.retention.running())
+        closing.enter_context(probing(store, self.collector.commits, self._record_twins))
         self._mqtt = self._connected(endpoints, closing)
-        metrics = GalleryMetrics(self.collector, self._mqtt)
+        self.health = Health((self._store_problems, self._broker_problems, self._camera_problems))
+        metrics = GalleryMetrics(self.collector, self._mqtt, health=self.health, servers=self._servers)
         if endpoints.listen is not None:
-            app = gallery_app(self.collector, metrics=metrics, healthy=self.trouble)
+            app = gallery_app(self.collector, metrics=metrics, healthy=self.health.reason)
             server = HttpServer(app, endpoints.listen, tls=endpoints.tls, insecure=endpoints.insecure)
             self._serve(server, closing)
             self.addresses.append(server.address)
         if endpoints.operations is not None:
-            app = operations_app(metrics=metrics, healthy=self.trouble)
+            app = operations_app(metrics=metrics, healthy=self.health.reason)
             self._serve(HttpServer(app, endpoints.operations, insecure=True), closing)
 
-    def trouble(self) -> str:
-        """Return the reason why it does not work, or an empty text."""
-        return "" if self._mqtt is None else self._mqtt.trouble
-
     def until(self, stopped: threading.Event) -> None:
-        """Wait until stopped.
+        """Wait until stopped; meanwhile log problems, and tell systemd's watchdog that commits do not hang.
 
         Raises:
             GalleryError: An HTTP server has ended; the process has to be started again.
         """
+        feed_s, fed_s = watchdog_interval_s(), 0.0
         while not stopped.wait(CHECK_S):
             if not all(server.running for server in self._servers):
                 raise GalleryError("the HTTP server has ended; the log says why. Start the gallery again.")
+            self.health.log()
+            if self._mqtt is not None:
+                self._mqtt.leave_if_stuck()
+            if feed_s is not None and time.monotonic() - fed_s >= feed_s and self.alive:
+                fed_s = time.monotonic()
+                notify("WATCHDOG=1")
+
+    @property
+    def alive(self) -> bool:
+        """False once a commit has hung for longer than any time limit of a store explains."""
+        return self.collector.commits.running_s < HUNG_S
+
+    def _store_problems(self) -> Iterator[Problem]:
+        if reason := self.collector.commits.trouble:
+            yield Problem("store", reason)
+        if reason := self.collector.retention.trouble:
+            yield Problem("retention", f"observations are not deleted on time: {reason}")
+
+    def _broker_problems(self) -> Iterator[Problem]:
+        if self._mqtt is not None and (reason := self._mqtt.trouble):
+            yield Problem("broker", reason)
+
+    def _camera_problems(self) -> Iterator[Problem]:
+        over = [f"{camera} ({what})" for camera, what in self.collector.accounts.over()]
+        if over:
+            more = f" and {len(over) - MOST_NAMED} more" if len(over) > MOST_NAMED else ""
+            yield Problem("quota", f"over their quota, and refused: {', '.join(over[:MOST_NAMED])}{more}")
+        for each in self._present_twins()[:MOST_NAMED]:
+            yield Problem("twins", f"{each}")
+
+    def _present_twins(self) -> list[Twins]:
+        return [Twins(*each, now_us()) for each in self.collector.accounts.twins()]
+
+    def _record_twins(self) -> None:
+        self._twins.write(self._present_twins())
 
     def _connected(self, endpoints: Endpoints, closing: contextlib.ExitStack) -> MqttCollector | None:
         if endpoints.mqtt is None:
@@ -107,7 +156,7 @@ class GalleryService:
         from reid_edge.gallery.mqtt import MqttCollector
 
         mqtt = MqttCollector(
-            self.collector, endpoints.mqtt, group=endpoints.group, tls=endpoints.tls, insecure=endpoints.insecure
+            self.collector, endpoints.mqtt, group=endpoints.name, tls=endpoints.tls, insecure=endpoints.insecure
         )
         closing.callback(mqtt.close)
         self.addresses.append(endpoints.mqtt)

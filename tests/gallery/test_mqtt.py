@@ -1,7 +1,9 @@
 """The gallery's end of MQTT: a real mosquitto, a real SQLite store, and a second look at its file."""
 
 import contextlib
+import random
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -229,3 +231,112 @@ def test_with_certificates_batches_are_stored_and_acknowledged(certs, tmp_path, 
             assert camera.publish("reid/v1/camA/obs", batch("camA", 1)) == 0
             assert decode_ack(camera.next_message()[1]).seqs == (1,)
     assert stored(path) == {("camA", INCARNATION, 1)}
+
+
+@pytest.fixture
+def wide_broker(tmp_path):
+    """A broker that passes on what it should not."""
+    options = {"max_packet_size": "20000000", "retain_available": "true"}
+    with Broker(tmp_path / "wide", options=options) as broker:
+        yield broker
+
+
+def test_what_is_too_large_is_dropped_and_stops_nothing(wide_broker, gallery):
+    _, serve = gallery
+    served = serve(wide_broker)
+    with camera_at(wide_broker, "camA") as camera:
+        assert camera.publish("reid/v1/camA/obs", bytes(10_000_000)) == 0
+        camera.publish("reid/v1/camA/obs", batch("camA", 1))
+        assert decode_ack(camera.next_message()[1]).seqs == (1,)
+    assert served.stats.messages == 1  # the broker may have kept the other back already
+
+
+def test_one_camera_cannot_fill_the_memory_and_others_are_stored(wide_broker, gallery):
+    path, serve = gallery
+    served = serve(wide_broker)
+    with (
+        camera_at(wide_broker, "camA") as hostile,
+        camera_at(wide_broker, "camB") as camera,
+        contextlib.closing(sqlite3.connect(path)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        camera.publish("reid/v1/camB/obs", batch("camB", 1))
+        for _ in range(40):
+            hostile.publish("reid/v1/camA/obs", bytes(1_000_000))
+        wait_until(lambda: served.stats.dropped == 32, "what is too much was dropped")
+        assert served._held.total() < 9_000_000
+        other.execute("ROLLBACK")
+        assert decode_ack(camera.next_message()[1]).seqs == (1,)
+        wait_until(lambda: not served._held, "all was let go")
+
+
+def test_random_payloads_and_odd_topics_and_retained_messages_stop_nothing(wide_broker, gallery):
+    path, serve = gallery
+    served = serve(wide_broker)
+    chance = random.Random(15)
+    with camera_at(wide_broker, "camA") as camera:
+        for _ in range(200):
+            camera.publish("reid/v1/camA/obs", chance.randbytes(chance.randint(0, 3000)))
+        good = batch("camA", 1)
+        for topic in ("reid/v1/cam A/obs", "reid/v1//obs", "reid/v1/" + "x" * 3000 + "/obs", "reid/v1/ä%s/obs"):
+            camera.publish(topic, good)
+        camera.client.publish("reid/v1/camA/obs", batch("camA", 2), qos=1, retain=True).wait_for_publish(10)
+        camera.published.get(timeout=10)
+        assert decode_ack(camera.next_message()[1]).seqs == (2,)
+        assert camera.messages.empty()
+    assert served.stats.messages == 205
+    assert stored(path) == {("camA", INCARNATION, 2)}
+
+
+def test_a_retained_batch_is_stored_once_whoever_comes_later(wide_broker, gallery):
+    path, serve = gallery
+    with camera_at(wide_broker, "camA") as camera:
+        camera.client.publish("reid/v1/camA/obs", batch("camA", 1), qos=1, retain=True).wait_for_publish(10)
+        camera.published.get(timeout=10)
+        serve(wide_broker)
+        camera.publish("reid/v1/camA/obs", batch("camA", 2))
+        while decode_ack(camera.next_message()[1]).seqs != (2,):
+            pass
+    assert ("camA", INCARNATION, 2) in stored(path)
+
+
+def test_a_broker_that_goes_away_during_a_commit_costs_an_answer_and_nothing_else(broker, gallery):
+    path, serve = gallery
+    served = serve(broker)
+    with camera_at(broker, "camA") as camera, contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        camera.publish("reid/v1/camA/obs", batch("camA", 1))
+        wait_until(lambda: served.stats.messages == 1, "the commit had begun")
+        broker.kill()
+        wait_until(lambda: not served.connected, "the loss was noticed")
+        other.execute("ROLLBACK")
+        wait_until(lambda: served.stats.unanswered == 1, "the commit had ended")
+    assert stored(path) == {("camA", INCARNATION, 1)}
+    broker.start()
+    wait_until(lambda: served.connected, "the collector came back")
+    with camera_at(broker, "camA") as camera:
+        camera.publish("reid/v1/camA/obs", batch("camA", 1))
+        assert decode_ack(camera.next_message()[1]).seqs == (1,)
+    assert len(stored(path)) == 1
+
+
+def test_a_collector_whose_commit_hangs_leaves_its_share_to_others(broker, gallery, monkeypatch):
+    _, serve = gallery
+    hanging = serve(broker)
+    monkeypatch.setattr("reid_edge.gallery.mqtt._STUCK_S", 0.2)
+    going_on = threading.Event()
+    store = hanging._collector._store
+    add = store.add
+    monkeypatch.setattr(store, "add", lambda *rows: (going_on.wait(30), add(*rows))[1])
+    with camera_at(broker, "camA") as camera:
+        camera.publish("reid/v1/camA/obs", batch("camA", 1))
+        wait_until(lambda: hanging._collector.commits.running_s > 0.3, "it hung")
+        hanging.leave_if_stuck()
+        wait_until(lambda: camera.publish("reid/v1/camA/obs", batch("camA", 2)) == NO_SUBSCRIBER, "it had left")
+        assert "does not answer" in hanging.trouble
+        going_on.set()
+        wait_until(lambda: hanging.connected, "it came back")
+        camera.publish("reid/v1/camA/obs", batch("camA", 3))
+        while decode_ack(camera.next_message()[1]).seqs != (3,):
+            pass
+    assert hanging.trouble == ""
