@@ -68,8 +68,12 @@ def built_artifacts(folder: Path, manifest_sha256: str) -> tuple[Artifact, ...]:
     """
     path = folder / RECORD
     try:
+        found = folder.lstat()
+    except OSError:  # not there, or in another user's home
+        return ()
+    try:
         owned = partial(check_owned, by_root_too=True)
-        owned(folder.lstat())
+        owned(found)
         content = read_regular(path, max_bytes=_MAX_RECORD_BYTES, check=owned, follow_link=False)
         record = msgspec.json.decode(content, type=BuiltRecord)
         if record.manifest_sha256 != manifest_sha256:
