@@ -6,6 +6,7 @@ import pytest
 
 from tests.faults.powercut import tried
 from tests.faults.recording import need_strace
+from tests.upstream import outbox_exchange_lives
 from tests.upstream.outbox_lives import recorded, violations
 
 
@@ -26,3 +27,12 @@ def test_what_is_not_synced_would_be_noticed(ram_path):
     ]
     assert any(line.endswith("is gone") for line in wrong)
     assert not any("unsound" in line or "damaged" in line for line in wrong)
+
+
+@pytest.mark.slow
+def test_a_power_cut_while_the_gallery_is_changed_loses_nothing_and_mixes_nothing(ram_path):
+    need_strace()
+    operations = outbox_exchange_lives.recorded(1, ram_path)
+    states = list(tried(operations, outbox_exchange_lives.violations, random.Random(1), cuts=40, folder=ram_path))
+    assert len(states) > 100
+    assert not [(str(state), wrong) for state, wrong in states if wrong]
