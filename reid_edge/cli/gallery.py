@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from reid_edge.cli.gallery_keeping import backup, erasures, restore_backup
+from reid_edge.cli.gallery_keeping import backup, erasures, restore_backup, roles
 from reid_edge.cli.gallery_search import JsonOption, StoreArgument, UtcOption, erase, opened, print_json, search
 from reid_edge.console import console, error_console, print_table
 from reid_edge.errors import UsageError
@@ -215,6 +215,7 @@ gallery_app.command()(audit)
 gallery_app.command()(backup)
 gallery_app.command("restore")(restore_backup)
 gallery_app.command()(erasures)
+gallery_app.command()(roles)
 
 
 def _tls_files(ca: Path | None, cert: Path | None, key: Path | None, crl: Path | None) -> TlsFiles | None:

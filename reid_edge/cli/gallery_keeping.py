@@ -12,6 +12,7 @@ import typer
 from reid_edge.cli.gallery_search import JsonOption, StoreArgument, UtcOption, opened, print_json
 from reid_edge.console import console, error_console
 from reid_edge.gallery.backup import Contents, back_up, restore
+from reid_edge.gallery.store.postgresql_roles import roles_sql
 from reid_edge.gallery.store.sqlite_beside import journal_text
 from reid_edge.gallery.times import now_us, time_text
 
@@ -65,6 +66,11 @@ def erasures(store: StoreArgument) -> None:
     """Print the erasures that are in force, to be kept elsewhere: 'restore --erasures FILE' applies them."""
     with opened(store) as gallery:
         sys.stdout.write(journal_text(gallery.erasures()))
+
+
+def roles() -> None:
+    """Print the SQL that makes roles for a gallery in PostgreSQL: collector, searcher, eraser, auditor."""
+    sys.stdout.write(roles_sql())
 
 
 def _print_contents(contents: Contents, file: Path) -> None:

@@ -18,7 +18,7 @@ from reid_edge.gallery.store.base import ELSEWHERE, AcceptedModel, StoredGap
 from reid_edge.gallery.times import duration_text
 from reid_edge.gallery.twins import Twins
 from reid_edge.upstream.message import decode_batch, encode_ack
-from reid_edge.upstream.observation import Ack, Batch, Gap, Observation, Refusal
+from reid_edge.upstream.observation import Ack, Batch, Gap, Observation, Refusal, Replay
 from reid_edge.wire_names import EXPECTED, is_wire_name
 
 #: Most different reasons in one acknowledgement, and most characters of one: its size is bounded by that.
@@ -108,8 +108,13 @@ class SortedBatch:
             fault = Fault(fault.kind, "refused, like others of this batch.")
         self.refused[fault] += seqs
 
-    def ack(self, gallery: str) -> bytes:
-        """Return the acknowledgement, which is true once the batch is committed."""
+    def ack(self, gallery: str, replay: Replay | None = None) -> bytes:
+        """Return the acknowledgement, which is true once the batch is committed.
+
+        Args:
+            gallery: Name of the gallery.
+            replay: Request of a restored gallery.
+        """
         return encode_ack(
             Ack(
                 camera=self.batch.camera,
@@ -120,6 +125,7 @@ class SortedBatch:
                     Refusal(tuple(seqs), fault.reason[:MOST_CHARACTERS]) for fault, seqs in self.refused.items()
                 ),
                 gallery=gallery,
+                replay=replay,
             )
         )
 

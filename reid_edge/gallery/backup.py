@@ -20,6 +20,7 @@ from reid_edge.errors import OutputError, StoreError, UsageError
 from reid_edge.files import check_output, sync_folder
 from reid_edge.gallery import audit
 from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.replay import request_replay
 from reid_edge.gallery.store import Store, open_store
 from reid_edge.gallery.store.base import Erasure
 from reid_edge.gallery.store.chain import check_chain
@@ -143,15 +144,6 @@ def restore(path: Path, uri: str, *, now_us: int, force: bool = False, journals:
             return _restore(backup, hashlib.sha256(path.read_bytes()).hexdigest(), uri, newer, now_us, force)
 
 
-def replay_request(store: Store) -> Replay | None:
-    """Return the request to cameras to send again what was acknowledged before a restore; None if there was none."""
-    text = store.settings("replay").get("replay")
-    try:
-        return None if text is None else Replay(**json.loads(text))
-    except (ValueError, TypeError):
-        return None
-
-
 def _restore(backup: SqliteStore, digest: str, uri: str, newer: list[Erasure], now_us: int, force: bool) -> Restored:
     made = json.loads(backup.settings("backup").get("backup", "{}"))
     request = Replay(
@@ -163,7 +155,7 @@ def _restore(backup: SqliteStore, digest: str, uri: str, newer: list[Erasure], n
         old = {erasure.id for erasure in held.erasures()}
         added = list({one.id: one for one in (*known, *newer) if one.id not in old}.values())
         erased = target.apply_erasures(added)
-        target.change_settings({"replay": json.dumps(asdict(request))})
+        request_replay(target, request)
         done = Restored(
             observations=contents.observations - len(erased.keys),
             erased=len(erased.keys),

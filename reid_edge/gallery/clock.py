@@ -15,12 +15,14 @@ Until then both are possible: what both would delete is deleted, and what either
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import msgspec
 
+from reid_edge.errors import StoreError
 from reid_edge.gallery.entries import CLOCK_TOLERANCE_US, Selection
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.times import duration_text, now_us, time_text
@@ -249,10 +251,10 @@ class GalleryClock:
     def _first(self) -> ClockState:
         """Return the state of a gallery that has kept none: the time of the newest thing that it holds, if any."""
         reading = self._reading()
-        newest_us = [
-            *(time for time in (self._store.span(Selection()).last_us,) if time is not None),
-            *(line.at_us for line in self._store.audit_entries(1)),
-        ]
+        last_us = self._store.span(Selection()).last_us
+        newest_us = [] if last_us is None else [last_us]
+        with contextlib.suppress(StoreError):  # a role in PostgreSQL that may not read the audit
+            newest_us += [line.at_us for line in self._store.audit_entries(1)]
         return ClockState(reading.boot, reading.boot_us, reading.wall_us, max(newest_us, default=reading.wall_us))
 
 

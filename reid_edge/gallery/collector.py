@@ -129,7 +129,9 @@ class Collector:
         finally:
             self._lock.release()
         self.retention.apply_if_due()
-        return [b"" if part is None or (part.elsewhere and shared_as) else part.ack(name) for part in parts]
+        silent = [part is None or (part.elsewhere and shared_as is not None) for part in parts]
+        replay = self.retention.replay
+        return [b"" if no or part is None else part.ack(name, replay) for no, part in zip(silent, parts, strict=True)]
 
     def _stored(self, batches: Sequence[bytes], senders: Sequence[str | None], name: str) -> list[SortedBatch | None]:
         clock = self.retention.clock

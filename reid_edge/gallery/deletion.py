@@ -16,10 +16,12 @@ from reid_edge.errors import StoreError, UsageError
 from reid_edge.gallery import audit
 from reid_edge.gallery.clock import GalleryClock, Moment, latest_us
 from reid_edge.gallery.entries import LONGEST_RETENTION_HOURS, Key, Selection
+from reid_edge.gallery.replay import replay_request
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import AuditEntry
 from reid_edge.gallery.times import now_us
 from reid_edge.upstream.age_clock import Reading, read_clocks
+from reid_edge.upstream.observation import Replay
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class Retention:
     Attributes:
         clock: The gallery's idea of the time.
         expired: Number of observations deleted so far.
+        replay: Request to cameras to send again what they still have, as of the last deletion; None if there is none.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Retention:
         self._hours = store.retention_hours()
         self.clock = GalleryClock(store, wall=clock, read=read)
         self.expired = 0
+        self.replay: Replay | None = replay_request(store)
 
     @property
     def trouble(self) -> str:
@@ -80,6 +84,7 @@ class Retention:
             StoreError: The store fails.
         """
         self._hours = self._store.retention_hours()
+        self.replay = replay_request(self._store)
         moment = self.clock.tick()
         before_us = self._before(moment)
         detail = {"before_us": before_us, "retention_hours": self._hours}

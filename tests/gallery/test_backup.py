@@ -12,14 +12,16 @@ import threading
 import pytest
 
 from reid_edge.errors import OutputError, StoreError, UsageError
-from reid_edge.gallery.backup import back_up, replay_request, restore
+from reid_edge.gallery.backup import back_up, restore
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.deletion import Retention, erase_with_receipt
 from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.replay import replay_request
 from reid_edge.gallery.search import query_by_feature, search
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.base import AuditEntry, StoredGap
 from reid_edge.gallery.store.chain import check_chain
+from reid_edge.upstream.message import decode_ack
 from reid_edge.upstream.observation import Replay
 from tests.faults.damage import damage_file
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, batch, record, unit
@@ -273,6 +275,22 @@ def test_a_restored_gallery_that_runs_opens_the_new_file(sqlite_store, tmp_path)
     aside = open_store(f"sqlite:{done.set_aside}")
     assert aside.span(EVERYTHING).observations == 9
     aside.close()
+
+
+def test_a_restored_gallery_asks_cameras_for_what_they_still_have(sqlite_store, tmp_path):
+    fill(sqlite_store)
+    back_up(sqlite_store, tmp_path / "b.db", now_us=NOW)
+    uri = f"sqlite:{tmp_path / 'new.db'}"
+    done = restore(tmp_path / "b.db", uri, now_us=NOW)
+    store = open_store(uri)
+    collector = Collector(store, clock=lambda: NOW, expire_every_s=0)
+    collector.retention.apply()
+    (ack,) = collector.receive([batch([record(77)])])
+    assert decode_ack(ack).replay == Replay(done.replay, NOW - 48 * HOUR)
+    other = Collector(sqlite_store, clock=lambda: NOW)
+    other.retention.apply()
+    assert decode_ack(other.receive([batch([record(77)])])[0]).replay is None
+    store.close()
 
 
 def test_a_request_that_is_damaged_is_none(sqlite_store):
