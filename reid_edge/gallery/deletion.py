@@ -141,7 +141,9 @@ def change_retention(store: Store, hours: float) -> None:
         UsageError: ``hours`` are not more than 0, or are more than a year.
         StoreError: The store fails.
     """
-    before = store.retention_hours()
+    before: float | None = None
+    with contextlib.suppress(StoreError):  # what is damaged is set anew
+        before = store.retention_hours()
     if hours == before:
         return
     if not 0 < hours <= LONGEST_RETENTION_HOURS:  # also refuses what is not a number

@@ -267,6 +267,9 @@ class Store(Protocol):
             StoreError: The audit has lines already.
         """
 
+    def structure(self) -> list[str]:
+        """Check the store's own structure; return what is wrong, in words.  Databases on servers check theirs."""
+
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """Read all that the store holds at one moment (``milvus:`` does not hold still)."""
 

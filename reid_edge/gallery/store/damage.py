@@ -23,6 +23,7 @@ class DamagedRows:
         self._name = name
         self._lock = threading.Lock()
         self._rows: set[str] = set()
+        self._structure = ""
         self._logged_at = -LOG_EVERY_S
 
     def note(self, row: object) -> None:
@@ -34,6 +35,12 @@ class DamagedRows:
         if due:
             log.error("%s", self.trouble)
 
+    def note_structure(self, what: str) -> None:
+        """Take note of what a check of the whole store found wrong besides single rows; "" for nothing."""
+        if what and what != self._structure:
+            log.error("the gallery %s is damaged: %s", self._name, what)
+        self._structure = what
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self._rows)
@@ -41,11 +48,10 @@ class DamagedRows:
     @property
     def trouble(self) -> str:
         """What a person has to know; empty if no row is damaged."""
-        if not self._rows:
-            return ""
         shown = sorted(self._rows)
         some = ", ".join(shown[:5]) + (", …" if len(shown) > 5 else "")
-        return (
-            f"{len(shown)} stored observations are damaged and left out of answers ({some}); to put a backup back: "
-            f"reid-edge gallery restore BACKUP {self._name} --force"
-        )
+        said = [self._structure] if self._structure else []
+        if shown:
+            said.append(f"{len(shown)} stored observations are damaged and left out of answers ({some})")
+        way_out = f"to put a backup back: reid-edge gallery restore BACKUP {self._name} --force"
+        return "; ".join([*said, way_out]) if said else ""

@@ -1,4 +1,4 @@
-"""Snapshots: all that a store holds at one moment, as a backup takes it."""
+"""Snapshots: all that a store holds at one moment, as a backup takes it and a check reads it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from reid_edge.gallery.entries import Record
-from reid_edge.gallery.store.base import AcceptedModel, AuditEntry, Erasure, StoredGap
+from reid_edge.gallery.store.base import AcceptedModel, AuditEntry, Erasure, Store, StoredGap
+from reid_edge.gallery.store.chain import check_chain
 from reid_edge.gallery.store.sql import (
     AUDIT_NAMES,
     GAP_NAMES,
@@ -96,3 +97,20 @@ class SqlSnapshot:
         """Return all lines of the audit, oldest first."""
         rows = self._db.execute(f"SELECT {AUDIT_NAMES} FROM audit ORDER BY number").fetchall()  # noqa: S608 - constant
         return [audit_line(row) for row in rows]
+
+
+def check(store: Store) -> str:
+    """Read all that a store holds; return what is damaged, in words, or an empty text.
+
+    Raises:
+        StoreError: The store fails.
+    """
+    found = store.structure()
+    with store.snapshot() as held:
+        for _ in held.records():
+            pass
+        report = check_chain(held.audit())
+        held.gaps(), held.erasures()
+    faults = [*found, *(f"audit: {fault}" for fault in report.faults[:5])]
+    store.damaged.note_structure("; ".join(faults))
+    return store.damaged.trouble

@@ -6,6 +6,7 @@ import abc
 import contextlib
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol
@@ -59,9 +60,11 @@ class SqlStore(abc.ABC):
     """Base of the SQL stores; see :class:`reid_edge.gallery.store.base.Store` for the public methods.
 
     Attributes:
+        name: The URI without its secrets.
         mark: Placeholder of a value in the engine's statements.
     """
 
+    name: str
     mark: str
 
     @abc.abstractmethod
@@ -97,12 +100,21 @@ class SqlStore(abc.ABC):
     def retention_hours(self) -> float:
         """Return the number of hours that observations are kept."""
         with self._reading() as db:
-            row = db.execute("SELECT value FROM settings WHERE name = 'retention_hours'").fetchone()
-            return checked_hours(float(row[0])) if row else DEFAULT_RETENTION_HOURS
+            held = dict(db.execute("SELECT name, value FROM settings WHERE name LIKE 'retention%'").fetchall())
+            text = held.get("retention_hours")
+            if text is None:
+                return DEFAULT_RETENTION_HOURS
+            if held.get("retention_check", _check(text)) != _check(text):
+                raise StoreError(
+                    f"the retention of {self.name}, {text!a} hours, is not what was set, being damaged; set it again: "
+                    f"reid-edge gallery expire {self.name} --retention-hours HOURS"
+                )
+            return checked_hours(float(text))
 
     def set_retention_hours(self, hours: float) -> None:
         """Change the number of hours that observations are kept."""
-        self.change_settings({"retention_hours": repr(hours)})
+        text = repr(hours)
+        self.change_settings({"retention_hours": text, "retention_check": _check(text)})
 
     def audit_append(self, entry: AuditEntry) -> AuditEntry:
         """Add a line to the audit."""
@@ -188,7 +200,7 @@ class SqlStore(abc.ABC):
             "INSERT INTO erasures (id, made_us, boot, until_us, selection) "  # noqa: S608 - placeholders
             f"VALUES ({', '.join([self.mark] * 5)}) ON CONFLICT (id) DO UPDATE "
             "SET until_us = excluded.until_us, selection = excluded.selection "
-            "WHERE excluded.until_us > erasures.until_us",
+            "WHERE excluded.until_us >= erasures.until_us",
             (erasure.id, erasure.made_us, erasure.boot, erasure.until_us, selection_json(erasure.selection)),
         )
 
@@ -223,6 +235,11 @@ class SqlStore(abc.ABC):
         if note is not None and (count or gaps):
             self._append(db, counted(note, count, gaps))
         return count
+
+
+def _check(text: str) -> str:
+    """Return the checksum of a setting that decides what is deleted."""
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def checked_hours(hours: float) -> float:

@@ -158,6 +158,15 @@ class SqliteStore(SqliteTransactions):
             row = db.execute("SELECT dim FROM models WHERE hash = ?", (model_hash,)).fetchone()
         return row is not None and dim in (None, row[0])
 
+    def structure(self) -> list[str]:
+        """Have SQLite check the file, indexes included."""
+        with (
+            store_errors(self._path),
+            contextlib.closing(sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)) as db,
+        ):
+            found = [str(row[0]) for row in db.execute("PRAGMA integrity_check(5)").fetchall()]
+        return [] if found == ["ok"] else found
+
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
         """Read all that it holds at one moment, on a connection of its own: nobody has to wait."""

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class SqliteTransactions(SqlStore):
             return
         written = {erasure.id: erasure for erasure in self._read_journal()}
         held = {erasure.id: erasure for erasure in self.erasures()}
-        missing = [one for one in written.values() if one.id not in held or held[one.id].until_us < one.until_us]
+        missing = [one for one in written.values() if held.get(one.id) != one and not _later(held.get(one.id), one)]
         if missing:
             log.warning("%d erasures of %s are in its journal alone: they are applied.", len(missing), self._path)
             erased = self.apply_erasures(missing)
@@ -197,6 +198,13 @@ class SqliteTransactions(SqlStore):
             if busy
             else "none"
         )
+
+
+def _later(held: Erasure | None, written: Erasure) -> bool:
+    """Return True if an erasure differs from what the journal says in ending later alone."""
+    if held is None or held.until_us <= written.until_us:
+        return False
+    return replace(held.selection, until_us=written.until_us) == written.selection
 
 
 def _now_us() -> int:
