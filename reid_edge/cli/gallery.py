@@ -1,4 +1,4 @@
-"""``reid-edge gallery``: its commands but for search and erase: serve, info, cameras, expire, accept-model, audit."""
+"""``reid-edge gallery``: its commands but for those of ``gallery_search`` and ``gallery_keeping``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from reid_edge.cli.gallery_keeping import backup, erasures, restore_backup, roles
+from reid_edge.cli.gallery_keeping import backup, check, erasures, restore_backup, roles
 from reid_edge.cli.gallery_search import JsonOption, StoreArgument, UtcOption, erase, opened, print_json, search
 from reid_edge.console import console, error_console, print_table
 from reid_edge.errors import UsageError
@@ -215,6 +215,7 @@ gallery_app.command()(audit)
 gallery_app.command()(backup)
 gallery_app.command("restore")(restore_backup)
 gallery_app.command()(erasures)
+gallery_app.command()(check)
 gallery_app.command()(roles)
 
 

@@ -12,6 +12,7 @@ import typer
 from reid_edge.cli.gallery_search import JsonOption, StoreArgument, UtcOption, opened, print_json
 from reid_edge.console import console, error_console
 from reid_edge.gallery.backup import Contents, back_up, restore
+from reid_edge.gallery.store import snapshots
 from reid_edge.gallery.store.postgresql_roles import roles_sql
 from reid_edge.gallery.store.sqlite_beside import journal_text
 from reid_edge.gallery.times import now_us, time_text
@@ -66,6 +67,16 @@ def erasures(store: StoreArgument) -> None:
     """Print the erasures that are in force, to be kept elsewhere: 'restore --erasures FILE' applies them."""
     with opened(store) as gallery:
         sys.stdout.write(journal_text(gallery.erasures()))
+
+
+def check(store: StoreArgument) -> None:
+    """Read all of a gallery, and say what is damaged; 'serve' does so once a day."""
+    with opened(store) as gallery:
+        trouble = snapshots.check(gallery)
+    if trouble:
+        error_console.print(f"{gallery.name}: {trouble}", soft_wrap=True)
+        raise typer.Exit(1)
+    console.print(f"{gallery.name}: nothing is damaged", soft_wrap=True)
 
 
 def roles() -> None:

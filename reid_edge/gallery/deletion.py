@@ -19,6 +19,7 @@ from reid_edge.gallery.entries import LONGEST_RETENTION_HOURS, Key, Selection
 from reid_edge.gallery.replay import replay_request
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import AuditEntry
+from reid_edge.gallery.store.snapshots import check
 from reid_edge.gallery.times import now_us
 from reid_edge.upstream.age_clock import Reading, read_clocks
 from reid_edge.upstream.observation import Replay
@@ -26,6 +27,8 @@ from reid_edge.upstream.observation import Replay
 log = logging.getLogger(__name__)
 
 HOUR_US = 3600 * 1_000_000
+#: The whole store is read so often, to find damage; the first time so long after the start.
+CHECK_EVERY_S, CHECK_AFTER_S = 24 * 3600.0, 600.0
 #: A warning that lasts is repeated so often.
 WARN_EVERY_S = 60.0
 #: Longest wait for a deletion at a stop; one that another process holds up ends with this one, uncommitted.
@@ -94,6 +97,13 @@ class Retention:
         self._warn()
         return count
 
+    def _check_store(self) -> None:
+        """Read all of the store; what is damaged is logged, and kept in its ``damaged``."""
+        try:
+            check(self._store)
+        except StoreError as error:
+            log.error("cannot check the gallery; trying again tomorrow: %s", error)
+
     def _before(self, moment: Moment) -> int:
         return moment.earliest_us - int(self._hours * HOUR_US)
 
@@ -117,12 +127,16 @@ class Retention:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Apply the retention from a thread of its own, also while nothing arrives."""
+        """Apply the retention from a thread of its own, also while nothing arrives; check the store once a day."""
         stopped = threading.Event()
 
         def keep_applying() -> None:
+            checked_at = time.monotonic() - CHECK_EVERY_S + CHECK_AFTER_S
             while not stopped.wait(self._every_s):
                 self.apply_if_due()
+                if time.monotonic() - checked_at >= CHECK_EVERY_S:
+                    checked_at = time.monotonic()
+                    self._check_store()
 
         self.apply_if_due()
         thread = threading.Thread(target=keep_applying, name="retention", daemon=True)

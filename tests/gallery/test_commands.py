@@ -227,6 +227,30 @@ def test_the_audit_is_verified_and_its_end_too_with_a_hash_kept_elsewhere(uri, t
     assert "lines at the end were removed" in errors
 
 
+def test_a_backup_is_made_checked_and_restored_by_commands(uri, tmp_path):
+    backup, new = tmp_path / "b.db", f"sqlite:{tmp_path / 'new.db'}"
+    assert "3 observations" in gallery("backup", uri, backup)
+    assert "--force" in call("backup", uri, backup)[2]
+    assert "nothing is damaged" in gallery("check", uri)
+    gallery("erase", uri, "--camera", "yard", "--yes", *WHY)
+    (tmp_path / "kept").write_text(gallery("erasures", uri))
+    shown = gallery("restore", backup, new, "--erasures", tmp_path / "kept")
+    assert "2 observations restored" in shown
+    assert "1 were left out" in shown
+    assert json.loads(gallery("cameras", new, "--json"))[0]["camera"] == "door"
+    assert "sets it aside" in call("restore", backup, new)[2]
+    assert ".replaced-" in gallery("restore", backup, new, "--force")
+    with contextlib.closing(sqlite3.connect(tmp_path / "new.db")) as db:
+        db.execute("UPDATE observations SET track = track + 1")
+        db.commit()
+    code, _, errors = call("check", new)
+    assert (code, "2 stored observations are damaged" in errors) == (1, True)
+
+
+def test_the_roles_are_printed_as_sql():
+    assert "CREATE ROLE reid_edge_searcher NOLOGIN" in gallery("roles")
+
+
 def test_a_model_is_accepted_by_its_hash(uri):
     assert OTHER_MODEL in gallery("accept-model", uri, OTHER_MODEL)
     assert [one["model_hash"] for one in json.loads(gallery("info", uri, "--json"))["models"]] == [MODEL, OTHER_MODEL]
