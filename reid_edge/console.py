@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -51,6 +52,18 @@ def extra(name: str, purpose: str) -> Iterator[None]:
         if str(error.name).startswith("reid_edge"):
             raise
         raise MissingExtraError(error.name or "?", name, purpose) from error
+
+
+@contextlib.contextmanager
+def output_may_be_full() -> Iterator[None]:
+    """Let a service end well whose standard output is a file on a full disk, or a pipe that nobody reads any more."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())  # what is left in the buffer goes there at the end
+        os.close(descriptor)
 
 
 def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -18,6 +18,7 @@ from reid_edge.camera.health import Examination, Health, HealthMonitor, hanging_
 from reid_edge.camera.publishing import Publisher, name_on_the_wire, open_outbox, open_transport, wanted_galleries
 from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
+from reid_edge.camera.state_dir import make_state_dir
 from reid_edge.camera.tracking import Tracker
 from reid_edge.camera.tracklets import Tracklets
 from reid_edge.errors import ReidEdgeError
@@ -67,6 +68,7 @@ class Agent:
         upstream = self.settings.upstream
         self._before_each_part()
         self.camera = name_on_the_wire(self.settings.camera)
+        make_state_dir(self.settings.state_dir)
         self.outbox = open_outbox(self.settings, self.camera)
         closing.callback(self.outbox.close)
         self._before_each_part()

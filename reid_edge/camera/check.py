@@ -20,6 +20,7 @@ from reid_edge.camera.embedding_stage import load_model
 from reid_edge.camera.publishing import name_on_the_wire, open_transport
 from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
+from reid_edge.camera.state_dir import disk_trouble
 from reid_edge.errors import OutboxInUseError, ReidEdgeError, SettingsError, StoreError, TransportError
 from reid_edge.upstream.message import decode_ack, encode_batch
 from reid_edge.upstream.observation import Ack
@@ -37,7 +38,7 @@ class Finding:
     Attributes:
         subject: Part that was checked.
         state: ``ok``; ``unreachable``: the agent starts without the part and keeps trying; ``wrong``: the agent would
-            not start, or would never work.
+            not start, would never work, or would lose what it sees.
         detail: Evidence, for a person.
     """
 
@@ -93,6 +94,12 @@ def _source(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
 
 def _outbox(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
     path = settings.state_dir / "outbox.db"
+    if trouble := disk_trouble(path):
+        return Finding(
+            "outbox",
+            "wrong",
+            f"{path}: {trouble}. The agent would start; what it sees would wait in memory, and be lost when it ends",
+        )
     if not path.exists():
         return (
             Finding("outbox", "ok", f"{path} will be created")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import logging
 import socketserver
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from reid_edge.camera.agent import Agent
 
 
+log = logging.getLogger(__name__)
+
+
 class StatusServer:
     """Serves both pages from a thread of its own.
 
@@ -33,7 +39,8 @@ class StatusServer:
         health: Called at every check.
 
     Raises:
-        SettingsError: The address cannot be listened on, e.g. because another process does.
+        PortTakenError: Another process listens there.
+        SettingsError: The address cannot be listened on.
     """
 
     def __init__(self, address: str, metrics: Collector, health: Callable[[], Health]) -> None:
@@ -51,7 +58,8 @@ class StatusServer:
         try:
             self._server = make_server(host, int(port), app, _ThreadingServer, _SilentHandler)
         except (OSError, OverflowError) as error:
-            raise SettingsError(
+            kind = PortTakenError if getattr(error, "errno", None) == errno.EADDRINUSE else SettingsError
+            raise kind(
                 f"operation.listen: cannot listen on {address}: {error}. Choose another port, or '' for none."
             ) from error
         self.port: int = self._server.server_port
@@ -62,6 +70,56 @@ class StatusServer:
         """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class PortTakenError(SettingsError):
+    """Another process listens on the address."""
+
+
+class StatusPages:
+    """Serves both pages, and tries again where another process has the port: no reason for a camera to see nothing.
+
+    Args:
+        address: As for :class:`StatusServer`.
+        metrics: Likewise.
+        health: Likewise.
+        retry_s: Time between two attempts, seconds.
+
+    Raises:
+        SettingsError: The address can never be listened on.
+    """
+
+    def __init__(
+        self, address: str, metrics: Collector, health: Callable[[], Health], *, retry_s: float = 10.0
+    ) -> None:
+        self._address, self._metrics, self._health = address, metrics, health
+        self._retry_s = retry_s
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.server: StatusServer | None = None
+        try:
+            self.server = self._serve()
+        except PortTakenError as error:
+            log.error("neither /metrics nor /healthz is served until the port is free: %s", error)
+            self._thread = threading.Thread(target=self._try_again, name="status-retry", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self.server is not None:
+            self.server.close()
+
+    def _serve(self) -> StatusServer:
+        return StatusServer(self._address, self._metrics, self._health)
+
+    def _try_again(self) -> None:
+        while self.server is None and not self._closing.wait(self._retry_s):
+            with contextlib.suppress(PortTakenError):
+                self.server = self._serve()
+                log.info("/metrics and /healthz are served on port %d", self.server.port)
 
 
 def _answer(health: Health, start_response: Callable[..., Any]) -> list[bytes]:

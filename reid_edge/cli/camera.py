@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reid_edge.console import console, extra, print_table
+from reid_edge.console import console, extra, output_may_be_full, print_table
 from reid_edge.errors import SettingsError, UsageError
 from reid_edge.system.private_memory import keep_memory_private
 from reid_edge.system.stop_signals import DEADLINE_S, held
@@ -110,7 +110,7 @@ def _check(settings: AgentSettings) -> None:
     name, wire = settings.camera.name, name_on_the_wire(settings.camera)
     print_table(f"camera {name}" + f", upstream {wire}" * (wire != name), ("", "state", "detail"), rows)
     if wrong := [finding.subject for finding in findings if finding.state == "wrong"]:
-        raise SettingsError(f"{', '.join(wrong)}: fix this first; the agent would not start.")
+        raise SettingsError(f"{', '.join(wrong)}: fix this first; the agent would not start, or not work.")
 
 
 def _run(settings: AgentSettings) -> None:
@@ -132,16 +132,17 @@ def _run(settings: AgentSettings) -> None:
             signals.on_reload(agent.reload)
             signals.on_stop(agent.stop)
             agent.run()
-            _report(agent)
+            with output_may_be_full():
+                _report(agent)
 
 
 def _status(agent: Agent, address: str) -> contextlib.AbstractContextManager[object]:
     if not address:
         return contextlib.nullcontext()
     with extra("camera", "serving metrics"):
-        from reid_edge.camera.status import AgentMetrics, StatusServer
+        from reid_edge.camera.status import AgentMetrics, StatusPages
 
-    return contextlib.closing(StatusServer(address, AgentMetrics(agent), agent.health))
+    return contextlib.closing(StatusPages(address, AgentMetrics(agent), agent.health))
 
 
 def _report(agent: Agent) -> None:

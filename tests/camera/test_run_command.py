@@ -5,6 +5,7 @@ import logging
 import random
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from reid_edge.gallery.store import open_store
 from reid_edge.upstream.outbox import Outbox
 from tests.broker import free_port
 from tests.camera.mjpeg import MjpegCamera
+from tests.camera.test_agent import small_disk  # noqa: F401 - a fixture
 
 COMMAND = [sys.executable, "-c", "from reid_edge.__main__ import main; main()", "run"]
 PATIENCE_S = 60
@@ -209,6 +211,35 @@ def test_an_agent_that_the_watchdog_aborts_leaves_no_picture_on_the_disk(camera,
         process.communicate(timeout=PATIENCE_S)
     assert process.returncode == -signal.SIGABRT
     assert not list(tmp_path.glob("core*"))
+
+
+def test_a_full_disk_behind_standard_output_and_a_taken_port_do_not_stop_it(camera, tmp_path):
+    text = camera.read_text().replace("realtime = true\n        loop = true", "")
+    camera.write_text(text)
+    with socket.create_server(("127.0.0.1", 0)) as taken, Path("/dev/full").open("w") as full:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [*COMMAND, "--config", camera, "--listen", f"127.0.0.1:{port}"],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "until the port is free" in done.stderr and "Traceback" not in done.stderr
+    assert stored(tmp_path) >= 2
+
+
+def test_a_state_folder_that_cannot_be_made_is_an_error_that_says_what_to_do(run, camera, tmp_path):
+    (tmp_path / "file").touch()
+    done = run("--config", camera, "--state-dir", tmp_path / "file" / "state")
+    assert done.returncode == 1
+    assert "operation.state_dir: the folder" in done.stderr and "install -d -m 0700" in done.stderr
+
+
+def test_check_says_that_the_disk_takes_nothing(run, camera, small_disk):  # noqa: F811
+    done = run("--config", camera, "--state-dir", small_disk, "--check")
+    assert done.returncode == 1
+    said = " ".join(done.stdout.split())
+    assert "MB free" in said and "would wait in memory" in said
+    assert "outbox: fix this first" in done.stderr
 
 
 def test_two_agents_do_not_share_an_outbox(run, camera):

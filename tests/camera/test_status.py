@@ -1,5 +1,6 @@
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ import pytest
 from prometheus_client.core import GaugeMetricFamily
 
 from reid_edge.camera.health import Health, Problem
-from reid_edge.camera.status import StatusServer, machine
+from reid_edge.camera.status import StatusPages, StatusServer, machine
 from reid_edge.errors import SettingsError
 from tests.system.recorded_trees import NUC, ORIN_NANO, plant
 
@@ -66,6 +67,25 @@ def test_a_client_that_says_nothing_does_not_block_others():
 def test_a_taken_port_is_named():
     with serving() as url, pytest.raises(SettingsError, match=r"operation\.listen: cannot listen on 127"):
         StatusServer(url.removeprefix("http://"), OneNumber(), Health)
+
+
+def test_a_taken_port_is_tried_again_until_it_is_free(caplog):
+    with serving() as url:
+        pages = StatusPages(url.removeprefix("http://"), OneNumber(), Health, retry_s=0.02)
+        assert pages.server is None and "until the port is free" in caplog.text
+    try:
+        deadline = time.monotonic() + 10
+        while pages.server is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert get(f"{url}/healthz")[0] == 200
+    finally:
+        pages.close()
+
+
+def test_a_port_that_cannot_be_is_an_error():
+    with pytest.raises(SettingsError, match=r"operation\.listen"):
+        StatusPages("127.0.0.1:99999", OneNumber(), Health)
 
 
 def test_a_closed_server_lets_its_port_go():
