@@ -6,19 +6,21 @@ import subprocess
 
 import pytest
 
+from tests.commands import run_command
 from tests.conftest import REPOSITORY
 
 UNIT = REPOSITORY / "deploy/systemd/reid-edge@.service"
+GALLERY_UNIT = REPOSITORY / "deploy/systemd/reid-edge-gallery.service"
 CONTAINERS = sorted((REPOSITORY / "deploy/container").glob("Containerfile*"))
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 
 
-@pytest.fixture
-def unit(tmp_path):
-    """The unit as an instance, with a command that exists."""
-    path = tmp_path / "reid-edge@north.service"
-    path.write_text(UNIT.read_text().replace("/opt/reid-edge/bin/reid-edge", "/bin/true"))
+@pytest.fixture(params=[UNIT, GALLERY_UNIT], ids=lambda path: path.stem)
+def unit(request, tmp_path):
+    """A unit, of several instances the one of a camera, with a command that exists."""
+    path = tmp_path / request.param.name.replace("@", "@north")
+    path.write_text(request.param.read_text().replace("/opt/reid-edge/bin/reid-edge", "/bin/true"))
     return path
 
 
@@ -48,6 +50,24 @@ def test_the_unit_has_a_watchdog_a_user_and_a_reload_and_keeps_memory_off_the_di
         "ExecReload=/bin/kill -HUP $MAINPID",
     ):
         assert f"\n{line}\n" in text
+
+
+def test_the_gallerys_unit_is_as_tight_as_the_cameras():
+    camera, gallery = (set(path.read_text().splitlines()) for path in (UNIT, GALLERY_UNIT))
+    tight = re.compile(
+        r"(Protect|Restrict|Private|NoNew|Lock|Capability|Ambient|UMask|RemoveIPC|LimitCORE|Memory.*Swap)"
+    )
+    assert {line for line in camera if tight.match(line)} <= gallery
+    for line in ("Type=notify", "WatchdogSec=60", "User=reid-edge-gallery", "MemoryMax=1G", "Restart=always"):
+        assert line in gallery
+
+
+def test_the_gallerys_unit_gives_serve_options_that_there_are():
+    (environment,) = re.findall(r"STORE=.*\nOPTIONS=.*", (GALLERY_UNIT.parent / "README.md").read_text())
+    options = re.findall(r"(--[\w-]+)", environment)
+    help_text = run_command("gallery", "serve", "--help").stdout
+    assert options
+    assert all(option in help_text for option in options)
 
 
 @pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: path.name)
