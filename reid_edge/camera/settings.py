@@ -18,6 +18,7 @@ from reid_edge.camera.tracking import TrackerSettings
 from reid_edge.camera.tracklets import TrackletSettings
 from reid_edge.errors import SettingsError
 from reid_edge.manifest import EngineChoice, PrecisionChoice
+from reid_edge.redaction import remember
 from reid_edge.settings import Tables, checked_settings
 from reid_edge.settings import read_settings as read_tables
 from reid_edge.upstream.observation import DEFAULT_GALLERY, MAX_GALLERIES
@@ -224,7 +225,10 @@ def parse_settings(tables: Tables, *, origin: str = "settings") -> AgentSettings
     Raises:
         SettingsError: A key is missing or unknown, or has a value that it cannot have; the message names it.
     """
-    return checked_settings(tables, AgentSettings, origin=origin, guide=GUIDE, forms=FORMS)
+    settings = checked_settings(tables, AgentSettings, origin=origin, guide=GUIDE, forms=FORMS)
+    for address in (settings.source.uri, settings.upstream.uri):
+        remember(address)
+    return settings
 
 
 def default_camera_name() -> str:

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from reid_edge.camera.health import KINDS, Health
 from reid_edge.camera.vitals import RECENT, percentiles
 from reid_edge.errors import SettingsError
+from reid_edge.redaction import scrubbed
 from reid_edge.system.conditions import cpu_throttle_counts, zone_temperatures
 from reid_edge.system.sysfs import ROOT
 
@@ -125,7 +126,7 @@ class StatusPages:
 def _answer(health: Health, start_response: Callable[..., Any]) -> list[bytes]:
     start_response("503 Service Unavailable" if health.problems else "200 OK", [("Content-Type", "application/json")])
     status = "unhealthy" if health.problems else "ok"
-    texts = [problem.text for problem in health.problems]
+    texts = [scrubbed(problem.text) for problem in health.problems]
     kinds = sorted({problem.kind for problem in health.problems})
     return [json.dumps({"status": status, "problems": texts, "kinds": kinds}).encode()]
 

@@ -26,6 +26,8 @@ from reid_edge.cli.train import train
 from reid_edge.cli.tune import tune
 from reid_edge.console import console, error_console
 from reid_edge.errors import ReidEdgeError
+from reid_edge.logs import scrub_tracebacks
+from reid_edge.redaction import scrubbed
 from reid_edge.system.stop_signals import held
 
 app = typer.Typer(
@@ -68,6 +70,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ≥ and × is no reason to fail
+    scrub_tracebacks()
     if sys.argv[1:2] == ["run"]:
         _serve()
     else:
@@ -102,5 +105,5 @@ def _run_app(asked_to_stop: Callable[[], bool]) -> None:
         if asked_to_stop():  # in the middle of an import, which made an ImportError of it
             sys.exit(143)
         error_console.print(type(error).__name__, style="bold red", end=": ")
-        error_console.print(str(error), soft_wrap=True)
+        error_console.print(scrubbed(str(error)), soft_wrap=True)
         sys.exit(1)

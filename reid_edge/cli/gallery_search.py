@@ -26,6 +26,7 @@ from reid_edge.gallery.entries import Record, Selection
 from reid_edge.gallery.store import Store, open_store
 from reid_edge.gallery.store.base import CameraSummary
 from reid_edge.gallery.times import duration_text, now_us, parse_time, time_text
+from reid_edge.redaction import remember
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
 from reid_edge.wire_names import checked_stored_name
 
@@ -50,6 +51,7 @@ MOST_CAMERAS_NAMED = 20
 @contextlib.contextmanager
 def opened(uri: str, *, create: bool = False) -> Iterator[Store]:
     """Open a store, and close it at the end."""
+    remember(uri)
     store = open_store(uri, create=create)
     try:
         yield store

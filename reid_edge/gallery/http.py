@@ -11,6 +11,7 @@ from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.group_commit import GroupCommit
 from reid_edge.gallery.http_server import CLIENT_NAME, HttpServer
 from reid_edge.gallery.uploads import Upload, Uploads
+from reid_edge.redaction import scrubbed
 from reid_edge.upstream.encryption import is_loopback
 from reid_edge.upstream.http import BATCHES_PATH, CONTENT_TYPE
 
@@ -83,7 +84,7 @@ def _operations(metrics: Callable[[], tuple[bytes, str]], healthy: Callable[[], 
     # Coroutines: threads for requests could all be taken.
     async def health(_request: Request) -> Response:
         reason = healthy()
-        return PlainTextResponse(f"{reason or 'ok'}\n", 503 if reason else 200)
+        return PlainTextResponse(f"{scrubbed(reason) or 'ok'}\n", 503 if reason else 200)
 
     async def figures(_request: Request) -> Response:
         body, content_type = metrics()
@@ -189,4 +190,4 @@ def _too_large(most: int) -> Response:
 
 
 def _unavailable(reason: str) -> Response:
-    return PlainTextResponse(f"{reason}\n", 503, {"retry-after": str(_RETRY_AFTER_S)})
+    return PlainTextResponse(f"{scrubbed(reason)}\n", 503, {"retry-after": str(_RETRY_AFTER_S)})

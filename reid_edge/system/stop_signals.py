@@ -24,7 +24,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
@@ -114,7 +113,7 @@ class StopSignals:
         elif error is None:
             code = 0
         else:
-            traceback.print_exception(error)
+            sys.excepthook(type(error), error, error.__traceback__)
             code = 1
         leave(code)
 

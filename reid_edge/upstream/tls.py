@@ -55,7 +55,7 @@ def endpoint(uri: str, schemes: Mapping[str, int], tls: TlsFiles | None, *, inse
     Raises:
         SettingsError: The address has another form, certificates are missing, or plain text is not allowed.
     """
-    shown = without_userinfo(uri)
+    shown = without_userinfo(uri)  # also without parameters that look secret
     if shown != uri:  # before parsing it: the parser's own errors repeat the address
         raise SettingsError(f"expected {_forms(schemes)} without a user or a password, got {shown!r}.")
     try:

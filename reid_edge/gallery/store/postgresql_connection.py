@@ -82,7 +82,10 @@ def verified(uri: str) -> dict[str, Any]:
         psycopg.Error: It is no address.
     """
     address, owned = without_owned_risk(uri)
-    given: dict[str, Any] = dict(conninfo_to_dict(address))
+    try:
+        given: dict[str, Any] = dict(conninfo_to_dict(address))
+    except UnicodeError:
+        raise SettingsError(f"{without_passwords(uri)} is no address: %XX in it must stand for UTF-8 text.") from None
     hosts = _hosts(given)
     if hosts:
         # Of the address alone: PGSSLMODE and service files may be anybody's, and say what their owners do not know.
