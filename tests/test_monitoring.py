@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from reid_edge.camera.health import KINDS
 from reid_edge.camera.status import AgentMetrics, StatusServer, machine
 from reid_edge.gallery.collector import Collector
+from reid_edge.gallery.health import KINDS as GALLERY_KINDS
 from reid_edge.gallery.metrics import GalleryMetrics
 from reid_edge.gallery.store import open_store
 from tests.camera.conftest import street  # noqa: F401 - a fixture
@@ -35,7 +36,7 @@ def served(settings, tmp_path):  # noqa: F811
         agent.run()
         with contextlib.closing(StatusServer("127.0.0.1:0", AgentMetrics(agent), agent.health)) as server:
             pages = [get(f"http://127.0.0.1:{server.port}/metrics")[1]]
-    counts = SimpleNamespace(messages=0, commits=0, failures=0, unanswered=0)
+    counts = SimpleNamespace(messages=0, dropped=0, commits=0, failures=0, unanswered=0)
     mqtt = SimpleNamespace(
         connected=True, link=SimpleNamespace(connects=0), stats=counts, answers=SimpleNamespace(failures=0)
     )
@@ -84,10 +85,12 @@ def test_every_label_that_they_name_is_there(served):
 
 def test_every_kind_of_problem_has_its_alert():
     text = ALERTS.read_text(encoding="utf-8")
-    named = {kind for kinds in re.findall(r'kind=~?"([\w|]+)"', text) for kind in kinds.split("|")}
-    assert named < set(KINDS)
-    [rest] = re.findall(r'kind!~"([\w|]+)"', text)
-    assert set(rest.split("|")) == named  # what no alert names has that of the others
+    for metric, kinds in (("reid_edge_problem", KINDS), ("reid_edge_gallery_problem", GALLERY_KINDS)):
+        lists = re.findall(metric + r'\{kind=~?"([\w|]+)"', text)
+        named = {kind for one in lists for kind in one.split("|")}
+        assert named and named < set(kinds)
+        [rest] = re.findall(metric + r'\{kind![=~]"([\w|]+)"', text)
+        assert set(rest.split("|")) == named  # what no alert names has that of the others
 
 
 def test_every_metric_of_a_camera_is_documented(served):
