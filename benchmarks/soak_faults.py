@@ -6,8 +6,8 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -296,18 +296,35 @@ def gallerys_disk_full(trouble: Trouble) -> None:
     trouble.world.gallery_disk.free()
 
 
+@contextmanager
+def _waiting_rows(camera: Camera, trouble: Trouble) -> Iterator[None]:
+    """Cut a camera off, so that rows wait in its outbox when the harm is done."""
+    relay = trouble.world.mqtt_relay if camera is trouble.world.by_mqtt else trouble.world.http_relay
+    relay.mode = "refuse"
+    relay.reset()
+    time.sleep(3)
+    trouble.wait(0.5)
+    try:
+        yield
+    finally:
+        relay.mode = "pass"
+
+
 @fault
 def outbox_damaged_while_the_agent_is_stopped(trouble: Trouble) -> None:
     camera = trouble.camera
-    camera.end(trouble.luck.choice([signal.SIGTERM, signal.SIGKILL]))
-    _damage(camera, trouble)
-    camera.start()
+    with _waiting_rows(camera, trouble):
+        camera.end(trouble.luck.choice([signal.SIGTERM, signal.SIGKILL]))
+        _damage(camera, trouble)
+        camera.start()
 
 
 @fault
 def outbox_damaged_while_the_agent_runs(trouble: Trouble) -> None:
-    _damage(trouble.camera, trouble)
-    trouble.wait(0.3)
+    camera = trouble.camera
+    with _waiting_rows(camera, trouble):
+        _damage(camera, trouble)
+        trouble.wait(0.3)
 
 
 def _damage(camera: Camera, trouble: Trouble) -> None:
