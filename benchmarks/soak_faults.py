@@ -385,6 +385,33 @@ def tracklet_erased(trouble: Trouble) -> None:
             trouble.erased.add((camera, incarnation, track))
 
 
+@fault
+def gallery_restored_from_a_backup(trouble: Trouble) -> None:
+    """What was stored since the backup comes from the cameras again; what was erased since stays out."""
+    gallery, folder = trouble.world.gallery, trouble.world.folder
+    backup, erasures = folder / "backup.db", folder / "erasures.json"
+    _asked(trouble, "backup", gallery.store, str(backup), "--force")
+    trouble.wait()
+    tracklet_erased(trouble)
+    gallery.end(trouble.luck.choice([signal.SIGTERM, signal.SIGKILL]))
+    options = ["--force"]
+    if trouble.luck.random() < 0.5:  # the file and all that is beside it are gone
+        erasures.write_text(_asked(trouble, "erasures", gallery.store), encoding="utf-8")
+        for path in gallery.path.parent.glob(f"{gallery.path.name}*"):
+            path.unlink()
+        options = ["--erasures", str(erasures)]
+        trouble.note("all of it was gone")
+    _asked(trouble, "restore", str(backup), gallery.store, *options)
+    gallery.start()
+    trouble.world.wait_for_gallery()
+
+
+def _asked(trouble: Trouble, *arguments: str) -> str:
+    done = trouble.world.gallery.ask(*arguments)
+    assert done.returncode == 0, f"gallery {' '.join(arguments)}: {done.stdout} {done.stderr}"
+    return done.stdout
+
+
 def possible(world: World) -> dict[str, Fault]:
     """Return the faults that can be made on this machine."""
     left_out = set[Fault]()
