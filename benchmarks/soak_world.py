@@ -200,6 +200,7 @@ every_s = 2.0
 uri = "{uri}"
 resend_s = 5.0
 max_mb = 8
+keep_acknowledged_hours = 1.0
 [upstream.tls]
 ca = "{certs}/ca.crt"
 cert = "{certs}/{name}.crt"
@@ -220,7 +221,7 @@ class Gallery(Process):
         self.store = f"sqlite:{self.path}"
         role = "gallery" if listen else "collector"
         command = [
-            *(sys.executable, "-c", PROGRAM, "gallery", "serve", self.store, "--mqtt", mqtt, "--group", name),
+            *(sys.executable, "-c", PROGRAM, "gallery", "serve", self.store, "--mqtt", mqtt, "--name", name),
             *("--ca", f"{certs}/ca.crt", "--cert", f"{certs}/{role}.crt", "--key", f"{certs}/{role}.key"),
             *(("--listen", f"https://127.0.0.1:{listen}") if listen else ()),
         ]
