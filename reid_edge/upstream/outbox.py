@@ -10,7 +10,7 @@ import logging
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -27,7 +27,7 @@ from reid_edge.upstream.message import Encoding, encode_observation, last_seen_u
 from reid_edge.upstream.observation import Ack, Gap, GapReason, Observation, Replay
 from reid_edge.upstream.outbox_database import Synchronous
 from reid_edge.upstream.outbox_file import OutboxFile, Result, SetAsideError
-from reid_edge.upstream.outbox_records import Row, State, StoredRow, is_intact, malformed
+from reid_edge.upstream.outbox_records import Row, State, StoredRow, is_intact
 from reid_edge.upstream.recent_counts import RecentCounts
 
 _LOG = logging.getLogger(__name__)
@@ -274,7 +274,7 @@ class Outbox:
             intact: list[StoredRow] = []
             while last_seq is not None and not intact:
                 last_seq, intact = self._verified(partial(self._rows_after, seq=last_seq, limit=limit))
-            if not intact and not after_seq and self.depth:
+            if not intact and not after_seq and (self.depth or self._file.state.crc_sum):
                 if looked_at_all:
                     self._file.found_damaged("rows are missing")
                 self._none_up_to = "", 0
@@ -548,7 +548,8 @@ class Outbox:
     def _verified(self, find: Callable[[sqlite3.Connection], list[StoredRow]]) -> tuple[int | None, list[StoredRow]]:
         """Return the last number that ``find`` found, None if it found none, and the rows that are as they were put.
 
-        The others are dropped; if the disk does not take that now, they are left out.
+        If others are found, the whole file is read and what is damaged is dropped; if the disk does not take that now,
+        they are left out.
         """
         with self._file.lock:
             for _ in range(_MOST_DAMAGED_FILES):
@@ -556,32 +557,10 @@ class Outbox:
                     self._ready()
                     found = self._file.read(find, list[StoredRow]())
                     state = self._file.state
-                    intact = [row for row in found if is_intact(row, state.incarnation, state.checked_from)]
-                    self._lose_rows({row[0] for row in found}.difference(row[0] for row in intact))
-                    return (found[-1][0] if found else None), intact
+                    intact = {row[0]: row for row in found if is_intact(row, state.incarnation, state.checked_from)}
+                    if len(intact) == len(found) or not self._file.recheck():
+                        return (found[-1][0] if found else None), [intact[seq] for seq in sorted(intact)]
             return None, []
-
-    def _lose_rows(self, seqs: Collection[int]) -> None:
-        """Drop rows that have changed on disk."""
-        if not seqs:
-            return
-        _LOG.warning(
-            "rows of the outbox %s have changed on disk, and are dropped: %s. Check the disk.",
-            self._file.path,
-            ", ".join(map(str, sorted(seqs))),
-        )
-
-        def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
-            for seq in sorted(seqs):
-                if not tables.delete_rows(db, seq, seq).rows:
-                    raise malformed("a row cannot be found by its number")
-                state = tables.with_gap(db, state, Gap(seq, seq, 1, "lost"))
-            return tables.with_counts(db, state), None
-
-        try:
-            self._write("deleting", work)
-        except OutboxError as error:
-            _LOG.warning("rows that have changed stay in the outbox for now: %s", error)
 
 
 def _without_kept(db: sqlite3.Connection, state: State, last_seq: int) -> State:

@@ -32,6 +32,7 @@ class Tally:
         highest: Highest sequence number, of all rows.
         age_us: Highest count of the age clock.
         damaged: Sequence numbers of rows that are not as they were written.
+        damaged_sum: Sum of the checksums that are stored with them.
     """
 
     rows: int = 0
@@ -42,6 +43,7 @@ class Tally:
     highest: int = 0
     age_us: int = 0
     damaged: list[int] = field(default_factory=list)
+    damaged_sum: int = 0
 
     def intact(self, rows: Iterable[StoredRow], state: State, age: AgeState) -> Iterator[StoredRow]:
         """Count rows, and yield those that are intact."""
@@ -51,6 +53,7 @@ class Tally:
                 seq < state.checked_from and age_us > age.age_us  # format 1 had no checksum of it
             ):
                 self.damaged.append(seq)
+                self.damaged_sum += crc if type(crc) is int else 0
                 continue
             self.highest, self.age_us = max(self.highest, seq), max(self.age_us, age_us)
             if acked_us is None:
@@ -61,6 +64,11 @@ class Tally:
                 self.kept += 1
                 self.kept_bytes += len(payload)
             yield row
+
+    def accounts_for(self, expected: State) -> bool:
+        """Return whether the rows that are expected are there, and no others, though some are damaged."""
+        rows, crc_sum = self.rows + len(self.damaged), self.crc_sum + self.damaged_sum
+        return (rows, crc_sum) == (expected.rows, expected.crc_sum)
 
     def counted(self, state: State) -> State:
         """Return the state with what was counted; its next number is above all."""
@@ -111,7 +119,7 @@ def audited(db: sqlite3.Connection, *, stale_possible: bool) -> Audit:
             pass
     found = with_gaps(db, tally.counted(expected))
     age = replace(age, age_us=max(age.age_us, tally.age_us))
-    return Audit(expected, found, age, tally.damaged, stale_possible)
+    return Audit(expected, found, age, tally.damaged, stale_possible and not tally.accounts_for(expected))
 
 
 def settled(db: sqlite3.Connection, audit: Audit, mark: Mark | None) -> tuple[State, int]:
@@ -160,7 +168,7 @@ def _missing(expected: State, found: State, *, stale_possible: bool) -> int:
     if _has_rows_of(expected, found):
         missing = 0
     elif stale_possible or found.rows >= expected.rows:
-        missing = expected.rows
+        missing = max(1, expected.rows)
     else:
         missing = expected.rows - found.rows
     return missing + max(0, expected.in_gaps - found.in_gaps)

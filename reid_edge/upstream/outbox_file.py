@@ -28,7 +28,7 @@ from reid_edge.upstream.outbox_tables import note_loss, save_state
 Result = TypeVar("Result")
 #: After an attempt to open that failed and took longer, the next is made after so many times as long.
 _LONG_S, _REST = 0.1, 10
-#: After an error of the disk the file is opened again, and read whole, at most so often.
+#: After errors of the disk the file is read whole at most so often.
 _RECHECK_S = 60.0
 _LOG = logging.getLogger(__name__)
 
@@ -92,6 +92,7 @@ class OutboxFile:
         self._lock_file: TextIO | None = None
         self._known: tuple[State, AgeState] | None = None
         self._waiting = False
+        self._suspect = False
         self._closed = False
         self._failure: OutboxError | None = None
         self._retry_s = 0.0
@@ -148,7 +149,7 @@ class OutboxFile:
             if identity(self.path) is None:
                 self._begin_fresh()
                 return
-            had_log = database.has_log(self.path)
+            stale_possible = self._suspect or database.has_log(self.path)
             try:
                 if self.path.stat().st_size == 0:
                     raise malformed("the file is empty")
@@ -156,7 +157,7 @@ class OutboxFile:
             except sqlite3.Error as error:
                 if not database.is_damage(error) and not database.is_unreadable(self.path, error):
                     raise
-                self._replace_damaged(error, stale_possible=had_log)
+                self._replace_damaged(error, stale_possible=stale_possible)
         except (sqlite3.Error, OSError) as error:
             raise database.outbox_error(self.path, "opening", error) from error
 
@@ -170,11 +171,11 @@ class OutboxFile:
             held.close()
 
     def _connect(self, *, leap: bool) -> None:
-        had_log = database.has_log(self.path)
+        stale_possible = self._suspect or database.has_log(self.path)
         with contextlib.ExitStack() as stack:
             db = database.connect(self.path)
             stack.callback(db.close)
-            audit = audited(db, stale_possible=had_log)
+            audit = audited(db, stale_possible=stale_possible)
             clock = AgeClock(audit.age, self._read_clocks)
 
             def settle() -> tuple[State, int]:
@@ -195,7 +196,7 @@ class OutboxFile:
             self._log_identity = identity(database.log_path(self.path))
             self._db, self.state, self.clock = db, state, clock
             self.undeclared = self.undeclared if self._waiting else 0  # else the mark had it
-            self._known, self._waiting, self.openings = None, False, self.openings + 1
+            self._known, self._waiting, self._suspect, self.openings = None, False, False, self.openings + 1
             stack.pop_all()
         self._mark.write(self._marked(), sync=True)
         if lost:
@@ -411,6 +412,23 @@ class OutboxFile:
             except sqlite3.Error as error:
                 self._give_up("reading", error)
 
+    def recheck(self) -> bool:
+        """Open the file again, since some of it is damaged: all is read then, and what is missing is declared.
+
+        Returns:
+            False if the disk does not take that now, and everything is as it was.
+        """
+        try:
+            self.write("writing", lambda _, state: (state, None))
+        except OutboxError as error:
+            _LOG.warning("what is damaged stays in the outbox %s for now: %s", self.path, error)
+            return False
+        _LOG.warning("the outbox %s has changed on disk: it is read whole. Check the disk.", self.path)
+        self._disconnect()
+        self._suspect = True
+        self._connection()
+        return True
+
     def found_damaged(self, what: str) -> None:
         """Start another file, since this one was found to be damaged by what SQLite does not notice."""
         with suppress(SetAsideError):
@@ -441,14 +459,22 @@ class OutboxFile:
     def _give_up(self, doing: str, error: sqlite3.Error) -> NoReturn:
         """Raise OutboxError for a failure, or replace a damaged file and raise SetAsideError."""
         if type(error) is not sqlite3.DatabaseError:
-            if database.is_damage(error) or (
-                doing == "reading" and database.is_io_error(error) and time.monotonic() >= self._recheck_s
-            ):
-                self._recheck_s = time.monotonic() + _RECHECK_S
-                self._disconnect()  # it may be damage: opening the file again will tell
+            if database.is_damage(error) or (database.is_io_error(error) and self._is_shorter()):
+                self._disconnect()  # opening it again will tell
+                self._suspect = True
             raise database.outbox_error(self.path, doing, error) from error
-        self._start_over(lambda: self._replace_damaged(error, stale_possible=False))
+        self._start_over(lambda: self._replace_damaged(error, stale_possible=True))
         raise SetAsideError from error
+
+    def _is_shorter(self) -> bool:
+        """Return whether the file or its log cannot be read whole, at most once a minute: that takes seconds."""
+        if self._db is None or time.monotonic() < self._recheck_s:
+            return False
+        self._recheck_s = time.monotonic() + _RECHECK_S
+        try:
+            return bool(self._db.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)])
+        except sqlite3.Error:
+            return True
 
 
 def _transaction(db: sqlite3.Connection, work: Callable[[], Result]) -> Result:

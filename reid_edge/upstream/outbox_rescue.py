@@ -82,7 +82,7 @@ def rescued(
     found = tables.with_gaps(db, tally.counted(state))
     if verified is None and not tally.highest and not found.gaps:
         return None
-    state, lost = declared(db, Audit(state, found, age, [], stale_possible), mark)
+    state, lost = declared(db, Audit(state, found, age, [], stale_possible and not tally.accounts_for(state)), mark)
     tables.save_state(db, state, replace(age, age_us=max(age.age_us, tally.age_us)))
     return tally.rows, lost
 

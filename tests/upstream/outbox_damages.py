@@ -39,13 +39,13 @@ class Gallery:
 
     Attributes:
         rows: Payload of each row that was delivered, by incarnation and number.
-        gaps: Observations of each gap that was delivered, by incarnation and first number.
+        gaps: Observations of each gap that was delivered, by incarnation and range: a store keeps the first of each.
         changed: Rows that came twice with different bytes.
     """
 
     folder: Path
     rows: dict[tuple[str, int], bytes] = field(default_factory=dict)
-    gaps: dict[tuple[str, int], int] = field(default_factory=dict)
+    gaps: dict[tuple[str, int, int], int] = field(default_factory=dict)
     changed: list[tuple[str, int]] = field(default_factory=list)
 
     def deliver(self, outbox: Outbox, *, batches: int = _MOST_BATCHES, rows: int = 64) -> bool:
@@ -70,8 +70,7 @@ class Gallery:
             if self.rows.setdefault(key, row.observation) != row.observation:
                 self.changed.append(key)
         for gap in decode_batch(batch).gaps:
-            key = wire.epoch, gap.first_seq
-            self.gaps[key] = max(self.gaps.get(key, 0), gap.count)
+            self.gaps.setdefault((wire.epoch, gap.first_seq, gap.last_seq), gap.count)
 
 
 @dataclass
