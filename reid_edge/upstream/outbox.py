@@ -129,6 +129,9 @@ class Outbox:
                 self._file.close()
                 raise
             _LOG.error("observations wait in memory: %s", error)
+        except BaseException:
+            self._file.close()
+            raise
 
     @property
     def path(self) -> Path:

@@ -197,6 +197,24 @@ def install(path: Path) -> None:
     sync_folder(path.parent)
 
 
+def give_up_log(path: Path, connection: sqlite3.Connection) -> None:
+    """Move the write-ahead log's content into the file, close it, and make sure that the log is gone for good.
+
+    SQLite finds a log by its name: one that came back after a power cut would be applied to the file that has the name
+    by then.
+
+    Raises:
+        OutboxError: The log cannot be emptied.
+        OSError: The folder cannot be synced.
+    """
+    with contextlib.closing(connection):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if has_log(path):
+            raise OutboxError(f"the log of the outbox {path} cannot be emptied. Free space on its disk.")
+    log_path(path).unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
 def put_beside(path: Path, beside: Path) -> None:
     """Rename an outbox whose log is empty, with its mark, to keep it there.
 
@@ -207,6 +225,7 @@ def put_beside(path: Path, beside: Path) -> None:
     """
     with contextlib.suppress(FileNotFoundError):
         mark_path(path).replace(mark_path(beside))
+        sync_folder(path.parent)
     path.replace(beside)
     sync_folder(path.parent)
 
@@ -218,9 +237,10 @@ def take_up(beside: Path, path: Path) -> None:
         OSError: It cannot be renamed.
     """
     beside.replace(path)
+    sync_folder(path.parent)
     with contextlib.suppress(FileNotFoundError):
         mark_path(beside).replace(mark_path(path))
-    sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def remove(path: Path) -> None:
@@ -230,9 +250,9 @@ def remove(path: Path) -> None:
         OutboxError: It cannot be deleted.
     """
     try:
-        for each in (path, log_path(path), mark_path(path)):
+        for each in (log_path(path), mark_path(path), path):
             each.unlink(missing_ok=True)
-        sync_folder(path.parent)
+            sync_folder(path.parent)
     except OSError as error:
         raise outbox_error(path, "deleting", error) from error
 

@@ -332,10 +332,9 @@ class OutboxFile:
             try:
                 if identity(taken) is not None:
                     stack.enter_context(contextlib.closing(database.lock(taken)))
-                db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                if database.has_log(self.path):
-                    raise OutboxError(f"the log of the outbox {self.path} cannot be emptied. Free space on its disk.")
-                self._disconnect()
+                    database.give_up_log(taken, database.connect(taken))
+                self._db = None
+                database.give_up_log(self.path, db)
                 self._mark.close()
                 self._mark, self._known = MarkFile(self.path), None
                 if beside is None:

@@ -81,16 +81,14 @@ def _violations(gallery: str, put: set[int], acknowledged: set[int], folder: Pat
     with contextlib.closing(Outbox(folder / NAME, destination=gallery, keep_acknowledged_s=_KEEP_S)) as outbox:
         if outbox.set_aside:
             yield f"it is taken for damaged: {outbox.set_aside}"
-        if outbox.missing:
-            yield f"{outbox.missing} observations for {gallery} are declared as missing"
         tracks = [decode_observation(payload).track for _, payload in outbox.pending(0, 10**6)]
         if len(set(tracks)) != len(tracks):
             yield "a row is there twice"
         for track in tracks:
             if GALLERIES[track // 10_000 % 2] != gallery:
                 yield f"row {track} waits for {gallery}"
-        for track in put - set(tracks) - acknowledged:
-            yield f"row {track} is gone"
+        if gone := put - set(tracks) - acknowledged:
+            yield f"rows {sorted(gone)} for {gallery} are gone; declared as missing: {outbox.missing}"
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def test_rows_of_an_earlier_release_are_for_the_gallery_of_the_first_start(ram_p
         assert tracks(outbox) == []
 
 
-@pytest.mark.parametrize("step", range(1, 5))
+@pytest.mark.parametrize("step", range(1, 7))
 def test_an_interruption_while_files_are_exchanged_loses_nothing_and_declares_nothing(ram_path, monkeypatch, step):
     """The process dies before the n-th renaming or deletion."""
     path = ram_path / "outbox.db"
@@ -85,15 +85,15 @@ def test_an_interruption_while_files_are_exchanged_loses_nothing_and_declares_no
     class Died(BaseException):
         pass
 
-    def dying(self, *arguments, real):
+    def dying(self, *arguments, real, **options):
         left[0] -= 1
         if not left[0]:
             raise Died
-        return real(self, *arguments)
+        return real(self, *arguments, **options)
 
     for name in ("replace", "unlink"):
         real = getattr(type(path), name)
-        monkeypatch.setattr(type(path), name, lambda self, *rest, real=real, **_: dying(self, *rest, real=real))
+        monkeypatch.setattr(type(path), name, lambda *given, real=real, **options: dying(*given, real=real, **options))
     with pytest.raises(Died):
         Outbox(path, destination=SOUTH)
     monkeypatch.undo()
