@@ -338,7 +338,9 @@ def test_bad_input_gives_one_message_and_changes_nothing(monkeypatch, tmp_path, 
     assert store.span(Selection()).observations == 3
     assert store.audit_entries(5) == []
     store.close()
-    assert {path.name for path in tmp_path.iterdir()} <= {"gallery.db", "none.db"}
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        f"{name}{end}" for name in ("gallery.db", "none.db") for end in ("", ".mark")
+    }
 
 
 def test_an_image_finds_the_person_through_the_bundle(session_bundle, tmp_path, now, uri):

@@ -10,7 +10,7 @@ INSERT INTO "audit" VALUES(1,1767268800000000,'ann','search','lost child','{"ids
 CREATE TABLE erasures (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, made_us INTEGER NOT NULL, boot TEXT NOT NULL,
     until_us INTEGER NOT NULL, selection TEXT NOT NULL);
-INSERT INTO "erasures" VALUES(1,'7e588132b8354a488e288e9ab976942a',1767283200000000,'',1767283800000000,'{"cameras":["door"],"not_cameras":[],"epoch":null,"track":1,"since_us":null,"until_us":1767283800000000}');
+INSERT INTO "erasures" VALUES(1,'893956730e154d1b922976f57536bc08',1767283200000000,'',1767283800000000,'{"cameras":["door"],"not_cameras":[],"epoch":null,"track":1,"since_us":null,"until_us":1767283800000000}');
 CREATE TABLE gaps (
     camera TEXT NOT NULL, epoch TEXT NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
     count INTEGER NOT NULL, reason TEXT NOT NULL, received_us INTEGER NOT NULL,
@@ -27,6 +27,9 @@ INSERT INTO "observations" VALUES(1,'door','8f14e45fceea167a',1,1,0,176727240050
 INSERT INTO "observations" VALUES(4,'door','8f14e45fceea167a',4,1,2,1767283200500000,1767283200000000,1767283201000000,0.125,0.25,0.5,0.75,0.875,0.5,3,1,X'B6B00DA90336C330EEB5D09481B04C28CFB5FD2ACE2AB135942C612F65B51238',3142358547043517375);
 INSERT INTO "observations" VALUES(5,'yard','e1',1,1,1,1767270600000000,1767268800000000,1767272400000000,0.125,0.25,0.5,0.75,0.875,0.5,3,0,X'C7B1FD2AF5B5B8301D3483AE322E392BADAD34B250B713357CA18938F231FF2B',-5834170990701739095);
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+INSERT INTO "settings" VALUES('commits','6');
+INSERT INTO "settings" VALUES('gallery','26feba431d994e02a4e589aa2d8c8835');
+INSERT INTO "settings" VALUES('retention_check','be88dc7e');
 INSERT INTO "settings" VALUES('retention_hours','36.5');
 CREATE INDEX observations_by_model ON observations (model);
 CREATE INDEX observations_by_camera ON observations (camera, last_us, first_us);
