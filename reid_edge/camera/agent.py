@@ -16,6 +16,7 @@ from reid_edge.camera.embedding_stage import EmbeddingStage, load_model
 from reid_edge.camera.filters import DetectionFilter
 from reid_edge.camera.health import Examination, Health, HealthMonitor, hanging_stages
 from reid_edge.camera.publishing import Publisher, name_on_the_wire, open_outbox, open_transport, wanted_galleries
+from reid_edge.camera.restamping import Restamping
 from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.state_dir import make_state_dir
@@ -78,6 +79,7 @@ class Agent:
             self.transport,
             camera=self.camera,
             galleries=wanted_galleries(self.settings),
+            amend=Restamping(self.outbox, found_us=lambda: self.source.stats.clock_found_us),
             resend_s=upstream.resend_s,
         )
 

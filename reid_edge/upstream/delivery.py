@@ -46,6 +46,7 @@ class Delivery:
         transport: Carries them; :meth:`stop` leaves it open.
         camera: Name on the wire: the camera's, or its pseudonym.
         galleries: Names of the galleries that are to have every row, at most 8; none: whichever gallery answers.
+        amend: Takes the incarnation and rows that are about to be sent, and returns them as they are to be sent.
         window_rows: Most rows sent and not acknowledged.
         batch_rows: Most rows of a batch, up to 500.
         resend_s: Seconds to wait for an acknowledgement.
@@ -66,6 +67,7 @@ class Delivery:
         *,
         camera: str,
         galleries: Sequence[str] = (DEFAULT_GALLERY,),
+        amend: Callable[[str, list[_Row]], list[_Row]] = lambda _incarnation, rows: rows,
         window_rows: int = 8000,
         batch_rows: int = 64,
         resend_s: float = 30.0,
@@ -77,6 +79,7 @@ class Delivery:
         self._outbox = outbox
         self._transport = transport
         self._camera = camera
+        self._amend = amend
         self._galleries = tuple(dict.fromkeys(galleries))
         self._window_rows = window_rows
         self._batch_rows = min(batch_rows, window_rows, 500)
@@ -155,7 +158,7 @@ class Delivery:
             if (self._outbox.incarnation, self._outbox.openings) != (self._incarnation, self._openings):
                 self._begin(self._outbox.incarnation)
         incarnation = self._incarnation
-        rows = self._rows()
+        rows = self._amend(incarnation, self._rows())
         gaps = self._gaps()
         if not rows and not gaps:
             self._wait()

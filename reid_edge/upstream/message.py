@@ -180,6 +180,24 @@ def last_seen_us(data: bytes) -> int:
         raise MessageError(f"a row holds no observation ({error}).") from error
 
 
+def restamped(data: bytes, correction_us: int) -> bytes:
+    """Return a row with all times of its observation moved by ``correction_us``, and nothing else changed.
+
+    Raises:
+        MessageError: The row holds no observation, or one whose times would lie before 1970.
+    """
+    try:
+        message = _SCHEMA.Observation.FromString(data)
+        if message.first_us + correction_us < 0:
+            raise ValueError(f"{message.first_us} microseconds cannot be moved by {correction_us}")
+        message.captured_us += correction_us
+        message.first_us += correction_us
+        message.last_us += correction_us
+        return bytes(message.SerializeToString())
+    except _NO_MESSAGE as error:
+        raise MessageError(f"a row cannot be given other times ({error}).") from error
+
+
 def encode_ack(ack: Ack) -> bytes:
     """Encode the gallery's answer, which it gives once it has committed.
 

@@ -67,6 +67,7 @@ def test_a_clock_that_was_wrong_for_long_is_right_a_minute_after_it_was_set(cloc
     clocks.wall += round(years * YEAR)
     clocks.run(clock, 300)
     assert clock.correction_us == pytest.approx(years * YEAR / 1000, abs=1e5)
+    assert clock.found_us == 0  # both are times that may be right
     clocks.wall -= round(years * YEAR)
     times, errors = clocks.run(clock, 90)
     assert (np.diff(times[:1400]) == 40_000).all()  # 56 s: evenly in the old time
@@ -89,7 +90,10 @@ def test_a_machine_without_a_battery_has_the_right_time_as_soon_as_it_is_set():
     clocks.wall = NOW
     times, errors = clocks.run(clock, 1)
     assert not errors.any()
-    assert clock.correction_us == pytest.approx(NOW // 1000, abs=2e8)
+    assert clock.correction_us == clock.found_us == pytest.approx(NOW // 1000, abs=2e8)
+    clocks.wall += 3600 * SECOND  # and is set once more
+    clocks.run(clock, 70)
+    assert clock.found_us == clock.correction_us == pytest.approx(NOW // 1000 + 3600e6, abs=2e8)
 
 
 def test_a_time_before_2026_is_never_believed_after_a_later_one(clocks):

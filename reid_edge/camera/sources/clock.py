@@ -36,6 +36,8 @@ class CaptureClock:
 
     Attributes:
         correction_us: Sum of the steps by which times were set to the wall clock so far.
+        found_us: What is to be added to times before 2026, once the first later one is known; 0 before, or if there are
+            none.
         ahead_us: How far the wall clock is ahead of the last capture time, while it is not believed; else 0.
     """
 
@@ -46,6 +48,7 @@ class CaptureClock:
         self._last_boot_us = monotonic_ns() // 1000
         self._doubted: tuple[int, int] | None = None  # offset to the other clock, and since when it is that
         self.correction_us = 0
+        self.found_us = 0
         self.ahead_us = 0
 
     def now_us(self) -> int:
@@ -59,6 +62,8 @@ class CaptureClock:
         elif self._is_believed(wall_us, boot_us, expected_us):
             self._doubted, self.ahead_us = None, 0
             self.correction_us += wall_us - expected_us
+            if self.found_us or expected_us < PLAUSIBLE_US <= wall_us:
+                self.found_us = self.correction_us
             self._last_us = wall_us
         else:
             self.ahead_us = wall_us - expected_us

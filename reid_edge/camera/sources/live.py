@@ -98,7 +98,7 @@ class LiveReader:
                 return
             captured_us, index = self._clock.now_us(), self._index
             correction_us = self._clock.correction_us
-            self._stats.clock_ahead_us = self._clock.ahead_us
+            self._stats.clock_ahead_us, self._stats.clock_found_us = self._clock.ahead_us, self._clock.found_us
             self._index += 1
             if not self._thinning.takes(index, captured_us - correction_us):
                 continue

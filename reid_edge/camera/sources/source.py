@@ -206,6 +206,7 @@ class SourceStats:
         connected: Frames are coming, as far as known; a file is always connected.
         error: Last failure of a live source that is not connected, without passwords.
         clock_ahead_us: How far the wall clock is ahead of capture times while it is not believed; else 0.
+        clock_found_us: What is to be added to capture times before 2026, since the clock was only set later; else 0.
     """
 
     frames: int = 0
@@ -215,6 +216,7 @@ class SourceStats:
     connected: bool = False
     error: str | None = None
     clock_ahead_us: int = 0
+    clock_found_us: int = 0
     _last: float = field(default_factory=time.monotonic)
 
     def saw_frame(self) -> None:

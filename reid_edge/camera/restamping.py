@@ -1,0 +1,52 @@
+"""Right times for observations that were made before the camera's clock was set for the first time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from reid_edge.errors import MessageError
+from reid_edge.upstream.age_clock import PLAUSIBLE_US
+from reid_edge.upstream.message import last_seen_us, restamped
+from reid_edge.upstream.outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+
+class Restamping:
+    """Moves the times of rows of this process from 1970 to now when they are sent, once it is known what now is.
+
+    A board without a battery begins in 1970, and the gallery would refuse what it saw until it found a time server.
+    How far its clock was moved then is how far those times were wrong.  Rows of an earlier process stay as they are.
+
+    Args:
+        outbox: As it is before anything is put.
+        found_us: Returns what is to be added to times before 2026; 0 while that is not known.
+    """
+
+    def __init__(self, outbox: Outbox, *, found_us: Callable[[], int]) -> None:
+        self._incarnation, self._last_seq = outbox.incarnation, outbox.last_seq
+        self._found_us = found_us
+        self._logged = False
+
+    def __call__(self, incarnation: str, rows: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+        """Return rows of an incarnation as they are to be sent."""
+        found_us = self._found_us()
+        if not found_us:
+            return rows
+        return [(seq, self._amended(data, found_us) if self._is_own(incarnation, seq) else data) for seq, data in rows]
+
+    def _is_own(self, incarnation: str, seq: int) -> bool:
+        return incarnation != self._incarnation or seq > self._last_seq
+
+    def _amended(self, data: bytes, found_us: int) -> bytes:
+        try:
+            if last_seen_us(data) >= PLAUSIBLE_US:
+                return data
+            right = restamped(data, found_us)
+        except MessageError:  # the gallery will refuse it, and say why
+            return data
+        if not self._logged:
+            self._logged = True
+            log.info("observations of before the clock was set are sent with times moved by %.0f s", found_us / 1e6)
+        return right
