@@ -47,7 +47,7 @@ _PAUSE_S = 0.1
 
 
 class _SparseRecords(logging.Filter):
-    """Removes the text for terminals that uvicorn adds to each record, and warnings that a client could repeat."""
+    """Removes the text for terminals that uvicorn adds to each record, and lines that a client could repeat."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,9 +55,7 @@ class _SparseRecords(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.__dict__.pop("color_message", None)
-        if record.levelno == logging.WARNING:
-            self._sparse.warning(record.getMessage(), "%s", record.getMessage())
-        return record.levelno != logging.WARNING
+        return record.levelno < logging.WARNING or self._sparse.admits(record.getMessage()) is not None
 
 
 logging.getLogger("uvicorn.error").addFilter(_SparseRecords())
@@ -253,6 +251,16 @@ class _GuardedProtocol(H11Protocol):
                 self._door.introduced(self._visitor, "")
         elif self.transport.is_closing():
             self._wait(LINGER_S)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, unless the answer to the request of which it is a part has begun."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # what the application still answers is dropped
+            self.cycle.message_event.set()
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:  # it has begun, or may have no body
+            self.transport.abort()
 
     def on_response_complete(self) -> None:
         answered = self.cycle

@@ -48,15 +48,21 @@ class SparseLog:
             text: As for :meth:`logging.Logger.warning`.
             *values: Likewise.
         """
+        kept_back = self.admits(subject)
+        if kept_back is not None:
+            more = f" ({kept_back} more since the last such line)" if kept_back else ""
+            self._log.warning(f"{text}%s", *values, more)
+
+    def admits(self, subject: str) -> int | None:
+        """Return how many lines about a subject were kept back, if there may be one now; else count one, and None."""
         with self._lock:
             now = self._clock()
             due, kept_back = self._next.get(subject, (now, 0))
             if now < due or not self._room(now):
                 self._remember(subject, max(due, now), kept_back + 1)
-                return
+                return None
             self._remember(subject, now + self._every_s, 0)
-        more = f" ({kept_back} more since the last such line)" if kept_back else ""
-        self._log.warning(f"{text}%s", *values, more)
+            return kept_back
 
     def _room(self, now: float) -> bool:
         if now - self._since >= self._every_s:

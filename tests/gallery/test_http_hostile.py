@@ -177,7 +177,30 @@ def test_with_tls_the_certificate_has_been_checked_against_the_name(secured, cer
     assert connection.getresponse().status == 200
 
 
-def test_random_requests_are_answered_or_cut_off(gallery):
+@pytest.mark.parametrize(
+    "data",
+    [
+        CHUNKED + b"no number\r\n",
+        CHUNKED + b"5\r\nhelloXX5\r\n",
+        CHUNKED.replace(b"POST", b"HEAD") + b"no number\r\n",
+        b"GET /healthz HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nno number\r\n",
+        b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3\r\n\r\nabcno request\r\n\r\n",
+        FORM + b"x" * 9000 + b"no request\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_within_or_after_a_request_is_no_error_of_the_server(gallery, data, caplog):
+    for pause_s in (0.0, 0.05):
+        with socket.create_connection(("127.0.0.1", gallery.server.port), 5) as peer, contextlib.suppress(OSError):
+            peer.sendall(data[:-9])
+            time.sleep(pause_s)
+            peer.sendall(data[-9:])
+            while peer.recv(65536):
+                pass
+    assert gallery.post(batch("camA", 1))[0] == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_random_requests_are_answered_or_cut_off(gallery, caplog):
     """400 requests, each a real one with random bytes changed, cut or repeated."""
     chance = random.Random(15)
     body = batch("camA", 1)
@@ -194,6 +217,7 @@ def test_random_requests_are_answered_or_cut_off(gallery):
                 peer.recv(65536)
     assert gallery.post(batch("camA", 2))[0] == 200
     wait_until(lambda: gallery.server.door.strangers == 0, "all had gone")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 class Served:
