@@ -76,6 +76,11 @@ class Retention:
         """The reason why deletion waits, for a person; empty if it does not."""
         return self._failure or self.clock.trouble
 
+    @property
+    def damage(self) -> str:
+        """What is damaged in the store, as far as it was read, for a person; empty if nothing is."""
+        return self._store.damaged.trouble
+
     def oldest_us(self) -> int:
         """Return the time before which an observation was last seen too long ago to be kept."""
         return self._before(self.clock.now())
@@ -108,9 +113,9 @@ class Retention:
         return moment.earliest_us - int(self._hours * HOUR_US)
 
     def _warn(self) -> None:
-        if self.trouble and time.monotonic() >= self._warn_at:
+        if self.clock.trouble and time.monotonic() >= self._warn_at:
             self._warn_at = time.monotonic() + WARN_EVERY_S
-            log.warning("deletion on time waits: %s", self.trouble)
+            log.warning("deletion on time waits: %s", self.clock.trouble)
 
     def apply_if_due(self) -> None:
         """Delete what is too old if the last time is long enough ago; log a failure, to try again later."""

@@ -129,6 +129,8 @@ class GalleryService:
     def _store_problems(self) -> Iterator[Problem]:
         if reason := self.collector.commits.trouble:
             yield Problem("store", reason)
+        if reason := self.collector.retention.damage:
+            yield Problem("store", reason)
         if reason := self.collector.retention.trouble:
             yield Problem("retention", f"observations are not deleted on time: {reason}")
 

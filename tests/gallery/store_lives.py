@@ -152,6 +152,8 @@ def _violations(must: Promised, folder: Path) -> Iterator[str]:
         yield from (f"stored twice: {key}" for key in _CAMERAS if len(rows) != len(held))
         entries = store.audit_entries(10**6)
         searches = [entry.purpose for entry in entries if entry.action == "search"]
+        if alarms := [entry.action for entry in entries if entry.action in ("commits lost", "file replaced")]:
+            yield f"false alarms: {alarms}"
         if must.audited != searches[: len(must.audited)]:
             yield f"of the searches {must.audited} the audit holds {searches}"
         yield from audit.verify(store).faults

@@ -1,6 +1,7 @@
 """A gallery as one process: health tells the truth at once, whatever the store does."""
 
 import contextlib
+import dataclasses
 import http.client
 import threading
 import time
@@ -122,6 +123,19 @@ def test_retention_that_cannot_be_applied_is_a_problem(serve, store, monkeypatch
     service.collector.retention.apply_if_due()
     assert ask(service) == (503, "observations are not deleted on time: the disk is full\n")
     assert problems(service) == {"retention"}
+
+
+def test_damage_of_the_store_and_a_clock_that_may_be_wrong_are_problems(serve, store):
+    service = serve()
+    assert ask(service)[0] == 200
+    store.damaged.note("door/e1/1")
+    status, said = ask(service)
+    assert status == 503
+    assert "1 stored observations are damaged" in said
+    clock = service.collector.retention.clock
+    clock._state = dataclasses.replace(clock._state, wall_us=clock._state.wall_us + 4 * 24 * 3600 * SECOND)
+    assert "96 hours ahead" in ask(service)[1]
+    assert problems(service) == {"store", "retention"}
 
 
 def test_cameras_over_their_quota_are_named(serve):
