@@ -89,9 +89,11 @@ def without_userinfo(uri: str) -> str:
 
 def without_passwords(uri: str) -> str:
     """Return an address without the password of its user, and without options that hold one."""
+    if _LIBPQ_WORDS.match(uri):
+        return _shown_words(uri)
     scheme, there, rest = uri.partition("://")
     if not there:
-        return _shown_words(uri) if _LIBPQ_WORDS.match(uri) else uri
+        return uri
     secret = _first_secret(rest)
     if secret is not None and _AT.search(rest, secret):
         return f"{scheme}://{HIDDEN}"  # a password with '?' or '/', or an option with '@': the host may be either
@@ -263,7 +265,7 @@ def _passwords(address: str) -> Iterator[str]:
             elif not _USER_NAME.match(name) and _redacted_pipeline(f"{name}={value}") != f"{name}={value}":
                 yield from (value, re.sub(r"\\(.)", r"\1", value))
         return
-    rest = address.partition("://")[2]
+    rest = "" if _LIBPQ_WORDS.match(address) else address.partition("://")[2]
     values = [rest.rpartition("@")[0].partition(":")[2]] if rest else []
     for match in _NAMED.finditer(rest or address):
         if is_secret_name(match["name"]) and not _USER_NAME.match(match["name"]):
@@ -275,7 +277,7 @@ def _passwords(address: str) -> Iterator[str]:
 
 def _secrets(uri: str) -> Iterator[str]:
     """Yield what an address may hold of passwords, whole, as it is and as a driver decodes it."""
-    rest = uri.partition("://")[2] or uri
+    rest = (not _LIBPQ_WORDS.match(uri) and uri.partition("://")[2]) or uri
     userinfo, at, _ = rest.rpartition("@")
     port = None if at else _NO_PORT.match(rest)
     values = [rest[match.end() :] for match in _NAMED.finditer(rest) if is_secret_name(match["name"])]
