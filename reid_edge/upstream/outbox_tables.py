@@ -142,7 +142,11 @@ def copy_rows(db: sqlite3.Connection, rows: Iterable[StoredRow]) -> None:
 
 
 def delete_rows(db: sqlite3.Connection, first_seq: int, last_seq: int, which: Which = "any") -> Deleted:
-    """Delete rows, from first to last included."""
+    """Delete rows, from first to last included.
+
+    Raises:
+        sqlite3.DatabaseError: They are out of order, as after damage.
+    """
     found = _counted(db, first_seq, last_seq, which)
     if found.rows:
         db.execute(f"DELETE FROM rows WHERE seq BETWEEN ? AND ? AND {_WHICH[which]}", (first_seq, last_seq))  # noqa: S608
@@ -150,11 +154,15 @@ def delete_rows(db: sqlite3.Connection, first_seq: int, last_seq: int, which: Wh
 
 
 def _counted(db: sqlite3.Connection, first_seq: int, last_seq: int, which: Which) -> Deleted:
-    count, size, first, last, crc_sum = db.execute(
-        f"SELECT count(*), {_BYTES}, min(seq), max(seq), total(crc) FROM rows "  # noqa: S608 - own words
+    count, different, size, first, last, crc_sum = db.execute(
+        f"SELECT count(*), count(DISTINCT seq), {_BYTES}, min(seq), max(seq), total(crc) FROM rows "  # noqa: S608 - own words
         f"WHERE seq BETWEEN ? AND ? AND {_WHICH[which]}",
         (first_seq, last_seq),
     ).fetchone()
+    if count and (
+        different != count or first < first_seq or last > last_seq
+    ):  # SQLite stops at the first that is beyond
+        raise malformed("rows out of order")
     return Deleted(count, int(size), first or 0, last or 0, int(crc_sum))
 
 
