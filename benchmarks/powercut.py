@@ -1,6 +1,6 @@
 """Power cuts at random moments of recorded runs: what is lost, and what is unsound.
 
-    python benchmarks/powercut.py outbox|gallery [--seeds 40] [--cuts 25] [--first-seed 100]
+    python benchmarks/powercut.py outbox|exchange|gallery [--seeds 40] [--cuts 25] [--first-seed 100]
 
 Records a run of each seed by strace, and opens the file as it may be after a power cut at so many moments, in five
 variants of what of the unsynced writes has reached the disk (``tests/faults/powercut.py``).  Exits 1 if a promise is
@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.faults.powercut import tried
 from tests.gallery import store_lives
-from tests.upstream import outbox_lives
+from tests.upstream import outbox_exchange_lives, outbox_lives
 
 _RAM = Path("/dev/shm")
-_LIVES = {"outbox": outbox_lives, "gallery": store_lives}
+_LIVES = {"outbox": outbox_lives, "exchange": outbox_exchange_lives, "gallery": store_lives}
 
 
 def main() -> None:

@@ -193,6 +193,7 @@ def install(path: Path) -> None:
         OSError: It cannot be renamed.
     """
     _remove_logs(path)  # of a file that is gone: SQLite would apply them to the new one
+    sync_folder(path.parent)  # so that they do not come back after a power cut
     _new_path(path).replace(path)
     sync_folder(path.parent)
 

@@ -256,8 +256,8 @@ class OutboxFile:
                 self.path,
                 mark.undelivered,
             )
-        lost, predecessor = (0, "") if mark is None else (mark.undelivered, mark.incarnation)
-        database.build(self.path, lambda db: fresh(db, lost, predecessor))
+        lost = 0 if mark is None else mark.undelivered
+        database.build(self.path, lambda db: fresh(db, lost, mark))
         database.install(self.path)
         self._connect(leap=False)
 
@@ -314,7 +314,7 @@ class OutboxFile:
         if copied is not None:
             return copied
         lost = estimated(self.path) if mark is None else mark.undelivered
-        database.build(self.path, lambda db: fresh(db, lost, "" if mark is None else mark.incarnation))
+        database.build(self.path, lambda db: fresh(db, lost, mark))
         return 0, lost
 
     def exchange(self, beside: Path | None, taken: Path) -> None:

@@ -22,9 +22,12 @@ from reid_edge.upstream.outbox_records import MOST, NOTHING_DROPPED, State, Stor
 _MOST_FAILURES = 1000
 
 
-def fresh(db: sqlite3.Connection, lost: int, predecessor: str) -> None:
-    """Make the tables of a new incarnation, which declares what was lost with the one before."""
-    state = State(incarnation=secrets.token_hex(8), dropped=NOTHING_DROPPED, predecessor=predecessor)
+def fresh(db: sqlite3.Connection, lost: int, mark: Mark | None) -> None:
+    """Make the tables of a new incarnation, which declares what was lost with the one before, to the same gallery."""
+    predecessor, destination = ("", "") if mark is None else (mark.incarnation, mark.destination)
+    state = State(
+        incarnation=secrets.token_hex(8), dropped=NOTHING_DROPPED, predecessor=predecessor, destination=destination
+    )
     tables.create_tables(db)
     tables.save_state(db, tables.note_loss(db, state, lost), AgeState())
 

@@ -103,6 +103,23 @@ def test_an_interruption_while_files_are_exchanged_loses_nothing_and_declares_no
         assert (tracks(outbox), outbox.gap_count) == ([1], 0)
 
 
+@pytest.mark.parametrize("damage", ["zeroed", "removed"])
+def test_what_is_lost_is_declared_to_the_gallery_that_would_have_had_it(ram_path, damage):
+    path = ram_path / "outbox.db"
+    with opened(path, destination=NORTH) as outbox:
+        outbox.put([observed(1)])
+    with opened(path, destination=SOUTH) as outbox:
+        outbox.put([observed(2), observed(3)])
+    if damage == "zeroed":
+        path.write_bytes(bytes(path.stat().st_size))
+    else:
+        path.unlink()
+    with opened(path, destination=NORTH) as outbox:
+        assert (tracks(outbox), outbox.missing) == ([1], 0)
+    with opened(path, destination=SOUTH) as outbox:
+        assert (tracks(outbox), outbox.missing) == ([], 2)
+
+
 def test_a_file_that_somebody_is_looking_at_is_not_taken_up(ram_path):
     path = ram_path / "outbox.db"
     with opened(path, destination=NORTH) as outbox:
