@@ -242,6 +242,7 @@ def _print_summary(summary: Summary, *, utc: bool) -> None:
         ["last seen", time_text(summary.last_us, utc=utc)],
         ["lost on the way", f"{summary.lost:,} in {summary.gaps:,} gaps"],
         ["kept for", f"{summary.retention_hours:g} hours"],
+        *([["damaged", summary.damage]] if summary.damage else []),
         *(["model", f"{one.model_hash}, {one.dim or '?'} numbers"] for one in summary.models),
     ]
     print_table(summary.store, ("", ""), rows)

@@ -22,7 +22,7 @@ from reid_edge.gallery import audit
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.replay import request_replay
 from reid_edge.gallery.store import Store, open_store
-from reid_edge.gallery.store.base import Erasure
+from reid_edge.gallery.store.base import DAMAGE, Erasure
 from reid_edge.gallery.store.chain import check_chain
 from reid_edge.gallery.store.snapshots import Snapshot
 from reid_edge.gallery.store.sqlite import SqliteStore
@@ -31,7 +31,7 @@ from reid_edge.upstream.observation import Replay
 
 _HOUR_US = 3600 * 1_000_000
 #: Settings of one gallery that another must not be given.
-_OF_ONE = ("clock/", "replay", "backup")
+_OF_ONE = ("clock/", "replay", "backup", DAMAGE)
 _SIDES = ("-wal", "-shm", "-journal")
 
 

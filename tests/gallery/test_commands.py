@@ -245,6 +245,18 @@ def test_a_backup_is_made_checked_and_restored_by_commands(uri, tmp_path):
         db.commit()
     code, _, errors = call("check", new)
     assert (code, "2 stored observations are damaged" in errors) == (1, True)
+    assert "2 stored observations are damaged" in json.loads(gallery("info", new, "--json"))["damage"]
+
+
+def test_what_is_older_than_the_retention_is_shown_by_no_command_though_it_is_there(uri):
+    store = open_store(uri)
+    store.set_retention_hours(0.75)  # nobody has deleted yet
+    assert store.span(Selection()).observations == 3
+    store.close()
+    assert json.loads(gallery("info", uri, "--json"))["observations"] == 1
+    assert [one["camera"] for one in json.loads(gallery("cameras", uri, "--json")) if one["observations"]] == ["yard"]
+    assert "has expired" in call("search", uri, "--id", "door/abc/1", *WHY)[2]
+    assert json.loads(gallery("search", uri, "--id", "yard/e1/1", "--json", *WHY)) == []
 
 
 def test_the_roles_are_printed_as_sql():

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from reid_edge.gallery.store.snapshots import Snapshot
 
 __all__ = [
+    "DAMAGE",
     "DEFAULT_RETENTION_HOURS",
     "ELSEWHERE",
     "AcceptedModel",
@@ -38,6 +39,8 @@ __all__ = [
 
 #: Retention of a gallery until another is set.
 DEFAULT_RETENTION_HOURS = 72.0
+#: Setting that holds what the last check found damaged.
+DAMAGE = "damage"
 #: Reason of the gap of a camera's incarnation that grows: what the camera sent to other galleries alone.
 ELSEWHERE = "elsewhere"
 
@@ -149,6 +152,7 @@ class Summary:
         retention_hours: Hours that observations are kept.
         models: Models whose features are taken.
         cameras: Contents of each camera.
+        damage: What the last check of the whole gallery, or this one, found damaged; "" for nothing.
     """
 
     store: str
@@ -160,6 +164,7 @@ class Summary:
     retention_hours: float
     models: tuple[AcceptedModel, ...]
     cameras: tuple[CameraSummary, ...]
+    damage: str = ""
 
 
 class Store(Protocol):
@@ -305,4 +310,5 @@ def summarise(store: Store, since_us: int = 0) -> Summary:
         retention_hours=store.retention_hours(),
         models=tuple(store.models()),
         cameras=cameras,
+        damage=store.damaged.trouble or store.settings(DAMAGE).get(DAMAGE, ""),
     )

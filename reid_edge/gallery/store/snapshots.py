@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+from reid_edge.errors import StoreError
 from reid_edge.gallery.entries import Record
-from reid_edge.gallery.store.base import AcceptedModel, AuditEntry, Erasure, Store, StoredGap
+from reid_edge.gallery.store.base import DAMAGE, AcceptedModel, AuditEntry, Erasure, Store, StoredGap
 from reid_edge.gallery.store.chain import check_chain
 from reid_edge.gallery.store.sql import (
     AUDIT_NAMES,
@@ -100,7 +102,7 @@ class SqlSnapshot:
 
 
 def check(store: Store) -> str:
-    """Read all that a store holds; return what is damaged, in words, or an empty text.
+    """Read all that a store holds; return what is damaged, in words, or an empty text, which the store also keeps.
 
     Raises:
         StoreError: The store fails.
@@ -113,4 +115,6 @@ def check(store: Store) -> str:
         held.gaps(), held.erasures()
     faults = [*found, *(f"audit: {fault}" for fault in report.faults[:5])]
     store.damaged.note_structure("; ".join(faults))
+    with contextlib.suppress(StoreError):  # a role that may only read
+        store.change_settings({DAMAGE: store.damaged.trouble or None})
     return store.damaged.trouble
