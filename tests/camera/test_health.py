@@ -14,6 +14,7 @@ from reid_edge.camera.detectors import JsonLinesSettings, open_detector, trouble
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.health import KINDS, Examination, Growth, HealthMonitor, Problem, ProblemLog
 from reid_edge.camera.status import AgentMetrics, StatusServer
+from reid_edge.errors import StoreError
 from tests.camera.test_agent import (  # noqa: F401 - fixtures
     full_disk,
     kinds,
@@ -76,15 +77,17 @@ def test_an_outbox_that_cannot_be_written_makes_it_unhealthy_until_it_can(settin
         wait_until(lambda: not kinds(agent))
 
 
-def test_a_store_in_this_process_that_fails_makes_it_unhealthy(settings):  # noqa: F811
+@pytest.mark.parametrize(("error", "kind"), [(StoreError, "store"), (RuntimeError, "delivery")])
+def test_a_store_in_this_process_that_fails_makes_it_unhealthy(settings, error, kind):  # noqa: F811
     with running(settings({**LIVE, **OFTEN, "operation.drain_s": 0})) as agent:
         wait_until(lambda: agent.delivery.stats.acknowledged > 0)
 
         def fail(_batches):
-            raise RuntimeError("the disk is on fire")
+            raise error("the disk is on fire")
 
         agent.transport._receive = fail
-        wait_until(lambda: {"store", "delivery"} & kinds(agent))
+        wait_until(lambda: kind in kinds(agent))
+        assert "the disk is on fire" in text_of(agent, kind)
 
 
 def see_nonsense(frame):
