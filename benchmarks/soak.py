@@ -52,6 +52,7 @@ class Soak:
     def run(self, minutes: float, settle_s: float) -> bool:
         """Make faults for so long, drain, and return whether every promise was kept."""
         self.world.gallery.start()
+        self.world.wait_for_gallery()
         for camera in self.world.cameras:
             camera.start()
         end, names = self.began + 60 * minutes, list[str]()
