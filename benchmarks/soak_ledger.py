@@ -14,6 +14,8 @@ from pathlib import Path
 
 from tests.faults.clocks import sleep_under_libfaketime
 
+#: An agent follows a restored gallery's request once in ten minutes; here galleries are restored more often than that.
+_REPLAY_AGAIN_S = 10.0
 #: Camera, incarnation of its outbox, sequence number.
 Key = tuple[str, str, int]
 
@@ -22,9 +24,11 @@ def run_agent(ledger: str, arguments: list[str]) -> None:
     """``reid-edge run`` with a ledger of committed puts: one line of JSON each, fsynced at once."""
     sleep_under_libfaketime()
     from reid_edge.cli import main as reid_edge
+    from reid_edge.upstream import delivery
     from reid_edge.upstream.message import decode_observation
     from reid_edge.upstream.outbox import Outbox
 
+    delivery.REPLAY_AGAIN_S = _REPLAY_AGAIN_S
     put, file = Outbox.put_encoded, Path(ledger).open("a", buffering=1, encoding="ascii")  # noqa: SIM115 - lives as long
 
     def put_and_tell(outbox, payloads):
