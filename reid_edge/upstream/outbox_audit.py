@@ -148,7 +148,8 @@ def declared(db: sqlite3.Connection, audit: Audit, mark: Mark | None) -> tuple[S
 
 
 def _up_to_mark(db: sqlite3.Connection, audit: Audit, mark: Mark) -> tuple[State, int]:
-    expected, found = audit.expected, audit.found
+    expected = audit.expected
+    found = replace(audit.found, destination=audit.found.destination or mark.destination)  # a file may be older
     if _has_rows_of(mark, found):
         lost = max(0, mark.in_gaps - found.in_gaps)
     elif mark.given <= expected.given:
