@@ -145,6 +145,18 @@ def test_a_damaged_row_is_left_out_counted_and_shown_and_a_backup_says_so(sqlite
     assert back_up(sqlite_store, tmp_path / "b.db", now_us=NOON).damaged == 3
 
 
+@pytest.mark.parametrize("selection", [Selection(), Selection(cameras=("door",))])
+def test_a_damaged_feature_takes_no_place_of_an_intact_one(sqlite_store, tmp_path, selection):
+    sqlite_store.accept_model(MODEL, DIM, now_us=NOON)
+    sqlite_store.add([record(seq) for seq in range(1, 6)])
+    with contextlib.closing(sqlite3.connect(tmp_path / "gallery.db")) as db:
+        db.execute("UPDATE observations SET feature = ? WHERE seq = 2", (b"\xff\x7b" * DIM,))  # the largest numbers
+        db.commit()
+    query = abs(record(1).feature)
+    (best,) = sqlite_store.search(query, model_hash=MODEL, selection=selection, top=1)
+    assert best.entry.seq == max((1, 3, 4, 5), key=lambda seq: float(record(seq).feature @ query))
+
+
 def test_a_retention_that_is_damaged_deletes_nothing_and_can_be_set_again(sqlite_store, tmp_path):
     sqlite_store.set_retention_hours(72)
     with contextlib.closing(sqlite3.connect(tmp_path / "gallery.db")) as db:
