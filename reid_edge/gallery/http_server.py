@@ -232,6 +232,7 @@ class _GuardedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # after a reset uvicorn's timer would hold all of this for a minute
         self._door.left(self._visitor)
         if self._timer is not None:
             self._timer.cancel()

@@ -1,6 +1,7 @@
 """Clients that do not keep to the rules are cut off; memory and descriptors stay bounded, and a camera is served."""
 
 import contextlib
+import gc
 import os
 import random
 import re
@@ -218,6 +219,18 @@ def test_random_requests_are_answered_or_cut_off(gallery, caplog):
     assert gallery.post(batch("camA", 2))[0] == 200
     wait_until(lambda: gallery.server.door.strangers == 0, "all had gone")
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_nothing_is_held_of_connections_that_were_reset_after_an_answer(gallery):
+    for _ in range(30):
+        with socket.create_connection(("127.0.0.1", gallery.server.port), 5) as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            peer.recv(10)
+            time.sleep(0.01)
+    wait_until(lambda: gallery.server.door.guests == 0, "all had gone")
+    gc.collect()
+    assert sum(type(each) is http_server._GuardedProtocol for each in gc.get_objects()) < 5
 
 
 class Served:
