@@ -25,6 +25,9 @@ STEP_US = 5 * 1_000_000
 #: 2026-01-01: no earlier time of day is believed.
 PLAUSIBLE_US = 1_767_225_600_000_000
 
+#: A hundred years: no count is larger.
+MOST_AGE_US = 100 * 365 * 86400 * 1_000_000
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _UPTIME = Path("/proc/uptime")
 _NO_BOOT = str(uuid.uuid4())
@@ -82,6 +85,18 @@ class AgeState:
     steady_wall_us: int = 0
     steady_age_us: int = 0
     steady_boot: str = ""
+
+    def healed(self, newest_us: int) -> AgeState:
+        """Return the state without what cannot be, so that damage expires neither everything nor nothing for ever.
+
+        Args:
+            newest_us: The count when the newest row was put.
+        """
+        if self.age_us > MOST_AGE_US:
+            return AgeState(age_us=newest_us)
+        if self.steady_wall_us < PLAUSIBLE_US or self.steady_age_us > self.age_us:
+            return replace(self, steady_wall_us=0, steady_age_us=0, steady_boot="")
+        return self
 
 
 class AgeClock:

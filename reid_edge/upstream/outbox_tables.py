@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from reid_edge.upstream.age_clock import AgeState
+from reid_edge.upstream.age_clock import MOST_AGE_US, AgeState
 from reid_edge.upstream.observation import Gap, GapReason
 from reid_edge.upstream.outbox_records import (
     MOST,
@@ -96,7 +96,8 @@ def migrate_from_1(db: sqlite3.Connection) -> None:
         crc = gap_checksum(state.incarnation, checked_gap(columns), sealed)
         db.execute("UPDATE gaps SET crc = ? WHERE first_seq = ?", (crc, columns[0]))
     state = with_gaps(db, replace(state, rows=waiting, crc_sum=int(crc_sum or 0), checked_from=state.next_seq))
-    save_state(db, replace(state, given=state.undelivered), age)
+    (newest_us,) = db.execute("SELECT max(age_us) FROM rows WHERE age_us <= ?", (MOST_AGE_US,)).fetchone()
+    save_state(db, replace(state, given=state.undelivered), age.healed(newest_us or 0))
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from reid_edge.upstream.outbox_database import SCHEMA_VERSION
 from reid_edge.upstream.outbox_records import is_intact
 from tests.upstream.observing import observed
 from tests.upstream.outbox.make import delivered
-from tests.upstream.outboxes import opened
+from tests.upstream.outboxes import HOUR, SECOND, Clocks, opened
 
 FORMATS = sorted((Path(__file__).parent / "outbox").glob("v*"))
 
@@ -81,6 +81,23 @@ def test_a_migration_that_is_cut_off_leaves_the_file_as_it_was(stored, monkeypat
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (1,)
     assert delivered(path) == [batch.read_bytes() for batch in sorted(FORMATS[0].glob("batch_*.bin"))]
+
+
+@pytest.mark.parametrize("damage", ["age_us = 1 << 60", "steady_wall_us = 1, steady_age_us = 0, steady_boot = 'other'"])
+def test_ages_of_format_1_that_cannot_be_expire_nothing(stored, damage):
+    path = stored(FORMATS[0])
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE state SET {damage}")
+        connection.commit()
+    clocks = Clocks()
+    with opened(path, retention_s=3600, read_clocks=clocks) as outbox:
+        for _ in range(20):
+            outbox.expire()
+            clocks.run(60 * SECOND)
+        assert outbox.depth == 7
+        clocks.run(HOUR)
+        outbox.expire()
+        assert outbox.depth == 0
 
 
 def test_every_format_is_stored():
