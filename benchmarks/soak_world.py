@@ -177,7 +177,7 @@ class Camera(Process):
 
     def outbox_files(self) -> list[Path]:
         """Files of the outbox that a disk may damage, the larger ones more often."""
-        files = [path for path in self.state.glob("outbox*") if not path.name.endswith("-shm")]
+        files = [path for path in self.state.glob("outbox*") if not ("-shm" in path.name or ".corrupt" in path.name)]
         return [path for path in files if path.is_file() and path.stat().st_size]
 
 
