@@ -42,7 +42,7 @@ def test_the_unit_is_sandboxed(unit):
 def test_the_unit_has_a_watchdog_a_user_and_a_reload_and_keeps_memory_off_the_disk():
     text = UNIT.read_text()
     for line in (
-        "LimitCORE=1",
+        "LimitCORE=0:1",
         "MemorySwapMax=0",
         "Type=notify",
         "WatchdogSec=60",
