@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+from reid_edge.errors import MessageError
 from reid_edge.gallery.store import Store
+from reid_edge.upstream.message import check_replay
 from reid_edge.upstream.observation import Replay
 
 _SETTING = "replay"
 
 
 def replay_request(store: Store) -> Replay | None:
-    """Return the request that a gallery makes; None if it makes none.
+    """Return the request that a gallery makes; None if it makes none, or one that is damaged and cannot be sent.
 
     Raises:
         StoreError: The store fails.
@@ -20,8 +22,8 @@ def replay_request(store: Store) -> Replay | None:
     text = store.settings(_SETTING).get(_SETTING)
     try:
         fields = None if text is None else json.loads(text)
-        return None if fields is None else Replay(id=str(fields["id"]), since_us=int(fields["since_us"]))
-    except (ValueError, TypeError, KeyError):
+        return None if fields is None else check_replay(Replay(id=str(fields["id"]), since_us=int(fields["since_us"])))
+    except (MessageError, ValueError, TypeError, KeyError, ArithmeticError):
         return None
 
 

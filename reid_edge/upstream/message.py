@@ -213,7 +213,7 @@ def encode_ack(ack: Ack) -> bytes:
             gallery=_gallery(ack.gallery),
         )
         if ack.replay is not None:
-            _check_replay(ack.replay)
+            check_replay(ack.replay)
             message.replay.id = ack.replay.id
             message.replay.since_us = ack.replay.since_us
         for first_seq, last_seq in ack.gaps:
@@ -296,15 +296,21 @@ def _gallery(name: str) -> str:
 def _replay(ack: Any) -> Replay | None:
     if not ack.HasField("replay"):
         return None
-    replay = Replay(ack.replay.id, ack.replay.since_us)
-    _check_replay(replay)
-    return replay
+    return check_replay(Replay(ack.replay.id, ack.replay.since_us))
 
 
-def _check_replay(replay: Replay) -> None:
+def check_replay(replay: Replay) -> Replay:
+    """Return a request for observations if it can be sent.
+
+    Raises:
+        MessageError: It has another name, or a time that the format cannot hold.
+    """
     checked_wire_name(replay.id, "replay", MessageError)
     if replay.since_us < 0:
         raise MessageError(f"since_us must not be negative; got {replay.since_us}.")
+    if replay.since_us >= 2**63:
+        raise MessageError(f"since_us must be below 2**63; got {replay.since_us}.")
+    return replay
 
 
 def _seq(seq: int) -> None:
