@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from reid_edge.errors import StoreError, UsageError
+from reid_edge.errors import ReidEdgeError, StoreError, UsageError
 from reid_edge.gallery import audit
 from reid_edge.gallery.clock import GalleryClock, Moment, latest_us
 from reid_edge.gallery.entries import LONGEST_RETENTION_HOURS, Key, Selection
@@ -106,8 +106,9 @@ class Retention:
         """Read all of the store; what is damaged is logged, and kept in its ``damaged``."""
         try:
             check(self._store)
-        except StoreError as error:
-            log.error("cannot check the gallery; trying again tomorrow: %s", error)
+        except Exception as error:  # the thread's last resort: it also deletes
+            trace = None if isinstance(error, ReidEdgeError) else error
+            log.error("cannot check the gallery; trying again tomorrow: %s", error, exc_info=trace)
 
     def _before(self, moment: Moment) -> int:
         return moment.earliest_us - int(self._hours * HOUR_US)
@@ -126,9 +127,15 @@ class Retention:
         try:
             self.apply()
             self._failure = ""
-        except StoreError as error:
-            self._failure = f"{error}".rstrip(".")
-            log.error("cannot delete what is older than the retention; trying again in %g s: %s", self._every_s, error)
+        except Exception as error:  # the last resort: deletion goes on, and what was committed is acknowledged
+            self._failure = f"{error}".rstrip(".") or type(error).__name__
+            trace = None if isinstance(error, ReidEdgeError) else error
+            log.error(
+                "cannot delete what is older than the retention; trying again in %g s: %s",
+                self._every_s,
+                error,
+                exc_info=trace,
+            )
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

@@ -294,7 +294,9 @@ def test_a_restored_gallery_asks_cameras_for_what_they_still_have(sqlite_store, 
 
 
 def test_a_request_that_is_damaged_is_none(sqlite_store):
-    for text in ("", "{}", "[1]", "x"):
+    damaged = ('{"id": "r", "since_us": 1e400}', '{"id": "r", "since_us": -1}', '{"id": "../r", "since_us": 1}')
+    too_large = f'{{"id": "r", "since_us": {2**63}}}'
+    for text in ("", "{}", "[1]", "x", too_large, *damaged):
         sqlite_store.change_settings({"replay": text})
         assert replay_request(sqlite_store) is None
     sqlite_store.change_settings({"replay": json.dumps(dataclasses.asdict(Replay("r", 5)))})

@@ -205,6 +205,15 @@ def test_retention_is_applied_while_nothing_comes(sqlite_store, clock):
     assert sqlite_store.span(EVERYTHING).observations == 0
 
 
+def test_what_was_committed_is_acknowledged_whatever_the_deletion_raises(collector, sqlite_store):
+    def expire(*_given):
+        raise RuntimeError("nobody expected this")
+
+    sqlite_store.expire = expire
+    assert decode_ack(collector.receive([batch([record(1)])])[0]).seqs == (1,)
+    assert "nobody expected this" in collector.retention.trouble
+
+
 def test_a_store_that_fails_stores_nothing_and_recovers(collector, sqlite_store, tmp_path):
     receive(collector, [record(1)])
     other = sqlite3.connect(tmp_path / "gallery.db", isolation_level=None)
