@@ -8,6 +8,7 @@ of those behind it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reid_edge.errors import OutputError
 from reid_edge.files import sync_folder, write_whole
 from reid_edge.gallery.store.erasures import Erasure, erasure_fields, fields_erasure
 
@@ -53,13 +55,12 @@ class ErasureJournal:
             OSError: They cannot be written.
         """
         new = not self._path.exists()
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-        try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(self._path, flags, 0o600), "ab") as file:  # which writes all of it, or raises
             # A line that a power cut left unfinished must not swallow the next one.
-            os.write(descriptor, b"\n" + b"".join(map(_line, erasures)))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            file.write(b"\n" + b"".join(map(_line, erasures)))
+            file.flush()
+            os.fsync(file.fileno())
         if new:
             sync_folder(self._path.parent)
 
@@ -75,12 +76,13 @@ class ErasureJournal:
         """Keep some erasures, and drop the others.
 
         Raises:
-            OutputError: It cannot be written.
+            OSError: It cannot be read.
         """
-        if self._path.exists():
-            write_whole(
-                self._path, b"".join(_line(erasure) for erasure in self.read() if wanted(erasure)), private=True
-            )
+        if not self._path.exists():
+            return
+        kept = b"".join(_line(erasure) for erasure in self.read() if wanted(erasure))
+        with contextlib.suppress(OutputError):  # e.g. a full disk: it is only longer than it need be
+            write_whole(self._path, kept, private=True)
 
 
 def read_journal(path: Path) -> list[Erasure]:
