@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
+
+import msgspec
 
 from reid_edge.errors import OutputError, StoreError, UsageError
 from reid_edge.files import check_output, sync_folder
@@ -136,20 +138,47 @@ def restore(path: Path, uri: str, *, now_us: int, force: bool = False, journals:
     newer = [erasure for journal in journals for erasure in _journal(journal)]
     with tempfile.TemporaryDirectory(prefix="reid-edge-restore-") as folder:
         copy = Path(folder) / "backup.db"
-        for suffix in ("", *_SIDES[:1]):
-            if (given := path.with_name(path.name + suffix)).is_file():
-                shutil.copyfile(given, f"{copy}{suffix}")
+        digest = _copied(path, copy)
         _check_sound(copy, path)
         with contextlib.closing(SqliteStore(copy, create=False, beside=False)) as backup:
-            return _restore(backup, hashlib.sha256(path.read_bytes()).hexdigest(), uri, newer, now_us, force)
+            return _restore(backup, digest, uri, newer, now_us, force)
+
+
+def _copied(path: Path, copy: Path) -> str:
+    """Copy a backup, and the write-ahead log if it has one; return the sha256 of what was copied, without the log."""
+    digest = hashlib.sha256()
+    try:
+        for suffix in ("", _SIDES[0]):
+            if (given := path.with_name(path.name + suffix)).is_file():
+                shutil.copyfile(given, f"{copy}{suffix}")
+        with copy.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise StoreError(
+            f"cannot copy the backup {path} to {copy.parent}: {error.strerror or error}; nothing was changed. The copy "
+            "needs as much room: TMPDIR=FOLDER gives it another place."
+        ) from error
+    return digest.hexdigest()
+
+
+class _Made(msgspec.Struct):
+    """What a backup says of itself."""
+
+    at_us: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 0
+
+
+def _made_us(backup: SqliteStore) -> int:
+    """Return the time at which a backup was made, microseconds since 1970 UTC; 0 if it does not say so."""
+    try:
+        return msgspec.json.decode(backup.settings("backup").get("backup", "{}"), type=_Made).at_us
+    except msgspec.DecodeError:  # damaged: cameras are asked for more than is needed
+        return 0
 
 
 def _restore(backup: SqliteStore, digest: str, uri: str, newer: list[Erasure], now_us: int, force: bool) -> Restored:
-    made = json.loads(backup.settings("backup").get("backup", "{}"))
-    request = Replay(
-        id=uuid.uuid4().hex,
-        since_us=max(0, made.get("at_us", 0) - int(backup.retention_hours() * _HOUR_US)),
-    )
+    made_us = _made_us(backup)
+    request = Replay(id=uuid.uuid4().hex, since_us=max(0, made_us - int(backup.retention_hours() * _HOUR_US)))
     with _emptied(uri, force=force, now_us=now_us) as (target, known, set_aside), backup.snapshot() as held:
         contents = _copy(held, target)
         old = {erasure.id for erasure in held.erasures()}
@@ -160,7 +189,7 @@ def _restore(backup: SqliteStore, digest: str, uri: str, newer: list[Erasure], n
             observations=contents.observations - len(erased.keys),
             erased=len(erased.keys),
             erasures=len(added),
-            backup_us=made.get("at_us", 0),
+            backup_us=made_us,
             replay=request.id,
             set_aside=set_aside,
         )
@@ -290,13 +319,26 @@ def _empty_file(path: Path, *, force: bool, now_us: int) -> Iterator[tuple[Store
         with contextlib.closing(SqliteStore(partial, create=True, beside=False)) as store:
             store.name = f"sqlite:{path}"
             yield store, known, aside
-        if there:
-            for side in ("", *_SIDES):
-                with contextlib.suppress(FileNotFoundError):
-                    path.with_name(path.name + side).rename(aside + side)
-        _put_in_place(partial, path)
+        with _set_aside(path, aside) if there else contextlib.nullcontext():
+            _put_in_place(partial, path)
     mark_path(path).unlink(missing_ok=True)  # it is of the file that was there
     SqliteStore(path, create=False).close()  # completes the journal
+
+
+@contextlib.contextmanager
+def _set_aside(path: Path, aside: str) -> Iterator[None]:
+    """Give a gallery's file another name, with its log; if the block fails, they have theirs again."""
+    moved: list[str] = []
+    try:
+        for side in ("", *_SIDES):
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + side).rename(aside + side)
+                moved.append(side)
+        yield
+    except BaseException:
+        for side in moved:
+            Path(aside + side).rename(path.with_name(path.name + side))
+        raise
 
 
 def _known_erasures(path: Path) -> list[Erasure]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import random
 import shutil
@@ -149,6 +150,46 @@ def test_a_restore_that_fails_leaves_what_was_there(engine, tmp_path, monkeypatc
     again = open_store(uri, create=False)
     assert contents(again) == before
     again.close()
+
+
+def test_a_restore_whose_file_cannot_be_put_in_place_leaves_what_was_there(sqlite_store, tmp_path, monkeypatch):
+    fill(sqlite_store)
+    back_up(sqlite_store, tmp_path / "b.db", now_us=NOW)
+    before = contents(sqlite_store)
+    monkeypatch.setattr("reid_edge.gallery.backup._put_in_place", raising(OutputError("no space")))
+    with pytest.raises(OutputError, match="no space"):
+        restore(tmp_path / "b.db", sqlite_store.name, now_us=NOW, force=True)
+    assert contents(sqlite_store) == before
+    assert not list(tmp_path.glob("*replaced*"))
+
+
+def test_a_backup_that_cannot_be_copied_is_an_error_that_says_what_to_do(sqlite_store, tmp_path, monkeypatch):
+    fill(sqlite_store)
+    back_up(sqlite_store, tmp_path / "b.db", now_us=NOW)
+    monkeypatch.setattr("reid_edge.gallery.backup.shutil.copyfile", raising(OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(StoreError, match="No space left.*TMPDIR"):
+        restore(tmp_path / "b.db", f"sqlite:{tmp_path / 'new.db'}", now_us=NOW)
+    assert not (tmp_path / "new.db").exists()
+
+
+@pytest.mark.parametrize("said", ["", "[]", '{"at_us": -1}', '{"at_us": "x"}', '{"at_us": 1e400}'])
+def test_a_backup_whose_time_is_damaged_asks_cameras_for_everything(sqlite_store, tmp_path, said):
+    fill(sqlite_store)
+    back_up(sqlite_store, tmp_path / "b.db", now_us=NOW)
+    with contextlib.closing(sqlite3.connect(tmp_path / "b.db")) as db, db:
+        db.execute("UPDATE settings SET value = ? WHERE name = 'backup'", (said,))
+    uri = f"sqlite:{tmp_path / 'new.db'}"
+    done = restore(tmp_path / "b.db", uri, now_us=NOW)
+    assert (done.observations, done.backup_us) == (8, 0)
+    with contextlib.closing(open_store(uri)) as store:
+        assert replay_request(store) == Replay(done.replay, 0)
+
+
+def raising(error):
+    def fail(*_given, **_options):
+        raise error
+
+    return fail
 
 
 def test_an_older_copy_of_the_file_does_not_bring_back_what_was_erased(sqlite_store, tmp_path):
