@@ -421,6 +421,16 @@ def test_retention_is_kept(store):
     assert store.retention_hours() == 36.25
 
 
+@pytest.mark.parametrize("hours", ["96.25", "nan", "x", "-1"])
+def test_a_retention_that_was_not_set_so_is_an_error_until_it_is_set_again(store, hours):
+    store.set_retention_hours(36.25)
+    store.change_settings({"retention_hours": hours})
+    with pytest.raises(StoreError, match="set it again"):
+        store.retention_hours()
+    store.set_retention_hours(5)
+    assert store.retention_hours() == 5
+
+
 def audit(number, **detail):
     return AuditEntry(at_us=NOON + number, user="ann", action="search", purpose="lost child", detail=detail)
 

@@ -22,7 +22,6 @@ import numpy as np
 from reid_edge.errors import ModelMismatchError, StoreError
 from reid_edge.gallery.entries import Match, Record, Selection
 from reid_edge.gallery.store.base import (
-    DEFAULT_RETENTION_HOURS,
     ELSEWHERE,
     AcceptedModel,
     Added,
@@ -58,6 +57,7 @@ from reid_edge.gallery.store.milvus_collections import (
     migrate,
     row_with_checksum,
 )
+from reid_edge.gallery.store.retention import CHECK, PREFIX, retention_of, retention_settings
 from reid_edge.gallery.store.snapshots import RECORDS, Snapshot
 from reid_edge.types import Feature
 
@@ -225,11 +225,13 @@ class MilvusStore:
 
     def retention_hours(self) -> float:
         """Return the number of hours that observations are kept."""
-        return float(self.settings("retention_hours").get("retention_hours", DEFAULT_RETENTION_HOURS))
+        return retention_of(self.settings(PREFIX), self.name)
 
     def set_retention_hours(self, hours: float) -> None:
         """Change the number of hours that observations are kept."""
-        self.change_settings({"retention_hours": repr(hours)})
+        with self._session():
+            self.change_settings({CHECK: None})  # without it any hours are taken, should this be interrupted
+            self.change_settings(retention_settings(hours))
 
     def audit_append(self, entry: AuditEntry) -> AuditEntry:
         """Add a line to the audit; of several that are added at the same moment each gives way and tries again.

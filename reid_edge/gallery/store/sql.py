@@ -6,15 +6,13 @@ import abc
 import contextlib
 import json
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
 from reid_edge.errors import StoreError
-from reid_edge.gallery.entries import LONGEST_RETENTION_HOURS, Selection
+from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store.base import (
-    DEFAULT_RETENTION_HOURS,
     ELSEWHERE,
     AcceptedModel,
     AuditEntry,
@@ -26,6 +24,7 @@ from reid_edge.gallery.store.base import (
 from reid_edge.gallery.store.chain import chained, counted
 from reid_edge.gallery.store.columns import COLUMNS, Kind
 from reid_edge.gallery.store.erasures import Erasure, json_selection, selection_json, spent_us
+from reid_edge.gallery.store.retention import PREFIX, retention_of, retention_settings
 
 #: Names of the columns of ``observations``, as statements list them.
 COLUMN_NAMES = ", ".join(COLUMNS)
@@ -100,21 +99,12 @@ class SqlStore(abc.ABC):
     def retention_hours(self) -> float:
         """Return the number of hours that observations are kept."""
         with self._reading() as db:
-            held = dict(db.execute("SELECT name, value FROM settings WHERE name LIKE 'retention%'").fetchall())
-            text = held.get("retention_hours")
-            if text is None:
-                return DEFAULT_RETENTION_HOURS
-            if held.get("retention_check", _check(text)) != _check(text):
-                raise StoreError(
-                    f"the retention of {self.name}, {text!a} hours, is not what was set, being damaged; set it again: "
-                    f"reid-edge gallery expire {self.name} --retention-hours HOURS"
-                )
-            return checked_hours(float(text))
+            held = dict(db.execute(f"SELECT name, value FROM settings WHERE name LIKE '{PREFIX}%'").fetchall())  # noqa: S608
+        return retention_of(held, self.name)
 
     def set_retention_hours(self, hours: float) -> None:
         """Change the number of hours that observations are kept."""
-        text = repr(hours)
-        self.change_settings({"retention_hours": text, "retention_check": _check(text)})
+        self.change_settings(retention_settings(hours))
 
     def audit_append(self, entry: AuditEntry) -> AuditEntry:
         """Add a line to the audit."""
@@ -235,22 +225,6 @@ class SqlStore(abc.ABC):
         if note is not None and (count or gaps):
             self._append(db, counted(note, count, gaps))
         return count
-
-
-def _check(text: str) -> str:
-    """Return the checksum of a setting that decides what is deleted."""
-    return f"{zlib.crc32(text.encode()):08x}"
-
-
-def checked_hours(hours: float) -> float:
-    """Return a retention that a store may hold.
-
-    Raises:
-        ValueError: It is none.
-    """
-    if not 0 < hours <= LONGEST_RETENTION_HOURS:
-        raise ValueError(f"the retention cannot be {hours} hours")
-    return hours
 
 
 def accepted_model(model_hash: str, dim: int | None, accepted_us: int) -> AcceptedModel:
