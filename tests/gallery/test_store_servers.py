@@ -54,6 +54,34 @@ def test_a_lost_connection_is_an_error_once_and_then_made_again(store):
     assert store.add([record(2)]).stored == 1
 
 
+@pytest.mark.parametrize(
+    ("damage", "call"),
+    [
+        ("UPDATE reid_edge.models SET dim = 0", lambda store: store.models()),
+        ("UPDATE reid_edge.erasures SET selection = '[1'", lambda store: store.add([record(1)])),
+        ("UPDATE reid_edge.erasures SET selection = '[1]'", lambda store: store.erasures()),
+    ],
+)
+def test_contents_that_nobody_wrote_so_are_errors_that_say_what_to_do(store, damage, call):
+    store.erase(Selection(cameras=("yard",)), now_us=NOON)
+    with other_connection(store) as other:
+        other.execute(damage)
+    with pytest.raises(StoreError, match="something else than was written.*restore BACKUP"):
+        call(store)
+
+
+@pytest.mark.parametrize("body", ["x", [1], {"id": 5}, None])
+def test_contents_of_milvus_that_nobody_wrote_so_are_errors_that_say_what_to_do(engines, body):
+    milvus = engines("milvus")
+    uri = milvus.uri()
+    store = open_store(uri)
+    store._put("erasure", "damaged", body)
+    with pytest.raises(StoreError, match="something else than was written.*restore BACKUP"):
+        store.erasures()
+    store.close()
+    milvus.give_back(uri)
+
+
 def test_commits_in_postgresql_are_durable(store):
     assert store._connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
 

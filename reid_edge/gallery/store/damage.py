@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
+from collections.abc import Iterator
+
+from reid_edge.errors import StoreError
 
 log = logging.getLogger(__name__)
 
+#: What reading raises where a damaged store holds something else than was written.
+DAMAGED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+
 #: A damage is logged at most so often.
 LOG_EVERY_S = 60.0
+
+
+@contextlib.contextmanager
+def damage_errors(store: str) -> Iterator[None]:
+    """Turn what a server's damaged contents raise into :class:`StoreError`.
+
+    Args:
+        store: URI of the gallery.
+    """
+    try:
+        yield
+    except DAMAGED as error:
+        raise StoreError(f"the gallery in {store} holds something else than was written: {error}. {way_out(store)}.") from error
+
+
+def way_out(store: str) -> str:
+    """Return what to do about a damaged gallery."""
+    return f"To put a backup back: reid-edge gallery restore BACKUP {store} --force"
 
 
 class DamagedRows:
@@ -53,5 +78,4 @@ class DamagedRows:
         said = [self._structure] if self._structure else []
         if shown:
             said.append(f"{len(shown)} stored observations are damaged and left out of answers ({some})")
-        way_out = f"to put a backup back: reid-edge gallery restore BACKUP {self._name} --force"
-        return "; ".join([*said, way_out]) if said else ""
+        return "; ".join([*said, way_out(self._name)]) if said else ""

@@ -35,7 +35,7 @@ from reid_edge.gallery.store.base import (
 )
 from reid_edge.gallery.store.chain import START, chained, counted
 from reid_edge.gallery.store.columns import intact_entry
-from reid_edge.gallery.store.damage import DamagedRows
+from reid_edge.gallery.store.damage import DamagedRows, damage_errors
 from reid_edge.gallery.store.erasures import (
     covering,
     deleted_now,
@@ -343,7 +343,8 @@ class MilvusStore:
             if self._client.failed:
                 self._client.failed = False  # set again if this fails
                 self._open(create=False)
-            yield
+            with damage_errors(self.name):
+                yield
         finally:
             self._depth -= 1
             self._lock.release()

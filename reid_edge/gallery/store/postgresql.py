@@ -17,7 +17,7 @@ from reid_edge.errors import MissingExtraError, ModelMismatchError, StoreError
 from reid_edge.gallery.entries import Match, Record, Selection
 from reid_edge.gallery.store.base import Added, AuditEntry, Erased, Erasure, StoredGap
 from reid_edge.gallery.store.columns import COLUMNS, checksum_of, intact_entry, row_of
-from reid_edge.gallery.store.damage import DamagedRows
+from reid_edge.gallery.store.damage import DamagedRows, damage_errors
 from reid_edge.gallery.store.erasures import covering, deleted_now, new_erasure, not_erased
 from reid_edge.gallery.store.postgresql_connection import CALL_S, EXPIRY_S, LONG_S, Connection, connect, limited
 from reid_edge.gallery.store.snapshots import RECORDS, Snapshot, SqlSnapshot
@@ -285,7 +285,8 @@ class PostgresqlStore(SqlStore):
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
+            with damage_errors(self.name):
+                yield
         except psycopg.Error as error:
             raise StoreError(f"the gallery in {self.name} cannot be used: {self._text(error)}") from error
 

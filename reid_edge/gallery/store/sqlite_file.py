@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reid_edge.errors import StoreError
+from reid_edge.gallery.store.damage import DAMAGED
 from reid_edge.gallery.store.sqlite_tables import APPLICATION_ID, SCHEMA_VERSION, TABLES, migrate, statements
 
 #: Longest wait for another process's commit.
@@ -45,10 +46,6 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
-
-
-#: What reading raises where a damaged file holds something else than was written.
-DAMAGED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 
 
 @contextlib.contextmanager
