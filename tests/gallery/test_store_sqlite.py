@@ -236,6 +236,16 @@ def test_a_reader_does_not_make_a_gallery_that_is_gone(path, store):
     reader.close()
 
 
+def test_neither_a_check_nor_a_backup_makes_a_gallery_that_is_gone(path, store):
+    for file in path.parent.glob("gallery.db*"):
+        file.unlink()
+    with pytest.raises(StoreError, match="unable to open"):
+        store.structure()
+    with pytest.raises(StoreError, match="unable to open"), store.snapshot():
+        pass
+    assert not path.exists()
+
+
 def test_a_stop_does_not_wait_for_another_process_that_keeps_the_file(path, store, monkeypatch):
     monkeypatch.setattr(deletion, "STOP_S", 0.1)
     monkeypatch.setattr(sqlite_transactions, "CLOSE_S", 0.1)

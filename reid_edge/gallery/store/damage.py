@@ -29,7 +29,9 @@ def damage_errors(store: str) -> Iterator[None]:
     try:
         yield
     except DAMAGED as error:
-        raise StoreError(f"the gallery in {store} holds something else than was written: {error}. {way_out(store)}.") from error
+        raise StoreError(
+            f"the gallery in {store} holds something else than was written: {error}. {way_out(store)}."
+        ) from error
 
 
 def way_out(store: str) -> str:

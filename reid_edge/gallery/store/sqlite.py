@@ -30,7 +30,7 @@ from reid_edge.gallery.store.sqlite_features import (
     numbers_of,
     products,
 )
-from reid_edge.gallery.store.sqlite_file import store_errors
+from reid_edge.gallery.store.sqlite_file import connect_again, store_errors
 from reid_edge.gallery.store.sqlite_transactions import SqliteTransactions
 from reid_edge.types import Feature
 
@@ -162,7 +162,7 @@ class SqliteStore(SqliteTransactions):
         """Have SQLite check the file, indexes included."""
         with (
             store_errors(self._path),
-            contextlib.closing(sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)) as db,
+            contextlib.closing(connect_again(self._path)) as db,
         ):
             found = [str(row[0]) for row in db.execute("PRAGMA integrity_check(5)").fetchall()]
         return [] if found == ["ok"] else found
@@ -172,7 +172,7 @@ class SqliteStore(SqliteTransactions):
         """Read all that it holds at one moment, on a connection of its own: nobody has to wait."""
         with (
             store_errors(self._path),
-            contextlib.closing(sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)) as db,
+            contextlib.closing(connect_again(self._path)) as db,
         ):
             db.execute("BEGIN")
             rows = db.execute(

@@ -48,6 +48,16 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     return connection
 
 
+def connect_again(path: Path) -> sqlite3.Connection:
+    """Open a gallery's file that is open already, to read it meanwhile; a file that is gone is not made anew.
+
+    Raises:
+        sqlite3.Error: It cannot be opened.
+    """
+    place = f"{path.absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(place, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+
+
 @contextlib.contextmanager
 def store_errors(path: Path) -> Iterator[None]:
     """Turn what SQLite, the file system and damaged contents raise into :class:`StoreError`."""
