@@ -270,10 +270,12 @@ class _Gallery:
         from reid_edge.gallery.store import open_store
 
         if self._collector is None:
-            store = open_store(self._uri, create=True)
-            self._opened.callback(store.close)
-            self._collector = Collector(store)
-            self._opened.enter_context(self._collector.retention.running())
+            with contextlib.ExitStack() as opening:  # closes the store if the rest fails: this is tried again and again
+                store = open_store(self._uri, create=True)
+                opening.callback(store.close)
+                collector = Collector(store)
+                opening.enter_context(collector.retention.running())
+                self._opened, self._collector = opening.pop_all(), collector
         return self._collector
 
     def receive(self, batches: Sequence[bytes]) -> list[bytes]:

@@ -6,7 +6,7 @@ import pytest
 from reid_edge.camera import publishing as module
 from reid_edge.camera.publishing import COMMITS_A_CALL, RETRY_S, ROWS_A_COMMIT, Publisher, wanted_galleries
 from reid_edge.camera.settings import parse_settings
-from reid_edge.errors import OutboxError, SettingsError
+from reid_edge.errors import OutboxError, SettingsError, StoreError
 from reid_edge.upstream.message import decode_observation
 from reid_edge.upstream.outbox import Outbox
 from tests.traffic import observation
@@ -161,3 +161,19 @@ def test_names_of_galleries_are_checked(galleries):
     tables = {"source": {"uri": "a.mp4"}, "engine": {"bundle": "b"}, "upstream": {"galleries": galleries}}
     with pytest.raises(SettingsError, match="galleries"):
         parse_settings(tables)
+
+
+def test_a_gallery_in_this_process_that_cannot_be_begun_is_left_closed(tmp_path, monkeypatch):
+    def failing(_store):
+        raise StoreError("not now")
+
+    closed = []
+    monkeypatch.setattr("reid_edge.gallery.collector.Collector", failing)
+    monkeypatch.setattr("reid_edge.gallery.store.sqlite.SqliteStore.close", lambda store: closed.append(store))
+    gallery = module._Gallery(f"sqlite:{tmp_path / 'gallery.db'}")
+    for attempt in range(1, 4):
+        with pytest.raises(StoreError, match="not now"):
+            gallery.open()
+        assert len(closed) == attempt
+    gallery.close()
+    assert len(closed) == 3
