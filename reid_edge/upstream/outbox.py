@@ -21,10 +21,10 @@ from typing import Literal
 from reid_edge.errors import OutboxError, OutboxInUseError
 from reid_edge.upstream import outbox_database as database
 from reid_edge.upstream import outbox_tables as tables
-from reid_edge.upstream.age_clock import Reading, read_clocks
+from reid_edge.upstream.age_clock import PLAUSIBLE_US, Reading, read_clocks
 from reid_edge.upstream.destination import beside, files_beside
 from reid_edge.upstream.message import Encoding, encode_observation, last_seen_us
-from reid_edge.upstream.observation import Ack, Gap, GapReason, Observation, Replay
+from reid_edge.upstream.observation import MAX_GALLERIES, Ack, Gap, GapReason, Observation, Replay
 from reid_edge.upstream.outbox_database import Synchronous
 from reid_edge.upstream.outbox_file import OutboxFile, Result, SetAsideError
 from reid_edge.upstream.outbox_records import Row, State, StoredRow, is_intact
@@ -37,6 +37,8 @@ WhenFull = Literal["drop-oldest", "refuse-newest"]
 _MOST_DAMAGED_FILES = 3
 #: Seconds between two looks at the files of other destinations.
 BESIDE_S = 3600.0
+#: Requests for kept rows that are remembered as served: several galleries may ask, each with every answer.
+_MOST_SERVED = 2 * MAX_GALLERIES
 #: Rows of a replay that are read, and made to wait again, in one commit.
 _REPLAYED = 500
 MOST_RETENTION_S = 10 * 365 * 86400
@@ -350,21 +352,20 @@ class Outbox:
         """
         with self._file.lock, suppress(SetAsideError):
             self._ready()
-            if self._file.state.replay == replay.id:
+            if replay.id in (served := _served(self._file.state)):
                 return None
             self._none_up_to = "", 0
             count, after_seq = 0, 0
             while rows := self._kept_after(after_seq):
                 after_seq = rows[-1][0]
                 state = self._file.state
-                wanted = [
-                    row
-                    for row in rows
-                    if is_intact(row, state.incarnation, state.checked_from) and last_seen_us(row[3]) >= replay.since_us
-                ]
+                intact = [row for row in rows if is_intact(row, state.incarnation, state.checked_from)]
+                wanted = [row for row in intact if _is_asked_for(row, replay)]
                 self._write("writing", partial(_waiting_again, rows=wanted))
                 count += len(wanted)
-            self._write("writing", lambda _, state: (replace(state, replay=replay.id), None))
+            taken = [word for word in self._file.state.replay.split() if "/" in word]
+            words = " ".join([*taken, *[*served, replay.id][-_MOST_SERVED:]])
+            self._write("writing", lambda _, state: (replace(state, replay=words), None))
             return count
         return None
 
@@ -373,8 +374,8 @@ class Outbox:
 
     def taken_from(self, incarnation: str) -> int:
         """Return the last row of another outbox that :meth:`take` has put here; 0 for none."""
-        found = self._file.state.replay.split(" ")
-        return int(found[2]) if found[:2] == ["from", incarnation] else 0
+        found = [word for word in self._file.state.replay.split() if word.startswith(f"{incarnation}/")]
+        return int(found[-1].rpartition("/")[2]) if found else 0
 
     def take(self, payloads: Sequence[bytes], incarnation: str, last_seq: int) -> None:
         """Put rows of another outbox, and note up to which it was, in one commit.
@@ -385,7 +386,7 @@ class Outbox:
 
         def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
             state = tables.insert_rows(db, state, self._file.clock.now_us(), payloads)
-            return replace(state, replay=f"from {incarnation} {last_seq}"), None
+            return replace(state, replay=" ".join([*_served(state), f"{incarnation}/{last_seq}"])), None
 
         self._write("writing", work)
 
@@ -568,6 +569,17 @@ class Outbox:
 
 def _without_kept(db: sqlite3.Connection, state: State, last_seq: int) -> State:
     return state.without_kept(tables.delete_rows(db, 0, last_seq, "kept"))
+
+
+def _served(state: State) -> list[str]:
+    """Return the ids of the requests for kept rows that were served, the latest last."""
+    return [word for word in state.replay.split() if "/" not in word]
+
+
+def _is_asked_for(row: StoredRow, replay: Replay) -> bool:
+    """Return whether a restored gallery asks for a row; it may have been stamped before the clock was set."""
+    seen_us = last_seen_us(row[3])
+    return seen_us >= replay.since_us or seen_us < PLAUSIBLE_US
 
 
 def _waiting_again(db: sqlite3.Connection, state: State, rows: Sequence[StoredRow]) -> tuple[State, None]:

@@ -140,8 +140,8 @@ class State:
         given: Observations that were put into this file, or declared in it without having been put.
         dropped: Observations dropped since the file was made, by reason.
         destination: Where the rows are to go: the upstream URI without secrets; "" if not known yet.
-        replay: Id of the last request for acknowledged rows that was served, or what was last taken over from another
-            outbox; "" for neither.
+        replay: Words: ids of the last requests for acknowledged rows that were served, and ``INCARNATION/NUMBER`` of
+            the last row that was taken over from another outbox.
         predecessor: Incarnation of the file that this one replaced, whose loss is declared here; "" for none.
         checked_from: Rows below were written in format 1, whose checksum covers the payload alone.
     """

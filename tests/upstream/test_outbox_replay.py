@@ -97,6 +97,27 @@ def test_nothing_is_kept_longer_than_waiting_rows_are(ram_path):
         assert outbox.kept == 0
 
 
+def test_two_galleries_that_ask_in_turn_are_each_served_once(ram_path):
+    path = ram_path / "outbox.db"
+    with opened(path, keep_acknowledged_s=DAY_S) as outbox:
+        put_and_acknowledged(outbox, 3)
+        assert [outbox.replay(Replay(name, 0)) for name in ("north", "south", "north", "south")] == [3, 0, None, None]
+        outbox.take([], "e" * 16, 17)
+    with opened(path, keep_acknowledged_s=DAY_S) as outbox:
+        assert outbox.taken_from("e" * 16) == 17
+        assert [outbox.replay(Replay(name, 0)) for name in ("north", "south", "east")] == [None, None, 0]
+        assert outbox.taken_from("e" * 16) == 17
+
+
+def test_what_was_seen_before_the_clock_was_set_is_sent_again_too(ram_path):
+    with opened(ram_path / "outbox.db", keep_acknowledged_s=DAY_S) as outbox:
+        early = replace(observed(1), captured_us=60_000_000, first_us=60_000_000, last_us=60_000_000)
+        outbox.put([early, seen(2, 1_795_000_000_000_000)])
+        outbox.acknowledge(Ack("c", outbox.incarnation, (1, 2)))
+        assert outbox.replay(Replay("r1", 2**61)) == 1
+        assert tracks(outbox) == [1]
+
+
 def test_a_kept_row_that_has_changed_on_disk_is_not_sent_again(ram_path):
     path = ram_path / "outbox.db"
     with opened(path, keep_acknowledged_s=DAY_S) as outbox:
