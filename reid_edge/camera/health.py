@@ -49,8 +49,8 @@ EVERY_S = 2.0
 STALE_S = 15.0
 #: A problem that lasts is logged once in this time.
 LOG_AGAIN_S = 60.0
-#: Kinds that are logged where they happen.
-_LOGGED_ELSEWHERE = frozenset({"outbox", "store", "refused", "foreign_gallery", "delivery"})
+#: Kinds that are logged once a minute where they happen.
+_LOGGED_ELSEWHERE = frozenset({"outbox", "store", "delivery"})
 
 log = logging.getLogger(__name__)
 
