@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from reid_edge.camera.settings import AgentSettings, CameraSettings, UpstreamSettings
 from reid_edge.errors import MessageError, OutboxError, SettingsError, StoreError
 from reid_edge.redaction import redacted, without_passwords
-from reid_edge.upstream.delivery_log import LOG_AGAIN_S
+from reid_edge.sparse_log import SparseLog
 from reid_edge.upstream.destination import SCHEMES, Destination
 from reid_edge.upstream.message import Encoding, encode_observation
 from reid_edge.upstream.observation import DEFAULT_GALLERY, Observation
@@ -83,7 +83,7 @@ class Publisher:
         self._clock = clock
         self._unwritten: deque[tuple[float, bytes]] = deque()
         self._retry_s = float("-inf")
-        self._log_s = {"unsendable": float("-inf"), "unwritable": float("-inf")}
+        self._sparse = SparseLog(log, clock=clock)
         self._lost_recently = RecentCounts()
         self.stats = PublisherStats()
 
@@ -156,8 +156,7 @@ class Publisher:
 
     def _log(self, kind: str, text: str, *details: object) -> None:
         """Log a problem at once, and once a minute while it lasts."""
-        if self._clock() - self._log_s[kind] >= LOG_AGAIN_S:
-            self._log_s[kind] = self._clock()
+        if self._sparse.admits(kind) is not None:
             log.error(text, *details)
 
 

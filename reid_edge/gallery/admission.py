@@ -12,7 +12,7 @@ from reid_edge.features import l2_normalised
 from reid_edge.gallery.accepted_models import AcceptedModels
 from reid_edge.gallery.entries import CLOCK_TOLERANCE_US, LONGEST_TRACKLET_US, Entry, Record
 from reid_edge.gallery.quota import Account, Accounts, Quota
-from reid_edge.gallery.sparse_log import SparseLog
+from reid_edge.sparse_log import SparseLog
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import ELSEWHERE, AcceptedModel, StoredGap
 from reid_edge.gallery.times import duration_text

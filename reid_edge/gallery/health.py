@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from reid_edge.errors import StoreError
-from reid_edge.gallery.sparse_log import SparseLog
+from reid_edge.sparse_log import SparseLog
 from reid_edge.gallery.store import Store
 
 #: A commit that runs for longer is a problem.

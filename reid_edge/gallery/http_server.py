@@ -18,7 +18,7 @@ from typing import Any
 
 from reid_edge.errors import GalleryError, MissingExtraError
 from reid_edge.gallery.door import Door, Visitor, address_of
-from reid_edge.gallery.sparse_log import SparseLog
+from reid_edge.sparse_log import SparseLog
 from reid_edge.upstream.tls import TlsFiles, endpoint, server_context
 
 try:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import SettingsError, StoreError, TransportError
 from reid_edge.gallery.collector import Collector
-from reid_edge.gallery.sparse_log import SparseLog
+from reid_edge.sparse_log import SparseLog
 from reid_edge.upstream.mqtt import NOT_AUTHORISED, acknowledgements_topic, observations_topic
 from reid_edge.upstream.mqtt_link import Message, MqttLink
 from reid_edge.upstream.tls import TlsFiles

@@ -6,11 +6,12 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-#: A problem that lasts is logged once in so many seconds.
-LOG_AGAIN_S = 60.0
+from reid_edge.foreign_text import one_line
+from reid_edge.sparse_log import SparseLog
+
 #: Problems, refusals and foreign galleries are told apart up to so many kinds.
 MOST_KINDS = 16
 #: Longest text of a gallery, a broker or a driver that is shown.
@@ -18,10 +19,8 @@ LONGEST_SHOWN = 300
 
 
 def shown(text: str) -> str:
-    """Return text of somebody else as one short line in which every character can be seen."""
-    line = " ".join(text[: 4 * LONGEST_SHOWN].split())
-    seen = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
-    return seen if len(seen) <= LONGEST_SHOWN else f"{seen[: LONGEST_SHOWN - 1]}…"
+    """Return text of somebody else as it can be shown."""
+    return one_line(text, LONGEST_SHOWN)
 
 
 @dataclass
@@ -98,18 +97,21 @@ class DeliveryLog:
     Args:
         log: Receives the lines.
         stats: Receives the texts.
+        clock: Returns seconds that only grow.
     """
 
-    def __init__(self, log: logging.Logger, stats: DeliveryStats) -> None:
+    def __init__(
+        self, log: logging.Logger, stats: DeliveryStats, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._log = log
         self._stats = stats
-        self._logged_s: dict[str, float] = {}
+        self._sparse = SparseLog(log, most=MOST_KINDS, clock=clock)
         self._refusals: set[str] = set()
 
     def problem(self, error: Exception) -> None:
         """Note a failure that delivery was made for: no network, no room."""
         self._stats.last_error = text = shown(str(error))
-        if self._is_due(_kind(text)):
+        if self._sparse.admits(_kind(text)) is not None:
             self._log.warning("delivery: %s", text)
 
     def bug(self, error: Exception, pause_s: float) -> None:
@@ -119,7 +121,7 @@ class DeliveryLog:
         stats.last_internal_error = text = shown(f"{type(error).__name__}: {error}")
         stats.last_internal_error_s = time.monotonic()
         stats.last_error = "unexpected error, see the log"
-        if self._is_due(f"bug {_kind(text)}"):
+        if self._sparse.admits(f"bug {_kind(text)}") is not None:
             self._log.error(
                 "unexpected error in delivery, %d since the start; it goes on in %.0f s",
                 stats.internal_errors,
@@ -145,8 +147,8 @@ class DeliveryLog:
     def unsent(self, count: int) -> None:
         """Note that rows were acknowledged that were never made."""
         self._stats.unsent_acks += 1
-        if self._is_due("unsent"):
-            self._log.warning("%d observations are acknowledged that this camera has never made: ignored", count)
+        text = "%d observations are acknowledged that this camera has never made: ignored"
+        self._sparse.warning("unsent", text, count)
 
     def refusals(self, reasons: Sequence[str], waiting: int) -> None:
         """Log the kinds of refusal that are new; all are new again once no refused row is ``waiting``."""
@@ -162,17 +164,6 @@ class DeliveryLog:
                 )
         if not waiting:
             self._refusals.clear()
-
-    def _is_due(self, kind: str) -> bool:
-        now_s = time.monotonic()
-        if now_s - self._logged_s.get(kind, float("-inf")) < LOG_AGAIN_S:
-            return False
-        for old in [kind for kind, at_s in self._logged_s.items() if now_s - at_s >= LOG_AGAIN_S]:
-            del self._logged_s[old]
-        if len(self._logged_s) >= MOST_KINDS:
-            return False
-        self._logged_s[kind] = now_s
-        return True
 
 
 def _kind(text: str) -> str:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Iterator
 
 from reid_edge.errors import StoreError
+from reid_edge.sparse_log import SparseLog
 
 log = logging.getLogger(__name__)
 
 #: What reading raises where a damaged store holds something else than was written.
 DAMAGED = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
-
-#: A damage is logged at most so often.
-LOG_EVERY_S = 60.0
 
 
 @contextlib.contextmanager
@@ -51,15 +48,13 @@ class DamagedRows:
         self._lock = threading.Lock()
         self._rows: set[str] = set()
         self._structure = ""
-        self._logged_at = -LOG_EVERY_S
+        self._sparse = SparseLog(log)
 
     def note(self, row: object) -> None:
         """Take note of a damaged row, named by its number or id."""
         with self._lock:
             self._rows.add(str(row))
-            due = time.monotonic() - self._logged_at >= LOG_EVERY_S
-            self._logged_at = time.monotonic() if due else self._logged_at
-        if due:
+        if self._sparse.admits("rows") is not None:
             log.error("%s", self.trouble)
 
     def note_structure(self, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Warnings about peers, so few that no peer can fill the log."""
+"""Log lines about what others do or what lasts, so few that nobody can fill the log."""
 
 from __future__ import annotations
 

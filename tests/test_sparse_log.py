@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from reid_edge.gallery.sparse_log import SparseLog
+from reid_edge.sparse_log import SparseLog
 
 
 class Clock:
