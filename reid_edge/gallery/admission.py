@@ -12,11 +12,11 @@ from reid_edge.features import l2_normalised
 from reid_edge.gallery.accepted_models import AcceptedModels
 from reid_edge.gallery.entries import CLOCK_TOLERANCE_US, LONGEST_TRACKLET_US, Entry, Record
 from reid_edge.gallery.quota import Account, Accounts, Quota
-from reid_edge.sparse_log import SparseLog
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import ELSEWHERE, AcceptedModel, StoredGap
 from reid_edge.gallery.times import duration_text
 from reid_edge.gallery.twins import Twins
+from reid_edge.sparse_log import SparseLog
 from reid_edge.upstream.message import decode_batch, encode_ack
 from reid_edge.upstream.observation import Ack, Batch, Gap, Observation, Refusal, Replay
 from reid_edge.wire_names import EXPECTED, is_wire_name

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from reid_edge.errors import StoreError
-from reid_edge.sparse_log import SparseLog
 from reid_edge.gallery.store import Store
+from reid_edge.sparse_log import SparseLog
 
 #: A commit that runs for longer is a problem.
 SLOW_S = 20.0

@@ -167,7 +167,7 @@ def test_a_backup_that_cannot_be_copied_is_an_error_that_says_what_to_do(sqlite_
     fill(sqlite_store)
     back_up(sqlite_store, tmp_path / "b.db", now_us=NOW)
     monkeypatch.setattr("reid_edge.gallery.backup.shutil.copyfile", raising(OSError(errno.ENOSPC, "No space left")))
-    with pytest.raises(StoreError, match="No space left.*TMPDIR"):
+    with pytest.raises(StoreError, match=r"No space left.*TMPDIR"):
         restore(tmp_path / "b.db", f"sqlite:{tmp_path / 'new.db'}", now_us=NOW)
     assert not (tmp_path / "new.db").exists()
 

@@ -66,7 +66,7 @@ def test_contents_that_nobody_wrote_so_are_errors_that_say_what_to_do(store, dam
     store.erase(Selection(cameras=("yard",)), now_us=NOON)
     with other_connection(store) as other:
         other.execute(damage)
-    with pytest.raises(StoreError, match="something else than was written.*restore BACKUP"):
+    with pytest.raises(StoreError, match=r"something else than was written.*restore BACKUP"):
         call(store)
 
 
@@ -76,7 +76,7 @@ def test_contents_of_milvus_that_nobody_wrote_so_are_errors_that_say_what_to_do(
     uri = milvus.uri()
     store = open_store(uri)
     store._put("erasure", "damaged", body)
-    with pytest.raises(StoreError, match="something else than was written.*restore BACKUP"):
+    with pytest.raises(StoreError, match=r"something else than was written.*restore BACKUP"):
         store.erasures()
     store.close()
     milvus.give_back(uri)

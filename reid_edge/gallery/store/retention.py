@@ -1,4 +1,4 @@
-"""The retention as every store keeps it: the hours and their checksum, two settings, since it decides what is deleted."""
+"""The retention as every store keeps it: the hours, and their checksum, since they decide what is deleted."""
 
 from __future__ import annotations
 
