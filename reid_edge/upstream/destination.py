@@ -6,6 +6,7 @@ must not be sent under another's name.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os.path
 import re
@@ -76,5 +77,4 @@ def beside(outbox: Path, destination: str) -> Path:
 
 def files_beside(outbox: Path) -> Iterator[Path]:
     """Yield the files of other destinations that are kept beside an outbox."""
-    stem = "".join(f"[{character}]" if character in "*?[" else character for character in outbox.stem)
-    yield from sorted(outbox.parent.glob(f"{stem}.{_SHORT}{outbox.suffix}"))
+    yield from sorted(outbox.parent.glob(f"{glob.escape(outbox.stem)}.{_SHORT}{glob.escape(outbox.suffix)}"))

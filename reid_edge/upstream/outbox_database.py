@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import logging
 import os
 import secrets
@@ -353,7 +354,7 @@ def remove_aside(path: Path, *, older_than_s: float) -> None:
 
 
 def _aside_files(path: Path) -> Iterator[Path]:
-    return path.parent.glob(f"{_escaped(path.name)}.corrupt-*")
+    return path.parent.glob(f"{glob.escape(path.name)}.corrupt-*")
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
@@ -395,10 +396,6 @@ def _new_path(path: Path) -> Path:
 
 def _now() -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
 
 
 def _remove(path: Path) -> None:

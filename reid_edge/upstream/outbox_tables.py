@@ -236,19 +236,6 @@ def rows_numbered(db: sqlite3.Connection, seqs: Sequence[int]) -> list[StoredRow
     return db.execute(query, tuple(seqs)).fetchall()
 
 
-def with_counts(db: sqlite3.Connection, state: State) -> State:
-    """Return the state with the rows that are there, counted anew."""
-    waiting, kept = _counted(db, 0, MOST, "waiting"), _counted(db, 0, MOST, "kept")
-    return replace(
-        state,
-        rows=waiting.rows,
-        payload_bytes=waiting.payload_bytes,
-        crc_sum=waiting.crc_sum,
-        kept=kept.rows,
-        kept_bytes=kept.payload_bytes,
-    )
-
-
 def last_to_drop(db: sqlite3.Connection, excess_rows: int, excess_bytes: int, which: Which) -> int:
     """Return the row up to which all such rows must go to remove that many rows and bytes; 0 for none."""
     last = 0
