@@ -15,7 +15,6 @@ from typing import Literal
 from reid_edge.upstream.age_clock import MOST_AGE_US, AgeState
 from reid_edge.upstream.observation import Gap, GapReason
 from reid_edge.upstream.outbox_records import (
-    MOST,
     STATE_COLUMNS,
     Deleted,
     State,
