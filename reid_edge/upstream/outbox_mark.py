@@ -15,11 +15,11 @@ import json
 import logging
 import os
 import stat
-import zlib
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from reid_edge.checked_lines import checked_line, text_of_line
 from reid_edge.files import identity, sync_folder
 from reid_edge.upstream.outbox_records import State, whole
 
@@ -153,26 +153,18 @@ def mark_path(path: Path) -> Path:
 
 
 def _packed(turn: int, mark: Mark) -> bytes:
-    text = json.dumps({"turn": turn, **asdict(mark)})
-    return f"{zlib.crc32(text.encode()):08x} {text}\n".encode().ljust(_SLOT_BYTES)
+    return checked_line(json.dumps({"turn": turn, **asdict(mark)})).ljust(_SLOT_BYTES)
 
 
 def _unpacked(slot: bytes) -> tuple[int, Mark | None]:
     """Return the turn and the mark of a slot; None if it is not as it was written."""
-    checksum, _, text = slot.rstrip().partition(b" ")
-    with suppress(ValueError, TypeError):
-        if int(checksum, 16) == zlib.crc32(text):
-            known = json.loads(text)
-            mark = Mark(**{each.name: known[each.name] for each in fields(Mark) if each.name in known})
-            numbers = (
-                known["turn"],
-                mark.next_seq,
-                mark.given,
-                mark.rows,
-                mark.crc_sum,
-                mark.in_gaps,
-                mark.checked_from,
-            )
-            if all(map(whole, numbers)):
-                return known["turn"], mark
+    text = text_of_line(slot)
+    if text is None:
+        return 0, None
+    with suppress(ValueError, TypeError, LookupError):
+        known = json.loads(text)
+        mark = Mark(**{each.name: known[each.name] for each in fields(Mark) if each.name in known})
+        counts = (mark.next_seq, mark.given, mark.rows, mark.crc_sum, mark.in_gaps, mark.checked_from)
+        if all(map(whole, (known["turn"], *counts))):
+            return known["turn"], mark
     return 0, None

@@ -12,12 +12,12 @@ import contextlib
 import json
 import logging
 import os
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reid_edge.checked_lines import checked_line, text_of_line
 from reid_edge.errors import OutputError
 from reid_edge.files import sync_folder, write_whole
 from reid_edge.gallery.store.erasures import Erasure, erasure_fields, fields_erasure
@@ -111,14 +111,13 @@ def journal_text(erasures: Iterable[Erasure]) -> str:
 
 
 def _line(erasure: Erasure) -> bytes:
-    text = json.dumps(erasure_fields(erasure)).encode()
-    return b"%08x %b\n" % (zlib.crc32(text), text)
+    return checked_line(json.dumps(erasure_fields(erasure)))
 
 
 def _erasure(line: bytes) -> Erasure | None:
-    checksum, _, text = line.partition(b" ")
+    text = text_of_line(line)
     try:
-        return fields_erasure(json.loads(text)) if int(checksum, 16) == zlib.crc32(text) else None
+        return None if text is None else fields_erasure(json.loads(text))
     except ValueError:
         return None
 
@@ -178,14 +177,13 @@ class MarkFile:
 
 
 def _packed(mark: Mark) -> bytes:
-    text = json.dumps([mark.gallery, mark.commits]).encode()
-    return (b"%08x %b\n" % (zlib.crc32(text), text)).ljust(_SLOT_BYTES)
+    return checked_line(json.dumps([mark.gallery, mark.commits])).ljust(_SLOT_BYTES)
 
 
 def _unpacked(slot: bytes) -> Mark | None:
-    checksum, _, text = slot.rstrip().partition(b" ")
+    text = text_of_line(slot)
     try:
-        if int(checksum, 16) != zlib.crc32(text):
+        if text is None:
             return None
         gallery, commits = _pair(json.loads(text))
         return Mark(gallery, commits)
