@@ -165,7 +165,7 @@ def _copied(path: Path, copy: Path) -> str:
 class _Made(msgspec.Struct):
     """What a backup says of itself."""
 
-    at_us: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 0
+    at_us: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
 
 
 def _made_us(backup: SqliteStore) -> int:
