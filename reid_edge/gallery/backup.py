@@ -99,11 +99,12 @@ def back_up(store: Store, path: Path, *, now_us: int, force: bool = False) -> Co
         force: Replace a file that is there.
 
     Raises:
-        OutputError: The file is there, or cannot be written.
+        OutputError: The file is there, is of the gallery itself, or cannot be written.
         StoreError: The store fails, or the file does not hold what was written.
     """
     path = path.absolute()
     check_output(path, force=force)
+    _check_apart(store, path)
     audit.record(store, "backup", {"file": str(path)}, at_us=now_us)
     with _partial(path) as partial:
         with contextlib.closing(SqliteStore(partial, create=True, beside=False)) as target, store.snapshot() as held:
@@ -266,10 +267,24 @@ def _partial(path: Path) -> Iterator[Path]:
             left.unlink(missing_ok=True)
 
 
+def _check_apart(store: Store, path: Path) -> None:
+    """Refuse a path at which the gallery itself has a file."""
+    if not isinstance(store, SqliteStore):
+        return
+    own = Path(store.name.removeprefix("sqlite:")).resolve()
+    sides = [own.with_name(own.name + side) for side in _SIDES]
+    if path.resolve() in (own, *sides, journal_path(own), mark_path(own)):
+        raise OutputError(f"{path} is of the gallery itself; give the backup another name, on another disk if you can.")
+
+
 def _put_in_place(partial: Path, path: Path) -> None:
+    """Give a file its name; the log of a file that had it before, which SQLite would apply to this one, is removed."""
     try:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
+        for side in _SIDES:
+            path.with_name(path.name + side).unlink(missing_ok=True)
+        sync_folder(path.parent)
         partial.replace(path)
         sync_folder(path.parent)
     except OSError as error:

@@ -342,3 +342,52 @@ def test_a_request_that_is_damaged_is_none(sqlite_store):
         assert replay_request(sqlite_store) is None
     sqlite_store.change_settings({"replay": json.dumps(dataclasses.asdict(Replay("r", 5)))})
     assert replay_request(sqlite_store) == Replay("r", 5)
+
+
+def killed_with_a_log(path):
+    """Leave a gallery as a kill does: with a write-ahead log that was not emptied."""
+    store = open_store(f"sqlite:{path}")
+    fill(store)
+    store.add([record(seq, camera="late") for seq in range(1, 100)])
+    log = path.with_name(f"{path.name}-wal")
+    kept = path.read_bytes(), log.read_bytes()
+    store.close()
+    path.write_bytes(kept[0])
+    log.write_bytes(kept[1])
+    return log
+
+
+@pytest.fixture
+def small_backup(sqlite_store, tmp_path):
+    fill(sqlite_store)
+    back_up(sqlite_store, tmp_path / "small.db", now_us=NOW)
+    return tmp_path / "small.db"
+
+
+@pytest.mark.parametrize("way", ["restored where it was deleted", "restored by force", "written over it"])
+def test_the_log_of_another_file_is_not_applied_to_the_one_that_takes_its_place(
+    sqlite_store, small_backup, tmp_path, way
+):
+    path = tmp_path / "killed.db"
+    log = killed_with_a_log(path)
+    assert log.stat().st_size
+    if way == "written over it":
+        back_up(sqlite_store, path, now_us=NOW, force=True)
+    else:
+        if way == "restored where it was deleted":
+            path.unlink()
+        restore(small_backup, f"sqlite:{path}", now_us=NOW, force=True)
+    with contextlib.closing(open_store(f"sqlite:{path}", create=False)) as found:
+        assert found.structure() == []
+        assert contents(found)[0] == contents(sqlite_store)[0]
+
+
+def test_a_backup_is_not_written_over_the_gallery_itself(sqlite_store, tmp_path):
+    fill(sqlite_store)
+    own = tmp_path / sqlite_store.name.rpartition("/")[2]
+    (tmp_path / "link.db").symlink_to(own)
+    before = contents(sqlite_store)
+    for name in (own.name, "link.db", *(own.name + side for side in ("-wal", "-shm", ".mark", ".erasures"))):
+        with pytest.raises(OutputError, match="of the gallery itself"):
+            back_up(sqlite_store, tmp_path / name, now_us=NOW, force=True)
+    assert contents(sqlite_store) == before
