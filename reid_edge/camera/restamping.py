@@ -17,7 +17,8 @@ class Restamping:
     """Moves the times of rows of this process from 1970 to now when they are sent, once it is known what now is.
 
     A board without a battery begins in 1970, and the gallery would refuse what it saw until it found a time server.
-    How far its clock was moved then is how far those times were wrong.  Rows of an earlier process stay as they are.
+    How far its clock was moved then is how far those times were wrong.  Rows of an earlier process stay as they are,
+    also where the outbox could be opened only later: numbers that it gives then are above all before.
 
     Args:
         outbox: As it is before anything is put.
@@ -26,6 +27,7 @@ class Restamping:
 
     def __init__(self, outbox: Outbox, *, found_us: Callable[[], int]) -> None:
         self._incarnation, self._last_seq = outbox.incarnation, outbox.last_seq
+        self._is_known = outbox.is_open
         self._found_us = found_us
         self._logged = False
 
@@ -37,7 +39,7 @@ class Restamping:
         return [(seq, self._amended(data, found_us) if self._is_own(incarnation, seq) else data) for seq, data in rows]
 
     def _is_own(self, incarnation: str, seq: int) -> bool:
-        return incarnation != self._incarnation or seq > self._last_seq
+        return seq > self._last_seq or (self._is_known and incarnation != self._incarnation)
 
     def _amended(self, data: bytes, found_us: int) -> bytes:
         try:

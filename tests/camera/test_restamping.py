@@ -1,6 +1,8 @@
 """reid_edge.camera.restamping: what a camera saw before its clock was set arrives with the right times."""
 
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -75,3 +77,24 @@ def test_rows_of_before_the_clock_was_set_are_delivered_with_the_right_times(out
     right = [20 * MINUTE, 30 * MINUTE + FOUND_US, 40 * MINUTE + FOUND_US]
     assert times == {track: (at - 5, at, at + 7) for track, at in enumerate(right, 1)}
     assert outbox.depth == 0
+
+
+def test_rows_of_an_earlier_process_stay_as_they_are_though_the_disk_took_the_outbox_only_later(tmp_path, monkeypatch):
+    with closing(Outbox(tmp_path / "outbox.db")) as before:
+        before.put([seen_at(1, 20 * MINUTE)])
+    with monkeypatch.context() as full:
+        full.setattr("reid_edge.upstream.outbox_database.connect", raising(sqlite3.OperationalError("disk is full")))
+        outbox = Outbox(tmp_path / "outbox.db", wait_for_disk=True)
+        assert not outbox.is_open
+        amend = Restamping(outbox, found_us=lambda: FOUND_US)
+    outbox.put([seen_at(2, 30 * MINUTE)])
+    sent = [decode_observation(data).captured_us for _, data in amend(outbox.incarnation, outbox.pending(0, 10))]
+    assert sent == [20 * MINUTE, 30 * MINUTE + FOUND_US]
+    outbox.close()
+
+
+def raising(error):
+    def fail(*_given, **_options):
+        raise error
+
+    return fail
