@@ -414,6 +414,15 @@ def test_a_search_from_a_time_on_leaves_out_what_was_last_seen_before(gallery):
         assert seqs(found(gallery, selection=Selection(since_us=NOON + since * HOUR))) == list(range(since, 6))
 
 
+def test_a_large_deletion_is_made_in_pieces_each_of_which_is_in_the_audit(gallery, monkeypatch):
+    monkeypatch.setattr("reid_edge.gallery.store.sql.MOST_DELETED", 3)
+    gallery.add([record(seq) for seq in range(10)] + [record(11, at=NOON + HOUR)])
+    note = AuditEntry(at_us=NOON, user="u", action="expire", purpose="", detail={"before_us": 1})
+    assert gallery.expire(NOON + HOUR, note) == 10
+    assert sum(line.detail["observations"] for line in gallery.audit_entries(99) if line.action == "expire") == 10
+    assert seqs(found(gallery)) == [11]
+
+
 def test_retention_is_kept(store):
     assert store.retention_hours() == DEFAULT_RETENTION_HOURS
     store.set_retention_hours(0.5)

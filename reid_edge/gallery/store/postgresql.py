@@ -70,6 +70,7 @@ class PostgresqlStore(SqlStore):
     """
 
     mark = "%s"
+    piece = "ctid = ANY (ARRAY(SELECT ctid FROM observations WHERE {}))"  # noqa: S608 - own words
 
     def __init__(self, uri: str, *, create: bool, patience_s: float = CALL_S) -> None:
         self.name = without_passwords(uri)
@@ -142,8 +143,7 @@ class PostgresqlStore(SqlStore):
 
     def expire(self, before_us: int, note: AuditEntry | None = None) -> int:
         """Delete observations and gaps from before a time."""
-        with self._transaction(EXPIRY_S) as db:
-            return self._delete_before(db, before_us, note)
+        return self._delete_before(lambda: self._transaction(EXPIRY_S), before_us, note)
 
     def accept_model(self, model_hash: str, dim: int | None, *, now_us: int, only_first: bool = False) -> bool:
         """Take features of this model from now on."""

@@ -6,7 +6,8 @@ import abc
 import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
@@ -26,6 +27,10 @@ from reid_edge.gallery.store.columns import COLUMNS, Kind
 from reid_edge.gallery.store.erasures import Erasure, json_selection, selection_json, spent_us
 from reid_edge.gallery.store.retention import PREFIX, retention_of, retention_settings
 
+#: Most observations that one transaction of a deletion on time deletes: commits wait for it, a second or so.
+MOST_DELETED = 20_000
+#: Time between two such transactions, in which others get their turn.
+_PAUSE_S = 0.05
 #: Names of the columns of ``observations``, as statements list them.
 COLUMN_NAMES = ", ".join(COLUMNS)
 
@@ -55,16 +60,22 @@ class Database(Protocol):
         """Run one statement and return its cursor."""
 
 
+Transaction = contextlib.AbstractContextManager[Database]
+
+
 class SqlStore(abc.ABC):
     """Base of the SQL stores; see :class:`reid_edge.gallery.store.base.Store` for the public methods.
 
     Attributes:
         name: The URI without its secrets.
         mark: Placeholder of a value in the engine's statements.
+        piece: Condition for some observations, with a place for which and how many; without a join, for which an engine
+            may read them all.
     """
 
     name: str
     mark: str
+    piece: str
 
     @abc.abstractmethod
     def _reading(self) -> contextlib.AbstractContextManager[Database]:
@@ -217,9 +228,27 @@ class SqlStore(abc.ABC):
         ).fetchone()
         return None if row is None else StoredGap(**dict(zip(GAP_NAMES, row, strict=True)))
 
-    def _delete_before(self, db: Database, before_us: int, note: AuditEntry | None) -> int:
-        """Delete observations and gaps from before a time, and the erasures that then cover nothing any more."""
-        count: int = db.execute(f"DELETE FROM observations WHERE last_us < {self.mark}", (before_us,)).rowcount  # noqa: S608
+    def _delete_before(self, begin: Callable[[], Transaction], before_us: int, note: AuditEntry | None) -> int:
+        """Delete observations and gaps from before a time, in pieces: what arrives meanwhile is stored between two.
+
+        Args:
+            begin: Begins a transaction.
+            before_us: The time.
+            note: Line for the audit of each piece.
+        """
+        deleted = 0
+        while True:
+            with begin() as db:
+                piece = self._delete_piece(db, before_us, note)
+            deleted += piece
+            if piece < MOST_DELETED:
+                return deleted
+            time.sleep(_PAUSE_S)
+
+    def _delete_piece(self, db: Database, before_us: int, note: AuditEntry | None) -> int:
+        """Delete a piece of what is too old, and the erasures that then cover nothing any more."""
+        piece = self.piece.format(f"last_us < {self.mark} LIMIT {MOST_DELETED}")
+        count: int = db.execute(f"DELETE FROM observations WHERE {piece}", (before_us,)).rowcount  # noqa: S608
         gaps: int = db.execute(f"DELETE FROM gaps WHERE received_us < {self.mark}", (before_us,)).rowcount  # noqa: S608
         db.execute(f"DELETE FROM erasures WHERE until_us < {self.mark}", (spent_us(before_us),))  # noqa: S608
         if note is not None and (count or gaps):

@@ -131,11 +131,11 @@ class SqliteStore(SqliteTransactions):
 
     def expire(self, before_us: int, note: AuditEntry | None = None) -> int:
         """Delete observations and gaps from before a time."""
-        with self._writing() as db:
-            count = self._delete_before(db, before_us, note)
-            if self._journal is not None and not self._journal_pruned:
+        count = self._delete_before(self._writing, before_us, note)
+        if self._journal is not None and not self._journal_pruned:
+            with self._writing():
                 self._journal.keep(lambda erasure: erasure.until_us >= spent_us(before_us))
-                self._journal_pruned = True
+            self._journal_pruned = True
         if count:
             self._forget()
         return count
