@@ -70,7 +70,7 @@ class PostgresqlStore(SqlStore):
     """
 
     mark = "%s"
-    piece = "ctid = ANY (ARRAY(SELECT ctid FROM observations WHERE {}))"  # noqa: S608 - own words
+    piece = "ctid = ANY (ARRAY(SELECT ctid FROM observations WHERE {}))"
 
     def __init__(self, uri: str, *, create: bool, patience_s: float = CALL_S) -> None:
         self.name = without_passwords(uri)

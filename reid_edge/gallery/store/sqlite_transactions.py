@@ -40,7 +40,7 @@ class SqliteTransactions(SqlStore):
     """
 
     mark = "?"
-    piece = "number IN (SELECT number FROM observations WHERE {})"  # noqa: S608 - own words
+    piece = "number IN (SELECT number FROM observations WHERE {})"
 
     def __init__(self, path: Path, *, create: bool, beside: bool = True) -> None:
         self.name = f"sqlite:{path}"
