@@ -6,7 +6,6 @@ Milvus has no transactions.  Where that matters, the order of the steps lets a r
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import random
 import threading
@@ -57,8 +56,9 @@ from reid_edge.gallery.store.milvus_collections import (
     migrate,
     row_with_checksum,
 )
+from reid_edge.gallery.store.milvus_snapshot import MilvusSnapshot
 from reid_edge.gallery.store.retention import CHECK, PREFIX, retention_of, retention_settings
-from reid_edge.gallery.store.snapshots import RECORDS, Snapshot
+from reid_edge.gallery.store.snapshots import Snapshot
 from reid_edge.types import Feature
 
 EVERYTHING = "seq >= 0"
@@ -482,42 +482,3 @@ def condition(selection: Selection) -> str:
         if value is not None:
             parts.append(f"{field} {comparison} {value}")
     return " and ".join(parts)
-
-
-class MilvusSnapshot:
-    """What a gallery in Milvus holds; it does not hold still: read the records first.
-
-    Args:
-        store: Which gallery.
-    """
-
-    def __init__(self, store: MilvusStore) -> None:
-        self._store = store
-        self.damaged = 0
-
-    def records(self) -> Iterator[list[Record]]:
-        """Yield all intact observations in pieces."""
-        rows = self._store.all_rows()
-        while piece := list(itertools.islice(rows, RECORDS)):
-            self.damaged += piece.count(None)
-            yield [record for record in piece if record is not None]
-
-    def models(self) -> list[AcceptedModel]:
-        """Return the accepted models, in the order of acceptance."""
-        return self._store.models()
-
-    def settings(self) -> dict[str, str]:
-        """Return the settings that another store may be given."""
-        return self._store.settings()
-
-    def gaps(self) -> list[StoredGap]:
-        """Return the gaps."""
-        return self._store.gaps()
-
-    def erasures(self) -> list[Erasure]:
-        """Return the erasures in force."""
-        return self._store.erasures()
-
-    def audit(self) -> list[AuditEntry]:
-        """Return all lines of the audit, oldest first."""
-        return self._store.audit_entries(2**31 - 1)
