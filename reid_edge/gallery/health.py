@@ -17,6 +17,8 @@ from reid_edge.sparse_log import SparseLog
 SLOW_S = 20.0
 #: A store that has taken nothing for so long is probed.
 PROBE_S = 10.0
+#: Longest wait for a probe at a stop.
+STOP_S = 2.0
 #: Setting that a probe writes: microseconds since 1970 UTC.
 PROBED = "probed_us"
 #: A failed commit is forgotten after so long without another, if the store then takes what a probe writes.
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: Kinds of problems, as metrics have them.
 KINDS = ("store", "retention", "broker", "quota", "twins")
+#: Kinds that are logged once a minute where they happen, also without a server.
+_LOGGED_ELSEWHERE = frozenset({"retention"})
 
 
 @dataclass(frozen=True)
@@ -134,11 +138,13 @@ def probing(
             except Exception:  # the thread's last resort
                 log.exception("unexpected error while probing the store")
 
-    threading.Thread(target=keep_probing, name="probe", daemon=True).start()
+    thread = threading.Thread(target=keep_probing, name="probe", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         stopped.set()
+        thread.join(STOP_S)  # one whose store hangs is left behind
 
 
 class Health:
@@ -163,4 +169,6 @@ class Health:
     def log(self) -> None:
         """Log each kind of problem that there is, once a minute at most."""
         for problem in self.problems():
+            if problem.kind in _LOGGED_ELSEWHERE:
+                continue
             self._log.warning(problem.kind, "%s", problem.text)

@@ -67,3 +67,10 @@ def test_all_problems_are_in_one_line_and_logged_once_a_minute(caplog):
     health.log()
     health.log()
     assert caplog.messages == ["no store", "no broker"]
+
+
+def test_what_the_retention_logs_itself_is_not_logged_twice(caplog):
+    health = Health([lambda: [Problem("retention", "late")]])
+    health.log()
+    assert health.reason() == "late"
+    assert not caplog.messages
