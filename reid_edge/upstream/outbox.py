@@ -204,17 +204,6 @@ class Outbox:
         """Return the observations dropped in the last ``within_s`` seconds, at most 15 minutes, by reason."""
         return self._recently.within(within_s)
 
-    @property
-    def oldest_us(self) -> int | None:
-        """Time at which the oldest row was put, microseconds since 1970 UTC by the present clock; None without rows.
-
-        Raises:
-            OutboxError: The file cannot be read.
-        """
-        with self._file.lock:
-            age_s = self.oldest_age_s()
-            return None if age_s is None else time.time_ns() // 1000 - int(age_s * 1e6)
-
     def oldest_age_s(self) -> float | None:
         """Return for how many seconds the oldest row has been waiting; None without rows.
 

@@ -172,7 +172,7 @@ def damaged_in_use(life: Life, luck: random.Random, folder: Path) -> Outcome:
         how = "in use, " + str(damage_file(luck.choice([path for path in there if path.stat().st_size]), luck))
         for step in luck.choices(["oldest", "expire", "pending"], k=2):
             with contextlib.suppress(ReidEdgeError):
-                {"oldest": lambda: outbox.oldest_us, "expire": outbox.expire, "pending": lambda: outbox.pending(0, 9)}[
+                {"oldest": outbox.oldest_age_s, "expire": outbox.expire, "pending": lambda: outbox.pending(0, 9)}[
                     step
                 ]()
         return _delivered(life, outbox, folder, how)

@@ -40,7 +40,7 @@ def test_it_begins_without_a_file_and_all_but_putting_does_nothing(ram_path, fai
         outbox.lose(1)
         found = (outbox.depth, outbox.payload_bytes, outbox.gap_count, outbox.pending(0, 9), outbox.fetch([1]))
         assert found == (0, 0, 0, [], [])
-        assert (outbox.gaps(), outbox.oldest_us, outbox.set_aside) == ([], None, [])
+        assert (outbox.gaps(), outbox.oldest_age_s(), outbox.set_aside) == ([], None, [])
     assert list(ram_path.iterdir()) == []
 
 
