@@ -24,6 +24,8 @@ _DEFAULT_PORTS = {"mqtts": "8883", "mqtt": "1883", "https": "8443", "http": "808
 #: Parameters of libpq that say which database it is; the others say how to connect to it.
 _PLACES = frozenset({"host", "hostaddr", "port", "dbname", "service"})
 _SHORT = "[0-9a-f]" * 8
+#: A second file for one destination has another number in its name.
+_SECOND = "-" + "[0-9a-f]" * 4
 
 
 @dataclass(frozen=True)
@@ -77,4 +79,6 @@ def beside(outbox: Path, destination: str) -> Path:
 
 def files_beside(outbox: Path) -> Iterator[Path]:
     """Yield the files of other destinations that are kept beside an outbox."""
-    yield from sorted(outbox.parent.glob(f"{glob.escape(outbox.stem)}.{_SHORT}{glob.escape(outbox.suffix)}"))
+    for more in ("", _SECOND):
+        name = f"{glob.escape(outbox.stem)}.{_SHORT}{more}{glob.escape(outbox.suffix)}"
+        yield from sorted(outbox.parent.glob(name))

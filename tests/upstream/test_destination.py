@@ -64,7 +64,8 @@ def test_a_destination_comes_back_as_it_was_noted():
 def test_files_of_other_destinations_lie_beside_the_outbox(tmp_path):
     path = tmp_path / "out[1].db"
     kept = [beside(path, f"camera {name} to mqtts://broker") for name in "abc"]
-    for file in (path, *kept, tmp_path / "other.12345678.db", tmp_path / "out[1].db.corrupt-1"):
+    second = kept[0].with_name(f"{kept[0].stem}-1a2b.db")  # the name was taken
+    for file in (path, *kept, second, tmp_path / "other.12345678.db", tmp_path / "out[1].db.corrupt-1"):
         file.touch()
-    assert list(files_beside(path)) == sorted(kept)
+    assert list(files_beside(path)) == [*sorted(kept), second]
     assert len(set(kept)) == 3
