@@ -39,6 +39,8 @@ _MOST_DAMAGED_FILES = 3
 BESIDE_S = 3600.0
 #: Requests for kept rows that are remembered as served: several galleries may ask, each with every answer.
 _MOST_SERVED = 2 * MAX_GALLERIES
+#: Likewise of other outboxes from which rows were taken over.
+_MOST_TAKEN = 63
 #: Rows of a replay that are read, and made to wait again, in one commit.
 _REPLAYED = 500
 MOST_RETENTION_S = 10 * 365 * 86400
@@ -352,8 +354,7 @@ class Outbox:
                 wanted = [row for row in intact if _is_asked_for(row, replay)]
                 self._write("writing", partial(_waiting_again, rows=wanted))
                 count += len(wanted)
-            taken = [word for word in self._file.state.replay.split() if "/" in word]
-            words = " ".join([*taken, *[*served, replay.id][-_MOST_SERVED:]])
+            words = " ".join([*_taken(self._file.state), *[*served, replay.id][-_MOST_SERVED:]])
             self._write("writing", lambda _, state: (replace(state, replay=words), None))
             return count
         return None
@@ -363,7 +364,7 @@ class Outbox:
 
     def taken_from(self, incarnation: str) -> int:
         """Return the last row of another outbox that :meth:`take` has put here; 0 for none."""
-        found = [word for word in self._file.state.replay.split() if word.startswith(f"{incarnation}/")]
+        found = [word for word in _taken(self._file.state) if word.startswith(f"{incarnation}/")]
         return int(found[-1].rpartition("/")[2]) if found else 0
 
     def take(self, payloads: Sequence[bytes], incarnation: str, last_seq: int) -> None:
@@ -375,7 +376,8 @@ class Outbox:
 
         def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
             state = tables.insert_rows(db, state, self._file.clock.now_us(), payloads)
-            return replace(state, replay=" ".join([*_served(state), f"{incarnation}/{last_seq}"])), None
+            others = [word for word in _taken(state) if not word.startswith(f"{incarnation}/")][-_MOST_TAKEN:]
+            return replace(state, replay=" ".join([*_served(state), *others, f"{incarnation}/{last_seq}"])), None
 
         self._write("writing", work)
 
@@ -563,6 +565,11 @@ def _without_kept(db: sqlite3.Connection, state: State, last_seq: int) -> State:
 def _served(state: State) -> list[str]:
     """Return the ids of the requests for kept rows that were served, the latest last."""
     return [word for word in state.replay.split() if "/" not in word]
+
+
+def _taken(state: State) -> list[str]:
+    """Return the notes of rows taken over from other outboxes: incarnation, slash, last number; the latest last."""
+    return [word for word in state.replay.split() if "/" in word]
 
 
 def _is_asked_for(row: StoredRow, replay: Replay) -> bool:
