@@ -117,7 +117,7 @@ def move(source: Path, uri: str, *, agreed: Callable[[Report, Destination], bool
                 f"{source} does not say for which camera and gallery its rows are: an earlier release wrote it. Start "
                 "the camera with it once, or discard it."
             )
-        if uri.partition(":")[0] not in SCHEMES:
+        if uri.partition(":")[0] not in SCHEMES or not uri.partition(":")[2].strip("/"):
             known = ", ".join(f"{scheme}:" for scheme in SCHEMES)
             raise UsageError(f"expected the address of a gallery, with one of {known}, got '{without_userinfo(uri)}'.")
         to = Destination.of(report.camera, uri)
@@ -174,8 +174,11 @@ def discard(source: Path, *, undeclared: bool, agreed: Callable[[Report], bool])
 
 
 def _check(source: Path) -> None:
-    if not source.exists():
-        raise UsageError(f"there is no outbox {source}; 'reid-edge outbox list FOLDER' shows those of a state folder.")
+    if source not in outboxes(source.parent):  # whatever else it is, it is not ours to open, or to set aside
+        raise UsageError(
+            f"there is no outbox {source}: its name is {OUTBOX}, or one like 'outbox.1a2b3c4d.db' beside it. "
+            "'reid-edge outbox list FOLDER' shows those of a state folder."
+        )
 
 
 def _held(source: Path, stack: contextlib.ExitStack) -> Outbox | None:

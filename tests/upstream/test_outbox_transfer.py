@@ -1,19 +1,20 @@
 """What waits in the outboxes of a state folder, moved to another gallery or discarded by hand."""
 
 import random
+from pathlib import Path
 
 import pytest
 
 from reid_edge.errors import OutboxError, OutboxInUseError, UsageError
 from reid_edge.upstream import outbox_transfer as module
 from reid_edge.upstream.destination import Destination, beside
-from reid_edge.upstream.observation import Gap
+from reid_edge.upstream.observation import Gap, Replay
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.outbox_transfer import discard, move, survey
 from tests.upstream.observing import observed
 from tests.upstream.outboxes import opened, tracks
 
-NORTH, SOUTH = (str(Destination.of("cam", f"mqtts://{name}")) for name in ("north", "south"))
+NORTH, SOUTH, WEST = (str(Destination.of("cam", f"mqtts://{name}")) for name in ("north", "south", "west"))
 
 
 def put(path, destination: str, *numbers: int) -> None:
@@ -108,6 +109,33 @@ def test_a_move_that_is_interrupted_anywhere_loses_no_row_and_moves_none_twice(p
         assert (outbox.depth, outbox.missing) == (0, 1200)
 
 
+@pytest.mark.parametrize("between", ["another move", "a replay"])
+def test_what_comes_between_an_interruption_and_the_next_try_moves_no_row_twice(path, north, monkeypatch, between):
+    put(path, WEST, *range(2000, 2010))
+
+    def move_interrupted(source):
+        def dies(*_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Outbox, "give_up", dies)
+            move(source, "mqtts://south", agreed=yes)
+
+    with opened(path, destination=SOUTH):
+        pass
+    move_interrupted(north)
+    if between == "another move":
+        move_interrupted(beside(path, WEST))
+    else:
+        with opened(path, destination=SOUTH, keep_acknowledged_s=3600) as outbox:
+            assert outbox.replay(Replay("again", 0)) == 0
+    move(north, "mqtts://south", agreed=yes)
+    move(beside(path, WEST), "mqtts://south", agreed=yes)
+    with opened(path, destination=SOUTH, keep_acknowledged_s=3600) as outbox:
+        assert sorted(tracks(outbox)) == [*range(1200), *range(2000, 2010), 5000]
+        assert (outbox.replay(Replay("again", 0)) is None) == (between == "a replay")
+
+
 def test_nothing_is_moved_or_discarded_while_the_camera_runs(path, north):
     with opened(path, destination=SOUTH):
         for outbox in (path, north):
@@ -138,6 +166,8 @@ def test_discarded_rows_are_a_gap_or_nothing_at_all(path, north):
         ("mqtts://north:8883", "already"),
         ("mqtts://south", "earlier release"),
         ("ftp://u:pw@x", "address.*got 'ftp://[*]"),
+        ("mqtts://", "address.*got 'mqtts://'"),
+        ("sqlite:", "address.*got 'sqlite:'"),
     ],
 )
 def test_what_cannot_be_moved_is_said(path, uri, message):
@@ -150,6 +180,20 @@ def test_an_outbox_that_is_not_there_is_an_error(path):
     with pytest.raises(UsageError, match="no outbox"):
         discard(path, undeclared=False, agreed=yes)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "outbox.db-wal", "outbox.db.mark", "outbox.db.lock", "link", "", "."])
+def test_what_is_no_outbox_by_its_name_is_left_alone(path, north, name):
+    (path.parent / "notes.txt").write_text("mine")
+    (path.parent / "outbox.db-wal").touch()
+    (path.parent / "link").symlink_to(path)
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    for source in (path.parent / name, Path(name)):
+        with pytest.raises(UsageError, match="no outbox"):
+            discard(source, undeclared=True, agreed=yes)
+        with pytest.raises(UsageError, match="no outbox"):
+            move(source, "mqtts://south", agreed=yes)
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
 
 
 def test_a_full_disk_moves_nothing(path, north, monkeypatch):
