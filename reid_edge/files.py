@@ -8,7 +8,7 @@ import fcntl
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -39,6 +39,29 @@ def open_locked(path: Path, *, busy: str, error: type[ReidEdgeError] = OutputErr
         lock.close()
         raise error(busy) from failure
     return lock
+
+
+@contextlib.contextmanager
+def acting_as_owner(path: Path) -> Iterator[None]:
+    """While this process is root, take the rights of the owner of ``path``: what it makes there is the owner's.
+
+    Without it the files that an administrator's command leaves beside a service's data would shut the service out.
+    The rights are the whole process's, so this is for commands, not beside other threads.
+
+    Raises:
+        OSError: There is no such path.
+    """
+    owner, group = path.stat(), os.getegid()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        yield
+        return
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
 
 
 def read_regular(

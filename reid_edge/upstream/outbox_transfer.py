@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reid_edge.errors import OutboxError, OutboxInUseError, UsageError
+from reid_edge.files import acting_as_owner
 from reid_edge.redaction import without_userinfo
 from reid_edge.upstream.destination import SCHEMES, Destination, beside, files_beside
 from reid_edge.upstream.outbox import Outbox
@@ -60,7 +61,8 @@ def survey(folder: Path) -> list[Report]:
 
     Each is opened as the agent would open it: a damaged one is set aside, and one of an earlier format migrated.
     """
-    return [_report(path) for path in outboxes(folder)]
+    with acting_as_owner(folder):
+        return [_report(path) for path in outboxes(folder)]
 
 
 def _report(path: Path) -> Report:
@@ -109,6 +111,7 @@ def move(source: Path, uri: str, *, agreed: Callable[[Report, Destination], bool
     """
     _check(source)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(acting_as_owner(source.parent))
         in_use = _held(source, stack)
         old = stack.enter_context(contextlib.closing(Outbox(source)))
         report = _described(old)
@@ -161,6 +164,7 @@ def discard(source: Path, *, undeclared: bool, agreed: Callable[[Report], bool])
     """
     _check(source)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(acting_as_owner(source.parent))
         _held(source, stack)
         with contextlib.closing(Outbox(source)) as outbox:
             report = _described(outbox)

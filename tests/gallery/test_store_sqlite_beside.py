@@ -1,5 +1,6 @@
 """The journal of erasures on a disk that has no room."""
 
+import os
 import resource
 
 import pytest
@@ -8,7 +9,7 @@ from reid_edge.errors import OutputError
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import sqlite_beside
 from reid_edge.gallery.store.erasures import new_erasure
-from reid_edge.gallery.store.sqlite_beside import ErasureJournal
+from reid_edge.gallery.store.sqlite_beside import MarkFile, ErasureJournal, Mark
 from tests.gallery.stores import NOON
 
 FIRST, SECOND = (new_erasure(Selection(cameras=(camera,)), now_us=NOON) for camera in ("door", "yard"))
@@ -41,3 +42,13 @@ def test_a_journal_that_cannot_be_shortened_stays_as_it_is(tmp_path, monkeypatch
     monkeypatch.undo()
     journal.keep(lambda erasure: erasure == SECOND)
     assert journal.read() == [SECOND]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
+def test_a_journal_and_a_mark_that_root_makes_are_the_gallerys_owners(tmp_path):
+    gallery = tmp_path / "gallery.db"
+    gallery.touch()
+    os.chown(gallery, 65534, 65534)
+    ErasureJournal(sqlite_beside.journal_path(gallery)).append([FIRST])
+    MarkFile(sqlite_beside.mark_path(gallery)).write(Mark("abc", 1))
+    assert {each.stat().st_uid for each in tmp_path.iterdir()} == {65534}

@@ -1,6 +1,9 @@
 """What waits in the outboxes of a state folder, moved to another gallery or discarded by hand."""
 
+import os
 import random
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -204,3 +207,20 @@ def test_a_full_disk_moves_nothing(path, north, monkeypatch):
     with pytest.raises(OutboxError):
         move(north, "mqtts://south", agreed=yes)
     assert [report.rows for report in survey(path.parent)] == [1, 1200]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
+def test_what_root_looks_at_and_moves_stays_the_cameras_own():
+    camera_user = 65534
+    folder = Path(tempfile.mkdtemp())
+    try:
+        put(folder / "outbox.db", NORTH, 1, 2)
+        for each in (folder, *folder.iterdir()):
+            os.chown(each, camera_user, camera_user)
+        (folder / "outbox.db.lock").unlink(missing_ok=True)
+        assert [report.rows for report in survey(folder)] == [2]
+        move(folder / "outbox.db", "mqtts://south", agreed=yes)
+        assert {(each.stat().st_uid, each.stat().st_gid) for each in folder.iterdir()} == {(camera_user, camera_user)}
+        assert os.geteuid() == 0
+    finally:
+        shutil.rmtree(folder)

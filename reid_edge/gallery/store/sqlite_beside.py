@@ -55,8 +55,7 @@ class ErasureJournal:
             OSError: They cannot be written.
         """
         new = not self._path.exists()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(self._path, flags, 0o600), "ab") as file:  # which writes all of it, or raises
+        with os.fdopen(_opened(self._path, os.O_WRONLY | os.O_APPEND), "ab") as file:  # which writes all of it, or raises
             # A line that a power cut left unfinished must not swallow the next one.
             file.write(b"\n" + b"".join(map(_line, erasures)))
             file.flush()
@@ -158,7 +157,7 @@ class MarkFile:
     def write(self, mark: Mark) -> None:
         """Write a mark and wait for the disk; a failure is logged, since the commit itself is on disk."""
         try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            descriptor = _opened(self._path, os.O_WRONLY)
             try:
                 os.pwrite(descriptor, _packed(mark), mark.commits % 2 * _SLOT_BYTES)
                 os.fdatasync(descriptor)
@@ -174,6 +173,20 @@ class MarkFile:
         """Begin anew with a mark: what both slots held is gone."""
         self._path.unlink(missing_ok=True)
         self.write(mark)
+
+
+def _opened(path: Path, flags: int) -> int:
+    """Open a file beside a gallery; one that root makes is the gallery's owner's, whose process has to write it."""
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(path, flags)
+    gallery = path.with_suffix("")
+    if os.geteuid() == 0 and gallery.exists():
+        owner = gallery.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
 
 
 def _packed(mark: Mark) -> bytes:
