@@ -55,7 +55,9 @@ class ErasureJournal:
             OSError: They cannot be written.
         """
         new = not self._path.exists()
-        with os.fdopen(_opened(self._path, os.O_WRONLY | os.O_APPEND), "ab") as file:  # which writes all of it, or raises
+        with os.fdopen(
+            _opened(self._path, os.O_WRONLY | os.O_APPEND), "ab"
+        ) as file:  # which writes all of it, or raises
             # A line that a power cut left unfinished must not swallow the next one.
             file.write(b"\n" + b"".join(map(_line, erasures)))
             file.flush()
