@@ -9,7 +9,7 @@ from reid_edge.errors import OutputError
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import sqlite_beside
 from reid_edge.gallery.store.erasures import new_erasure
-from reid_edge.gallery.store.sqlite_beside import MarkFile, ErasureJournal, Mark
+from reid_edge.gallery.store.sqlite_beside import ErasureJournal, Mark, MarkFile
 from tests.gallery.stores import NOON
 
 FIRST, SECOND = (new_erasure(Selection(cameras=(camera,)), now_us=NOON) for camera in ("door", "yard"))
