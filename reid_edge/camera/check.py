@@ -6,6 +6,7 @@ Creates nothing but the key of a pseudonym, where one is configured and missing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import time
@@ -183,7 +184,11 @@ def _listen(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
     try:
         closing.enter_context(socket.create_server((host, int(port))))
     except (OSError, OverflowError) as error:
-        return Finding("metrics", "wrong", f"operation.listen: {settings.operation.listen}: {error}")
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        then = "; the agent goes on without, and tries again: is one running?" if taken else ""
+        return Finding(
+            "metrics", "unreachable" if taken else "wrong", f"operation.listen: {settings.operation.listen}: {error}{then}"
+        )
     return Finding("metrics", "ok", f"http://{settings.operation.listen}/metrics and /healthz")
 
 

@@ -185,6 +185,8 @@ class Admission:
             part.refuse(Fault("sender", f"sent by '{sender}', but claims to be of '{batch.camera}'."), _seqs(batch))
             return part
         account = self.accounts.of(batch.camera)
+        if not (batch.observations or batch.gaps or batch.unreadable):
+            return part  # 'run --check' asks for an answer, maybe beside the agent: that is no second camera
         if not account.comes_from(batch.incarnation, self.accounts.clock()):
             part.refuse(_over(batch.camera, "outboxes", self.accounts.quota), _seqs(batch))
         elif batch.galleries and now.gallery not in batch.galleries:

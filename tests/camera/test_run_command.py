@@ -265,8 +265,8 @@ def test_check_beside_a_running_agent_finds_only_its_port_taken(run, camera):
     with started(camera) as process:
         wait_for(camera, "reid_edge_frames_total", 1, process)
         done = run("--config", camera, "--check")
-        assert done.returncode == 1
-        assert "metrics: fix this first" in done.stderr
+        assert done.returncode == 0
+        assert "the agent goes on without, and tries again" in " ".join(done.stdout.split())
         assert "in use, an agent is running" in " ".join(done.stdout.split())
         assert run("--config", camera, "--listen", "", "--check").returncode == 0
 

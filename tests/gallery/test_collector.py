@@ -386,6 +386,13 @@ def test_two_cameras_under_one_name_are_said_to_be(collector, caplog):
     assert "camera.name" in caplog.text
 
 
+def test_a_check_beside_the_camera_is_no_second_camera(collector):
+    for seq in range(1, 9):
+        receive(collector, [record(seq)])
+        receive(collector, [], incarnation="check")
+    assert not list(collector.accounts.twins())
+
+
 @pytest.mark.parametrize("sender", ["", "a b", "x" * 65, "a\n", "ä"])
 def test_a_sender_whose_name_is_no_name_is_not_answered(collector, sender):
     assert collector.receive([batch([record(1)])], senders=[sender]) == [b""]
