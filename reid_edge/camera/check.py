@@ -187,7 +187,9 @@ def _listen(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         then = "; the agent goes on without, and tries again: is one running?" if taken else ""
         return Finding(
-            "metrics", "unreachable" if taken else "wrong", f"operation.listen: {settings.operation.listen}: {error}{then}"
+            "metrics",
+            "unreachable" if taken else "wrong",
+            f"operation.listen: {settings.operation.listen}: {error}{then}",
         )
     return Finding("metrics", "ok", f"http://{settings.operation.listen}/metrics and /healthz")
 
