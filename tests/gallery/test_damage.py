@@ -128,6 +128,25 @@ def test_lost_commits_are_in_the_audit_once(whole, tmp_path):
         store.close()
 
 
+@pytest.mark.parametrize(
+    "erased", [Selection(track=5), Selection(cameras=("door",)), Selection(until_us=NOW)], ids=["track", "camera", "time"]
+)
+def test_an_older_log_does_not_bring_back_what_was_erased(tmp_path, erased):
+    path, log = tmp_path / "gallery.db", tmp_path / "gallery.db-wal"
+    store = open_store(f"sqlite:{path}")
+    store.accept_model(MODEL, DIM, now_us=NOON)
+    store.add([record(seq) for seq in range(1, 30)])
+    older = log.read_bytes()
+    store.erase(erased, now_us=NOW)
+    store.close()
+    log.write_bytes(older)
+    for _ in range(2):
+        with contextlib.closing(open_store(f"sqlite:{path}", create=False)) as store:
+            assert store.span(erased).observations == 0
+            assert [line.action for line in store.audit_entries(9)].count("commits lost") == 1
+            assert len(store.erasures()) == 1
+
+
 def test_a_damaged_row_is_left_out_counted_and_shown_and_a_backup_says_so(sqlite_store, tmp_path):
     sqlite_store.accept_model(MODEL, DIM, now_us=NOON)
     sqlite_store.add([record(seq) for seq in range(1, 6)])

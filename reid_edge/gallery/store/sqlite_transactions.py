@@ -81,24 +81,29 @@ class SqliteTransactions(SqlStore):
         self._file = identity(self._path)
         self._forget_features()
         try:
-            self._compare(marked)
-            self._merge_journal()
+            differs = self._difference(marked)
+            self._merge_journal(all_again=differs is not None)  # first, so that a kill in between forgets no erasure
+            if differs is not None:
+                self._record_difference(*differs)
         except BaseException:
             self._connection.close()
             raise
 
-    def _compare(self, marked: Mark | None) -> None:
-        """Record it in the audit if the file lacks commits that the mark counts, or is not the file that was marked."""
+    def _difference(self, marked: Mark | None) -> tuple[Mark, Mark] | None:
+        """Return file and mark as they are if the file lacks commits of the mark, or is not the one that was marked."""
         if self._marks is None or marked is None:
-            return
+            return None
         with self._reading() as db:
             known = dict(db.execute("SELECT name, value FROM settings").fetchall())
-            gallery, commits = known.get("gallery", ""), int(known.get("commits", "0"))
-        if gallery == marked.gallery and commits >= marked.commits:
-            return
-        detail: dict[str, Any] = {"commits": commits, "marked": marked.commits}
-        if gallery == marked.gallery:
-            action, what = "commits lost", f"{marked.commits - commits} commits are missing at the end of"
+            found = Mark(known.get("gallery", ""), int(known.get("commits", "0")))
+        whole = found.gallery == marked.gallery and found.commits >= marked.commits
+        return None if whole else (found, marked)
+
+    def _record_difference(self, found: Mark, marked: Mark) -> None:
+        """Record in log and audit that commits are lost, or that another file is in the place."""
+        detail: dict[str, Any] = {"commits": found.commits, "marked": marked.commits}
+        if found.gallery == marked.gallery:
+            action, what = "commits lost", f"{marked.commits - found.commits} commits are missing at the end of"
         else:
             action, what = "file replaced", "another file is in the place of"
         log.error(
@@ -109,11 +114,16 @@ class SqliteTransactions(SqlStore):
         )
         with self._writing() as db:
             self._append(db, AuditEntry(at_us=_now_us(), user="reid-edge", action=action, purpose="", detail=detail))
-            if gallery == marked.gallery:
-                self._change_setting(db, "commits", str(marked.commits))
+            if found.gallery == marked.gallery:
+                counted = self._counted(db).commits  # erasures that were applied again count, too
+                self._change_setting(db, "commits", str(max(counted, marked.commits)))
 
-    def _merge_journal(self) -> None:
-        """Put erasures in force that the file does not know, being an older copy, and complete the journal."""
+    def _merge_journal(self, *, all_again: bool) -> None:
+        """Put erasures in force that the file does not know, being an older copy, and complete the journal.
+
+        Args:
+            all_again: Those that it knows, too: pages from before and after an erasure may be mixed.
+        """
         if self._journal is None:
             return
         written = {erasure.id: erasure for erasure in self._read_journal()}
@@ -129,6 +139,8 @@ class SqliteTransactions(SqlStore):
         elif unwritten := [one for one in held.values() if one.id not in written]:
             with self._writing():
                 self._journal.append(unwritten)
+        if all_again and held:
+            self.apply_erasures(list(held.values()))
 
     def _read_journal(self) -> list[Erasure]:
         with store_errors(self._path):
