@@ -129,7 +129,9 @@ def test_lost_commits_are_in_the_audit_once(whole, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "erased", [Selection(track=5), Selection(cameras=("door",)), Selection(until_us=NOW)], ids=["track", "camera", "time"]
+    "erased",
+    [Selection(track=5), Selection(cameras=("door",)), Selection(until_us=NOW)],
+    ids=["track", "camera", "time"],
 )
 def test_an_older_log_does_not_bring_back_what_was_erased(tmp_path, erased):
     path, log = tmp_path / "gallery.db", tmp_path / "gallery.db-wal"
