@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator
 
-from reid_edge.errors import StoreError
+from reid_edge.errors import ReidEdgeError, StoreError
 from reid_edge.sparse_log import SparseLog
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ def damage_errors(store: str) -> Iterator[None]:
     """
     try:
         yield
+    except ReidEdgeError:  # some are ValueErrors too, e.g. of an address that others could read
+        raise
     except DAMAGED as error:
         raise StoreError(
             f"the gallery in {store} holds something else than was written: {error}. {way_out(store)}."
