@@ -185,7 +185,11 @@ class Examination:
         age_s = max(stats.oldest_s or 0.0, 0.0 if since_s is None else now_s - since_s)
         if age_s <= limit_s:
             return ""
-        lacking = "".join(f"; {name} lacks {count}" for name, count in sorted(stats.lacking.items()) if count)
+        lacking = "".join(
+            f"; the gallery {name} has not acknowledged {count}"
+            for name, count in sorted(stats.lacking.items())
+            if count
+        )
         reason = f": {stats.last_error}" if stats.last_error else ""
         return f"an observation has been waiting for {age_s:.0f} s to be delivered{lacking}{reason}"
 

@@ -38,8 +38,8 @@ HoursOption = Annotated[
 
 def serve(
     store: StoreArgument,
-    listen: Annotated[str | None, typer.Option(help="https://ADDRESS[:PORT] for cameras to post to.")] = None,
-    mqtt: Annotated[str | None, typer.Option(help="mqtts://BROKER[:PORT] to take observations from.")] = None,
+    listen: Annotated[str | None, typer.Option(help="https://ADDRESS[:8443] for cameras to post to.")] = None,
+    mqtt: Annotated[str | None, typer.Option(help="mqtts://BROKER[:8883] to take observations from.")] = None,
     name: Annotated[
         str,
         typer.Option(
@@ -194,7 +194,11 @@ def _report_chain(report: ChainReport, store: str, *, as_json: bool) -> None:
             error_console.print(f"audit of {store}: {fault}", soft_wrap=True)
         console.print(
             f"{report.lines:,} lines, {'BROKEN' if report.faults else 'whole'}; last hash {report.head}\n"
-            "keep it elsewhere: with --expect HASH a later check also finds that lines at the end were removed",
+            + (
+                "keep the gallery's file as it is, and compare with 'reid-edge gallery audit' of its backups"
+                if report.faults
+                else "keep it elsewhere: with --expect HASH a later check also finds that lines at the end were removed"
+            ),
             soft_wrap=True,
         )
     if report.faults:
@@ -240,7 +244,7 @@ def _print_summary(summary: Summary, *, utc: bool) -> None:
         ["observations", f"{summary.observations:,}"],
         ["first seen", time_text(summary.first_us, utc=utc)],
         ["last seen", time_text(summary.last_us, utc=utc)],
-        ["lost on the way", f"{summary.lost:,} in {summary.gaps:,} gaps"],
+        ["missing", f"{summary.lost:,} in {summary.gaps:,} gaps"],
         ["kept for", f"{summary.retention_hours:g} hours"],
         *([["damaged", summary.damage]] if summary.damage else []),
         *(["model", f"{one.model_hash}, {one.dim or '?'} numbers"] for one in summary.models),
@@ -261,7 +265,7 @@ def _print_cameras(cameras: Sequence[CameraSummary], *, utc: bool) -> None:
         ]
         for one in cameras
     ]
-    print_table("cameras", ("camera", "observations", "tracklets", "first seen", "last seen", "lost"), rows)
+    print_table("cameras", ("camera", "observations", "tracklets", "first seen", "last seen", "missing"), rows)
 
 
 def _print_audit(entries: Sequence[AuditEntry], store: str, *, utc: bool) -> None:

@@ -39,6 +39,10 @@ def list_outboxes(
     with extra("camera", "reading outboxes"):
         from reid_edge.upstream.outbox_transfer import survey
 
+    if absent := [str(folder) for folder in folders or () if not folder.exists()]:
+        raise UsageError(
+            f"there is no {', no '.join(absent)}; give the state folder of a camera, as in operation.state_dir."
+        )
     given = [folder if folder.is_dir() else folder.parent for folder in folders or ()]
     reports = [report for folder in given or list(_state_folders()) for report in survey(folder)]
     if as_json:

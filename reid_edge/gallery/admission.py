@@ -182,7 +182,11 @@ class Admission:
             return None
         part = SortedBatch(batch)
         if sender not in (None, batch.camera):
-            part.refuse(Fault("sender", f"sent by '{sender}', but claims to be of '{batch.camera}'."), _seqs(batch))
+            reason = (
+                f"sent by '{sender}', but claims to be of '{batch.camera}'. Use the certificate that was made for "
+                f"'{batch.camera}' ('reid-edge run --check' shows a camera's name), or name the camera '{sender}'."
+            )
+            part.refuse(Fault("sender", reason), _seqs(batch))
             return part
         account = self.accounts.of(batch.camera)
         if not (batch.observations or batch.gaps or batch.unreadable):

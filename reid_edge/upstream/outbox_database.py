@@ -119,7 +119,7 @@ def lock(path: Path) -> TextIO:
     """
     busy = (
         f"the outbox {path} is in use, by another process or another Outbox of this one. "
-        "Stop that one, or give each camera its own outbox file."
+        "Stop that one first (systemctl stop reid-edge@NAME), or give each camera its own outbox file."
     )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -127,6 +127,7 @@ def check_chain(entries: Iterable[AuditEntry], *, expect: str | None = None) -> 
         met = met or head == expect
     if not met:
         faults.append(
-            f"no line has the expected hash {expect}: lines at the end were removed, or the audit was written anew"
+            f"no line has the expected hash {expect}: lines at the end were removed, the audit was written anew, or a "
+            "backup from before that line was restored (then the audit has a line 'restore')"
         )
     return ChainReport(lines, head, tuple(faults))
