@@ -342,10 +342,15 @@ def _empty_file(path: Path, *, force: bool, now_us: int) -> Iterator[tuple[Store
 
 @contextlib.contextmanager
 def _set_aside(path: Path, aside: str) -> Iterator[None]:
-    """Give a gallery's file another name, with its log; if the block fails, they have theirs again."""
+    """Give a gallery's file another name, with its log; if the block fails, they have theirs again.
+
+    The file keeps its own name, too, until the block puts another in its place: whoever opens it meanwhile, or after a
+    kill, finds the gallery that was there, and does not begin an empty one.
+    """
     moved: list[str] = []
+    os.link(path, aside)
     try:
-        for side in ("", *_SIDES):
+        for side in _SIDES:
             with contextlib.suppress(FileNotFoundError):
                 path.with_name(path.name + side).rename(aside + side)
                 moved.append(side)
@@ -353,6 +358,8 @@ def _set_aside(path: Path, aside: str) -> Iterator[None]:
     except BaseException:
         for side in moved:
             Path(aside + side).rename(path.with_name(path.name + side))
+        Path(aside).replace(path)
+        Path(aside).unlink(missing_ok=True)  # of two names of one file, replace() leaves both
         raise
 
 

@@ -20,8 +20,9 @@ from typing import Literal, TextIO, TypeVar
 
 from reid_edge.errors import OutboxError, OutboxInUseError
 from reid_edge.files import identity, open_locked, sync_folder
+from reid_edge.upstream.outbox_connection import open_file
 from reid_edge.upstream.outbox_mark import mark_path
-from reid_edge.upstream.outbox_records import lenient_text, malformed
+from reid_edge.upstream.outbox_records import malformed
 from reid_edge.upstream.outbox_tables import TABLE_NAMES, migrate_from_1, schema, table_definitions, table_names
 
 APPLICATION_ID = 0x52654964
@@ -137,9 +138,8 @@ def connect(path: Path) -> sqlite3.Connection:
         OutboxError: It is another program's database, or a later release's.
     """
     path.chmod(0o600)
-    connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+    connection = open_file(path, timeout=1.0)
     try:
-        connection.text_factory = lenient_text
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory: works on any file system
         version = _check_kind(path, connection)
         connection.execute("PRAGMA secure_delete = ON")
@@ -171,7 +171,7 @@ def build(path: Path, fill: Callable[[sqlite3.Connection], Result]) -> Result:
     _remove(new)
     try:
         os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as connection:
+        with contextlib.closing(open_file(new)) as connection:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode = WAL")

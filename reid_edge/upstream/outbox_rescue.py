@@ -15,8 +15,9 @@ from pathlib import Path
 from reid_edge.upstream import outbox_tables as tables
 from reid_edge.upstream.age_clock import AgeState
 from reid_edge.upstream.outbox_audit import Audit, Tally, declared
+from reid_edge.upstream.outbox_connection import open_file
 from reid_edge.upstream.outbox_mark import Mark
-from reid_edge.upstream.outbox_records import MOST, NOTHING_DROPPED, State, StoredRow, is_intact, lenient_text
+from reid_edge.upstream.outbox_records import MOST, NOTHING_DROPPED, State, StoredRow, is_intact
 
 #: Attempts to read beyond damaged pages that fail one after another: the end of one is found within 200 or so.
 _MOST_FAILURES = 1000
@@ -35,7 +36,7 @@ def fresh(db: sqlite3.Connection, lost: int, mark: Mark | None) -> None:
 def estimated(damaged: Path) -> int:
     """Return how many rows a damaged file of format 1 holds as far as it can be read: it has no mark."""
     with (
-        contextlib.closing(sqlite3.connect(damaged, isolation_level=None)) as source,
+        contextlib.closing(open_file(damaged)) as source,
         contextlib.suppress(sqlite3.Error),
     ):
         source.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -67,8 +68,7 @@ def rescued(
         Numbers of observations that are copied, and that are declared as lost; None if nothing of the file is intact:
         then a new incarnation should begin.
     """
-    with contextlib.closing(sqlite3.connect(damaged, isolation_level=None)) as source:
-        source.text_factory = lenient_text
+    with contextlib.closing(open_file(damaged)) as source:
         with contextlib.suppress(sqlite3.Error):
             source.execute("PRAGMA locking_mode = EXCLUSIVE")
         verified = known or _read_state(source)

@@ -13,6 +13,7 @@ import threading
 import pytest
 
 from reid_edge.errors import OutputError, StoreError, UsageError
+from reid_edge.gallery import backup
 from reid_edge.gallery.backup import back_up, restore
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.deletion import Retention, erase_with_receipt
@@ -391,3 +392,20 @@ def test_a_backup_is_not_written_over_the_gallery_itself(sqlite_store, tmp_path)
         with pytest.raises(OutputError, match="of the gallery itself"):
             back_up(sqlite_store, tmp_path / name, now_us=NOW, force=True)
     assert contents(sqlite_store) == before
+
+
+def test_at_no_moment_of_a_restore_is_there_no_gallery(sqlite_store, tmp_path, monkeypatch):
+    """After a kill, a service that starts would begin an empty one."""
+    fill(sqlite_store)
+    back_up(sqlite_store, tmp_path / "b.db", now_us=NOW)
+    sqlite_store.close()
+    held, put_in_place = [], backup._put_in_place
+
+    def looking(partial, path):
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as there:
+            held.append(there.execute("SELECT count(*) FROM observations").fetchone()[0])
+        put_in_place(partial, path)
+
+    monkeypatch.setattr(backup, "_put_in_place", looking)
+    restore(tmp_path / "b.db", sqlite_store.name, now_us=NOW, force=True)
+    assert held == [8]

@@ -527,3 +527,18 @@ def test_a_database_that_another_program_has_open_is_no_damage(ram_path):
             Outbox(path)
     with opened(path) as outbox:
         assert outbox.depth == 3
+
+
+def test_damage_that_comes_into_sqlites_own_error_text_is_damage(tmp_path, caplog):
+    """Python cannot decode such a text, and raises what is no error of SQLite's."""
+    path = tmp_path / "outbox.db"
+    with opened(path) as outbox:
+        outbox.put([observed(1), observed(2)])
+    content = path.read_bytes()
+    at = content.index(b"CREATE TABLE rows") + len("CREATE TABLE rows (seq ")
+    path.write_bytes(content[:at] + b"\xff(\xfe" + content[at + 3 :])
+    with pytest.raises(UnicodeDecodeError), contextlib.closing(sqlite3.connect(path)) as plain:
+        plain.execute("SELECT * FROM rows")
+    with opened(path) as outbox:
+        assert outbox.depth + sum(gap.count for gap in outbox.gaps()) == 2
+    assert "damaged" in caplog.text
