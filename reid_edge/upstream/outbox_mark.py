@@ -6,7 +6,8 @@ lacks of it when it is opened is declared as lost.
 
 The mark's file has two slots, each with a checksum.  The slot that was last synced stays as it is until the other one
 has been synced, so that a power cut during a write leaves one of them.  A mark may therefore be older than the file,
-which means nothing; it is newer only if the file has lost something.
+which means nothing; it is newer only if the file has lost something.  Each slot is there twice, in blocks that are not
+beside one another: if one is damaged, with the outbox at the same time, no older mark has to do.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from reid_edge.upstream.outbox_records import State, whole
 #: As far apart as the blocks of disks, so that the loss of one block leaves the other slot.
 _SLOT_BYTES = 4096
 _SLOTS = 2
+_COPIES = 2
+_FILE_BYTES = _SLOT_BYTES * _SLOTS * _COPIES
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOG = logging.getLogger(__name__)
 
@@ -99,15 +102,16 @@ class MarkFile:
         if not stat.S_ISREG(found.st_mode):
             raise OSError(f"{self._path} is no regular file")
         if not found.st_size:  # its space is taken now, so that a full disk does not matter later
-            os.pwrite(self._descriptor, b" " * _SLOT_BYTES * _SLOTS, 0)
+            os.pwrite(self._descriptor, b" " * _FILE_BYTES, 0)
             os.fsync(self._descriptor)
             sync_folder(self._path.parent)
-        slots = [_unpacked(os.pread(self._descriptor, _SLOT_BYTES, slot * _SLOT_BYTES)) for slot in range(_SLOTS)]
-        intact = [(turn, slot, mark) for slot, (turn, mark) in enumerate(slots) if mark is not None]
+        content = os.pread(self._descriptor, _FILE_BYTES, 0)
+        blocks = [_unpacked(content[at : at + _SLOT_BYTES]) for at in range(0, len(content), _SLOT_BYTES)]
+        intact = [(turn, block % _SLOTS, mark) for block, (turn, mark) in enumerate(blocks) if mark is not None]
         if intact:
             turn, self._synced_slot, mark = max(intact, key=lambda each: each[0])
             self._turn, self.mark = max(self._turn, turn), self.mark or mark
-        elif any(os.pread(self._descriptor, _SLOTS * _SLOT_BYTES, 0).strip(b" ")):
+        elif content.strip(b" "):
             _LOG.warning("the mark %s is damaged: what the outbox may have lost cannot be told.", self._path)
 
     def close(self) -> None:
@@ -141,7 +145,8 @@ class MarkFile:
         assert self._descriptor is not None
         self._turn += 1
         slot = 1 - self._synced_slot
-        os.pwrite(self._descriptor, _packed(self._turn, mark), slot * _SLOT_BYTES)
+        for copy in range(_COPIES):
+            os.pwrite(self._descriptor, _packed(self._turn, mark), (copy * _SLOTS + slot) * _SLOT_BYTES)
         if sync:
             os.fdatasync(self._descriptor)
             self._synced_slot = slot

@@ -13,6 +13,7 @@ import pytest
 from reid_edge.upstream.observation import Ack
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.outbox_mark import Mark, MarkFile, mark_path
+from tests.faults.damage import damage_file
 from tests.upstream.observing import observed
 from tests.upstream.outboxes import integrity, opened, tracks
 
@@ -174,11 +175,45 @@ def test_the_newest_mark_is_read_back(tmp_path):
         assert marks.mark == (replace(MARK, given=6 + count - 1) if count else None)
         marks.write(replace(MARK, given=6 + count), sync=True)
         marks.close()
-    assert mark_path(path).stat().st_size == 8192
+    assert mark_path(path).stat().st_size == 16384
     assert mark_path(path).stat().st_mode & 0o777 == 0o600
 
 
-def test_whatever_happens_to_one_slot_the_mark_before_is_there(tmp_path):
+@pytest.mark.parametrize("sync", [True, False])
+def test_whatever_happens_to_one_place_the_newest_mark_is_there(tmp_path, sync):
+    path = tmp_path / "outbox.db"
+    for seed in range(60):
+        mark_path(path).unlink(missing_ok=True)
+        marks = MarkFile(path)
+        marks.open()
+        marks.write(replace(MARK, given=1), sync=True)
+        for given in range(2, 2 + seed % 3):
+            marks.write(replace(MARK, given=given), sync=sync)
+        newest = marks.mark
+        marks.close()
+        damage = damage_file(mark_path(path), random.Random(seed), ["bit", "zeroed", "duplicated"])
+        again = MarkFile(path)
+        again.open()
+        assert again.mark == newest, f"seed {seed}: {damage}"
+        again.close()
+
+
+def test_a_mark_of_one_copy_is_read_and_gets_another(tmp_path):
+    path = tmp_path / "outbox.db"
+    marks = MarkFile(path)
+    marks.open()
+    marks.write(MARK, sync=True)
+    marks.close()
+    os.truncate(mark_path(path), 8192)
+    again = MarkFile(path)
+    again.open()
+    assert again.mark == MARK
+    again.write(replace(MARK, given=99), sync=True)
+    assert mark_path(path).stat().st_size == 12288
+    again.close()
+
+
+def test_whatever_is_torn_in_one_slot_the_mark_before_is_there(tmp_path):
     luck, path = random.Random(1), tmp_path / "outbox.db"
     for _ in range(40):
         mark_path(path).unlink(missing_ok=True)
@@ -193,7 +228,8 @@ def test_whatever_happens_to_one_slot_the_mark_before_is_there(tmp_path):
         torn = bytearray(mark_path(path).read_bytes())
         changed = [place for place in range(0, 8192, 512) if torn[place : place + 512] != content[place : place + 512]]
         place = changed[0] if changed else luck.choice([0, 4096])
-        torn[place : place + 50] = luck.randbytes(50)
+        for copy in (0, 8192):
+            torn[copy + place : copy + place + 50] = luck.randbytes(50)
         mark_path(path).write_bytes(torn)
         again = MarkFile(path)
         again.open()
