@@ -10,13 +10,14 @@ from reid_edge.bundle import open_bundle, write_manifest
 from reid_edge.errors import OutputError, UsageError
 from reid_edge.export import table6
 from reid_edge.export.table6 import make_table, random_checkpoint
-from reid_edge.manifest import RANDOM_WEIGHTS
+from reid_edge.manifest import RANDOM_WEIGHTS, PlanStamp
 from reid_edge.osnet.shipped import shipped_checkpoints
 from reid_edge.progress import silent
 from tests.export.tiny import SHALLOW
 
 SIZE = (32, 16)
 TRAINED, RANDOM = "osnet_x0_06_32x16", "osnet_x0_05_32x16"
+PLAN = PlanStamp("tensorrt", "10.9.0", "", "", {}, (1, 8, 8))
 
 
 def trained(width, size=SIZE, shift=0.01):
@@ -138,7 +139,7 @@ def test_trained_files_that_cannot_be_made_again_are_not_lost(copy, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{"precision": "tuned"}, {"engine": "tensorrt", "precision": "int8"}])
+@pytest.mark.parametrize("changes", [{"precision": "tuned"}, {"engine": "tensorrt", "precision": "int8", "plan": PLAN}])
 @pytest.mark.parametrize("checkpoints", [CHECKPOINTS, [OTHER]], ids=["same", "trained"])
 def test_what_cannot_be_made_again_of_random_weights_is_not_lost_either(copy, monkeypatch, changes, checkpoints):
     table_of(monkeypatch, 0.05)
