@@ -17,7 +17,9 @@ from tests.export.tiny import SHALLOW
 
 SIZE = (32, 16)
 TRAINED, RANDOM = "osnet_x0_06_32x16", "osnet_x0_05_32x16"
-PLAN = PlanStamp("tensorrt", "10.9.0", "", "", {}, (1, 8, 8))
+PLAN = PlanStamp(
+    library="tensorrt", version="10.9.0", device="", compute_capability="", built_precision={}, batches=(1, 8, 8)
+)
 
 
 def trained(width, size=SIZE, shift=0.01):
