@@ -9,6 +9,7 @@ from reid_edge.bundle import open_bundle, write_manifest
 from reid_edge.datasets.labelled_images import LabelledImage
 from reid_edge.errors import DatasetError, InputError
 from reid_edge.evaluation.ranking import Ranking
+from reid_edge.manifest import model_hash
 from reid_edge.progress import silent
 from reid_edge.runtime import Extractor
 from tests.conftest import random_crops
@@ -27,7 +28,9 @@ def rough(session_bundle):
 def with_features(bundle, **changes):
     """The bundle as if it had been exported with another norm or distance."""
     manifest = bundle.manifest
-    write_manifest(bundle.path, replace(manifest, features=replace(manifest.features, **changes)))
+    features = replace(manifest.features, **changes)
+    named = model_hash(manifest.model.checkpoint_sha256, manifest.input, features)
+    write_manifest(bundle.path, replace(manifest, features=features, model_hash=named))
     return open_bundle(bundle.path)
 
 
