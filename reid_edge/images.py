@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +13,32 @@ from reid_edge.errors import FrameError
 from reid_edge.types import Image
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+_SUFFIXES_AT_END = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})+$", re.IGNORECASE)
 #: First bytes of a format, and bytes that a whole file holds near its end: OpenCV decodes truncated files silently.
 _END_MARKERS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
+#: Folders that other systems leave beside images, in lower case: macOS in zips, NAS thumbnails, Windows' bin.
+_LEFT_BEHIND = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
+
+
+def is_left_behind(name: str) -> bool:
+    """Return True for the name of a file or folder that other systems leave beside images, such as ``._0001.jpg``."""
+    return name.startswith(".") or name.lower() in _LEFT_BEHIND
+
+
+def is_image(path: Path) -> bool:
+    """Return True for a path that is named as an image (suffixes in any case) and was not left by another system."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_left_behind(path.name)
+
+
+def bare_name(path: Path) -> str:
+    """Return a file name without the suffixes of images, of which Market-1501 has two in places: ``0001.jpg.jpg``."""
+    return _SUFFIXES_AT_END.sub("", path.name)
 
 
 def list_images(inputs: Sequence[Path]) -> list[Path]:
     """List files as given, and every image (by suffix) in each folder and below it, in order of path.
+
+    Hidden files and what other systems leave in folders (``__MACOSX``) are left out.
 
     Raises:
         FrameError: A path is neither a file nor a folder, a name is not printable, or there is no image at all.
@@ -25,9 +46,7 @@ def list_images(inputs: Sequence[Path]) -> list[Path]:
     paths: list[Path] = []
     for given in inputs:
         if given.is_dir():
-            paths += sorted(
-                path for path in given.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-            )
+            paths += sorted(path for path in given.rglob("*") if _is_image_below(path, given) and path.is_file())
         elif given.is_file():
             paths.append(given)
         else:
@@ -39,6 +58,10 @@ def list_images(inputs: Sequence[Path]) -> list[Path]:
             f"no image in {', '.join(map(str, inputs))}; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}."
         )
     return paths
+
+
+def _is_image_below(path: Path, folder: Path) -> bool:
+    return is_image(path) and not any(map(is_left_behind, path.relative_to(folder).parts))
 
 
 def read_image(path: Path) -> Image:

@@ -113,6 +113,13 @@ def test_an_unreadable_image_is_counted_and_left_out_and_the_numbers_of_others_s
     assert frames[1].captured_us == START_US + 80_000
 
 
+def test_what_other_systems_leave_in_a_folder_takes_no_number_and_no_time(tmp_path):
+    folder = write_images(tmp_path / "f", ["1.png", "2.png"])
+    (folder / "._1.png").write_bytes(b"\0\5\x16\7Mac OS X")
+    frames = frames_of(uri=str(folder), start=START)
+    assert [frame.captured_us - START_US for frame in frames] == [0, 40_000]
+
+
 def test_one_image_is_a_folder_of_one(tmp_path):
     folder = write_images(tmp_path / "f", ["7.png", "8.png"])
     assert values(frames_of(uri=str(folder / "8.png"))) == [1]

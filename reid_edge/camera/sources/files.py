@@ -20,7 +20,7 @@ from reid_edge.camera.sources.clock import CaptureClock
 from reid_edge.camera.sources.settings import SourceSettings
 from reid_edge.camera.sources.source import SourceStats
 from reid_edge.errors import FrameError, SettingsError, SourceError
-from reid_edge.images import IMAGE_SUFFIXES, read_image
+from reid_edge.images import IMAGE_SUFFIXES, is_image, read_image
 from reid_edge.types import Image
 
 logger = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ def _load(path: Path) -> Image | None:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    return [path for path in folder.iterdir() if is_image(path) and path.is_file()]
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
