@@ -142,7 +142,7 @@ def _read_market_file(path: Path, split: AttributeSplit) -> tuple[tuple[str, ...
 
 
 def _pa100k(root: Path, split: AttributeSplit, partial: bool) -> Attributes:
-    folder = locate("PA-100K", root, ("PA-100K", "pa100k"), _PA100K_ANNOTATION)
+    folder = locate("PA-100K", root, ("PA-100K",), _PA100K_ANNOTATION)
     annotation = next(folder / name for name in _PA100K_ANNOTATION if (folder / name).is_file())
     variables = read_mat(annotation)
     files, values, attributes = (

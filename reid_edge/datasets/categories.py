@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.datasets.layout import images_in, locate
+from reid_edge.datasets.layout import folders_in, images_in, locate
 from reid_edge.errors import DatasetError
 
 CategorySplit = Literal["train", "test"]
@@ -139,7 +139,7 @@ def _cifar100(root: Path, split: CategorySplit) -> Categories:
 
 
 def _imagenet(root: Path, split: CategorySplit) -> Categories:
-    return _tree("ImageNet", locate("ImageNet", root, ("imagenet", "ILSVRC/Data/CLS-LOC"), ("train",)), split)
+    return _tree("ImageNet", locate("ImageNet", root, ("imagenet", "ILSVRC", "Data", "CLS-LOC"), ("train",)), split)
 
 
 def _folder(root: Path, split: CategorySplit) -> Categories:
@@ -180,7 +180,7 @@ def _test_folder(title: str, root: Path) -> str:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    folders = folders_in(folder)
     if not folders:
         raise DatasetError(
             f"{folder} holds no folders: expected one for each category, with its images in it. "

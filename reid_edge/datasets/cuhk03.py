@@ -1,5 +1,6 @@
-"""Reader of CUHK03 (Li et al., CVPR 2014): detected boxes, protocol of 767 and 700 people (Zhong et al., CVPR 2017).
+"""Reader of CUHK03 (Li et al., CVPR 2014): detected or labelled boxes, protocol of 767 and 700 people.
 
+The protocol is that of Zhong et al., CVPR 2017, which the field calls new; the 20 splits of 2014 are not read.
 The images come in ``cuhk-03.mat``, which is MATLAB 7.3 (HDF5 with every axis reversed), and are extracted once.
 """
 
@@ -11,61 +12,70 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.datasets.boxes import CUHK03_NP, FOLDERS, load_boxes
+from reid_edge.datasets.boxes import FOLDERS, BoxLayout, load_boxes
 from reid_edge.datasets.labelled_images import LabelledImage, Split
-from reid_edge.datasets.layout import locate, read_mat, require_files, variable
+from reid_edge.datasets.layout import entry, locate, read_mat, require_files, variable
 from reid_edge.errors import DatasetError, MissingExtraError, OutputError
 
 _log = logging.getLogger(__name__)
 
-_PROTOCOL = "cuhk03_new_protocol_config_detected.mat"
-_PIXELS = ("cuhk-03.mat", "cuhk03_release/cuhk-03.mat")
-_EXTRACTED = "images_detected"
+#: Who drew the boxes: a detector, or people.
+Boxes = Literal["detected", "labeled"]
+
+_NESTED = ("cuhk03", "cuhk03_release", "cuhk03-np")
+_PIXELS = "cuhk-03.mat"
 _INDICES: dict[Split, str] = {"train": "train_idx", "query": "query_idx", "gallery": "gallery_idx"}
 #: camera pair _ person _ view (1 or 2) _ image
 _NAME = re.compile(r"^\d+_\d+_(\d)_\d+\.png$")
 #: A person's images 1 to 5 are of the first view, 6 to 10 of the second.
 _PER_VIEW = 5
+_NP_NAME = re.compile(r"^(\d{4})_c(\d)\w*$", re.IGNORECASE)
 
 
-def load_cuhk03(root: Path, split: Split) -> list[LabelledImage]:
+def load_cuhk03(boxes: Boxes, root: Path, split: Split) -> list[LabelledImage]:
     """List one split, from either form in which CUHK03 is distributed.
 
-    * ``cuhk-03.mat`` with ``cuhk03_new_protocol_config_detected.mat``.  The images are extracted to ``images_detected``
-      beside them, once; if that folder is there already, ``cuhk-03.mat`` is not needed.
-    * CUHK03-NP: ``detected/bounding_box_train``, ``query`` and ``bounding_box_test``.
+    * ``cuhk-03.mat`` with ``cuhk03_new_protocol_config_detected.mat`` (or ``…_labeled.mat``).  The images are extracted
+      to ``images_detected`` (``images_labeled``) beside the latter, once; if that folder is there already,
+      ``cuhk-03.mat`` is not needed.
+    * CUHK03-NP: ``detected/bounding_box_train``, ``query`` and ``bounding_box_test`` (or ``labeled/…``).
 
     Raises:
         DatasetError: Neither form is there, or a file does not hold what the dataset's does.
         MissingExtraError: h5py or scipy is not installed.
         OutputError: The images cannot be extracted.
     """
-    holds = (_PROTOCOL, *_PIXELS, "detected", *FOLDERS.values())
-    folder = locate("CUHK03", root, ("cuhk03", "cuhk03_release", "cuhk03-np", "detected"), holds)
-    if not (folder / _PROTOCOL).is_file():
-        if any((folder / name).exists() for name in _PIXELS):
-            raise DatasetError(f"{folder} has cuhk-03.mat, but not {_PROTOCOL}, which says who is for training.")
-        return load_boxes(CUHK03_NP, folder, split)
-    images = _listed(folder / _PROTOCOL, split, folder / _EXTRACTED)
-    if not (folder / _EXTRACTED).is_dir():
-        extract_detected(_pixel_file(folder), folder / _EXTRACTED)
-    require_files([image.path for image in images], folder / _PROTOCOL)
+    wanted = f"cuhk03_new_protocol_config_{boxes}.mat"
+    names = (*_NESTED, boxes)
+    folder = locate("CUHK03", root, names, (wanted, _PIXELS, boxes, *FOLDERS.values()))
+    protocol = entry(folder, wanted) or entry(folder.parent, wanted)
+    if protocol is None and entry(folder, _PIXELS):
+        raise DatasetError(
+            f"{folder} has {_PIXELS}, but not {wanted}, which says who is for training. Its authors publish it in "
+            "github.com/zhunzhong07/person-re-ranking, evaluation/data/CUHK03."
+        )
+    if protocol is None:
+        layout = BoxLayout(title="CUHK03-NP", nested=names, name=_NP_NAME, example="0001_c1_1.png")
+        return load_boxes(layout, entry(folder, boxes) or folder, split)
+    extracted = protocol.parent / f"images_{boxes}"
+    images = _listed(protocol, split, extracted)
+    if not extracted.is_dir():
+        extract(_pixel_file(protocol.parent, extracted.name), boxes, extracted)
+    require_files([image.path for image in images], protocol)
     return images
 
 
-def _pixel_file(folder: Path) -> Path:
-    for name in _PIXELS:
-        if (folder / name).is_file():
-            return folder / name
-    raise DatasetError(
-        f"{folder} holds neither {_EXTRACTED} nor {_PIXELS[0]}, to extract it from. Unpack CUHK03 again."
-    )
+def _pixel_file(folder: Path, extracted: str) -> Path:
+    for place in (folder, entry(folder, "cuhk03_release")):
+        if place is not None and (pixels := entry(place, _PIXELS)):
+            return pixels
+    raise DatasetError(f"{folder} holds neither {extracted} nor {_PIXELS}, to extract it from. Unpack CUHK03 again.")
 
 
 def _listed(protocol: Path, split: Split, images: Path) -> list[LabelledImage]:
@@ -98,11 +108,12 @@ def _camera(protocol: Path, name: str) -> int:
     return int(match[1])
 
 
-def extract_detected(pixels: Path, folder: Path) -> None:
-    """Write the detected boxes as ``<camera pair>_<person>_<view>_<image>.png``, all or nothing.
+def extract(pixels: Path, boxes: Boxes, folder: Path) -> None:
+    """Write the boxes as ``<camera pair>_<person>_<view>_<image>.png``, all or nothing.
 
     Args:
         pixels: ``cuhk-03.mat``.
+        boxes: Detected or labelled ones.
         folder: Target folder; it appears when all images are written.
 
     Raises:
@@ -120,7 +131,7 @@ def extract_detected(pixels: Path, folder: Path) -> None:
         raise DatasetError(f"{pixels} is not a readable MATLAB 7.3 file ({error}). Unpack CUHK03 again.") from error
     _log.info("extracting the images of %s to %s, once", pixels, folder)
     with file:
-        write_all(_images(file, pixels), folder)
+        write_all(_images(file, boxes, pixels), folder)
 
 
 def write_all(images: Iterator[tuple[str, npt.NDArray[np.uint8]]], folder: Path) -> None:
@@ -149,10 +160,10 @@ def write_all(images: Iterator[tuple[str, npt.NDArray[np.uint8]]], folder: Path)
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _images(file: Any, pixels: Path) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+def _images(file: Any, boxes: Boxes, pixels: Path) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
     """Yield file names and images, H×W×3 uint8 BGR."""
     try:
-        for pair, people in enumerate(file["detected"][0], 1):
+        for pair, people in enumerate(file[boxes][0], 1):
             for person, references in enumerate(file[people][:].T, 1):
                 for number, reference in enumerate(references, 1):
                     image = file[reference][:].T
@@ -161,7 +172,7 @@ def _images(file: Any, pixels: Path) -> Iterator[tuple[str, npt.NDArray[np.uint8
                         yield f"{pair}_{person:03d}_{view}_{number:02d}.png", _as_bgr(image, pixels)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DatasetError(
-            f"{pixels} does not hold CUHK03's cells 'detected' ({error}). Unpack CUHK03 again."
+            f"{pixels} does not hold CUHK03's cells '{boxes}' ({error}). Unpack CUHK03 again."
         ) from error
 
 

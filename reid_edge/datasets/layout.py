@@ -2,52 +2,95 @@
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from reid_edge.errors import DatasetError, MissingExtraError
-from reid_edge.images import IMAGE_SUFFIXES
+from reid_edge.images import IMAGE_SUFFIXES, is_image, is_left_behind
+
+#: Folders that are searched below the one that the user gave: archives are unpacked into folders of their own name.
+_DEPTH = 3
 
 
-def locate(title: str, root: Path, nested: Sequence[str], holds: Sequence[str]) -> Path:
-    """Find the folder that holds a dataset's own folders or files: ``root``, or one of its usual subfolders.
+def locate(title: str, root: Path, names: Sequence[str], holds: Sequence[str]) -> Path:
+    """Find the folder that holds a dataset's own folders or files: ``root``, or one below it.
+
+    Folders of the dataset's usual names are searched, and a folder that is the only one, down to the third level.
 
     Args:
         title: Name of the dataset, for messages.
         root: Folder that the user gave.
-        nested: Subfolders of ``root`` in which the dataset may lie.
+        names: Usual names of the folders in which the dataset lies; case and ``-_.`` do not matter.
         holds: Names of files or folders, at least one of which is in the dataset's folder.
 
     Raises:
         DatasetError: ``root`` is not a folder, or holds nothing of this dataset.
     """
     if not root.is_dir():
-        raise DatasetError(f"{root} is not a folder; give the folder that {title} unpacks to.")
-    for folder in (root, *(root / name for name in nested)):
-        if any((folder / name).exists() for name in holds):
+        unpack = "Unpack it first, then" if root.is_file() else "Then"
+        raise DatasetError(f"{root} is not a folder. {unpack} give the folder that {title} unpacks to (--root).")
+    for folder in _candidates(root, names, _DEPTH):
+        if entry(folder, *holds):
             return folder
+    above = root.resolve().parent
+    advice = f"the folder above, {above}" if entry(above, *holds) else f"the folder that {title} unpacks to"
     raise DatasetError(
-        f"{root} does not hold {title}: expected {' or '.join(holds)} in it, or in its {' or '.join(nested)}. "
-        f"Give the folder that {title} unpacks to."
+        f"{root} does not hold {title}: expected {' or '.join(holds)} in it, or in its {' or '.join(names)}. "
+        f"Give {advice} (--root)."
     )
 
 
-def images_in(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
+def _candidates(folder: Path, names: Sequence[str], depth: int) -> Iterator[Path]:
+    yield folder
+    if depth:
+        folders = folders_in(folder)
+        named = [path for name in names for path in folders if _plain(path.name) == _plain(name)]
+        for path in dict.fromkeys(named or (folders if len(folders) == 1 else [])):
+            yield from _candidates(path, names, depth - 1)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_. ]", "", name.lower())
+
+
+def entry(folder: Path, *names: str) -> Path | None:
+    """Return the first file or folder that is there, by names as given or else in any case; None: none is."""
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    found = {path.name.lower(): path for path in folder.iterdir()}
+    return next((found[name.lower()] for name in names if name.lower() in found), None)
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """List the folders directly in a folder in order of name, without those that other systems leave there."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_left_behind(path.name))
+
+
+def images_in(folder: Path) -> list[Path]:
     """List the images directly in a folder in order of name, without hidden ones; suffixes match in any case.
 
     Raises:
         DatasetError: The folder does not exist, or holds no image.
     """
-    wanted = frozenset(suffixes)
     if not folder.is_dir():
         raise DatasetError(f"expected the folder {folder}, which is not there. Unpack the dataset again.")
-    # Other systems leave hidden files beside images (._0001.jpg).
-    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in wanted and path.name[0] != ".")
+    images = sorted(path for path in folder.iterdir() if is_image(path))
     if not images:
-        raise DatasetError(f"{folder} holds no image ({', '.join(sorted(wanted))}). Unpack the dataset again.")
+        raise DatasetError(
+            f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}). {_instead_of_images(folder)}"
+        )
     return images
+
+
+def _instead_of_images(folder: Path) -> str:
+    folders = len(folders_in(folder))
+    if folders < 2:
+        return "Unpack the dataset again."
+    return f"It holds {folders:,} folders: if each is a person, use --dataset folder."
 
 
 def require_files(paths: Sequence[Path], list_file: Path) -> None:

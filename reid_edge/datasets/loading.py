@@ -17,7 +17,8 @@ from reid_edge.errors import DatasetError
 
 _FIXED: dict[str, Callable[[Path, Split], list[LabelledImage]]] = {
     "market1501": bound(load_boxes, MARKET1501),
-    "cuhk03": load_cuhk03,
+    "cuhk03": bound(load_cuhk03, "detected"),
+    "cuhk03-labeled": bound(load_cuhk03, "labeled"),
     "dukemtmc": bound(load_boxes, DUKEMTMC),
     "msmt17": load_msmt17,
     "folder": load_folder,
@@ -25,7 +26,9 @@ _FIXED: dict[str, Callable[[Path, Split], list[LabelledImage]]] = {
 }
 _RANDOM: dict[str, Callable[[Path, Split, int], list[LabelledImage]]] = {"viper": load_viper, "grid": load_grid}
 #: Names that :func:`load_split` takes, alone or joined by ``+``.
-REID_DATASETS: tuple[str, ...] = ("market1501", "cuhk03", "dukemtmc", "msmt17", "viper", "grid", "folder", "csv")
+REID_DATASETS: tuple[str, ...] = (
+    "market1501", "cuhk03", "cuhk03-labeled", "dukemtmc", "msmt17", "viper", "grid", "folder", "csv",
+)  # fmt: skip
 #: The paper's training set for VIPeR and GRID (section 4.1).
 MIX4 = ("market1501", "cuhk03", "dukemtmc", "msmt17")
 

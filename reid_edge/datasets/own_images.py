@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reid_edge.datasets.labelled_images import LabelledImage, Split
-from reid_edge.datasets.layout import images_in, locate
+from reid_edge.datasets.layout import folders_in, images_in, locate
 from reid_edge.errors import DatasetError
 
 _SPLITS: tuple[Split, ...] = ("train", "query", "gallery")
@@ -56,7 +56,7 @@ def load_folder(root: Path, split: Split) -> list[LabelledImage]:
 
 
 def _people(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".") if folder.is_dir() else []
+    return folders_in(folder) if folder.is_dir() else []
 
 
 def _camera(path: Path) -> int:

@@ -15,20 +15,21 @@ from typing import Any
 import numpy as np
 
 from reid_edge.datasets.labelled_images import LabelledImage, Split
-from reid_edge.datasets.layout import images_in, locate, read_mat, variable
+from reid_edge.datasets.layout import entry, images_in, locate, read_mat, variable
 from reid_edge.errors import DatasetError
+from reid_edge.images import bare_name
 
 #: Random splits of each dataset (paper, section 4.1).
 SPLITS = 10
 
-_VIPER_NESTED = ("VIPeR", "VIPeR.v1.0", "viper", "viper/VIPeR", "viper/VIPeR.v1.0")
+_VIPER_NESTED = ("VIPeR", "VIPeR.v1.0")
 _VIPER_CAMERAS = ("cam_a", "cam_b")
-_VIPER_NAME = re.compile(r"^(\d+)_\d+\.bmp$")
+_VIPER_NAME = re.compile(r"^(\d+)_\d+$")
 
-_GRID_NESTED = ("underground_reid", "grid", "grid/underground_reid")
+_GRID_NESTED = ("underground_reid", "grid", "QMUL_GRID")
 _GRID_PARTITIONS = "features_and_partitions.mat"
 #: identity (0000: one of the others) _ camera _ …
-_GRID_NAME = re.compile(r"^(\d{4})_(\d)_[\d_]+\.jpeg$")
+_GRID_NAME = re.compile(r"^(\d{4})_(\d)_[\d_]+$")
 
 
 def load_grid(root: Path, split: Split, number: int) -> list[LabelledImage]:
@@ -42,11 +43,11 @@ def load_grid(root: Path, split: Split, number: int) -> list[LabelledImage]:
     """
     folder = locate("GRID", root, _GRID_NESTED, ("probe",))
     probe, gallery = (
-        [_grid_image(path) for path in images_in(folder / name, (".jpeg",))] for name in ("probe", "gallery")
+        [_grid_image(path) for path in images_in(entry(folder, name) or folder / name)] for name in ("probe", "gallery")
     )
     identities = {image.identity for image in probe}
-    partitions = folder / _GRID_PARTITIONS
-    if partitions.is_file():
+    partitions = entry(folder, _GRID_PARTITIONS)
+    if partitions is not None:
         train = _published_half(partitions, number, identities)
     else:
         train = training_half("grid", number, identities)
@@ -76,7 +77,7 @@ def _third_field(struct: Any) -> Any:
 
 
 def _grid_image(path: Path) -> LabelledImage:
-    match = _GRID_NAME.match(path.name)
+    match = _GRID_NAME.match(bare_name(path))
     if match is None:
         raise DatasetError(f"{path} is not named as GRID names images (e.g. 0001_1_25004_107_32_106_221.jpeg).")
     return LabelledImage(path, int(match[1]), int(match[2]))
@@ -93,7 +94,7 @@ def load_viper(root: Path, split: Split, number: int) -> list[LabelledImage]:
         DatasetError: The folder is not there, a file name is not VIPeR's, or a person is not seen once by each camera.
     """
     folder = locate("VIPeR", root, _VIPER_NESTED, _VIPER_CAMERAS)
-    views = [_viper_view(folder / name, camera) for camera, name in enumerate(_VIPER_CAMERAS, 1)]
+    views = [_viper_view(entry(folder, name) or folder / name, n) for n, name in enumerate(_VIPER_CAMERAS, 1)]
     if unpaired := sorted(set(views[0]) ^ set(views[1])):
         raise DatasetError(
             f"{folder}: {len(unpaired)} people are not seen by both cameras, e.g. number {unpaired[0] - 1:03d}. "
@@ -105,8 +106,8 @@ def load_viper(root: Path, split: Split, number: int) -> list[LabelledImage]:
 
 def _viper_view(folder: Path, camera: int) -> dict[int, LabelledImage]:
     view: dict[int, LabelledImage] = {}
-    for path in images_in(folder, (".bmp",)):
-        match = _VIPER_NAME.match(path.name)
+    for path in images_in(folder):
+        match = _VIPER_NAME.match(bare_name(path))
         if match is None:
             raise DatasetError(f"{path} is not named as VIPeR names images (e.g. 000_45.bmp).")
         identity = int(match[1]) + 1

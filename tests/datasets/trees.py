@@ -9,8 +9,9 @@ from scipy.io import savemat
 
 
 def touch(folder: Path, *names: str) -> None:
+    for parent in {(folder / name).parent for name in names}:
+        parent.mkdir(parents=True, exist_ok=True)
     for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
 
 
