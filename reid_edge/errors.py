@@ -32,6 +32,7 @@
     │   └── ResumeError                a saved state that is not of this run
     ├── SourceError              no video where it should be
     ├── DetectorError            a detector's file or stream is not what was described
+    │   └── DownloadError              a detector of the catalogue cannot be fetched, or came damaged
     ├── UpstreamError
     │   ├── MessageError               bytes that are no message that this release reads
     │   ├── OutboxError                the outbox cannot be written or read
@@ -197,6 +198,10 @@ class SourceError(ReidEdgeError):
 
 class DetectorError(ReidEdgeError):
     """A detector's file or stream that is not what was described."""
+
+
+class DownloadError(DetectorError):
+    """A detector of the catalogue that cannot be fetched, or came damaged."""
 
 
 class UpstreamError(ReidEdgeError):

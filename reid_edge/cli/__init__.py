@@ -16,6 +16,7 @@ from reid_edge.cli.bundle import doctor, extract, inspect, verify
 from reid_edge.cli.bundle_signing import bundle_app
 from reid_edge.cli.camera import run
 from reid_edge.cli.checkpoint import complexity, import_checkpoint
+from reid_edge.cli.detector import detector_app
 from reid_edge.cli.evaluate import evaluate
 from reid_edge.cli.explain import explain
 from reid_edge.cli.export import build, export
@@ -52,6 +53,7 @@ app.command()(extract)
 app.command()(evaluate)
 app.command()(benchmark)
 app.command()(report)
+app.add_typer(detector_app, name="detector")
 app.command()(run)
 app.add_typer(outbox_app, name="outbox")
 app.add_typer(gallery_app, name="gallery")
