@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -185,7 +186,12 @@ def read_manifest(path: Path | str) -> tuple[Path, bytes]:
     path = _without_links(Path(path))
     try:
         return path, read_regular(path / MANIFEST, max_bytes=MAX_MANIFEST_BYTES)
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except NotADirectoryError as error:
+        raise BundleError(
+            f"{path} is a file; expected the folder of a bundle. From a checkpoint, make one with: "
+            f"reid-edge export --checkpoint {shlex.quote(str(path))} --out BUNDLE"
+        ) from error
+    except FileNotFoundError as error:
         raise BundleError(
             f"{path} is not a bundle: it has no {MANIFEST}. Make one with: reid-edge export --out {path}"
         ) from error

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,6 +12,7 @@ from reid_edge.benchmark.accuracy import Embedder, load_splits, measure_splits
 from reid_edge.bundle import open_bundle
 from reid_edge.cli.evaluate import evaluate
 from reid_edge.errors import BundleError, DatasetError, UsageError
+from reid_edge.osnet.checkpoint import save_checkpoint
 from reid_edge.runtime import Extractor
 from tests.conftest import random_crops
 
@@ -101,10 +101,12 @@ def test_bad_input_is_one_message(session_bundle, market, arguments, error, mess
         evaluate([session_bundle.path], root=market, **arguments)
 
 
-@pytest.mark.parametrize("name", ["best.safetensors", "net.pth", "net.pth.tar"])
-def test_a_checkpoint_is_not_taken_for_a_bundle(market, name):
-    with pytest.raises(BundleError, match=rf"Make one with: reid-edge export --checkpoint runs/{name} --out BUNDLE"):
-        evaluate([Path("runs") / name], root=market)
+@pytest.mark.parametrize("name", ["best.safetensors", "net.pth", "net.pth.tar", "net.pt"])
+def test_a_checkpoint_is_not_taken_for_a_bundle(market, checkpoint, tmp_path, name):
+    save_checkpoint(checkpoint, tmp_path / "best.safetensors")
+    path = (tmp_path / "best.safetensors").rename(tmp_path / name)
+    with pytest.raises(BundleError, match=rf"[Mm]ake one with: reid-edge export --checkpoint {path} --out BUNDLE"):
+        evaluate([path], root=market)
 
 
 def test_a_folder_that_is_no_bundle_is_an_error(market):

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from reid_edge.bundle import Bundle
     from reid_edge.evaluation.ranking import Ranking
 
-#: Suffixes of files that hold weights and are no bundles.
-_CHECKPOINTS = (".safetensors", ".pth", ".tar")
 _RANKS = (1, 5, 10, 20)
 
 
@@ -52,9 +50,10 @@ def evaluate(
         _evaluate_classifier(bundles[0], dataset, root, partial=partial)
         return
     from reid_edge.benchmark.accuracy import Embedder, load_splits, mean_ranking, measure_splits
+    from reid_edge.bundle import open_bundle
     from reid_edge.runtime import Extractor
 
-    opened = [_open(path) for path in bundles]
+    opened = [open_bundle(path) for path in bundles]
     numbers = _numbers(split, dataset)
     for bundle in opened:
         _refuse_seen(bundle, dataset, numbers)
@@ -82,7 +81,10 @@ def _evaluate_classifier(path: Path, dataset: str, root: Path, *, partial: bool)
 
     checkpoint = load_checkpoint(path)
     if checkpoint.head is None:
-        raise _no_bundle(path)
+        raise BundleError(
+            f"{path} is a checkpoint without a classifier; expected a bundle, since files are evaluated as they will "
+            f"run. Make one with: reid-edge export --checkpoint {shlex.quote(str(path))} --out BUNDLE"
+        )
     with progress_bars() as notify:
         figures = evaluate_classifier(checkpoint, dataset, root, partial=partial, notify=notify)
     rows = [[path.name, *(f"{100 * value:.2f}" for value in figures.values())]]
@@ -127,18 +129,3 @@ def _numbers(text: str, dataset: str) -> list[int]:
     if not has_random_splits(dataset):
         raise UsageError(f"{dataset} has one split only, its own; leave out --split.")
     return list(range(SPLITS))
-
-
-def _open(path: Path) -> Bundle:
-    from reid_edge.bundle import open_bundle
-
-    if path.suffix in _CHECKPOINTS and not path.is_dir():
-        raise _no_bundle(path)
-    return open_bundle(path)
-
-
-def _no_bundle(path: Path) -> BundleError:
-    return BundleError(
-        f"{path} is a checkpoint; expected a bundle, since files are evaluated as they will run. Make one with: "
-        f"reid-edge export --checkpoint {shlex.quote(str(path))} --out BUNDLE"
-    )
