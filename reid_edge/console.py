@@ -24,6 +24,11 @@ console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=Fals
 error_console = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
+def say(line: str) -> None:
+    """Print a line for the user beside a command's output, on standard error."""
+    error_console.print(printable(line), soft_wrap=True)
+
+
 @contextlib.contextmanager
 def progress_bars() -> Iterator[Notify]:
     """Yield a function that starts a bar on standard error for each stage of long work."""

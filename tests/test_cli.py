@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from reid_edge.osnet.checkpoint import save_checkpoint
-from tests.commands import failure, success
+from tests.commands import failure, run_command, success
 from tests.conftest import random_crops
 
 
@@ -223,6 +223,37 @@ def test_evaluate_prints_ranking_quality(session_bundle, tmp_path):
 def test_bad_input_gives_one_message_and_leaves_nothing(tmp_path, arguments, message):
     assert message in failure(*arguments, cwd=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["import", "m.pth"],
+        ["export", "--checkpoint", "m.pth"],
+        ["tune", "--checkpoint", "m.pth"],
+        ["explain", "m.pth", "crops"],
+        ["benchmark", "--grid", "grid", "--checkpoint", "m.pth"],
+    ],
+)
+def test_every_command_that_takes_weights_names_a_file_of_another_kind(tmp_path, arguments):
+    (tmp_path / "m.pth").write_bytes(b"<!DOCTYPE html><title>Sign in</title>")
+    assert failure(*arguments, cwd=tmp_path).strip().startswith("CheckpointError: m.pth is a web page ('Sign in')")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.pth"]
+
+
+@pytest.mark.parametrize("command", [["verify"], ["inspect"], ["build"], ["evaluate", "--root", "."]])
+def test_every_command_that_takes_a_bundle_says_how_to_make_one_of_a_checkpoint(tmp_path, command):
+    (tmp_path / "m.pth").write_bytes(b"weights")
+    assert "reid-edge export --checkpoint" in failure(*command, "m.pth", cwd=tmp_path)
+
+
+def test_weights_in_an_unusual_place_are_found_and_said(checkpoint, tmp_path):
+    torch.save({"ema": {f"net.{name}": tensor for name, tensor in checkpoint.state.items()}}, tmp_path / "m.ckpt")
+    done = run_command("import", "m.ckpt", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "m.ckpt: weights found under 'ema/net'." in done.stderr
+    assert checkpoint.sha256 in done.stdout
+    assert (tmp_path / "m.safetensors").is_file()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from reid_edge.cli.shared_options import ForceOption, choices, comma_separated
-from reid_edge.console import extra, progress_bars
+from reid_edge.console import extra, progress_bars, say
 from reid_edge.errors import UsageError
 from reid_edge.files import check_output
 from reid_edge.progress import Notify
@@ -136,7 +136,7 @@ def _make_grid(
         from reid_edge.osnet.shipped import find_checkpoint, shipped_checkpoints
 
     formats: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
-    given = [find_checkpoint(path, None) for path in checkpoints]
+    given = [find_checkpoint(path, None, say) for path in checkpoints]
     cells = plan_table(
         folder,
         [*given, *shipped_checkpoints()],

@@ -9,16 +9,21 @@ from typing import Annotated
 import typer
 
 from reid_edge.cli.shared_options import ForceOption, WidthOption
-from reid_edge.console import console, extra, print_table
+from reid_edge.console import console, extra, print_table, say
 from reid_edge.errors import UsageError
 
 
 def import_checkpoint(
-    source: Annotated[Path, typer.Argument(help="torchreid's .pth or .pth.tar.")],
+    source: Annotated[
+        Path, typer.Argument(help="torchreid's .pth or .pth.tar, or what another trainer saved of an OSNet.")
+    ],
     out: Annotated[Path | None, typer.Option(help="The .safetensors; SOURCE's name if not given.")] = None,
     width: WidthOption = None,
     size: Annotated[str, typer.Option(help="Input HEIGHTxWIDTH that it was trained at.")] = "256x128",
     dataset: Annotated[str, typer.Option(help="Dataset that it was trained on.")] = "unknown",
+    weights: Annotated[
+        str | None, typer.Option(help="Where in the file the weights are, e.g. model_ema, if it holds several.")
+    ] = None,
     force: ForceOption = False,
 ) -> None:
     """Turn a torchreid OSNet checkpoint into a reid-edge one; every tensor must fit."""
@@ -27,8 +32,8 @@ def import_checkpoint(
         from reid_edge.osnet.checkpoint import save_checkpoint
         from reid_edge.osnet.torchreid import import_torchreid
 
-    checkpoint = import_torchreid(source, width=width, size=parse_size(size), dataset=dataset)
-    target = out or Path(source.name.removesuffix(".tar").removesuffix(".pth") + ".safetensors")
+    target = out or _target(source)
+    checkpoint = import_torchreid(source, width=width, size=parse_size(size), dataset=dataset, weights=weights, say=say)
     save_checkpoint(checkpoint, target, force=force)
     console.print(
         f"{target}: OSNet x{checkpoint.info.width:g} {checkpoint.info.variant}".rstrip()
@@ -36,6 +41,14 @@ def import_checkpoint(
         f"Next: reid-edge export --checkpoint {shlex.quote(str(target))}",
         soft_wrap=True,
     )
+
+
+def _target(source: Path) -> Path:
+    """Return the default name of an imported checkpoint, in this folder; it is never that of the source."""
+    stem = source.name.removesuffix(".tar")
+    for suffix in (".pth", ".pt", ".ckpt", ".bin", ".safetensors"):
+        stem = stem.removesuffix(suffix)
+    return Path(f"{stem}_imported.safetensors" if source.suffix == ".safetensors" else f"{stem}.safetensors")
 
 
 def complexity(

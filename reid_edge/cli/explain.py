@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from reid_edge.cli.shared_options import ForceOption
-from reid_edge.console import console, extra, progress_bars
+from reid_edge.console import console, extra, progress_bars, say
 
 PAGE = Path("explain.html")
 
@@ -34,7 +34,7 @@ def explain(
 
     options = ExplainOptions(clusters=clusters, nearest=nearest, maps=maps, seed=seed)
     write = open_writer(out, force=force)
-    loaded = find_checkpoint(checkpoint, None)
+    loaded = find_checkpoint(checkpoint, None, say)
     paths = list_images(images)
     with progress_bars() as notify:
         on_block = notify("running images through the network", len(paths))

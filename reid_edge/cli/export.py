@@ -10,7 +10,7 @@ import typer
 
 from reid_edge.cli.bundle import BUNDLE_HEADERS, bundle_rows
 from reid_edge.cli.shared_options import BundleArgument, ForceOption, TrustedKeyOption, WidthOption, choices
-from reid_edge.console import console, extra, print_table, progress_bars
+from reid_edge.console import console, extra, print_table, progress_bars, say
 from reid_edge.errors import EngineError, OutputError, UsageError
 
 _FORMATS = ("onnx", "openvino", "tensorrt")
@@ -55,7 +55,7 @@ def export(
         raise UsageError("give --size or --resolution, not both.")
     no_tensorrt = why_not_here()
     chosen = _formats(formats, no_tensorrt)
-    loaded = find_checkpoint(checkpoint, width)
+    loaded = find_checkpoint(checkpoint, width, say)
     input_size = loaded.info.size
     if size is not None:
         input_size = parse_size(size)

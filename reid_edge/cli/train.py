@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reid_edge.console import console, error_console, extra, progress_bars
+from reid_edge.console import console, extra, progress_bars, say
 from reid_edge.errors import StoppedError, UsageError
 from reid_edge.progress import silent
 
@@ -83,14 +83,14 @@ def train(
         return
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes
     for note in notes if first else ():
-        _say(note)
+        say(note)
     folder = resume or out or run_name(resolved)
     try:
         with progress_bars() if first else contextlib.nullcontext(silent) as notify:
-            result = run(resolved, folder, resume=resume is not None, force=force, notify=notify, say=_say)
+            result = run(resolved, folder, resume=resume is not None, force=force, notify=notify, say=say)
     except StoppedError as stopped:
         if first:
-            _say(str(stopped))
+            say(str(stopped))
         sys.exit(stopped.exit_code)
     if first:
         _report(resolved, result)
@@ -118,10 +118,6 @@ def _size(size: str | None, resolution: float | None) -> list[int] | None:
     if size is None and resolution is None:
         return None
     return list(parse_size(size) if size is not None else size_of_resolution(resolution or 0))
-
-
-def _say(line: str) -> None:
-    error_console.print(line, soft_wrap=True)
 
 
 def _report(settings: TrainSettings, result: TrainResult) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from reid_edge.bundle import Bundle
-from reid_edge.console import console, extra, print_table, progress_bars
+from reid_edge.console import console, extra, print_table, progress_bars, say
 from reid_edge.errors import TuningError, UsageError
 from reid_edge.manifest import EngineName
 from reid_edge.tuning_record import Trial
@@ -61,7 +61,7 @@ def tune(
     if latency_ms is None and width is None and not checkpoint:
         raise UsageError("give --width β (0.25 ships with reid-edge), --checkpoint FILE, or --latency-ms X.")
     if checkpoint:
-        loaded = [find_checkpoint(path, width) for path in checkpoint]
+        loaded = [find_checkpoint(path, width, say) for path in checkpoint]
     else:
         loaded = [find_checkpoint(None, width)] if width is not None else shipped_checkpoints()
     if size is not None:

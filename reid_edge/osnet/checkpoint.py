@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ import reid_edge
 from reid_edge.errors import CheckpointError, CheckpointMismatchError, OutputError
 from reid_edge.files import check_output, write_whole
 from reid_edge.osnet.architecture import BASE_SIZE, NetworkVariant, OSNetConfig
+from reid_edge.osnet.file_kinds import why_no_checkpoint
 from reid_edge.osnet.network import OSNet
 from reid_edge.types import Size
 
@@ -182,6 +184,17 @@ def _problem(tensor: Tensor) -> str:
     return "" if bool(torch.isfinite(tensor).all()) else "holds NaN or infinity"
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Return True if a file has reid-edge's metadata; its weights are not looked at."""
+    if not path.is_file():
+        return False
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (safetensors.SafetensorError, OSError):
+        return False
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a native checkpoint.
 
@@ -196,13 +209,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
     except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is not a readable safetensors file ({error}); it may be truncated: copy it again. "
-            f"For a torchreid .pth or .pth.tar: reid-edge import {path}"
-        ) from error
+        raise CheckpointError(f"{path} {_why_unreadable(path)}") from error
     if METADATA_KEY not in metadata:
         raise CheckpointError(
-            f"{path} is safetensors but carries no '{METADATA_KEY}' metadata; expected a file that reid-edge wrote."
+            f"{path} is safetensors of another program, without reid-edge's metadata. For the weights of an OSNet: "
+            f"reid-edge import {shlex.quote(str(path))}"
         )
     try:
         info = msgspec.json.decode(metadata[METADATA_KEY], type=CheckpointInfo)
@@ -215,6 +226,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "Upgrade reid-edge."
         )
     return Checkpoint(info, state, None if about is None else _taken_head(state, about, path))
+
+
+def _why_unreadable(path: Path) -> str:
+    """Say what a file is that is no readable safetensors, and the next step."""
+    content = path.read_bytes()
+    if content[8:9] == b"{":
+        return "is safetensors, but truncated or damaged: copy it again."
+    reason = why_no_checkpoint(content, str(path))
+    return reason or f"is a PyTorch file; for the weights of an OSNet: reid-edge import {shlex.quote(str(path))}"
 
 
 @dataclass(frozen=True, kw_only=True)

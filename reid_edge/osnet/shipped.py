@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from reid_edge.assets import assets
 from reid_edge.errors import CheckpointError, CheckpointMismatchError
-from reid_edge.osnet.checkpoint import Checkpoint, load_checkpoint
+from reid_edge.osnet.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 from reid_edge.osnet.torchreid import import_torchreid
 
 
-def find_checkpoint(path: Path | None, width: float | None) -> Checkpoint:
+def find_checkpoint(
+    path: Path | None, width: float | None, say: Callable[[str], object] = lambda _line: None
+) -> Checkpoint:
     """Load the checkpoint at a path (native, or torchreid's), or without one the shipped one of a width.
 
     Args:
-        path: ``.safetensors`` that reid-edge wrote, or torchreid's ``.pth`` or ``.pth.tar``.
+        path: File that reid-edge wrote, or one that :func:`~reid_edge.osnet.torchreid.import_torchreid` reads.
         width: Expected β; needed when there is no path.
+        say: Called with a line that says where in the file weights were found, unless it is the usual place.
 
     Raises:
         CheckpointError: Unreadable, or none ships at this width.
@@ -23,8 +27,8 @@ def find_checkpoint(path: Path | None, width: float | None) -> Checkpoint:
     """
     if path is None:
         return _shipped(width)
-    if path.suffix != ".safetensors":
-        return import_torchreid(path, width=width)
+    if not is_checkpoint(path):
+        return import_torchreid(path, width=width, say=say)
     checkpoint = load_checkpoint(path)
     if width is not None and checkpoint.info.width != width:
         raise CheckpointMismatchError(

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
-import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from reid_edge.errors import (
-    CheckpointError,
-    CheckpointMismatchError,
-    CheckpointUnsafeError,
-    ConfigError,
-)
-from reid_edge.files import read_regular
+from reid_edge.errors import CheckpointMismatchError, ConfigError
 from reid_edge.osnet.architecture import BASE_CHANNELS, BASE_SIZE, NetworkVariant, OSNetConfig, width_of_channels
-from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, check_state, check_values, tool_versions
+from reid_edge.osnet.checkpoint import (
+    FEATURE_DIM,
+    Checkpoint,
+    CheckpointInfo,
+    check_state,
+    check_values,
+    tool_versions,
+)
+from reid_edge.osnet.nested_weights import NestedWeights, find_weights
 from reid_edge.osnet.network import OSNet
+from reid_edge.osnet.weight_file import read_weight_file
 from reid_edge.types import Size
 
 #: torchreid's name of a module → ours, applied in this order.
@@ -48,33 +47,43 @@ _RENAMES = tuple(
 )
 #: Layers that show the channels of the four stages.
 _STAGE_WEIGHTS = ("conv1.conv.weight", "transition2.conv.weight", "transition3.conv.weight", "conv5.conv.weight")
-#: More than any checkpoint of an OSNet has, with its optimiser and a classifier of all datasets.
-_MAX_BYTES = 4 << 30
 _CLASSIFIER = "classifier."
 _INSTANCE_NORM = re.compile(r"^conv2\.\d+\.norm\.")
 
 
 def import_torchreid(
-    path: Path, *, width: float | None = None, size: Size = BASE_SIZE, dataset: str = "unknown"
+    path: Path,
+    *,
+    width: float | None = None,
+    size: Size = BASE_SIZE,
+    dataset: str = "unknown",
+    weights: str | None = None,
+    say: Callable[[str], object] = lambda _line: None,
 ) -> Checkpoint:
     """Read a torchreid OSNet ``.pth`` or ``.pth.tar``; width comes from the shapes, the classifier is dropped.
 
     OSNet-IBN (``osnet_ibn_x1_0``) is known by its instance norms; ``info.variant`` says which variant was found.
 
     Args:
-        path: The file, a bare state dict or one wrapped under ``state_dict``, with or without ``module.`` prefixes.
+        path: The file, a state dict, bare or anywhere in what a trainer saved, with or without a common prefix to its
+            names, also as safetensors.
         width: Expected β; only checked.
         size: Input height and width that it was trained at (the file does not say).
         dataset: What it was trained on (the file does not say).
+        weights: Where in the file the weights are, e.g. ``model_ema``; needed if it holds those of several networks.
+        say: Called with a line that says where the weights were found, unless it is where torchreid puts them.
 
     Raises:
         CheckpointError: No such file, or unreadable.
         CheckpointUnsafeError: The pickle would run code.
-        CheckpointMismatchError: Not an OSNet, another width than ``width``, or any tensor missing, unexpected or
-            mis-shaped: each is listed.
+        CheckpointMismatchError: Not an OSNet, several of them, another width than ``width``, features of another
+            length than 512, or any tensor missing, unexpected or mis-shaped: each is listed.
     """
-    content = _content(path)
-    state = _renamed(_unwrap(_parsed(content, path), path), path)
+    loaded, sha256 = read_weight_file(path)
+    nested = find_weights(loaded, name=str(path), wanted=weights)
+    if nested.note:
+        say(f"{path}: {nested.note}")
+    state = _renamed(nested.state, path)
     found = _infer_width(state, path)
     if width is not None and found != width:
         raise CheckpointMismatchError(
@@ -82,73 +91,28 @@ def import_torchreid(
         )
     variant = NetworkVariant(instance_norm=any(_INSTANCE_NORM.match(name) for name in state))
     OSNetConfig(width=found, size=size, variant=variant)
-    source = f"{path.name} sha256:{hashlib.sha256(content).hexdigest()}"
     info = CheckpointInfo(
-        width=found, variant=variant, size=size, dataset=dataset, tools=tool_versions(), source=source
+        width=found,
+        variant=variant,
+        size=size,
+        dataset=dataset,
+        tools=tool_versions(),
+        source=f"{path.name} sha256:{sha256}{nested.place and ' ' + nested.place}",
     )
     with torch.device("meta"):
         expected = OSNet(info.config).state_dict()
     state = _with_batch_counts(state, expected)
+    _check_feature(state, nested, path)
     check_state(state, expected, what=str(path))
     check_values(state, what=str(path))
     return Checkpoint(info, {name: _as_stored(tensor) for name, tensor in state.items()})
-
-
-def _content(path: Path) -> bytes:
-    """Read the file once: what is hashed is what is loaded."""
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}.")
-    try:
-        return read_regular(path, max_bytes=_MAX_BYTES)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _parsed(content: bytes, path: Path) -> object:
-    try:
-        with torch.serialization.safe_globals(_numpy_scalars()):
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "GLOBAL" in str(error):
-            first_line = next((line for line in str(error).splitlines() if "GLOBAL" in line), str(error))
-            raise CheckpointUnsafeError(
-                f"{path} holds more than weights and would run code when loaded ({first_line.strip()}). "
-                "Nothing was run. Save its state_dict alone where you trust it: torch.save(model.state_dict(), ...)"
-            ) from error
-        raise _unreadable(path, error) from error
-    except Exception as error:  # torch raises RuntimeError, EOFError, OSError, ValueError, KeyError, … on bad bytes
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return CheckpointError(
-        f"{path} is not a readable PyTorch checkpoint ({reason}); it may be truncated: download or copy it again."
-    )
-
-
-def _numpy_scalars() -> list[Any]:
-    """List the types that torchreid's trainer saves beside weights: numpy numbers such as the rank-1 score."""
-    scalar = np.float64(0).__reduce__()[0]
-    kinds = [type(np.dtype(kind)) for kind in ("float32", "float64", "int64")]
-    return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
-
-
-def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not loaded:
-        raise CheckpointMismatchError(f"{path}: expected a state dict of tensors, got {type(loaded).__name__}.")
-    if strange := [str(name) for name, value in loaded.items() if not isinstance(value, Tensor)]:
-        raise CheckpointMismatchError(f"{path}: entries that are not tensors: {', '.join(strange[:10])}.")
-    return {str(name): tensor for name, tensor in loaded.items()}
 
 
 def _renamed(raw: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Rename tensors to ours and drop the classifier; two names for one tensor are an error."""
     origins: dict[str, str] = {}
     for name in raw:
-        ours = _rename(name.removeprefix("module."))
+        ours = _rename(name)
         if ours in origins:
             raise CheckpointMismatchError(f"{path}: {origins[ours]} and {name} are both names for {ours}.")
         origins[ours] = name
@@ -174,6 +138,27 @@ def _infer_width(state: dict[str, Tensor], path: Path) -> float:
     raise CheckpointMismatchError(
         f"{path}: stage channels {channels} are no OSNet width; at width 1 they are {BASE_CHANNELS}."
     )
+
+
+def _check_feature(state: dict[str, Tensor], nested: NestedWeights, path: Path) -> None:
+    """Refuse networks whose feature is not the output of a layer of 512.
+
+    Raises:
+        CheckpointMismatchError: With the length that was found, or the reason why there is no such layer.
+    """
+    weight = state.get("fc.weight")
+    if weight is None and not any(name.startswith("fc") for name in state):
+        channels = state["conv5.conv.weight"].shape[0]
+        kind = "; its heads are fast-reid's" if any(name.startswith("heads.") for name in nested.others) else ""
+        raise CheckpointMismatchError(
+            f"{path} has no fc layer{kind}: its feature is the {channels} pooled channels of conv5. reid-edge needs "
+            f"OSNet's own feature, fc's {FEATURE_DIM} numbers. Train it on with that layer, or use torchreid's weights."
+        )
+    if weight is not None and weight.ndim == 2 and weight.shape[0] != FEATURE_DIM:
+        raise CheckpointMismatchError(
+            f"{path} gives features of {weight.shape[0]} numbers (feature_dim, fc.0.weight), which is not supported: "
+            f"reid-edge's features have {FEATURE_DIM}. Train it with torchreid's default, feature_dim={FEATURE_DIM}."
+        )
 
 
 def _with_batch_counts(state: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -118,6 +118,10 @@ def check_resumable(path: Path) -> None:
     Raises:
         ResumeError: Its settings file or its state is missing.
     """
+    if path.is_file():
+        raise ResumeError(
+            f"{path} is a file; --resume takes the folder of a run. To start a new run from a checkpoint, use --start."
+        )
     folder = RunFolder(path)
     for needed in (folder.config, folder.state):
         if not needed.is_file():

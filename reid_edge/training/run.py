@@ -99,7 +99,7 @@ def train(
             check_new(out, force=force)
         if saved is not None and saved.progress.finished:
             return _result(folder, saved.progress)
-        parts, state = _prepare(settings, folder, device, saved, notify)
+        parts, state = _prepare(settings, folder, device, saved, notify, say)
         with claimed(folder, new=not resume) if writes else contextlib.nullcontext():
             _train(parts, state, notify, say if writes else None)
     return _result(folder, state.progress)
@@ -118,12 +118,17 @@ def _result(folder: RunFolder, progress: Progress) -> TrainResult:
 
 
 def _prepare(
-    settings: TrainSettings, folder: RunFolder, device: torch.device, saved: SavedState | None, notify: Notify
+    settings: TrainSettings,
+    folder: RunFolder,
+    device: torch.device,
+    saved: SavedState | None,
+    notify: Notify,
+    say: Callable[[str], object],
 ) -> tuple[Parts, SavedState]:
     training_data = load_training_data(settings)
     if saved is not None:
         check_data(saved, settings, training_data.fingerprint)
-    start = find_checkpoint(settings.model.start, None) if settings.model.start and saved is None else None
+    start = find_checkpoint(settings.model.start, None, say) if settings.model.start and saved is None else None
     models = make_models(settings, training_data.classes, start)
     batches = _sampler(settings, training_data)
     steps_per_epoch = len(batches(0))

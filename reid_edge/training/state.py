@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from reid_edge.errors import ResumeError
 from reid_edge.files import write_whole
+from reid_edge.osnet.file_kinds import why_no_checkpoint
 from reid_edge.settings import Tables, flattened
 from reid_edge.training.resolve import differences, to_tables
 from reid_edge.training.settings import TrainSettings
@@ -98,20 +98,19 @@ def load_state(path: Path) -> SavedState:
         ResumeError: The file is missing, damaged, or of another format.
     """
     try:
-        # torch reads its archive without looking at the checksums.
-        with path.open("rb") as file:  # once, so that what was checked is what is loaded
-            with zipfile.ZipFile(file) as archive:
-                if (torn := archive.testzip()) is not None:
-                    raise zipfile.BadZipFile(f"its part {torn} is damaged")
-            file.seek(0)
-            held = torch.load(file, map_location="cpu", weights_only=True)
+        content = path.read_bytes()  # once, so that what was checked is what is loaded
     except FileNotFoundError as error:
         raise ResumeError(f"no state at {path}; there is no run to go on with. Start one with --out.") from error
+    except OSError as error:
+        raise ResumeError(f"{path} cannot be read: {error.strerror}.") from error
+    if reason := why_no_checkpoint(content, str(path)):  # also checks sums, which torch does not
+        raise ResumeError(f"{path} {reason} Or start the run anew.")
+    try:
+        held = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # its message would explain how to run the code
         raise ResumeError(f"{path} holds more than a state does; use a state that reid-edge train saved.") from error
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
-        problem = str(error).partition("\n")[0]
-        raise ResumeError(f"{path} cannot be read ({problem}); copy it again, or start the run anew.") from error
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
+        raise ResumeError(f"{path} is damaged; copy it again, or start the run anew.") from error
     version = held.pop("format", None) if isinstance(held, dict) else None
     if version != FORMAT_VERSION:
         raise ResumeError(

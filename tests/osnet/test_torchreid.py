@@ -29,6 +29,9 @@ def _wrapped(state):
         "state_dict": {f"module.{name}": tensor for name, tensor in state.items()},
         "epoch": 150,
         "rank1": np.float64(0.94),
+        "best": np.bool_(True),
+        "cmc": np.array([0.9, 0.95], np.float32),
+        "images": np.int32(3),
         "optimizer": {"state": {}, "param_groups": [{"lr": 0.0015}]},
     }
 
@@ -60,7 +63,7 @@ def test_every_kind_of_file_computes_what_its_weights_compute(state, tmp_path, w
 def test_everything_wrong_is_listed(state, tmp_path):
     del state["conv2.0.conv2b.1.conv2.weight"]
     state["conv4.1.conv2e.0.conv1.weight"] = torch.zeros(2)
-    state["fc.0.weight"] = torch.zeros(256, 154)
+    state["conv5.bn.weight"] = torch.zeros(7)
     torch.save(state, tmp_path / "m.pth")
     with pytest.raises(CheckpointMismatchError) as caught:
         import_torchreid(tmp_path / "m.pth")
@@ -68,17 +71,22 @@ def test_everything_wrong_is_listed(state, tmp_path):
     assert "1 tensors missing, 1 unexpected, 1 mis-shaped" in message
     assert "missing     conv2.0.streams.1.1.depthwise.weight" in message
     assert "unexpected  conv4.1.conv2e.0.conv1.weight" in message
-    assert "mis-shaped  fc.weight: expected (512, 154), got (256, 154)" in message
+    assert "mis-shaped  conv5.norm.weight: expected (154,), got (7,)" in message
 
 
-@pytest.mark.parametrize("second", ["module.conv1.conv.weight", "conv1.conv.weight", "fc_norm.weight"])
-def test_two_names_for_one_tensor_are_refused(state, tmp_path, second):
+def test_two_names_for_one_tensor_are_refused(state, tmp_path):
     """Whichever won, the weights could be the wrong ones."""
-    first = "module.conv1.conv.weight" if second == "conv1.conv.weight" else "conv1.conv.weight"
-    state[first] = state.pop("conv1.conv.weight")
-    state[second] = torch.zeros(512) if "norm" in second else torch.zeros_like(state[first])
+    state["fc_norm.weight"] = torch.zeros(512)
     torch.save(state, tmp_path / "m.pth")
-    with pytest.raises(CheckpointMismatchError, match=rf"{second}.*both names for|both names for.*"):
+    with pytest.raises(CheckpointMismatchError, match=r"fc\.1\.weight and fc_norm\.weight are both names for"):
+        import_torchreid(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "ema."])
+def test_a_tensor_with_a_prefix_of_its_own_is_refused(state, tmp_path, prefix):
+    state[f"{prefix}conv1.conv.weight"] = torch.zeros_like(state["conv1.conv.weight"])
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(CheckpointMismatchError, match=rf"unexpected  {prefix}conv1\.conv\.weight"):
         import_torchreid(tmp_path / "m.pth")
 
 
@@ -155,14 +163,15 @@ def test_a_bare_pickle_with_code_is_refused_and_not_run(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x02", b"no pickle at all", b"\x00" * 100])
 def test_bytes_that_are_no_checkpoint_are_an_error(tmp_path, content):
     (tmp_path / "m.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match="not a readable PyTorch checkpoint"):
+    with pytest.raises(CheckpointError, match=r"m\.pth is .*"):
         import_torchreid(tmp_path / "m.pth")
 
 
-@pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
-def test_a_truncated_checkpoint_is_an_error(state, tmp_path, keep):
+@pytest.mark.parametrize("zip_format", [True, False])
+@pytest.mark.parametrize("keep", [0.001, 0.1, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_an_error(state, tmp_path, keep, zip_format):
     path = tmp_path / "m.pth"
-    torch.save(state, path)
+    torch.save(state, path, _use_new_zipfile_serialization=zip_format)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole))])
     with pytest.raises(CheckpointError, match="truncated"):
@@ -177,6 +186,59 @@ def test_a_missing_file_is_an_error(tmp_path):
 def test_a_file_that_holds_no_state_dict_is_an_error(tmp_path):
     torch.save([1, 2], tmp_path / "m.pth")
     with pytest.raises(CheckpointMismatchError, match="expected a state dict"):
+        import_torchreid(tmp_path / "m.pth")
+
+
+def test_a_place_that_torchreid_does_not_use_is_said_and_recorded(state, tmp_path):
+    torch.save({"model": {f"backbone.{name}": tensor for name, tensor in state.items()}}, tmp_path / "m.pth")
+    said = []
+    checkpoint = import_torchreid(tmp_path / "m.pth", say=said.append)
+    assert said == [f"{tmp_path / 'm.pth'}: weights found under 'model/backbone'."]
+    assert checkpoint.info.source.endswith(" model/backbone")
+
+
+def test_of_two_networks_the_one_that_is_asked_for_is_imported(state, tmp_path):
+    ema = {name: tensor + 1 for name, tensor in state.items()}
+    torch.save({"model": state, "model_ema": ema}, tmp_path / "m.pth")
+    with pytest.raises(CheckpointMismatchError, match="--weights model_ema"):
+        import_torchreid(tmp_path / "m.pth")
+    taken = import_torchreid(tmp_path / "m.pth", weights="model_ema").state
+    assert torch.equal(taken["conv5.conv.weight"], ema["conv5.conv.weight"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_become_float32(state, tmp_path, dtype):
+    converted = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    torch.save(converted, tmp_path / "m.pth")
+    taken = import_torchreid(tmp_path / "m.pth").state
+    assert taken["conv5.conv.weight"].dtype == torch.float32
+    assert torch.equal(taken["conv5.conv.weight"], converted["conv5.conv.weight"].float())
+
+
+def test_features_of_another_length_are_named_as_the_reason(state, tmp_path):
+    for name in ("fc.0.weight", "fc.0.bias", "fc.1.weight", "fc.1.bias", "fc.1.running_mean", "fc.1.running_var"):
+        state[name] = state[name][:256]
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(CheckpointMismatchError, match=r"features of 256 numbers .*features have 512"):
+        import_torchreid(tmp_path / "m.pth")
+
+
+def _without_fc(state):
+    return {name: tensor for name, tensor in state.items() if not name.startswith(("fc.", "classifier."))}
+
+
+def test_a_network_without_fc_is_told_the_reason(state, tmp_path):
+    torch.save(_without_fc(state), tmp_path / "m.pth")
+    with pytest.raises(CheckpointMismatchError, match=r"no fc layer: its feature is the 154 pooled channels"):
+        import_torchreid(tmp_path / "m.pth")
+
+
+def test_fast_reids_osnet_is_known_by_its_heads(state, tmp_path):
+    """It has no fc: its feature is the pooled channels, normalised by heads.bottleneck."""
+    held = {f"backbone.{name}": tensor for name, tensor in _without_fc(state).items()}
+    held |= {"heads.weight": torch.zeros(751, 154), "heads.bottleneck.0.weight": torch.ones(154)}
+    torch.save({"model": held, "iteration": 3}, tmp_path / "m.pth")
+    with pytest.raises(CheckpointMismatchError, match=r"no fc layer; its heads are fast-reid's"):
         import_torchreid(tmp_path / "m.pth")
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from reid_edge.errors import (
+    CheckpointError,
     CheckpointMismatchError,
     CollapseError,
     DatasetError,
@@ -258,6 +259,26 @@ def test_a_state_keeps_the_keys_that_runs_of_older_releases_have(whole):
     assert {".".join(name.split(".")[:2]) for name in stored["stepper"]["learners"]} == {"0.network", "0.head"}
     progress = {"step", "seconds", "sums", "summed_steps", "best", "figures", "rows", "finished"}
     assert stored["progress"].keys() == progress
+
+
+def test_a_file_cannot_be_resumed_and_says_what_can(people, tmp_path):
+    (tmp_path / "best.safetensors").write_bytes(b"weights")
+    with pytest.raises(ResumeError, match="--resume takes the folder of a run"):
+        train(configured(people), tmp_path / "best.safetensors", resume=True)
+
+
+def test_a_state_that_git_lfs_has_not_fetched_is_named(people, tmp_path):
+    with pytest.raises(StoppedError):
+        train(configured(people), tmp_path / "run", notify=stopping(1))
+    (tmp_path / "run/state.pt").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with pytest.raises(ResumeError, match=r"state\.pt is a Git LFS pointer"):
+        train(configured(people), tmp_path / "run", resume=True)
+
+
+def test_a_file_of_another_kind_to_start_from_is_named(people, tmp_path):
+    (tmp_path / "m.pth").write_bytes(b"<!DOCTYPE html>")
+    with pytest.raises(CheckpointError, match=r"m\.pth is a web page"):
+        train(configured(people, **{"model.start": str(tmp_path / "m.pth")}), tmp_path / "run")
 
 
 def test_a_folder_without_a_run_cannot_be_resumed(people, tmp_path):
