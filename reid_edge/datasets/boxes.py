@@ -11,14 +11,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from reid_edge.datasets.labelled_images import LabelledImage, Split
+from reid_edge.datasets.labelled_images import LabelledImage, Split, without_junk
 from reid_edge.datasets.layout import entry, images_in, locate
 from reid_edge.errors import DatasetError
 from reid_edge.images import bare_name
 
 FOLDERS: dict[Split, str] = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-#: Identity of boxes that are neither a person of the dataset nor a distractor.
-JUNK = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +64,7 @@ def load_boxes(layout: BoxLayout, root: Path, split: Split) -> list[LabelledImag
             f"no {split} split: expected the folder {root / FOLDERS[split]}. "
             f"ROOT must hold {', '.join(FOLDERS.values())}, as {layout.title} unpacks."
         )
-    images = [_parse(layout, path) for path in images_in(folder)]
-    kept = [image for image in images if image.identity != JUNK]
-    if not kept:
-        raise DatasetError(f"{folder} holds nothing but junk (identity -1). Unpack {layout.title} again.")
-    return kept
+    return without_junk([_parse(layout, path) for path in images_in(folder)], folder)
 
 
 def _parse(layout: BoxLayout, path: Path) -> LabelledImage:

@@ -109,6 +109,7 @@ def _check_matches(query: Sequence[LabelledImage], gallery: Sequence[LabelledIma
         cameras.setdefault(image.identity, set()).add(image.camera)
     if not any(cameras.get(image.identity, set()) - {image.camera} for image in query):
         raise DatasetError(
-            "none of the identities held out for validation can be matched across cameras: they have too few images. "
-            "Hold out more, or none (--set data.validation=0)."
+            "none of the identities held out for validation can be matched across cameras: they have too few images, "
+            "or all are of one camera. Hold out more, or none (--set data.validation=0); or name no cameras, then all "
+            "images of a person match."
         )

@@ -10,6 +10,8 @@ from typing import Literal
 from reid_edge.errors import DatasetError
 
 Split = Literal["train", "query", "gallery"]
+#: Identity of boxes that are neither a person of the dataset nor a distractor; they are left out of every split.
+JUNK = -1
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class LabelledImage:
     Attributes:
         path: The file.
         identity: Number of the person; 0 in a gallery marks a distractor, which matches no query.
-        camera: Number of the camera; 0 where it is not known, which only training allows.
+        camera: Number of the camera; 0 where it is not known.
         member: Index of its dataset in a union, from 0.
     """
 
@@ -64,6 +66,22 @@ _ALSO: dict[str, dict[Split, SplitSize]] = {
     # with the 2,373 images of list_val.txt
     "msmt17": {"train": SplitSize(32_621, 1_041)},
 }
+
+
+def without_junk(images: Sequence[LabelledImage], source: object) -> list[LabelledImage]:
+    """Leave out junk.
+
+    Args:
+        images: Images of one split.
+        source: File or folder that they come from, for the message.
+
+    Raises:
+        DatasetError: Nothing is left.
+    """
+    kept = [image for image in images if image.identity != JUNK]
+    if images and not kept:
+        raise DatasetError(f"{source} holds nothing but junk (identity -1). Unpack the dataset again, or add people.")
+    return kept
 
 
 def size_of(images: Sequence[LabelledImage]) -> SplitSize:

@@ -59,7 +59,14 @@ def has_random_splits(name: str) -> bool:
     return any(member in _RANDOM for member in members_of(name))
 
 
-def load_split(name: str, root: Path, split: Split, *, partial: bool = False, number: int = 0) -> list[LabelledImage]:
+def searches_other_cameras(name: str) -> bool:
+    """Return True for a dataset whose queries are searched for in the other cameras only: VIPeR, a in b and b in a."""
+    return name == "viper"
+
+
+def load_split(
+    name: str, root: Path, split: Split, *, partial: bool = False, number: int = 0, same_camera: bool = False
+) -> list[LabelledImage]:
     """List the images of one split of a dataset, always in the same order.
 
     Junk is left out, distractors (identity 0) are kept.  In a union, identities and cameras of different members are
@@ -72,10 +79,11 @@ def load_split(name: str, root: Path, split: Split, *, partial: bool = False, nu
         split: Split whose images are listed.
         partial: Accept a subset: do not compare the numbers of images and identities with the paper's Table 2.
         number: Number of the random split of VIPeR and GRID, 0 to 9.
+        same_camera: Matches of the same camera will count: the cameras of queries and gallery need not be known.
 
     Raises:
         DatasetError: The name is unknown, the folder or its layout is not the dataset's, the numbers differ from the
-            published ones, an image is listed twice, or there is only one identity to train on.
+            published ones, an image is listed twice, cameras are not known, or there is only one identity to train on.
         MissingExtraError: h5py or scipy, which the dataset needs, is not installed.
         OutputError: CUHK03 cannot be extracted beside its file.
     """
@@ -83,10 +91,12 @@ def load_split(name: str, root: Path, split: Split, *, partial: bool = False, nu
     members = members_of(name)
     if len(members) == 1:
         images = _load(name, root, split, partial=partial, number=number)
+        _check_cameras(images, split, same_camera=same_camera)
     else:
         images = []
         for place, member in enumerate(members):
             loaded = _load(member, root / member, split, partial=partial, number=number)
+            _check_cameras(loaded, split, same_camera=same_camera)
             images += [_renumbered(image, place, split) for image in loaded]
     if split == "train" and len({image.identity for image in images}) < 2:
         raise DatasetError(
@@ -115,11 +125,28 @@ def _load(name: str, root: Path, split: Split, *, partial: bool, number: int) ->
     _refuse_repeated(images)
     if split == "query" and (distractors := [image.path for image in images if not image.identity]):
         raise DatasetError(
-            f"{distractors[0]} has identity 0, which stands for distractors: they belong in the gallery."
+            f"{distractors[0]} has identity 0, which stands for distractors: they belong in the gallery. "
+            "Number people from 1."
         )
     if not partial:
         check_size(name, split, images)
     return images
+
+
+def _check_cameras(images: Sequence[LabelledImage], split: Split, *, same_camera: bool) -> None:
+    """Check that cameras are known: of all queries and gallery, in training of all images or of none."""
+    without = [image.path for image in images if not image.camera]
+    if not without or (len(without) == len(images) if split == "train" else same_camera):
+        return
+    advice = (
+        "For training, name the cameras of all images or of none."
+        if split == "train"
+        else "Without cameras, matches of the same camera, which are easier to find, can be counted: --same-camera."
+    )
+    raise DatasetError(
+        f"{len(without):,} of {len(images):,} images of the {split} split name no camera, e.g. {without[0]}: expected "
+        f"a whole number from 1, in a folder after _c, as in 17_c3.jpg, in a CSV file in the column camera. {advice}"
+    )
 
 
 def _refuse_repeated(images: Sequence[LabelledImage]) -> None:

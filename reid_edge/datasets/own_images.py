@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reid_edge.datasets.labelled_images import LabelledImage, Split
+from reid_edge.datasets.labelled_images import JUNK, LabelledImage, Split, without_junk
 from reid_edge.datasets.layout import folders_in, images_in, locate
 from reid_edge.errors import DatasetError
 
@@ -23,18 +23,19 @@ _CSV_NAME = "images.csv"
 _LISTED = 10
 #: Longer numbers count as names: they would not fit into 64 bits.
 _DIGITS = 15
+#: Names of junk (``-1`` in Market-1501, ``00-1`` in MARS) and of distractors (``0``, ``0000``).
+_JUNK, _DISTRACTOR = re.compile(r"0*-0*1"), re.compile(r"0+")
 
 
 def load_folder(root: Path, split: Split) -> list[LabelledImage]:
     """List one split of ``ROOT/{train,query,gallery}/<identity>/*.jpg``, in order of folder and file name.
 
-    The name of an image's folder is its identity: whole numbers stay as they are (0 in a gallery: distractors), other
-    names are numbered in order.  The camera is the number after a ``c`` at the start of the file name or after ``_``:
-    ``a_c3_17.jpg`` is of camera 3.  If no file name has one, the camera is not known (0).  Query and gallery need
-    cameras: without them, matches within one camera, which are easier, cannot be left out.
+    The name of an image's folder is its identity (see :func:`numbered`); junk is left out.  The camera is the number
+    after a ``c`` at the start of the file name or after ``_``: ``a_c3_17.jpg`` is of camera 3.  Without such a number
+    the camera is not known (0).
 
     Raises:
-        DatasetError: A folder is missing or holds no image, or cameras are missing.
+        DatasetError: A folder is missing or holds no image.
     """
     folder = locate("a folder of images", root, ("folder",), _SPLITS)
     people = {part: _people(folder / part) for part in _SPLITS}
@@ -46,13 +47,7 @@ def load_folder(root: Path, split: Split) -> list[LabelledImage]:
         for person in people[split]
         for path in images_in(person)
     ]
-    without = [image.path for image in images if not image.camera]
-    if without and (split != "train" or len(without) != len(images)):
-        raise DatasetError(
-            f"{len(without):,} of {len(images):,} images of the {split} split name no camera, e.g. {without[0]}: "
-            "expected a number after _c, as in 17_c3.jpg."
-        )
-    return images
+    return without_junk(images, folder / split)
 
 
 def _people(folder: Path) -> list[Path]:
@@ -75,8 +70,8 @@ class _Row:
 def load_csv(root: Path, split: Split) -> list[LabelledImage]:
     """List the rows of one split of a CSV file with the columns path, identity, camera and perhaps split, in order.
 
-    Identities are whole numbers (0 in a gallery: distractors) or names, which are numbered in order.  Without a column
-    ``split`` every row is for training.
+    Identities are numbers or names (see :func:`numbered`); junk is left out.  An empty camera is not known (0).
+    Without a column ``split`` every row is for training.  Semicolons and tabs may take the place of commas.
 
     Args:
         root: The file, or the folder that holds ``images.csv``.  Paths in it are relative to its folder.
@@ -95,7 +90,7 @@ def load_csv(root: Path, split: Split) -> list[LabelledImage]:
             f"{file} has no row of the {split} split. Name the split of each row ({', '.join(_SPLITS)}) in a column "
             "'split'; without that column every row is for training."
         )
-    return images
+    return without_junk(images, file)
 
 
 def _read_rows(file: Path) -> list[_Row]:
@@ -104,20 +99,29 @@ def _read_rows(file: Path) -> list[_Row]:
     seen: dict[Path, int] = {}
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            _check_columns(file, reader.fieldnames or ())
+            header = stream.readline()
+            delimiter = max(",;\t", key=header.count)
+            columns = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+            _check_columns(file, columns)
+            reader = csv.DictReader(stream, columns, delimiter=delimiter)
             for cells in reader:
+                if not any(cells.values()):  # spreadsheets leave rows of commas behind
+                    continue
                 try:
                     row = _parse_row(file.parent, cells)
                     image = row.path.resolve()
                     if image in seen:
                         raise ValueError(f"{row.path} stands in line {seen[image]} already")
                 except ValueError as error:
-                    bad.append(f"line {reader.line_num}: {error}")
+                    bad.append(f"line {reader.line_num + 1}: {error}")
                     continue
-                seen[image] = reader.line_num
+                seen[image] = reader.line_num + 1
                 rows.append(row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{file} is not a readable CSV file: it is not UTF-8 text ({error}). Save it as 'CSV UTF-8'."
+        ) from error
+    except (OSError, csv.Error) as error:
         raise DatasetError(f"{file} is not a readable CSV file ({error}). Give the file with --root.") from error
     if bad:
         more = f" … and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
@@ -125,12 +129,11 @@ def _read_rows(file: Path) -> list[_Row]:
     return rows
 
 
-def _check_columns(file: Path, columns: object) -> None:
-    found = tuple(columns) if isinstance(columns, list | tuple) else ()
-    if missing := [name for name in _COLUMNS if name not in found]:
+def _check_columns(file: Path, columns: Sequence[str]) -> None:
+    if missing := [name for name in _COLUMNS if name not in columns]:
         raise DatasetError(
             f"{file}: the first line must name the columns path, identity, camera and perhaps split; "
-            f"missing: {', '.join(missing)}; found: {', '.join(found) or 'nothing'}."
+            f"missing: {', '.join(missing)}; found: {', '.join(columns) or 'nothing'}."
         )
 
 
@@ -139,6 +142,8 @@ def _parse_row(folder: Path, cells: Mapping[str | None, str | list[str] | None])
     if None in cells or None in cells.values():
         raise ValueError("more or fewer cells than the first line names")
     path, identity, camera, split_text = (str(cells.get(name, "")).strip() for name in (*_COLUMNS, "split"))
+    if not (folder / path).is_file():
+        path = path.replace("\\", "/")  # as Windows writes paths
     if not path or not (folder / path).is_file():
         raise ValueError(f"no such file: {folder / path if path else 'path is empty'}")
     if not identity:
@@ -148,28 +153,40 @@ def _parse_row(folder: Path, cells: Mapping[str | None, str | list[str] | None])
         raise ValueError(f"split must be one of {', '.join(_SPLITS)}, not {split!r}")
     if camera and not (camera.isascii() and camera.isdigit() and len(camera) < 10):
         raise ValueError(f"camera must be a whole number from 1, not {camera!r}")
-    if split != "train" and not int(camera or 0):
-        raise ValueError(f"a {split} image needs its camera, a whole number from 1")
     return _Row(folder / path, identity, int(camera or 0), split)
 
 
 def numbered(names: Iterable[str], source: object) -> dict[str, int]:
-    """Give each name a number: its own value if all are whole numbers, else 1, 2, … in order of name.
+    """Give each name of an identity a number.
+
+    ``-1`` is junk and ``0`` stands for distractors, as in Market-1501, whatever other names there are.  The others keep
+    their own value if all of them are whole numbers, else they are 1, 2, … in order of name.
 
     Args:
         names: Names of all splits at once, so that a name has the same number in each.
         source: File or folder that they come from, for messages.
 
     Raises:
-        DatasetError: Two names are the same number, such as 1 and 0001.
+        DatasetError: Two names are the same number, such as 1 and 0001, or a number is below -1.
     """
     order = sorted(set(names))
-    if not all(name.isascii() and name.isdigit() and len(name) <= _DIGITS for name in order):
-        return {name: number for number, name in enumerate(order, 1)}
-    numbers = {name: int(name) for name in order}
+    numbers = {name: JUNK for name in order if _JUNK.fullmatch(name)}
+    numbers |= {name: 0 for name in order if _DISTRACTOR.fullmatch(name)}
+    people = [name for name in order if name not in numbers]
+    if not all(name.isascii() and name.isdigit() and len(name) <= _DIGITS for name in people):
+        _refuse_negative(people, source)
+        return numbers | {name: number for number, name in enumerate(people, 1)}
     seen: dict[int, str] = {}
-    for name, number in numbers.items():
-        if number in seen:
+    for name in people:
+        if (number := int(name)) in seen:
             raise DatasetError(f"{source}: the identities {seen[number]} and {name} are the same number; rename one.")
         seen[number] = name
-    return numbers
+    return numbers | {name: number for number, name in seen.items()}
+
+
+def _refuse_negative(names: Iterable[str], source: object) -> None:
+    if negative := [name for name in names if re.fullmatch(r"-\d+", name)]:
+        raise DatasetError(
+            f"{source}: identity {negative[0]} means nothing: expected a name, a whole number from 1, "
+            "0 for distractors in the gallery, or -1 for junk. Rename it."
+        )
