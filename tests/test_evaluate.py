@@ -11,7 +11,7 @@ import pytest
 from reid_edge.benchmark.accuracy import Embedder, load_splits, measure_splits
 from reid_edge.bundle import open_bundle
 from reid_edge.cli.evaluate import evaluate
-from reid_edge.errors import BundleError, DatasetError, UsageError
+from reid_edge.errors import BundleError, DatasetError, InputError, UsageError
 from reid_edge.osnet.checkpoint import save_checkpoint
 from reid_edge.runtime import Extractor
 from tests.conftest import random_crops
@@ -70,17 +70,18 @@ def test_mirrored_crops_several_bundles_and_the_distance_are_reported(session_bu
     assert cells["mAP"] == "100.00"
 
 
-def test_all_random_splits_are_averaged(session_bundle, viper, capsys):
+@pytest.mark.parametrize("split", [None, "all"])
+def test_all_random_splits_are_averaged(session_bundle, viper, capsys, split):
     embedder = Embedder((Extractor(session_bundle, engine="openvino", precision="fp32"),))
     numbered = [load_splits(viper, dataset="viper", number=number, partial=True) for number in range(10)]
-    each = measure_splits(embedder, numbered, lambda _text, _steps: lambda _count=1: None)
+    each = measure_splits(embedder, numbered, lambda _text, _steps: lambda _count=1: None, rule="other-cameras")
     assert len({ranking.mean_ap for ranking in each}) > 1  # else one of them would do
-    evaluate(
-        [session_bundle.path], root=viper, dataset="viper", split="all", engine="openvino", precision="fp32",
-        partial=True,
-    )  # fmt: skip
+    evaluate([session_bundle.path], root=viper, dataset="viper", split=split, engine="openvino", partial=True)
     title, cells = table(capsys)
-    assert title == "viper, mean of 10 random splits: 80 of 80 queries have a match, 80 gallery, cosine distance"
+    assert title == (
+        "viper, mean of 10 random splits: 80 of 80 queries have a match, 80 gallery, cosine distance, each query "
+        "searched for in the other camera"
+    )
     assert cells["R1"] == f"{100 * sum(ranking.rank1 for ranking in each) / 10:.2f}"
     assert cells["mAP"] == f"{100 * sum(ranking.mean_ap for ranking in each) / 10:.2f}"
 
@@ -114,7 +115,7 @@ def test_a_folder_that_is_no_bundle_is_an_error(market):
         evaluate([market], root=market)
 
 
-def test_a_split_whose_people_a_model_has_seen_is_refused(session_bundle, viper, tmp_path):
+def test_a_split_whose_people_a_model_has_seen_is_refused(session_bundle, viper, tmp_path, capsys):
     seen = tmp_path / "seen"
     shutil.copytree(session_bundle.path, seen)
     manifest = seen / "manifest.json"
@@ -124,4 +125,59 @@ def test_a_split_whose_people_a_model_has_seen_is_refused(session_bundle, viper,
     for split in ("0", "all"):
         with pytest.raises(UsageError, match="Use --split 3"):
             evaluate([seen], root=viper, dataset="viper", split=split, partial=True)
-    evaluate([seen], root=viper, dataset="viper", split="3", engine="openvino", precision="fp32", partial=True)
+    for split in ("3", None):
+        evaluate([seen], root=viper, dataset="viper", split=split, engine="openvino", precision="fp32", partial=True)
+        assert table(capsys)[0].startswith("viper: 8 of 8 queries")
+
+
+@pytest.fixture(scope="module")
+def one_camera(tmp_path_factory):
+    """Four people in folders: two images of each, no camera; an image of the query folder is in the gallery too."""
+    root = tmp_path_factory.mktemp("one_camera")
+    rng = np.random.default_rng(2)
+    for person, crop in enumerate(random_crops(rng, 4), 1):
+        for split in ("query", "gallery"):
+            (root / split / f"{person}").mkdir(parents=True)
+            noise = rng.integers(-9, 9, crop.shape)
+            picture = np.clip(crop.astype(int) + noise, 0, 255).astype(np.uint8)
+            cv2.imwrite(str(root / split / f"{person}" / "1.png"), picture)
+    return root
+
+
+def test_images_of_one_camera_are_ranked_on_request_and_told_apart(session_bundle, one_camera, capsys):
+    with pytest.raises(DatasetError, match=r"4 of 4 images of the query split name no camera.*--same-camera"):
+        evaluate([session_bundle.path], root=one_camera, dataset="folder")
+    evaluate([session_bundle.path], root=one_camera, dataset="folder", same_camera=True, engine="openvino")
+    title, cells = table(capsys)
+    assert title == (
+        "folder: 4 of 4 queries have a match, 4 gallery, cosine distance, matches of the same camera counted: not "
+        "comparable with figures across cameras"
+    )
+    assert cells["R1"] == "100.00"
+
+
+def test_a_dataset_of_one_known_camera_says_how_it_can_be_ranked(session_bundle, one_camera, tmp_path):
+    for image in one_camera.rglob("*.png"):
+        target = tmp_path / image.parent.relative_to(one_camera) / "a_c1.png"
+        target.parent.mkdir(parents=True)
+        shutil.copy(image, target)
+    with pytest.raises(InputError, match="count matches of the same camera: --same-camera"):
+        evaluate([session_bundle.path], root=tmp_path, dataset="folder", engine="openvino")
+    evaluate([session_bundle.path], root=tmp_path, dataset="folder", same_camera=True, engine="openvino")
+
+
+def test_junk_changes_no_figure_whatever_its_neighbours_are_called(session_bundle, one_camera, tmp_path, capsys):
+    figures = []
+    for junk in (False, True):
+        root = tmp_path / str(junk)
+        for image in one_camera.rglob("*.png"):
+            person, split = image.parent.name, image.parent.parent.name
+            folder = root / split / f"000{person}"
+            folder.mkdir(parents=True)
+            shutil.copy(image, folder / f"a_c{1 if split == 'query' else 2}.png")
+            if junk and split == "query":
+                (root / "gallery" / "-1").mkdir(parents=True, exist_ok=True)
+                shutil.copy(image, root / "gallery" / "-1" / f"{person}_c2.png")
+        evaluate([session_bundle.path], root=root, dataset="folder", engine="openvino", precision="fp32")
+        figures.append(table(capsys))
+    assert figures[0] == figures[1]

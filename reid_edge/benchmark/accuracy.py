@@ -13,7 +13,7 @@ import numpy as np
 from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.datasets.loading import load_split
 from reid_edge.errors import InputError
-from reid_edge.evaluation.ranking import Labelled, Ranking, rank
+from reid_edge.evaluation.ranking import Labelled, Ranking, Rule, rank
 from reid_edge.features import l2_normalised
 from reid_edge.manifest import Distance
 from reid_edge.progress import Notify
@@ -26,7 +26,7 @@ _SPLITS: tuple[Split, ...] = ("query", "gallery")
 
 
 def load_splits(
-    root: Path, *, dataset: str = "market1501", number: int = 0, partial: bool = False
+    root: Path, *, dataset: str = "market1501", number: int = 0, partial: bool = False, same_camera: bool = False
 ) -> dict[Split, list[LabelledImage]]:
     """Load query and gallery of a re-identification dataset.
 
@@ -35,11 +35,15 @@ def load_splits(
         dataset: Of :data:`reid_edge.datasets.loading.REID_DATASETS`, or a union of them.
         number: Number of the random split, 0 to 9, where a dataset has such (VIPeR, GRID).
         partial: Take a subset on purpose: do not check the number of images.
+        same_camera: Matches of the same camera will count: cameras need not be known.
 
     Raises:
         DatasetError: The dataset is not there, or not complete.
     """
-    return {split: load_split(dataset, root, split, partial=partial, number=number) for split in _SPLITS}
+    return {
+        split: load_split(dataset, root, split, partial=partial, number=number, same_camera=same_camera)
+        for split in _SPLITS
+    }
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ def measure_splits(
     notify: Notify,
     *,
     distance: Distance | None = None,
+    rule: Rule = "market1501",
 ) -> list[Ranking]:
     """Measure CMC and mAP on each of several random splits of one dataset; each image is embedded once.
 
@@ -150,6 +155,7 @@ def measure_splits(
         numbered: See :func:`load_splits`; most datasets have one.
         notify: Called before each stage.
         distance: ``cosine`` or ``euclidean``; None: the manifests'.
+        rule: Which gallery images are left out of a query's search.
 
     Raises:
         FrameError: A file is not a readable image.
@@ -161,7 +167,12 @@ def measure_splits(
     rows = {path: row for row, path in enumerate(paths)}
     on_block = notify("ranking", sum(len(splits["query"]) for splits in numbered))
     return [
-        rank(*(_labelled(features, rows, splits[split]) for split in _SPLITS), distance=distance, on_block=on_block)
+        rank(
+            *(_labelled(features, rows, splits[split]) for split in _SPLITS),
+            distance=distance,
+            rule=rule,
+            on_block=on_block,
+        )
         for splits in numbered
     ]
 
@@ -177,8 +188,10 @@ def mean_ranking(rankings: Sequence[Ranking]) -> Ranking:
 
 
 def _labelled(features: Features, rows: Mapping[Path, int], images: Sequence[LabelledImage]) -> Labelled:
+    chosen = np.array([rows[image.path] for image in images])
     return Labelled(
-        features[[rows[image.path] for image in images]],
+        features[chosen],
         np.array([image.identity for image in images]),
         np.array([image.camera for image in images]),
+        chosen,
     )

@@ -14,9 +14,15 @@ from reid_edge.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
     from reid_edge.bundle import Bundle
-    from reid_edge.evaluation.ranking import Ranking
+    from reid_edge.evaluation.ranking import Ranking, Rule
 
 _RANKS = (1, 5, 10, 20)
+#: What the title of the figures says of the rule that they follow.
+_RULES: dict[Rule, str] = {
+    "market1501": "",
+    "other-cameras": ", each query searched for in the other camera",
+    "same-camera": ", matches of the same camera counted: not comparable with figures across cameras",
+}
 
 
 def evaluate(
@@ -29,8 +35,20 @@ def evaluate(
         str, typer.Option(help="Name of the dataset or kind, e.g. market1501 or folder (docs/datasets.md).")
     ] = "market1501",
     split: Annotated[
-        str, typer.Option(help="Random split of VIPeR or GRID: 0 to 9, or all for the mean over the ten.")
-    ] = "0",
+        str | None,
+        typer.Option(
+            help="Random split of VIPeR or GRID: 0 to 9, or all for the mean over the ten. If not given: all, or the "
+            "one that the model was trained on."
+        ),
+    ] = None,
+    same_camera: Annotated[
+        bool,
+        typer.Option(
+            "--same-camera",
+            help="Count matches of the query's own camera too, for images of one camera or of unknown cameras. Such "
+            "figures are higher, and compare only with one another.",
+        ),
+    ] = False,
     flip: Annotated[bool, typer.Option("--flip", help="Average each feature with that of the mirrored crop.")] = False,
     distance: Annotated[
         Literal["cosine", "euclidean"] | None, typer.Option(help="Distance of features; the bundle's own if not given.")
@@ -54,21 +72,26 @@ def evaluate(
     from reid_edge.runtime import Extractor
 
     opened = [open_bundle(path) for path in bundles]
-    numbers = _numbers(split, dataset)
+    numbers = _numbers(split, dataset, opened)
     for bundle in opened:
         _refuse_seen(bundle, dataset, numbers)
-    numbered = [load_splits(root, dataset=dataset, number=number, partial=partial) for number in numbers]
+    rule = _rule(dataset, same_camera=same_camera)
+    numbered = [
+        load_splits(root, dataset=dataset, number=number, partial=partial, same_camera=same_camera)
+        for number in numbers
+    ]
     embedder = Embedder(
         tuple(Extractor(bundle, engine=engine, precision=precision, threads=threads) for bundle in opened), flip=flip
     )
     distance = distance or embedder.distance
     with progress_bars() as notify:
-        rankings = measure_splits(embedder, numbered, notify, distance=distance)
+        rankings = measure_splits(embedder, numbered, notify, distance=distance, rule=rule)
     queries, gallery = (sum(len(splits[kind]) for splits in numbered) for kind in ("query", "gallery"))
     mean = mean_ranking(rankings)
     which = dataset if len(numbered) == 1 else f"{dataset}, mean of {len(numbered)} random splits"
     _print(
-        f"{which}: {mean.queries:,} of {queries:,} queries have a match, {gallery:,} gallery, {distance} distance",
+        f"{which}: {mean.queries:,} of {queries:,} queries have a match, {gallery:,} gallery, {distance} distance"
+        f"{_RULES[rule]}",
         embedder.description,
         mean,
     )
@@ -97,14 +120,28 @@ def _refuse_seen(bundle: Bundle, dataset: str, numbers: list[int]) -> None:
     Raises:
         UsageError: Such a split; with the one to use instead.
     """
+    seen = _seen(bundle, dataset)
+    if seen is not None and numbers != [seen]:
+        raise UsageError(
+            f"{bundle.path} was trained on {bundle.manifest.model.dataset}; half of its people are searched for in "
+            f"any other split. Use --split {seen}; for a mean over all, train a model on each split."
+        )
+
+
+def _seen(bundle: Bundle, dataset: str) -> int | None:
+    """Return the number of the dataset's random split that a model was trained on, if any."""
     from reid_edge.datasets.random_splits import SPLITS, described
 
-    for number in range(SPLITS):
-        if bundle.manifest.model.dataset == described(dataset, number) and numbers != [number]:
-            raise UsageError(
-                f"{bundle.path} was trained on {described(dataset, number)}; half of its people are searched for in "
-                f"any other split. Use --split {number}; for a mean over all, train a model on each split."
-            )
+    trained_on = bundle.manifest.model.dataset
+    return next((number for number in range(SPLITS) if trained_on == described(dataset, number)), None)
+
+
+def _rule(dataset: str, *, same_camera: bool) -> Rule:
+    from reid_edge.datasets.loading import searches_other_cameras
+
+    if same_camera:
+        return "same-camera"
+    return "other-cameras" if searches_other_cameras(dataset) else "market1501"
 
 
 def _print(title: str, engine: str, result: Ranking) -> None:
@@ -112,8 +149,8 @@ def _print(title: str, engine: str, result: Ranking) -> None:
     print_table(title, ("engine", *ranks, "mAP"), [[engine, *ranks.values(), f"{100 * result.mean_ap:.2f}"]])
 
 
-def _numbers(text: str, dataset: str) -> list[int]:
-    """Return the numbers of the random splits that ``--split`` names.
+def _numbers(text: str | None, dataset: str, bundles: list[Bundle]) -> list[int]:
+    """Return the numbers of the random splits that ``--split`` names; None: all, or the one that a model has seen.
 
     Raises:
         UsageError: It is neither a number nor ``all``, or it is ``all`` and the dataset has one split.
@@ -122,6 +159,9 @@ def _numbers(text: str, dataset: str) -> list[int]:
     from reid_edge.datasets.loading import has_random_splits
     from reid_edge.datasets.random_splits import SPLITS
 
+    if text is None:
+        seen = [number for bundle in bundles if (number := _seen(bundle, dataset)) is not None]
+        return seen[:1] or (list(range(SPLITS)) if has_random_splits(dataset) else [0])
     if text.isdecimal():
         return [int(text)]
     if text != "all":

@@ -86,9 +86,10 @@ def _grid_image(path: Path) -> LabelledImage:
 def load_viper(root: Path, split: Split, number: int) -> list[LabelledImage]:
     """List one split of one of the ten random halvings of VIPeR.
 
-    As in the paper's Table 2, query and gallery are both the 632 images of the other 316 people: each image is searched
-    for among those of both cameras, without its own.  VIPeR counts people from 0, which elsewhere stands for
-    distractors: 1 is added.
+    As in the paper's Table 2, query and gallery are both the 632 images of the other 316 people.  Each is to be
+    searched for among the 316 of the other camera (:func:`reid_edge.datasets.loading.searches_other_cameras`), so that
+    figures are means over camera a in camera b and b in a, as the field reports.  VIPeR counts people from 0, which
+    elsewhere stands for distractors: 1 is added.
 
     Raises:
         DatasetError: The folder is not there, a file name is not VIPeR's, or a person is not seen once by each camera.

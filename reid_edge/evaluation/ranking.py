@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +16,31 @@ from reid_edge.manifest import Distance
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 
+#: Which gallery images are left out of a query's search.
+#: ``market1501``: those of the same person by the same camera, as Zheng et al. (ICCV 2015) and most after them do.
+#: ``other-cameras``: all of the same camera, so that one camera is searched for what another saw (VIPeR).
+#: ``same-camera``: only the query's own image, for images of one camera; easier, and not comparable with the others.
+Rule = Literal["market1501", "other-cameras", "same-camera"]
+
 #: Queries ranked at a time: 256 x 20k float64 distances take 41 MB.
 QUERY_BLOCK = 256
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Features with the identity and camera of each: N×D, N, N."""
+    """Features with the identity and camera of each: N×D, N, N.
+
+    Attributes:
+        features: N×D.
+        identities: N whole numbers.
+        cameras: N whole numbers.
+        images: N whole numbers, the same for the same image in queries and gallery; None: no image is in both.
+    """
 
     features: Floats
     identities: Ints
     cameras: Ints
+    images: Ints | None = None
 
     def __post_init__(self) -> None:
         count = len(self.features)
@@ -63,18 +78,20 @@ def rank(
     gallery: Labelled,
     *,
     distance: Distance = "cosine",
+    rule: Rule = "market1501",
     max_rank: int = 20,
     on_block: Callable[[int], object] = lambda _queries: None,
 ) -> Ranking:
-    """CMC and mAP under the Market-1501 protocol.
+    """CMC and mAP, single query.
 
-    For each query, gallery images of the same identity *and* camera are left out.  Average precision is the mean, over
-    the correct matches, of the precision at each.  Equal distances keep the gallery's order.
+    Average precision is the mean, over the correct matches, of the precision at each.  Equal distances keep the
+    gallery's order.
 
     Args:
         query: Labelled queries.
         gallery: Labelled gallery; distractors (identity 0) belong in it, junk (identity -1) does not.
         distance: ``cosine`` or ``euclidean``.
+        rule: Which gallery images are left out of a query's search.
         max_rank: Length of ``cmc``, at most the gallery's size.
         on_block: Called with the number of queries done in each block.
 
@@ -92,23 +109,43 @@ def rank(
     precisions: list[float] = []
     for start, block in distances:
         for row, row_distances in enumerate(block, start):
-            matches = _matches_in_order(row_distances, query, row, gallery)
+            matches = _matches_in_order(row_distances, query, row, gallery, rule)
             first = np.flatnonzero(matches)
             if first.size:
                 hits[first[0] :] += 1
                 precisions.append(_average_precision(matches))
         on_block(len(block))
     if not precisions:
-        raise InputError("no query has a correct match in the gallery from another camera; nothing can be ranked.")
+        raise InputError(_NO_MATCH[rule])
     return Ranking(hits / len(precisions), float(np.mean(precisions)), len(precisions))
 
 
-def _matches_in_order(distances: Floats, query: Labelled, row: int, gallery: Labelled) -> npt.NDArray[np.bool_]:
+_NO_MATCH: dict[Rule, str] = {
+    "market1501": "no query has a correct match in the gallery from another camera; nothing can be ranked. If all "
+    "images are of one camera, count matches of the same camera: --same-camera.",
+    "other-cameras": "no query has a correct match in the gallery from another camera; check the cameras.",
+    "same-camera": "no query has a correct match in the gallery but itself; check the identities.",
+}
+
+
+def _matches_in_order(
+    distances: Floats, query: Labelled, row: int, gallery: Labelled, rule: Rule
+) -> npt.NDArray[np.bool_]:
     order = np.argsort(distances, kind="stable")
     same_identity = gallery.identities[order] == query.identities[row]
-    same_camera = gallery.cameras[order] == query.cameras[row]
-    matches: npt.NDArray[np.bool_] = same_identity[~(same_identity & same_camera)]
+    matches: npt.NDArray[np.bool_] = same_identity[~_left_out(query, row, gallery, rule)[order]]
     return matches
+
+
+def _left_out(query: Labelled, row: int, gallery: Labelled, rule: Rule) -> npt.NDArray[np.bool_]:
+    if rule == "same-camera":
+        if query.images is None or gallery.images is None:
+            return np.zeros(len(gallery.features), np.bool_)
+        return np.asarray(gallery.images == query.images[row])
+    same_camera = gallery.cameras == query.cameras[row]
+    return np.asarray(
+        same_camera if rule == "other-cameras" else same_camera & (gallery.identities == query.identities[row])
+    )
 
 
 def _average_precision(matches: npt.NDArray[np.bool_]) -> float:

@@ -58,6 +58,37 @@ def test_ranking_is_that_of_the_obvious_computation(seed, distance):
     assert result.queries == queries
 
 
+def _images(people, cameras, features, images=None):
+    return Labelled(np.array(features, np.float32), np.array(people), np.array(cameras), images)
+
+
+def test_searches_in_other_cameras_are_the_mean_of_camera_a_in_b_and_b_in_a():
+    rng = np.random.default_rng(4)
+    a, b = (_images(range(1, 31), [camera] * 30, rng.standard_normal((30, 3))) for camera in (1, 2))
+    both = _images([*a.identities, *b.identities], [*a.cameras, *b.cameras], [*a.features, *b.features])
+    together = rank(both, both, rule="other-cameras")
+    ways = [rank(a, b), rank(b, a)]
+    np.testing.assert_allclose(together.cmc, np.mean([way.cmc for way in ways], axis=0))
+    assert together.mean_ap == pytest.approx(np.mean([way.mean_ap for way in ways]))
+    assert together.mean_ap > rank(both, both).mean_ap  # where the own camera's other people stay in
+
+
+def test_matches_of_the_same_camera_count_on_request_but_never_the_image_itself():
+    query = _images([1, 2], [1, 1], [[1, 0], [0, 1]], np.array([0, 1]))
+    gallery = _images([1, 2, 2, 1], [1, 1, 1, 1], [[1, 0], [0, 1], [1, 1], [0, 1]], np.array([0, 1, 2, 3]))
+    with pytest.raises(InputError, match="of one camera, count matches of the same camera: --same-camera"):
+        rank(query, gallery)
+    result = rank(query, gallery, rule="same-camera")
+    # Left to find: of 1 the last, after [0, 1] and [1, 1] of 2; of 2 the third, after the last and before the first.
+    assert result.queries == 2
+    assert result.mean_ap == pytest.approx((1 / 3 + 1 / 2) / 2)
+
+
+def test_an_image_that_is_not_in_the_gallery_is_not_left_out():
+    query = _images([1], [1], [[1, 0]])
+    assert rank(query, _images([1, 2], [1, 1], [[1, 0], [0, 1]]), rule="same-camera").mean_ap == 1
+
+
 def test_blocks_do_not_change_the_result(monkeypatch):
     rng = np.random.default_rng(0)
     query, gallery = _labelled(rng, 30, 5), _labelled(rng, 100, 5)
