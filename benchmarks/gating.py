@@ -33,6 +33,7 @@ import cv2
 import numpy as np
 from msgspec.structs import replace as replaced
 
+from reid_edge.camera.advised_scores import AdvisedScores
 from reid_edge.camera.crop_selector import (
     VISIBLE,
     CropSelector,
@@ -191,8 +192,8 @@ class Roboflow:
         self.tracker = ByteTrackTracker(
             lost_track_buffer=round(30 * config.lifespan_s),
             frame_rate=rate,
-            track_activation_threshold=config.high_confidence,
-            high_conf_det_threshold=config.high_confidence,
+            track_activation_threshold=config.high_confidence or AdvisedScores().start,
+            high_conf_det_threshold=config.high_confidence or AdvisedScores().start,
             minimum_iou_threshold=config.min_iou,
             minimum_consecutive_frames=1,
         )

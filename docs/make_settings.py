@@ -29,8 +29,10 @@ UNSET = {
     "engine.threads": 2,
     "camera.pseudonym_key": "/etc/reid-edge/pseudonym.key",
     "camera.off_switch": "/run/reid-edge/off",
+    "filter.confidence": 0.3,
     "filter.max_width": 400.0,
     "filter.max_height": 800.0,
+    "tracker.high_confidence": 0.6,
     "upstream.tls": {name: f"/etc/reid-edge/{file}" for name, file in
                      {"ca": "ca.crt", "cert": "camera.crt", "key": "camera.key"}.items()},
     "operation.state_dir": "/var/lib/reid-edge/gate-north",

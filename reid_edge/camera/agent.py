@@ -11,7 +11,7 @@ from collections.abc import Callable
 from reid_edge.camera.crop_queue import CropQueue
 from reid_edge.camera.crop_selector import CropSelector
 from reid_edge.camera.detection_stage import DetectionStage, OffSwitch
-from reid_edge.camera.detectors import open_detector
+from reid_edge.camera.detectors import open_detector, scores_of
 from reid_edge.camera.embedding_stage import EmbeddingStage, load_model
 from reid_edge.camera.filters import DetectionFilter
 from reid_edge.camera.health import Examination, Health, HealthMonitor, hanging_stages
@@ -92,7 +92,8 @@ class Agent:
         closing.callback(self.detector.close)
         self._before_each_part()
         self.source = closing.enter_context(open_source(settings.source))
-        self.filter = DetectionFilter(settings.filter)
+        scores = scores_of(self.detector)
+        self.filter = DetectionFilter(settings.filter, confidence=scores.confidence)
         self.off_switch = OffSwitch(settings.camera.off_switch)
         self.crop_queue = CropQueue(
             limit=pipeline.max_waiting_crops, drop_oldest=self.source.live, budget_s=pipeline.max_latency_ms / 1000
@@ -117,7 +118,7 @@ class Agent:
             self.source,
             self.detector,
             self.filter,
-            Tracker(settings.tracker),
+            Tracker(settings.tracker, start=scores.start),
             CropSelector(settings.gate),
             self.crop_queue,
             is_off=self.off_switch,

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from reid_edge.camera.advised_scores import AdvisedScores
 from reid_edge.camera.frames import Boxes, Detections, Frame, Scores
 from reid_edge.errors import SettingsError
 
@@ -31,7 +32,8 @@ class FilterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Boxes to keep, and parts of the picture that are blacked out.
 
     Attributes:
-        confidence: Lowest score that is kept.
+        confidence: Lowest score that is kept; None for the one that suits the detector (docs/detectors.md), 0.3 where
+            nothing is known of it.
         nms_iou: Of two boxes with a greater intersection over union, the one of the lower score is dropped; 1 keeps
             all.
         min_width: Smallest width, pixels, after clipping to the frame.
@@ -43,7 +45,7 @@ class FilterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         mask_overlap: A box is dropped if at least this part of its area lies in masks.
     """
 
-    confidence: Fraction = 0.3
+    confidence: Fraction | None = None
     nms_iou: Fraction = 0.6
     min_width: Pixels = 12.0
     min_height: Pixels = 32.0
@@ -58,14 +60,16 @@ class DetectionFilter:
 
     Args:
         settings: Limits and masks.
+        confidence: Lowest score that is kept, where the settings give none.
 
     Attributes:
         masks: To be blacked out of each frame before anything else reads it.
         dropped: Number of boxes dropped, by reason: ``invalid``, ``confidence``, ``size``, ``mask``, ``overlap``.
     """
 
-    def __init__(self, settings: FilterSettings) -> None:
+    def __init__(self, settings: FilterSettings, *, confidence: float = AdvisedScores().confidence) -> None:
         self._settings = settings
+        self._confidence = confidence if settings.confidence is None else settings.confidence
         self.masks = PrivacyMasks(settings.masks)
         self.dropped: Counter[str] = Counter()
 
@@ -74,7 +78,7 @@ class DetectionFilter:
         size_wh = frame.image.shape[1], frame.image.shape[0]
         kept = self._only(detections, usable(detections, size_wh), "invalid")
         kept = Detections(clipped(kept.boxes, size_wh), np.minimum(kept.scores, np.float32(1)))
-        kept = self._only(kept, kept.scores >= self._settings.confidence, "confidence")
+        kept = self._only(kept, kept.scores >= self._confidence, "confidence")
         kept = self._only(kept, self._has_useful_size(kept.boxes), "size")
         if self.masks:
             kept = self._only(kept, ~self.masks.hide(kept.boxes, size_wh, self._settings.mask_overlap), "mask")

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from reid_edge.camera.advised_scores import AdvisedScores
 from reid_edge.camera.frames import Detections
 from reid_edge.errors import MissingExtraError
 
@@ -25,14 +26,15 @@ class TrackerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Joining of boxes to tracks; the defaults were measured (``benchmarks/gating.md``).
 
     Attributes:
-        high_confidence: Lowest score of a box that starts a track; lower ones only continue one.
+        high_confidence: Lowest score of a box that starts a track; lower ones only continue one. None for the one that
+            suits the detector (docs/detectors.md), 0.6 where nothing is known of it.
         min_iou: Least overlap (intersection over union) of a box with the predicted place of its track.
         lifespan_s: Time without a box after which a track ends, seconds.
         max_tracks: Number of live tracks from which no other one starts.
         max_boxes: Largest number of boxes of a frame that are used, those of the highest scores.
     """
 
-    high_confidence: Fraction = 0.6
+    high_confidence: Fraction | None = None
     min_iou: Fraction = 0.25
     lifespan_s: Seconds = 1.0
     max_tracks: Count = 512
@@ -78,13 +80,15 @@ class Tracker:
 
     Args:
         settings: Thresholds and limits; None takes the defaults.
+        start: Lowest score of a box that starts a track, where the settings give none.
 
     Raises:
         MissingExtraError: ``edgefirst-tracker`` is not installed.
     """
 
-    def __init__(self, settings: TrackerSettings | None = None) -> None:
+    def __init__(self, settings: TrackerSettings | None = None, *, start: float = AdvisedScores().start) -> None:
         self._settings = settings or TrackerSettings()
+        self._start = start if self._settings.high_confidence is None else self._settings.high_confidence
         self._lifespan_us = round(self._settings.lifespan_s * 1e6)
         self._bytetrack = self._new_bytetrack()
         self._live: dict[str, EndedTrack] = {}
@@ -133,7 +137,7 @@ class Tracker:
 
     def _associate(self, boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> list[TrackInfo | None]:
         if len(self._live) >= self._settings.max_tracks:  # too low to start a track, high enough to continue one
-            scores = np.minimum(scores, np.nextafter(np.float32(self._settings.high_confidence), np.float32(0)))
+            scores = np.minimum(scores, np.nextafter(np.float32(self._start), np.float32(0)))
         infos: list[TrackInfo | None] = self._bytetrack.update(
             np.ascontiguousarray(boxes),
             np.ascontiguousarray(scores),
@@ -169,7 +173,7 @@ class Tracker:
         except ImportError as error:
             raise MissingExtraError("edgefirst-tracker", "camera", "tracking") from error
         return ByteTrack(
-            high_conf=self._settings.high_confidence,
+            high_conf=self._start,
             iou=self._settings.min_iou,
             update=1.0,  # the plain Kalman filter; a lower value lags behind, and loses people at 10 frames a second
             lifespan_ns=self._lifespan_us * 1000,

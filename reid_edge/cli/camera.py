@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,7 +36,8 @@ def run(
     detector: Annotated[
         str | None,
         typer.Option(
-            help="motion, motchallenge:FILE, jsonlines:stdin or callable:MODULE:FUNCTION; for a model use --config."
+            help="Name of a detector ('reid-edge detector list'), FILE.onnx or FILE.xml, motion, motchallenge:FILE, "
+            "jsonlines:stdin or callable:MODULE:FUNCTION. Default: motion."
         ),
     ] = None,
     upstream: Annotated[
@@ -84,20 +86,26 @@ def run(
 
 
 def detector_table(text: str) -> dict[str, str]:
-    """Make the table ``[detector]`` for ``KIND`` or ``KIND:VALUE``.
+    """Make the table ``[detector]`` for a name of the catalogue, a file, ``KIND`` or ``KIND:VALUE``.
 
     Raises:
-        UsageError: A value is given for a kind that takes none, or that the command line does not support.
+        UsageError: It is none of these.
     """
+    from reid_edge.camera.detectors.catalogue import catalogue
+
     kind, _, value = text.partition(":")
-    if not value:
-        return {"kind": kind}
-    if kind not in DETECTOR_VALUES:
-        raise UsageError(
-            f"--detector: expected motion or one of {', '.join(f'{known}:VALUE' for known in DETECTOR_VALUES)}, "
-            f"got '{text}'. A model is described in a settings file: --config FILE, section [detector]."
-        )
-    return {"kind": kind, DETECTOR_VALUES[kind]: value}
+    if kind in DETECTOR_VALUES and value:
+        return {"kind": kind, DETECTOR_VALUES[kind]: value}
+    if text == "motion":
+        return {"kind": "motion"}
+    if text in catalogue() or "/" in text or Path(text).suffix:
+        return {"kind": "model", "path": text}
+    close = difflib.get_close_matches(text, catalogue(), n=1)
+    raise UsageError(
+        f"--detector: expected a name ('reid-edge detector list'), FILE.onnx, FILE.xml, motion, "
+        f"{', '.join(f'{known}:VALUE' for known in DETECTOR_VALUES)}; got '{text}'."
+        + (f" Did you mean {close[0]}?" if close else "")
+    )
 
 
 def _check(settings: AgentSettings) -> None:

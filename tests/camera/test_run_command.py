@@ -290,7 +290,8 @@ def test_check_tells_what_is_only_unreachable(run, camera, monkeypatch):
     [
         ([], "no source: give --source VIDEO"),
         (["--config", "missing.toml"], "missing.toml"),
-        (["--detector", "motion:7"], "--detector: expected motion or one of motchallenge:VALUE"),
+        (["--detector", "motion:7"], "--detector: expected a name ('reid-edge detector list'), FILE.onnx, FILE.xml"),
+        (["--detector", "person-detection-202"], "Did you mean person-detection-0202?"),
         (["--precision", "fp8"], "engine.precision"),
         (["--listen", "0.0.0.0:1"], "operation.listen"),
         (["--upstream", "ftp://x"], "upstream.uri: expected one of mqtts:"),
@@ -309,3 +310,21 @@ def test_wrong_settings_are_named_and_nothing_is_begun(
     assert done.returncode == 1
     assert message in " ".join(done.stderr.split())
     assert not (tmp_path / "gallery.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("detector", "message"),
+    [
+        ("person-detection-0202", "Fetch it first: reid-edge detector get person-detection-0202"),
+        ("yolo11n.pt", "yolo export model=FILE.pt format=onnx"),
+        ("models/no.onnx", "models/no.onnx does not exist"),
+    ],
+)
+def test_a_detector_that_is_not_here_is_told_with_the_next_command(
+    run, monkeypatch, detector, message, session_bundle, street, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "nothing"))
+    done = run(session_bundle.path, "--source", street, "--state-dir", tmp_path / "state", "--detector", detector)
+    assert done.returncode == 1
+    assert message in " ".join(done.stderr.split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from reid_edge.camera.advised_scores import AdvisedScores
 from reid_edge.camera.detectors.function import CallableSettings, FunctionDetector, find_function
 from reid_edge.camera.detectors.jsonlines import JsonLinesDetector, JsonLinesSettings
 from reid_edge.camera.detectors.model import ModelDetector, ModelSettings
@@ -21,6 +22,7 @@ __all__ = [
     "MotChallengeSettings",
     "MotionSettings",
     "open_detector",
+    "scores_of",
     "trouble_of",
 ]
 
@@ -33,6 +35,7 @@ class Detector(Protocol):
     """Finds people in frames.
 
     A detector that can be alive and yet useless also has a method ``trouble()``: see :func:`trouble_of`.
+    One for which other scores than the usual ones were measured also has ``scores``: see :func:`scores_of`.
 
     Attributes:
         description: Name of the detector, e.g. for a log.
@@ -76,6 +79,12 @@ def open_detector(settings: DetectorSettings | Callable[[Frame], Any]) -> Detect
             return FunctionDetector(find_function(settings.function), settings.function)
         case function:
             return FunctionDetector(function, getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def scores_of(detector: Detector) -> AdvisedScores:
+    """Return the scores from which a detector's boxes are used, where the settings give none."""
+    scores: AdvisedScores | None = getattr(detector, "scores", None)
+    return scores or AdvisedScores()
 
 
 def trouble_of(detector: Detector) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import os
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -88,6 +89,27 @@ def catalogued(name: str) -> CatalogueDetector:
     close = difflib.get_close_matches(name, catalogue(), n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(catalogue())}."
     raise DetectorError(f"no detector '{name}' in the catalogue: {hint} 'reid-edge detector list' shows all.")
+
+
+def recognised(model: bytes, weights: bytes) -> CatalogueDetector | None:
+    """Return the detector whose ``….xml`` and ``….bin`` have these contents; None if the catalogue has none."""
+    sizes = len(model), len(weights)
+    for detector in catalogue().values():
+        for files in detector.files.values():
+            if sizes == tuple(file.size for file in files) and all(map(is_right, files, (model, weights))):
+                return detector
+    return None
+
+
+def namesake(name: str, input_hw: tuple[int, int]) -> CatalogueDetector | None:
+    """Return the detector of which a file of this name and input size is another release; None if there is none."""
+    found = catalogue().get(name)
+    return found if found is not None and found.input_hw == input_hw else None
+
+
+def is_right(file: CatalogueFile, content: bytes) -> bool:
+    """Tell whether a content is that of a file of the catalogue."""
+    return len(content) == file.size and hashlib.sha384(content).hexdigest() == file.sha384
 
 
 def user_folder() -> Path:

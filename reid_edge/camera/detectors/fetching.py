@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from reid_edge.assets import asset
-from reid_edge.camera.detectors.catalogue import CatalogueDetector, CatalogueFile, Precision
+from reid_edge.camera.detectors.catalogue import CatalogueDetector, CatalogueFile, Precision, is_right
 from reid_edge.camera.detectors.download import download
 from reid_edge.errors import DownloadError, OutputError
 from reid_edge.files import check_output, read_regular, write_whole
@@ -73,11 +73,6 @@ def fetch(
     if lacking:
         _record(detector, precision, home, origin)
     return home / files[0].path
-
-
-def is_right(file: CatalogueFile, content: bytes) -> bool:
-    """Tell whether a content is that of the catalogue's file."""
-    return len(content) == file.size and hashlib.sha384(content).hexdigest() == file.sha384
 
 
 def _is_there(file: CatalogueFile, path: Path, *, force: bool) -> bool:

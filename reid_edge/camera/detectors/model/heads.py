@@ -19,11 +19,6 @@ from reid_edge.types import Size
 Array = npt.NDArray[np.float32]
 YoloForm = Literal["v5", "v8", "end2end"]
 
-#: Channels of a YOLO of 80 classes, as most have: with objectness, and without.
-_V5_CHANNELS, _V8_CHANNELS = 85, 84
-#: Most rows of a detector that suppresses itself; usual are 100 and 300.
-_END2END_ROWS = 1000
-
 
 def ssd(outputs: Outputs, *, size: Size, person: int, min_score: float) -> Detections:
     """Decode OpenCV's and OpenVINO's DetectionOutput: rows of image, class, score, x1 y1 x2 y2 as fractions.
@@ -48,29 +43,27 @@ def ssd(outputs: Outputs, *, size: Size, person: int, min_score: float) -> Detec
     return Detections(rows[:, 3:7] * np.array([width, height, width, height], np.float32), rows[:, 2].copy())
 
 
-def yolo_form(shape: tuple[int, ...]) -> YoloForm:
-    """Recognise the form of a YOLO by its output's shape.
+def boxes(outputs: Outputs, *, rows: tuple[int, int], person: int | None, min_score: float) -> Detections:
+    """Decode boxes and labels: x1 y1 x2 y2 in pixels of the input and score, and the class of each.
 
-    1×N×6 of at most 1,000 rows is after suppression; 85 channels are v5's 80 classes with objectness, 84 are v8's
-    without; of other numbers of classes, v5 puts channels last and v8 first.
+    https://github.com/openvinotoolkit/open_model_zoo/blob/master/models/intel/person-detection-0203/README.md
 
-    Raises:
-        DetectorError: The shape is that of no YOLO.
+    Args:
+        outputs: All outputs.
+        rows: Numbers of the outputs with boxes, N×5, and with labels, N.
+        person: Class index; None if every box is a person.
+        min_score: Lowest score that is kept.
     """
-    if len(shape) == 3 and shape[0] == 1 and shape[1] <= _END2END_ROWS and shape[2] == 6:
-        return "end2end"
-    if len(shape) != 3 or shape[0] != 1 or min(shape[1:]) < 5:
-        raise DetectorError(
-            f"a YOLO's output has a shape such as 1×84×8400, 1×25200×85 or 1×300×6, not {shape}. Is 'output' right?"
-        )
-    if _V8_CHANNELS in shape:
-        return "v8"
-    if _V5_CHANNELS in shape:
-        return "v5"
-    return "v8" if shape[1] < shape[2] else "v5"
+    table, labels = (outputs[number] for number in rows)
+    kept = table[:, 4] >= min_score
+    if person is not None:
+        kept &= labels == person
+    return Detections(table[kept, :4].copy(), table[kept, 4].copy())
 
 
-def yolo(outputs: Outputs, *, form: YoloForm, person: int, min_score: float) -> Detections:
+def yolo(
+    outputs: Outputs, *, form: YoloForm, person: int, min_score: float, number: int = 0, classes: int | None = None
+) -> Detections:
     """Decode a YOLO: centre and size, or corners, in pixels of the input.
 
     * ``v8`` (also 11, 12): 4 + classes.
@@ -78,24 +71,27 @@ def yolo(outputs: Outputs, *, form: YoloForm, person: int, min_score: float) -> 
     * ``end2end`` (10, 26): x1 y1 x2 y2 score class, suppressed already.
 
     Args:
-        outputs: The first is decoded: 1×channels×N or 1×N×channels.
+        outputs: One is decoded: 1×channels×N or 1×N×channels; channels behind these are ignored.
         form: Form of the YOLO.
         person: Class index.
         min_score: Lowest score that is kept.
+        number: Which output.
+        classes: Number of classes; None for all that follows.
 
     Raises:
         DetectorError: The output has another shape, or the detector has no such class.
     """
-    rows = _yolo_rows(outputs[0], form)
+    rows = _yolo_rows(outputs[number], form)
     if form == "end2end":
         rows = rows[(rows[:, 4] >= min_score) & (np.rint(rows[:, 5]) == person)]
         return Detections(rows[:, :4].copy(), rows[:, 4].copy())
-    classes = rows[:, 5:] if form == "v5" else rows[:, 4:]
-    if person >= classes.shape[1]:
-        raise DetectorError(f"the detector has {classes.shape[1]} classes, no class {person}. Correct 'person'.")
-    scores = classes[:, person] * rows[:, 4] if form == "v5" else classes[:, person]
+    first = 5 if form == "v5" else 4
+    of_classes = rows[:, first : None if classes is None else first + classes]
+    if person >= of_classes.shape[1]:
+        raise DetectorError(f"the detector has {of_classes.shape[1]} classes, no class {person}. Correct 'person'.")
+    scores = of_classes[:, person] * rows[:, 4] if form == "v5" else of_classes[:, person]
     candidates = np.flatnonzero(scores >= min_score)
-    candidates = candidates[classes[candidates].argmax(1) == person]
+    candidates = candidates[of_classes[candidates].argmax(1) == person]
     return Detections(_corners(rows[candidates, :4]), scores[candidates])
 
 
@@ -144,7 +140,7 @@ def _only(outputs: Outputs, expected: str, fits: Callable[[tuple[int, ...]], boo
 def _yolo_rows(output: Array, form: YoloForm) -> Array:
     """Arrange the output as N×channels."""
     if form == "end2end":
-        fits = output.ndim == 3 and output.shape[2] == 6
+        fits = output.ndim == 3 and output.shape[2] >= 6
     else:
         fits = output.ndim == 3 and min(output.shape[1:]) >= (5 if form == "v8" else 6)
     if not fits or output.shape[0] != 1:

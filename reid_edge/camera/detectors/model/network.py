@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from reid_edge.runtime.engines.openvino import compile_network, openvino_version
 EngineChoice = Literal["auto", "openvino", "onnxruntime"]
 Outputs = list[npt.NDArray[np.float32]]
 
+MODEL_SUFFIXES = (".onnx", ".xml")
 _PURPOSE = "the detector"
 #: Types that a picture may have, by ONNX Runtime's and by OpenVINO's names.
 _DTYPES = {
@@ -30,28 +32,6 @@ _DTYPES = {
     "f16": np.float16,
     "u8": np.uint8,
 }
-
-
-class Network(Protocol):
-    """One detector's file, loaded.
-
-    Attributes:
-        description: Library and version.
-        input_shape: Four sizes of its only picture input; None where the file leaves one open.
-        input_dtype: Type of that input: uint8, float16 or float32.
-    """
-
-    description: str
-    input_shape: tuple[int | None, ...]
-    input_dtype: np.dtype[Any]
-
-    def run(self, batch: npt.NDArray[Any]) -> Outputs:
-        """Compute all outputs for a batch of one, float32.
-
-        Raises:
-            DetectorError: The engine refuses the batch.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -74,6 +54,50 @@ class ModelFile:
     def names_other_files(self) -> bool:
         """Return True for an ONNX file with weights in other files: ``location`` is a key that it has for them only."""
         return self.path.suffix == ".onnx" and b"\x0a\x08location" in self.model
+
+
+@dataclass(frozen=True)
+class SelfDescription:
+    """What a detector's file says of itself, besides shapes.
+
+    Attributes:
+        task: Ultralytics' word for what the network does, e.g. ``detect``, ``segment``, ``pose``; "" if not said.
+        classes: Names of its classes, by index; none if not said.
+        detection_output: Number of classes of its layer DetectionOutput, the background included, and the index of the
+            background; None if there is no such layer, or the engine does not tell.
+    """
+
+    task: str = ""
+    classes: tuple[str, ...] = ()
+    detection_output: tuple[int, int] | None = None
+
+
+class Network(Protocol):
+    """One detector's file, loaded.
+
+    Attributes:
+        description: Library and version.
+        file: The file as it was read.
+        output_names: Names of its outputs, in the order of :meth:`run`.
+        says: What the file says of itself.
+        input_shape: Four sizes of its only picture input; None where the file leaves one open.
+        input_dtype: Type of that input: uint8, float16 or float32.
+    """
+
+    description: str
+    file: ModelFile
+    output_names: tuple[str, ...]
+    says: SelfDescription
+    input_shape: tuple[int | None, ...]
+    input_dtype: np.dtype[Any]
+
+    def run(self, batch: npt.NDArray[Any]) -> Outputs:
+        """Compute all outputs for a batch of one, float32.
+
+        Raises:
+            DetectorError: The engine refuses the batch.
+        """
+        ...
 
 
 def load_network(
@@ -134,7 +158,11 @@ class OnnxRuntimeNetwork:
         self.input_shape, self.input_dtype = _picture_input(
             [(entry.name, _fixed_sizes(entry.shape), _DTYPES.get(entry.type)) for entry in inputs], file.path
         )
+        self.file = file
         self._input = inputs[0].name
+        self.output_names = tuple(entry.name for entry in self._session.get_outputs())
+        said = self._session.get_modelmeta().custom_metadata_map
+        self.says = SelfDescription(task=said.get("task", ""), classes=_class_names(said.get("names", "")))
         self.description = f"onnxruntime {onnxruntime_version()} CPU"
 
     def run(self, batch: npt.NDArray[Any]) -> Outputs:
@@ -166,6 +194,9 @@ class OpenVINONetwork:
         else:
             model = read_network(file.model, file.weights, _PURPOSE, name=str(file.path))
         self.input_shape, self.input_dtype = _picture_input([_described(port) for port in model.inputs], file.path)
+        self.file = file
+        self.output_names = tuple(next(iter(sorted(port.names)), "") for port in model.outputs)
+        self.says = _described_by_openvino(model)
         self._request = compile_network(model, device, _PURPOSE, threads=threads).create_infer_request()
         self.description = f"openvino {openvino_version()} {device}"
 
@@ -179,8 +210,15 @@ class OpenVINONetwork:
 
 
 def _check_files(path: Path) -> None:
-    if path.suffix not in (".onnx", ".xml"):
-        raise DetectorError(f"detector '{path}': expected a file ….onnx or ….xml (OpenVINO IR with its ….bin beside).")
+    if path.suffix not in MODEL_SUFFIXES:
+        hint = (
+            "Export it to ONNX where its library is installed, e.g. yolo export model=FILE.pt format=onnx."
+            if path.suffix in (".pt", ".pth", ".pb", ".tflite", ".engine")
+            else "'reid-edge detector list' shows the detectors that have a name."
+        )
+        raise DetectorError(
+            f"detector '{path}': expected a file ….onnx or ….xml (OpenVINO IR with its ….bin beside). {hint}"
+        )
     for file in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
         if not file.is_file():
             raise DetectorError(f"detector file {file} does not exist. Copy it there, or correct the path.")
@@ -239,6 +277,46 @@ def _fixed_sizes(shape: list[Any]) -> tuple[int | None, ...]:
 def _described(port: Any) -> tuple[str, tuple[int | None, ...], type[Any] | None]:
     sizes = tuple(size.get_length() if size.is_static else None for size in port.partial_shape)
     return port.any_name, sizes, _DTYPES.get(port.element_type.get_type_name())
+
+
+def _class_names(text: str) -> tuple[str, ...]:
+    """Read Ultralytics' names of classes, ``{0: 'person', 1: 'bicycle', …}``; none if they are something else."""
+    try:
+        names = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return ()
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or sorted(names, key=str) != sorted(range(len(names)), key=str):
+        return ()
+    return tuple(str(names[index]) for index in range(len(names)))
+
+
+def _described_by_openvino(model: Any) -> SelfDescription:
+    """Read what an OpenVINO model, perhaps made from ONNX, says of itself."""
+    labels = _rt_info(model, "model_info", "labels").split()
+    return SelfDescription(
+        task=_rt_info(model, "framework", "task"),
+        classes=_class_names(_rt_info(model, "framework", "names")) or tuple(labels),
+        detection_output=next(map(_classes_of, filter(_is_detection_output, model.get_ops())), None),
+    )
+
+
+def _rt_info(model: Any, *path: str) -> str:
+    return str(model.get_rt_info(list(path)).value) if model.has_rt_info(list(path)) else ""
+
+
+def _is_detection_output(operation: Any) -> bool:
+    return bool(operation.get_type_name() == "DetectionOutput" and operation.get_input_size() >= 3)
+
+
+def _classes_of(operation: Any) -> tuple[int, int] | None:
+    """Return the number of classes of a DetectionOutput, from the sizes of its inputs, and its background."""
+    scores, priors = (operation.input(index).get_partial_shape() for index in (1, 2))
+    if scores.is_dynamic or priors.is_dynamic:
+        return None
+    count = scores[len(scores) - 1].get_length() * 4 // priors[len(priors) - 1].get_length()
+    return count, int(operation.get_attributes().get("background_label_id", 0))
 
 
 def _failure(batch: npt.NDArray[Any], error: Exception) -> DetectorError:

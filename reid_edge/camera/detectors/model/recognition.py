@@ -1,0 +1,205 @@
+"""Recognition of a detector's kind from its file and from what it gives on a black picture.
+
+What is ambiguous is refused, with what was seen and what to write: a detector that is misread sees nobody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+import numpy as np
+
+from reid_edge.camera.detectors.catalogue import CatalogueDetector
+from reid_edge.camera.detectors.model import heads
+from reid_edge.camera.detectors.model.network import Network, Outputs, SelfDescription
+from reid_edge.camera.detectors.model.settings import ModelSettings, Output
+from reid_edge.camera.detectors.model.yolo_layout import YoloLayout, yolo_layout
+from reid_edge.camera.frames import Detections
+from reid_edge.errors import DetectorError
+from reid_edge.types import Size
+
+#: Names of people in lists of classes.
+_PEOPLE = ("person", "pedestrian", "people", "human")
+#: Classes of COCO, of which the first is a person, where the background is none of them.
+_COCO = 80
+#: Class of people in a DetectionOutput of which nothing is known.
+_SSD_PERSON = 1
+#: How far the probabilities of a cell may be from 1 together.
+_ROUNDING = 0.05
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """How the outputs of a detector are read.
+
+    Attributes:
+        output: Kind of output.
+        label: The same for a person to read.
+        head: Reads the outputs.
+    """
+
+    output: Output
+    label: str
+    head: partial[Detections]
+
+
+def recognise(
+    settings: ModelSettings, network: Network, outputs: Outputs, size: Size, known: CatalogueDetector | None
+) -> Recognised:
+    """Decide how a detector's outputs are read: by the settings, the catalogue, or the file itself.
+
+    Args:
+        settings: What its owner says of it.
+        network: The detector.
+        outputs: What it gives on a black picture.
+        size: Height and width of its input.
+        known: Its entry in the catalogue, if it has one.
+
+    Raises:
+        DetectorError: The settings do not fit, or nothing says how to read it.
+    """
+    kind = settings.output
+    if kind == "auto":
+        kind = known.output if known else _kind_of(network, outputs)
+    if known and settings.person is None:
+        settings = msgspec.structs.replace(settings, person=known.person)
+    everybody = known is not None and settings.person is None
+    says, min_score = network.says, settings.min_score
+    match kind:
+        case "yolo":
+            return _yolo(settings, network, outputs, size)
+        case "fastestdet":
+            count = outputs[0].shape[1] - 5 if outputs[0].ndim == 4 else 0
+            head = partial(heads.fastestdet, size=size, person=_person_of(settings, says, count), min_score=min_score)
+        case "boxes":
+            rows = _boxes_and_labels(network, outputs)
+            person = None if everybody else _person_of(settings, says, None)
+            head = partial(heads.boxes, rows=rows, person=person, min_score=min_score)
+        case "ssd":
+            head = partial(heads.ssd, size=size, person=_ssd_person(settings, says), min_score=min_score)
+    return Recognised(kind, kind, head)
+
+
+def _kind_of(network: Network, outputs: Outputs) -> Output:
+    """Recognise the kind of output by shapes and values."""
+    if _find_boxes(network, outputs) is not None:
+        return "boxes"
+    if [output.shape[:2] for output in outputs if output.ndim == 4 and output.shape[3] == 7] == [(1, 1)]:
+        return "ssd"
+    if any(output.ndim == 3 for output in outputs):
+        return "yolo"
+    if len(outputs) == 1 and _is_fastestdet(outputs[0]):
+        return "fastestdet"
+    raise DetectorError(
+        f"{network.file.path} is not recognised as a detector: it gives {_listed(network, outputs)}. Write "
+        "[detector] kind = \"model\" with 'output' (docs/detectors.md lists the kinds), export it with its decoder "
+        'included, or use kind = "callable".'
+    )
+
+
+def _is_fastestdet(output: heads.Array) -> bool:
+    if output.ndim != 4 or output.shape[0] != 1 or output.shape[1] < 6:
+        return False
+    objectness, sums = output[0, 0], output[0, 5:].sum(0)
+    return bool((objectness >= 0).all() and (objectness <= 1).all() and (np.abs(sums - 1) <= _ROUNDING).all())
+
+
+def _find_boxes(network: Network, outputs: Outputs) -> tuple[int, int] | None:
+    """Return the numbers of the outputs with boxes (N×5) and their labels (N); None if there are not just these."""
+    boxes = [number for number, output in enumerate(outputs) if output.ndim == 2 and output.shape[1] == 5]
+    labels = [number for number, output in enumerate(outputs) if output.ndim == 1]
+    if len(labels) > 1:  # others may be in the file, of which nothing is wanted
+        labels = [number for number in labels if "label" in network.output_names[number]]
+    return (boxes[0], labels[0]) if len(boxes) == len(labels) == 1 else None
+
+
+def _boxes_and_labels(network: Network, outputs: Outputs) -> tuple[int, int]:
+    found = _find_boxes(network, outputs)
+    if found is None:
+        raise DetectorError(
+            f"expected one output N×5 (x1 y1 x2 y2 score) and one of N labels; {network.file.path} gives "
+            f"{_listed(network, outputs)}. Is 'output' right?"
+        )
+    return found
+
+
+def _yolo(settings: ModelSettings, network: Network, outputs: Outputs, size: Size) -> Recognised:
+    layout: YoloLayout = yolo_layout(outputs, network.says, size, settings.form, str(network.file.path))
+    person = _person_of(settings, network.says, layout.classes)
+    head = partial(
+        heads.yolo,
+        number=layout.number,
+        form=layout.form,
+        classes=layout.classes,
+        person=person,
+        min_score=settings.min_score,
+    )
+    return Recognised("yolo", f"yolo {layout.form}{f', its {layout.extra}' if layout.extra else ''}", head)
+
+
+def _person_of(settings: ModelSettings, says: SelfDescription, count: int | None) -> int:
+    """Return the index of people.
+
+    Args:
+        settings: They may say it.
+        says: The file may name its classes.
+        count: Number of classes; None if the shapes do not tell.
+    """
+    if settings.person is not None:
+        return settings.person
+    if says.classes:
+        return _named_person(settings, says.classes)
+    if settings.output != "auto" or count in (1, _COCO):
+        return 0
+    raise DetectorError(
+        f"{settings.path} has {count or 'an unknown number of'} classes and does not name them: write "
+        f"{_as_table(settings)} with person = the index of the class person, from 0."
+    )
+
+
+def _named_person(settings: ModelSettings, classes: tuple[str, ...]) -> int:
+    for name in _PEOPLE:
+        for index, given in enumerate(classes):
+            if given.strip().lower() == name:
+                return index
+    if len(classes) == 1:
+        return 0
+    raise DetectorError(
+        f"the classes of {settings.path} are {', '.join(classes)[:200]}: none of them is 'person'. If one is, write "
+        f"{_as_table(settings)} with person = its index, from 0."
+    )
+
+
+def _ssd_person(settings: ModelSettings, says: SelfDescription) -> int:
+    """Return the class of people of a DetectionOutput: of two classes, the one that is not the background."""
+    layer = says.detection_output
+    if settings.person is not None:
+        if layer is not None and settings.person == layer[1]:
+            raise DetectorError(
+                f"class {settings.person} of {settings.path} is the background, among {layer[0]}. Correct 'person'."
+            )
+        return settings.person
+    if layer is not None and layer[0] == 2 and layer[1] in (0, 1):
+        return 1 - layer[1]
+    if says.classes:
+        return _named_person(settings, says.classes)
+    if settings.output != "auto":
+        return _SSD_PERSON
+    classes = f"{layer[0]} classes, number {layer[1]} the background," if layer else "an unknown number of classes"
+    raise DetectorError(
+        f"{settings.path} is an SSD with {classes} and does not name them: write {_as_table(settings)} with person = "
+        "the index of the class person (often 1; 15 of Pascal VOC's 21)."
+    )
+
+
+def _as_table(settings: ModelSettings) -> str:
+    return f'[detector] kind = "model", path = "{settings.path}"'
+
+
+def _listed(network: Network, outputs: Outputs) -> str:
+    """Return names and shapes of the outputs."""
+    return ", ".join(
+        f"{name} {'×'.join(map(str, output.shape))}" for name, output in zip(network.output_names, outputs, strict=True)
+    )
