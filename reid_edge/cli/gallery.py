@@ -245,6 +245,7 @@ def _print_summary(summary: Summary, *, utc: bool) -> None:
         ["first seen", time_text(summary.first_us, utc=utc)],
         ["last seen", time_text(summary.last_us, utc=utc)],
         ["missing", f"{summary.lost:,} in {summary.gaps:,} gaps"],
+        *([["for other galleries", f"{summary.elsewhere:,}, not stored here"]] if summary.elsewhere else []),
         ["kept for", f"{summary.retention_hours:g} hours"],
         *([["damaged", summary.damage]] if summary.damage else []),
         *(["model", f"{one.model_hash}, {one.dim or '?'} numbers"] for one in summary.models),
@@ -254,6 +255,7 @@ def _print_summary(summary: Summary, *, utc: bool) -> None:
 
 
 def _print_cameras(cameras: Sequence[CameraSummary], *, utc: bool) -> None:
+    elsewhere = any(one.elsewhere for one in cameras)
     rows = [
         [
             one.camera,
@@ -262,10 +264,12 @@ def _print_cameras(cameras: Sequence[CameraSummary], *, utc: bool) -> None:
             time_text(one.first_us, utc=utc),
             time_text(one.last_us, utc=utc),
             f"{one.lost:,}",
+            *([f"{one.elsewhere:,}"] if elsewhere else []),
         ]
         for one in cameras
     ]
-    print_table("cameras", ("camera", "observations", "tracklets", "first seen", "last seen", "missing"), rows)
+    columns = ("camera", "observations", "tracklets", "first seen", "last seen", "missing")
+    print_table("cameras", (*columns, "for others") if elsewhere else columns, rows)
 
 
 def _print_audit(entries: Sequence[AuditEntry], store: str, *, utc: bool) -> None:

@@ -34,9 +34,10 @@ class CollectorStats:
         stored: Observations newly stored.
         duplicates: Observations that had been stored before.
         erased: Observations kept out because they were erased before they arrived.
-        gaps: Gaps newly stored.
+        gaps: Gaps newly stored that cameras declared.
         refused: Observations refused, by kind of reason.
         elsewhere: Batches that were for other galleries.
+        observations_elsewhere: Observations of these, each counted once.
         last_stored_us: Time of the last commit that stored an observation; 0 for never.
     """
 
@@ -48,6 +49,7 @@ class CollectorStats:
     gaps: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     elsewhere: int = 0
+    observations_elsewhere: int = 0
     last_stored_us: int = 0
 
 
@@ -161,6 +163,7 @@ class Collector:
             stats.duplicates += added.duplicates
             stats.erased += added.erased
             stats.gaps += added.gaps
+            stats.observations_elsewhere += added.elsewhere
             stats.last_stored_us = moment if added.stored else stats.last_stored_us
             for part in _present(parts):
                 stats.elsewhere += part.elsewhere

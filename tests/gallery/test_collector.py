@@ -269,8 +269,8 @@ def test_a_batch_for_other_galleries_is_not_stored_and_one_growing_gap_tells_of_
         assert "upstream.galleries" in ack.refused[0].reason
     assert sqlite_store.span(EVERYTHING).observations == 0
     (camera,) = sqlite_store.cameras()
-    assert (camera.camera, camera.gaps, camera.lost) == ("door", 1, 100)
-    assert collector.stats.elsewhere == 30
+    assert (camera.camera, camera.gaps, camera.lost, camera.elsewhere) == ("door", 0, 0, 100)
+    assert (collector.stats.elsewhere, collector.stats.observations_elsewhere, collector.stats.gaps) == (30, 100, 0)
     assert collector.stats.refused == {"destination": 300}
     assert collector.stats.malformed == 0
     assert len(caplog.messages) == 1
@@ -283,7 +283,8 @@ def test_the_gap_of_rows_for_other_galleries_goes_on_after_a_restart(sqlite_stor
         receive(collector, [record(seq) for seq in range(1, 11)], galleries=("other",))
     receive(collector, [record(seq) for seq in range(11, 16)], galleries=("other",))
     (camera,) = sqlite_store.cameras()
-    assert (camera.gaps, camera.lost) == (1, 15)
+    assert (camera.gaps, camera.lost, camera.elsewhere) == (0, 0, 15)
+    assert collector.stats.observations_elsewhere == 5
 
 
 def test_a_camera_without_galleries_is_an_older_one_and_stored(collector):

@@ -103,6 +103,20 @@ def test_info_and_cameras_say_what_is_held(uri):
     assert [(one["camera"], one["observations"]) for one in facts["cameras"]] == [("door", 2), ("yard", 1)]
     assert json.loads(gallery("cameras", uri, "--json")) == facts["cameras"]
     assert "yard" in gallery("cameras", uri)
+    assert "other" not in shown + gallery("cameras", uri)
+
+
+def test_info_and_cameras_set_apart_what_was_sent_to_other_galleries(uri, now):
+    with contextlib.closing(open_store(uri)) as store:
+        sent = [record(seq, unit(512, seed=1), at=now - HOUR) for seq in range(1, 6)]
+        Collector(store).receive([batch(sent, camera="yard", incarnation="e2", galleries=("north",))])
+    shown = gallery("info", uri)
+    assert "7 in 1 gaps" in shown
+    assert "5, not stored here" in shown
+    facts = json.loads(gallery("info", uri, "--json"))
+    assert (facts["gaps"], facts["lost"], facts["elsewhere"]) == (1, 7, 5)
+    assert [(one["camera"], one["lost"], one["elsewhere"]) for one in facts["cameras"]] == [("door", 7, 0), ("yard", 0, 5)]
+    assert "for others" in gallery("cameras", uri)
 
 
 def test_a_search_by_id_finds_the_person_elsewhere_and_is_accounted_for(uri, now):

@@ -91,8 +91,8 @@ class PostgresqlStore(SqlStore):
             db.execute("LOCK TABLE erasures IN SHARE MODE")
             fresh = not_erased(records, self.erasures_of(db))
             stored = self._insert(db, fresh) if fresh else 0
-            new_gaps = self._add_gaps(db, gaps)
-        return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps)
+            new_gaps, elsewhere = self._add_gaps(db, gaps)
+        return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps, elsewhere)
 
     def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
         """Return the observations nearest to a feature."""

@@ -42,13 +42,17 @@ OWN_SETTINGS = frozenset({"schema_version", "gallery", "commits"})
 GAP_NAMES = tuple(field.name for field in fields(StoredGap))
 
 _CAMERAS = """
-    SELECT camera, max(observations), max(tracklets), min(first_us), max(last_us), max(gaps), max(lost) FROM (
+    SELECT camera, max(observations), max(tracklets), min(first_us), max(last_us), max(gaps), max(lost), max(elsewhere)
+    FROM (
         SELECT camera, count(*) AS observations, count(DISTINCT epoch || '/' || track) AS tracklets,
-            min(first_us) AS first_us, max(last_us) AS last_us, 0 AS gaps, 0 AS lost
+            min(first_us) AS first_us, max(last_us) AS last_us, 0 AS gaps, 0 AS lost, 0 AS elsewhere
         FROM observations WHERE last_us >= {since} GROUP BY camera
         UNION ALL
-        SELECT camera, 0, 0, NULL, NULL, count(*), CAST(sum(count) AS BIGINT)
-        FROM gaps WHERE received_us >= {since} GROUP BY camera
+        SELECT camera, 0, 0, NULL, NULL, count(*), CAST(sum(count) AS BIGINT), 0
+        FROM gaps WHERE received_us >= {since} AND reason <> '{elsewhere}' GROUP BY camera
+        UNION ALL
+        SELECT camera, 0, 0, NULL, NULL, 0, 0, CAST(sum(count) AS BIGINT)
+        FROM gaps WHERE received_us >= {since} AND reason = '{elsewhere}' GROUP BY camera
     ) AS held GROUP BY camera ORDER BY camera
 """
 
@@ -157,8 +161,8 @@ class SqlStore(abc.ABC):
     def cameras(self, since_us: int = 0) -> list[CameraSummary]:
         """Return the contents of each camera."""
         with self._counting() as db:
-            rows = db.execute(_CAMERAS.format(since=int(since_us))).fetchall()
-        names = ("camera", "observations", "tracklets", "first_us", "last_us", "gaps", "lost")
+            rows = db.execute(_CAMERAS.format(since=int(since_us), elsewhere=ELSEWHERE)).fetchall()
+        names = ("camera", "observations", "tracklets", "first_us", "last_us", "gaps", "lost", "elsewhere")
         return [CameraSummary(**dict(zip(names, row, strict=True))) for row in rows]
 
     @abc.abstractmethod
@@ -205,21 +209,25 @@ class SqlStore(abc.ABC):
             (erasure.id, erasure.made_us, erasure.boot, erasure.until_us, selection_json(erasure.selection)),
         )
 
-    def _add_gaps(self, db: Database, gaps: Sequence[StoredGap]) -> int:
-        """Store gaps; return how many are new."""
+    def _add_gaps(self, db: Database, gaps: Sequence[StoredGap]) -> tuple[int, int]:
+        """Store gaps; return how many are new, and how many observations for other galleries are newly counted."""
         marks = ", ".join([self.mark] * len(GAP_NAMES))
         insert = f"INSERT INTO gaps VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - placeholders
-        new = 0
+        new = elsewhere = 0
         for gap in gaps:
-            old = self._elsewhere(db, gap) if gap.reason == ELSEWHERE else None
-            if old is not None:
-                db.execute(
-                    f"DELETE FROM gaps WHERE camera = {self.mark} AND epoch = {self.mark} AND reason = {self.mark}",  # noqa: S608
-                    (gap.camera, gap.incarnation, ELSEWHERE),
-                )
-            count: int = db.execute(insert, tuple(vars(gap if old is None else grown(old, gap)).values())).rowcount
-            new += count if old is None else 0
-        return new
+            if gap.reason != ELSEWHERE:
+                new += db.execute(insert, tuple(vars(gap).values())).rowcount
+                continue
+            old = self._elsewhere(db, gap)
+            now = gap if old is None else grown(old, gap)
+            elsewhere += now.count - (0 if old is None else old.count)
+            db.execute(
+                f"DELETE FROM gaps WHERE camera = {self.mark} AND epoch = {self.mark} AND reason = {self.mark}",  # noqa: S608
+                (gap.camera, gap.incarnation, ELSEWHERE),
+            )
+            # Declared gaps begin at 1 or later, so that none of them has the key of this one.
+            db.execute(insert, tuple({**vars(now), "first_seq": 0}.values()))
+        return new, elsewhere
 
     def _elsewhere(self, db: Database, gap: StoredGap) -> StoredGap | None:
         row = db.execute(

@@ -73,8 +73,8 @@ class SqliteStore(SqliteTransactions):
             fresh = not_erased(records, self.erasures_of(db))
             rows = [_row(record, numbers[record.entry.model_hash]) for record in fresh]
             stored = db.executemany(_INSERT, rows).rowcount if rows else 0
-            new_gaps = self._add_gaps(db, gaps)
-        return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps)
+            new_gaps, elsewhere = self._add_gaps(db, gaps)
+        return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps, elsewhere)
 
     def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
         """Return the observations nearest to a feature."""
