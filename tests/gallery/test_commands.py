@@ -115,7 +115,10 @@ def test_info_and_cameras_set_apart_what_was_sent_to_other_galleries(uri, now):
     assert "5, not stored here" in shown
     facts = json.loads(gallery("info", uri, "--json"))
     assert (facts["gaps"], facts["lost"], facts["elsewhere"]) == (1, 7, 5)
-    assert [(one["camera"], one["lost"], one["elsewhere"]) for one in facts["cameras"]] == [("door", 7, 0), ("yard", 0, 5)]
+    assert [(one["camera"], one["lost"], one["elsewhere"]) for one in facts["cameras"]] == [
+        ("door", 7, 0),
+        ("yard", 0, 5),
+    ]
     assert "for others" in gallery("cameras", uri)
 
 
