@@ -21,6 +21,7 @@ from reid_edge.gallery.store.base import (
 )
 from reid_edge.gallery.store.chain import ChainReport, check_chain
 from reid_edge.gallery.store.erasures import MARGIN_US
+from reid_edge.upstream.message import MOST_NUMBERS
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, record, unit
 
 EVERYTHING = Selection()
@@ -389,6 +390,13 @@ def test_gaps_are_stored_once_and_expire(gallery):
     assert [(one.camera, one.gaps, one.lost) for one in summaries] == [("door", 2, 6), ("yard", 1, 3)]
     gallery.expire(NOON + 1)
     assert [(one.camera, one.gaps) for one in gallery.cameras()] == [("door", 0), ("yard", 1)]
+
+
+def test_the_longest_feature_that_a_camera_may_send_is_stored_and_found(store):
+    store.accept_model(MODEL, MOST_NUMBERS, now_us=NOON)
+    longest = unit(MOST_NUMBERS)
+    assert store.add([record(1, longest)]).stored == 1
+    assert seqs(found(store, longest)) == [1]
 
 
 def test_cameras_are_summed_up(gallery):
