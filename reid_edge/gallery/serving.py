@@ -115,6 +115,7 @@ class GalleryService:
             if not all(server.running for server in self._servers):
                 raise GalleryError("the HTTP server has ended; the log says why. Start the gallery again.")
             self.health.log()
+            self.collector.replays.report()
             if self._mqtt is not None:
                 self._mqtt.leave_if_stuck()
             if feed_s is not None and time.monotonic() - fed_s >= feed_s and self.alive:

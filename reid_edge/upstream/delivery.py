@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 
 from reid_edge.backoff import exponential_pause_s
 from reid_edge.errors import BatchTooLargeError, MessageError, OutboxError, TransportError
@@ -25,6 +26,8 @@ REPLAY_AGAIN_S = 600.0
 ACK_WAIT_S = 0.5
 FIRST_BACKOFF_S = 0.5
 AFTER_A_BUG_S = 5.0
+#: The last moment that can be shown: the year 9999.
+_LAST_US = 253_402_300_799_000_000
 _Row = tuple[int, bytes]
 _LOG = logging.getLogger(__name__)
 
@@ -327,16 +330,23 @@ class Delivery:
             self._changed.notify_all()
         self._log.refusals(reasons, self.stats.refused_waiting)
         if ack.replay is not None and time.monotonic() >= self._replay_due_s:
-            self._replay(ack.replay)
+            self._replay(ack.replay, ack.gallery)
 
-    def _replay(self, replay: Replay) -> None:
+    def _replay(self, replay: Replay, gallery: str) -> None:
         """Send acknowledged rows again that a restored gallery asks for; one request in ten minutes at most."""
         count = self._outbox.replay(replay)
         if count is None:  # served before
             return
         self._replay_due_s = time.monotonic() + REPLAY_AGAIN_S
         self.stats.replayed += count
-        _LOG.info("the gallery was restored: %d observations that it had acknowledged are sent again", count)
+        since = datetime.fromtimestamp(min(replay.since_us, _LAST_US) // 1_000_000, timezone.utc)
+        _LOG.info(
+            "gallery '%s' was restored, and asks for what was seen since %s: %d observations that it had acknowledged "
+            "are sent again",
+            shown(gallery) or self._transport.name,
+            since.isoformat(sep=" "),
+            count,
+        )
         self._from_the_start = True
         self._wake()
 

@@ -24,9 +24,10 @@ from reid_edge.upstream import outbox_tables as tables
 from reid_edge.upstream.age_clock import PLAUSIBLE_US, Reading, read_clocks
 from reid_edge.upstream.destination import beside, files_beside
 from reid_edge.upstream.message import Encoding, encode_observation, last_seen_us
-from reid_edge.upstream.observation import MAX_GALLERIES, Ack, Gap, GapReason, Observation, Replay
+from reid_edge.upstream.observation import Ack, Gap, GapReason, Observation, Replay
 from reid_edge.upstream.outbox_database import Synchronous
 from reid_edge.upstream.outbox_file import OutboxFile, Result, SetAsideError
+from reid_edge.upstream.outbox_notes import Asked, Notes
 from reid_edge.upstream.outbox_records import Row, State, StoredRow, is_intact
 from reid_edge.upstream.recent_counts import RecentCounts
 
@@ -37,10 +38,6 @@ WhenFull = Literal["drop-oldest", "refuse-newest"]
 _MOST_DAMAGED_FILES = 3
 #: Seconds between two looks at the files of other destinations.
 BESIDE_S = 3600.0
-#: Requests for kept rows that are remembered as served: several galleries may ask, each with every answer.
-_MOST_SERVED = 2 * MAX_GALLERIES
-#: Likewise of other outboxes from which rows were taken over.
-_MOST_TAKEN = 63
 #: Rows of a replay that are read, and made to wait again, in one commit.
 _REPLAYED = 500
 MOST_RETENTION_S = 10 * 365 * 86400
@@ -207,14 +204,29 @@ class Outbox:
         return self._recently.within(within_s)
 
     def oldest_age_s(self) -> float | None:
-        """Return for how many seconds the oldest row has been waiting; None without rows.
+        """Return for how many seconds a row has been waiting at most; None without rows.
+
+        Rows that a restored gallery asked for wait since it did.
 
         Raises:
             OutboxError: The file cannot be read.
         """
         with self._file.lock:
-            _, oldest = self._verified(partial(self._rows_after, seq=0, limit=1))
-            return None if not oldest else max(0, self._file.clock.now_us() - oldest[0][1]) / 1e6
+            first = self._first_waiting()
+            notes = Notes.read(self._file.state.replay)
+            if not first or not notes.asked:
+                return self._age_s(first, notes)
+            seqs = [one.before_seq for one in notes.asked]
+            _, not_asked_for = self._verified(lambda db: tables.rows_numbered(db, seqs))
+            return self._age_s([*first, *not_asked_for], notes)
+
+    def _first_waiting(self) -> list[StoredRow]:
+        return self._verified(partial(self._rows_after, seq=0, limit=1))[1]
+
+    def _age_s(self, rows: Sequence[StoredRow], notes: Notes) -> float | None:
+        now_us = self._file.clock.now_us()
+        since_us = [notes.waits_since_us(seq, put_us, now_us) for seq, put_us, *_ in rows]
+        return max(0, now_us - min(since_us)) / 1e6 if since_us else None
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after each put, in the thread that put."""
@@ -294,6 +306,15 @@ class Outbox:
         _, intact = self._verified(lambda db: tables.rows_numbered(db, seqs))
         return [(seq, payload) for seq, _, _, payload, _ in intact]
 
+    def rewrite(self, rows: Sequence[Row]) -> None:
+        """Replace the bytes of rows that wait, in one commit; those that do not wait any more stay as they are.
+
+        Raises:
+            OutboxError: The file cannot be written; the rows are as they were.
+        """
+        with self._file.lock, suppress(SetAsideError):
+            self._write("writing", lambda db, state: (tables.rewrite_rows(db, state, rows), None))
+
     def gaps(self) -> list[Gap]:
         """Return the gaps to declare: the same ones until they are acknowledged, though more may have come since.
 
@@ -343,8 +364,13 @@ class Outbox:
         """
         with self._file.lock, suppress(SetAsideError):
             self._ready()
-            if replay.id in (served := _served(self._file.state)):
+            if replay.id in Notes.read(self._file.state.replay).served:
                 return None
+            if self.kept:
+                first = self._first_waiting()
+                before_seq = first[0][0] if first else self.last_seq + 1
+                asked = Asked(replay.id, self._file.clock.now_us(), before_seq)
+                self._note(lambda notes: notes.with_asked(asked))
             self._none_up_to = "", 0
             count, after_seq = 0, 0
             while rows := self._kept_after(after_seq):
@@ -354,18 +380,22 @@ class Outbox:
                 wanted = [row for row in intact if _is_asked_for(row, replay)]
                 self._write("writing", partial(_waiting_again, rows=wanted))
                 count += len(wanted)
-            words = " ".join([*_taken(self._file.state), *[*served, replay.id][-_MOST_SERVED:]])
-            self._write("writing", lambda _, state: (replace(state, replay=words), None))
+            self._note(lambda notes: notes.with_served(replay.id))
             return count
         return None
+
+    def _note(self, change: Callable[[Notes], Notes]) -> None:
+        def work(_db: sqlite3.Connection, state: State) -> tuple[State, None]:
+            return replace(state, replay=str(change(Notes.read(state.replay)))), None
+
+        self._write("writing", work)
 
     def _kept_after(self, seq: int) -> list[StoredRow]:
         return self._file.read(partial(tables.kept_after, seq=seq, limit=_REPLAYED), list[StoredRow]())
 
     def taken_from(self, incarnation: str) -> int:
         """Return the last row of another outbox that :meth:`take` has put here; 0 for none."""
-        found = [word for word in _taken(self._file.state) if word.startswith(f"{incarnation}/")]
-        return int(found[-1].rpartition("/")[2]) if found else 0
+        return Notes.read(self._file.state.replay).taken_from(incarnation)
 
     def take(self, payloads: Sequence[bytes], incarnation: str, last_seq: int) -> None:
         """Put rows of another outbox, and note up to which it was, in one commit.
@@ -376,8 +406,7 @@ class Outbox:
 
         def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
             state = tables.insert_rows(db, state, self._file.clock.now_us(), payloads)
-            others = [word for word in _taken(state) if not word.startswith(f"{incarnation}/")][-_MOST_TAKEN:]
-            return replace(state, replay=" ".join([*_served(state), *others, f"{incarnation}/{last_seq}"])), None
+            return replace(state, replay=str(Notes.read(state.replay).with_taken(incarnation, last_seq))), None
 
         self._write("writing", work)
 
@@ -560,16 +589,6 @@ class Outbox:
 
 def _without_kept(db: sqlite3.Connection, state: State, last_seq: int) -> State:
     return state.without_kept(tables.delete_rows(db, 0, last_seq, "kept"))
-
-
-def _served(state: State) -> list[str]:
-    """Return the ids of the requests for kept rows that were served, the latest last."""
-    return [word for word in state.replay.split() if "/" not in word]
-
-
-def _taken(state: State) -> list[str]:
-    """Return the notes of rows taken over from other outboxes: incarnation, slash, last number; the latest last."""
-    return [word for word in state.replay.split() if "/" in word]
 
 
 def _is_asked_for(row: StoredRow, replay: Replay) -> bool:

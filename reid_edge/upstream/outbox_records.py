@@ -140,8 +140,7 @@ class State:
         given: Observations that were put into this file, or declared in it without having been put.
         dropped: Observations dropped since the file was made, by reason.
         destination: Where the rows are to go: the upstream URI without secrets; "" if not known yet.
-        replay: Words: ids of the last requests for acknowledged rows that were served, and ``INCARNATION/NUMBER`` of
-            the last row that was taken over from another outbox.
+        replay: Text of :class:`~reid_edge.upstream.outbox_notes.Notes`.
         predecessor: Incarnation of the file that this one replaced, whose loss is declared here; "" for none.
         checked_from: Rows below were written in format 1, whose checksum covers the payload alone.
     """

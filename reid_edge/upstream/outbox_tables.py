@@ -17,12 +17,14 @@ from reid_edge.upstream.observation import Gap, GapReason
 from reid_edge.upstream.outbox_records import (
     STATE_COLUMNS,
     Deleted,
+    Row,
     State,
     StoredRow,
     acknowledged_checksum,
     checked_gap,
     checked_state,
     gap_checksum,
+    is_intact,
     malformed,
     row_checksum,
     state_columns,
@@ -210,6 +212,20 @@ def wait_again(db: sqlite3.Connection, state: State, rows: Sequence[StoredRow]) 
     db.executemany("UPDATE rows SET acked_us = NULL, crc = ? WHERE seq = ?", [row[:2] for row in waiting])
     again = Deleted(len(waiting), sum(row[2] for row in waiting), 0, 0, sum(row[0] for row in waiting))
     return state.with_waiting(again)
+
+
+def rewrite_rows(db: sqlite3.Connection, state: State, rows: Sequence[Row]) -> State:
+    """Replace the payloads of those rows that wait and are intact; returns the state with them."""
+    for seq, payload in rows:
+        for row in rows_numbered(db, [seq]):
+            if not is_intact(row, state.incarnation, state.checked_from):
+                continue
+            _, age_us, crc, old, _ = row
+            new_crc = row_checksum(state.incarnation, seq, age_us, None, payload)
+            db.execute("UPDATE rows SET payload = ?, crc = ? WHERE seq = ?", (payload, new_crc, seq))
+            grown = len(payload) - len(old)
+            state = replace(state, payload_bytes=state.payload_bytes + grown, crc_sum=state.crc_sum + new_crc - crc)
+    return state
 
 
 def all_rows(db: sqlite3.Connection) -> sqlite3.Cursor:

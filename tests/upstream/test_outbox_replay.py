@@ -1,5 +1,6 @@
 """Acknowledged rows are kept for a while, and a restored gallery gets them again."""
 
+import logging
 import random
 import sqlite3
 from dataclasses import replace
@@ -10,6 +11,7 @@ from reid_edge.upstream.delivery import Delivery
 from reid_edge.upstream.message import decode_ack, encode_ack
 from reid_edge.upstream.observation import Ack, Replay
 from reid_edge.upstream.outbox import Outbox
+from reid_edge.upstream.outbox_notes import Notes
 from reid_edge.upstream.transport import LocalTransport
 from tests.upstream.observing import observed
 from tests.upstream.outboxes import HOUR, SECOND, Clocks, integrity, opened, tracks
@@ -109,6 +111,49 @@ def test_two_galleries_that_ask_in_turn_are_each_served_once(ram_path):
         assert outbox.taken_from("e" * 16) == 17
 
 
+def test_rows_wait_since_a_gallery_asked_for_them_again_also_after_a_restart(ram_path):
+    path, clocks = ram_path / "outbox.db", Clocks()
+    with opened(path, keep_acknowledged_s=DAY_S, read_clocks=clocks) as outbox:
+        put_and_acknowledged(outbox, 10)
+        clocks.run(HOUR)
+        assert outbox.replay(Replay("r1", 0)) == 10
+        assert outbox.oldest_age_s() == 0
+        clocks.run(7 * SECOND)
+        assert outbox.oldest_age_s() == 7
+        outbox.put([observed(1)])
+        outbox.replay(Replay("r2", 0))  # of another gallery, which finds nothing
+    with opened(path, keep_acknowledged_s=DAY_S, read_clocks=clocks) as outbox:
+        clocks.run(3 * SECOND)
+        assert outbox.oldest_age_s() == 10
+        outbox.acknowledge(Ack("c", outbox.incarnation, tuple(range(1, 11))))
+        assert outbox.oldest_age_s() == 3
+
+
+def test_a_row_that_has_waited_all_along_keeps_its_age_beside_those_that_are_asked_for_again(ram_path):
+    clocks = Clocks()
+    with opened(ram_path / "outbox.db", keep_acknowledged_s=DAY_S, read_clocks=clocks) as outbox:
+        put_and_acknowledged(outbox, 10)
+        outbox.put([observed(1)])
+        put_and_acknowledged(outbox, 10)
+        clocks.run(HOUR)
+        assert outbox.replay(Replay("r1", 0)) == 20
+        assert outbox.oldest_age_s() == 3600
+
+
+def test_a_request_whose_serving_is_interrupted_counts_from_its_first_coming(ram_path, monkeypatch):
+    path, clocks = ram_path / "outbox.db", Clocks()
+    with opened(path, keep_acknowledged_s=DAY_S, read_clocks=clocks) as outbox:
+        put_and_acknowledged(outbox, 1200)
+        clocks.run(HOUR)
+        monkeypatch.setattr(Notes, "with_served", lambda *_: pytest.fail("interrupted"))
+        with pytest.raises(pytest.fail.Exception):
+            outbox.replay(Replay("r1", 0))
+        monkeypatch.undo()
+        clocks.run(5 * SECOND)
+        assert outbox.replay(Replay("r1", 0)) == 0
+        assert (outbox.depth, outbox.oldest_age_s()) == (1200, 5)
+
+
 def test_what_was_seen_before_the_clock_was_set_is_sent_again_too(ram_path):
     with opened(ram_path / "outbox.db", keep_acknowledged_s=DAY_S) as outbox:
         early = replace(observed(1), captured_us=60_000_000, first_us=60_000_000, last_us=60_000_000)
@@ -174,17 +219,18 @@ def test_random_acknowledgements_replays_and_reopenings_keep_the_count(ram_path,
     outbox.close()
 
 
-def test_a_restored_gallery_gets_what_it_lost_without_a_restart_of_the_camera(ram_path):
+def test_a_restored_gallery_gets_what_it_lost_without_a_restart_of_the_camera(ram_path, caplog):
+    caplog.set_level(logging.INFO)
     receiver, asked = Receiver(), []
 
     def receive(payloads):
         answers = receiver.receive(payloads)
         if asked:
-            answers = [encode_ack(replace(decode_ack(answer), replay=asked[-1])) for answer in answers]
+            answers = [encode_ack(replace(decode_ack(one), replay=asked[-1], gallery="north")) for one in answers]
         return answers
 
     outbox = Outbox(ram_path / "outbox.db", keep_acknowledged_s=DAY_S)
-    delivery = Delivery(outbox, LocalTransport(receive), camera=CAMERA, batch_rows=8)
+    delivery = Delivery(outbox, LocalTransport(receive), camera=CAMERA, galleries=(), batch_rows=8)
     delivery.start()
     outbox.put([observed(track, dim=8) for track in range(100)])
     until(lambda: outbox.depth == 0)
@@ -195,6 +241,8 @@ def test_a_restored_gallery_gets_what_it_lost_without_a_restart_of_the_camera(ra
     until(lambda: outbox.depth == 0)
     assert receiver.tracks() == list(range(101))
     assert delivery.stats.replayed == 100
+    [line] = [line for line in caplog.messages if "restored" in line]
+    assert all(part in line for part in ("'north'", "1970-01-01 00:00:00+00:00", "100 observations"))
     sent = delivery.stats.sent + delivery.stats.resent
     asked.append(Replay("restored-2", 0))  # a gallery that asks again and again
     outbox.put([observed(101, dim=8)])
