@@ -32,7 +32,7 @@ from reid_edge.gallery.store.base import (
     StoredGap,
     grown,
 )
-from reid_edge.gallery.store.chain import START, chained, counted
+from reid_edge.gallery.store.chain import START, chained, counted, line_of
 from reid_edge.gallery.store.columns import intact_entry
 from reid_edge.gallery.store.damage import DamagedRows, damage_errors
 from reid_edge.gallery.store.erasures import (
@@ -258,7 +258,7 @@ class MilvusStore:
         """Return the last lines of the audit, oldest first."""
         with self._session():
             bodies = [body for _, body in sorted(self._bodies("line"), key=lambda named: named[0])]
-        return [AuditEntry(**body) for body in bodies][-last:]
+        return [line_of(body) for body in bodies[-last:]]
 
     def restore_audit(self, lines: Sequence[AuditEntry]) -> None:
         """Take over the lines of another store's audit, with their numbers and hashes."""

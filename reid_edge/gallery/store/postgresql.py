@@ -126,7 +126,7 @@ class PostgresqlStore(SqlStore):
             db.execute("LOCK TABLE erasures IN ROW EXCLUSIVE MODE")
             rows = self._delete(db, deleted_now(selection, erasure))
             erasure = covering(erasure, max((row[3] for row in rows), default=None))
-            self._put_erasure(db, erasure)
+            self._add_erasure(db, erasure)
         self._vacuum()
         return Erased(tuple(sorted(row[:3] for row in rows)), LEFTOVERS, erasure)
 

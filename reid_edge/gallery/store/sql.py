@@ -22,7 +22,7 @@ from reid_edge.gallery.store.base import (
     StoredGap,
     grown,
 )
-from reid_edge.gallery.store.chain import chained, counted
+from reid_edge.gallery.store.chain import chained, counted, line_of
 from reid_edge.gallery.store.columns import COLUMNS, Kind
 from reid_edge.gallery.store.erasures import Erasure, json_selection, selection_json, spent_us
 from reid_edge.gallery.store.retention import PREFIX, retention_of, retention_settings
@@ -34,7 +34,8 @@ _PAUSE_S = 0.05
 #: Names of the columns of ``observations``, as statements list them.
 COLUMN_NAMES = ", ".join(COLUMNS)
 
-AUDIT_NAMES = 'number, at_us, "user", action, purpose, detail, hash'
+AUDIT_FIELDS = ("number", "at_us", "user", "action", "purpose", "detail", "hash")
+AUDIT_NAMES = ", ".join(f'"{name}"' for name in AUDIT_FIELDS)
 _HASH = re.compile("[0-9a-f]{64}")
 #: Settings by which a store knows itself; no other store may be given them.
 OWN_SETTINGS = frozenset({"schema_version", "gallery", "commits"})
@@ -199,14 +200,19 @@ class SqlStore(abc.ABC):
         rows = db.execute("SELECT id, made_us, boot, selection FROM erasures ORDER BY number").fetchall()
         return [Erasure(id=row[0], made_us=row[1], boot=row[2], selection=json_selection(row[3])) for row in rows]
 
-    def _put_erasure(self, db: Database, erasure: Erasure) -> None:
-        """Store an erasure; of two with the same id the one that ends later stays."""
+    def _add_erasure(self, db: Database, erasure: Erasure, on_conflict: str = "") -> None:
+        """Store an erasure that was made now."""
         db.execute(
             "INSERT INTO erasures (id, made_us, boot, until_us, selection) "  # noqa: S608 - placeholders
-            f"VALUES ({', '.join([self.mark] * 5)}) ON CONFLICT (id) DO UPDATE "
-            "SET until_us = excluded.until_us, selection = excluded.selection "
-            "WHERE excluded.until_us >= erasures.until_us",
+            f"VALUES ({', '.join([self.mark] * 5)}) {on_conflict}",
             (erasure.id, erasure.made_us, erasure.boot, erasure.until_us, selection_json(erasure.selection)),
+        )
+
+    def _put_erasure(self, db: Database, erasure: Erasure) -> None:
+        """Store an erasure that may be there; of two with the same id the one that ends later stays."""
+        later = "SET until_us = excluded.until_us, selection = excluded.selection"
+        self._add_erasure(
+            db, erasure, f"ON CONFLICT (id) DO UPDATE {later} WHERE excluded.until_us >= erasures.until_us"
         )
 
     def _add_gaps(self, db: Database, gaps: Sequence[StoredGap]) -> tuple[int, int]:
@@ -277,10 +283,7 @@ def accepted_model(model_hash: str, dim: int | None, accepted_us: int) -> Accept
 
 def audit_line(row: Sequence[Any]) -> AuditEntry:
     """Return the line of a row of :data:`AUDIT_NAMES`."""
-    number, at_us, user, action, purpose, detail, digest = row
-    return AuditEntry(
-        number=number, at_us=at_us, user=user, action=action, purpose=purpose, detail=json.loads(detail), hash=digest
-    )
+    return line_of(dict(zip(AUDIT_FIELDS, row, strict=True)))
 
 
 def column_definitions(types: Mapping[Kind, str]) -> str:

@@ -110,7 +110,7 @@ class SqliteStore(SqliteTransactions):
         with self._writing() as db:
             rows = self._delete(db, deleted_now(selection, erasure))
             erasure = covering(erasure, max((row[3] for row in rows), default=None))
-            self._put_erasure(db, erasure)
+            self._add_erasure(db, erasure)
             self._write_journal([erasure])
         return Erased(tuple(sorted(row[:3] for row in rows)), self._forget(), erasure)
 
