@@ -263,7 +263,9 @@ def test_every_address_of_a_name_has_its_share_and_the_name_stays_for_the_certif
 
 def test_several_hosts_sockets_and_addresses_keep_their_places(monkeypatch):
     answers(monkeypatch, "192.0.2.1")
-    given = given_to_libpq(monkeypatch, f"host=db.example,/run/pg,x hostaddr=,,192.0.2.7 port=1,2,3 {NO_TLS.replace('&', ' ')}")
+    given = given_to_libpq(
+        monkeypatch, f"host=db.example,/run/pg,x hostaddr=,,192.0.2.7 port=1,2,3 {NO_TLS.replace('&', ' ')}"
+    )
     assert (given["host"], given["hostaddr"], given["port"]) == (
         "db.example,/run/pg,x",
         "192.0.2.1,,192.0.2.7",
