@@ -102,6 +102,15 @@ class Retention:
         self._warn()
         return count
 
+    def _look(self) -> None:
+        """Read a part of the store; what is damaged is logged, and kept in its ``damaged``."""
+        try:
+            self._store.look()
+        except StoreError:
+            pass  # then nothing can be deleted or stored either, of which log and health tell
+        except Exception:  # the thread's last resort
+            log.exception("unexpected error while looking for damage")
+
     def _check_store(self) -> None:
         """Read all of the store; what is damaged is logged, and kept in its ``damaged``."""
         try:
@@ -139,13 +148,14 @@ class Retention:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Apply the retention from a thread of its own, also while nothing arrives; check the store once a day."""
+        """Apply the retention from a thread of its own, also while nothing arrives; look for damage."""
         stopped = threading.Event()
 
         def keep_applying() -> None:
             checked_at = time.monotonic() - CHECK_EVERY_S + CHECK_AFTER_S
             while not stopped.wait(self._every_s):
                 self.apply_if_due()
+                self._look()
                 if time.monotonic() - checked_at >= CHECK_EVERY_S:
                     checked_at = time.monotonic()
                     self._check_store()

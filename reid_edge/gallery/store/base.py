@@ -288,6 +288,12 @@ class Store(Protocol):
             StoreError: The audit has lines already.
         """
 
+    def look(self) -> None:
+        """Look at a part of what is stored, within a fraction of a second; note of damage is taken in ``damaged``.
+
+        Databases on servers check their files themselves.
+        """
+
     def structure(self) -> list[str]:
         """Check the store's own structure; return what is wrong, in words.  Databases on servers check theirs."""
 

@@ -160,6 +160,10 @@ class PostgresqlStore(SqlStore):
         return row is not None and dim in (None, row[0])
 
     @staticmethod
+    def look() -> None:
+        """Do nothing: the server checks its own files."""
+
+    @staticmethod
     def structure() -> list[str]:
         """Return nothing: the server checks its own files."""
         return []

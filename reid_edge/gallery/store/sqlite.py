@@ -31,11 +31,14 @@ from reid_edge.gallery.store.sqlite_features import (
     products,
 )
 from reid_edge.gallery.store.sqlite_file import connect_again, store_errors
+from reid_edge.gallery.store.sqlite_look import RollingLook
 from reid_edge.gallery.store.sqlite_transactions import SqliteTransactions
 from reid_edge.types import Feature
 
 #: Memory for features: half a million observations of 512 numbers.
 MEMORY_BYTES = 1 << 30
+#: Time that a look at the file may take, seconds.
+LOOK_S = 0.2
 #: Rows compared at a time when a search does not cover everything.
 ROWS_AT_A_TIME = 8192
 
@@ -63,6 +66,7 @@ class SqliteStore(SqliteTransactions):
         self._blocks = FeatureBlocks(memory_bytes)
         self.damaged = DamagedRows(f"sqlite:{path}")
         self._journal_pruned = False
+        self._looking = RollingLook(path.absolute(), self._record, self.damaged)
         self._forget_features()
         super().__init__(path, create=create, beside=beside)
 
@@ -166,6 +170,13 @@ class SqliteStore(SqliteTransactions):
         ):
             found = [str(row[0]) for row in db.execute("PRAGMA integrity_check(5)").fetchall()]
         return [] if found == ["ok"] else found
+
+    def look(self) -> None:
+        """Look at a part of the file; if what is newest cannot be read, nothing more is written to be lost with it."""
+        with self._lock, store_errors(self._path):
+            self._ready()
+        with store_errors(self._path):
+            self._lost = self._looking.look(LOOK_S)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
