@@ -65,11 +65,12 @@ def gallery_app(
     async def batches(request: Request) -> Response:
         if (refusal := _refused_head(request, max_batch_bytes)) is not None:
             return refusal
-        transfer = _Transfer(request, room, max_batch_bytes)
+        sender = getattr(request.state, CLIENT_NAME, None)
+        transfer = _Transfer(request, room, max_batch_bytes, sender)
         payload = await transfer.body()
         if isinstance(payload, Response):
             return payload
-        return await _answer(commits, payload, getattr(request.state, CLIENT_NAME, None), transfer.upload)
+        return await _answer(commits, payload, sender, transfer.upload)
 
     routes = [Route(BATCHES_PATH, batches, methods=["POST"]), *_operations(metrics, healthy)]
     return Starlette(routes=routes, middleware=[Middleware(_NoBrowsers)])
@@ -149,11 +150,11 @@ class _Transfer:
         upload: Its bytes; to be released by whoever gets the body.
     """
 
-    def __init__(self, request: Request, room: Uploads, most: int) -> None:
+    def __init__(self, request: Request, room: Uploads, most: int, sender: str | None) -> None:
         self._request, self._most = request, most
         self._parts: list[bytes] = []
         self._task = asyncio.create_task(self._read())
-        self.upload = room.begin(self._task.cancel)
+        self.upload = room.begin(self._task.cancel, sender)
 
     async def body(self) -> bytes | Response:
         """Return the body, or the answer if there is none; its bytes are released then."""

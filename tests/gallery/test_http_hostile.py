@@ -11,12 +11,14 @@ import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from reid_edge.gallery import http as gallery_http
 from reid_edge.gallery import http_server
+from reid_edge.gallery.uploads import Uploads
 from reid_edge.upstream.http import HttpTransport
 from tests.broker import free_port, tls_files
 from tests.faults.hostile import (
@@ -231,6 +233,26 @@ def test_nothing_is_held_of_connections_that_were_reset_after_an_answer(gallery)
     wait_until(lambda: gallery.server.door.guests == 0, "all had gone")
     gc.collect()
     assert sum(type(each) is http_server._GuardedProtocol for each in gc.get_objects()) < 5
+
+
+def test_a_camera_that_posts_on_all_its_connections_keeps_no_other_waiting(tmp_path, certs, monkeypatch):
+    share = len(batch("camB", *range(1, 6)))
+    room = Uploads(most_of_a_camera=share)
+    monkeypatch.setattr(gallery_http, "Uploads", lambda: room)
+    gallery = Gallery(tmp_path / "gallery.db", tls_files(certs, "gallery"))
+
+    def post(camera: str, seq: int) -> int:
+        return gallery.post(batch(camera, *range(seq, seq + 5)), gallery.connect(client(certs, camera)))[0]
+
+    with contextlib.closing(gallery), ThreadPoolExecutor() as pool:
+        with gallery.collector._lock:  # a commit that takes long
+            waiting = pool.submit(post, "camB", 1)
+            wait_until(lambda: room.size == share, "its batch waits")
+            assert [post("camB", seq) for seq in range(6, 60, 5)] == [503] * 11
+            other = pool.submit(post, "camA", 1)
+            wait_until(lambda: room.size == 2 * share, "another camera's waits too")
+        assert (waiting.result(SOON_S), other.result(SOON_S)) == (200, 200)
+        assert post("camB", 6) == 200
 
 
 class Served:
