@@ -44,7 +44,7 @@ def serve(store, monkeypatch):
 
 def ask(service, path="/healthz", body=None):
     connection = http.client.HTTPConnection("127.0.0.1", service._servers[0].port, timeout=20)
-    connection.request("POST" if body else "GET", path, body)
+    connection.request("POST" if body else "GET", path, body, {"content-type": "application/x-protobuf"})
     response = connection.getresponse()
     return response.status, response.read().decode(errors="replace")
 
