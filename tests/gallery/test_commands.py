@@ -311,7 +311,9 @@ def test_serve_takes_batches_and_ends_when_told(tmp_path, now):
     try:
         port = re.search(r"http://127\.0\.0\.1:(\d+)$", process.stdout.readline().rstrip())[1]
         rows = [record(1, at=now - HOUR), record(2, at=now - 6 * HOUR)]
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/batches", batch(rows), {"content-type": "application/x-protobuf"})
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/batches", batch(rows), {"content-type": "application/x-protobuf"}
+        )
         ack = decode_ack(urllib.request.urlopen(request, timeout=30).read())
         assert ack.seqs == (1,)
         assert "5 hours" in ack.refused[0].reason
