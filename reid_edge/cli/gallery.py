@@ -20,7 +20,7 @@ from reid_edge.console import console, error_console, print_table
 from reid_edge.errors import UsageError
 from reid_edge.gallery import audit as auditing
 from reid_edge.gallery.clock import kept_since_us
-from reid_edge.gallery.deletion import Retention, believe_clock, change_retention
+from reid_edge.gallery.deletion import Retention, believe_clock, change_retention, checked_hours
 from reid_edge.gallery.store.base import AuditEntry, CameraSummary, Summary, summarise
 from reid_edge.gallery.store.chain import ChainReport
 from reid_edge.gallery.times import now_us, time_text
@@ -69,7 +69,7 @@ def serve(
 ) -> None:
     """Take observations from cameras into a store, made if there is none, until the process is stopped."""
     from reid_edge.gallery.quota import Quota
-    from reid_edge.gallery.serving import Endpoints, GalleryService
+    from reid_edge.gallery.serving import Endpoints, GalleryService, check_endpoints
     from reid_edge.logs import set_up_logs
     from reid_edge.system.private_memory import keep_memory_private
     from reid_edge.systemd import notify
@@ -88,6 +88,9 @@ def serve(
     endpoints = Endpoints(
         listen=listen, mqtt=mqtt, name=name, tls=tls, insecure=insecure, operations=operations, quota=quota
     )
+    if retention_hours is not None:
+        checked_hours(retention_hours)
+    check_endpoints(endpoints)  # what fails is to fail before a store is made
     with contextlib.ExitStack() as closing:
         gallery = closing.enter_context(opened(store, create=True))
         if retention_hours is not None:

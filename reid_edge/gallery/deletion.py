@@ -170,6 +170,19 @@ class Retention:
             thread.join(STOP_S)
 
 
+def checked_hours(hours: float) -> float:
+    """Return a retention that a gallery may have.
+
+    Raises:
+        UsageError: It is not more than 0, or is more than a year.
+    """
+    if not 0 < hours <= LONGEST_RETENTION_HOURS:  # also refuses what is not a number
+        raise UsageError(
+            f"--retention-hours must be more than 0 and at most {LONGEST_RETENTION_HOURS:g} (a year); got {hours:g}."
+        )
+    return hours
+
+
 def change_retention(store: Store, hours: float) -> None:
     """Change the retention unless it is so long already, and record it in the audit.
 
@@ -177,15 +190,12 @@ def change_retention(store: Store, hours: float) -> None:
         UsageError: ``hours`` are not more than 0, or are more than a year.
         StoreError: The store fails.
     """
+    checked_hours(hours)
     before: float | None = None
     with contextlib.suppress(StoreError):  # what is damaged is set anew
         before = store.retention_hours()
     if hours == before:
         return
-    if not 0 < hours <= LONGEST_RETENTION_HOURS:  # also refuses what is not a number
-        raise UsageError(
-            f"--retention-hours must be more than 0 and at most {LONGEST_RETENTION_HOURS:g} (a year); got {hours:g}."
-        )
     audit.record(store, "retention", {"hours": hours, "before": before}, at_us=now_us())
     store.set_retention_hours(hours)
 

@@ -17,6 +17,8 @@ from reid_edge.upstream.tls import TlsFiles, client_context, endpoint
 
 LOG = logging.getLogger(__name__)
 #: Seconds that a connection must last for earlier failures to be forgotten.
+#: Schemes, with the default port of each.
+PORTS = {"mqtts": 8883, "mqtt": 1883}
 _STABLE_S = 30.0
 _FLUSH_S = 2.0
 #: Bytes of a packet: the largest batch, with topic and properties.
@@ -84,7 +86,7 @@ class MqttLink:
         self.uri = uri
         self.connects = 0
         self.backoff = Backoff(LOG, transient_s=backoff_s)
-        self._endpoint = endpoint(uri, {"mqtts": 8883, "mqtt": 1883}, tls, insecure=insecure)
+        self._endpoint = endpoint(uri, PORTS, tls, insecure=insecure)
         self._tls = tls if self._endpoint.secure else None
         self._client_id, self._subscription = client_id, subscription
         self._on_message, self._on_verdict, self._on_too_large = on_message, on_verdict, on_too_large

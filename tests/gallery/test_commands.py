@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -104,6 +105,33 @@ def test_info_and_cameras_say_what_is_held(uri):
     assert json.loads(gallery("cameras", uri, "--json")) == facts["cameras"]
     assert "yard" in gallery("cameras", uri)
     assert "other" not in shown + gallery("cameras", uri)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--listen", "http://127.0.0.1:TAKEN", "--insecure"],
+        ["--listen", "http://127.0.0.1:0", "--insecure", "--operations", "http://127.0.0.1:TAKEN"],
+        ["--listen", "https://127.0.0.1:0", "--ca", "no.crt", "--cert", "no.crt", "--key", "no.key"],
+        ["--mqtt", "mqtts://127.0.0.1", "--ca", "no.crt", "--cert", "no.crt", "--key", "no.key"],
+        ["--mqtt", "mqtt://192.0.2.1", "--insecure"],
+        ["--listen", "http://127.0.0.1:0", "--insecure", "--name", "a b"],
+        ["--listen", "http://127.0.0.1:0", "--insecure", "--retention-hours", "-1"],
+        ["--listen", "http://127.0.0.1:0", "--insecure", "--quota-rows", "-1"],
+    ],
+    ids=lambda wrong: " ".join(wrong),
+)
+def test_a_gallery_that_cannot_be_served_leaves_nothing_behind(tmp_path, wrong):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        arguments = [word.replace("TAKEN", port) for word in wrong]
+        done = subprocess.run(
+            [sys.executable, "-m", "reid_edge", "gallery", "serve", f"sqlite:{tmp_path / 'x.db'}", *arguments],
+            capture_output=True, text=True, timeout=60, cwd=tmp_path,
+        )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_info_and_cameras_set_apart_what_was_sent_to_other_galleries(uri, now):
