@@ -126,11 +126,14 @@ def move(source: Path, uri: str, *, agreed: Callable[[Report, Destination], bool
         to = Destination.of(report.camera, uri)
         if str(to) == old.destination:
             raise UsageError(f"the rows in {source} are for {to.gallery} already.")
-        if not report.rows or not agreed(report, to):
+        is_in_use = in_use is not None and in_use.destination == str(to)
+        path = source.with_name(OUTBOX) if is_in_use else beside(source.with_name(OUTBOX), str(to))
+        if not report.rows:
+            return 0, path
+        if not agreed(report, to):
             return 0, source
-        if in_use is not None and in_use.destination == str(to):
-            return _moved(old, in_use), in_use.path
-        path = beside(source.with_name(OUTBOX), str(to))
+        if in_use is not None and is_in_use:
+            return _moved(old, in_use), path
         new = stack.enter_context(contextlib.closing(Outbox(path, destination=str(to))))
         return _moved(old, new), path
 

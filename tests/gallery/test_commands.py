@@ -352,7 +352,7 @@ def test_serve_takes_batches_and_ends_when_told(tmp_path, now):
         output, errors = process.communicate(timeout=30)
     assert process.returncode == 0, output + errors
     assert f'"listening on http://127.0.0.1:{port}"' in errors
-    assert "Started server process" in errors
+    assert "uvicorn" not in errors
     assert "color_message" not in errors
     store = open_store(uri, create=False)
     assert store.span(Selection()).observations == 1
