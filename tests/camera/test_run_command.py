@@ -18,6 +18,7 @@ import pytest
 
 from reid_edge.cli import main
 from reid_edge.gallery.store import open_store
+from reid_edge.signing import SigningKey
 from reid_edge.upstream.outbox import Outbox
 from tests.broker import free_port
 from tests.camera.mjpeg import MjpegCamera
@@ -272,6 +273,14 @@ def test_check_says_that_rows_wait_for_another_gallery_and_how_to_move_them(run,
     assert "1observationswaitfornorthhttps://old:8443,andthisis" in said
     assert "reid-edgeoutboxmoveFILE--tosqlite:" in said
     assert [file.name for file in (tmp_path / "state").glob("outbox.*.db")] == []
+
+
+def test_a_key_is_pinned_on_the_command_line(run, camera):
+    key = SigningKey.generate().public.text
+    done = run("--config", camera, "--trusted-key", key, "--check")
+    assert done.returncode == 1
+    assert "model: fix this first" in done.stderr
+    assert "sign" in done.stdout
 
 
 def test_check_beside_a_running_agent_finds_only_its_port_taken(run, camera):
