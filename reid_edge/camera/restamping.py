@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from reid_edge.errors import MessageError, OutboxError
-from reid_edge.upstream.age_clock import PLAUSIBLE_US
+from reid_edge.upstream.clocks import PLAUSIBLE_US
 from reid_edge.upstream.message import last_seen_us, restamped
 from reid_edge.upstream.outbox import Outbox
 

@@ -27,7 +27,7 @@ from reid_edge.gallery.entries import CLOCK_TOLERANCE_US, Selection
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.chain import UNREADABLE
 from reid_edge.gallery.times import duration_text, now_us, time_text
-from reid_edge.upstream.age_clock import STEADY_US, STEP_US, Reading, read_clocks
+from reid_edge.upstream.clocks import STEADY_US, STEP_US, Reading, read_clocks
 
 #: A clock that nobody confirms is believed after it has run for so long without being set.
 ALONE_US = 24 * 3600 * 1_000_000

@@ -16,7 +16,7 @@ from reid_edge.gallery.replay import ReplayLog
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import Added
 from reid_edge.gallery.times import now_us
-from reid_edge.upstream.age_clock import Reading, read_clocks
+from reid_edge.upstream.clocks import Reading, read_clocks
 from reid_edge.upstream.observation import Replay
 from reid_edge.wire_names import checked_wire_name
 

@@ -21,7 +21,7 @@ from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import AuditEntry
 from reid_edge.gallery.store.snapshots import check
 from reid_edge.gallery.times import now_us
-from reid_edge.upstream.age_clock import Reading, read_clocks
+from reid_edge.upstream.clocks import Reading, read_clocks
 from reid_edge.upstream.observation import Replay
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from typing import Literal
 from reid_edge.errors import OutboxError, OutboxInUseError
 from reid_edge.upstream import outbox_database as database
 from reid_edge.upstream import outbox_tables as tables
-from reid_edge.upstream.age_clock import PLAUSIBLE_US, Reading, read_clocks
+from reid_edge.upstream.clocks import PLAUSIBLE_US, Reading, read_clocks
 from reid_edge.upstream.destination import beside, files_beside
 from reid_edge.upstream.message import Encoding, encode_observation, last_seen_us
 from reid_edge.upstream.observation import Ack, Gap, GapReason, Observation, Replay

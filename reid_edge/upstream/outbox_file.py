@@ -17,7 +17,8 @@ from typing import NoReturn, TextIO, TypeVar
 from reid_edge.errors import OutboxError
 from reid_edge.files import identity
 from reid_edge.upstream import outbox_database as database
-from reid_edge.upstream.age_clock import AgeClock, AgeState, Reading
+from reid_edge.upstream.age_clock import AgeClock, AgeState
+from reid_edge.upstream.clocks import Reading
 from reid_edge.upstream.outbox_audit import audited, settled
 from reid_edge.upstream.outbox_database import Synchronous
 from reid_edge.upstream.outbox_mark import Mark, MarkFile

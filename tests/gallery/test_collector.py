@@ -19,7 +19,7 @@ from reid_edge.gallery.quota import Quota
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.base import summarise
 from reid_edge.upstream import observation_pb2
-from reid_edge.upstream.age_clock import Reading
+from reid_edge.upstream.clocks import Reading
 from reid_edge.upstream.message import MOST_IN_GAP, decode_ack, encode_batch, encode_observation
 from reid_edge.upstream.observation import Ack, Gap
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, batch, observation, record, unit
