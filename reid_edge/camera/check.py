@@ -24,10 +24,9 @@ from reid_edge.camera.sources import open_source
 from reid_edge.camera.state_dir import disk_trouble
 from reid_edge.errors import OutboxInUseError, ReidEdgeError, SettingsError, StoreError, TransportError
 from reid_edge.redaction import redacted
-from reid_edge.upstream.destination import Destination
 from reid_edge.upstream.message import decode_ack, encode_batch
 from reid_edge.upstream.observation import Ack
-from reid_edge.upstream.outbox import Outbox
+from reid_edge.upstream.outbox import Destination, Outbox
 from reid_edge.upstream.transport import Transport
 
 #: Longest time to wait for a frame of the camera, or for an answer of the gallery.

@@ -47,7 +47,7 @@ def check_endpoints(endpoints: Endpoints) -> None:
     checked_wire_name(endpoints.name, "the name of a gallery", UsageError)
     if endpoints.mqtt is not None:
         import reid_edge.gallery.mqtt  # noqa: F401 - likewise
-        from reid_edge.upstream.mqtt_link import PORTS
+        from reid_edge.upstream.mqtt import PORTS
 
         where = endpoint(endpoints.mqtt, PORTS, endpoints.tls, insecure=endpoints.insecure)
         if where.secure and endpoints.tls is not None:

@@ -83,7 +83,7 @@ def test_rows_of_an_earlier_process_stay_as_they_are_though_the_disk_took_the_ou
     with closing(Outbox(tmp_path / "outbox.db")) as before:
         before.put([seen_at(1, 20 * MINUTE)])
     with monkeypatch.context() as full:
-        full.setattr("reid_edge.upstream.outbox_database.connect", raising(sqlite3.OperationalError("disk is full")))
+        full.setattr("reid_edge.upstream.outbox.database.connect", raising(sqlite3.OperationalError("disk is full")))
         outbox = Outbox(tmp_path / "outbox.db", wait_for_disk=True)
         assert not outbox.is_open
         amend = Restamping(outbox, found_us=lambda: FOUND_US)
