@@ -3,7 +3,7 @@
     python benchmarks/outbox_damage.py [--lives 110] [--each 20] [--first-seed 1000]
 
 Lets so many outboxes live a random life, and damages the database or its log of each so many times at rest and half as
-many times in use (``tests/upstream/outbox_damages.py``).  Exits 1 if a promise is broken.
+many times in use (``tests/upstream/outbox/damages.py``).  Exits 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.upstream.outbox_damages import outcomes, summary
+from tests.upstream.outbox.damages import outcomes, summary
 
 _RAM = Path("/dev/shm")
 

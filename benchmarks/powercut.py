@@ -21,10 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.faults.powercut import tried
 from tests.gallery import store_lives
-from tests.upstream import outbox_exchange_lives, outbox_lives
+from tests.upstream.outbox import exchange_lives
+from tests.upstream.outbox import lives as outbox_lives
 
 _RAM = Path("/dev/shm")
-_LIVES = {"outbox": outbox_lives, "exchange": outbox_exchange_lives, "gallery": store_lives}
+_LIVES = {"outbox": outbox_lives, "exchange": exchange_lives, "gallery": store_lives}
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ def run_agent(ledger: str, arguments: list[str]) -> None:
     """``reid-edge run`` with a ledger of committed puts: one line of JSON each, fsynced at once."""
     sleep_under_libfaketime()
     from reid_edge.cli import main as reid_edge
-    from reid_edge.upstream import delivery
+    from reid_edge.upstream.delivery import delivery
     from reid_edge.upstream.message import decode_observation
     from reid_edge.upstream.outbox import Outbox
 

@@ -25,6 +25,7 @@ from reid_edge.errors import (
     BundleUntrustedError,
     BundleVersionError,
     EngineUnavailableError,
+    UsageError,
     shortened,
 )
 from reid_edge.files import read_regular, write_whole
@@ -162,6 +163,7 @@ def open_bundle(
             ``~/.local/state/reid-edge/built``, None uses nothing of it.
 
     Raises:
+        UsageError: ``trusted_keys`` is one key, not a list.
         BundleError: The folder has no manifest.
         BundleUntrustedError: Keys are given, and none of them signed it.
         SigningKeyError: A key cannot be read.
@@ -169,6 +171,8 @@ def open_bundle(
         BundleVersionError: A later release wrote it.
         BundleCorruptError: The manifest cannot be read, or breaks a rule (:mod:`reid_edge.manifest_rules`).
     """
+    if isinstance(trusted_keys, str | Path):  # an empty text would pin nothing
+        raise UsageError(f"trusted_keys is a list of keys; put the one into brackets: got {str(trusted_keys)!r}.")
     path, text = read_manifest(path)
     signed_by = _checked_signature(path, text, trusted_keys) if trusted_keys else ""
     digest = hashlib.sha256(text).hexdigest()

@@ -6,8 +6,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import stat
-import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
@@ -16,6 +17,8 @@ from reid_edge.errors import OutputError, ReidEdgeError
 
 PARTIAL_SUFFIX = ".partial"
 _PARTIAL = f".reid-edge.*{PARTIAL_SUFFIX}"
+#: What a process of another container began, whose number means nothing here, is left over after so long.
+_ABANDONED_S = 24 * 3600.0
 
 
 def open_locked(path: Path, *, busy: str, error: type[ReidEdgeError] = OutputError, private: bool = False) -> TextIO:
@@ -189,8 +192,8 @@ def write_whole(path: Path, content: bytes, *, private: bool = False) -> None:
     Raises:
         OutputError: It cannot be written; the old content stays.
     """
-    # Not from the file's own name: that may be as long as a name can be.
-    partial = path.with_name(_PARTIAL.replace("*", f"{os.getpid()}-{threading.get_ident()}"))
+    partial = partial_of(path)
+    remove_abandoned(path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -207,6 +210,37 @@ def write_whole(path: Path, content: bytes, *, private: bool = False) -> None:
     finally:
         with contextlib.suppress(OSError):  # the error above says more
             partial.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """Return another path each time, in the same folder, at which this process writes a file before it gets its name.
+
+    The name is not made from the file's own, which may be as long as a name can be.
+    """
+    return path.with_name(_PARTIAL.replace("*", f"{os.getpid()}-{secrets.token_hex(4)}-{_numbering()}"))
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left, and nothing of those that still write."""
+    for partial in folder.glob(f"{_PARTIAL}*"):  # SQLite adds to a name
+        with contextlib.suppress(OSError):  # it is in nobody's way
+            if _abandoned(partial):
+                partial.unlink()
+
+
+def _abandoned(partial: Path) -> bool:
+    pid, _, rest = partial.name.split(".")[2].partition("-")
+    if rest.endswith(f"-{_numbering()}") and pid.isdigit():
+        return not Path("/proc", pid).exists() and Path("/proc/self").exists()
+    return time.time() - partial.lstat().st_mtime > _ABANDONED_S
+
+
+def _numbering() -> int:
+    """Return what tells in which container, if any, the numbers of processes are this one's; 0 if nothing does."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
 
 
 def remove_partials(folder: Path) -> None:

@@ -32,7 +32,7 @@ def set_up_logs(log_format: Literal["auto", "json", "text"], level: str) -> None
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("httpcore", "uvicorn.access"):
+    for chatty in ("httpcore", "uvicorn.access", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

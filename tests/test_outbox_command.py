@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reid_edge.upstream.destination import Destination, beside
+from reid_edge.upstream.outbox.destination import Destination, beside
 from tests.commands import run_command as run
 from tests.upstream.observing import observed
 from tests.upstream.outboxes import opened

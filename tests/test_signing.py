@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -136,6 +137,13 @@ def test_keys_for_a_bundle_that_is_open_already_are_an_error(session_bundle, key
 def test_what_is_no_key_refuses_every_bundle(signed, given):
     with pytest.raises(SigningKeyError, match="reid-edge bundle keygen"):
         open_bundle(signed, trusted_keys=[given])
+
+
+@pytest.mark.parametrize("given", ["", "key.pub", Path("key.pub")])
+def test_one_key_that_is_no_list_pins_nothing_unnoticed(session_bundle, given):
+    for open_it in (open_bundle, Extractor):
+        with pytest.raises(UsageError, match="a list of keys"):
+            open_it(session_bundle.path, trusted_keys=given)
 
 
 def test_a_public_key_that_anybody_may_write_is_refused(tmp_path, key):

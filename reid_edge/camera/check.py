@@ -23,9 +23,10 @@ from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.state_dir import disk_trouble
 from reid_edge.errors import OutboxInUseError, ReidEdgeError, SettingsError, StoreError, TransportError
+from reid_edge.redaction import redacted
 from reid_edge.upstream.message import decode_ack, encode_batch
 from reid_edge.upstream.observation import Ack
-from reid_edge.upstream.outbox import Outbox
+from reid_edge.upstream.outbox import Destination, Outbox
 from reid_edge.upstream.transport import Transport
 
 #: Longest time to wait for a frame of the camera, or for an answer of the gallery.
@@ -112,7 +113,15 @@ def _outbox(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
     except OutboxInUseError:
         return Finding("outbox", "ok", f"{path}: in use, an agent is running")
     closing.callback(outbox.close)
-    return Finding("outbox", "ok", f"{outbox.path}: {outbox.depth} observations wait")
+    waits = f"{outbox.path}: {outbox.depth} observations wait"
+    wanted = Destination.of(name_on_the_wire(settings.camera), settings.upstream.uri)
+    if outbox.depth and outbox.destination not in ("", str(wanted)):
+        waits += (
+            f" for {outbox.destination}, and this is {wanted}: the agent keeps them beside when it starts. To see "
+            f"and move them: reid-edge outbox list {settings.state_dir}; "
+            f"reid-edge outbox move FILE --to {redacted(settings.upstream.uri)}"
+        )
+    return Finding("outbox", "ok", waits)
 
 
 def _upstream(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:

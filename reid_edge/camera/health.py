@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from reid_edge.camera.detectors import trouble_of
-from reid_edge.upstream.age_clock import PLAUSIBLE_US
+from reid_edge.upstream.clocks import PLAUSIBLE_US
 
 if TYPE_CHECKING:
     from reid_edge.camera.agent import Agent

@@ -15,10 +15,9 @@ from reid_edge.camera.settings import AgentSettings, CameraSettings, UpstreamSet
 from reid_edge.errors import MessageError, OutboxError, SettingsError, StoreError
 from reid_edge.redaction import redacted, without_passwords
 from reid_edge.sparse_log import SparseLog
-from reid_edge.upstream.destination import SCHEMES, Destination
 from reid_edge.upstream.message import Encoding, encode_observation
 from reid_edge.upstream.observation import DEFAULT_GALLERY, Observation
-from reid_edge.upstream.outbox import Outbox, WhenFull
+from reid_edge.upstream.outbox import SCHEMES, Destination, Outbox, WhenFull
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
 from reid_edge.upstream.recent_counts import RecentCounts
 from reid_edge.upstream.transport import Transport

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 
-from reid_edge.errors import MessageError
-from reid_edge.upstream.age_clock import PLAUSIBLE_US
+from reid_edge.errors import MessageError, OutboxError
+from reid_edge.upstream.clocks import PLAUSIBLE_US
 from reid_edge.upstream.message import last_seen_us, restamped
 from reid_edge.upstream.outbox import Outbox
 
@@ -17,8 +18,10 @@ class Restamping:
     """Moves the times of rows of this process from 1970 to now when they are sent, once it is known what now is.
 
     A board without a battery begins in 1970, and the gallery would refuse what it saw until it found a time server.
-    How far its clock was moved then is how far those times were wrong.  Rows of an earlier process stay as they are,
-    also where the outbox could be opened only later: numbers that it gives then are above all before.
+    How far its clock was moved then is how far those times were wrong.  The outbox keeps the right times, so that a
+    later process sends them too, also to a gallery that asks for them again.  What an earlier process left with wrong
+    times stays as it is, also where the outbox could be opened only later: numbers that it gives then are above all
+    before.
 
     Args:
         outbox: As it is before anything is put.
@@ -28,6 +31,7 @@ class Restamping:
     def __init__(self, outbox: Outbox, *, found_us: Callable[[], int]) -> None:
         self._incarnation, self._last_seq = outbox.incarnation, outbox.last_seq
         self._is_known = outbox.is_open
+        self._outbox = outbox
         self._found_us = found_us
         self._logged = False
 
@@ -36,7 +40,12 @@ class Restamping:
         found_us = self._found_us()
         if not found_us:
             return rows
-        return [(seq, self._amended(data, found_us) if self._is_own(incarnation, seq) else data) for seq, data in rows]
+        sent = [(seq, self._amended(data, found_us) if self._is_own(incarnation, seq) else data) for seq, data in rows]
+        moved = [new for new, old in zip(sent, rows, strict=True) if new != old]
+        if moved and self._outbox.incarnation == incarnation:
+            with contextlib.suppress(OutboxError):  # they are sent all the same
+                self._outbox.rewrite(moved)
+        return sent
 
     def _is_own(self, incarnation: str, seq: int) -> bool:
         return seq > self._last_seq or (self._is_known and incarnation != self._incarnation)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reid_edge.cli.shared_options import TrustedKeyOption
 from reid_edge.console import console, extra, output_may_be_full, print_table
 from reid_edge.errors import SettingsError, UsageError
 from reid_edge.system.private_memory import keep_memory_private
@@ -47,6 +48,7 @@ def run(
     engine: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16, int8 or tuned.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine.")] = None,
+    trusted_key: TrustedKeyOption = None,
     max_latency_ms: Annotated[int | None, typer.Option(min=1, help="Longest time from frame to feature.")] = None,
     state_dir: Annotated[Path | None, typer.Option(help="Folder of the outbox.")] = None,
     listen: Annotated[str | None, typer.Option(help="Address of /metrics and /healthz; '' serves neither.")] = None,
@@ -64,6 +66,7 @@ def run(
         "engine.engine": engine,
         "engine.precision": precision,
         "engine.threads": threads,
+        "engine.trusted_keys": trusted_key or None,
         "source.uri": source,
         "camera.name": camera,
         "upstream.uri": upstream,

@@ -20,7 +20,7 @@ from reid_edge.console import console, error_console, print_table
 from reid_edge.errors import UsageError
 from reid_edge.gallery import audit as auditing
 from reid_edge.gallery.clock import kept_since_us
-from reid_edge.gallery.deletion import Retention, believe_clock, change_retention
+from reid_edge.gallery.deletion import Retention, believe_clock, change_retention, checked_hours
 from reid_edge.gallery.store.base import AuditEntry, CameraSummary, Summary, summarise
 from reid_edge.gallery.store.chain import ChainReport
 from reid_edge.gallery.times import now_us, time_text
@@ -69,7 +69,7 @@ def serve(
 ) -> None:
     """Take observations from cameras into a store, made if there is none, until the process is stopped."""
     from reid_edge.gallery.quota import Quota
-    from reid_edge.gallery.serving import Endpoints, GalleryService
+    from reid_edge.gallery.serving import Endpoints, GalleryService, check_endpoints
     from reid_edge.logs import set_up_logs
     from reid_edge.system.private_memory import keep_memory_private
     from reid_edge.systemd import notify
@@ -88,6 +88,9 @@ def serve(
     endpoints = Endpoints(
         listen=listen, mqtt=mqtt, name=name, tls=tls, insecure=insecure, operations=operations, quota=quota
     )
+    if retention_hours is not None:
+        checked_hours(retention_hours)
+    check_endpoints(endpoints)  # what fails is to fail before a store is made
     with contextlib.ExitStack() as closing:
         gallery = closing.enter_context(opened(store, create=True))
         if retention_hours is not None:
@@ -245,6 +248,7 @@ def _print_summary(summary: Summary, *, utc: bool) -> None:
         ["first seen", time_text(summary.first_us, utc=utc)],
         ["last seen", time_text(summary.last_us, utc=utc)],
         ["missing", f"{summary.lost:,} in {summary.gaps:,} gaps"],
+        *([["for other galleries", f"{summary.elsewhere:,}, not stored here"]] if summary.elsewhere else []),
         ["kept for", f"{summary.retention_hours:g} hours"],
         *([["damaged", summary.damage]] if summary.damage else []),
         *(["model", f"{one.model_hash}, {one.dim or '?'} numbers"] for one in summary.models),
@@ -254,6 +258,7 @@ def _print_summary(summary: Summary, *, utc: bool) -> None:
 
 
 def _print_cameras(cameras: Sequence[CameraSummary], *, utc: bool) -> None:
+    elsewhere = any(one.elsewhere for one in cameras)
     rows = [
         [
             one.camera,
@@ -262,10 +267,12 @@ def _print_cameras(cameras: Sequence[CameraSummary], *, utc: bool) -> None:
             time_text(one.first_us, utc=utc),
             time_text(one.last_us, utc=utc),
             f"{one.lost:,}",
+            *([f"{one.elsewhere:,}"] if elsewhere else []),
         ]
         for one in cameras
     ]
-    print_table("cameras", ("camera", "observations", "tracklets", "first seen", "last seen", "missing"), rows)
+    columns = ("camera", "observations", "tracklets", "first seen", "last seen", "missing")
+    print_table("cameras", (*columns, "for others") if elsewhere else columns, rows)
 
 
 def _print_audit(entries: Sequence[AuditEntry], store: str, *, utc: bool) -> None:

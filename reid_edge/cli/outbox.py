@@ -16,7 +16,7 @@ from reid_edge.console import console, extra, print_table
 from reid_edge.errors import UsageError
 
 if TYPE_CHECKING:
-    from reid_edge.upstream.outbox_transfer import Report
+    from reid_edge.upstream.outbox.transfer import Report
 
 outbox_app = typer.Typer(no_args_is_help=True, help="What waits in the outboxes of this machine's cameras.")
 
@@ -37,7 +37,7 @@ def list_outboxes(
 ) -> None:
     """Show what waits, for each camera and each gallery that it has been sent to."""
     with extra("camera", "reading outboxes"):
-        from reid_edge.upstream.outbox_transfer import survey
+        from reid_edge.upstream.outbox.transfer import survey
 
     if absent := [str(folder) for folder in folders or () if not folder.exists()]:
         raise UsageError(
@@ -65,7 +65,7 @@ def move_rows(
 ) -> None:
     """Move rows that wait for one gallery to another; the first is told that they will not come."""
     with extra("camera", "moving rows"):
-        from reid_edge.upstream.outbox_transfer import move
+        from reid_edge.upstream.outbox.transfer import move
 
     moved, path = move(
         outbox,
@@ -91,7 +91,7 @@ def discard_rows(
 ) -> None:
     """Discard rows that wait; they are declared as a gap if the camera delivers to that gallery again."""
     with extra("camera", "discarding rows"):
-        from reid_edge.upstream.outbox_transfer import discard
+        from reid_edge.upstream.outbox.transfer import discard
 
     discarded = discard(
         outbox,

@@ -19,7 +19,7 @@ from typing import Annotated, Protocol, runtime_checkable
 import msgspec
 
 from reid_edge.errors import OutputError, StoreError, UsageError
-from reid_edge.files import check_output, sync_folder
+from reid_edge.files import check_output, partial_of, remove_abandoned, sync_folder
 from reid_edge.gallery import audit
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.replay import request_replay
@@ -259,7 +259,8 @@ def _check_sound(path: Path, shown: Path) -> None:
 @contextlib.contextmanager
 def _partial(path: Path) -> Iterator[Path]:
     """Give the path of a new file beside another; what is left of it at the end is removed."""
-    partial = path.with_name(f".reid-edge.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
+    partial = partial_of(path)
+    remove_abandoned(path.parent)
     try:
         yield partial
     finally:

@@ -25,8 +25,9 @@ import msgspec
 from reid_edge.errors import StoreError
 from reid_edge.gallery.entries import CLOCK_TOLERANCE_US, Selection
 from reid_edge.gallery.store import Store
+from reid_edge.gallery.store.chain import UNREADABLE
 from reid_edge.gallery.times import duration_text, now_us, time_text
-from reid_edge.upstream.age_clock import STEADY_US, STEP_US, Reading, read_clocks
+from reid_edge.upstream.clocks import STEADY_US, STEP_US, Reading, read_clocks
 
 #: A clock that nobody confirms is believed after it has run for so long without being set.
 ALONE_US = 24 * 3600 * 1_000_000
@@ -254,7 +255,7 @@ class GalleryClock:
         last_us = self._store.span(Selection()).last_us
         newest_us = [] if last_us is None else [last_us]
         with contextlib.suppress(StoreError):  # a role in PostgreSQL that may not read the audit
-            newest_us += [line.at_us for line in self._store.audit_entries(1)]
+            newest_us += [line.at_us for line in self._store.audit_entries(1) if line.action != UNREADABLE]
         return ClockState(reading.boot, reading.boot_us, reading.wall_us, max(newest_us, default=reading.wall_us))
 
 

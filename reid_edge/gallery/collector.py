@@ -12,10 +12,12 @@ from reid_edge.gallery.admission import Admission, Circumstances, SortedBatch
 from reid_edge.gallery.deletion import Retention
 from reid_edge.gallery.health import CommitRecord
 from reid_edge.gallery.quota import Quota
+from reid_edge.gallery.replay import ReplayLog
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import Added
 from reid_edge.gallery.times import now_us
-from reid_edge.upstream.age_clock import Reading, read_clocks
+from reid_edge.upstream.clocks import Reading, read_clocks
+from reid_edge.upstream.observation import Replay
 from reid_edge.wire_names import checked_wire_name
 
 #: Name of a gallery that is given none.
@@ -34,9 +36,10 @@ class CollectorStats:
         stored: Observations newly stored.
         duplicates: Observations that had been stored before.
         erased: Observations kept out because they were erased before they arrived.
-        gaps: Gaps newly stored.
+        gaps: Gaps newly stored that cameras declared.
         refused: Observations refused, by kind of reason.
         elsewhere: Batches that were for other galleries.
+        observations_elsewhere: Observations of these, each counted once.
         last_stored_us: Time of the last commit that stored an observation; 0 for never.
     """
 
@@ -48,6 +51,7 @@ class CollectorStats:
     gaps: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     elsewhere: int = 0
+    observations_elsewhere: int = 0
     last_stored_us: int = 0
 
 
@@ -71,6 +75,7 @@ class Collector:
         retention: Deletes what is older than the gallery's retention.
         accounts: What each camera has brought, and which of them go beyond.
         commits: What became of the last commits.
+        replays: What cameras were asked to send again, and what came.
 
     Raises:
         UsageError: A name that cannot be on the wire.
@@ -94,6 +99,7 @@ class Collector:
         self._admission = Admission(store, quota or Quota())
         self.accounts = self._admission.accounts
         self.commits = CommitRecord()
+        self.replays = ReplayLog()
         self.retention = Retention(store, every_s=expire_every_s, clock=clock, read=read)
 
     @property
@@ -131,6 +137,8 @@ class Collector:
         self.retention.apply_if_due()
         silent = [part is None or (part.elsewhere and shared_as is not None) for part in parts]
         replay = self.retention.replay
+        if replay is not None:
+            self._note_replay(parts, replay)
         return [b"" if no or part is None else part.ack(name, replay) for no, part in zip(silent, parts, strict=True)]
 
     def _stored(self, batches: Sequence[bytes], senders: Sequence[str | None], name: str) -> list[SortedBatch | None]:
@@ -152,6 +160,13 @@ class Collector:
         self._count(parts, added, now.now_us)
         return parts
 
+    def _note_replay(self, parts: Sequence[SortedBatch | None], replay: Replay) -> None:
+        for part in _present(parts):
+            if part.records or (part.gaps and not part.elsewhere):
+                self.replays.came(part.records)
+                self.replays.asked(part.batch.camera, replay, self.retention.clock.now().latest_us)
+        self.replays.report()
+
     def _count(self, parts: Sequence[SortedBatch | None], added: Added, moment: int) -> None:
         with self._counting:
             stats = self._stats
@@ -161,6 +176,7 @@ class Collector:
             stats.duplicates += added.duplicates
             stats.erased += added.erased
             stats.gaps += added.gaps
+            stats.observations_elsewhere += added.elsewhere
             stats.last_stored_us = moment if added.stored else stats.last_stored_us
             for part in _present(parts):
                 stats.elsewhere += part.elsewhere

@@ -21,7 +21,7 @@ from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import AuditEntry
 from reid_edge.gallery.store.snapshots import check
 from reid_edge.gallery.times import now_us
-from reid_edge.upstream.age_clock import Reading, read_clocks
+from reid_edge.upstream.clocks import Reading, read_clocks
 from reid_edge.upstream.observation import Replay
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,15 @@ class Retention:
         self._warn()
         return count
 
+    def _look(self) -> None:
+        """Read a part of the store; what is damaged is logged, and kept in its ``damaged``."""
+        try:
+            self._store.look()
+        except StoreError:
+            pass  # then nothing can be deleted or stored either, of which log and health tell
+        except Exception:  # the thread's last resort
+            log.exception("unexpected error while looking for damage")
+
     def _check_store(self) -> None:
         """Read all of the store; what is damaged is logged, and kept in its ``damaged``."""
         try:
@@ -139,13 +148,14 @@ class Retention:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Apply the retention from a thread of its own, also while nothing arrives; check the store once a day."""
+        """Apply the retention from a thread of its own, also while nothing arrives; look for damage."""
         stopped = threading.Event()
 
         def keep_applying() -> None:
             checked_at = time.monotonic() - CHECK_EVERY_S + CHECK_AFTER_S
             while not stopped.wait(self._every_s):
                 self.apply_if_due()
+                self._look()
                 if time.monotonic() - checked_at >= CHECK_EVERY_S:
                     checked_at = time.monotonic()
                     self._check_store()
@@ -160,6 +170,19 @@ class Retention:
             thread.join(STOP_S)
 
 
+def checked_hours(hours: float) -> float:
+    """Return a retention that a gallery may have.
+
+    Raises:
+        UsageError: It is not more than 0, or is more than a year.
+    """
+    if not 0 < hours <= LONGEST_RETENTION_HOURS:  # also refuses what is not a number
+        raise UsageError(
+            f"--retention-hours must be more than 0 and at most {LONGEST_RETENTION_HOURS:g} (a year); got {hours:g}."
+        )
+    return hours
+
+
 def change_retention(store: Store, hours: float) -> None:
     """Change the retention unless it is so long already, and record it in the audit.
 
@@ -167,15 +190,12 @@ def change_retention(store: Store, hours: float) -> None:
         UsageError: ``hours`` are not more than 0, or are more than a year.
         StoreError: The store fails.
     """
+    checked_hours(hours)
     before: float | None = None
     with contextlib.suppress(StoreError):  # what is damaged is set anew
         before = store.retention_hours()
     if hours == before:
         return
-    if not 0 < hours <= LONGEST_RETENTION_HOURS:  # also refuses what is not a number
-        raise UsageError(
-            f"--retention-hours must be more than 0 and at most {LONGEST_RETENTION_HOURS:g} (a year); got {hours:g}."
-        )
     audit.record(store, "retention", {"hours": hours, "before": before}, at_us=now_us())
     store.set_retention_hours(hours)
 

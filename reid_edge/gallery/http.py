@@ -34,9 +34,9 @@ MOST_BATCH_BYTES = 4 * 2**20
 UPLOAD_S = 30.0
 _RETRY_AFTER_S = 5
 _TOO_MANY = "Too many batches are arriving or waiting to be stored."
-#: What a page of another site can make a browser send unasked, in a form; a form cannot hold a batch in the third such
-#: type, application/x-www-form-urlencoded, and a script that sends one is known by its Origin.
-_FORM_TYPES = frozenset({"text/plain", "multipart/form-data"})
+#: What a batch may be sent as.  A page of another site cannot make a browser send these unasked, as it can forms, plain
+#: text, and bodies without a type.
+_BATCH_TYPES = frozenset({CONTENT_TYPE, "application/protobuf", "application/vnd.google.protobuf"})
 
 
 def gallery_app(
@@ -51,7 +51,8 @@ def gallery_app(
 
     ``POST /v1/batches`` answers 200 with the acknowledgement once the batch is committed; 400 if the body is not a
     batch, 413 if it is too large, 408 if it arrives too slowly, 503 with ``Retry-After`` while the store fails or too
-    many batches are here.  What a browser may have sent for another site is answered 403 or 415.
+    many batches are here.  What a browser may have sent for another site is answered 403; on every path a POST that is
+    not sent as protobuf is answered 415.
 
     Args:
         collector: Where batches go.
@@ -65,11 +66,12 @@ def gallery_app(
     async def batches(request: Request) -> Response:
         if (refusal := _refused_head(request, max_batch_bytes)) is not None:
             return refusal
-        transfer = _Transfer(request, room, max_batch_bytes)
+        sender = getattr(request.state, CLIENT_NAME, None)
+        transfer = _Transfer(request, room, max_batch_bytes, sender)
         payload = await transfer.body()
         if isinstance(payload, Response):
             return payload
-        return await _answer(commits, payload, getattr(request.state, CLIENT_NAME, None), transfer.upload)
+        return await _answer(commits, payload, sender, transfer.upload)
 
     routes = [Route(BATCHES_PATH, batches, methods=["POST"]), *_operations(metrics, healthy)]
     return Starlette(routes=routes, middleware=[Middleware(_NoBrowsers)])
@@ -100,8 +102,12 @@ class _NoBrowsers:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reason = _browser_fault(Headers(scope=scope), plain=scope.get("scheme") == "http")
-        app = PlainTextResponse(f"{reason}\n", 403) if reason else self._app
+        headers = Headers(scope=scope)
+        app = self._app
+        if reason := _browser_fault(headers, plain=scope.get("scheme") == "http"):
+            app = PlainTextResponse(f"{reason}\n", 403)
+        elif scope.get("method") == "POST" and _media_type(headers) not in _BATCH_TYPES:
+            app = PlainTextResponse(f"Send batches as {CONTENT_TYPE}.\n", 415)
         await app(scope, receive, send)
 
 
@@ -114,6 +120,10 @@ def _browser_fault(headers: Headers, *, plain: bool) -> str:
     return ""
 
 
+def _media_type(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def _names_loopback(host: str) -> bool:
     try:
         return is_loopback(urlsplit(f"//{host}").hostname or "")
@@ -123,9 +133,6 @@ def _names_loopback(host: str) -> bool:
 
 def _refused_head(request: Request, most: int) -> Response | None:
     """Return the answer to a request whose head says that it is not to be read on."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in _FORM_TYPES:
-        return PlainTextResponse(f"Send batches as {CONTENT_TYPE}.\n", 415)
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length[:12]) > most:
         return _too_large(most)
@@ -149,11 +156,11 @@ class _Transfer:
         upload: Its bytes; to be released by whoever gets the body.
     """
 
-    def __init__(self, request: Request, room: Uploads, most: int) -> None:
+    def __init__(self, request: Request, room: Uploads, most: int, sender: str | None) -> None:
         self._request, self._most = request, most
         self._parts: list[bytes] = []
         self._task = asyncio.create_task(self._read())
-        self.upload = room.begin(self._task.cancel)
+        self.upload = room.begin(self._task.cancel, sender)
 
     async def body(self) -> bytes | Response:
         """Return the body, or the answer if there is none; its bytes are released then."""

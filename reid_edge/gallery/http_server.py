@@ -44,6 +44,8 @@ _GRACE_S = 5
 #: Longest wait for the thread to end; a thread whose store hangs is left behind.
 _CLOSE_S = 10
 _PAUSE_S = 0.1
+#: Schemes, with the default port of each.
+_PORTS = {"https": 8443, "http": 8080}
 
 
 class _SparseRecords(logging.Filter):
@@ -82,7 +84,7 @@ class HttpServer:
     """
 
     def __init__(self, app: Any, uri: str, *, tls: TlsFiles | None = None, insecure: bool = False) -> None:
-        where = endpoint(uri, {"https": 8443, "http": 8080}, tls, insecure=insecure)
+        where = endpoint(uri, _PORTS, tls, insecure=insecure)
         config = uvicorn.Config(
             app,
             http=_GuardedProtocol,
@@ -295,6 +297,14 @@ def _most_connections() -> int:
             soft = more
     files = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft)
     return max(0, files - _OTHER_FILES)
+
+
+def check_listening(uri: str, *, tls: TlsFiles | None = None, insecure: bool = False) -> None:
+    """Raise what :class:`HttpServer` would raise for the same address and certificates."""
+    where = endpoint(uri, _PORTS, tls, insecure=insecure)
+    if where.secure and tls is not None:
+        server_context(tls)
+    _listen(uri, where.host, where.port).close()
 
 
 def _listen(uri: str, host: str, port: int) -> socket.socket:

@@ -54,7 +54,7 @@ class GalleryMetrics(MetricsSource):
         yield _counter("observations_stored", "Observations newly stored.", stats.stored)
         yield _counter("observations_duplicate", "Observations that had been stored before.", stats.duplicates)
         yield _counter("observations_erased", "Observations kept out because they were erased before.", stats.erased)
-        yield _counter("gaps", "Gaps newly stored.", stats.gaps)
+        yield _counter("gaps", "Gaps newly stored that cameras declared.", stats.gaps)
         refused = CounterMetricFamily(f"{PREFIX}_observations_refused", "Observations refused.", labels=["reason"])
         for reason, count in sorted(stats.refused.items()):
             refused.add_metric([reason], count)
@@ -62,6 +62,8 @@ class GalleryMetrics(MetricsSource):
         last_s = stats.last_stored_us / 1e6
         yield _gauge("last_stored_seconds", "When something was last stored, seconds since 1970.", last_s)
         yield _counter("batches_elsewhere", "Batches that were for other galleries.", stats.elsewhere)
+        elsewhere = stats.observations_elsewhere
+        yield _counter("observations_elsewhere", "Observations for other galleries, each counted once.", elsewhere)
         running_s = self._collector.commits.running_s
         yield _gauge("commit_running_seconds", "For how long a commit has been running; 0 if none is.", running_s)
         yield self._problems()

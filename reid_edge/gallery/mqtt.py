@@ -20,8 +20,7 @@ from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import SettingsError, StoreError, TransportError
 from reid_edge.gallery.collector import Collector
 from reid_edge.sparse_log import SparseLog
-from reid_edge.upstream.mqtt import NOT_AUTHORISED, acknowledgements_topic, observations_topic
-from reid_edge.upstream.mqtt_link import Message, MqttLink
+from reid_edge.upstream.mqtt import NOT_AUTHORISED, Message, MqttLink, acknowledgements_topic, observations_topic
 from reid_edge.upstream.tls import TlsFiles
 from reid_edge.wire_names import checked_wire_name
 

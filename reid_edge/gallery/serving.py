@@ -17,7 +17,8 @@ from reid_edge.gallery.store import Store
 from reid_edge.gallery.times import now_us
 from reid_edge.gallery.twins import Twins, TwinsRecord
 from reid_edge.systemd import notify, watchdog_interval_s
-from reid_edge.upstream.tls import TlsFiles
+from reid_edge.upstream.tls import TlsFiles, client_context, endpoint
+from reid_edge.wire_names import checked_wire_name
 
 if TYPE_CHECKING:
     from reid_edge.gallery.http import HttpServer
@@ -29,6 +30,32 @@ CHECK_S = 1.0
 HUNG_S = 240.0
 #: Most cameras that health names.
 MOST_NAMED = 5
+
+
+def check_endpoints(endpoints: Endpoints) -> None:
+    """Raise what would keep a service with these endpoints from beginning, before there is a store that it would fill.
+
+    Raises:
+        SettingsError: An address or certificates that cannot be used.
+        UsageError: A name that cannot be on the wire.
+        GalleryError: An address is not free.
+        MissingExtraError: A package is not installed.
+    """
+    import reid_edge.gallery.metrics
+    from reid_edge.gallery.http_server import check_listening
+
+    checked_wire_name(endpoints.name, "the name of a gallery", UsageError)
+    if endpoints.mqtt is not None:
+        import reid_edge.gallery.mqtt  # noqa: F401 - likewise
+        from reid_edge.upstream.mqtt import PORTS
+
+        where = endpoint(endpoints.mqtt, PORTS, endpoints.tls, insecure=endpoints.insecure)
+        if where.secure and endpoints.tls is not None:
+            client_context(endpoints.tls)
+    if endpoints.listen is not None:
+        check_listening(endpoints.listen, tls=endpoints.tls, insecure=endpoints.insecure)
+    if endpoints.operations is not None:
+        check_listening(endpoints.operations, insecure=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +142,7 @@ class GalleryService:
             if not all(server.running for server in self._servers):
                 raise GalleryError("the HTTP server has ended; the log says why. Start the gallery again.")
             self.health.log()
+            self.collector.replays.report()
             if self._mqtt is not None:
                 self._mqtt.leave_if_stuck()
             if feed_s is not None and time.monotonic() - fed_s >= feed_s and self.alive:

@@ -53,8 +53,11 @@ def duration_text(duration_us: int) -> str:
 
 
 def time_text(moment_us: int | None, *, utc: bool = False) -> str:
-    """Return a time to the second with its offset, in local time or UTC; ``–`` for None."""
+    """Return a time to the second with its offset, in local time or UTC; ``–`` for None and for what is no date."""
     if moment_us is None:
         return "–"
-    moment = datetime.fromtimestamp(moment_us // 1_000_000, timezone.utc)
-    return (moment if utc else moment.astimezone()).isoformat(sep=" ")
+    try:
+        moment = datetime.fromtimestamp(moment_us // 1_000_000, timezone.utc)
+        return (moment if utc else moment.astimezone()).isoformat(sep=" ")
+    except (ValueError, OverflowError, OSError):
+        return "–"

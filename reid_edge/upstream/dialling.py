@@ -28,11 +28,11 @@ def connected(host: str, port: int, timeout_s: float) -> socket.socket:
         OSError: The name is not known, or nobody answers at any of its addresses; TimeoutError: not in time.
     """
     deadline = time.monotonic() + timeout_s
-    addresses = _addresses(host, port, timeout_s)
+    found = addresses(host, port, timeout_s)
     failure: OSError | None = None
-    for index, (family, address) in enumerate(addresses):
+    for index, (family, address) in enumerate(found):
         # A share each, so that an address that swallows everything leaves time for the others.
-        share_s = (deadline - time.monotonic()) / (len(addresses) - index)
+        share_s = (deadline - time.monotonic()) / (len(found) - index)
         if share_s <= 0:
             break
         try:
@@ -83,8 +83,20 @@ _lookups: dict[tuple[str, int], _Lookup] = {}
 _lookups_lock = threading.Lock()
 
 
-def _addresses(host: str, port: int, timeout_s: float) -> list[Address]:
-    """Look up a name; one that hangs is waited for again by the next call, so that one thread hangs, not many."""
+def addresses(host: str, port: int, timeout_s: float) -> list[Address]:
+    """Look up a name; one that hangs is waited for again by the next call, so that one thread hangs, not many.
+
+    Args:
+        host: Name or address.
+        port: Port, which becomes a part of each address.
+        timeout_s: Longest wait, seconds.
+
+    Returns:
+        Family and socket address of each, in the system's order.
+
+    Raises:
+        OSError: The name is not known; TimeoutError: no answer came in time.
+    """
     key = (host, port)
     with _lookups_lock:
         lookup = _lookups.get(key)
@@ -93,7 +105,7 @@ def _addresses(host: str, port: int, timeout_s: float) -> list[Address]:
             lookup.start()
     lookup.join(timeout_s)
     if lookup.is_alive():
-        raise TimeoutError(f"the look-up of {host} did not end within {timeout_s:g} s: is its DNS server reachable?")
+        raise TimeoutError(f"the look-up of {host} did not end within {timeout_s:.3g} s: is its DNS server reachable?")
     with _lookups_lock:
         if _lookups.get(key) is lookup:
             del _lookups[key]

@@ -29,6 +29,10 @@ ENCODINGS: tuple[Encoding, ...] = ("fp32", "fp16", "int8")
 
 #: Most rows and gaps of a batch; cameras send up to 500 and 128.
 MOST_ROWS, MOST_GAPS = 2000, 512
+#: Most observations that a gap counts: a thousand years of a busy camera.  Sums over gaps stay within 64 bits.
+MOST_IN_GAP = 10**12
+#: Most numbers of a feature: as many as every store of the gallery takes (pgvector's ``halfvec``).
+MOST_NUMBERS = 16_000
 
 _SCHEMA: Any = observation_pb2
 _NO_MESSAGE = (DecodeError, ValueError, TypeError)  # ValueError: text that is not UTF-8, without protobuf's C code
@@ -279,6 +283,8 @@ def _check(message: Any) -> None:
 def _gap(gap: Any) -> Gap:
     if not 1 <= gap.first_seq <= gap.last_seq or not 1 <= gap.count <= gap.last_seq - gap.first_seq + 1:
         raise MessageError(f"a gap from {gap.first_seq} to {gap.last_seq} cannot stand for {gap.count} rows.")
+    if gap.count > MOST_IN_GAP:
+        raise MessageError(f"a gap counts at most {MOST_IN_GAP} rows; got {gap.count}.")
     known = 1 <= gap.reason <= len(_REASONS)
     return Gap(gap.first_seq, gap.last_seq, gap.count, _REASONS[gap.reason - 1] if known else "lost")
 
@@ -360,6 +366,8 @@ def _unpack(number: int, dim: int, scale: float, data: bytes) -> npt.NDArray[np.
 def _check_feature(vector: npt.NDArray[np.float32]) -> None:
     if vector.ndim != 1 or not len(vector):
         raise MessageError(f"a feature is one row of numbers; got shape {vector.shape}.")
+    if len(vector) > MOST_NUMBERS:
+        raise MessageError(f"a feature has at most {MOST_NUMBERS} numbers; got {len(vector)}.")
     with np.errstate(all="ignore"):  # what overflows is refused below
         squared = float(vector @ vector)
     if not abs(squared - 1) <= _LENGTH_TOLERANCE:  # also when it is not a number

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from reid_edge.camera.restamping import Restamping
-from reid_edge.errors import MessageError
+from reid_edge.errors import MessageError, OutboxError
 from reid_edge.upstream.delivery import Delivery
 from reid_edge.upstream.message import decode_batch, decode_observation, encode_ack, encode_observation, restamped
-from reid_edge.upstream.observation import Ack
+from reid_edge.upstream.observation import Ack, Replay
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.transport import LocalTransport
 from tests.traffic import observation
@@ -83,7 +83,7 @@ def test_rows_of_an_earlier_process_stay_as_they_are_though_the_disk_took_the_ou
     with closing(Outbox(tmp_path / "outbox.db")) as before:
         before.put([seen_at(1, 20 * MINUTE)])
     with monkeypatch.context() as full:
-        full.setattr("reid_edge.upstream.outbox_database.connect", raising(sqlite3.OperationalError("disk is full")))
+        full.setattr("reid_edge.upstream.outbox.database.connect", raising(sqlite3.OperationalError("disk is full")))
         outbox = Outbox(tmp_path / "outbox.db", wait_for_disk=True)
         assert not outbox.is_open
         amend = Restamping(outbox, found_us=lambda: FOUND_US)
@@ -98,3 +98,27 @@ def raising(error):
         raise error
 
     return fail
+
+
+def test_a_later_process_sends_the_right_times_of_what_an_earlier_one_sent(tmp_path):
+    path = tmp_path / "kept.db"
+    with closing(Outbox(path, keep_acknowledged_s=3600)) as outbox:
+        amend = Restamping(outbox, found_us=lambda: FOUND_US)
+        outbox.put([seen_at(2, 30 * MINUTE), seen_at(3, 40 * MINUTE)])
+        sent = amend(outbox.incarnation, outbox.pending(0, 10))
+        outbox.acknowledge(Ack("north", outbox.incarnation, (1,)))  # and 2 waits
+    with closing(Outbox(path, keep_acknowledged_s=3600)) as outbox:
+        assert (outbox.set_aside, outbox.gap_count) == ([], 0)
+        assert outbox.payload_bytes == len(sent[1][1])
+        outbox.replay(Replay("r1", FOUND_US))
+        again = Restamping(outbox, found_us=lambda: 0)(outbox.incarnation, outbox.pending(0, 10))
+        assert again == sent
+        assert decode_observation(again[0][1]).captured_us == 30 * MINUTE + FOUND_US
+
+
+def test_an_outbox_that_cannot_be_written_stops_no_right_time(outbox, monkeypatch):
+    amend = Restamping(outbox, found_us=lambda: FOUND_US)
+    outbox.put([seen_at(2, 30 * MINUTE)])
+    monkeypatch.setattr(Outbox, "rewrite", lambda *_: (_ for _ in ()).throw(OutboxError("full")))
+    [(_, data)] = amend(outbox.incarnation, outbox.pending(0, 10))
+    assert decode_observation(data).captured_us == 30 * MINUTE + FOUND_US

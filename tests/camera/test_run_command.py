@@ -18,10 +18,12 @@ import pytest
 
 from reid_edge.cli import main
 from reid_edge.gallery.store import open_store
+from reid_edge.signing import SigningKey
 from reid_edge.upstream.outbox import Outbox
 from tests.broker import free_port
 from tests.camera.mjpeg import MjpegCamera
 from tests.camera.test_agent import small_disk  # noqa: F401 - a fixture
+from tests.traffic import observation
 
 COMMAND = [sys.executable, "-c", "from reid_edge.__main__ import main; main()", "run"]
 PATIENCE_S = 60
@@ -259,6 +261,26 @@ def test_check_says_that_all_is_there_and_stores_nothing(run, camera, tmp_path):
     assert done.stdout.count(" ok ") == 7
     assert not (tmp_path / "gallery.db").exists()
     assert not (tmp_path / "state").exists()
+
+
+def test_check_says_that_rows_wait_for_another_gallery_and_how_to_move_them(run, camera, tmp_path):
+    (tmp_path / "state").mkdir()
+    with contextlib.closing(Outbox(tmp_path / "state" / "outbox.db", destination="north https://old:8443")) as outbox:
+        outbox.put([observation(1)])
+    done = run("--config", camera, "--state-dir", tmp_path / "state", "--check")
+    said = "".join(done.stdout.split())
+    assert done.returncode == 0, done.stderr
+    assert "1observationswaitfornorthhttps://old:8443,andthisis" in said
+    assert "reid-edgeoutboxmoveFILE--tosqlite:" in said
+    assert [file.name for file in (tmp_path / "state").glob("outbox.*.db")] == []
+
+
+def test_a_key_is_pinned_on_the_command_line(run, camera):
+    key = SigningKey.generate().public.text
+    done = run("--config", camera, "--trusted-key", key, "--check")
+    assert done.returncode == 1
+    assert "model: fix this first" in done.stderr
+    assert "sign" in done.stdout
 
 
 def test_check_beside_a_running_agent_finds_only_its_port_taken(run, camera):

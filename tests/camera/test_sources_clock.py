@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reid_edge.camera.sources.clock import BELIEVED_US, STEP_US, CaptureClock
-from reid_edge.upstream.age_clock import PLAUSIBLE_US
+from reid_edge.upstream.clocks import PLAUSIBLE_US
 
 SECOND = 10**9
 YEAR = 365 * 86400 * SECOND

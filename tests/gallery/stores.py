@@ -140,8 +140,10 @@ class MilvusEngine:
     def uri(self) -> str:
         from pymilvus import MilvusClient
 
+        from reid_edge.gallery.store.milvus_client import GRPC_OPTIONS
+
         name = f"gallery_{next(self._numbers)}"
-        client = MilvusClient(f"http://127.0.0.1:{self._port}")
+        client = MilvusClient(f"http://127.0.0.1:{self._port}", dedicated=True, grpc_options=GRPC_OPTIONS)
         client.create_database(name)
         client.close()
         return f"milvus:http://127.0.0.1:{self._port}/{name}"

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import logging
 import random
 import shutil
 import sqlite3
@@ -18,11 +19,12 @@ from reid_edge.gallery.backup import back_up, restore
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.deletion import Retention, erase_with_receipt
 from reid_edge.gallery.entries import Selection
-from reid_edge.gallery.replay import replay_request
+from reid_edge.gallery.replay import ReplayLog, replay_request, request_replay
 from reid_edge.gallery.search import query_by_feature, search
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.base import AuditEntry, StoredGap
 from reid_edge.gallery.store.chain import check_chain
+from reid_edge.gallery.times import time_text
 from reid_edge.upstream.message import decode_ack
 from reid_edge.upstream.observation import Replay
 from tests.faults.damage import damage_file
@@ -333,6 +335,30 @@ def test_a_restored_gallery_asks_cameras_for_what_they_still_have(sqlite_store, 
     other.retention.apply()
     assert decode_ack(other.receive([batch([record(77)])])[0]).replay is None
     store.close()
+
+
+def test_the_log_says_once_which_camera_is_asked_since_when_and_what_came(sqlite_store, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    request_replay(sqlite_store, Replay("r1", NOW - 48 * HOUR))
+    collector, seconds = Collector(sqlite_store, clock=lambda: NOW), [0.0]
+    monkeypatch.setattr(collector, "replays", ReplayLog(clock=lambda: seconds[0]))
+    collector.receive([batch([])])  # 'run --check'
+    assert not caplog.messages
+    for seq in range(70, 80):
+        collector.receive([batch([record(seq)]), batch([record(seq, camera="yard")], camera="yard")])
+    asked = [line for line in caplog.messages if "asked to send again" in line]
+    assert len(asked) == len(caplog.messages) == 2
+    assert "door" in asked[0] and time_text(NOW - 48 * HOUR) in asked[0] and "yard" in asked[1]
+    seconds[0] = 61.0
+    collector.replays.report()
+    collector.replays.report()
+    assert caplog.messages[2:] == [
+        f"{one} has sent 9 observations from before it was asked to" for one in ("door", "yard")
+    ]
+    request_replay(sqlite_store, Replay("r2", 0))
+    collector.retention.apply()
+    collector.receive([batch([record(80)])])
+    assert len(caplog.messages) == 5 and "door" in caplog.messages[4]
 
 
 def test_a_request_that_is_damaged_is_none(sqlite_store):

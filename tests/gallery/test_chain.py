@@ -9,9 +9,11 @@ import hypothesis.strategies as st
 import pytest
 
 from reid_edge.errors import UsageError
-from reid_edge.gallery.audit import verify
+from reid_edge.gallery.audit import record, verify
+from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.base import AuditEntry
-from reid_edge.gallery.store.chain import START, chained, chained_all, check_chain, line_hash
+from reid_edge.gallery.store.chain import START, chained, chained_all, check_chain, line_hash, line_of
+from tests.commands import run_command
 
 TEXT = st.text(max_size=20)
 DETAIL = st.dictionaries(TEXT, st.none() | st.integers() | TEXT | st.lists(st.floats(allow_nan=False)), max_size=3)
@@ -111,3 +113,54 @@ def test_a_line_that_was_changed_in_the_file_is_found(sqlite_store, tmp_path, ch
 def test_what_is_no_hash_is_not_expected(sqlite_store):
     with pytest.raises(UsageError, match="64 hexadecimal digits"):
         verify(sqlite_store, expect="abc")
+
+
+ODD = [
+    None,
+    "",
+    b"\xff",
+    0,
+    -1,
+    2**63 - 1,
+    1.5,
+    "no json",
+    "[]",
+    "null",
+    '{"a":' * 50_000,
+    '{"a":1}',
+    "A" * 64,
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize("name", ["at_us", "user", "action", "purpose", "detail", "hash"])
+@pytest.mark.parametrize("value", ODD, ids=range(len(ODD)))
+def test_a_line_that_holds_anything_at_all_is_named_and_hides_no_other(name, value):
+    rows = [
+        dataclasses.asdict(line) for line in chain([(at, "ann", "search", "case", {"n": at}) for at in range(1, 6)])
+    ]
+    rows[2][name] = value
+    lines = [line_of(row) for row in rows]
+    assert [line.number for line in lines] == [1, 2, 3, 4, 5]
+    assert [line.detail for line in lines if line.number != 3] == [{"n": 1}, {"n": 2}, {"n": 4}, {"n": 5}]
+    assert check_chain(lines).faults[0].startswith("line 3 does not follow from line 2")
+
+
+@pytest.mark.parametrize("value", [b"\xff", "no json", '{"a":' * 50_000, None])
+def test_a_file_with_such_a_line_is_verified_shown_and_backed_up(tmp_path, value):
+    uri = f"sqlite:{tmp_path / 'gallery.db'}"
+    with contextlib.closing(open_store(uri)) as store:
+        for number in range(4):
+            record(store, "search", {"n": number}, at_us=2**62, purpose="case")
+    with contextlib.closing(sqlite3.connect(tmp_path / "gallery.db")) as db, db:
+        for (trigger,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            db.execute(f"DROP TRIGGER {trigger}")
+        db.execute("UPDATE audit SET detail = coalesce(?, 5) WHERE number = 2", (value,))
+    verified = run_command("gallery", "audit", uri, "--verify")
+    assert (verified.returncode, "line 2 does not follow" in verified.stderr) == (1, True)
+    shown = run_command("gallery", "audit", uri)
+    assert shown.returncode == 0
+    assert "unreadable" in shown.stdout
+    assert run_command("gallery", "backup", uri, str(tmp_path / "backup.db")).stderr.startswith(
+        "audit: line 2 does not"
+    )

@@ -17,7 +17,7 @@ from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.deletion import Retention, erase_with_receipt
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import open_store
-from reid_edge.upstream.age_clock import Reading
+from reid_edge.upstream.clocks import Reading
 from reid_edge.upstream.message import decode_ack
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, SECOND, batch, record
 

@@ -17,9 +17,10 @@ from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.entries import LONGEST_TRACKLET_US, Selection
 from reid_edge.gallery.quota import Quota
 from reid_edge.gallery.store import open_store
+from reid_edge.gallery.store.base import summarise
 from reid_edge.upstream import observation_pb2
-from reid_edge.upstream.age_clock import Reading
-from reid_edge.upstream.message import decode_ack, encode_batch, encode_observation
+from reid_edge.upstream.clocks import Reading
+from reid_edge.upstream.message import MOST_IN_GAP, decode_ack, encode_batch, encode_observation
 from reid_edge.upstream.observation import Ack, Gap
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, batch, observation, record, unit
 
@@ -269,8 +270,8 @@ def test_a_batch_for_other_galleries_is_not_stored_and_one_growing_gap_tells_of_
         assert "upstream.galleries" in ack.refused[0].reason
     assert sqlite_store.span(EVERYTHING).observations == 0
     (camera,) = sqlite_store.cameras()
-    assert (camera.camera, camera.gaps, camera.lost) == ("door", 1, 100)
-    assert collector.stats.elsewhere == 30
+    assert (camera.camera, camera.gaps, camera.lost, camera.elsewhere) == ("door", 0, 0, 100)
+    assert (collector.stats.elsewhere, collector.stats.observations_elsewhere, collector.stats.gaps) == (30, 100, 0)
     assert collector.stats.refused == {"destination": 300}
     assert collector.stats.malformed == 0
     assert len(caplog.messages) == 1
@@ -283,7 +284,8 @@ def test_the_gap_of_rows_for_other_galleries_goes_on_after_a_restart(sqlite_stor
         receive(collector, [record(seq) for seq in range(1, 11)], galleries=("other",))
     receive(collector, [record(seq) for seq in range(11, 16)], galleries=("other",))
     (camera,) = sqlite_store.cameras()
-    assert (camera.gaps, camera.lost) == (1, 15)
+    assert (camera.gaps, camera.lost, camera.elsewhere) == (0, 0, 15)
+    assert collector.stats.observations_elsewhere == 5
 
 
 def test_a_camera_without_galleries_is_an_older_one_and_stored(collector):
@@ -314,6 +316,15 @@ def test_a_batch_of_more_than_any_camera_sends_is_not_taken(collector, sqlite_st
     assert collector.receive([payload]) == [b""]
     assert sqlite_store.cameras() == []
     assert "at most 2000 rows and 512 gaps" in caplog.text
+
+
+@pytest.mark.parametrize("count", [MOST_IN_GAP, 2**63 - 1])
+def test_a_camera_that_declares_more_than_can_be_summed_up_spoils_no_summary(collector, sqlite_store, count):
+    gaps = [encode_batch("door", f"e{number}", [], [Gap(1, 2**63 - 1, count, "lost")]) for number in range(1, 4)]
+    receive(collector, [record(1)], camera="yard")
+    collector.receive(gaps)
+    assert [(one.camera, one.observations) for one in sqlite_store.cameras()][-1] == ("yard", 1)
+    assert summarise(sqlite_store).lost == (3 * count if count == MOST_IN_GAP else 0)
 
 
 def test_an_acknowledgement_is_small_whatever_is_refused(collector):

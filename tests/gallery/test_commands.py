@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -103,6 +104,50 @@ def test_info_and_cameras_say_what_is_held(uri):
     assert [(one["camera"], one["observations"]) for one in facts["cameras"]] == [("door", 2), ("yard", 1)]
     assert json.loads(gallery("cameras", uri, "--json")) == facts["cameras"]
     assert "yard" in gallery("cameras", uri)
+    assert "other" not in shown + gallery("cameras", uri)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--listen", "http://127.0.0.1:TAKEN", "--insecure"],
+        ["--listen", "http://127.0.0.1:0", "--insecure", "--operations", "http://127.0.0.1:TAKEN"],
+        ["--listen", "https://127.0.0.1:0", "--ca", "no.crt", "--cert", "no.crt", "--key", "no.key"],
+        ["--mqtt", "mqtts://127.0.0.1", "--ca", "no.crt", "--cert", "no.crt", "--key", "no.key"],
+        ["--mqtt", "mqtt://192.0.2.1", "--insecure"],
+        ["--listen", "http://127.0.0.1:0", "--insecure", "--name", "a b"],
+        ["--listen", "http://127.0.0.1:0", "--insecure", "--retention-hours", "-1"],
+        ["--listen", "http://127.0.0.1:0", "--insecure", "--quota-rows", "-1"],
+    ],
+    ids=lambda wrong: " ".join(wrong),
+)
+def test_a_gallery_that_cannot_be_served_leaves_nothing_behind(tmp_path, wrong):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        arguments = [word.replace("TAKEN", port) for word in wrong]
+        done = subprocess.run(
+            [sys.executable, "-m", "reid_edge", "gallery", "serve", f"sqlite:{tmp_path / 'x.db'}", *arguments],
+            capture_output=True, text=True, timeout=60, cwd=tmp_path,
+        )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_info_and_cameras_set_apart_what_was_sent_to_other_galleries(uri, now):
+    with contextlib.closing(open_store(uri)) as store:
+        sent = [record(seq, unit(512, seed=1), at=now - HOUR) for seq in range(1, 6)]
+        Collector(store).receive([batch(sent, camera="yard", incarnation="e2", galleries=("north",))])
+    shown = gallery("info", uri)
+    assert "7 in 1 gaps" in shown
+    assert "5, not stored here" in shown
+    facts = json.loads(gallery("info", uri, "--json"))
+    assert (facts["gaps"], facts["lost"], facts["elsewhere"]) == (1, 7, 5)
+    assert [(one["camera"], one["lost"], one["elsewhere"]) for one in facts["cameras"]] == [
+        ("door", 7, 0),
+        ("yard", 0, 5),
+    ]
+    assert "for others" in gallery("cameras", uri)
 
 
 def test_a_search_by_id_finds_the_person_elsewhere_and_is_accounted_for(uri, now):
@@ -294,7 +339,9 @@ def test_serve_takes_batches_and_ends_when_told(tmp_path, now):
     try:
         port = re.search(r"http://127\.0\.0\.1:(\d+)$", process.stdout.readline().rstrip())[1]
         rows = [record(1, at=now - HOUR), record(2, at=now - 6 * HOUR)]
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/batches", data=batch(rows))
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/batches", batch(rows), {"content-type": "application/x-protobuf"}
+        )
         ack = decode_ack(urllib.request.urlopen(request, timeout=30).read())
         assert ack.seqs == (1,)
         assert "5 hours" in ack.refused[0].reason
@@ -305,7 +352,7 @@ def test_serve_takes_batches_and_ends_when_told(tmp_path, now):
         output, errors = process.communicate(timeout=30)
     assert process.returncode == 0, output + errors
     assert f'"listening on http://127.0.0.1:{port}"' in errors
-    assert "Started server process" in errors
+    assert "uvicorn" not in errors
     assert "color_message" not in errors
     store = open_store(uri, create=False)
     assert store.span(Selection()).observations == 1

@@ -20,6 +20,7 @@ from tests.broker import make_certs, tls_files
 from tests.traffic import INCARNATION, batch, wait_until
 
 MOST = 200_000
+PROTOBUF = {"content-type": "application/x-protobuf"}
 
 
 class Gallery:
@@ -44,7 +45,7 @@ class Gallery:
 
     def ask(self, method: str, path: str, body: bytes = b"", connection=None) -> tuple[int, bytes]:
         connection = connection or self.connect()
-        connection.request(method, path, body)
+        connection.request(method, path, body, PROTOBUF if method == "POST" else {})
         response = connection.getresponse()
         self.headers = response.headers
         return response.status, response.read()
@@ -105,7 +106,7 @@ def test_what_is_no_batch_is_answered_400(gallery, nonsense):
 def test_what_is_too_large_is_answered_413(gallery):
     assert gallery.post(bytes(MOST + 1))[0] == 413
     connection = gallery.connect()
-    connection.request("POST", "/v1/batches", iter([bytes(MOST), b"x"]), encode_chunked=True)
+    connection.request("POST", "/v1/batches", iter([bytes(MOST), b"x"]), PROTOBUF, encode_chunked=True)
     assert connection.getresponse().status == 413
     assert gallery.post(batch("camA", 1))[0] == 200
 

@@ -11,12 +11,14 @@ import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from reid_edge.gallery import http as gallery_http
 from reid_edge.gallery import http_server
+from reid_edge.gallery.uploads import Uploads
 from reid_edge.upstream.http import HttpTransport
 from tests.broker import free_port, tls_files
 from tests.faults.hostile import (
@@ -31,12 +33,13 @@ from tests.faults.hostile import (
     say_nothing,
     trickle,
 )
-from tests.gallery.test_http import Gallery, client
+from tests.gallery.test_http import PROTOBUF, Gallery, client
 from tests.traffic import batch, wait_until
 
-HEAD = b"POST /v1/batches HTTP/1.1\r\nhost: localhost\r\n"
+START = b"POST /v1/batches HTTP/1.1\r\nhost: localhost\r\n"
+HEAD = START + b"content-type: application/x-protobuf\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
-FORM = HEAD + b"content-type: text/plain\r\ncontent-length: 9000\r\n\r\n"
+FORM = START + b"content-type: text/plain\r\ncontent-length: 9000\r\n\r\n"
 SHORT_S = 0.4
 #: A camera waits so long for its turn at most, on a busy machine.
 SOON_S = 10.0
@@ -139,16 +142,29 @@ def test_requests_in_one_go_are_answered_in_order(gallery):
         ("content-type: text/plain", 415),
         ("content-type: Text/Plain; charset=utf-8", 415),
         ("content-type: multipart/form-data; boundary=x", 415),
+        ("content-type: application/x-www-form-urlencoded", 415),
+        ("content-type: application/octet-stream", 415),
+        ("content-type: ", 415),
+        ("x-no: type", 415),
         ("content-type: application/x-protobuf", 200),
+        ("content-type: Application/Protobuf; messageType=x", 200),
         ("sec-fetch-site: none", 200),
     ],
 )
 def test_what_a_browser_may_have_sent_for_another_site_is_refused(gallery, extra, status):
     name, _, value = extra.partition(": ")
+    typed = {} if status == 415 else PROTOBUF
     connection = gallery.connect()
-    connection.request("POST", "/v1/batches", batch("camA", 1), {name: value})
+    connection.request("POST", "/v1/batches", batch("camA", 1), {**typed, name: value})
     assert connection.getresponse().status == status
     assert len(gallery.stored()) == (status == 200)
+
+
+@pytest.mark.parametrize("path", ["/v1/batches", "/healthz", "/metrics", "/nowhere"])
+def test_no_path_takes_a_form(gallery, path):
+    connection = gallery.connect()
+    connection.request("POST", path, b"a=b", {"content-type": "application/x-www-form-urlencoded"})
+    assert connection.getresponse().status == 415
 
 
 @pytest.mark.parametrize(
@@ -231,6 +247,26 @@ def test_nothing_is_held_of_connections_that_were_reset_after_an_answer(gallery)
     wait_until(lambda: gallery.server.door.guests == 0, "all had gone")
     gc.collect()
     assert sum(type(each) is http_server._GuardedProtocol for each in gc.get_objects()) < 5
+
+
+def test_a_camera_that_posts_on_all_its_connections_keeps_no_other_waiting(tmp_path, certs, monkeypatch):
+    share = len(batch("camB", *range(1, 6)))
+    room = Uploads(most_of_a_camera=share)
+    monkeypatch.setattr(gallery_http, "Uploads", lambda: room)
+    gallery = Gallery(tmp_path / "gallery.db", tls_files(certs, "gallery"))
+
+    def post(camera: str, seq: int) -> int:
+        return gallery.post(batch(camera, *range(seq, seq + 5)), gallery.connect(client(certs, camera)))[0]
+
+    with contextlib.closing(gallery), ThreadPoolExecutor() as pool:
+        with gallery.collector._lock:  # a commit that takes long
+            waiting = pool.submit(post, "camB", 1)
+            wait_until(lambda: room.size == share, "its batch waits")
+            assert [post("camB", seq) for seq in range(6, 60, 5)] == [503] * 11
+            other = pool.submit(post, "camA", 1)
+            wait_until(lambda: room.size == 2 * share, "another camera's waits too")
+        assert (waiting.result(SOON_S), other.result(SOON_S)) == (200, 200)
+        assert post("camB", 6) == 200
 
 
 class Served:

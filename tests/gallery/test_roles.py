@@ -6,6 +6,7 @@ import time
 import pytest
 
 from reid_edge.errors import StoreError
+from reid_edge.gallery.audit import record as audited
 from reid_edge.gallery.audit import verify
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.deletion import Retention, erase_with_receipt
@@ -108,6 +109,23 @@ def test_the_searcher_deletes_and_writes_nothing_and_the_auditor_sees_no_observa
     with pytest.raises(StoreError, match="permission denied"):
         searcher.erase(Selection(track=1), now_us=1)
     refused(eraser, "DELETE FROM reid_edge.erasures")
+    refused(eraser, "UPDATE reid_edge.erasures SET until_us = 0, selection = '{}'")
     refused(eraser, "INSERT INTO reid_edge.settings VALUES ('retention_hours', '1')")
     for table in ("observations", "erasures", "gaps"):
         refused(auditor, f"SELECT * FROM reid_edge.{table}")
+
+
+@pytest.mark.parametrize("role", ["collector", "searcher", "eraser"])
+def test_who_may_add_to_the_audit_cannot_end_it_or_make_it_unreadable(opened_as, role):
+    import psycopg
+
+    store, auditor = opened_as(role), opened_as("auditor")
+    line = "INSERT INTO reid_edge.audit VALUES (%s, %s, 'somebody', 'search', '', %s, %s)"
+    audited(store, "search", {}, at_us=1)
+    for number in (2**63 - 1, 2_000_000, 0, -5):
+        with pytest.raises(psycopg.errors.RaiseException, match="does not follow line 1"):
+            store._connection.execute(line, (number, 1, "{}", ""))
+    store._connection.execute(line, (2, 2**62, "no json", "no hash"))
+    audited(store, "search", {}, at_us=3)
+    assert [entry.number for entry in auditor.audit_entries(9)] == [1, 2, 3]
+    assert verify(auditor).faults[0].startswith("line 2 does not follow")

@@ -44,7 +44,7 @@ def serve(store, monkeypatch):
 
 def ask(service, path="/healthz", body=None):
     connection = http.client.HTTPConnection("127.0.0.1", service._servers[0].port, timeout=20)
-    connection.request("POST" if body else "GET", path, body)
+    connection.request("POST" if body else "GET", path, body, {"content-type": "application/x-protobuf"})
     response = connection.getresponse()
     return response.status, response.read().decode(errors="replace")
 
@@ -136,6 +136,16 @@ def test_damage_of_the_store_and_a_clock_that_may_be_wrong_are_problems(serve, s
     clock._state = dataclasses.replace(clock._state, wall_us=clock._state.wall_us + 4 * 24 * 3600 * SECOND)
     assert "96 hours ahead" in ask(service)[1]
     assert problems(service) == {"store", "retention"}
+
+
+def test_a_file_that_is_overwritten_under_it_is_a_problem_at_once_though_nothing_arrives(serve, store, tmp_path):
+    service = serve()
+    assert ask(service, "/v1/batches", batch("door", 1))[0] == 200
+    with (tmp_path / "gallery.db").open("r+b") as file:
+        file.write(bytes(4096))
+    wait_until(lambda: "overwritten while it was open" in ask(service)[1], "it was noticed")
+    assert ask(service, "/v1/batches", batch("door", 2))[0] == 503
+    assert "store" in problems(service)
 
 
 def test_cameras_over_their_quota_are_named(serve):

@@ -17,9 +17,11 @@ from reid_edge.gallery.store.base import (
     Erased,
     Span,
     StoredGap,
+    summarise,
 )
 from reid_edge.gallery.store.chain import ChainReport, check_chain
 from reid_edge.gallery.store.erasures import MARGIN_US
+from reid_edge.upstream.message import MOST_NUMBERS
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, record, unit
 
 EVERYTHING = Selection()
@@ -316,11 +318,22 @@ def test_settings_are_kept_changed_and_removed(store):
 
 def test_what_was_sent_elsewhere_is_one_gap_that_grows(gallery):
     first = gap(1, 5, reason="elsewhere")
-    assert gallery.add([], [first]).gaps == 1
-    assert gallery.add([], [first, gap(4, 9, reason="elsewhere"), gap(3, 3)]).gaps == 1
+    assert gallery.add([], [first]) == Added(0, 0, 0, gaps=0, elsewhere=5)
+    again = [first, gap(4, 9, reason="elsewhere"), gap(3, 3)]
+    assert gallery.add([], again) == Added(0, 0, 0, gaps=1, elsewhere=4)
     (camera,) = gallery.cameras()
-    assert (camera.gaps, camera.lost) == (2, 10)
-    assert gallery.add([], [gap(1, 2, camera="yard", reason="elsewhere")]).gaps == 1
+    assert (camera.gaps, camera.lost, camera.elsewhere) == (1, 1, 9)
+    assert gallery.add([], [gap(1, 2, camera="yard", reason="elsewhere")]).elsewhere == 2
+    assert summarise(gallery).elsewhere == 11
+
+
+@pytest.mark.parametrize("first", ["lost", "elsewhere"])
+def test_a_declared_gap_and_one_of_what_was_sent_elsewhere_may_cover_the_same_numbers(gallery, first):
+    gaps = [gap(1, 5, reason="elsewhere"), gap(1, 5, reason="lost")]
+    for one in gaps if first == "elsewhere" else reversed(gaps):
+        gallery.add([], [one])
+    (camera,) = gallery.cameras()
+    assert (camera.gaps, camera.lost, camera.elsewhere) == (1, 5, 5)
 
 
 def test_the_audit_is_chained_and_goes_on_after_opening_again(engine):
@@ -377,6 +390,13 @@ def test_gaps_are_stored_once_and_expire(gallery):
     assert [(one.camera, one.gaps, one.lost) for one in summaries] == [("door", 2, 6), ("yard", 1, 3)]
     gallery.expire(NOON + 1)
     assert [(one.camera, one.gaps) for one in gallery.cameras()] == [("door", 0), ("yard", 1)]
+
+
+def test_the_longest_feature_that_a_camera_may_send_is_stored_and_found(store):
+    store.accept_model(MODEL, MOST_NUMBERS, now_us=NOON)
+    longest = unit(MOST_NUMBERS)
+    assert store.add([record(1, longest)]).stored == 1
+    assert seqs(found(store, longest)) == [1]
 
 
 def test_cameras_are_summed_up(gallery):

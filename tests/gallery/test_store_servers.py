@@ -194,6 +194,27 @@ def test_a_milvus_that_does_not_answer_is_an_error_in_time_and_is_used_again(tmp
     engine.close()
 
 
+def test_a_connection_to_milvus_is_its_own_and_sends_no_pings_while_no_call_waits(engines, monkeypatch):
+    import grpc
+
+    uri = engines("milvus").uri()
+    channels = []
+    connect = grpc.insecure_channel
+
+    def recorded(address, options):
+        channels.append(dict(options))
+        return connect(address, options)
+
+    monkeypatch.setattr(grpc, "insecure_channel", recorded)
+    open_store(uri).close()
+    assert channels
+    for options in channels:
+        # Milvus Lite ends a connection with the error "Too many pings" after 30 s of them.
+        assert options["grpc.keepalive_permit_without_calls"] == 0
+        # Else the channel that is made after an error is given the connection that has just failed.
+        assert options["grpc.use_local_subchannel_pool"] == 1
+
+
 def test_an_unreachable_milvus_is_an_error_soon():
     pytest.importorskip("pymilvus")
     with pytest.raises(StoreError, match="cannot be used"):

@@ -5,7 +5,7 @@ import random
 import sqlite3
 from pathlib import Path
 
-from reid_edge.upstream.age_clock import PLAUSIBLE_US, Reading
+from reid_edge.upstream.clocks import PLAUSIBLE_US, Reading
 from reid_edge.upstream.message import decode_observation
 from reid_edge.upstream.outbox import Outbox
 

@@ -13,6 +13,7 @@ from reid_edge.errors import MessageError
 from reid_edge.upstream.message import (
     ENCODINGS,
     MAX_GALLERIES,
+    MOST_IN_GAP,
     decode_ack,
     decode_batch,
     decode_observation,
@@ -78,7 +79,8 @@ def observations(draw) -> Observation:
 @st.composite
 def gap(draw) -> Gap:
     first, last = sorted((draw(seqs), draw(seqs)))
-    return Gap(first, last, draw(st.integers(1, last - first + 1)), draw(st.sampled_from(["full", "expired", "lost"])))
+    count = draw(st.integers(1, min(last - first + 1, MOST_IN_GAP)))
+    return Gap(first, last, count, draw(st.sampled_from(["full", "expired", "lost"])))
 
 
 def tolerance(feature: np.ndarray, encoding: str) -> float:
@@ -251,6 +253,7 @@ def test_a_later_version_that_cannot_be_read_says_upgrade():
         field(1, 1) + field(2, b"camera") + field(3, b"e") + field(4, field(1, 2**63)),
         field(1, 1) + field(2, b"camera") + field(3, b"e") + field(5, field(1, 5) + field(2, 4) + field(3, 1)),
         field(1, 1) + field(2, b"camera") + field(3, b"e") + field(5, field(1, 5) + field(2, 5) + field(3, 2)),
+        encode_batch(CAMERA, INCARNATION, [], [Gap(1, 2**63 - 1, MOST_IN_GAP + 1, "lost")]),
         encode_batch(CAMERA, INCARNATION, [(1, encode_observation(observation()))])[:-1],
     ],
 )
@@ -319,6 +322,7 @@ def with_feature(data: bytes, enc: int = 1, dim: int = 4, scale: bytes = b"") ->
         (encode_observation(observation()) + field(12, 511), "should take 1022 bytes; got 1024"),
         (encode_observation(observation()) + field(12, 2**64 - 2) + field(14, b""), "should take -4 bytes"),
         (with_feature(b"", dim=0), "one row of numbers"),
+        (with_feature(unit(16_001).astype("<f4").tobytes(), dim=16_001), "at most 16000 numbers; got 16001"),
         (with_feature(np.array([1, 0, 0, np.nan], "<f4").tobytes()), "length 1; got nan"),
         (with_feature(np.array([1, 0, 0, np.inf], "<f4").tobytes()), "length 1; got inf"),
         (with_feature(np.array([1, 0, 0, 3e38], "<f4").tobytes()), "length 1; got inf"),

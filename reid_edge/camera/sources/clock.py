@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from reid_edge.upstream.age_clock import PLAUSIBLE_US
+from reid_edge.upstream.clocks import PLAUSIBLE_US
 
 #: A wall clock that differs by no more than this is followed smoothly: NTP's slewing, small steps, leap seconds.
 STEP_US = 2_000_000

@@ -92,13 +92,15 @@ class Added:
         stored: Records that are newly stored.
         duplicates: Records that had been stored before.
         erased: Records kept out because they were erased before they arrived.
-        gaps: Gaps that are newly stored.
+        gaps: Gaps that cameras declared and that are newly stored.
+        elsewhere: Observations for other galleries that are newly counted.
     """
 
     stored: int
     duplicates: int
     erased: int
     gaps: int
+    elsewhere: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,18 @@ class AcceptedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class CameraSummary:
-    """Contents of one camera; ``lost`` counts the observations that its gaps stand for."""
+    """Contents of one camera.
+
+    Attributes:
+        camera: Its name.
+        observations: Number of observations.
+        tracklets: Number of their tracklets.
+        first_us: First sight of any; None if there is none.
+        last_us: Last sight of any; None if there is none.
+        gaps: Number of gaps that it declared.
+        lost: Observations that these gaps stand for.
+        elsewhere: Observations that it sent to other galleries alone.
+    """
 
     camera: str
     observations: int
@@ -136,6 +149,7 @@ class CameraSummary:
     last_us: int | None
     gaps: int
     lost: int
+    elsewhere: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +161,9 @@ class Summary:
         observations: Number of observations.
         first_us: First sight of any tracklet; None if there is none.
         last_us: Last sight of any tracklet; None if there is none.
-        gaps: Number of gaps that cameras reported.
+        gaps: Number of gaps that cameras declared.
         lost: Number of observations that those gaps stand for.
+        elsewhere: Number of observations that cameras sent to other galleries alone.
         retention_hours: Hours that observations are kept.
         models: Models whose features are taken.
         cameras: Contents of each camera.
@@ -165,6 +180,7 @@ class Summary:
     models: tuple[AcceptedModel, ...]
     cameras: tuple[CameraSummary, ...]
     damage: str = ""
+    elsewhere: int = 0
 
 
 class Store(Protocol):
@@ -272,6 +288,12 @@ class Store(Protocol):
             StoreError: The audit has lines already.
         """
 
+    def look(self) -> None:
+        """Look at a part of what is stored, within a fraction of a second; note of damage is taken in ``damaged``.
+
+        Databases on servers check their files themselves.
+        """
+
     def structure(self) -> list[str]:
         """Check the store's own structure; return what is wrong, in words.  Databases on servers check theirs."""
 
@@ -307,6 +329,7 @@ def summarise(store: Store, since_us: int = 0) -> Summary:
         last_us=max((one.last_us for one in cameras if one.last_us is not None), default=None),
         gaps=sum(one.gaps for one in cameras),
         lost=sum(one.lost for one in cameras),
+        elsewhere=sum(one.elsewhere for one in cameras),
         retention_hours=store.retention_hours(),
         models=tuple(store.models()),
         cameras=cameras,

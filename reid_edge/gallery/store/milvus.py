@@ -32,7 +32,7 @@ from reid_edge.gallery.store.base import (
     StoredGap,
     grown,
 )
-from reid_edge.gallery.store.chain import START, chained, counted
+from reid_edge.gallery.store.chain import START, chained, counted, line_of
 from reid_edge.gallery.store.columns import intact_entry
 from reid_edge.gallery.store.damage import DamagedRows, damage_errors
 from reid_edge.gallery.store.erasures import (
@@ -105,8 +105,8 @@ class MilvusStore:
             for record in fresh:
                 by_model[record.entry.model_hash].setdefault(record.entry.id, record)
             stored = sum(self._add(model, ids) for model, ids in sorted(by_model.items()))
-            new_gaps = self._add_gaps(gaps) if gaps else 0
-        return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps)
+            new_gaps, elsewhere = self._add_gaps(gaps) if gaps else (0, 0)
+        return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps, elsewhere)
 
     def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
         """Return the observations nearest to a feature."""
@@ -258,7 +258,7 @@ class MilvusStore:
         """Return the last lines of the audit, oldest first."""
         with self._session():
             bodies = [body for _, body in sorted(self._bodies("line"), key=lambda named: named[0])]
-        return [AuditEntry(**body) for body in bodies][-last:]
+        return [line_of(body) for body in bodies[-last:]]
 
     def restore_audit(self, lines: Sequence[AuditEntry]) -> None:
         """Take over the lines of another store's audit, with their numbers and hashes."""
@@ -267,6 +267,10 @@ class MilvusStore:
                 raise StoreError("an audit that has lines cannot take over those of another.")
             for line in lines:
                 self._put("line", f"{line.number:012}", asdict(line), at_us=line.number)
+
+    @staticmethod
+    def look() -> None:
+        """Do nothing: the server checks its own files."""
 
     @staticmethod
     def structure() -> list[str]:
@@ -304,6 +308,7 @@ class MilvusStore:
         tracklets: dict[str, set[tuple[str, int]]] = defaultdict(set)
         spans: dict[str, list[int]] = defaultdict(list)
         gaps: dict[str, list[int]] = defaultdict(list)
+        elsewhere: dict[str, int] = defaultdict(int)
         with self._session(LONG_S):
             for _, row in self._selected(Selection(since_us=since_us), ["track", "first_us", "last_us"]):
                 camera = row["camera"]
@@ -312,7 +317,10 @@ class MilvusStore:
                 seen = (*spans[camera], row["first_us"], row["last_us"])
                 spans[camera] = [min(seen), max(seen)]
             for body in (body for _, body in self._bodies("gap") if body["received_us"] >= since_us):
-                gaps[body["camera"]].append(body["count"])
+                if body["reason"] == ELSEWHERE:
+                    elsewhere[body["camera"]] += body["count"]
+                else:
+                    gaps[body["camera"]].append(body["count"])
         return [
             CameraSummary(
                 camera=camera,
@@ -322,8 +330,9 @@ class MilvusStore:
                 last_us=max(spans[camera], default=None),
                 gaps=len(gaps[camera]),
                 lost=sum(gaps[camera]),
+                elsewhere=elsewhere[camera],
             )
-            for camera in sorted(counts.keys() | gaps.keys())
+            for camera in sorted(counts.keys() | gaps.keys() | elsewhere.keys())
         ]
 
     def close(self) -> None:
@@ -390,14 +399,17 @@ class MilvusStore:
         self._client.put(collection, [row_with_checksum(record) for record in new])
         return len(new)
 
-    def _add_gaps(self, gaps: Sequence[StoredGap]) -> int:
+    def _add_gaps(self, gaps: Sequence[StoredGap]) -> tuple[int, int]:
+        """Store gaps; return how many are new, and how many observations for other galleries are newly counted."""
         names: dict[str, StoredGap] = {}
+        elsewhere = 0
         for gap in gaps:
             name = f"gap/{gap.camera}/{gap.incarnation}/"
             if gap.reason == ELSEWHERE:
                 name += ELSEWHERE
                 old = names.get(name) or self._gap(name)
                 names[name] = gap if old is None else grown(old, gap)
+                elsewhere += names[name].count - (0 if old is None else old.count)
             else:
                 names[f"{name}{gap.first_seq}-{gap.last_seq}"] = gap
         new = names.keys() - self._client.existing(META, "name", list(names))
@@ -406,7 +418,7 @@ class MilvusStore:
                 body = asdict(gap)
                 body["epoch"] = body.pop("incarnation")
                 self._put("gap", name.partition("/")[2], body, at_us=gap.received_us)
-        return len(new)
+        return sum(names[name].reason != ELSEWHERE for name in new), elsewhere
 
     def _gap(self, name: str) -> StoredGap | None:
         rows = list(self._client.rows(META, f"name == {json.dumps(name)}", ["body"]))

@@ -39,6 +39,10 @@ COMMIT_S, LONG_S = 60.0, 600.0
 ROWS = 1000
 #: Longest text that a field holds, bytes.
 TEXT_BYTES = 65_535
+#: Options of the channel. Pings while no call waits would make servers with gRPC's defaults, such as Milvus Lite, end
+#: the connection ("Too many pings"); while one waits, they notice a connection that is dead. With connections shared
+#: between channels, a new channel would get the connection that has just failed.
+GRPC_OPTIONS = {"grpc.keepalive_permit_without_calls": 0, "grpc.use_local_subchannel_pool": 1}
 
 Row = dict[str, Any]
 
@@ -186,7 +190,8 @@ class Client:
 
     def _connected(self) -> MilvusClient:
         # Dedicated: else pymilvus 3 keeps the channel open when the client is closed.
-        return MilvusClient(self._uri, token=os.environ.get("MILVUS_TOKEN", ""), timeout=TIMEOUT_S, dedicated=True)
+        token = os.environ.get("MILVUS_TOKEN", "")
+        return MilvusClient(self._uri, token=token, timeout=TIMEOUT_S, dedicated=True, grpc_options=GRPC_OPTIONS)
 
     def _left(self) -> int:
         left_s = math.ceil(self._until - time.monotonic())

@@ -91,8 +91,8 @@ class PostgresqlStore(SqlStore):
             db.execute("LOCK TABLE erasures IN SHARE MODE")
             fresh = not_erased(records, self.erasures_of(db))
             stored = self._insert(db, fresh) if fresh else 0
-            new_gaps = self._add_gaps(db, gaps)
-        return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps)
+            new_gaps, elsewhere = self._add_gaps(db, gaps)
+        return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps, elsewhere)
 
     def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
         """Return the observations nearest to a feature."""
@@ -126,7 +126,7 @@ class PostgresqlStore(SqlStore):
             db.execute("LOCK TABLE erasures IN ROW EXCLUSIVE MODE")
             rows = self._delete(db, deleted_now(selection, erasure))
             erasure = covering(erasure, max((row[3] for row in rows), default=None))
-            self._put_erasure(db, erasure)
+            self._add_erasure(db, erasure)
         self._vacuum()
         return Erased(tuple(sorted(row[:3] for row in rows)), LEFTOVERS, erasure)
 
@@ -158,6 +158,10 @@ class PostgresqlStore(SqlStore):
             db.execute("UPDATE models SET dim = %s WHERE hash = %s AND dim IS NULL", (dim, model_hash))
             row = db.execute("SELECT dim FROM models WHERE hash = %s", (model_hash,)).fetchone()
         return row is not None and dim in (None, row[0])
+
+    @staticmethod
+    def look() -> None:
+        """Do nothing: the server checks its own files."""
 
     @staticmethod
     def structure() -> list[str]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from reid_edge.errors import MissingExtraError, SettingsError
 from reid_edge.redaction import without_passwords
+from reid_edge.upstream.dialling import addresses
 from reid_edge.upstream.encryption import OWNED_RISK, check_encrypted, is_loopback, without_owned_risk
 
 try:
@@ -24,12 +27,18 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 #: Longest call of those that a collector waits for, of a deletion on time, and of those that a person waits for.
 CALL_S, EXPIRY_S, LONG_S = 15.0, 60.0, 600.0
+#: Time to connect, the look-up of names and all addresses together, unless the URI has a ``connect_timeout``.
 CONNECT_S = 10
+#: libpq waits no shorter than this for an address.
+_LEAST_ADDRESS_S = 2
+#: The thread that connects gets so much longer to say what was late.
+_WORD_S = 0.5
+#: First characters of a host that is a socket of this machine.
+_LOCAL = ("/", "@")
 #: The server gives up so much earlier than this end cuts the line: the connection stays usable, and says why.
 _MARGIN_S = 3.0
 #: What libpq is told unless the URI says otherwise: a host that has vanished is noticed within half a minute.
 _LINE: dict[str, Any] = {
-    "connect_timeout": CONNECT_S,
     "keepalives": 1,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -57,8 +66,9 @@ def connect(uri: str) -> Connection:
         SettingsError: Features would go over the network unencrypted, or to a server that need not prove its name.
         psycopg.Error: The server cannot be reached within 10 s, refuses, or does not answer the first statement.
     """
-    given = verified(uri)
-    db: Connection = psycopg.connect(autocommit=True, **{**_LINE, **given})
+    opening = _Opening({**_LINE, **verified(uri)})
+    opening.start()
+    db = opening.connection()
     try:
         with cut_after(db, CALL_S):
             db.execute(
@@ -70,6 +80,107 @@ def connect(uri: str) -> Connection:
         db.close()
         raise
     return db
+
+
+class _Opening(threading.Thread):
+    """Opens a connection in a thread: what libpq looks up itself, for a service or Kerberos, has no deadline.
+
+    Args:
+        parameters: What libpq is told.
+    """
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        super().__init__(name="connection to PostgreSQL", daemon=True)
+        self._parameters, self._most_s = parameters, _connect_s(parameters)
+        self._lock = threading.Lock()
+        self._given_up = False
+        self._outcome: Connection | Exception | None = None
+
+    def connection(self) -> Connection:
+        """Wait for the connection; one that comes too late is closed.
+
+        Raises:
+            psycopg.Error: There is none, or not in time.
+        """
+        try:
+            self.join(self._most_s + _WORD_S)
+        finally:
+            with self._lock:
+                self._given_up = True
+        if self._outcome is None:
+            raise psycopg.OperationalError(
+                f"no connection within {self._most_s:g} s: are the server and this machine's DNS server reachable?"
+            )
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+    def run(self) -> None:
+        outcome: Connection | Exception
+        try:
+            outcome = psycopg.connect(autocommit=True, **_with_addresses(self._parameters, self._most_s))
+        except Exception as error:  # for the thread that waits
+            outcome = error
+        with self._lock:
+            if not self._given_up:
+                self._outcome = outcome
+            elif not isinstance(outcome, Exception):
+                outcome.close()
+
+
+def _connect_s(parameters: dict[str, Any]) -> float:
+    given = parameters.get("connect_timeout", CONNECT_S)
+    try:
+        wanted_s = int(float(given))
+    except (ValueError, OverflowError):
+        raise psycopg.ProgrammingError(f"expected connect_timeout in seconds, got {given!r}") from None
+    return max(wanted_s, _LEAST_ADDRESS_S) if wanted_s > 0 else CONNECT_S
+
+
+def _with_addresses(parameters: dict[str, Any], most_s: float) -> dict[str, Any]:
+    """Return parameters with the addresses of all hosts, each with its share of the time.
+
+    psycopg and libpq would look the names up without a deadline.  The names stay beside the addresses: the server's
+    certificate is checked against them.
+
+    Raises:
+        psycopg.Error: No host has an address, or not in time.
+    """
+    deadline = time.monotonic() + most_s
+    found, failure = [], ""
+    for host, number, port in _places(parameters):
+        numbers = [number]
+        if host and not number and not host.startswith(_LOCAL):
+            try:
+                there = addresses(host, 0, max(0.0, deadline - time.monotonic()))
+                numbers = list(dict.fromkeys(str(address[0]) for _, address in there))
+            except OSError as error:
+                failure = f"{host}: {error}"
+                continue
+        found += [(host, each, port) for each in numbers]
+    if not found:
+        raise psycopg.OperationalError(failure)
+    left_s = max(deadline - time.monotonic(), 0.0)
+    share = {"connect_timeout": max(int(left_s) // len(found), _LEAST_ADDRESS_S)}
+    expanded = dict(zip(("host", "hostaddr", "port"), map(",".join, zip(*found, strict=True)), strict=True))
+    return {**parameters, **{name: value for name, value in expanded.items() if value.strip(",")}, **share}
+
+
+def _places(parameters: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return host, address and port of each server that is named; one empty place if libpq has to find out."""
+    if _service(parameters):
+        return [("", "", "")]
+    lists = [_listed(parameters, name) for name in ("host", "hostaddr", "port")]
+    ports = lists[2]
+    if len(ports) == 1:
+        lists[2] = ports * max(map(len, lists))
+    if len({len(each) for each in lists if each != [""]}) > 1:
+        return [("", "", "")]  # libpq says what is wrong with it
+    return [(host, number, port) for host, number, port in itertools.zip_longest(*lists, fillvalue="")]
+
+
+def _listed(parameters: dict[str, Any], name: str) -> list[str]:
+    return str(parameters.get(name) or os.environ.get(f"PG{name.upper()}") or "").split(",")
 
 
 def verified(uri: str) -> dict[str, Any]:
@@ -127,12 +238,9 @@ def _hosts(given: dict[str, Any]) -> list[str]:
     """Return where an address leads, without sockets of this machine."""
     if service := _service(given):
         return [f"service {service}"]  # a file says where
-    names = str(given.get("host") or os.environ.get("PGHOST") or "").split(",")
-    numbers = str(given.get("hostaddr") or os.environ.get("PGHOSTADDR") or "").split(",")
-    count = max(len(names), len(numbers))
-    pairs = zip(names + [""] * (count - len(names)), numbers + [""] * (count - len(numbers)), strict=True)
+    pairs = itertools.zip_longest(_listed(given, "host"), _listed(given, "hostaddr"), fillvalue="")
     hosts = [number or name for name, number in pairs]
-    return [host for host in hosts if host and not host.startswith(("/", "@"))]
+    return [host for host in hosts if host and not host.startswith(_LOCAL)]
 
 
 @contextlib.contextmanager

@@ -18,9 +18,24 @@ PRIVILEGES: dict[str, tuple[str, ...]] = {
         "INSERT, UPDATE, DELETE ON erasures",
     ),
     "searcher": (*_READ, *_ADD_TO_AUDIT),
-    "eraser": (*_READ, *_ADD_TO_AUDIT, "DELETE ON observations", "INSERT, UPDATE ON erasures"),
+    "eraser": (*_READ, *_ADD_TO_AUDIT, "DELETE ON observations", "INSERT ON erasures"),
     "auditor": ("SELECT ON settings", "SELECT ON audit"),
 }
+
+#: Lines follow one another closely: none is put in between, and none takes the last number that there is.
+_AUDIT_GOES_ON = """
+CREATE OR REPLACE FUNCTION reid_edge.audit_goes_on() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE last bigint;
+BEGIN
+    SELECT max(number) INTO last FROM reid_edge.audit;
+    IF NEW.number - coalesce(last, 0) NOT BETWEEN 1 AND 1000000 THEN
+        RAISE EXCEPTION 'line % does not follow line % of the audit', NEW.number, coalesce(last, 0);
+    END IF;
+    RETURN NEW;
+END $$;
+DROP TRIGGER IF EXISTS audit_goes_on ON reid_edge.audit;
+CREATE TRIGGER audit_goes_on BEFORE INSERT ON reid_edge.audit
+    FOR EACH ROW EXECUTE FUNCTION reid_edge.audit_goes_on();"""
 
 
 def roles_sql() -> str:
@@ -29,6 +44,7 @@ def roles_sql() -> str:
     It can be run again, also after an upgrade.
     """
     lines = ["-- Roles of a gallery: GRANT reid_edge_searcher TO ann; and so on. To be run by the owner of the tables."]
+    lines.append(_AUDIT_GOES_ON)
     for end, privileges in PRIVILEGES.items():
         role = f"reid_edge_{end}"
         lines += [

@@ -108,6 +108,8 @@ def check(store: Store) -> str:
         StoreError: The store fails.
     """
     found = store.structure()
+    if found:  # already now: what follows may fail of it
+        store.damaged.note_structure("; ".join(found))
     with store.snapshot() as held:
         for _ in held.records():
             pass

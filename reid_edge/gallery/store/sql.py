@@ -22,7 +22,7 @@ from reid_edge.gallery.store.base import (
     StoredGap,
     grown,
 )
-from reid_edge.gallery.store.chain import chained, counted
+from reid_edge.gallery.store.chain import chained, counted, line_of
 from reid_edge.gallery.store.columns import COLUMNS, Kind
 from reid_edge.gallery.store.erasures import Erasure, json_selection, selection_json, spent_us
 from reid_edge.gallery.store.retention import PREFIX, retention_of, retention_settings
@@ -34,7 +34,8 @@ _PAUSE_S = 0.05
 #: Names of the columns of ``observations``, as statements list them.
 COLUMN_NAMES = ", ".join(COLUMNS)
 
-AUDIT_NAMES = 'number, at_us, "user", action, purpose, detail, hash'
+AUDIT_FIELDS = ("number", "at_us", "user", "action", "purpose", "detail", "hash")
+AUDIT_NAMES = ", ".join(f'"{name}"' for name in AUDIT_FIELDS)
 _HASH = re.compile("[0-9a-f]{64}")
 #: Settings by which a store knows itself; no other store may be given them.
 OWN_SETTINGS = frozenset({"schema_version", "gallery", "commits"})
@@ -42,13 +43,17 @@ OWN_SETTINGS = frozenset({"schema_version", "gallery", "commits"})
 GAP_NAMES = tuple(field.name for field in fields(StoredGap))
 
 _CAMERAS = """
-    SELECT camera, max(observations), max(tracklets), min(first_us), max(last_us), max(gaps), max(lost) FROM (
+    SELECT camera, max(observations), max(tracklets), min(first_us), max(last_us), max(gaps), max(lost), max(elsewhere)
+    FROM (
         SELECT camera, count(*) AS observations, count(DISTINCT epoch || '/' || track) AS tracklets,
-            min(first_us) AS first_us, max(last_us) AS last_us, 0 AS gaps, 0 AS lost
+            min(first_us) AS first_us, max(last_us) AS last_us, 0 AS gaps, 0 AS lost, 0 AS elsewhere
         FROM observations WHERE last_us >= {since} GROUP BY camera
         UNION ALL
-        SELECT camera, 0, 0, NULL, NULL, count(*), CAST(sum(count) AS BIGINT)
-        FROM gaps WHERE received_us >= {since} GROUP BY camera
+        SELECT camera, 0, 0, NULL, NULL, count(*), CAST(sum(count) AS BIGINT), 0
+        FROM gaps WHERE received_us >= {since} AND reason <> '{elsewhere}' GROUP BY camera
+        UNION ALL
+        SELECT camera, 0, 0, NULL, NULL, 0, 0, CAST(sum(count) AS BIGINT)
+        FROM gaps WHERE received_us >= {since} AND reason = '{elsewhere}' GROUP BY camera
     ) AS held GROUP BY camera ORDER BY camera
 """
 
@@ -157,8 +162,8 @@ class SqlStore(abc.ABC):
     def cameras(self, since_us: int = 0) -> list[CameraSummary]:
         """Return the contents of each camera."""
         with self._counting() as db:
-            rows = db.execute(_CAMERAS.format(since=int(since_us))).fetchall()
-        names = ("camera", "observations", "tracklets", "first_us", "last_us", "gaps", "lost")
+            rows = db.execute(_CAMERAS.format(since=int(since_us), elsewhere=ELSEWHERE)).fetchall()
+        names = ("camera", "observations", "tracklets", "first_us", "last_us", "gaps", "lost", "elsewhere")
         return [CameraSummary(**dict(zip(names, row, strict=True))) for row in rows]
 
     @abc.abstractmethod
@@ -195,31 +200,40 @@ class SqlStore(abc.ABC):
         rows = db.execute("SELECT id, made_us, boot, selection FROM erasures ORDER BY number").fetchall()
         return [Erasure(id=row[0], made_us=row[1], boot=row[2], selection=json_selection(row[3])) for row in rows]
 
-    def _put_erasure(self, db: Database, erasure: Erasure) -> None:
-        """Store an erasure; of two with the same id the one that ends later stays."""
+    def _add_erasure(self, db: Database, erasure: Erasure, on_conflict: str = "") -> None:
+        """Store an erasure that was made now."""
         db.execute(
             "INSERT INTO erasures (id, made_us, boot, until_us, selection) "  # noqa: S608 - placeholders
-            f"VALUES ({', '.join([self.mark] * 5)}) ON CONFLICT (id) DO UPDATE "
-            "SET until_us = excluded.until_us, selection = excluded.selection "
-            "WHERE excluded.until_us >= erasures.until_us",
+            f"VALUES ({', '.join([self.mark] * 5)}) {on_conflict}",
             (erasure.id, erasure.made_us, erasure.boot, erasure.until_us, selection_json(erasure.selection)),
         )
 
-    def _add_gaps(self, db: Database, gaps: Sequence[StoredGap]) -> int:
-        """Store gaps; return how many are new."""
+    def _put_erasure(self, db: Database, erasure: Erasure) -> None:
+        """Store an erasure that may be there; of two with the same id the one that ends later stays."""
+        later = "SET until_us = excluded.until_us, selection = excluded.selection"
+        self._add_erasure(
+            db, erasure, f"ON CONFLICT (id) DO UPDATE {later} WHERE excluded.until_us >= erasures.until_us"
+        )
+
+    def _add_gaps(self, db: Database, gaps: Sequence[StoredGap]) -> tuple[int, int]:
+        """Store gaps; return how many are new, and how many observations for other galleries are newly counted."""
         marks = ", ".join([self.mark] * len(GAP_NAMES))
         insert = f"INSERT INTO gaps VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - placeholders
-        new = 0
+        new = elsewhere = 0
         for gap in gaps:
-            old = self._elsewhere(db, gap) if gap.reason == ELSEWHERE else None
-            if old is not None:
-                db.execute(
-                    f"DELETE FROM gaps WHERE camera = {self.mark} AND epoch = {self.mark} AND reason = {self.mark}",  # noqa: S608
-                    (gap.camera, gap.incarnation, ELSEWHERE),
-                )
-            count: int = db.execute(insert, tuple(vars(gap if old is None else grown(old, gap)).values())).rowcount
-            new += count if old is None else 0
-        return new
+            if gap.reason != ELSEWHERE:
+                new += db.execute(insert, tuple(vars(gap).values())).rowcount
+                continue
+            old = self._elsewhere(db, gap)
+            now = gap if old is None else grown(old, gap)
+            elsewhere += now.count - (0 if old is None else old.count)
+            db.execute(
+                f"DELETE FROM gaps WHERE camera = {self.mark} AND epoch = {self.mark} AND reason = {self.mark}",  # noqa: S608
+                (gap.camera, gap.incarnation, ELSEWHERE),
+            )
+            # Declared gaps begin at 1 or later, so that none of them has the key of this one.
+            db.execute(insert, tuple({**vars(now), "first_seq": 0}.values()))
+        return new, elsewhere
 
     def _elsewhere(self, db: Database, gap: StoredGap) -> StoredGap | None:
         row = db.execute(
@@ -269,10 +283,7 @@ def accepted_model(model_hash: str, dim: int | None, accepted_us: int) -> Accept
 
 def audit_line(row: Sequence[Any]) -> AuditEntry:
     """Return the line of a row of :data:`AUDIT_NAMES`."""
-    number, at_us, user, action, purpose, detail, digest = row
-    return AuditEntry(
-        number=number, at_us=at_us, user=user, action=action, purpose=purpose, detail=json.loads(detail), hash=digest
-    )
+    return line_of(dict(zip(AUDIT_FIELDS, row, strict=True)))
 
 
 def column_definitions(types: Mapping[Kind, str]) -> str:

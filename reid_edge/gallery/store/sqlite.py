@@ -31,11 +31,14 @@ from reid_edge.gallery.store.sqlite_features import (
     products,
 )
 from reid_edge.gallery.store.sqlite_file import connect_again, store_errors
+from reid_edge.gallery.store.sqlite_look import RollingLook
 from reid_edge.gallery.store.sqlite_transactions import SqliteTransactions
 from reid_edge.types import Feature
 
 #: Memory for features: half a million observations of 512 numbers.
 MEMORY_BYTES = 1 << 30
+#: Time that a look at the file may take, seconds.
+LOOK_S = 0.2
 #: Rows compared at a time when a search does not cover everything.
 ROWS_AT_A_TIME = 8192
 
@@ -63,6 +66,7 @@ class SqliteStore(SqliteTransactions):
         self._blocks = FeatureBlocks(memory_bytes)
         self.damaged = DamagedRows(f"sqlite:{path}")
         self._journal_pruned = False
+        self._looking = RollingLook(path.absolute(), self._record, self.damaged)
         self._forget_features()
         super().__init__(path, create=create, beside=beside)
 
@@ -73,8 +77,8 @@ class SqliteStore(SqliteTransactions):
             fresh = not_erased(records, self.erasures_of(db))
             rows = [_row(record, numbers[record.entry.model_hash]) for record in fresh]
             stored = db.executemany(_INSERT, rows).rowcount if rows else 0
-            new_gaps = self._add_gaps(db, gaps)
-        return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps)
+            new_gaps, elsewhere = self._add_gaps(db, gaps)
+        return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps, elsewhere)
 
     def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
         """Return the observations nearest to a feature."""
@@ -110,7 +114,7 @@ class SqliteStore(SqliteTransactions):
         with self._writing() as db:
             rows = self._delete(db, deleted_now(selection, erasure))
             erasure = covering(erasure, max((row[3] for row in rows), default=None))
-            self._put_erasure(db, erasure)
+            self._add_erasure(db, erasure)
             self._write_journal([erasure])
         return Erased(tuple(sorted(row[:3] for row in rows)), self._forget(), erasure)
 
@@ -166,6 +170,13 @@ class SqliteStore(SqliteTransactions):
         ):
             found = [str(row[0]) for row in db.execute("PRAGMA integrity_check(5)").fetchall()]
         return [] if found == ["ok"] else found
+
+    def look(self) -> None:
+        """Look at a part of the file; if what is newest cannot be read, nothing more is written to be lost with it."""
+        with self._lock, store_errors(self._path):
+            self._ready()
+        with store_errors(self._path):
+            self._lost = self._looking.look(LOOK_S)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Snapshot]:

@@ -28,9 +28,8 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     """
     with store_errors(path):
         _check_place(path)
-        if create:
-            _create_file(path)
-        elif not path.is_file():
+        made = create and _create_file(path)
+        if not create and not path.is_file():
             raise StoreError(
                 f"there is no gallery at {path}; 'reid-edge gallery serve sqlite:{path}' makes one and fills it."
             )
@@ -44,6 +43,8 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
                 connection.execute(f"PRAGMA {pragma}")
         except BaseException:
             connection.close()
+            if made:  # nothing half made stays, of a full disk say
+                _remove_if_empty(path)
             raise
     return connection
 
@@ -89,9 +90,20 @@ def _check_place(path: Path) -> None:
         raise StoreError(f"{path} is a folder; a gallery is a file: sqlite:{path / 'gallery.db'}, say.")
 
 
-def _create_file(path: Path) -> None:
-    with contextlib.suppress(FileExistsError):
+def _create_file(path: Path) -> bool:
+    """Make an empty file; return False if there is one."""
+    try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _remove_if_empty(path: Path) -> None:
+    """Remove a file into which nothing was written: no other process has made it a gallery meanwhile."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size == 0:
+            path.unlink()
 
 
 def _check_or_make_tables(connection: sqlite3.Connection, path: Path) -> None:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from reid_edge.errors import StoreError
-from reid_edge.files import identity
 from reid_edge.gallery.store.base import AuditEntry, Erased, Erasure
+from reid_edge.gallery.store.damage import DamagedRows
 from reid_edge.gallery.store.sql import SqlStore
 from reid_edge.gallery.store.sqlite_beside import ErasureJournal, Mark, MarkFile, journal_path, mark_path
 from reid_edge.gallery.store.sqlite_file import connect, store_errors, way_out
+from reid_edge.gallery.store.sqlite_watch import FileWatch
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class SqliteTransactions(SqlStore):
         StoreError: There is no gallery, or it cannot be opened.
     """
 
+    damaged: DamagedRows
     mark = "?"
     piece = "number IN (SELECT number FROM observations WHERE {})"
 
@@ -47,6 +49,10 @@ class SqliteTransactions(SqlStore):
         self._path = path.absolute()
         self._create = create
         self._closed = False
+        self._watch: FileWatch | None = None
+        self._stale = False  # what is at the path has to be opened
+        self._was_removed = False
+        self._lost = ""  # why nothing may be written
         self._lock = threading.RLock()
         self._journal = ErasureJournal(journal_path(self._path)) if beside else None
         self._marks = MarkFile(mark_path(self._path)) if beside else None
@@ -70,23 +76,34 @@ class SqliteTransactions(SqlStore):
                 return  # it waits for another process; nothing of it is committed when this one ends
         try:
             self._forget_features()
-            self._connection.close()
+            self._let_go()
         finally:
             self._lock.release()
 
+    def _let_go(self) -> None:
+        self._connection.close()
+        if self._watch is not None:
+            self._watch.close()
+        self._watch = None
+
     def _open(self) -> None:
-        """Open the file, and remember its identity; compare it with what lies beside it."""
+        """Open the file, and watch it from now on; compare it with what lies beside it."""
         marked = self._marks.read() if self._marks else None  # before the file: it is never ahead of a sound one
         self._connection = connect(self._path, create=self._create)
-        self._file = identity(self._path)
         self._forget_features()
+        self._lost = ""
         try:
+            with store_errors(self._path):
+                self._connection.execute("SELECT count(*) FROM settings").fetchone()  # there is a log from here on
+                self._watch = FileWatch(self._path)
             differs = self._difference(marked)
             self._merge_journal(all_again=differs is not None)  # first, so that a kill in between forgets no erasure
             if differs is not None:
                 self._record_difference(*differs)
+            elif not self._was_removed:
+                self.damaged.clear()
         except BaseException:
-            self._connection.close()
+            self._let_go()
             raise
 
     def _difference(self, marked: Mark | None) -> tuple[Mark, Mark] | None:
@@ -106,6 +123,7 @@ class SqliteTransactions(SqlStore):
             action, what = "commits lost", f"{marked.commits - found.commits} commits are missing at the end of"
         else:
             action, what = "file replaced", "another file is in the place of"
+        self.damaged.note_loss(f"{what} the gallery; the audit says so")
         log.error(
             "%s the gallery %s: the audit says so. What cameras still have comes again if a backup is restored:%s",
             what,
@@ -147,27 +165,53 @@ class SqliteTransactions(SqlStore):
             return self._journal.read() if self._journal else []
 
     def _check_file(self) -> None:
-        """Raise StoreError if the file was removed or replaced: what it takes would be lost."""
-        if self._file is None or identity(self._path) != self._file:
-            self._file = None
+        """Raise StoreError if the file was removed, replaced or overwritten: what it takes would be lost."""
+        if self._watch is None or not self._watch.is_in_place:
+            if self._watch is not None and self._watch.is_gone:
+                self._was_removed = True
+                self.damaged.note_loss("its file was removed while it was open, with all that it held")
+            self._stale = True
             raise StoreError(
                 f"the gallery's file {self._path} was removed or replaced while it was open; the next attempt opens "
                 f"what is there{' or makes it anew' if self._create else ''}."
             )
+        try:
+            self._watch.check_contents()
+        except StoreError as error:
+            raise StoreError(f"{error}{way_out(self._path)}") from error
+        if not self._watch.logs_are_in_place:
+            self._stale = True
+            raise StoreError(f"the log of the gallery {self._path} was removed while it was open; it is opened again.")
 
     def _ready(self) -> sqlite3.Connection:
         if self._closed:
             raise StoreError(f"the gallery in {self._path} is closed.")
-        if self._file is None:
-            self._connection.close()
-            self._open()
+        if self._stale:
+            self._open_again()
         self._check_file()
         return self._connection
+
+    def _open_again(self) -> None:
+        """Open what is at the path now; of a file that only lacks its log, what the log held is written first."""
+        if self._watch is not None and self._watch.is_in_place:
+            self._watch.check_contents()
+            with contextlib.suppress(sqlite3.Error):  # the mark tells what is missing
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self._let_go()
+        self._stale = False
+        try:
+            self._open()
+        except BaseException:
+            self._stale = True
+            raise
+        self._was_removed = False
 
     @contextlib.contextmanager
     def _transaction(self, begin: str, *, counted: bool = False) -> Iterator[sqlite3.Connection]:
         with self._lock, store_errors(self._path):
             db = self._ready()
+            if counted and self._lost:
+                raise StoreError(f"{self._lost}; nothing is stored.{way_out(self._path)}")
             db.execute(begin)
             try:
                 yield db
