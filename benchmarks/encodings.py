@@ -47,7 +47,7 @@ def main() -> None:
         split: load_split("market1501", options.root, split, partial=options.partial) for split in ("query", "gallery")
     }
     features = {
-        split: l2_normalised(extract_files(extractor, [image.path for image in images[split]], lambda _: None))
+        split: l2_normalised(extract_files(extractor, [image.path for image in images[split]]).features)
         for split in images
     }
     counts = " and ".join(f"{len(rows):,} {split}" for split, rows in features.items())

@@ -1,7 +1,8 @@
-"""Arithmetic on features, and files of features: ``.npy`` with a list of paths beside it, or one ``.parquet``."""
+"""Arithmetic on features, and files of features: ``.npy`` with a list of paths beside it, ``.csv`` or ``.parquet``."""
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from reid_edge.files import check_output
 Real = TypeVar("Real", np.float32, np.float64)
 
 #: Suffixes of the files that features are written to.
-SUFFIXES = (".npy", ".parquet")
+SUFFIXES = (".npy", ".csv", ".parquet")
 
 
 def l2_normalised(features: npt.NDArray[Real]) -> npt.NDArray[Real]:
@@ -37,12 +38,12 @@ def check_feature_file(path: Path, *, force: bool) -> None:
     """Refuse an output that cannot be written, before any work is done.
 
     Raises:
-        UsageError: Another suffix than ``.npy`` or ``.parquet``.
+        UsageError: Another suffix than those of ``SUFFIXES``.
         OutputError: It exists and ``force`` is off, or its folder does not.
         MissingExtraError: ``.parquet`` without pyarrow.
     """
     if path.suffix not in SUFFIXES:
-        raise UsageError(f"the output must end in {' or '.join(SUFFIXES)}, got {path}.")
+        raise UsageError(f"the output must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {path}.")
     for output in _outputs(path):
         check_output(output, force=force)
     if path.suffix == ".parquet":
@@ -57,11 +58,13 @@ def write_features(
 ) -> list[Path]:
     """Write features, whole or not at all.
 
-    ``.npy``: N×D float32, and beside it ``NAME.sources.txt``, a line each.  ``.parquet``: columns ``source`` (string)
-    and ``feature`` (list of D float32), with ``model_hash`` in the file's metadata.
+    * ``.npy``: N×D float32, and beside it ``NAME.sources.txt``, a line each.
+    * ``.csv``: columns ``source`` and ``f0``, ``f1``, …, D numbers with 9 digits, which float32 needs.
+    * ``.parquet``: columns ``source`` (string) and ``feature`` (list of D float32), with ``model_hash`` in the file's
+      metadata.
 
     Args:
-        path: The ``.npy`` or ``.parquet`` file.
+        path: The file.
         sources: N names, e.g. the path of the image that each row was computed from.
         features: N×D.
         model_hash: Hash of the model that computed them.
@@ -77,6 +80,8 @@ def write_features(
     try:
         if path.suffix == ".parquet":
             _write_parquet(partials[0], sources, features, model_hash)
+        elif path.suffix == ".csv":
+            _write_csv(partials[0], sources, features)
         else:
             partials[0].write_text("".join(f"{source}\n" for source in sources), encoding="utf-8")
             with partials[1].open("wb") as file:
@@ -92,7 +97,15 @@ def write_features(
 
 
 def _outputs(path: Path) -> list[Path]:
-    return [path] if path.suffix == ".parquet" else [path.with_suffix(".sources.txt"), path]
+    return [path.with_suffix(".sources.txt"), path] if path.suffix == ".npy" else [path]
+
+
+def _write_csv(path: Path, sources: Sequence[str], features: npt.NDArray[np.float32]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["source", *(f"f{place}" for place in range(features.shape[1]))])
+        for source, feature in zip(sources, features, strict=True):
+            writer.writerow([source, *(f"{value:.9g}" for value in feature.tolist())])
 
 
 def _write_parquet(path: Path, sources: Sequence[str], features: npt.NDArray[np.float32], model_hash: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -75,6 +75,35 @@ def read_image(path: Path) -> Image:
     except OSError:
         data = b""
     return decoded_image(data, path)
+
+
+def read_images(paths: Iterable[Path], *, skip_bad: bool = False) -> Iterator[tuple[Path, Image | None]]:
+    """Decode images one by one.
+
+    Args:
+        paths: Image files.
+        skip_bad: Yield None for a file that is no readable image.
+
+    Yields:
+        The path, and H×W×3 uint8 BGR.
+
+    Raises:
+        FrameError: A file is missing, truncated, or no readable image, and ``skip_bad`` is off.
+    """
+    for path in paths:
+        image: Image | None = None
+        try:
+            image = read_image(path)
+        except FrameError as error:
+            if not skip_bad:
+                raise FrameError(f"{error} Or leave out all such files, and count them: --skip-bad.") from error
+        yield path, image
+
+
+def left_out(unreadable: Sequence[Path], total: int) -> str:
+    """Say how many of ``total`` images cannot be read and are left out, and name the first three."""
+    named = ", ".join(map(str, unreadable[:3])) + (" …" if len(unreadable) > 3 else "")
+    return f"{len(unreadable):,} of {total:,} images cannot be read and are left out: {named}"
 
 
 def decoded_image(data: bytes, path: Path) -> Image:

@@ -1,8 +1,10 @@
 """The commands as a person runs them, on real files; in a process of their own where only a process shows it."""
 
+import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,11 +101,46 @@ def test_extract_writes_parquet_with_the_model_hash(session_bundle, crops, tmp_p
     assert tables[0]["source"].to_pylist()[4].endswith("below/4.png")
 
 
+def test_extract_writes_csv_with_the_name_and_every_digit_of_a_feature(session_bundle, crops, tmp_path):
+    for suffix in ("csv", "npy"):
+        out = tmp_path / f"f.{suffix}"
+        success("extract", session_bundle.path, crops, "--out", out, "--engine", "onnxruntime", "--precision", "fp32")
+    with (tmp_path / "f.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header[:3] == ["source", "f0", "f1"]
+    assert [row[0] for row in rows] == (tmp_path / "f.sources.txt").read_text().splitlines()
+    np.testing.assert_array_equal(np.array([row[1:] for row in rows], np.float32), np.load(tmp_path / "f.npy"))
+
+
+def test_extract_leaves_bad_files_out_on_request_and_counts_them(session_bundle, crops, tmp_path):
+    folder = tmp_path / "crops"
+    shutil.copytree(crops, folder)
+    whole = (folder / "1.png").read_bytes()
+    (folder / "1.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "0.png").write_bytes(b"")
+    out = tmp_path / "f.npy"
+    assert "--skip-bad" in failure("extract", session_bundle.path, folder, "--out", out)
+    assert not out.exists()
+    run = run_command("extract", session_bundle.path, folder, "--out", out, "--skip-bad")
+    assert run.returncode == 0
+    assert f"2 of 5 images cannot be read and are left out: {folder / '0.png'}, {folder / '1.png'}" in run.stderr
+    assert np.load(out).shape == (3, 512)
+    names = (tmp_path / "f.sources.txt").read_text().splitlines()
+    assert [Path(name).name for name in names] == ["2.png", "3.png", "4.png"]
+
+
+def test_extract_of_nothing_readable_is_an_error(session_bundle, tmp_path):
+    (tmp_path / "1.png").write_bytes(b"no image")
+    assert "none of the 1 images can be read" in failure(
+        "extract", session_bundle.path, tmp_path, "--skip-bad", "--out", tmp_path / "f.npy"
+    )
+
+
 def test_extract_refuses_bad_outputs_before_any_work(session_bundle, crops, tmp_path):
     (tmp_path / "f.npy").write_text("precious")
     assert "--force" in failure("extract", session_bundle.path, crops, "--out", tmp_path / "f.npy")
     assert (tmp_path / "f.npy").read_text() == "precious"
-    assert ".parquet" in failure("extract", session_bundle.path, crops, "--out", tmp_path / "f.csv")
+    assert ".parquet" in failure("extract", session_bundle.path, crops, "--out", tmp_path / "f.txt")
     assert "not a writable folder" in failure("extract", session_bundle.path, crops, "--out", tmp_path / "no" / "f.npy")
 
 

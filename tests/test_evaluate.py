@@ -11,7 +11,7 @@ import pytest
 from reid_edge.benchmark.accuracy import Embedder, load_splits, measure_splits
 from reid_edge.bundle import open_bundle
 from reid_edge.cli.evaluate import evaluate
-from reid_edge.errors import BundleError, DatasetError, InputError, UsageError
+from reid_edge.errors import BundleError, DatasetError, FrameError, InputError, UsageError
 from reid_edge.osnet.checkpoint import save_checkpoint
 from reid_edge.runtime import Extractor
 from tests.conftest import random_crops
@@ -61,6 +61,23 @@ def test_one_bundle_on_market1501(session_bundle, market, capsys):
     }
 
 
+def test_bad_images_are_left_out_on_request_and_counted(session_bundle, market, tmp_path, capsys):
+    root = shutil.copytree(market, tmp_path / "market")
+    (root / "query" / "0001_c1s1_000001_00.jpg").write_bytes(b"\xff\xd8\xff")
+    (root / "bounding_box_test" / "0002_c2s1_000001_00.jpg").write_bytes(b"")
+    with pytest.raises(FrameError, match=r"0001_c1s1_000001_00\.jpg is .*--skip-bad"):
+        evaluate([session_bundle.path], root=root, engine="openvino", partial=True)
+    evaluate([session_bundle.path], root=root, engine="openvino", partial=True, skip_bad=True)
+    shown = capsys.readouterr()
+    assert "2 of 10 images cannot be read and are left out" in shown.err
+    assert "3 of 5 queries have a match" in shown.out
+    assert "2 unreadable images left out" in " ".join(shown.out.split())
+    for path in (root / "query").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="no image of the query can be read"):
+        evaluate([session_bundle.path], root=root, engine="openvino", partial=True, skip_bad=True)
+
+
 def test_mirrored_crops_several_bundles_and_the_distance_are_reported(session_bundle, market, capsys):
     both = [session_bundle.path, session_bundle.path]
     evaluate(both, root=market, flip=True, distance="euclidean", engine="openvino", precision="fp32", partial=True)
@@ -74,7 +91,9 @@ def test_mirrored_crops_several_bundles_and_the_distance_are_reported(session_bu
 def test_all_random_splits_are_averaged(session_bundle, viper, capsys, split):
     embedder = Embedder((Extractor(session_bundle, engine="openvino", precision="fp32"),))
     numbered = [load_splits(viper, dataset="viper", number=number, partial=True) for number in range(10)]
-    each = measure_splits(embedder, numbered, lambda _text, _steps: lambda _count=1: None, rule="other-cameras")
+    each = measure_splits(
+        embedder, numbered, lambda _text, _steps: lambda _count=1: None, rule="other-cameras"
+    ).rankings
     assert len({ranking.mean_ap for ranking in each}) > 1  # else one of them would do
     evaluate([session_bundle.path], root=viper, dataset="viper", split=split, engine="openvino", partial=True)
     title, cells = table(capsys)

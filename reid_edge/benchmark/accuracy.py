@@ -137,7 +137,20 @@ def measure_accuracy(extractor: Extractor, splits: Mapping[Split, Sequence[Label
         FrameError: A file is not a readable image.
         InputError: No query has a match.
     """
-    return measure_splits(Embedder((extractor,)), [splits], notify)[0]
+    return measure_splits(Embedder((extractor,)), [splits], notify).rankings[0]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Ranking quality on random splits, and what could not be read.
+
+    Attributes:
+        rankings: One for each split.
+        unreadable: Files of all splits that were left out.
+    """
+
+    rankings: tuple[Ranking, ...]
+    unreadable: tuple[Path, ...] = ()
 
 
 def measure_splits(
@@ -147,7 +160,8 @@ def measure_splits(
     *,
     distance: Distance | None = None,
     rule: Rule = "market1501",
-) -> list[Ranking]:
+    skip_bad: bool = False,
+) -> Measured:
     """Measure CMC and mAP on each of several random splits of one dataset; each image is embedded once.
 
     Args:
@@ -156,6 +170,7 @@ def measure_splits(
         notify: Called before each stage.
         distance: ``cosine`` or ``euclidean``; None: the manifests'.
         rule: Which gallery images are left out of a query's search.
+        skip_bad: Leave out files that are no readable images.
 
     Raises:
         FrameError: A file is not a readable image.
@@ -163,18 +178,30 @@ def measure_splits(
     """
     distance = distance or embedder.distance
     paths = list(dict.fromkeys(image.path for splits in numbered for split in _SPLITS for image in splits[split]))
-    features = extract_files(embedder, paths, notify(f"features, {embedder.name}", len(paths)))
-    rows = {path: row for row, path in enumerate(paths)}
+    on_block = notify(f"features, {embedder.name}", len(paths))
+    extracted = extract_files(embedder, paths, on_block, skip_bad=skip_bad)
+    rows = {path: row for row, path in enumerate(extracted.paths)}
+    numbered = [_readable(splits, rows) for splits in numbered]
     on_block = notify("ranking", sum(len(splits["query"]) for splits in numbered))
-    return [
+    rankings = [
         rank(
-            *(_labelled(features, rows, splits[split]) for split in _SPLITS),
+            *(_labelled(extracted.features, rows, splits[split]) for split in _SPLITS),
             distance=distance,
             rule=rule,
             on_block=on_block,
         )
         for splits in numbered
     ]
+    return Measured(tuple(rankings), extracted.unreadable)
+
+
+def _readable(
+    splits: Mapping[Split, Sequence[LabelledImage]], rows: Mapping[Path, int]
+) -> dict[Split, list[LabelledImage]]:
+    kept = {split: [image for image in splits[split] if image.path in rows] for split in _SPLITS}
+    if empty := [split for split in _SPLITS if not kept[split]]:
+        raise InputError(f"no image of the {' and '.join(empty)} can be read. Copy the dataset again.")
+    return kept
 
 
 def mean_ranking(rankings: Sequence[Ranking]) -> Ranking:

@@ -14,10 +14,11 @@ from reid_edge.cli.shared_options import (
     EngineOption,
     ForceOption,
     PrecisionOption,
+    SkipBadOption,
     ThreadsOption,
     TrustedKeyOption,
 )
-from reid_edge.console import console, extra, print_table, progress_bars
+from reid_edge.console import console, extra, print_table, progress_bars, say
 from reid_edge.errors import ReidEdgeError
 
 if TYPE_CHECKING:
@@ -78,16 +79,20 @@ def verify(
 def extract(
     bundle: BundleArgument,
     inputs: Annotated[list[Path], typer.Argument(help="Images, or folders of images; each image is one crop.")],
-    out: Annotated[Path, typer.Option(help="features.npy or features.parquet.")] = Path("features.npy"),
+    out: Annotated[
+        Path,
+        typer.Option(help="features.npy, with the names in features.sources.txt; features.csv; or features.parquet."),
+    ] = Path("features.npy"),
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
     trusted_key: TrustedKeyOption = None,
+    skip_bad: SkipBadOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Turn person crops into features."""
+    """Turn person crops into features, each beside the name of its image."""
     from reid_edge.features import check_feature_file, write_features
-    from reid_edge.images import list_images
+    from reid_edge.images import left_out, list_images
     from reid_edge.runtime import Extractor
     from reid_edge.runtime.extractor import extract_files
 
@@ -95,8 +100,13 @@ def extract(
     paths = list_images(inputs)
     extractor = Extractor(bundle, engine=engine, precision=precision, threads=threads, trusted_keys=trusted_key or ())
     with progress_bars() as notify:
-        features = extract_files(extractor, paths, notify(f"extracting with {extractor.description}", len(paths)))
-    written = write_features(out, [str(path) for path in paths], features, extractor.bundle.manifest.model_hash)
+        on_block = notify(f"extracting with {extractor.description}", len(paths))
+        extracted = extract_files(extractor, paths, on_block, skip_bad=skip_bad)
+    if extracted.unreadable:
+        say(left_out(extracted.unreadable, len(paths)))
+    features = extracted.features
+    sources = [str(path) for path in extracted.paths]
+    written = write_features(out, sources, features, extractor.bundle.manifest.model_hash)
     console.print(f"{features.shape[0]}×{features.shape[1]} float32 in {', '.join(map(str, written))}", soft_wrap=True)
 
 

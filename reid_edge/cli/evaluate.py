@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from reid_edge.cli.shared_options import EngineOption, PrecisionOption, ThreadsOption
-from reid_edge.console import extra, print_table, progress_bars
+from reid_edge.cli.shared_options import EngineOption, PrecisionOption, SkipBadOption, ThreadsOption
+from reid_edge.console import extra, print_table, progress_bars, say
 from reid_edge.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
@@ -59,16 +60,18 @@ def evaluate(
     partial: Annotated[
         bool, typer.Option("--partial", help="The dataset is a subset: do not check the number of images.")
     ] = False,
+    skip_bad: SkipBadOption = False,
 ) -> None:
     """Measure ranking quality, CMC and mAP, of any engine on a labelled dataset.
 
     A checkpoint of the recipes classify or attributes in place of the bundle: measure its classifier on the test split.
     """
     if len(bundles) == 1 and bundles[0].suffix == ".safetensors" and bundles[0].is_file():
-        _evaluate_classifier(bundles[0], dataset, root, partial=partial)
+        _evaluate_classifier(bundles[0], dataset, root, partial=partial, skip_bad=skip_bad)
         return
     from reid_edge.benchmark.accuracy import Embedder, load_splits, mean_ranking, measure_splits
     from reid_edge.bundle import open_bundle
+    from reid_edge.images import left_out
     from reid_edge.runtime import Extractor
 
     opened = [open_bundle(path) for path in bundles]
@@ -85,19 +88,22 @@ def evaluate(
     )
     distance = distance or embedder.distance
     with progress_bars() as notify:
-        rankings = measure_splits(embedder, numbered, notify, distance=distance, rule=rule)
+        measured = measure_splits(embedder, numbered, notify, distance=distance, rule=rule, skip_bad=skip_bad)
     queries, gallery = (sum(len(splits[kind]) for splits in numbered) for kind in ("query", "gallery"))
-    mean = mean_ranking(rankings)
+    if measured.unreadable:
+        paths = {image.path for splits in numbered for images in splits.values() for image in images}
+        say(left_out(measured.unreadable, len(paths)))
+    mean = mean_ranking(measured.rankings)
     which = dataset if len(numbered) == 1 else f"{dataset}, mean of {len(numbered)} random splits"
     _print(
         f"{which}: {mean.queries:,} of {queries:,} queries have a match, {gallery:,} gallery, {distance} distance"
-        f"{_RULES[rule]}",
+        f"{_RULES[rule]}{_left_out(measured.unreadable)}",
         embedder.description,
         mean,
     )
 
 
-def _evaluate_classifier(path: Path, dataset: str, root: Path, *, partial: bool) -> None:
+def _evaluate_classifier(path: Path, dataset: str, root: Path, *, partial: bool, skip_bad: bool) -> None:
     with extra("train", "evaluating a classifier"):
         from reid_edge.osnet.checkpoint import load_checkpoint
         from reid_edge.training.evaluator import evaluate_classifier
@@ -109,9 +115,13 @@ def _evaluate_classifier(path: Path, dataset: str, root: Path, *, partial: bool)
             f"run. Make one with: reid-edge export --checkpoint {shlex.quote(str(path))} --out BUNDLE"
         )
     with progress_bars() as notify:
-        figures = evaluate_classifier(checkpoint, dataset, root, partial=partial, notify=notify)
+        figures = evaluate_classifier(checkpoint, dataset, root, partial=partial, skip_bad=skip_bad, notify=notify)
     rows = [[path.name, *(f"{100 * value:.2f}" for value in figures.values())]]
     print_table(f"{dataset}, test split", ("classifier", *figures), rows)
+
+
+def _left_out(unreadable: Sequence[Path]) -> str:
+    return f", {len(unreadable):,} unreadable images left out" if unreadable else ""
 
 
 def _refuse_seen(bundle: Bundle, dataset: str, numbers: list[int]) -> None:

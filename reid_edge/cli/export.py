@@ -9,7 +9,14 @@ from typing import Annotated, Literal, cast
 import typer
 
 from reid_edge.cli.bundle import BUNDLE_HEADERS, bundle_rows
-from reid_edge.cli.shared_options import BundleArgument, ForceOption, TrustedKeyOption, WidthOption, choices
+from reid_edge.cli.shared_options import (
+    BundleArgument,
+    ForceOption,
+    SkipBadOption,
+    TrustedKeyOption,
+    WidthOption,
+    choices,
+)
 from reid_edge.console import console, extra, print_table, progress_bars, say
 from reid_edge.errors import EngineError, OutputError, UsageError
 
@@ -28,6 +35,7 @@ def export(
     ] = None,
     precision: Annotated[str, typer.Option(help="Of fp32,fp16,int8.")] = "fp32,fp16,int8",
     calibration: Annotated[str, typer.Option(help="Folder of person crops, or 'default': needs none.")] = "default",
+    skip_bad: SkipBadOption = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the bundle; ./osnet_x… if not given.")] = None,
     input_format: Annotated[
         Literal["pixels", "tensor"],
@@ -68,6 +76,7 @@ def export(
         formats=cast(tuple[Format, ...], chosen),
         precisions=choices(precision, ("fp32", "fp16", "int8"), "--precision"),  # type: ignore[arg-type]
         calibration=None if calibration == "default" else Path(calibration),
+        skip_bad=skip_bad,
         input_format=input_format,
         target_cpu=target_cpu,
         norm=norm,

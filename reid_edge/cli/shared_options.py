@@ -21,6 +21,9 @@ TrustedKeyOption = Annotated[
     typer.Option(help="Public key, PEM file or base64, that must have signed the bundle; repeat it for several."),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out images that cannot be read, and say how many.")
+]
 WidthOption = Annotated[float | None, typer.Option(help="Width multiplier β, in (0, 1.5].")]
 
 

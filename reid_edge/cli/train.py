@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reid_edge.cli.shared_options import SkipBadOption
 from reid_edge.console import console, extra, progress_bars, say
 from reid_edge.errors import StoppedError, UsageError
 from reid_edge.progress import silent
@@ -32,6 +33,7 @@ def train(
     partial: Annotated[
         bool, typer.Option("--partial", help="Accept a subset: do not check the number of images.")
     ] = False,
+    skip_bad: SkipBadOption = False,
     width: Annotated[float | None, typer.Option(help="Width multiplier β, in (0, 1.5].")] = None,
     resolution: Annotated[float | None, typer.Option(help="Resolution multiplier γ of 256x128.")] = None,
     size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH, pixels.")] = None,
@@ -68,6 +70,7 @@ def train(
         "data.dataset": dataset,
         "data.root": root and str(root),
         "data.partial": partial or None,
+        "data.skip_bad": skip_bad or None,
         "model.width": width,
         "model.size": _size(size, resolution),
         "model.start": start and str(start),

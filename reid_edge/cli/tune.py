@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from reid_edge.bundle import Bundle
+from reid_edge.cli.shared_options import SkipBadOption
 from reid_edge.console import console, extra, print_table, progress_bars, say
 from reid_edge.errors import TuningError, UsageError
 from reid_edge.manifest import EngineName
@@ -43,6 +44,7 @@ def tune(
     partial: Annotated[bool, typer.Option("--partial", help="The folder holds a part of the dataset.")] = False,
     max_drop: Annotated[float, typer.Option(min=0, help="Points of mAP that may be lost, of 100.")] = 0.5,
     calibration: Annotated[str, typer.Option(help="Folder of person crops, or 'default': needs none.")] = "default",
+    skip_bad: SkipBadOption = False,
     budget_minutes: Annotated[float, typer.Option(min=0.5, help="About how long tuning may take.")] = 15,
     out: Annotated[Path | None, typer.Option(help="Folder of the bundle; ./osnet_x…_tuned if not given.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
@@ -77,6 +79,7 @@ def tune(
         labelled=load_splits(root, partial=partial) if root is not None else None,
         max_drop=max_drop,
         calibration=None if calibration == "default" else Path(calibration),
+        skip_bad=skip_bad,
         force=force,
     )
     reasons = [one.why_untimed() for one in tuning_engines(engine, options.objective.query.crops)]

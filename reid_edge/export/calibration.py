@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+import itertools
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +23,13 @@ from reid_edge.assets import asset
 from reid_edge.crops import resize_into
 from reid_edge.errors import CalibrationError, FrameError, shortened
 from reid_edge.files import write_whole
-from reid_edge.images import list_images, read_image
+from reid_edge.images import left_out, list_images, read_images
 from reid_edge.manifest import Calibration
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.progress import Notify
 from reid_edge.types import Image, Size
+
+_log = logging.getLogger(__name__)
 
 DISTILLED_CALIBRATION = 32
 DISTILLED_HELD_OUT = 32
@@ -62,20 +66,23 @@ def shipped_name(checkpoint: Checkpoint, size: Size) -> str:
     return f"{checkpoint.sha256[:12]}-{size[0]}x{size[1]}.npz"
 
 
-def calibration_set(checkpoint: Checkpoint, crops: Path | None, notify: Notify) -> CalibrationSet:
+def calibration_set(
+    checkpoint: Checkpoint, crops: Path | None, notify: Notify, *, skip_bad: bool = False
+) -> CalibrationSet:
     """Read a folder of real crops; without one, take the set that ships for the checkpoint, or make one from it.
 
     Args:
         checkpoint: At the size that is exported.
         crops: The folder, or None.
         notify: Called with a text and a number of steps before long work; returns what to call after each step.
+        skip_bad: Leave out files of the folder that are no readable images.
 
     Raises:
         CalibrationError: No usable crops.
     """
     size = checkpoint.info.size
     if crops is not None:
-        return folder_set(crops, size)
+        return folder_set(crops, size, skip_bad=skip_bad)
     return shipped_set(checkpoint, size) or distilled_set(checkpoint, size, notify)
 
 
@@ -125,11 +132,16 @@ def distilled_set(checkpoint: Checkpoint, size: Size, notify: Notify) -> Calibra
     return _set(crops[:DISTILLED_CALIBRATION], crops[DISTILLED_CALIBRATION:], "distilled", _NOTE)
 
 
-def folder_set(folder: Path, size: Size) -> CalibrationSet:
+def folder_set(folder: Path, size: Size, *, skip_bad: bool = False) -> CalibrationSet:
     """Read real crops from a folder and those below it: every fifth, by a fixed shuffle, judges; the others calibrate.
 
+    Args:
+        folder: The folder.
+        size: Height and width that the crops are resized to.
+        skip_bad: Leave out files that are no readable images; the set's note and a log line say how many.
+
     Raises:
-        CalibrationError: No such folder, fewer than 40 images, or a file that is not a readable image.
+        CalibrationError: No such folder, fewer than 40 images, or a file that is no readable image.
     """
     if not folder.is_dir():
         raise CalibrationError(f"no folder of calibration crops at {folder}.")
@@ -142,25 +154,43 @@ def folder_set(folder: Path, size: Size) -> CalibrationSet:
             f"{folder} holds {len(paths)} images; at least {MIN_CROPS} person crops are needed. "
             "Or use --calibration default, which needs none."
         )
+    unreadable: list[Path] = []
     order = np.random.default_rng(SEED).permutation(len(paths))
-    held_out = order[: min(MAX_HELD_OUT, len(paths) // 5)]
-    calibration = order[len(held_out) : len(held_out) + MAX_CALIBRATION]
-    return _set(
-        _read([paths[i] for i in calibration], size),
-        _read([paths[i] for i in held_out], size),
-        "crops",
-        f"{len(paths)} images in folder '{folder.name}', shuffle seed {SEED}",
-    )
+    images = _readable([paths[place] for place in order], unreadable, skip_bad=skip_bad)
+    held_out = _resized(images, min(MAX_HELD_OUT, len(paths) // 5), size)
+    calibration = _resized(images, min(MAX_CALIBRATION, len(paths) - len(held_out)), size)
+    if len(held_out) + len(calibration) < MIN_CROPS:
+        raise CalibrationError(
+            f"{left_out(unreadable, len(paths))}. At least {MIN_CROPS} person crops are needed. "
+            "Copy them again, or use --calibration default, which needs none."
+        )
+    note = f"{len(paths)} images in folder '{folder.name}', shuffle seed {SEED}"
+    if unreadable:
+        _log.warning("calibration: %s", left_out(unreadable, len(paths)))
+        note += f"; {len(unreadable)} unreadable ones left out"
+    return _set(calibration, held_out, "crops", note)
 
 
-def _read(paths: list[Path], size: Size) -> Image:
-    crops = np.empty((len(paths), *size, 3), np.uint8)
-    for path, out in zip(paths, crops, strict=True):
-        try:
-            resize_into(read_image(path), out)
-        except FrameError as error:
-            raise CalibrationError(f"{error} Remove it from the calibration folder, or replace it.") from error
-    return crops
+def _readable(paths: list[Path], unreadable: list[Path], *, skip_bad: bool) -> Iterator[Image]:
+    """Yield images in order; with ``skip_bad`` append the paths of those that cannot be read to ``unreadable``."""
+    try:
+        for path, image in read_images(paths, skip_bad=skip_bad):
+            if image is None:
+                unreadable.append(path)
+            else:
+                yield image
+    except FrameError as error:
+        raise CalibrationError(f"{error} It is in the calibration folder: remove or replace it.") from error
+
+
+def _resized(images: Iterator[Image], count: int, size: Size) -> Image:
+    """Resize the next images: as many as there are, at most ``count``."""
+    crops = np.empty((count, *size, 3), np.uint8)
+    taken = 0
+    for image in itertools.islice(images, count):
+        resize_into(image, crops[taken])
+        taken += 1
+    return crops[:taken]
 
 
 def _set(calibration: Image, held_out: Image, source: str, note: str) -> CalibrationSet:

@@ -60,6 +60,7 @@ class ExportOptions:
         precisions: ``fp32`` is always made: the others are judged against it.
         needed_onnx_only: Make ONNX files besides ``fp32`` only where one of the formats is ``onnx`` or built from them.
         calibration: Folder of real crops; None takes the set made from the checkpoint.
+        skip_bad: Leave out files of that folder that are no readable images.
         input_format: ``pixels``: files take uint8 N×H×W×3 BGR and normalise themselves; ``tensor``: normalised
             float32 N×3×H×W RGB, for other software.
         target_cpu: ``any``: INT8 that is right on every CPU; ``vnni``: uses the full range, wrong on x86 without VNNI.
@@ -76,6 +77,7 @@ class ExportOptions:
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
     needed_onnx_only: bool = False
     calibration: Path | None = None
+    skip_bad: bool = False
     input_format: InputFormat = "pixels"
     target_cpu: TargetCpu = "any"
     norm: Literal["l2", "none"] = "l2"
@@ -131,7 +133,7 @@ class _Export:
         self.folder = folder
         self.notify = notify
         if "int8" in options.precisions and calibration is None:
-            calibration = calibration_set(checkpoint, options.calibration, notify)
+            calibration = calibration_set(checkpoint, options.calibration, notify, skip_bad=options.skip_bad)
         self.reference = make_reference(checkpoint, calibration, notify)
         self.manifest = self._empty_manifest()
 

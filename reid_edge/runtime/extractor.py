@@ -16,7 +16,7 @@ from reid_edge.bundle import Bundle, open_bundle
 from reid_edge.crops import RESIZE_RULE, SkippedBox, check_image, crop_boxes, normalised, resize_into
 from reid_edge.errors import BoxError, BundleVersionError, FrameError, UsageError
 from reid_edge.features import l2_normalised
-from reid_edge.images import read_image
+from reid_edge.images import read_images
 from reid_edge.manifest import EngineChoice, InputSpec, PrecisionChoice
 from reid_edge.runtime.engines import Batch, EngineOptions, choose_engine
 from reid_edge.types import Features, Image
@@ -187,27 +187,51 @@ class Extractor:
         return as_input(pixels, self._spec)
 
 
+@dataclass(frozen=True)
+class FileFeatures:
+    """Features of the readable ones of N image files.
+
+    Attributes:
+        features: M×D float32.
+        paths: M files, in the order given.
+        unreadable: The other files.
+    """
+
+    features: Features
+    paths: tuple[Path, ...]
+    unreadable: tuple[Path, ...]
+
+
 def extract_files(
     extractor: Callable[[Sequence[Image]], Features],
     paths: Sequence[Path],
     on_block: Callable[[int], object] = lambda _count: None,
-) -> Features:
-    """Return features of image files, each taken as one crop: N×D float32, in order.
+    *,
+    skip_bad: bool = False,
+) -> FileFeatures:
+    """Return features of image files, each taken as one crop.
 
     Args:
         extractor: An Extractor, or anything else that makes features of crops.
         paths: N image files.
         on_block: Called with the number of images done since the last call.
+        skip_bad: Leave out files that are no readable images.
 
     Raises:
-        FrameError: A file that is not a readable image.
+        FrameError: A file is no readable image and ``skip_bad`` is off, or none is.
     """
-    blocks = []
+    blocks: list[Features] = []
+    kept: list[Path] = []
     for start in range(0, len(paths), FILES_AT_ONCE):
-        block = paths[start : start + FILES_AT_ONCE]
-        blocks.append(extractor([read_image(path) for path in block]))
+        block = list(read_images(paths[start : start + FILES_AT_ONCE], skip_bad=skip_bad))
+        kept += [path for path, image in block if image is not None]
+        blocks.append(extractor([image for _, image in block if image is not None]))
         on_block(len(block))
-    return np.concatenate(blocks)
+    if not kept:
+        raise FrameError(f"none of the {len(paths):,} images can be read, e.g. {paths[0]}. Copy them again.")
+    readable = set(kept)
+    unreadable = tuple(path for path in paths if path not in readable)
+    return FileFeatures(np.concatenate(blocks), tuple(kept), unreadable)
 
 
 def as_input(pixels: Image, spec: InputSpec) -> Batch:

@@ -25,6 +25,7 @@ from reid_edge.training import distributed
 from reid_edge.training.augment import centre, normalise, source_size
 from reid_edge.training.model import ReIDModel
 from reid_edge.training.pixels import Images, PixelSource, open_pixels
+from reid_edge.training.readable import readable_attributes, readable_categories
 from reid_edge.training.settings import AugmentSettings, DataSettings
 from reid_edge.types import Features, PerChannel, Size
 
@@ -203,6 +204,7 @@ def evaluate_classifier(
     root: Path,
     *,
     partial: bool = False,
+    skip_bad: bool = False,
     notify: Notify = silent,
 ) -> Figures:
     """Evaluate a checkpoint's classifier on the test split; figures in [0, 1] by name.
@@ -214,6 +216,7 @@ def evaluate_classifier(
         dataset: Name of a dataset of categories or attributes, as the checkpoint's classifier is.
         root: Folder of the dataset.
         partial: Accept a subset: counts are not checked.
+        skip_bad: Leave out images that cannot be read; they are logged.
         notify: Starts a progress bar with a text and a number of steps.
 
     Raises:
@@ -223,7 +226,7 @@ def evaluate_classifier(
     head, info = checkpoint.head, checkpoint.info
     if head is None:
         raise InputError("this checkpoint has no classifier: only the recipes classify and attributes keep theirs.")
-    held_out = _test_split(head, dataset, root, partial=partial)
+    held_out = _test_split(head, dataset, root, partial=partial, skip_bad=skip_bad)
     device = distributed.pick_device("auto")
     augment = msgspec.convert(info.training.get("augment", {}), AugmentSettings)
     size = source_size(augment, info.size)
@@ -234,13 +237,19 @@ def evaluate_classifier(
     return Evaluator(source, held_out.score, info.size, info.mean, info.std)([model])[0]
 
 
-def _test_split(head: Head, dataset: str, root: Path, *, partial: bool) -> HeldOutImages:
+def _test_split(head: Head, dataset: str, root: Path, *, partial: bool, skip_bad: bool) -> HeldOutImages:
     if head.kind == "category":
         categories = load_categories(dataset, root, "test", partial=partial)
         _check_names(head, categories.names)
+        if skip_bad:
+            categories = readable_categories(categories)
+        if skip_bad:
+            categories = readable_categories(categories)
         return HeldOutImages(images=categories.images, score=CategoryScore(categories=categories.labels))
     attributes = load_attributes(dataset, root, "test", partial=partial)
     _check_names(head, attributes.names)
+    if skip_bad:
+        attributes = readable_attributes(attributes)
     return HeldOutImages(images=attributes.images, score=AttributeScore(values=attributes.values))
 
 

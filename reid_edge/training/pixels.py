@@ -273,7 +273,7 @@ def _refuse(problems: Sequence[str]) -> None:
     if problems:
         rest = f"\n… and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         raise DatasetError(
-            f"{len(problems)} image file{'s' * (len(problems) > 1)} cannot be used; copy again or leave out:\n"
+            f"{len(problems)} image file{'s' * (len(problems) > 1)} cannot be used; copy again, or use --skip-bad:\n"
             + "\n".join(problems[:_NAMED])
             + rest
         )

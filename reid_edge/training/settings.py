@@ -36,6 +36,7 @@ class DataSettings:
         identities: Number of identities to train on, the first ones (after holding out); None: all.
         split: Number of the random split of VIPeR and GRID, 0 to 9.
         partial: Accept a subset: counts are not checked.
+        skip_bad: Leave out images that cannot be read, and log how many; all are decoded once more to find them.
         memory_gb: Images are held in memory as uint8 if they fit in this many GB, else decoded batch by batch.
     """
 
@@ -45,6 +46,7 @@ class DataSettings:
     identities: Count | None = None
     split: Annotated[int, Meta(ge=0, le=9)] = 0
     partial: bool = False
+    skip_bad: bool = False
     memory_gb: Annotated[float, Meta(gt=0, le=1e6)] = 8.0
 
 

@@ -21,6 +21,7 @@ from reid_edge.datasets.loading import load_split
 from reid_edge.errors import DatasetError, SettingsError
 from reid_edge.training.evaluator import AttributeScore, CategoryScore, HeldOutImages, RankingScore
 from reid_edge.training.pixels import Images
+from reid_edge.training.readable import readable_attributes, readable_categories, readable_rows
 from reid_edge.training.settings import DataSettings, TrainSettings
 
 #: Seed that chooses the held-out images of categories: the same in every run, whatever the run's seed.
@@ -66,6 +67,8 @@ def load_training_data(settings: TrainSettings) -> TrainingData:
 
 def _identities(data: DataSettings) -> TrainingData:
     images = load_split(data.dataset, data.root, "train", partial=data.partial, number=data.split)
+    if data.skip_bad:
+        images = [images[row] for row in readable_rows([image.path for image in images])]
     held_out: HeldOutImages | None = None
     if data.validation:
         held = hold_out(images, data.validation)
@@ -89,6 +92,8 @@ def _ranked(query: Sequence[LabelledImage], gallery: Sequence[LabelledImage]) ->
 
 def _categories(data: DataSettings) -> TrainingData:
     held = load_categories(data.dataset, data.root, "train", partial=data.partial)
+    if data.skip_bad:
+        held = readable_categories(held)
     _check_held_out(data, len(held.labels))
     order = np.random.default_rng(_HELD_OUT_SEED).permutation(len(held.labels))
     train, apart = np.sort(order[data.validation :]), np.sort(order[: data.validation])
@@ -101,9 +106,13 @@ def _categories(data: DataSettings) -> TrainingData:
 
 def _attributes(data: DataSettings) -> TrainingData:
     held = load_attributes(data.dataset, data.root, "train", partial=data.partial)
+    if data.skip_bad:
+        held = readable_attributes(held)
     border, held_out = len(held.values), None
     if data.validation and data.dataset in WITH_VALIDATION:
         apart = load_attributes(data.dataset, data.root, "val", partial=data.partial)
+        if data.skip_bad:
+            apart = readable_attributes(apart)
         held_out = HeldOutImages(images=apart.images, score=AttributeScore(values=apart.values))
     elif data.validation:
         _check_held_out(data, len(held.values))

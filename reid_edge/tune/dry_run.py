@@ -70,7 +70,7 @@ def dry_run(checkpoint: Checkpoint, options: TuneOptions, notify: Notify) -> lis
 def _builder(
     checkpoint: Checkpoint, options: TuneOptions, engines: Sequence[TuningEngine], folder: Path, notify: Notify
 ) -> CandidateBuilder:
-    calibration = calibration_set(checkpoint, options.calibration, notify)
+    calibration = calibration_set(checkpoint, options.calibration, notify, skip_bad=options.skip_bad)
     plain = ExportOptions(out=folder / "plain", formats=("onnx",), precisions=("fp32",), time_files=False)
     base = export_bundle(checkpoint, plain, notify, calibration=calibration)
     return CandidateBuilder(base, make_reference(checkpoint, calibration, notify), engines, folder)

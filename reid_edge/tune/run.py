@@ -51,6 +51,7 @@ class TuneOptions:
         labelled: Query and gallery to keep the mAP on; None: features must agree instead.
         max_drop: Points of mAP, of 100, that may be lost.
         calibration: Folder of real crops; None: the set made from the checkpoint.
+        skip_bad: Leave out files of that folder that are no readable images.
         force: Replace a bundle that is there.
     """
 
@@ -62,6 +63,7 @@ class TuneOptions:
     labelled: Mapping[Split, Sequence[LabelledImage]] | None = None
     max_drop: float = 0.5
     calibration: Path | None = None
+    skip_bad: bool = False
     force: bool = False
 
 
@@ -164,7 +166,9 @@ class _CheckpointTuning:
         if self._cache.resumed and path.exists():
             with contextlib.suppress(CalibrationError):  # damaged: made again
                 return saved_set(path)
-        made = calibration_set(self._checkpoint, self._options.calibration, self._notify)
+        made = calibration_set(
+            self._checkpoint, self._options.calibration, self._notify, skip_bad=self._options.skip_bad
+        )
         if made.record.source == "distilled":
             save_set(made, path)
         return made

@@ -106,8 +106,10 @@ def test_models_that_are_compared_differently_need_a_choice(exact, bundle_copy, 
     both = Embedder((exact, other))
     with pytest.raises(InputError, match="cosine and euclidean; choose one with --distance"):
         measure_splits(both, [labelled], silent)
-    alone = measure_splits(Embedder((exact,)), [labelled], silent, distance="cosine")[0]
-    assert measure_splits(both, [labelled], silent, distance="cosine")[0].mean_ap == pytest.approx(alone.mean_ap)
+    alone = measure_splits(Embedder((exact,)), [labelled], silent, distance="cosine").rankings[0]
+    assert measure_splits(both, [labelled], silent, distance="cosine").rankings[0].mean_ap == pytest.approx(
+        alone.mean_ap
+    )
 
 
 def test_ranking_is_that_of_the_features_by_a_slow_loop(exact, labelled):
@@ -143,7 +145,7 @@ def test_random_splits_are_ranked_each_by_itself_and_an_image_is_embedded_once(e
 
         return done
 
-    rankings = measure_splits(Embedder((exact,)), numbered, notify)
+    rankings = measure_splits(Embedder((exact,)), numbered, notify).rankings
     assert reported == {"features, openvino/fp32": [18, 18], "ranking": [11, 11]}
     for ranking, splits in zip(rankings, numbered, strict=True):
         alone = measure_accuracy(exact, splits, silent)

@@ -1,8 +1,10 @@
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from reid_edge.export.calibration import distill, distill_steps, shipped_set
+from reid_edge.errors import CalibrationError
+from reid_edge.export.calibration import distill, distill_steps, folder_set, shipped_set
 from reid_edge.osnet.architecture import parse_size
 from reid_edge.osnet.checkpoint import Checkpoint
 from tests.export.tiny import tiny_checkpoint
@@ -54,3 +56,37 @@ def test_the_shipped_set_matches_the_shipped_checkpoint(checkpoint, rng):
     noise = rng.integers(0, 256, (32, 256, 128, 3), dtype=np.uint8)
     for crops in (shipped.calibration, shipped.held_out):
         assert _statistics_error(checkpoint, crops) < 0.3 * _statistics_error(checkpoint, noise)
+
+
+@pytest.fixture
+def crops_with_bad_ones(tmp_path, rng):
+    """60 pictures, six of which are empty files; what macOS leaves beside them does not count."""
+    for number in range(60):
+        picture = rng.integers(0, 255, (40, 20, 3), np.uint8)
+        (tmp_path / f"{number}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes() if number % 10 else b"")
+        (tmp_path / f"._{number}.png").write_bytes(b"\0\5\x16\7")
+    return tmp_path
+
+
+def test_a_folder_with_bad_images_is_refused_and_says_how_to_leave_them_out(crops_with_bad_ones):
+    with pytest.raises(CalibrationError, match=r"0\.png is not a readable image.*--skip-bad"):
+        folder_set(crops_with_bad_ones, (64, 32))
+
+
+def test_bad_images_of_a_folder_are_left_out_on_request_and_recorded(crops_with_bad_ones, caplog):
+    made = folder_set(crops_with_bad_ones, (64, 32), skip_bad=True)
+    assert (len(made.held_out), len(made.calibration)) == (12, 42)
+    assert made.record.note.endswith("; 6 unreadable ones left out")
+    assert "6 of 60 images cannot be read and are left out" in caplog.text
+    for path in crops_with_bad_ones.glob("[1-3]*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(CalibrationError, match=r"images cannot be read .* At least 40 person crops are needed"):
+        folder_set(crops_with_bad_ones, (64, 32), skip_bad=True)
+
+
+def test_without_bad_images_the_set_is_the_same(crops_with_bad_ones):
+    for path in crops_with_bad_ones.glob("*0.png"):
+        path.unlink()
+    sets = [folder_set(crops_with_bad_ones, (64, 32), skip_bad=skip) for skip in (False, True)]
+    assert sets[0].record == sets[1].record
+    assert len(sets[0].held_out) + len(sets[0].calibration) == 54

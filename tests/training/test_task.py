@@ -2,12 +2,15 @@ import os
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from reid_edge.datasets.attributes import Attributes
 from reid_edge.errors import DatasetError
 from reid_edge.training.evaluator import AttributeScore, CategoryScore, RankingScore, endings, named
+from reid_edge.training.readable import readable_attributes
 from reid_edge.training.resolve import resolve
 from reid_edge.training.task import _border, load_training_data
 from tests.training.people import values, write_people
@@ -70,6 +73,41 @@ def test_categories_hold_out_the_same_images_whatever_the_seed(tmp_path):
     assert [one.names[target] for target in one.targets] == [path.parent.name for path in one.images]
     with pytest.raises(DatasetError, match=r"data\.validation: 24 images"):
         training_data(tmp_path, "classify", **(more | {"data__validation": 24}))
+
+
+@pytest.mark.parametrize("recipe", ["scratch", "classify"])
+def test_bad_images_are_left_out_on_request_with_their_labels(tmp_path, recipe, caplog):
+    write_people(tmp_path, identities=4, images=4)
+    bad = [tmp_path / "train" / name for name in ("001/0_c1.png", "004/1_c2.png")]
+    more = {"data__validation": 2, "batch__size": 4, "model__size": "32x32"}
+    before = training_data(tmp_path, recipe, **more)
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:99])
+    after = training_data(tmp_path, recipe, data__skip_bad=True, **more)
+    assert "2 of 16 images cannot be read and are left out" in caplog.text
+    both = [*after.images, *after.held_out.images]
+    assert len(both) == 14
+    assert not set(both) & set(bad)
+    assert after.names == before.names
+    label_of = dict(zip(before.images, before.targets.tolist(), strict=True))
+    kept = [(path, label) for path, label in zip(after.images, after.targets.tolist(), strict=True) if path in label_of]
+    assert kept
+    assert all(label_of[path] == label for path, label in kept)
+
+
+def test_attributes_of_bad_images_go_with_them(tmp_path):
+    paths = (tmp_path / "1.png", tmp_path / "2.png", tmp_path / "3.png")
+    for path in paths:
+        cv2.imwrite(str(path), np.zeros((4, 2, 3), np.uint8))
+    paths[1].write_bytes(b"")
+    attributes = Attributes(images=paths, values=np.array([[0], [1], [1]], np.uint8), names=("hat",))
+    kept = readable_attributes(attributes)
+    assert kept.images == (paths[0], paths[2])
+    assert kept.values.tolist() == [[0], [1]]
+    for path in paths:
+        path.write_bytes(b"")
+    with pytest.raises(DatasetError, match="none of the 3 images can be read"):
+        readable_attributes(attributes)
 
 
 def test_no_person_with_attributes_is_on_both_sides():

@@ -218,7 +218,7 @@ def test_plain_candidates_run_the_files_of_the_plain_export(builder, exported):
 @pytest.mark.slow
 def test_no_checkpoint_fast_enough_is_an_error_that_says_what_each_takes(exported, builder, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "export_bundle", lambda *_, **__: exported)
-    monkeypatch.setattr(run, "calibration_set", lambda *_: builder.reference.calibration)
+    monkeypatch.setattr(run, "calibration_set", lambda *_, **__: builder.reference.calibration)
     with pytest.raises(TuningError, match=r"no checkpoint reaches 1e-06 ms here: x0.05 at 32x16 takes .* untuned"):
         tune([tiny_checkpoint()], options(tmp_path / "bundle", latency_ms=1e-6), silent)
     assert not (tmp_path / "bundle").exists()
