@@ -129,6 +129,18 @@ def test_extract_leaves_bad_files_out_on_request_and_counts_them(session_bundle,
     assert [Path(name).name for name in names] == ["2.png", "3.png", "4.png"]
 
 
+def test_explain_leaves_bad_files_out_on_request(checkpoint, crops, tmp_path):
+    save_checkpoint(checkpoint, tmp_path / "m.safetensors")
+    shutil.copytree(crops / "below", tmp_path / "below")
+    (tmp_path / "below" / "bad.png").write_bytes(b"")
+    arguments = ("explain", "m.safetensors", "below", "--clusters", "0", "--maps", "1", "--out", "e.png")
+    assert "bad.png is not a readable image" in failure(*arguments, cwd=tmp_path)
+    run = run_command(*arguments, "--skip-bad", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "1 of 3 images cannot be read and are left out: below/bad.png" in run.stderr
+    assert (tmp_path / "e.png").exists()
+
+
 def test_extract_of_nothing_readable_is_an_error(session_bundle, tmp_path):
     (tmp_path / "1.png").write_bytes(b"no image")
     assert "none of the 1 images can be read" in failure(

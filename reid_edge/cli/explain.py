@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from reid_edge.cli.shared_options import ForceOption
+from reid_edge.cli.shared_options import ForceOption, SkipBadOption
 from reid_edge.console import console, extra, progress_bars, say
+from reid_edge.errors import FrameError
 
 PAGE = Path("explain.html")
 
@@ -21,6 +22,7 @@ def explain(
     maps: Annotated[int, typer.Option(min=0, help="Images whose activation maps are shown, evenly from all.")] = 24,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the clusters' random starts.")] = 1,
     out: Annotated[Path, typer.Option(help="A .html page that needs no network, or a .png sheet.")] = PAGE,
+    skip_bad: SkipBadOption = False,
     force: ForceOption = False,
 ) -> None:
     """Show clusters of images with similar gate weights, and where in each image the network is active."""
@@ -36,8 +38,21 @@ def explain(
     write = open_writer(out, force=force)
     loaded = find_checkpoint(checkpoint, None, say)
     paths = list_images(images)
+    if skip_bad:
+        paths = _readable(paths)
     with progress_bars() as notify:
         on_block = notify("running images through the network", len(paths))
         explanation = explain_checkpoint(loaded, paths, options, name=checkpoint.name, on_block=on_block)
     write(explanation)
     console.print(f"{out}: {explanation.title}, {len(paths)} images\n{PRIVACY}", soft_wrap=True)
+
+
+def _readable(paths: list[Path]) -> list[Path]:
+    from reid_edge.images import left_out, read_images
+
+    readable = [path for path, image in read_images(paths, skip_bad=True) if image is not None]
+    if not readable:
+        raise FrameError(f"none of the {len(paths):,} images can be read, e.g. {paths[0]}. Copy them again.")
+    if unreadable := sorted(set(paths) - set(readable)):
+        say(left_out(unreadable, len(paths)))
+    return readable
