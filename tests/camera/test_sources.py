@@ -116,8 +116,9 @@ def test_an_unreadable_image_is_counted_and_left_out_and_the_numbers_of_others_s
 def test_what_other_systems_leave_in_a_folder_takes_no_number_and_no_time(tmp_path):
     folder = write_images(tmp_path / "f", ["1.png", "2.png"])
     (folder / "._1.png").write_bytes(b"\0\5\x16\7Mac OS X")
-    frames = frames_of(uri=str(folder), start=START)
-    assert [frame.captured_us - START_US for frame in frames] == [0, 40_000]
+    with open_source(SourceSettings(uri=str(folder), start=START)) as source:
+        assert [frame.captured_us - START_US for frame in source] == [0, 40_000]
+        assert source.stats.unreadable == 0
 
 
 def test_one_image_is_a_folder_of_one(tmp_path):

@@ -28,6 +28,24 @@ def test_images_come_out_of_the_matlab_file_as_they_were(tmp_path):
         np.testing.assert_array_equal(decoded, trees.cuhk03_image(seed))
 
 
+def test_labelled_boxes_come_out_of_the_same_file(tmp_path):
+    """The file of the dataset holds both; here the labelled cells are the detected ones in another order."""
+    trees.cuhk03(tmp_path)
+    with h5py.File(tmp_path / "cuhk03_release" / "cuhk-03.mat", "r+") as file:
+        labelled = file.create_dataset("labeled", (1, 2), dtype=h5py.ref_dtype)
+        labelled[0] = file["detected"][0][::-1]
+    (tmp_path / "cuhk03_new_protocol_config_detected.mat").rename(tmp_path / "protocol")
+    with pytest.raises(DatasetError, match=r"but not cuhk03_new_protocol_config_labeled\.mat.*evaluation/data/CUHK03"):
+        load_split("cuhk03-labeled", tmp_path / "cuhk03_release", "train", partial=True)
+    (tmp_path / "protocol").rename(tmp_path / "cuhk03_new_protocol_config_labeled.mat")
+    with pytest.raises(DatasetError, match=r"names 6 images, of which 4 are not there: .*1_001_1_02\.png"):
+        load_split("cuhk03-labeled", tmp_path, "train", partial=True)
+    assert {path.name for path in (tmp_path / "images_labeled").iterdir()} == {
+        *("1_001_1_01.png", "1_001_2_06.png", "1_001_2_10.png"),
+        *("2_001_1_01.png", "2_001_1_02.png", "2_001_2_06.png", "2_002_1_01.png", "2_002_2_06.png", "2_002_2_07.png"),
+    }
+
+
 def test_indices_count_from_one(tmp_path):
     trees.cuhk03(tmp_path)
     query, gallery = (load_split("cuhk03", tmp_path, split, partial=True) for split in ("query", "gallery"))
