@@ -209,7 +209,7 @@ def _read_cifar(cifar: CifarFiles, folder: Path, split: CategorySplit) -> Catego
 
 def _cifar_names(file: Path) -> tuple[str, ...]:
     try:
-        lines = file.read_text(encoding="utf-8").split()
+        lines = file.read_text(encoding="utf-8-sig").split()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"the names of the categories cannot be read from {file} ({error}).") from error
     return tuple(lines)

@@ -33,6 +33,12 @@ def test_cifar10s_planes_become_images(cifar10):
     assert load_categories("cifar10", cifar10, "test", partial=True).labels.tolist() == [9, 3, 3]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(cifar10):
+    names = cifar10 / "cifar-10-batches-bin" / "batches.meta.txt"
+    names.write_text("\r\n".join(CIFAR10_NAMES), encoding="utf-8-sig")
+    assert load_categories("cifar10", cifar10, "train", partial=True).names == tuple(CIFAR10_NAMES)
+
+
 def test_cifar100_takes_the_fine_label(tmp_path):
     (tmp_path / "train.bin").write_bytes(trees.cifar_rows([(4, 77), (1, 0)], 5))
     (tmp_path / "test.bin").write_bytes(trees.cifar_rows([(0, 99)], 7))
