@@ -11,7 +11,7 @@ from tests.datasets.trees import touch
 #: Market-1501: images of the train split, the queries, junk, distractors, and the people in ``bounding_box_test``.
 MARKET_COUNTS = {"bounding_box_train": (12_936, 751), "query": (3_368, 750), "bounding_box_test": (13_115, 750)}
 MARKET_JUNK, MARKET_DISTRACTORS = 3_819, 2_798
-#: Cameras of identity 1488, whose files end in ``.jpg.jpg``.
+#: Cameras of identity 1488, whose six queries end in ``.jpg.jpg``; which of the gallery do is not published: here all.
 MARKET_1488 = {"query": (1, 2, 3, 4, 5, 6), "bounding_box_test": (1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5)}
 #: What Windows and macOS leave in folders; the first is in the official archive.
 LEFT_BEHIND = ("Thumbs.db", "._0001_c1s1_001051_00.jpg", ".DS_Store", "desktop.ini")
