@@ -89,13 +89,13 @@ def _announce(detector: CatalogueDetector, precision: Precision, origin: str | N
     """Say what would be fetched, from where, through which proxy, and under which licence."""
     from reid_edge.camera.detectors.download import proxy_for
     from reid_edge.camera.detectors.fetching import is_address, source_of
-    from reid_edge.redaction import without_passwords
+    from reid_edge.redaction import without_userinfo
 
     sources = {source_of(file, detector, origin): None for file in detector.files[precision]}
     lines = [
         f"{detector.name}, {precision}, {detector.size_mb(precision):.1f} MB: {detector.page}",
         f"Licence: {detector.licence}, {detector.licence_url}",
-        *(f"From: {without_passwords(source)}" for source in sources),
+        *(f"From: {without_userinfo(source)}" for source in sources),
         *(f"Through the proxy: {proxy}" for proxy in {proxy_for(s) for s in sources if is_address(s)} if proxy),
         f"Into: {folder.expanduser() / detector.name}",
     ]

@@ -19,7 +19,7 @@ from reid_edge.errors import DetectorError
 #: From 'files:' on, the model.yml of each detector in openvinotoolkit/open_model_zoo, models/intel/NAME (7ef5b91f).
 LISTINGS = sorted((Path(__file__).parent / "model_yml").glob("*.yml"))
 ENTRY = re.compile(r"- name: (\S+)\n\s+size: (\d+)\n\s+checksum: ([0-9a-f]{96})\n\s+source: (\S+)")
-#: Its INT8 file finds people everywhere in every picture, as published, with OpenVINO 2026.4.
+#: Its INT8 file finds people everywhere in every picture, with OpenVINO 2026.4 on a CPU with AVX-512.
 NO_INT8 = "person-detection-retail-0013"
 SHAPE = re.compile(r"shape: \[1, 3, (\d+), (\d+)\]")
 

@@ -104,7 +104,7 @@ HEADS = {
         {"names": COCO, "task": "segment"},
         "yolo v8, its masks unused",
     ),
-    "v8 for masks of one class": ([v8(37, behind=(5, -2, 2)), PROTOTYPES], {}, "yolo v8, its masks unused"),
+    "v8 for masks of one class": ([v8(37, behind=(5, 0, 1)), PROTOTYPES], {}, "yolo v8, its masks unused"),
     "v8 for poses": ([v8(56, behind=KEYPOINTS)], {}, "yolo v8, its keypoints unused"),
     "v8 for poses, as it says": (
         [v8(56, behind=KEYPOINTS)],

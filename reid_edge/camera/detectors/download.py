@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from reid_edge.errors import DownloadError
 from reid_edge.foreign_text import one_line
-from reid_edge.redaction import hidden, without_passwords
+from reid_edge.redaction import hidden, without_userinfo
 
 #: Seconds to wait for a connection, or for the next bytes.
 _SILENCE_S = 30.0
@@ -35,7 +35,7 @@ def download(url: str, size: int, *, advance: Callable[..., object] = lambda _co
         advance: Called with the number of bytes that have come.
 
     Returns:
-        The content: as many bytes as ``size``.
+        The content, as many bytes as ``size``.
 
     Raises:
         DownloadError: Nobody answers, not with this file, or not in time.  The message has no password.
@@ -52,24 +52,24 @@ def download(url: str, size: int, *, advance: Callable[..., object] = lambda _co
         raise DownloadError(_failed(url, error, proxies)) from None  # the cause may quote a proxy's password
     if len(content) != size:
         raise DownloadError(
-            f"{without_passwords(url)}: {len(content):,} bytes came of {size:,}; run the command again. If it repeats, "
+            f"{without_userinfo(url)}: {len(content):,} bytes came of {size:,}; run the command again. If it repeats, "
             "there is another file at this address: use --from with a mirror or folder."
         )
     return content
 
 
 def proxy_for(url: str) -> str:
-    """Return the proxy that the environment names for an address, without its password; "" if there is none."""
+    """Return the proxy that the environment names for an address, without its user; "" if there is none."""
     parts = urlsplit(url)
     if urllib.request.proxy_bypass(parts.hostname or ""):
         return ""
-    return without_passwords(_proxies().get(parts.scheme, ""))
+    return without_userinfo(_proxies().get(parts.scheme, ""))
 
 
 def _request(url: str) -> urllib.request.Request:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise DownloadError(f"{without_passwords(url)}: expected https://HOST/FOLDER.")
+        raise DownloadError(f"{without_userinfo(url)}: expected https://HOST/FOLDER.")
     userinfo, _, place = parts.netloc.rpartition("@")
     request = urllib.request.Request(  # noqa: S310 - the scheme was checked
         urlunsplit(parts._replace(netloc=place)), headers={"User-Agent": "reid-edge", "Accept-Encoding": "identity"}
@@ -81,14 +81,16 @@ def _request(url: str) -> urllib.request.Request:
 
 
 def _proxies() -> dict[str, str]:
-    return {scheme: url for scheme, url in urllib.request.getproxies().items() if scheme in ("http", "https")}
+    given = urllib.request.getproxies()
+    named = {scheme: given[scheme] for scheme in ("http", "https") if given.get(scheme)}
+    return {scheme: url if "://" in url else f"http://{url}" for scheme, url in named.items()}
 
 
 def _opener(proxies: dict[str, str]) -> urllib.request.OpenerDirector:
     for proxy in proxies.values():
-        if "://" in proxy and not proxy.lower().startswith(("http://", "https://")):
+        if not proxy.lower().startswith(("http://", "https://")):
             raise DownloadError(
-                f"the proxy {without_passwords(proxy)} is no HTTP proxy: set HTTPS_PROXY=http://HOST:PORT, or fetch "
+                f"the proxy {without_userinfo(proxy)} is no HTTP proxy: set HTTPS_PROXY=http://HOST:PORT, or fetch "
                 "the files on another machine and use --from FOLDER."
             )
     context = ssl.create_default_context()
@@ -110,7 +112,7 @@ def _blocks(answer: IO[bytes], size: int, advance: Callable[..., object]) -> Ite
 
 
 def _answered(url: str, status: int, reason: str) -> str:
-    where = without_passwords(url)
+    where = without_userinfo(url)
     if status == 407:
         return (
             f"{where}: the proxy asks for a user and password (407): HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT, with "
@@ -137,4 +139,4 @@ def _failed(url: str, error: Any, proxies: dict[str, str]) -> str:
         if "CERTIFICATE_VERIFY_FAILED" in words
         else "see to the network, set HTTPS_PROXY, or fetch the files on another machine and use --from FOLDER"
     )
-    return f"cannot fetch {without_passwords(url)}{via}: {words.rstrip('.')}; {advice}."
+    return f"cannot fetch {without_userinfo(url)}{via}: {words.rstrip('.')}; {advice}."

@@ -13,7 +13,7 @@ from reid_edge.camera.detectors.download import download
 from reid_edge.errors import DownloadError, OutputError
 from reid_edge.files import check_output, read_regular, write_whole
 from reid_edge.progress import Notify
-from reid_edge.redaction import without_passwords
+from reid_edge.redaction import without_userinfo
 
 #: Written beside the files, so that whoever finds them knows what they are.
 RECORD = "SOURCE.txt"
@@ -128,7 +128,7 @@ def _in_folder(file: CatalogueFile, detector: CatalogueDetector, folder: Path) -
 def _check(file: CatalogueFile, content: bytes, source: str) -> None:
     if is_right(file, content):
         return
-    where = without_passwords(source)
+    where = without_userinfo(source)
     raise DownloadError(
         f"{Path(file.path).name} from {where} is not the file of the catalogue: expected {file.size:,} bytes with "
         f"SHA-384 {file.sha384[:16]}…, got {len(content):,} bytes with {hashlib.sha384(content).hexdigest()[:16]}…. "
@@ -147,7 +147,7 @@ def _record(detector: CatalogueDetector, precision: Precision, home: Path, origi
         "Published at:",
         *(f"  {file.url}" for file in files),
         f"Fetched by reid-edge at {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC from:",
-        *dict.fromkeys(f"  {without_passwords(source_of(file, detector, origin))}" for file in files),
+        *dict.fromkeys(f"  {without_userinfo(source_of(file, detector, origin))}" for file in files),
         "SHA-384, as published and as checked:",
         *(f"  {file.sha384}  {Path(file.path).name}" for file in files),
     ]
