@@ -104,11 +104,11 @@ class DetectionFilter:
 
 
 def usable(detections: Detections, size_wh: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Tell which boxes are finite and overlap the frame: N booleans."""
+    """Tell which boxes are finite, at least a pixel wide and high, and overlap the frame: N booleans."""
     boxes, scores = detections.boxes, detections.scores
     width, height = size_wh
     good: npt.NDArray[np.bool_] = np.isfinite(boxes).all(1) & np.isfinite(scores)
-    good &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    good &= (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)  # fractions of the frame are not
     good &= (boxes[:, 2] > 0) & (boxes[:, 3] > 0) & (boxes[:, 0] < width) & (boxes[:, 1] < height)
     return good
 

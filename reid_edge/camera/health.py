@@ -156,7 +156,7 @@ class Examination:
         since_s = self._agent.detection.stats.useless_since_s
         if since_s is None or now_s - since_s < USELESS_S:
             return ""
-        return f"no box of the detector was a box within the frame for {now_s - since_s:.0f} s"
+        return f"no box of the detector was a box within the frame, in pixels x1 y1 x2 y2, for {now_s - since_s:.0f} s"
 
     def _dropped(self) -> str:
         dropped = dict(self._agent.outbox.dropped_recently(RECENT_S))

@@ -55,11 +55,15 @@ def run(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow connections without TLS, on loopback only.")
     ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting: table.key=VALUE, e.g. detector.first_frame=0; may be repeated."),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Check that the agent could start, and exit.")] = False,
 ) -> None:
     """Watch a camera: detect, track, embed, and deliver tracklet features to a gallery."""
     from reid_edge.camera.settings import parse_settings, read_settings
-    from reid_edge.settings import overridden
+    from reid_edge.settings import assignment, overridden
 
     given = {
         "engine.bundle": bundle and str(bundle),
@@ -78,6 +82,7 @@ def run(
     tables = overridden({} if config is None else read_settings(config), given)
     if detector is not None:
         tables["detector"] = detector_table(detector)
+    tables = overridden(tables, dict(map(assignment, set_ or ())))
     for section, key, way in (("source", "uri", "--source VIDEO"), ("engine", "bundle", "BUNDLE as an argument")):
         if section not in tables:
             raise UsageError(f"no {section}: give {way}, or [{section}] {key} in a settings file (docs/camera.md).")

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -40,7 +42,7 @@ def test_frames_of_the_file_count_from_one(det):
     assert rows(detector(frame(2))) == []
 
 
-def test_frames_may_count_from_zero_and_a_looped_video_begins_again(det):
+def test_frames_may_count_from_zero_without_a_frame_zero_and_a_looped_video_begins_again(det):
     detector = motchallenge(det, first_frame=0, period=10)
     assert rows(detector(frame(1))) == [[1, 2, 4, 6, 0.5]]
     assert rows(detector(frame(31))) == [[1, 2, 4, 6, 0.5]]
@@ -64,12 +66,66 @@ def test_a_score_that_is_not_given_is_one(tmp_path, line):
     assert rows(motchallenge(tmp_path / "det.txt")(frame(0))) == [[1, 2, 4, 6, 1]]
 
 
-def test_scores_of_another_range_are_mapped_and_otherwise_refused(tmp_path):
-    (tmp_path / "det.txt").write_text("1,-1,1,2,3,4,-1\n1,-1,1,2,3,4,19\n1,-1,1,2,3,4,39")
-    with pytest.raises(DetectorError, match=r"score_range = \[-1, 39\]"):
+@pytest.mark.parametrize(
+    ("scores", "advised", "mapped"),
+    [
+        ([95], [0, 100], [0.95]),
+        ([95, 60, 72], [0, 100], [0.95, 0.6, 0.72]),
+        ([200, 51], [0, 255], [200 / 255, 51 / 255]),
+        ([900, 300], [0, 1000], [0.9, 0.3]),
+        ([-1, 19, 39], [0, 39], [1, 19 / 39, 1]),
+        ([-0.5, 2.5], [-1, 3], [0.125, 0.875]),
+    ],
+)
+def test_the_advice_for_scores_of_another_range_keeps_the_boxes(tmp_path, scores, advised, mapped):
+    (tmp_path / "det.txt").write_text("".join(f"1,-1,1,2,30,40,{score}\n" for score in scores))
+    with pytest.raises(DetectorError, match=re.escape(f"score_range = {advised}")):
         motchallenge(tmp_path / "det.txt")
-    mapped = motchallenge(tmp_path / "det.txt", score_range=(-1.0, 39.0))
-    assert mapped(frame(0)).scores.tolist() == [0, 0.5, 1]
+    read = motchallenge(tmp_path / "det.txt", score_range=tuple(advised))
+    assert read(frame(0)).scores.tolist() == pytest.approx(mapped)
+
+
+def test_a_file_that_has_a_frame_0_counts_from_0(tmp_path, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "det.txt").write_text("0,-1,1,2,30,40,0.5\n1,-1,5,6,30,40,1\n")
+    detector = motchallenge(tmp_path / "det.txt")
+    assert rows(detector(frame(0))) == [[1, 2, 31, 42, 0.5]]
+    assert rows(detector(frame(1))) == [[5, 6, 35, 46, 1]]
+    assert "counted from 0" in caplog.text and "counted from 0" in detector.description
+
+
+@pytest.mark.parametrize(("lowest", "first"), [(0, 1), (-1, None), (4, 5)])
+def test_a_frame_before_the_first_one_is_refused(tmp_path, lowest, first):
+    (tmp_path / "det.txt").write_text(f"{lowest},-1,1,2,30,40,0.5\n9,-1,5,6,30,40,1\n")
+    with pytest.raises(DetectorError, match=f"has a frame {lowest}, and first_frame"):
+        motchallenge(tmp_path / "det.txt", first_frame=first)
+
+
+def test_fractions_of_the_frame_are_refused_and_read_when_the_settings_say_so(tmp_path):
+    (tmp_path / "det.txt").write_text("1,-1,0.25,0.5,0.5,0.25,0.5\n")
+    with pytest.raises(DetectorError, match=r"normalised = true"):
+        motchallenge(tmp_path / "det.txt")
+    read = motchallenge(tmp_path / "det.txt", normalised=True)
+    assert rows(read(frame(0, size_wh=(640, 480)))) == [[160, 240, 480, 360, 0.5]]
+    (tmp_path / "pixels.txt").write_text("1,-1,10,20,30,40,0.5\n")
+    with pytest.raises(DetectorError, match="Leave normalised out for pixels"):
+        motchallenge(tmp_path / "pixels.txt", normalised=True)
+
+
+def test_corners_are_refused_without_a_header_and_read_when_the_settings_say_so(tmp_path):
+    (tmp_path / "det.txt").write_text("1,-1,100,20,130,80,0.5\n2,-1,500,300,600,460,0.5\n")
+    detector = motchallenge(tmp_path / "det.txt")
+    detector(frame(0))
+    with pytest.raises(DetectorError, match=r"form = 'xyxy'"):
+        detector(frame(1))
+    assert rows(motchallenge(tmp_path / "det.txt", form="xyxy")(frame(0))) == [[100, 20, 130, 80, 0.5]]
+    assert rows(motchallenge(tmp_path / "det.txt", form="xywh")(frame(1))) == [[500, 300, 1100, 760, 0.5]]
+
+
+@pytest.mark.parametrize("names", ["x1,y1,x2,y2", "xmin,ymin,xmax,ymax", "left,top,right,bottom"])
+def test_a_header_may_name_two_corners(tmp_path, names):
+    (tmp_path / "boxes.csv").write_text(f"frame,{names},score\n1,500,300,600,460,0.5\n")
+    assert rows(motchallenge(tmp_path / "boxes.csv")(frame(0))) == [[500, 300, 600, 460, 0.5]]
 
 
 @pytest.mark.parametrize(

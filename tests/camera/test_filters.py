@@ -202,3 +202,9 @@ def test_masks_follow_the_resolution():
 def test_a_mask_that_is_none_is_refused_and_not_guessed(polygon):
     with pytest.raises(SettingsError, match=r"masks\[1\]"):
         PrivacyMasks([TRIANGLE, polygon])
+
+
+def test_boxes_in_fractions_of_the_frame_are_no_boxes():
+    boxes = DetectionFilter(FilterSettings())
+    assert len(boxes(detections([0.1, 0.2, 0.4, 0.9, 0.9]), frame())) == 0
+    assert boxes.dropped == {"invalid": 1, "overlap": 0}

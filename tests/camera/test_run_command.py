@@ -315,6 +315,8 @@ def test_check_tells_what_is_only_unreachable(run, camera, monkeypatch):
         (["--detector", "motion:7"], "--detector: expected a name ('reid-edge detector list'), FILE.onnx, FILE.xml"),
         (["--detector", "person-detection-202"], "Did you mean person-detection-0202?"),
         (["--precision", "fp8"], "engine.precision"),
+        (["--set", "tracker.lifespan_s=never"], "tracker.lifespan_s"),
+        (["--set", "tracker.lifespan_s"], "--set: expected table.key=VALUE"),
         (["--listen", "0.0.0.0:1"], "operation.listen"),
         (["--upstream", "ftp://x"], "upstream.uri: expected one of mqtts:"),
         (["--upstream", "http://127.0.0.1:9"], "--insecure"),

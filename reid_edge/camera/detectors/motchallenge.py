@@ -1,10 +1,9 @@
-"""Read boxes from a file: MOTChallenge det.txt or gt.txt, or CSV with a header."""
+"""Take boxes from a file: MOTChallenge det.txt or gt.txt, or CSV with a header."""
 
 from __future__ import annotations
 
-import csv
+import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,25 +11,20 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.camera.frames import Detections, Frame
+from reid_edge.camera.detectors.box_file import NO_SCORE, Corners, read_box_file
+from reid_edge.camera.frames import Boxes, Detections, Frame
 from reid_edge.errors import DetectorError
+
+log = logging.getLogger(__name__)
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
-#: Columns of a file without a header, and their possible names in a header.
-_COLUMNS = {"frame": 0, "left": 2, "top": 3, "width": 4, "height": 5, "score": 6}
-_NAMES = {
-    "frame": ("frame", "frame_id", "frame_index", "frameid"),
-    "left": ("x", "left", "bb_left", "x1", "xmin"),
-    "top": ("y", "top", "bb_top", "y1", "ymin"),
-    "width": ("w", "width", "bb_width"),
-    "height": ("h", "height", "bb_height"),
-    "score": ("conf", "score", "confidence"),
-}
-#: Largest frame number; every whole number up to it is a float.
-_LAST_FRAME = 1 << 53
-#: MOTChallenge's mark for "not given".
-_NO_SCORE = -1.0
+#: Boxes whose edges all lie below this are fractions of the frame: none would have two pixels.
+_MOST_FRACTION = 1.5
+#: Part of the frame by which boxes may lie outside: people are also annotated where the frame cuts them off.
+_MARGIN = 0.05
+#: Highest scores of the usual ranges.
+_USUAL_HIGHEST = (100, 255, 1000)
 
 
 class MotChallengeSettings(
@@ -40,120 +34,135 @@ class MotChallengeSettings(
 
     Attributes:
         path: The file.
-        first_frame: Number of the video's first frame in the file.
+        first_frame: Number of the video's first frame in the file; None: 0 if the file has a frame 0, else 1.
         period: Number of frames of a looped video; None for one that does not loop.
         score_range: Lowest and highest score in the file, mapped to 0 and 1.
+        form: Columns of a box in a file without a header: ``xywh`` (left, top, width, height) or ``xyxy`` (two
+            corners); None: ``xywh``, and what looks like corners is refused.
+        normalised: Boxes are fractions of the frame; else pixels.
     """
 
     path: str
-    first_frame: Annotated[int, msgspec.Meta(ge=0)] = 1
+    first_frame: Annotated[int, msgspec.Meta(ge=0)] | None = None
     period: Count | None = None
     score_range: tuple[float, float] = (0.0, 1.0)
+    form: Corners | None = None
+    normalised: bool = False
 
 
 class MotChallengeDetector:
     """Looks boxes up by the number of the frame.
 
     Args:
-        settings: Which file, and how its frames and scores are numbered.
+        settings: Which file, and how its frames, boxes and scores are to be read.
 
     Raises:
-        DetectorError: The file does not exist, or a line is malformed.
+        DetectorError: The file does not exist, a line is malformed, or frames, boxes or scores are not as the settings
+            say.
     """
 
     def __init__(self, settings: MotChallengeSettings) -> None:
         self._settings = settings
-        path = Path(settings.path).expanduser()
+        self._path = path = Path(settings.path).expanduser()
         low, high = settings.score_range
         if not low < high:
             raise DetectorError(f"score_range: expected the lowest and then the highest score, got {low:g}, {high:g}.")
-        table = _read(path)
-        table = table[np.argsort(table[:, 0], kind="stable")]
-        self._frames = table[:, 0].astype(np.int64) - settings.first_frame
-        self._boxes = np.concatenate([table[:, 1:3], table[:, 1:3] + table[:, 3:5]], 1).astype(np.float32)
-        self._scores = _mapped(table[:, 5], low, high, path)
-        self.description = f"{path.name}: {len(table)} boxes in {len(np.unique(self._frames))} frames"
+        file = read_box_file(path, settings.form)
+        first = _first_frame(file.frames, settings.first_frame, path)
+        self._frames = file.frames - first
+        self._boxes = _checked_unit(file.boxes, settings, path).astype(np.float32)
+        self._scores = _mapped(file.scores, low, high, path)
+        self._may_be_corners = settings.form is None and file.looks_like_corners
+        self.description = (
+            f"{path.name}: {len(self._frames)} boxes in {len(np.unique(self._frames))} frames, counted from {first}"
+        )
 
     def __call__(self, frame: Frame) -> Detections:
-        """See :class:`~reid_edge.camera.detectors.Detector`."""
+        """See :class:`~reid_edge.camera.detectors.Detector`.
+
+        Raises:
+            DetectorError: The boxes lie outside the frame, as corners do that are read as widths and heights.
+        """
         number = frame.index if self._settings.period is None else frame.index % self._settings.period
         first, last = np.searchsorted(self._frames, (number, number + 1))
-        return Detections(self._boxes[first:last].copy(), self._scores[first:last].copy())
+        boxes, scores = self._boxes[first:last].copy(), self._scores[first:last].copy()
+        size_wh = frame.image.shape[1], frame.image.shape[0]
+        if self._settings.normalised:
+            boxes *= np.array([*size_wh, *size_wh], np.float32)
+        if self._may_be_corners:
+            self._refuse_corners(boxes, size_wh)
+        return Detections(boxes, scores)
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""
 
+    def _refuse_corners(self, boxes: Boxes, size_wh: tuple[int, int]) -> None:
+        outside = (boxes[:, 2:] > np.array(size_wh) * (1 + _MARGIN)).any(1)
+        if outside.any():
+            left, top, right, bottom = boxes[outside][0].tolist()
+            raise DetectorError(
+                f"detections {self._path}: {left:g},{top:g},{right - left:g},{bottom - top:g} as left, top, width, "
+                f"height lies outside the {size_wh[0]}x{size_wh[1]} frame. If each box is two corners x1,y1,x2,y2, "
+                "set form = 'xyxy' (--set detector.form=xyxy); if not, set form = 'xywh'."
+            )
 
-def _read(path: Path) -> npt.NDArray[np.float64]:
-    """Read rows of frame, left, top, width, height, score."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(_rows(csv.reader(file), path))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+
+def _first_frame(frames: npt.NDArray[np.int64], given: int | None, path: Path) -> int:
+    """Return the number of the first frame; a file that has a frame 0 does not count from 1."""
+    lowest = int(frames[0])
+    if given is None and lowest == 0:
+        log.info("%s has a frame 0, so its frames are counted from 0 (detector.first_frame = 0)", path)
+    first = given if given is not None else min(1, max(0, lowest))
+    if lowest < first:
+        advice = "set first_frame = 0 (--set detector.first_frame=0)" if lowest == 0 else "expected 0 or more"
         raise DetectorError(
-            f"detections {path}: expected a readable text file of values separated by commas: {error}."
-        ) from error
-    if not rows:
-        raise DetectorError(f"detections {path}: the file is empty. Expected frame,id,left,top,width,height,score.")
-    return np.array(rows, np.float64)
-
-
-def _rows(lines: Iterable[Sequence[str]], path: Path) -> Iterator[tuple[float, ...]]:
-    columns: dict[str, int] | None = None
-    for number, cells in enumerate(lines, 1):
-        if not any(cell.strip() for cell in cells):
-            continue
-        if columns is None:
-            columns = _header(cells, path)
-            if columns is not _COLUMNS:
-                continue
-        yield _row(cells, columns, f"{path}, line {number}")
-
-
-def _header(cells: Sequence[str], path: Path) -> dict[str, int]:
-    """Find the index of each column; MOTChallenge's order if the line holds numbers already."""
-    if _is_number(cells[0]):
-        return _COLUMNS
-    names = [cell.strip().lower() for cell in cells]
-    found = {key: names.index(name) for key, known in _NAMES.items() for name in known if name in names}
-    if missing := _NAMES.keys() - found.keys() - {"score"}:
-        raise DetectorError(
-            f"detections {path}: the header {','.join(names)[:200]!r} has no {', '.join(sorted(missing))}. "
-            "Expected frame,x,y,w,h,score, or MOTChallenge's numbers without a header."
+            f"detections {path}: the file has a frame {lowest}, and first_frame says that they are counted from "
+            f"{first}: {advice}."
         )
-    return found
+    return first
 
 
-def _row(cells: Sequence[str], columns: dict[str, int], where: str) -> tuple[float, ...]:
-    texts = [cells[index] if (index := columns.get(key, len(cells))) < len(cells) else "" for key in _COLUMNS]
-    try:
-        *box, score = [float(text) for text in texts[:-1]] + [float(texts[-1]) if texts[-1].strip() else _NO_SCORE]
-    except ValueError:
+def _checked_unit(
+    boxes: npt.NDArray[np.float64], settings: MotChallengeSettings, path: Path
+) -> npt.NDArray[np.float64]:
+    """Return the boxes if they can be of the unit that the settings name."""
+    are_fractions = bool((np.abs(boxes) <= _MOST_FRACTION).all())
+    if are_fractions == settings.normalised:
+        return boxes
+    example = ",".join(f"{value:g}" for value in boxes[np.abs(boxes).max(1).argmax()])
+    if settings.normalised:
         raise DetectorError(
-            f"detections {where}: expected numbers frame,id,left,top,width,height,score; got {','.join(cells)[:200]!r}."
-        ) from None
-    if not all(map(math.isfinite, (*box, score))) or box[0] != int(box[0]) or abs(box[0]) > _LAST_FRAME:
-        raise DetectorError(
-            f"detections {where}: expected finite numbers and a whole frame number, got {box}, {score}."
+            f"detections {path}: normalised = true says that boxes are fractions of the frame; got the corners "
+            f"{example}. Leave normalised out for pixels."
         )
-    return (*box, score)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    raise DetectorError(
+        f"detections {path}: all boxes lie within one pixel, e.g. the corners {example}. If they are fractions of the "
+        "frame, set normalised = true (--set detector.normalised=true)."
+    )
 
 
 def _mapped(scores: npt.NDArray[np.float64], low: float, high: float, path: Path) -> npt.NDArray[np.float32]:
     """Map scores to 0 to 1; a missing one is 1."""
-    absent = (scores == _NO_SCORE) & ((low > _NO_SCORE) | bool((scores == _NO_SCORE).all()))
+    absent = (scores == NO_SCORE) & ((low > NO_SCORE) | bool((scores == NO_SCORE).all()))
     outside = ~absent & ((scores < low) | (scores > high))
     if outside.any():
+        lowest, highest = _advised_range(scores[~absent])
         raise DetectorError(
             f"detections {path}: {np.count_nonzero(outside)} scores lie outside {low:g} to {high:g}, "
-            f"e.g. {scores[outside][0]:g}. Set score_range = [{scores.min():g}, {scores.max():g}]."
+            f"e.g. {scores[outside][0]:g}. Set score_range = [{lowest:g}, {highest:g}] "
+            f"(--set detector.score_range=[{lowest:g},{highest:g}]), or the range that your detector documents; "
+            "filter.confidence then is a part of it."
         )
     return np.where(absent, 1.0, (scores - low) / (high - low)).astype(np.float32)
+
+
+def _advised_range(scores: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the range that these scores were probably given in: a usual one that they reach the upper half of.
+
+    The lowest score of a file must not become 0, which no filter lets pass, unless its range is unknown.
+    """
+    lowest, highest = float(scores.min()), float(scores.max())
+    if lowest < 0:
+        return math.floor(lowest), max(1, math.ceil(highest))
+    usual = [most for most in _USUAL_HIGHEST if most / 2 < highest <= most]
+    return 0, usual[0] if usual else math.ceil(highest)
