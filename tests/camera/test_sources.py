@@ -11,6 +11,7 @@ from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources import SourceSettings, open_source
 from reid_edge.camera.sources.capture import Thinning
 from reid_edge.camera.sources.clock import CaptureClock
+from reid_edge.camera.sources.positions import Positions
 from reid_edge.camera.sources.source import FrameBuffer
 from reid_edge.errors import SettingsError, SourceError
 from reid_edge.redaction import redacted
@@ -57,6 +58,51 @@ def test_a_video_gives_every_frame_once_in_order_with_its_time(tmp_path):
     assert [frame.index for frame in frames] == list(range(20))
     assert [frame.captured_us for frame in frames] == [START_US + 100_000 * number for number in range(20)]
     assert frames[0].image.shape == (48, 64, 3) and frames[0].image.dtype == np.uint8
+
+
+def write_transport_stream(path, count: int, *, fps: float = 25.0) -> bytes:
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), fps, (64, 48))
+    for number in range(count):
+        writer.write(picture(number % 25 * 10))
+    writer.release()
+    return path.read_bytes()
+
+
+def test_a_joined_recording_whose_clock_runs_back_goes_on_and_is_not_damaged(tmp_path, caplog):
+    recording = write_transport_stream(tmp_path / "one.ts", 100)
+    (tmp_path / "joined.ts").write_bytes(recording * 2)
+    clock = CaptureClock(wall_ns=lambda: 10**18, monotonic_ns=lambda: 0)
+    began_s = time.monotonic()
+    with open_source(SourceSettings(uri=str(tmp_path / "joined.ts")), clock=clock) as source:
+        times = [frame.captured_us for frame in source]
+    assert time.monotonic() - began_s < 3
+    assert 198 <= len(times) <= 200
+    assert np.diff(times).tolist() == pytest.approx([40_000] * (len(times) - 1), abs=1)
+    assert times[-1] == pytest.approx(10**15, abs=100_000)
+    assert "damaged" not in caplog.text
+
+
+def test_a_recording_whose_clock_leaps_goes_on_and_is_not_damaged(tmp_path, caplog):
+    recording = write_transport_stream(tmp_path / "one.ts", 200, fps=2)
+    third = len(recording) // 188 // 3 * 188
+    (tmp_path / "joined.ts").write_bytes(recording[:third] + recording[2 * third :])
+    frames = frames_of(uri=str(tmp_path / "joined.ts"), start=START)
+    assert 100 < len(frames) < 160
+    assert max(np.diff([frame.captured_us for frame in frames])) <= 10_500_000
+    assert frames[-1].captured_us - START_US < 85_000_000
+    assert "damaged" not in caplog.text
+
+
+def test_a_file_of_another_kind_may_pause():
+    leaping, pausing = (Positions(40_000, may_leap=may) for may in (True, False))
+    reported = [0, 40_000, 3_600_000_000, 3_600_040_000]
+    assert [leaping.next(at) for at in reported] == [0, 40_000, 80_000, 120_000]
+    assert [pausing.next(at) for at in reported] == reported
+
+
+def test_a_frame_that_is_late_or_has_no_time_follows_the_one_before():
+    positions = Positions(40_000, may_leap=True)
+    assert [positions.next(at) for at in (0, 80_000, 40_000, 0, 200_000)] == [0, 80_000, 120_000, 160_000, 200_000]
 
 
 def test_without_a_start_a_file_ends_now(tmp_path):

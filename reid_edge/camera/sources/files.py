@@ -17,6 +17,7 @@ import cv2
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources.capture import Thinning, grab, reported_fps, reported_position_us, retrieve
 from reid_edge.camera.sources.clock import CaptureClock
+from reid_edge.camera.sources.positions import Positions, may_leap, measured_length
 from reid_edge.camera.sources.settings import SourceSettings
 from reid_edge.camera.sources.source import SourceStats
 from reid_edge.errors import FrameError, SettingsError, SourceError
@@ -71,7 +72,8 @@ class VideoFile:
     def __init__(self, path: Path, fps: float | None) -> None:
         self._path = path
         self._fps = fps
-        self.duration_us = 0
+        self._may_leap = may_leap(path)
+        self.duration_us = self._promised = 0
         if not any(picture.load() is not None for picture in self.play()):
             raise SourceError(
                 f"{path} ({path.stat().st_size} bytes) is no video that OpenCV {cv2.__version__} decodes, or has no "
@@ -88,17 +90,23 @@ class VideoFile:
 
     def _pictures(self, capture: cv2.VideoCapture) -> Iterator[Picture]:
         step_us = round(1e6 / (self._fps or reported_fps(capture) or DEFAULT_FPS))
-        promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.duration_us = round(max(0.0, promised - 1) * step_us)
-        index, position_us = 0, 0
+        self._measure(capture, step_us)
+        positions = Positions(step_us, may_leap=self._may_leap)
+        index = 0
         while grab(capture):
-            if index:
-                reported_us = 0 if self._fps else reported_position_us(capture)
-                position_us = reported_us if reported_us > position_us else position_us + step_us
+            position_us = positions.next(0 if self._fps else reported_position_us(capture))
             yield Picture(index, position_us, lambda: retrieve(capture))
             index += 1
-        if 0 < index < _WHOLE * promised:
-            logger.warning("%s ended after %d of %d frames: it is damaged there", self._path, index, promised)
+        if 0 < index < _WHOLE * self._promised:
+            logger.warning("%s ended after %d of %d frames: it is damaged there", self._path, index, self._promised)
+
+    def _measure(self, capture: cv2.VideoCapture, step_us: int) -> None:
+        """Find number of frames and duration, once."""
+        if self._promised:
+            return
+        count, last_us = measured_length(self._path, step_us) if self._may_leap else (0, 0)
+        self._promised = count or max(0, round(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        self.duration_us = last_us if count and not self._fps else max(0, self._promised - 1) * step_us
 
 
 class ImageFolder:
@@ -188,7 +196,7 @@ class FileReader:
         """
         if self._settings.realtime:
             return time.monotonic()
-        if self._settings.start is not None:
+        if self._settings.start is not None or not self._settings.loop:
             return -math.inf
         return time.monotonic() - self._file.duration_us / 1e6  # from its last frame on, in real time
 
