@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from reid_edge.upstream.transport import Transport
 
 #: Longest time to wait for a frame of the camera, or for an answer of the gallery.
 ANSWER_S = 10.0
+#: Answers of a camera, and FFmpeg's words, that stay the same until a person changes something.
+_NEEDS_A_PERSON = re.compile(r"\b40[134] |missing in uri|Protocol not found")
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,10 @@ def _source(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
     source = closing.enter_context(open_source(settings.source))
     frame = source.read(ANSWER_S)
     if frame is None:
-        return Finding(
-            "source",
-            "unreachable",
-            f"{source.name}: {source.stats.error or 'no frame'}; the agent tries again until one comes",
-        )
+        error = source.stats.error or "no frame"
+        wrong = _NEEDS_A_PERSON.search(error) is not None
+        then = "fix the address, user or password" if wrong else "the agent tries again until one comes"
+        return Finding("source", "wrong" if wrong else "unreachable", f"{source.name}: {error}; {then}")
     height, width = frame.image.shape[:2]
     return Finding("source", "ok", f"{source.name}: {width}x{height}")
 

@@ -1,15 +1,19 @@
 """A real MJPEG camera on loopback, OpenCV's real client."""
 
+import base64
 import logging
 import socket
 import subprocess
 import sys
 import threading
 import time
+from urllib.parse import unquote
 
 import pytest
 
 from reid_edge.camera.sources import SourceSettings, open_source
+from reid_edge.camera.sources.address import encoded_address, unencoded_characters
+from reid_edge.errors import SourceError
 from tests.camera.mjpeg import MjpegCamera
 
 pytestmark = pytest.mark.skipif("'FFMPEG:                      NO' in __import__('cv2').getBuildInformation()")
@@ -166,7 +170,96 @@ def test_a_process_that_forgets_to_stop_ends_in_order(camera):
     program = (
         "from reid_edge.camera.sources import *\n"
         f"first = open_source(SourceSettings(uri={camera.url!r})); first.read(10)\n"
-        "open_source(SourceSettings(uri='/dev/video99'))\n"
+        "open_source(SourceSettings(uri='rtsp://127.0.0.1:1/x'))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=20, check=False)
     assert done.returncode == 0, done.stderr
+
+
+class RtspDoor:
+    """Asks for a user by RTSP, notes what is given, and then answers with a status."""
+
+    def __init__(self, status: str) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._status = status
+        self.port = self._server.getsockname()[1]
+        self.users: list[str] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rwb") as stream:
+                self._talk(stream)
+
+    def _talk(self, stream) -> None:
+        while line := stream.readline().decode():
+            fields = {}
+            while field := stream.readline().decode().strip():
+                name, _, value = field.partition(":")
+                fields[name.lower()] = value.strip()
+            given = fields.get("authorization", "")
+            status = "401 Unauthorized"
+            if line.startswith("OPTIONS"):
+                status = "200 OK"
+            elif given:
+                self.users.append(base64.b64decode(given.removeprefix("Basic ")).decode())
+                status = self._status
+            answer = f'RTSP/1.0 {status}\r\nCSeq: {fields["cseq"]}\r\nWWW-Authenticate: Basic realm="x"\r\n\r\n'
+            stream.write(answer.encode())
+            stream.flush()
+
+    def close(self) -> None:
+        self._server.close()
+
+
+@pytest.fixture
+def door():
+    door = RtspDoor("404 Not Found")
+    yield door
+    door.close()
+
+
+@pytest.mark.parametrize("password", ["Sup3r#Secr3t", "1234#56", "a/b?c#d", "with blank", "at@sign#x", "plain", "ä%23"])
+def test_a_password_is_taken_as_its_owner_types_it(door, password, caplog):
+    with open_source(quick(f"rtsp://admin:{password}@127.0.0.1:{door.port}/ch1")) as source:
+        wait_for(lambda: door.users and source.stats.error)
+        error = source.stats.error
+    assert door.users[0] == f"admin:{unquote(password)}"
+    assert "404" in error and "Not Found" in error
+    assert password not in caplog.text + error
+    assert ("# as %23" in caplog.text) == ("#" in password)
+
+
+def test_an_address_that_can_be_read_is_left_as_it_is():
+    for uri in (
+        "rtsp://cam/ch1@main",
+        "rtsp://cam:554/live?user=a@b&x=1",
+        "rtsp://u:p@cam/path#x@y",
+        "http://[::1]:80/a@b",
+    ):
+        assert encoded_address(uri) == uri and unencoded_characters(uri) == ""
+
+
+def test_the_reason_of_ffmpeg_is_told_and_printed_nowhere_else(capfd):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    with open_source(quick(f"rtsp://u:s3cret@127.0.0.1:{free}/x")) as source:
+        wait_for(lambda: source.stats.error)
+        error = source.stats.error
+    assert "Connection refused" in error and "s3cret" not in error
+    assert "refused" not in capfd.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_refused_at_once_and_one_that_was_unplugged_is_waited_for(monkeypatch):
+    with pytest.raises(SourceError, match="/dev/video77 does not exist"):
+        open_source(SourceSettings(uri="/dev/video77"))
+    with monkeypatch.context() as plugged:
+        plugged.setattr("reid_edge.camera.sources.live.device_trouble", lambda _uri: "")
+        source = open_source(quick("77"))
+    with source:
+        wait_for(lambda: source.stats.reconnects >= 2)
+        assert "does not exist" in source.stats.error

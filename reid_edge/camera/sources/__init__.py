@@ -26,8 +26,8 @@ def open_source(settings: SourceSettings, *, clock: CaptureClock | None = None) 
         clock: Gives the capture times of live sources; None uses the system's clock.
 
     Raises:
-        SourceError: The file or folder does not exist or holds nothing that can be decoded, or this OpenCV cannot open
-            such a source.
+        SourceError: The file, folder or device does not exist, it holds nothing that can be decoded, or this OpenCV
+            cannot open such a source.
     """
     kind = kind_of(settings.uri)
     stats = SourceStats()

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 
 from reid_edge.backoff import exponential_pause_s
 from reid_edge.camera.frames import Frame
+from reid_edge.camera.sources.address import encoded_address, unencoded_characters
 from reid_edge.camera.sources.capture import Thinning, grab, retrieve
 from reid_edge.camera.sources.clock import CaptureClock
+from reid_edge.camera.sources.ffmpeg_words import ffmpeg_words
 from reid_edge.camera.sources.settings import GSTREAMER_PREFIX, SourceSettings, kind_of
 from reid_edge.camera.sources.source import SourceStats
 from reid_edge.errors import SourceError
-from reid_edge.redaction import redacted
+from reid_edge.redaction import hidden, redacted, scrubbed
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +53,7 @@ class LiveReader:
         stats: Counts connections and failures.
 
     Raises:
-        SourceError: This OpenCV cannot open such a source.
+        SourceError: This OpenCV cannot open such a source, or there is no such device.
     """
 
     def __init__(self, settings: SourceSettings, clock: CaptureClock, stats: SourceStats) -> None:
@@ -57,6 +62,7 @@ class LiveReader:
         self._stats = stats
         self._opening = opening_of(settings)
         self._name = redacted(settings.uri)
+        _note_characters(settings.uri, self._name)
         self._thinning = Thinning(settings.stride, settings.max_fps)
         self._index = 0
 
@@ -82,13 +88,27 @@ class LiveReader:
         """Yield the frames of one connection."""
         capture = cv2.VideoCapture()
         try:
-            if not _open(capture, self._opening):
-                self._stats.error = f"cannot be opened (waited {self._settings.open_timeout_s:g} s at most)"
+            began = time.monotonic()
+            with ffmpeg_words() as words:
+                is_open = _open(capture, self._opening)
+            if not is_open:
+                self._stats.error = self._reason(words, time.monotonic() - began)
                 return
             _request_format(capture, self._settings)
             yield from self._grabbed(capture, stopping)
         finally:
             capture.release()
+
+    def _reason(self, words: list[str], waited_s: float) -> str:
+        """Say why the source could not be opened, without passwords."""
+        if self._opening.backend == cv2.CAP_V4L2 and (trouble := device_trouble(self._settings.uri)):
+            return f"cannot be opened: {trouble}"
+        if words:
+            said = "; ".join(dict.fromkeys(words)).rstrip(".")
+            return f"cannot be opened: {scrubbed(hidden(hidden(said, str(self._opening.target)), self._settings.uri))}"
+        if waited_s >= self._settings.open_timeout_s:
+            return f"cannot be opened: no answer within {self._settings.open_timeout_s:g} s"
+        return "cannot be opened"
 
     def _grabbed(self, capture: cv2.VideoCapture, stopping: threading.Event) -> Iterator[Frame]:
         unreadable = 0
@@ -125,7 +145,8 @@ def opening_of(settings: SourceSettings) -> Opening:
     """Choose the backend and arguments for a live source.
 
     Raises:
-        SourceError: This OpenCV was built without the backend, or the pipeline has no ``appsink``.
+        SourceError: This OpenCV was built without the backend, the pipeline has no ``appsink``, or there is no such
+            device.
     """
     kind = kind_of(settings.uri)
     timeouts = (
@@ -143,10 +164,32 @@ def opening_of(settings: SourceSettings) -> Opening:
         return Opening(pipeline, cv2.CAP_GSTREAMER, timeouts if _opencv_version() >= _GSTREAMER_TIMEOUTS else ())
     if kind == "stream":
         _check_backend(cv2.CAP_FFMPEG, "FFmpeg", "Give a GStreamer pipeline instead: gst:uridecodebin uri=… ! …")
-        return Opening(settings.uri, cv2.CAP_FFMPEG, timeouts)
+        return Opening(encoded_address(settings.uri), cv2.CAP_FFMPEG, timeouts)
     _check_backend(cv2.CAP_V4L2, "V4L2", "Devices are for Linux; elsewhere give a URL.")
+    if trouble := device_trouble(settings.uri):
+        raise SourceError(f"source {settings.uri}: {trouble}.")
     number = settings.uri.removeprefix("/dev/video")
     return Opening(int(number), cv2.CAP_V4L2, ())
+
+
+def device_trouble(uri: str) -> str:
+    """Say why a device, ``/dev/videoN`` or N, cannot be opened; "" if nothing is known against it."""
+    path = Path(f"/dev/video{uri.removeprefix('/dev/video')}")
+    if not sys.platform.startswith("linux"):
+        return ""
+    if not path.exists():
+        there = ", ".join(sorted(map(str, Path("/dev").glob("video[0-9]*"))))
+        return f"{path} does not exist; " + (f"there are {there}" if there else "there is no video device here")
+    if not os.access(path, os.R_OK | os.W_OK):
+        return f"{path} may not be used by this user: sudo usermod -aG video USER, and log in again"
+    return ""
+
+
+def _note_characters(uri: str, name: str) -> None:
+    characters = unencoded_characters(uri) if kind_of(uri) == "stream" else ""
+    if characters:
+        ways = ", ".join(f"{character} as %{ord(character):02X}" for character in characters)
+        logger.warning("%s: the user or password has %s; write %s in an address", name, " ".join(characters), ways)
 
 
 def _opencv_version() -> tuple[int, ...]:
