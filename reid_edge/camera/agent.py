@@ -8,20 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from reid_edge.camera.crop_queue import CropQueue
-from reid_edge.camera.crop_selector import CropSelector
-from reid_edge.camera.detection_stage import DetectionStage, OffSwitch
-from reid_edge.camera.detectors import open_detector, scores_of
-from reid_edge.camera.embedding_stage import EmbeddingStage, load_model
-from reid_edge.camera.filters import DetectionFilter
+from reid_edge.camera.embedding_stage import load_model
 from reid_edge.camera.health import Examination, Health, HealthMonitor, hanging_stages
+from reid_edge.camera.pipeline import Pipeline
 from reid_edge.camera.publishing import Publisher, name_on_the_wire, open_outbox, open_transport, wanted_galleries
 from reid_edge.camera.restamping import Restamping
 from reid_edge.camera.settings import AgentSettings
-from reid_edge.camera.sources import open_source
 from reid_edge.camera.state_dir import make_state_dir
-from reid_edge.camera.tracking import Tracker
-from reid_edge.camera.tracklets import Tracklets
 from reid_edge.errors import ReidEdgeError
 from reid_edge.systemd import notify, watchdog_interval_s
 from reid_edge.upstream.delivery import Delivery
@@ -72,6 +65,7 @@ class Agent:
         make_state_dir(self.settings.state_dir)
         self.outbox = open_outbox(self.settings, self.camera)
         closing.callback(self.outbox.close)
+        self.publisher = Publisher(self.outbox, upstream.encoding, when_full=upstream.when_full)
         self._before_each_part()
         self.transport = open_transport(self.settings, self.camera, closing)
         self.delivery = Delivery(
@@ -84,46 +78,19 @@ class Agent:
         )
 
     def _open_camera(self, closing: contextlib.ExitStack) -> None:
-        settings, pipeline = self.settings, self.settings.pipeline
-        self._before_each_part()
-        model = load_model(settings.engine)
-        self._before_each_part()
-        self.detector = open_detector(settings.detector)
-        closing.callback(self.detector.close)
-        self._before_each_part()
-        self.source = closing.enter_context(open_source(settings.source))
-        scores = scores_of(self.detector)
-        self.filter = DetectionFilter(settings.filter, confidence=scores.confidence)
-        self.off_switch = OffSwitch(settings.camera.off_switch)
-        self.crop_queue = CropQueue(
-            limit=pipeline.max_waiting_crops, drop_oldest=self.source.live, budget_s=pipeline.max_latency_ms / 1000
-        )
-        upstream = settings.upstream
-        self.publisher = Publisher(self.outbox, upstream.encoding, when_full=upstream.when_full)
-        # A tracklet gets its number with its first observation, so counting on from the outbox never gives one twice.
-        self.tracklets = Tracklets(
-            settings.tracklet,
-            model_hash=model.bundle.manifest.model_hash,
-            first_tracklet=self.outbox.last_seq + 1,
-        )
-        self.embedding = EmbeddingStage(
-            self.crop_queue,
-            model,
+        pipeline = Pipeline(
+            self.settings,
             self.publisher,
-            self.tracklets,
-            max_batch=settings.engine.max_batch,
-            max_latency_s=pipeline.max_latency_ms / 1000,
+            closing,
+            # A tracklet gets its number with its first observation, so counting on from the outbox never gives one
+            # twice.
+            first_tracklet=self.outbox.last_seq + 1,
+            before_each_part=self._before_each_part,
         )
-        self.detection = DetectionStage(
-            self.source,
-            self.detector,
-            self.filter,
-            Tracker(settings.tracker, start=scores.start),
-            CropSelector(settings.gate),
-            self.crop_queue,
-            is_off=self.off_switch,
-            extractor=lambda: self.embedding.extractor,
-        )
+        self.pipeline = pipeline
+        self.detector, self.source, self.filter = pipeline.detector, pipeline.source, pipeline.filter
+        self.off_switch, self.crop_queue, self.tracklets = pipeline.off_switch, pipeline.crop_queue, pipeline.tracklets
+        self.embedding, self.detection = pipeline.embedding, pipeline.detection
 
     def run(self) -> None:
         """Work until the source ends or :meth:`stop` is called, then deliver for ``operation.drain_s`` seconds at most.

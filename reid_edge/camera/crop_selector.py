@@ -21,6 +21,9 @@ from reid_edge.camera.frames import Boxes
 from reid_edge.camera.tracking import EndedTrack, TrackedBoxes
 
 Reason = Literal["first", "better", "interval", "every"]
+#: Why a crop is not chosen: a better first one is waited for; a crop was chosen just now; it is no better than the ones
+#: before; the track has its only one.
+WhyNot = Literal["waits", "soon", "no_better", "has_one"]
 Terms = npt.NDArray[np.float64]
 Curve = tuple[tuple[float, ...], tuple[float, ...]]
 #: Height of the crop in pixels → mAP kept.
@@ -57,10 +60,17 @@ class CropSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 
 @dataclass(frozen=True, eq=False)
 class ChosenCrops:
-    """Crops to embed: rows of the tracked boxes, ascending, and the reason for each."""
+    """Crops to embed.
+
+    Attributes:
+        rows: Rows of the tracked boxes, ascending.
+        reasons: Reason for each.
+        left: Reason against each of the other crops, by the number of its track.
+    """
 
     rows: npt.NDArray[np.intp]
     reasons: tuple[Reason, ...]
+    left: dict[int, WhyNot]
 
 
 class CropSelector:
@@ -88,14 +98,17 @@ class CropSelector:
             captured_us: Capture time of the frame, microseconds since 1970 UTC.
         """
         rows, reasons = [], []
+        left: dict[int, WhyNot] = {}
         for row, (track, value) in enumerate(zip(tracked.tracks.tolist(), quality.tolist(), strict=True)):
             state = self._tracks.setdefault(track, _Track(captured_us))
             if (reason := self._reason(state, value, captured_us)) is not None:
                 state.chosen_us, state.best = captured_us, max(state.best, value)
                 rows.append(row)
                 reasons.append(reason)
+            else:
+                left[track] = self._why_not(state, captured_us)
         self.end(tracked.ended)
-        return ChosenCrops(np.array(rows, np.intp), tuple(reasons))
+        return ChosenCrops(np.array(rows, np.intp), tuple(reasons), left)
 
     def dropped(self, track: int) -> None:
         """Note that a chosen crop of this track was dropped before it was embedded: the next one counts as first."""
@@ -120,6 +133,13 @@ class CropSelector:
         if since_s >= settings.interval_s:
             return "interval"
         return "better" if since_s >= settings.better_s and quality > settings.better_by * state.best else None
+
+    def _why_not(self, state: _Track, now_us: int) -> WhyNot:
+        if state.chosen_us is None:
+            return "waits"
+        if self._settings.mode == "first":
+            return "has_one"
+        return "soon" if (now_us - state.chosen_us) / 1e6 < self._settings.better_s else "no_better"
 
 
 @dataclass

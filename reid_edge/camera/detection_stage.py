@@ -18,6 +18,7 @@ from reid_edge.camera.sources import Source
 from reid_edge.camera.tracking import TrackedBoxes, Tracker
 from reid_edge.camera.tracklets import CropDetails
 from reid_edge.camera.vitals import Heartbeat
+from reid_edge.camera.watcher import Watcher
 from reid_edge.crops import crop_boxes, resize_into
 from reid_edge.runtime import Extractor
 from reid_edge.types import Image, Size
@@ -55,6 +56,7 @@ class DetectionStage:
         queue: Takes the crops.
         is_off: Tells whether the camera is switched off now.
         extractor: Gives the model that is to embed crops which are cut now; asked at each frame.
+        watcher: Is told what becomes of the boxes of each frame.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class DetectionStage:
         *,
         is_off: Callable[[], bool],
         extractor: Callable[[], Extractor],
+        watcher: Watcher | None = None,
     ) -> None:
         self._source = source
         self._detector = detector
@@ -77,6 +80,7 @@ class DetectionStage:
         self._queue = queue
         self._is_off = is_off
         self._extractor = extractor
+        self._watcher = watcher or Watcher()
         self._correction_us = 0
         self.stats = DetectionStats()
         self.heartbeat = Heartbeat()
@@ -121,6 +125,7 @@ class DetectionStage:
         self.stats.detections += len(detections)
         for crop in self._queue.put(self._crops(frame, tracked, seen_s), tracked.ended):
             self._selector.dropped(crop.details.track)
+            self._watcher.dropped(crop.details)
 
     def _note_use(self, found: int, invalid: int, now_s: float) -> None:
         if found > invalid:
@@ -131,7 +136,9 @@ class DetectionStage:
     def _crops(self, frame: Frame, tracked: TrackedBoxes, seen_s: float) -> list[QueuedCrop]:
         height, width = frame.image.shape[:2]
         quality = crop_quality(tracked.boxes, width=width, height=height)
-        rows = self._selector.select(tracked, quality, frame.captured_us).rows
+        chosen = self._selector.select(tracked, quality, frame.captured_us)
+        self._watcher.saw(frame, tracked, quality, chosen)
+        rows = chosen.rows
         self.stats.chosen += len(rows)
         if not len(rows):
             return []

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import gc
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
+from typing import Protocol
 
 from reid_edge.camera.crop_queue import CropQueue, QueuedCrop
-from reid_edge.camera.publishing import Publisher
 from reid_edge.camera.settings import EngineSettings
 from reid_edge.camera.tracklets import Tracklets
 from reid_edge.camera.vitals import Heartbeat, recent_latencies
@@ -20,6 +21,18 @@ from reid_edge.upstream.observation import Observation
 
 #: Longest wait for crops: a reload that comes while there are none takes effect after it.
 MAX_WAIT_S = 1.0
+
+
+class Publishes(Protocol):
+    """Takes observations, in order; see :class:`~reid_edge.camera.publishing.Publisher`."""
+
+    def publish(self, observations: Iterable[Observation]) -> None:
+        """Take observations."""
+        ...
+
+    def flush(self) -> None:
+        """Take note that no more will come."""
+        ...
 
 
 @dataclass
@@ -55,7 +68,7 @@ class EmbeddingStage:
         self,
         queue: CropQueue,
         extractor: Extractor,
-        publisher: Publisher,
+        publisher: Publishes,
         tracklets: Tracklets,
         *,
         max_batch: int,

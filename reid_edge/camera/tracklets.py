@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.camera.tracking import EndedTrack
+from reid_edge.camera.watcher import Watcher
 from reid_edge.types import Feature
 from reid_edge.upstream.observation import Observation
 
@@ -105,6 +106,7 @@ class Tracklets:
         settings: When to publish; None takes the defaults.
         model_hash: Hash of the model that makes the features.
         first_tracklet: Number of the first tracklet that is published; the next ones count up.
+        watcher: Is told what becomes of each crop and track.
 
     Attributes:
         split: Number of times that a track began to show someone else.
@@ -112,10 +114,18 @@ class Tracklets:
         late: Number of crops that came for such a track afterwards, left out.
     """
 
-    def __init__(self, settings: TrackletSettings | None = None, *, model_hash: str, first_tracklet: int = 1) -> None:
+    def __init__(
+        self,
+        settings: TrackletSettings | None = None,
+        *,
+        model_hash: str,
+        first_tracklet: int = 1,
+        watcher: Watcher | None = None,
+    ) -> None:
         self._settings = settings or TrackletSettings()
         self._model_hash = model_hash
         self._next = first_tracklet
+        self._watcher = watcher or Watcher()
         self._live: dict[int, _Tracklet] = {}
         self._closed = -1  # all tracks up to this number were ended for lack of room
         self.split = 0
@@ -139,6 +149,7 @@ class Tracklets:
         published = [] if details.track in self._live else self._make_room(details.track)
         if details.track <= self._closed:
             self.late += 1
+            self._watcher.used(details, "late")
             return published
         tracklet, left = self._add_to_track(details, feature)
         if left is not None:
@@ -156,11 +167,15 @@ class Tracklets:
             tracklet.add(details, feature)
         elif tracklet.doubted is not None and self._are_alike(tracklet.doubted[1], feature):
             self.split += 1
+            self._watcher.used(details, "split")
             following = self._live[details.track] = _Tracklet(*tracklet.doubted)
             following.add(details, feature)
             return following, tracklet
         else:
             tracklet.doubted = details, feature
+            self._watcher.used(details, "doubted")
+            return tracklet, None
+        self._watcher.used(details, "averaged")
         return tracklet, None
 
     def _are_alike(self, one: npt.NDArray[np.floating], other: Feature) -> bool:
@@ -178,6 +193,7 @@ class Tracklets:
                 tracklet.last_us = max(tracklet.last_us, track.last_us)
                 tracklet.shift(track.correction_us)
                 published.append(self._publish(tracklet, final=True))
+            self._watcher.ended(track)
         return published
 
     def finish(self) -> list[Observation]:
@@ -215,7 +231,7 @@ class Tracklets:
         best = tracklet.best
         norm = float(np.linalg.norm(tracklet.total))
         feature = tracklet.total / norm if norm > 0 else tracklet.total
-        return Observation(
+        observation = Observation(
             model_hash=self._model_hash,
             track=tracklet.number,
             captured_us=best.captured_us,
@@ -228,3 +244,5 @@ class Tracklets:
             final=final,
             feature=feature.astype(np.float32),
         )
+        self._watcher.published(best.track, observation)
+        return observation

@@ -61,6 +61,7 @@ def session_bundle_is_loaded_once(session_bundle, monkeypatch):
         return (loaded_once if settings.bundle == session_bundle.path else load_model)(settings)
 
     monkeypatch.setattr("reid_edge.camera.agent.load_model", load)
+    monkeypatch.setattr("reid_edge.camera.pipeline.load_model", load)
 
 
 @pytest.fixture

@@ -193,3 +193,15 @@ def test_quality_lies_between_0_and_1_and_follows_the_boxes(seed, count):
     assert np.isfinite(values).all() and (values >= 0).all() and (values <= 1).all()
     order = rng.permutation(count)
     assert np.allclose(quality(*boxes[order]), values[order])
+
+
+def test_each_crop_that_is_not_chosen_has_a_reason():
+    selector = CropSelector(PLAIN)
+    qualities = [0.2, 0.8, 0.8, 0.8, 0.8]
+    left = [
+        selector.select(tracked([1]), np.array([value], np.float32), START + frame * 100_000).left
+        for frame, value in enumerate(qualities)
+    ]
+    assert left == [{1: "waits"}, {}, {1: "soon"}, {1: "no_better"}, {1: "no_better"}]
+    once = CropSelector(CropSelectorSettings(mode="first", min_quality=0.5))
+    assert [once.select(tracked([1]), np.ones(1, np.float32), START).left for _ in range(2)] == [{}, {1: "has_one"}]

@@ -52,6 +52,8 @@ class Playable(Protocol):
 
     duration_us: int
     """Time from the first frame to the last; 0 if it is not known."""
+    expected: int
+    """Number of frames; 0 if it is not known."""
 
     def play(self) -> Iterator[Picture]:
         """Yield the frames in order."""
@@ -73,7 +75,7 @@ class VideoFile:
         self._path = path
         self._fps = fps
         self._may_leap = may_leap(path)
-        self.duration_us = self._promised = 0
+        self.duration_us = self.expected = 0
         if not any(picture.load() is not None for picture in self.play()):
             raise SourceError(
                 f"{path} ({path.stat().st_size} bytes) is no video that OpenCV {cv2.__version__} decodes, or has no "
@@ -97,16 +99,16 @@ class VideoFile:
             position_us = positions.next(0 if self._fps else reported_position_us(capture))
             yield Picture(index, position_us, lambda: retrieve(capture))
             index += 1
-        if 0 < index < _WHOLE * self._promised:
-            logger.warning("%s ended after %d of %d frames: it is damaged there", self._path, index, self._promised)
+        if 0 < index < _WHOLE * self.expected:
+            logger.warning("%s ended after %d of %d frames: it is damaged there", self._path, index, self.expected)
 
     def _measure(self, capture: cv2.VideoCapture, step_us: int) -> None:
         """Find number of frames and duration, once."""
-        if self._promised:
+        if self.expected:
             return
         count, last_us = measured_length(self._path, step_us) if self._may_leap else (0, 0)
-        self._promised = count or max(0, round(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        self.duration_us = last_us if count and not self._fps else max(0, self._promised - 1) * step_us
+        self.expected = count or max(0, round(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        self.duration_us = last_us if count and not self._fps else max(0, self.expected - 1) * step_us
 
 
 class ImageFolder:
@@ -129,6 +131,7 @@ class ImageFolder:
                 "Folders in it are not searched."
             )
         self.duration_us = round((len(self._paths) - 1) * self._step_us)
+        self.expected = len(self._paths)
         if not any(_load(image) is not None for image in self._paths):
             raise SourceError(f"none of the {len(self._paths)} images in {path} can be read. Copy them again.")
 
@@ -157,6 +160,7 @@ class FileReader:
             raise SettingsError(f"source.start: expected a time after 1970, got {settings.start.isoformat()}.")
         as_images = path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
         self._file: Playable = ImageFolder(path, settings.fps) if as_images else VideoFile(path, settings.fps)
+        stats.expected = 0 if settings.loop else self._file.expected
         self._settings = settings
         self._clock = clock
         self._stats = stats

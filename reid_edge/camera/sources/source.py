@@ -109,6 +109,7 @@ class Source:
 
     def _hand_over(self, frame: Frame) -> bool:
         self.stats.saw_frame()
+        self.stats.position = frame.index + 1
         taken = self._buffer.put(frame)
         self.stats.dropped = self._buffer.dropped
         return taken
@@ -207,6 +208,8 @@ class SourceStats:
         error: Last failure of a live source that is not connected, without passwords.
         clock_ahead_us: How far the wall clock is ahead of capture times while it is not believed; else 0.
         clock_found_us: What is to be added to capture times before 2026, since the clock was only set later; else 0.
+        position: Number of the last frame in its source, from 1; skipped frames are counted.
+        expected: Frames that a file or folder holds, as far as its header tells; 0 for a live source and for a loop.
     """
 
     frames: int = 0
@@ -217,6 +220,8 @@ class SourceStats:
     error: str | None = None
     clock_ahead_us: int = 0
     clock_found_us: int = 0
+    position: int = 0
+    expected: int = 0
     _last: float = field(default_factory=time.monotonic)
 
     def saw_frame(self) -> None:
