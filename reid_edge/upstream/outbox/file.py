@@ -11,19 +11,20 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, TextIO, TypeVar
 
 from reid_edge.errors import OutboxError
 from reid_edge.files import identity
 from reid_edge.upstream.clocks import Reading
-from reid_edge.upstream.outbox import database
+from reid_edge.upstream.outbox import database, failures, folder
 from reid_edge.upstream.outbox.age_clock import AgeClock, AgeState
 from reid_edge.upstream.outbox.audit import audited, settled
 from reid_edge.upstream.outbox.database import Synchronous
 from reid_edge.upstream.outbox.mark import Mark, MarkFile
 from reid_edge.upstream.outbox.records import NOTHING_DROPPED, State, malformed
-from reid_edge.upstream.outbox.rescue import estimated, fresh, rescued
+from reid_edge.upstream.outbox.rescue import build_fresh, build_rescued
 from reid_edge.upstream.outbox.tables import note_loss, save_state
 
 Result = TypeVar("Result")
@@ -101,7 +102,7 @@ class OutboxFile:
         try:
             self._open()
         except OutboxError as error:
-            if not (wait_for_disk and database.may_pass(error)):
+            if not (wait_for_disk and failures.may_pass(error)):
                 self.close()
                 raise
             self._waiting = True
@@ -150,29 +151,31 @@ class OutboxFile:
             if identity(self.path) is None:
                 self._begin_fresh()
                 return
-            stale_possible = self._suspect or database.has_log(self.path)
+            stale_possible = self._suspect or folder.has_log(self.path)
             try:
                 if self.path.stat().st_size == 0:
                     raise malformed("the file is empty")
                 self._connect(leap=True)
             except sqlite3.Error as error:
-                if not database.is_damage(error) and not database.is_unreadable(self.path, error):
+                if not failures.is_damage(error) and not failures.is_unreadable(
+                    error, self.path, folder.log_path(self.path)
+                ):
                     raise
                 self._replace_damaged(error, stale_possible=stale_possible)
         except (sqlite3.Error, OSError) as error:
-            raise database.outbox_error(self.path, "opening", error) from error
+            raise failures.outbox_error(self.path, "opening", error) from error
 
     def _claim(self) -> None:
         """Lock the outbox; again, if the lock file was removed, with the folder or alone."""
         held = self._lock_file
-        if held is not None and database.still_locked(self.path, held):
+        if held is not None and folder.still_locked(self.path, held):
             return
-        self._lock_file = database.lock(self.path)
+        self._lock_file = folder.lock(self.path)
         if held is not None:
             held.close()
 
     def _connect(self, *, leap: bool) -> None:
-        stale_possible = self._suspect or database.has_log(self.path)
+        stale_possible = self._suspect or folder.has_log(self.path)
         with contextlib.ExitStack() as stack:
             db = database.connect(self.path)
             stack.callback(db.close)
@@ -187,14 +190,9 @@ class OutboxFile:
                 save_state(db, state, clock.state())
                 return state, lost
 
-            try:
-                state, lost = _transaction(db, settle)
-            except sqlite3.OperationalError:
-                if not database.empty_log(self.path, db):
-                    raise
-                state, lost = _transaction(db, settle)
+            state, lost = database.roomy_transaction(self.path, db, settle)
             self._identity = identity(self.path)
-            self._log_identity = identity(database.log_path(self.path))
+            self._log_identity = identity(folder.log_path(self.path))
             self._db, self.state, self.clock = db, state, clock
             self.undeclared = self.undeclared if self._waiting else 0  # else the mark had it
             self._known, self._waiting, self._suspect, self.openings = None, False, False, self.openings + 1
@@ -243,7 +241,7 @@ class OutboxFile:
         self._claim()
         self._mark_known()
         if identity(self.path) is not None:
-            self.set_aside.append(database.set_aside(self.path))
+            self.set_aside.append(folder.set_aside(self.path))
             _LOG.warning("the file in its place is set aside as %s.", self.set_aside[-1].name)
         self._begin_fresh()
 
@@ -257,9 +255,8 @@ class OutboxFile:
                 self.path,
                 mark.undelivered,
             )
-        lost = 0 if mark is None else mark.undelivered
-        database.build(self.path, lambda db: fresh(db, lost, mark))
-        database.install(self.path)
+        build_fresh(self.path, mark, lost=0 if mark is None else mark.undelivered)
+        folder.install(self.path)
         self._connect(leap=False)
 
     def _start_over(self, begin: Callable[[], None]) -> None:
@@ -272,15 +269,15 @@ class OutboxFile:
             begin()
         except (sqlite3.Error, OSError) as failure:
             self._disconnect()
-            raise database.outbox_error(self.path, "starting anew", failure) from failure
+            raise failures.outbox_error(self.path, "starting anew", failure) from failure
 
     def _replace_damaged(self, error: sqlite3.Error, *, stale_possible: bool) -> None:
         """Set the damaged file aside, and start another with what is intact of it."""
         self._disconnect()
         self._mark_known()
-        database.remove_aside(self.path, older_than_s=-1)  # for their space
-        kept, lost = self._built_from_damaged(stale_possible=stale_possible)
-        aside = database.set_aside(self.path)
+        folder.remove_aside(self.path, older_than_s=-1)  # for their space
+        kept, lost = build_rescued(self.path, self._known, self._mark.mark, stale_possible=stale_possible)
+        aside = folder.set_aside(self.path)
         self.set_aside.append(aside)
         _LOG.warning(
             "the outbox %s is damaged (%s): set aside as %s, and another is started. Observations in it that were "
@@ -291,32 +288,13 @@ class OutboxFile:
             kept,
             lost,
         )
-        database.install(self.path)
+        folder.install(self.path)
         self._connect(leap=True)
 
     def _mark_known(self) -> None:
         """Write what waited in a file that is given up, so that it is declared whatever happens from here."""
         if self._known is not None:
             self._mark.write(self._marked(), sync=True)
-
-    def _built_from_damaged(self, *, stale_possible: bool) -> tuple[int, int]:
-        """Build the other file; returns how many observations are copied, and how many declared as lost."""
-        mark = self._mark.mark
-        try:
-            database.pad(self.path)
-            copied = database.build(
-                self.path, lambda db: rescued(db, self.path, self._known, mark, stale_possible=stale_possible)
-            )
-        except (sqlite3.Error, OSError) as error:
-            if "locked" in str(error):
-                raise
-            _LOG.warning("what is intact of the outbox %s cannot be copied: %s", self.path, error)
-            copied = None
-        if copied is not None:
-            return copied
-        lost = estimated(self.path) if mark is None else mark.undelivered
-        database.build(self.path, lambda db: fresh(db, lost, mark))
-        return 0, lost
 
     def exchange(self, beside: Path | None, taken: Path) -> None:
         """Go on with another file: ``taken`` if it exists, else a new one.
@@ -332,21 +310,21 @@ class OutboxFile:
             db = self._connection()
             try:
                 if identity(taken) is not None:
-                    stack.enter_context(contextlib.closing(database.lock(taken)))
+                    stack.enter_context(contextlib.closing(folder.lock(taken)))
                     database.give_up_log(taken, database.connect(taken))
                 self._db = None
                 database.give_up_log(self.path, db)
                 self._mark.close()
                 self._mark, self._known = MarkFile(self.path), None
                 if beside is None:
-                    database.remove(self.path)
+                    folder.remove(self.path)
                 else:
-                    database.put_beside(self.path, beside)
+                    folder.put_beside(self.path, beside)
                 if identity(taken) is not None:
-                    database.take_up(taken, self.path)
+                    folder.take_up(taken, self.path)
             except (sqlite3.Error, OSError) as error:
                 self._disconnect()
-                raise database.outbox_error(self.path, "exchanging it", error) from error
+                raise failures.outbox_error(self.path, "exchanging it", error) from error
             self._open()
 
     def write(
@@ -374,12 +352,7 @@ class OutboxFile:
             db = self._connection()
             db.execute(f"PRAGMA synchronous = {synchronous or self._synchronous}")
             try:
-                try:
-                    state, result = self._committed(db, work)
-                except sqlite3.OperationalError:
-                    if not database.empty_log(self.path, db):
-                        raise
-                    state, result = self._committed(db, work)
+                state, result = database.roomy_transaction(self.path, db, partial(self._saved, db, work))
             except sqlite3.Error as error:
                 self._give_up(doing, error)
             grown, self.state, self.dirty = state.given > self.state.given, state, True
@@ -387,15 +360,13 @@ class OutboxFile:
             self._mark.write(Mark.of(state), sync=grown and self._synchronous == "FULL")
             return result
 
-    def _committed(
+    def _saved(
         self, db: sqlite3.Connection, work: Callable[[sqlite3.Connection, State], tuple[State, Result]]
     ) -> tuple[State, Result]:
-        def run() -> tuple[State, Result]:
-            state, result = work(db, note_loss(db, self.state, self.undeclared))
-            save_state(db, state, self.clock.state())
-            return state, result
-
-        return _transaction(db, run)
+        """Declare the losses, run ``work``, and write the state that it returns."""
+        state, result = work(db, note_loss(db, self.state, self.undeclared))
+        save_state(db, state, self.clock.state())
+        return state, result
 
     def read(self, work: Callable[[sqlite3.Connection], Result], otherwise: Result) -> Result:
         """Run ``work`` and return its result, or ``otherwise`` if there has been no file yet.
@@ -459,10 +430,10 @@ class OutboxFile:
     def _give_up(self, doing: str, error: sqlite3.Error) -> NoReturn:
         """Raise OutboxError for a failure, or replace a damaged file and raise SetAsideError."""
         if type(error) is not sqlite3.DatabaseError:
-            if database.is_damage(error) or (database.is_io_error(error) and self._is_shorter()):
+            if failures.is_damage(error) or (failures.is_io_error(error) and self._is_shorter()):
                 self._disconnect()  # opening it again will tell
                 self._suspect = True
-            raise database.outbox_error(self.path, doing, error) from error
+            raise failures.outbox_error(self.path, doing, error) from error
         self._start_over(lambda: self._replace_damaged(error, stale_possible=True))
         raise SetAsideError from error
 
@@ -475,19 +446,6 @@ class OutboxFile:
             return bool(self._db.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)])
         except sqlite3.Error:
             return True
-
-
-def _transaction(db: sqlite3.Connection, work: Callable[[], Result]) -> Result:
-    """Run ``work`` and commit what it did, or nothing."""
-    try:
-        db.execute("BEGIN IMMEDIATE")
-        result = work()
-        db.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):
-            db.execute("ROLLBACK")
-        raise
-    return result
 
 
 def _leapt(next_seq: int) -> int:

@@ -22,7 +22,7 @@ from reid_edge.errors import OutboxError, OutboxInUseError
 from reid_edge.upstream.clocks import PLAUSIBLE_US, Reading, read_clocks
 from reid_edge.upstream.message import Encoding, encode_observation, last_seen_us
 from reid_edge.upstream.observation import Ack, Gap, GapReason, Observation, Replay
-from reid_edge.upstream.outbox import database, tables
+from reid_edge.upstream.outbox import folder, tables
 from reid_edge.upstream.outbox.database import Synchronous
 from reid_edge.upstream.outbox.destination import beside, files_beside
 from reid_edge.upstream.outbox.file import OutboxFile, Result, SetAsideError
@@ -442,7 +442,7 @@ class Outbox:
                 self._write("writing", lambda _, state: (state, None))
                 self._file.read(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), [])
                 self._file.dirty = False
-            database.remove_aside(self._file.path, older_than_s=self._retention_us / 1e6)
+            folder.remove_aside(self._file.path, older_than_s=self._retention_us / 1e6)
         self._expire_beside()
 
     def _last_older_than(self, age_us: int) -> int:

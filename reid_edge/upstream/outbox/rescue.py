@@ -6,24 +6,74 @@ Each row, each gap and the state prove themselves by their checksums, so what is
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from reid_edge.upstream.outbox import tables
+from reid_edge.upstream.outbox import database, tables
 from reid_edge.upstream.outbox.age_clock import AgeState
 from reid_edge.upstream.outbox.audit import Audit, Tally, declared
 from reid_edge.upstream.outbox.connection import open_file
 from reid_edge.upstream.outbox.mark import Mark
 from reid_edge.upstream.outbox.records import MOST, NOTHING_DROPPED, State, StoredRow, is_intact
 
+_LOG = logging.getLogger(__name__)
 #: Attempts to read beyond damaged pages that fail one after another: the end of one is found within 200 or so.
 _MOST_FAILURES = 1000
 
 
-def fresh(db: sqlite3.Connection, lost: int, mark: Mark | None) -> None:
+def build_fresh(path: Path, mark: Mark | None, *, lost: int) -> None:
+    """Make a file of a new incarnation for an outbox, whole or not at all.
+
+    Args:
+        path: The outbox.
+        mark: Mark of the file that was there before; None if there was none.
+        lost: Number of observations that were lost with it: the new file declares them.
+
+    Raises:
+        sqlite3.Error: It cannot be written.
+        OSError: It cannot be written.
+    """
+    database.build(path, lambda db: _fresh(db, lost, mark))
+
+
+def build_rescued(
+    path: Path, known: tuple[State, AgeState] | None, mark: Mark | None, *, stale_possible: bool
+) -> tuple[int, int]:
+    """Make a file for an outbox whose own is damaged, with what is intact of that, whole or not at all.
+
+    Args:
+        path: The outbox.
+        known: Its state as of the last commit; None if that can only be read in the file.
+        mark: Its mark.
+        stale_possible: Rows that had been delivered may be found in it, since its log may be damaged.
+
+    Raises:
+        sqlite3.Error: The new file cannot be written, or another program has the damaged one open.
+        OSError: It cannot be written.
+
+    Returns:
+        Numbers of observations that are copied, and that are declared as lost.
+    """
+    try:
+        database.pad(path)
+        copied = database.build(path, lambda db: _rescued(db, path, known, mark, stale_possible=stale_possible))
+    except (sqlite3.Error, OSError) as error:
+        if "locked" in str(error):
+            raise
+        _LOG.warning("what is intact of the outbox %s cannot be copied: %s", path, error)
+        copied = None
+    if copied is not None:
+        return copied
+    lost = _estimated(path) if mark is None else mark.undelivered
+    build_fresh(path, mark, lost=lost)
+    return 0, lost
+
+
+def _fresh(db: sqlite3.Connection, lost: int, mark: Mark | None) -> None:
     """Make the tables of a new incarnation, which declares what was lost with the one before, to the same gallery."""
     predecessor, destination = ("", "") if mark is None else (mark.incarnation, mark.destination)
     state = State(
@@ -33,7 +83,7 @@ def fresh(db: sqlite3.Connection, lost: int, mark: Mark | None) -> None:
     tables.save_state(db, tables.note_loss(db, state, lost), AgeState())
 
 
-def estimated(damaged: Path) -> int:
+def _estimated(damaged: Path) -> int:
     """Return how many rows a damaged file of format 1 holds as far as it can be read: it has no mark."""
     with (
         contextlib.closing(open_file(damaged)) as source,
@@ -44,7 +94,7 @@ def estimated(damaged: Path) -> int:
     return 0
 
 
-def rescued(
+def _rescued(
     db: sqlite3.Connection,
     damaged: Path,
     known: tuple[State, AgeState] | None,
@@ -54,19 +104,8 @@ def rescued(
 ) -> tuple[int, int] | None:
     """Make tables that hold what is intact of a damaged file, under its incarnation.
 
-    Args:
-        db: Gets the tables.
-        damaged: The file.
-        known: Its state as of the last commit; None if that can only be read in the file.
-        mark: Its mark.
-        stale_possible: Rows that had been delivered may be found in it, since its log may be damaged.
-
-    Raises:
-        sqlite3.Error: The new tables cannot be written, or another program has the damaged file open.
-
     Returns:
-        Numbers of observations that are copied, and that are declared as lost; None if nothing of the file is intact:
-        then a new incarnation should begin.
+        As :func:`build_rescued`; None if nothing of the file is intact: then a new incarnation should begin.
     """
     with contextlib.closing(open_file(damaged)) as source:
         with contextlib.suppress(sqlite3.Error):

@@ -10,8 +10,8 @@ from pathlib import Path
 from reid_edge.errors import OutboxError, OutboxInUseError, UsageError
 from reid_edge.files import acting_as_owner
 from reid_edge.redaction import without_userinfo
-from reid_edge.upstream.outbox.database import lock, remove
 from reid_edge.upstream.outbox.destination import SCHEMES, Destination, beside, files_beside
+from reid_edge.upstream.outbox.folder import lock, remove
 from reid_edge.upstream.outbox.outbox import Outbox
 
 #: Name of the outbox in a camera's state folder; those of its other destinations lie beside it.

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from reid_edge.errors import OutboxError, OutboxInUseError
-from reid_edge.upstream.outbox import Outbox, database
+from reid_edge.upstream.outbox import Outbox, folder
 from tests.upstream.observing import observed
 from tests.upstream.outboxes import opened, tracks
 
@@ -14,7 +14,7 @@ from tests.upstream.outboxes import opened, tracks
 @pytest.fixture
 def failing(monkeypatch):
     """Let nothing be locked, as on a disk that fails, until it is called with None."""
-    lock, failure = database.open_locked, [errno.ENOSPC]
+    lock, failure = folder.open_locked, [errno.ENOSPC]
 
     def open_locked(*arguments, **options):
         if failure[0] is not None:
@@ -24,7 +24,7 @@ def failing(monkeypatch):
     def fail(number):
         failure[0] = number
 
-    monkeypatch.setattr(database, "open_locked", open_locked)
+    monkeypatch.setattr(folder, "open_locked", open_locked)
     return fail
 
 
