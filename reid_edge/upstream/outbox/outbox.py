@@ -1,44 +1,41 @@
 """Observations on disk until the gallery has them: bounded, with every dropped one declared.
 
-:class:`Outbox` is the queue.  ``file`` keeps its file in use and replaces a damaged one, ``tables`` has all SQL
-of the rows, and ``database`` makes, opens, locks and sets aside files.
+:class:`Outbox` is the queue.  ``destined_file`` keeps rows of other destinations out of its file, ``file`` keeps the
+file in use and replaces a damaged one, ``tables`` has all SQL of the rows, ``database`` makes and opens the SQLite
+file, and ``folder`` locks, renames and deletes files.
 """
 
 from __future__ import annotations
 
 import logging
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
-from functools import partial
 from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Literal
 
 from reid_edge.errors import OutboxError, OutboxInUseError
-from reid_edge.upstream.clocks import PLAUSIBLE_US, Reading, read_clocks
-from reid_edge.upstream.message import Encoding, encode_observation, last_seen_us
+from reid_edge.upstream.clocks import Reading, read_clocks
+from reid_edge.upstream.message import Encoding, encode_observation
 from reid_edge.upstream.observation import Ack, Gap, GapReason, Observation, Replay
 from reid_edge.upstream.outbox import folder, tables
 from reid_edge.upstream.outbox.database import Synchronous
-from reid_edge.upstream.outbox.destination import beside, files_beside
-from reid_edge.upstream.outbox.file import OutboxFile, Result, SetAsideError
-from reid_edge.upstream.outbox.notes import Asked, Notes
-from reid_edge.upstream.outbox.records import Row, State, StoredRow, is_intact
-from reid_edge.upstream.recent_counts import RecentCounts
+from reid_edge.upstream.outbox.destination import files_beside
+from reid_edge.upstream.outbox.destined_file import DestinedFile
+from reid_edge.upstream.outbox.file import OutboxFile, SetAsideError
+from reid_edge.upstream.outbox.notes import Notes
+from reid_edge.upstream.outbox.records import Row, State
+from reid_edge.upstream.outbox.replaying import replay_kept
+from reid_edge.upstream.outbox.waiting_rows import WaitingRows
 
 _LOG = logging.getLogger(__name__)
 #: What is dropped when the outbox is full: the oldest rows, or what would be put.
 WhenFull = Literal["drop-oldest", "refuse-newest"]
-#: So many damaged files after one another are too many for one reading.
-_MOST_DAMAGED_FILES = 3
 #: Seconds between two looks at the files of other destinations.
 BESIDE_S = 3600.0
-#: Rows of a replay that are read, and made to wait again, in one commit.
-_REPLAYED = 500
 MOST_RETENTION_S = 10 * 365 * 86400
 
 
@@ -113,17 +110,16 @@ class Outbox:
         self._max_bytes = max_bytes
         self._retention_us = int(retention_s * 1e6)
         self._when_full = when_full
-        self._destination = destination
         self._keep_us = int(min(keep_acknowledged_s, retention_s) * 1e6)
         self._look_beside_s = float("-inf")
-        self._none_up_to = ("", 0)  # of this incarnation, no row waits up to this number
         self._listeners: list[Callable[[], None]] = []
-        self._recently = RecentCounts()
         self._file = OutboxFile(
             Path(path), synchronous=synchronous, read_clocks=read_clocks, wait_for_disk=wait_for_disk
         )
+        self._destined = DestinedFile(self._file, destination)
+        self._waiting = WaitingRows(self._destined)
         try:
-            self._bind()
+            self._destined.bind()
         except OutboxError as error:
             if not wait_for_disk or isinstance(error, OutboxInUseError):
                 self._file.close()
@@ -200,7 +196,7 @@ class Outbox:
 
     def dropped_recently(self, within_s: float = 300.0) -> dict[str, int]:
         """Return the observations dropped in the last ``within_s`` seconds, at most 15 minutes, by reason."""
-        return self._recently.within(within_s)
+        return self._destined.dropped.within(within_s)
 
     def oldest_age_s(self) -> float | None:
         """Return for how many seconds a row has been waiting at most; None without rows.
@@ -210,22 +206,7 @@ class Outbox:
         Raises:
             OutboxError: The file cannot be read.
         """
-        with self._file.lock:
-            first = self._first_waiting()
-            notes = Notes.read(self._file.state.replay)
-            if not first or not notes.asked:
-                return self._age_s(first, notes)
-            seqs = [one.before_seq for one in notes.asked]
-            _, not_asked_for = self._verified(lambda db: tables.rows_numbered(db, seqs))
-            return self._age_s([*first, *not_asked_for], notes)
-
-    def _first_waiting(self) -> list[StoredRow]:
-        return self._verified(partial(self._rows_after, seq=0, limit=1))[1]
-
-    def _age_s(self, rows: Sequence[StoredRow], notes: Notes) -> float | None:
-        now_us = self._file.clock.now_us()
-        since_us = [notes.waits_since_us(seq, put_us, now_us) for seq, put_us, *_ in rows]
-        return max(0, now_us - min(since_us)) / 1e6 if since_us else None
+        return self._waiting.oldest_age_s()
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after each put, in the thread that put."""
@@ -275,26 +256,7 @@ class Outbox:
         Raises:
             OutboxError: The file cannot be read.
         """
-        with self._file.lock:
-            last_seq: int | None = after_seq
-            looked_at_all = not self._none_up_to[1]
-            intact: list[StoredRow] = []
-            while last_seq is not None and not intact:
-                last_seq, intact = self._verified(partial(self._rows_after, seq=last_seq, limit=limit))
-            if not intact and not after_seq and (self.depth or self._file.state.crc_sum):
-                if looked_at_all:
-                    self._file.found_damaged("rows are missing")
-                self._none_up_to = "", 0
-        return [(seq, payload) for seq, _, _, payload, _ in intact]
-
-    def _rows_after(self, db: sqlite3.Connection, seq: int, limit: int) -> list[StoredRow]:
-        """Find rows that wait; from the first of them on, since thousands of kept ones may lie before it."""
-        incarnation = self._file.state.incarnation
-        none_up_to = self._none_up_to[1] if self._none_up_to[0] == incarnation else 0
-        rows = tables.rows_after(db, max(seq, none_up_to), limit)
-        if seq <= none_up_to:
-            self._none_up_to = incarnation, rows[0][0] - 1 if rows else self.last_seq
-        return rows
+        return [(seq, payload) for seq, _, _, payload, _ in self._waiting.after(after_seq, limit)]
 
     def fetch(self, seqs: Sequence[int]) -> list[Row]:
         """Return those of up to 500 rows that are still here, ascending.
@@ -302,8 +264,7 @@ class Outbox:
         Raises:
             OutboxError: The file cannot be read.
         """
-        _, intact = self._verified(lambda db: tables.rows_numbered(db, seqs))
-        return [(seq, payload) for seq, _, _, payload, _ in intact]
+        return [(seq, payload) for seq, _, _, payload, _ in self._waiting.numbered(seqs)]
 
     def rewrite(self, rows: Sequence[Row]) -> None:
         """Replace the bytes of rows that wait, in one commit; those that do not wait any more stay as they are.
@@ -312,7 +273,7 @@ class Outbox:
             OutboxError: The file cannot be written; the rows are as they were.
         """
         with self._file.lock, suppress(SetAsideError):
-            self._write("writing", lambda db, state: (tables.rewrite_rows(db, state, rows), None))
+            self._destined.write("writing", lambda db, state: (tables.rewrite_rows(db, state, rows), None))
 
     def gaps(self) -> list[Gap]:
         """Return the gaps to declare: the same ones until they are acknowledged, though more may have come since.
@@ -323,7 +284,7 @@ class Outbox:
         if not self.gap_count:
             return []
         try:
-            return self._write("writing", lambda db, state: (state, tables.seal_gaps(db, state.incarnation)))
+            return self._destined.write("writing", lambda db, state: (state, tables.seal_gaps(db, state.incarnation)))
         except SetAsideError:
             return []
 
@@ -350,7 +311,7 @@ class Outbox:
         with self._file.lock, suppress(SetAsideError):
             if ack.incarnation == self.incarnation and (ack.seqs or ack.gaps):
                 # A deletion that is lost in a power cut only means that the rows are sent again.
-                self._write("deleting", work, synchronous="NORMAL")
+                self._destined.write("deleting", work, synchronous="NORMAL")
 
     def replay(self, replay: Replay) -> int | None:
         """Make kept rows wait again that a restored gallery asks for; each request is served once.
@@ -361,36 +322,7 @@ class Outbox:
         Raises:
             OutboxError: The file cannot be written; the request is served from its beginning when it comes again.
         """
-        with self._file.lock, suppress(SetAsideError):
-            self._ready()
-            if replay.id in Notes.read(self._file.state.replay).served:
-                return None
-            if self.kept:
-                first = self._first_waiting()
-                before_seq = first[0][0] if first else self.last_seq + 1
-                asked = Asked(replay.id, self._file.clock.now_us(), before_seq)
-                self._note(lambda notes: notes.with_asked(asked))
-            self._none_up_to = "", 0
-            count, after_seq = 0, 0
-            while rows := self._kept_after(after_seq):
-                after_seq = rows[-1][0]
-                state = self._file.state
-                intact = [row for row in rows if is_intact(row, state.incarnation, state.checked_from)]
-                wanted = [row for row in intact if _is_asked_for(row, replay)]
-                self._write("writing", partial(_waiting_again, rows=wanted))
-                count += len(wanted)
-            self._note(lambda notes: notes.with_served(replay.id))
-            return count
-        return None
-
-    def _note(self, change: Callable[[Notes], Notes]) -> None:
-        def work(_db: sqlite3.Connection, state: State) -> tuple[State, None]:
-            return replace(state, replay=str(change(Notes.read(state.replay)))), None
-
-        self._write("writing", work)
-
-    def _kept_after(self, seq: int) -> list[StoredRow]:
-        return self._file.read(partial(tables.kept_after, seq=seq, limit=_REPLAYED), list[StoredRow]())
+        return replay_kept(self._destined, self._waiting, replay)
 
     def taken_from(self, incarnation: str) -> int:
         """Return the last row of another outbox that :meth:`take` has put here; 0 for none."""
@@ -407,7 +339,7 @@ class Outbox:
             state = tables.insert_rows(db, state, self._file.clock.now_us(), payloads)
             return replace(state, replay=str(Notes.read(state.replay).with_taken(incarnation, last_seq))), None
 
-        self._write("writing", work)
+        self._destined.write("writing", work)
 
     def give_up(self, last_seq: int) -> int:
         """Drop the rows that wait, up to one, and declare them as lost; returns how many there were.
@@ -416,7 +348,7 @@ class Outbox:
             OutboxError: The file cannot be written.
         """
         before = self.depth
-        self._write("deleting", lambda db, state: (self._drop(db, state, 0, last_seq, "lost"), None))
+        self._destined.write("deleting", lambda db, state: (self._drop(db, state, 0, last_seq, "lost"), None))
         return before - self.depth
 
     def expire(self) -> None:
@@ -431,15 +363,15 @@ class Outbox:
             self._file.check_place()
             if not self._file.reopen():
                 return
-            self._ready()
+            self._destined.ready()
             self._file.clock.settle()
             if last := self._last_older_than(self._retention_us):
-                self._write("deleting", lambda db, state: (self._drop(db, state, 0, last, "expired"), None))
+                self._destined.write("deleting", lambda db, state: (self._drop(db, state, 0, last, "expired"), None))
             if self.kept and (last_kept := self._last_older_than(self._keep_us) if self._keep_us else self.last_seq):
-                self._write("deleting", lambda db, state: (_without_kept(db, state, last_kept), None))
+                self._destined.write("deleting", lambda db, state: (_without_kept(db, state, last_kept), None))
             self._declare()
             if self._file.dirty or self.depth:
-                self._write("writing", lambda _, state: (state, None))
+                self._destined.write("writing", lambda _, state: (state, None))
                 self._file.read(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(), [])
                 self._file.dirty = False
             folder.remove_aside(self._file.path, older_than_s=self._retention_us / 1e6)
@@ -450,7 +382,7 @@ class Outbox:
 
     def _expire_beside(self) -> None:
         """Drop rows that are too old from the files of other destinations, once an hour."""
-        if not self._destination or time.monotonic() < self._look_beside_s + BESIDE_S:
+        if not self._destined.destination or time.monotonic() < self._look_beside_s + BESIDE_S:
             return
         self._look_beside_s = time.monotonic()
         for path in files_beside(self.path):
@@ -462,45 +394,6 @@ class Outbox:
             with closing(other), suppress(OutboxError):
                 other.expire()
 
-    def _ready(self) -> None:
-        """Open the file if it is not, and make sure that it is this destination's.
-
-        Raises:
-            OutboxError: It cannot be.
-        """
-        if self._file.is_open or self._file.reopen():
-            self._bind()
-
-    def _bind(self) -> None:
-        """Take the file if nothing of another destination waits in it; else keep it beside, and go on with another."""
-        with self._file.lock, suppress(SetAsideError):
-            state, wanted = self._file.state, self._destination
-            if not self._file.is_open or not wanted or state.destination == wanted:
-                return
-            theirs = state.undelivered + state.kept
-            if state.destination and theirs:
-                self._keep_beside(state)
-            elif not theirs and (taken := beside(self.path, wanted)).exists():
-                self._file.exchange(None, taken)
-            if self._file.state.destination != wanted:
-                self._file.write("writing", lambda _, state: (replace(state, destination=wanted), None))
-
-    def _keep_beside(self, state: State) -> None:
-        kept = beside(self.path, state.destination)
-        if kept.exists():
-            kept = kept.with_name(f"{kept.stem}-{secrets.token_hex(2)}{kept.suffix}")
-        self._file.exchange(kept, beside(self.path, self._destination))
-        _LOG.warning(
-            "in the outbox %s, %d observations of %s wait, and this is %s: they are kept in %s. To see, move or "
-            "discard them: reid-edge outbox list %s",
-            self.path,
-            state.rows,
-            state.destination,
-            self._destination,
-            kept.name,
-            self.path.parent,
-        )
-
     def close(self) -> None:
         """Close the file; its rows are there when it is opened again."""
         with self._file.lock:
@@ -510,28 +403,6 @@ class Outbox:
                     self._declare()
             self._file.close()
 
-    def _write(
-        self,
-        doing: str,
-        work: Callable[[sqlite3.Connection, State], tuple[State, Result]],
-        *,
-        synchronous: Synchronous | None = None,
-    ) -> Result:
-        """Run ``work`` in a transaction, and count what it has dropped."""
-        before: dict[GapReason, int] = {}
-
-        def run(db: sqlite3.Connection, state: State) -> tuple[State, Result]:
-            before.update(self._file.state.dropped)  # here, since the file may have been opened for this
-            return work(db, state)
-
-        with self._file.lock:
-            self._ready()
-            result = self._file.write(doing, run, synchronous=synchronous)
-            for reason, count in self._file.state.dropped.items():
-                if count > before[reason]:
-                    self._recently.add(reason, count - before[reason])
-            return result
-
     def _insert(self, payloads: Sequence[bytes]) -> None:
         def work(db: sqlite3.Connection, state: State) -> tuple[State, None]:
             kept = payloads[: self._room_for(payloads, state)] if self._when_full == "refuse-newest" else payloads
@@ -539,7 +410,7 @@ class Outbox:
             state = tables.note_loss(db, state, len(payloads) - len(kept), "full")
             return self._bounded(db, state), None
 
-        self._write("writing", work)
+        self._destined.write("writing", work)
 
     def _bounded(self, db: sqlite3.Connection, state: State) -> State:
         """Drop what there is no room for: kept rows first, and then the oldest that wait."""
@@ -553,7 +424,7 @@ class Outbox:
     def _declare(self) -> None:
         """Write the gap of observations that could not be put."""
         if self._file.undeclared:
-            self._write("writing", lambda _, state: (state, None))
+            self._destined.write("writing", lambda _, state: (state, None))
 
     def _room_for(self, payloads: Sequence[bytes], state: State) -> int:
         """Return how many of the observations, from the first on, there is room for."""
@@ -568,33 +439,6 @@ class Outbox:
             return state
         return tables.with_gap(db, state.without(gone), Gap(gone.first_seq, gone.last_seq, gone.rows, reason))
 
-    def _verified(self, find: Callable[[sqlite3.Connection], list[StoredRow]]) -> tuple[int | None, list[StoredRow]]:
-        """Return the last number that ``find`` found, None if it found none, and the rows that are as they were put.
-
-        If others are found, the whole file is read and what is damaged is dropped; if the disk does not take that now,
-        they are left out.
-        """
-        with self._file.lock:
-            for _ in range(_MOST_DAMAGED_FILES):
-                with suppress(SetAsideError):
-                    self._ready()
-                    found = self._file.read(find, list[StoredRow]())
-                    state = self._file.state
-                    intact = {row[0]: row for row in found if is_intact(row, state.incarnation, state.checked_from)}
-                    if len(intact) == len(found) or not self._file.recheck():
-                        return (found[-1][0] if found else None), [intact[seq] for seq in sorted(intact)]
-            return None, []
-
 
 def _without_kept(db: sqlite3.Connection, state: State, last_seq: int) -> State:
     return state.without_kept(tables.delete_rows(db, 0, last_seq, "kept"))
-
-
-def _is_asked_for(row: StoredRow, replay: Replay) -> bool:
-    """Return whether a restored gallery asks for a row; it may have been stamped before the clock was set."""
-    seen_us = last_seen_us(row[3])
-    return seen_us >= replay.since_us or seen_us < PLAUSIBLE_US
-
-
-def _waiting_again(db: sqlite3.Connection, state: State, rows: Sequence[StoredRow]) -> tuple[State, None]:
-    return tables.wait_again(db, state, rows), None
