@@ -61,7 +61,8 @@ def make_postgresql(uri, version):
 
 def make_milvus(uri, version):
     from reid_edge.gallery.store.milvus_client import Client, DataType
-    from reid_edge.gallery.store.milvus_collections import META, META_FIELDS, collection_fields
+    from reid_edge.gallery.store.milvus_collections import collection_fields
+    from reid_edge.gallery.store.milvus_meta import META, META_FIELDS
 
     client = Client(uri.partition(":")[2])
     fields = {**collection_fields(16), "feature": (DataType.FLOAT_VECTOR, 16)}

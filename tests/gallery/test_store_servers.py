@@ -75,7 +75,7 @@ def test_contents_of_milvus_that_nobody_wrote_so_are_errors_that_say_what_to_do(
     milvus = engines("milvus")
     uri = milvus.uri()
     store = open_store(uri)
-    store._put("erasure", "damaged", body)
+    store._meta.put("erasure", "damaged", body)
     with pytest.raises(StoreError, match=r"something else than was written.*restore BACKUP"):
         store.erasures()
     store.close()

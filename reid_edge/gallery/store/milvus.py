@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import threading
-import time
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 
@@ -30,9 +26,8 @@ from reid_edge.gallery.store.base import (
     Erasure,
     Span,
     StoredGap,
-    grown,
 )
-from reid_edge.gallery.store.chain import START, chained, counted, line_of
+from reid_edge.gallery.store.chain import counted
 from reid_edge.gallery.store.columns import intact_entry
 from reid_edge.gallery.store.damage import DamagedRows, damage_errors
 from reid_edge.gallery.store.erasures import (
@@ -44,18 +39,20 @@ from reid_edge.gallery.store.erasures import (
     not_erased,
     spent_us,
 )
-from reid_edge.gallery.store.milvus_client import COMMIT_S, LONG_S, ROWS, TEXT_BYTES, Client, Row
+from reid_edge.gallery.store.milvus_audit import AuditLines
+from reid_edge.gallery.store.milvus_client import COMMIT_S, LONG_S, ROWS, Client, Row
 from reid_edge.gallery.store.milvus_collections import (
-    META,
-    META_FIELDS,
     NAMES,
     SCHEMA_VERSION,
     STORED,
+    VERSION_SETTING,
     collection_fields,
     collection_of,
     migrate,
     row_with_checksum,
 )
+from reid_edge.gallery.store.milvus_gaps import add_gaps, all_gaps
+from reid_edge.gallery.store.milvus_meta import Meta
 from reid_edge.gallery.store.milvus_snapshot import MilvusSnapshot
 from reid_edge.gallery.store.retention import CHECK, PREFIX, retention_of, retention_settings
 from reid_edge.gallery.store.snapshots import Snapshot
@@ -63,13 +60,10 @@ from reid_edge.types import Feature
 
 EVERYTHING = "seq >= 0"
 LEFTOVERS = "Milvus keeps the bytes of deleted rows until it has compacted, which was asked for, and in backups"
-VERSION_SETTING = "schema_version"
 #: Number of applications of the retention that also delete what an erasure covers.
 SWEEPS = 3
 #: Longest change of an earlier format to the present one.
 MIGRATION_S = 6 * 3600.0
-#: Most attempts to add a line to the audit while others add theirs.
-APPENDS = 20
 
 
 class MilvusStore:
@@ -86,6 +80,8 @@ class MilvusStore:
     def __init__(self, uri: str, *, create: bool) -> None:
         self._client = Client(uri)
         self.name = self._client.name
+        self._meta = Meta(self._client)
+        self._lines = AuditLines(self._meta, self.name)
         self._lock = threading.RLock()
         self._depth = 0
         self._ready: frozenset[str] = frozenset()
@@ -105,7 +101,7 @@ class MilvusStore:
             for record in fresh:
                 by_model[record.entry.model_hash].setdefault(record.entry.id, record)
             stored = sum(self._add(model, ids) for model, ids in sorted(by_model.items()))
-            new_gaps, elsewhere = self._add_gaps(gaps) if gaps else (0, 0)
+            new_gaps, elsewhere = add_gaps(self._meta, gaps) if gaps else (0, 0)
         return Added(stored, len(fresh) - stored, len(records) - len(fresh), new_gaps, elsewhere)
 
     def search(self, feature: Feature, *, model_hash: str, selection: Selection, top: int) -> list[Match]:
@@ -143,7 +139,7 @@ class MilvusStore:
     def erasures(self) -> list[Erasure]:
         """Return the erasures that are in force, oldest first."""
         with self._session(LONG_S):
-            found = [fields_erasure(body) for _, body in self._bodies("erasure")]
+            found = [fields_erasure(body) for body in self._meta.bodies("erasure").values()]
         return sorted(found, key=lambda erasure: (erasure.made_us, erasure.id))
 
     def apply_erasures(self, erasures: Sequence[Erasure]) -> Erased:
@@ -154,7 +150,7 @@ class MilvusStore:
             for erasure in erasures:
                 # From now on nothing new is stored, but for what another collector just writes: ``expire`` deletes it.
                 if erasure.id not in held or held[erasure.id].until_us < erasure.until_us:
-                    self._put("erasure", erasure.id, erasure_fields(erasure), at_us=erasure.until_us)
+                    self._meta.put("erasure", erasure.id, erasure_fields(erasure), at_us=erasure.until_us)
                 keys |= self._delete(erasure.selection)
             for model in self._collections():
                 self._client.compact(collection_of(model))
@@ -162,17 +158,17 @@ class MilvusStore:
 
     def expire(self, before_us: int, note: AuditEntry | None = None) -> int:
         """Delete observations and gaps from before a time; the line of the audit comes first."""
-        old, old_gaps = f"last_us < {before_us}", f'kind == "gap" and at_us < {before_us}'
+        old = f"last_us < {before_us}"
         with self._session():
             collections = [collection_of(model) for model in self._collections()]
             expired = sum(self._client.count(collection, old) for collection in collections)
-            gaps = self._client.count(META, old_gaps)
+            gaps = self._meta.count_before("gap", before_us)
             if note is not None and (expired or gaps):
                 self.audit_append(counted(note, expired, gaps))
             for collection in collections:
                 self._client.delete(collection, old)
-            self._client.delete(META, old_gaps)
-            self._client.delete(META, f'kind == "erasure" and at_us < {spent_us(before_us)}')
+            self._meta.remove_before("gap", before_us)
+            self._meta.remove_before("erasure", spent_us(before_us))
             self._sweep()
         return expired
 
@@ -186,7 +182,7 @@ class MilvusStore:
     def models(self) -> list[AcceptedModel]:
         """Return the accepted models."""
         with self._session():
-            found = [AcceptedModel(**body) for _, body in self._bodies("model")]
+            found = [AcceptedModel(**body) for body in self._meta.bodies("model").values()]
         return sorted(found, key=lambda model: (model.accepted_us, model.model_hash))
 
     def accept_model(self, model_hash: str, dim: int | None, *, now_us: int, only_first: bool = False) -> bool:
@@ -200,17 +196,17 @@ class MilvusStore:
                 accepted = AcceptedModel(model_hash, dim, known.accepted_us if known else now_us)
                 if dim is not None:
                     self._client.create(collection_of(model_hash), collection_fields(dim))
-                self._put("model", model_hash, asdict(accepted))
+                self._meta.put("model", model_hash, asdict(accepted))
                 known = accepted
             if only_first and self.models()[0].model_hash != model_hash:  # another collector was faster
-                self._client.delete(META, f'name == "model/{model_hash}"')
+                self._meta.remove("model", model_hash)
                 return False
         return dim in (None, known.dim)
 
     def settings(self, prefix: str = "") -> dict[str, str]:
         """Return the settings whose names begin so."""
         with self._session():
-            found = {name.partition("/")[2]: value for name, value in self._bodies("setting")}
+            found = self._meta.bodies("setting")
         named = {name: str(value) for name, value in sorted(found.items()) if name.startswith(prefix)}
         return {name: value for name, value in named.items() if name != VERSION_SETTING}
 
@@ -219,9 +215,9 @@ class MilvusStore:
         with self._session():
             for name, value in values.items():
                 if value is None:
-                    self._client.delete(META, f"name == {json.dumps(f'setting/{name}')}")
+                    self._meta.remove("setting", name)
                 else:
-                    self._put("setting", name, value)
+                    self._meta.put("setting", name, value)
 
     def retention_hours(self) -> float:
         """Return the number of hours that observations are kept."""
@@ -240,33 +236,17 @@ class MilvusStore:
             StoreError: Others were always there.
         """
         with self._session():
-            for _ in range(APPENDS):
-                last = self._last_line()
-                line = chained(last, entry)
-                name = f"line/{line.number:012}-{uuid.uuid4().hex}"
-                self._put("line", name.partition("/")[2], asdict(line), at_us=line.number)
-                near = self._client.rows(META, f'kind == "line" and at_us >= {last[0]}', ["name", "body"])
-                hashes = sorted((body["number"], body["hash"]) for body in (json.loads(row["body"]) for row in near))
-                if hashes == [*([last] if last[0] else []), (line.number, line.hash)]:
-                    self._last = (line.number, line.hash)
-                    return line
-                self._client.delete(META, f'name == "{name}"')
-                time.sleep(random.uniform(0, 0.1))  # noqa: S311 - not a secret
-        raise StoreError(f"the audit of {self.name} could not be added to: others always were. Try again.")
+            return self._lines.append(entry)
 
     def audit_entries(self, last: int) -> list[AuditEntry]:
         """Return the last lines of the audit, oldest first."""
         with self._session():
-            bodies = [body for _, body in sorted(self._bodies("line"), key=lambda named: named[0])]
-        return [line_of(body) for body in bodies[-last:]]
+            return self._lines.entries(last)
 
     def restore_audit(self, lines: Sequence[AuditEntry]) -> None:
         """Take over the lines of another store's audit, with their numbers and hashes."""
         with self._session(LONG_S):
-            if self._last_line()[0]:
-                raise StoreError("an audit that has lines cannot take over those of another.")
-            for line in lines:
-                self._put("line", f"{line.number:012}", asdict(line), at_us=line.number)
+            self._lines.restore(lines)
 
     @staticmethod
     def look() -> None:
@@ -292,8 +272,7 @@ class MilvusStore:
     def gaps(self) -> list[StoredGap]:
         """Return the gaps."""
         with self._session(LONG_S):
-            bodies = [body for _, body in self._bodies("gap")]
-        return [StoredGap(incarnation=body.pop("epoch"), **body) for body in bodies]
+            return all_gaps(self._meta)
 
     def span(self, selection: Selection) -> Span:
         """Return the number of selected observations and their first and last time; reads the times of each."""
@@ -316,11 +295,11 @@ class MilvusStore:
                 tracklets[camera].add((row["epoch"], row["track"]))
                 seen = (*spans[camera], row["first_us"], row["last_us"])
                 spans[camera] = [min(seen), max(seen)]
-            for body in (body for _, body in self._bodies("gap") if body["received_us"] >= since_us):
-                if body["reason"] == ELSEWHERE:
-                    elsewhere[body["camera"]] += body["count"]
+            for gap in (gap for gap in all_gaps(self._meta) if gap.received_us >= since_us):
+                if gap.reason == ELSEWHERE:
+                    elsewhere[gap.camera] += gap.count
                 else:
-                    gaps[body["camera"]].append(body["count"])
+                    gaps[gap.camera].append(gap.count)
         return [
             CameraSummary(
                 camera=camera,
@@ -359,14 +338,14 @@ class MilvusStore:
             self._lock.release()
 
     def _open(self, *, create: bool) -> None:
-        if not self._client.has(META):
+        if not self._meta.is_there():
             if not create:
                 raise StoreError(
                     f"there is no gallery in {self.name}; 'reid-edge gallery serve {self.name}' makes one and fills it."
                 )
-            self._client.create(META, META_FIELDS)
-            self._put("setting", VERSION_SETTING, SCHEMA_VERSION)
-        version = int(dict(self._bodies("setting")).get(f"setting/{VERSION_SETTING}", SCHEMA_VERSION))
+            self._meta.create()
+            self._meta.put("setting", VERSION_SETTING, SCHEMA_VERSION)
+        version = int(self._meta.bodies("setting").get(VERSION_SETTING, SCHEMA_VERSION))
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"{self.name} holds a gallery of format {version}; this release reads up to {SCHEMA_VERSION}. "
@@ -374,11 +353,11 @@ class MilvusStore:
             )
         if version < SCHEMA_VERSION:
             self._client.within(MIGRATION_S)
-            migrate(self._client)
-        for model in [AcceptedModel(**body) for _, body in self._bodies("model")]:
+            migrate(self._client, self._meta)
+        for model in [AcceptedModel(**body) for body in self._meta.bodies("model").values()]:
             if model.dim is not None:
                 self._client.has(collection_of(model.model_hash))  # makes it ready to be read
-        self._last = (0, START)
+        self._lines.forget()
 
     def _record(self, row: Row, model: str) -> Record | None:
         """Return the record of a row of a model's collection; None if it is damaged, of which note is taken."""
@@ -398,39 +377,6 @@ class MilvusStore:
         # Put, not inserted: were another collector to store the same now, one row would be left.
         self._client.put(collection, [row_with_checksum(record) for record in new])
         return len(new)
-
-    def _add_gaps(self, gaps: Sequence[StoredGap]) -> tuple[int, int]:
-        """Store gaps; return how many are new, and how many observations for other galleries are newly counted."""
-        names: dict[str, StoredGap] = {}
-        elsewhere = 0
-        for gap in gaps:
-            name = f"gap/{gap.camera}/{gap.incarnation}/"
-            if gap.reason == ELSEWHERE:
-                name += ELSEWHERE
-                old = names.get(name) or self._gap(name)
-                names[name] = gap if old is None else grown(old, gap)
-                elsewhere += names[name].count - (0 if old is None else old.count)
-            else:
-                names[f"{name}{gap.first_seq}-{gap.last_seq}"] = gap
-        new = names.keys() - self._client.existing(META, "name", list(names))
-        for name, gap in names.items():
-            if name in new or gap.reason == ELSEWHERE:
-                body = asdict(gap)
-                body["epoch"] = body.pop("incarnation")
-                self._put("gap", name.partition("/")[2], body, at_us=gap.received_us)
-        return sum(names[name].reason != ELSEWHERE for name in new), elsewhere
-
-    def _gap(self, name: str) -> StoredGap | None:
-        rows = list(self._client.rows(META, f"name == {json.dumps(name)}", ["body"]))
-        body = json.loads(rows[0]["body"]) if rows else {}
-        return StoredGap(incarnation=body.pop("epoch"), **body) if rows else None
-
-    def _last_line(self) -> tuple[int, str]:
-        """Return number and hash of the last line of the audit."""
-        for row in self._client.rows(META, f'kind == "line" and at_us > {self._last[0]}', ["body"]):
-            body = json.loads(row["body"])
-            self._last = max(self._last, (body["number"], body["hash"]))
-        return self._last
 
     def _collections(self) -> list[str]:
         """Return the models that have a collection."""
@@ -460,21 +406,6 @@ class MilvusStore:
                     ids = [row["id"] for owner, row in some if owner == model]
                     self._client.delete(collection_of(model), f"id in {json.dumps(ids)}")
         return keys
-
-    def _put(self, kind: str, name: str, body: Any, *, at_us: int = 0) -> None:
-        text = json.dumps(body)
-        if len(text.encode()) > TEXT_BYTES:
-            raise StoreError(
-                f"Milvus keeps at most {TEXT_BYTES} bytes of a text, and this {kind} takes more: ask for less at once."
-            )
-        self._client.put(
-            META, [{"name": f"{kind}/{name}", "kind": kind, "at_us": at_us, "body": text, "unused": [1.0, 0.0]}]
-        )
-
-    def _bodies(self, kind: str) -> list[tuple[str, Any]]:
-        """Return names and contents of the entries of one kind."""
-        rows = self._client.rows(META, f'kind == "{kind}"', ["name", "body"])
-        return [(row["name"], json.loads(row["body"])) for row in rows]
 
 
 def condition(selection: Selection) -> str:

@@ -13,22 +13,17 @@ from reid_edge.gallery.entries import Record
 from reid_edge.gallery.store.chain import AuditEntry, chained_all
 from reid_edge.gallery.store.columns import COLUMNS, Kind, checksum_of, entry_of, row_of
 from reid_edge.gallery.store.erasures import Erasure, erasure_fields, json_selection, old_erasure_id
-from reid_edge.gallery.store.milvus_client import ROWS, TEXT_BYTES, Client, DataType, Row
+from reid_edge.gallery.store.milvus_audit import line_row
+from reid_edge.gallery.store.milvus_client import ROWS, Client, DataType, Row
+from reid_edge.gallery.store.milvus_meta import Meta, entry_row
 
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 2
-META = "reid_edge_meta"
+VERSION_SETTING = "schema_version"
 #: Form of a feature whose checksum is stored.
 STORED = np.dtype("<f4")
 
-META_FIELDS = {
-    "name": (DataType.VARCHAR, 320),
-    "kind": (DataType.VARCHAR, 16),
-    "at_us": (DataType.INT64, 0),
-    "body": (DataType.VARCHAR, TEXT_BYTES),
-    "unused": (DataType.FLOAT_VECTOR, 2),  # a collection must have a vector
-}
 _TYPES: dict[Kind, tuple[Any, int]] = {
     "name": (DataType.VARCHAR, 64),
     "integer": (DataType.INT64, 0),
@@ -61,31 +56,24 @@ def row_with_checksum(record: Record) -> Row:
     return {"id": record.entry.id, **columns, "checksum": checksum, "feature": record.feature}
 
 
-def migrate(client: Client) -> None:
+def migrate(client: Client, meta: Meta) -> None:
     """Bring a gallery of format 1 to the present one; an interrupted migration is completed by the next.
 
     What is there stays until all of it has been copied and the format is written.
     """
     log.warning("%s is a gallery of an earlier release: it is brought to format %d.", client.name, SCHEMA_VERSION)
-    bodies = {
-        kind: [
-            (row["name"], json.loads(row["body"])) for row in client.rows(META, f'kind == "{kind}"', ["name", "body"])
-        ]
-        for kind in ("model", "audit", "erasure")
-    }
-    models = [body["model_hash"] for _, body in bodies["model"] if body["dim"] is not None]
-    for _, body in bodies["model"]:
-        if body["dim"] is not None:
-            _copy_observations(client, body["model_hash"], body["dim"])
-    _put(client, [_line(line) for line in _chained(bodies["audit"])])
-    old = [(name, body) for name, body in bodies["erasure"] if "selection" not in body]
-    _put(client, [_named(body) for _, body in old])
-    for name, _ in old:
-        client.delete(META, f"name == {json.dumps(name)}")
-    _put(client, [_meta("setting", "schema_version", SCHEMA_VERSION, 0)])
-    client.delete(META, 'kind == "audit"')
-    for model in models:
-        client.drop(f"reid_edge_{model}")
+    models = [body for body in meta.bodies("model").values() if body["dim"] is not None]
+    for body in models:
+        _copy_observations(client, body["model_hash"], body["dim"])
+    meta.put_rows([line_row(line) for line in _chained(meta.bodies("audit"))])
+    old = {name: body for name, body in meta.bodies("erasure").items() if "selection" not in body}
+    meta.put_rows([_named(body) for body in old.values()])
+    for name in old:
+        meta.remove("erasure", name)
+    meta.put("setting", VERSION_SETTING, SCHEMA_VERSION)
+    meta.remove_kind("audit")
+    for body in models:
+        client.drop(f"reid_edge_{body['model_hash']}")
 
 
 def _copy_observations(client: Client, model: str, dim: int) -> None:
@@ -104,25 +92,12 @@ def _copy_observations(client: Client, model: str, dim: int) -> None:
         client.put(collection_of(model), some)
 
 
-def _chained(old: list[tuple[str, Any]]) -> list[AuditEntry]:
-    lines = [AuditEntry(number=number, **body) for number, (_, body) in enumerate(sorted(old, key=lambda o: o[0]), 1)]
+def _chained(old: dict[str, Any]) -> list[AuditEntry]:
+    lines = [AuditEntry(number=number, **body) for number, (_, body) in enumerate(sorted(old.items()), 1)]
     return chained_all(lines, at_us=time.time_ns() // 1000)
-
-
-def _line(line: AuditEntry) -> Row:
-    return _meta("line", f"{line.number:012}", vars(line), line.number)
 
 
 def _named(selection: dict[str, Any]) -> Row:
     text = json.dumps(selection)
     erasure = Erasure(id=old_erasure_id(text), made_us=0, boot="", selection=json_selection(text))
-    return _meta("erasure", erasure.id, erasure_fields(erasure), erasure.until_us)
-
-
-def _meta(kind: str, name: str, body: Any, at_us: int) -> Row:
-    return {"name": f"{kind}/{name}", "kind": kind, "at_us": at_us, "body": json.dumps(body), "unused": [1.0, 0.0]}
-
-
-def _put(client: Client, rows: list[Row]) -> None:
-    if rows:
-        client.put(META, rows)
+    return entry_row("erasure", erasure.id, erasure_fields(erasure), erasure.until_us)
