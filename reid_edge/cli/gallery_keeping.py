@@ -11,7 +11,9 @@ import typer
 
 from reid_edge.cli.gallery_search import JsonOption, StoreArgument, UtcOption, opened, print_json
 from reid_edge.console import console, error_console
-from reid_edge.gallery.backup import Contents, back_up, restore
+from reid_edge.gallery.backup import back_up
+from reid_edge.gallery.contents import Contents
+from reid_edge.gallery.restore import restore
 from reid_edge.gallery.store import snapshots
 from reid_edge.gallery.store.postgresql_roles import roles_sql
 from reid_edge.gallery.store.sqlite_beside import journal_text

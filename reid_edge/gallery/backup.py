@@ -1,92 +1,20 @@
-"""Backups of galleries: one SQLite file, whatever the store; and what puts one back, without what was erased since."""
+"""Backups of galleries: one SQLite file, whatever the store."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
-import shutil
-import sqlite3
-import tempfile
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Protocol, runtime_checkable
 
-import msgspec
-
-from reid_edge.errors import OutputError, StoreError, UsageError
-from reid_edge.files import check_output, partial_of, remove_abandoned, sync_folder
+from reid_edge.errors import OutputError, StoreError
+from reid_edge.files import check_output
 from reid_edge.gallery import audit
-from reid_edge.gallery.entries import Selection
-from reid_edge.gallery.replay import request_replay
-from reid_edge.gallery.store import Store, open_store
-from reid_edge.gallery.store.base import DAMAGE, Erasure
+from reid_edge.gallery.backup_file import SIDES, check_sound, make_one_file, new_file, put_in_place
+from reid_edge.gallery.contents import Contents, copy_contents
+from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.chain import check_chain
-from reid_edge.gallery.store.snapshots import Snapshot
 from reid_edge.gallery.store.sqlite import SqliteStore
-from reid_edge.gallery.store.sqlite_beside import journal_path, mark_path, read_journal
-from reid_edge.upstream.observation import Replay
-
-_HOUR_US = 3600 * 1_000_000
-#: Settings of one gallery that another must not be given.
-_OF_ONE = ("clock/", "replay", "backup", DAMAGE)
-_SIDES = ("-wal", "-shm", "-journal")
-
-
-@runtime_checkable
-class SetsAside(Protocol):
-    """A store that can put all that it holds aside, and back if what follows fails."""
-
-    def set_aside(self, name: str, *, drop: bool) -> AbstractContextManager[str]:
-        """Put what it holds aside under a name; drop that at the end if it is of no use."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contents:
-    """What was written, and read back.
-
-    Attributes:
-        observations: Number of observations.
-        damaged: Number of observations that were left out, being damaged.
-        gaps: Number of gaps.
-        erasures: Number of erasures in force.
-        audit_lines: Number of lines of the audit.
-        audit_head: Hash of the last line.
-        audit_faults: What was wrong with the chain of the audit already; empty if nothing was.
-    """
-
-    observations: int
-    damaged: int
-    gaps: int
-    erasures: int
-    audit_lines: int
-    audit_head: str
-    audit_faults: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Restored:
-    """What a restore has done.
-
-    Attributes:
-        observations: Number of observations that are held now.
-        erased: Number of observations of the backup that were erased after it was made, and left out.
-        erasures: Number of erasures newer than the backup that were put in force.
-        backup_us: Time of the backup, microseconds since 1970 UTC; 0 if not known.
-        replay: Names the request to cameras to send again what they still have.
-        set_aside: Where the gallery that was there before is now; "" if there was none.
-    """
-
-    observations: int
-    erased: int
-    erasures: int
-    backup_us: int
-    replay: str
-    set_aside: str
+from reid_edge.gallery.store.sqlite_beside import journal_path, mark_path
 
 
 def back_up(store: Store, path: Path, *, now_us: int, force: bool = False) -> Contents:
@@ -106,128 +34,19 @@ def back_up(store: Store, path: Path, *, now_us: int, force: bool = False) -> Co
     check_output(path, force=force)
     _check_apart(store, path)
     audit.record(store, "backup", {"file": str(path)}, at_us=now_us)
-    with _partial(path) as partial:
+    with new_file(path) as partial:
         with contextlib.closing(SqliteStore(partial, create=True, beside=False)) as target, store.snapshot() as held:
-            contents = _copy(held, target)
+            contents = copy_contents(held, target)
             target.change_settings({"backup": json.dumps({"at_us": now_us, "store": store.name})})
-        with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as db:
-            db.execute("PRAGMA journal_mode = DELETE")  # one file, to be copied as such
+        make_one_file(partial)
         _check_copy(partial, contents)
-        _put_in_place(partial, path)
+        put_in_place(partial, path)
     return contents
-
-
-def restore(path: Path, uri: str, *, now_us: int, force: bool = False, journals: Sequence[Path] = ()) -> Restored:
-    """Put a backup into an empty or new gallery, but for what was erased since, and ask cameras for what came since.
-
-    Erasures newer than the backup are taken from the gallery that is there, from the journal beside it, and from
-    ``journals``.  The backup itself is not changed.
-
-    Args:
-        path: The backup; a copy of a gallery's SQLite file will do, also one of an earlier format.
-        uri: URI of the gallery.
-        now_us: The machine's time of day.
-        force: Set aside a gallery that is there: the file, or the schema in PostgreSQL, gets another name.
-        journals: Journals of erasures that were kept elsewhere.
-
-    Raises:
-        UsageError: There is no such backup, or the gallery holds something and ``force`` is off or of no use.
-        StoreError: The backup is damaged, or the gallery cannot be written; what was there before is there still.
-    """
-    if not path.is_file():
-        raise UsageError(f"there is no backup at {path}; 'reid-edge gallery backup STORE {path}' makes one.")
-    newer = [erasure for journal in journals for erasure in _journal(journal)]
-    with tempfile.TemporaryDirectory(prefix="reid-edge-restore-") as folder:
-        copy = Path(folder) / "backup.db"
-        digest = _copied(path, copy)
-        _check_sound(copy, path)
-        with contextlib.closing(SqliteStore(copy, create=False, beside=False)) as backup:
-            return _restore(backup, digest, uri, newer, now_us, force)
-
-
-def _copied(path: Path, copy: Path) -> str:
-    """Copy a backup, and the write-ahead log if it has one; return the sha256 of what was copied, without the log."""
-    digest = hashlib.sha256()
-    try:
-        for suffix in ("", _SIDES[0]):
-            if (given := path.with_name(path.name + suffix)).is_file():
-                shutil.copyfile(given, f"{copy}{suffix}")
-        with copy.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise StoreError(
-            f"cannot copy the backup {path} to {copy.parent}: {error.strerror or error}; nothing was changed. The copy "
-            "needs as much room: TMPDIR=FOLDER gives it another place."
-        ) from error
-    return digest.hexdigest()
-
-
-class _Made(msgspec.Struct):
-    """What a backup says of itself."""
-
-    at_us: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
-
-
-def _made_us(backup: SqliteStore) -> int:
-    """Return the time at which a backup was made, microseconds since 1970 UTC; 0 if it does not say so."""
-    try:
-        return msgspec.json.decode(backup.settings("backup").get("backup", "{}"), type=_Made).at_us
-    except msgspec.DecodeError:  # damaged: cameras are asked for more than is needed
-        return 0
-
-
-def _restore(backup: SqliteStore, digest: str, uri: str, newer: list[Erasure], now_us: int, force: bool) -> Restored:
-    made_us = _made_us(backup)
-    request = Replay(id=uuid.uuid4().hex, since_us=max(0, made_us - int(backup.retention_hours() * _HOUR_US)))
-    with _emptied(uri, force=force, now_us=now_us) as (target, known, set_aside), backup.snapshot() as held:
-        contents = _copy(held, target)
-        old = {erasure.id for erasure in held.erasures()}
-        added = list({one.id: one for one in (*known, *newer) if one.id not in old}.values())
-        erased = target.apply_erasures(added)
-        request_replay(target, request)
-        done = Restored(
-            observations=contents.observations - len(erased.keys),
-            erased=len(erased.keys),
-            erasures=len(added),
-            backup_us=made_us,
-            replay=request.id,
-            set_aside=set_aside,
-        )
-        audit.record(target, "restore", {**asdict(done), "backup_sha256": digest}, at_us=now_us)
-        found = target.span(Selection()).observations
-        if found != done.observations:
-            raise StoreError(f"{target.name} holds {found} observations instead of {done.observations}.")
-    return done
-
-
-def _copy(held: Snapshot, target: Store) -> Contents:
-    """Write what a store holds into an empty one; the observations first, since Milvus does not hold still."""
-    for model in held.models():
-        target.accept_model(model.model_hash, model.dim, now_us=model.accepted_us)
-    observations = sum(target.add(piece).stored for piece in held.records())
-    gaps = held.gaps()
-    target.add([], gaps)
-    target.change_settings({name: value for name, value in held.settings().items() if not name.startswith(_OF_ONE)})
-    erasures = held.erasures()
-    observations -= len(target.apply_erasures(erasures).keys)
-    lines = held.audit()
-    target.restore_audit(lines)
-    report = check_chain(lines)
-    return Contents(
-        observations=observations,
-        damaged=held.damaged,
-        gaps=len(gaps),
-        erasures=len(erasures),
-        audit_lines=report.lines,
-        audit_head=report.head,
-        audit_faults=report.faults,
-    )
 
 
 def _check_copy(path: Path, expected: Contents) -> None:
     """Read a backup back, and compare it with what was written."""
-    _check_sound(path, path)
+    check_sound(path, path)
     with contextlib.closing(SqliteStore(path, create=False, beside=False)) as store, store.snapshot() as held:
         observations = sum(map(len, held.records()))
         report = check_chain(held.audit())
@@ -242,30 +61,7 @@ def _check_copy(path: Path, expected: Contents) -> None:
     )
     if found != wanted:
         raise StoreError(f"the backup in {path} holds {found} instead of {wanted}: try again, on another disk.")
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("PRAGMA journal_mode = DELETE")
-
-
-def _check_sound(path: Path, shown: Path) -> None:
-    try:
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-            found = "; ".join(str(row[0]) for row in db.execute("PRAGMA integrity_check(5)").fetchall())
-    except sqlite3.Error as error:
-        found = str(error)
-    if found != "ok":
-        raise StoreError(f"the backup {shown} is damaged ({found}); nothing was changed. Use another backup.")
-
-
-@contextlib.contextmanager
-def _partial(path: Path) -> Iterator[Path]:
-    """Give the path of a new file beside another; what is left of it at the end is removed."""
-    partial = partial_of(path)
-    remove_abandoned(path.parent)
-    try:
-        yield partial
-    finally:
-        for left in (partial, *(partial.with_name(partial.name + side) for side in _SIDES)):
-            left.unlink(missing_ok=True)
+    make_one_file(path)
 
 
 def _check_apart(store: Store, path: Path) -> None:
@@ -273,100 +69,6 @@ def _check_apart(store: Store, path: Path) -> None:
     if not isinstance(store, SqliteStore):
         return
     own = Path(store.name.removeprefix("sqlite:")).resolve()
-    sides = [own.with_name(own.name + side) for side in _SIDES]
+    sides = [own.with_name(own.name + side) for side in SIDES]
     if path.resolve() in (own, *sides, journal_path(own), mark_path(own)):
         raise OutputError(f"{path} is of the gallery itself; give the backup another name, on another disk if you can.")
-
-
-def _put_in_place(partial: Path, path: Path) -> None:
-    """Give a file its name; the log of a file that had it before, which SQLite would apply to this one, is removed."""
-    try:
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        for side in _SIDES:
-            path.with_name(path.name + side).unlink(missing_ok=True)
-        sync_folder(path.parent)
-        partial.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; what was there before stays.") from error
-
-
-def _journal(path: Path) -> list[Erasure]:
-    try:
-        return read_journal(path)
-    except OSError as error:
-        raise UsageError(f"cannot read the journal of erasures {path}: {error.strerror or error}.") from error
-
-
-@contextlib.contextmanager
-def _emptied(uri: str, *, force: bool, now_us: int) -> Iterator[tuple[Store, list[Erasure], str]]:
-    """Give an empty gallery, the erasures of the one that was there, and the name that it has now."""
-    if uri.startswith("sqlite:"):
-        with _empty_file(Path(uri.removeprefix("sqlite:")), force=force, now_us=now_us) as given:
-            yield given
-        return
-    with contextlib.closing(open_store(uri)) as store:
-        held = store.span(Selection()).observations
-        known = store.erasures()
-        empty = not (held or store.audit_entries(1) or store.models())
-        able = isinstance(store, SetsAside)
-        if not empty and not (force and able):
-            way = "or set it aside with --force" if able else "which Milvus needs"
-            raise UsageError(
-                f"{store.name} holds {held:,} observations, an audit or models: restore into a new database, {way}."
-            )
-        if isinstance(store, SetsAside):
-            with store.set_aside(f"reid_edge_replaced_{now_us}", drop=empty) as name:
-                yield store, known, "" if empty else name
-        else:
-            yield store, known, ""
-
-
-@contextlib.contextmanager
-def _empty_file(path: Path, *, force: bool, now_us: int) -> Iterator[tuple[Store, list[Erasure], str]]:
-    path = path.absolute()
-    there = path.is_file() and path.stat().st_size > 0
-    if there and not force:
-        raise UsageError(f"there is a gallery at {path}; --force sets it aside, under another name, and restores.")
-    known = _known_erasures(path) if there else _journal(journal_path(path)) if journal_path(path).exists() else []
-    aside = f"{path}.replaced-{now_us}" if there else ""
-    with _partial(path) as partial:
-        with contextlib.closing(SqliteStore(partial, create=True, beside=False)) as store:
-            store.name = f"sqlite:{path}"
-            yield store, known, aside
-        with _set_aside(path, aside) if there else contextlib.nullcontext():
-            _put_in_place(partial, path)
-    mark_path(path).unlink(missing_ok=True)  # it is of the file that was there
-    SqliteStore(path, create=False).close()  # completes the journal
-
-
-@contextlib.contextmanager
-def _set_aside(path: Path, aside: str) -> Iterator[None]:
-    """Give a gallery's file another name, with its log; if the block fails, they have theirs again.
-
-    The file keeps its own name, too, until the block puts another in its place: whoever opens it meanwhile, or after a
-    kill, finds the gallery that was there, and does not begin an empty one.
-    """
-    moved: list[str] = []
-    os.link(path, aside)
-    try:
-        for side in _SIDES:
-            with contextlib.suppress(FileNotFoundError):
-                path.with_name(path.name + side).rename(aside + side)
-                moved.append(side)
-        yield
-    except BaseException:
-        for side in moved:
-            Path(aside + side).rename(path.with_name(path.name + side))
-        Path(aside).replace(path)
-        Path(aside).unlink(missing_ok=True)  # of two names of one file, replace() leaves both
-        raise
-
-
-def _known_erasures(path: Path) -> list[Erasure]:
-    """Return the erasures of a gallery that is to be set aside, as far as it can be read, and of its journal."""
-    found = _journal(journal_path(path)) if journal_path(path).exists() else []
-    with contextlib.suppress(StoreError), contextlib.closing(SqliteStore(path, create=False, beside=False)) as store:
-        found += store.erasures()
-    return found

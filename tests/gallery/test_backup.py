@@ -14,12 +14,13 @@ import threading
 import pytest
 
 from reid_edge.errors import OutputError, StoreError, UsageError
-from reid_edge.gallery import backup
-from reid_edge.gallery.backup import back_up, restore
+from reid_edge.gallery import restore as module
+from reid_edge.gallery.backup import back_up
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.deletion import Retention, erase_with_receipt
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.replay import ReplayLog, replay_request, request_replay
+from reid_edge.gallery.restore import restore
 from reid_edge.gallery.search import query_by_feature, search
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.base import AuditEntry, StoredGap
@@ -147,7 +148,9 @@ def test_a_restore_that_fails_leaves_what_was_there(engine, tmp_path, monkeypatc
     if engine.name == "milvus":
         pytest.skip("Milvus cannot set aside what it holds")
     with monkeypatch.context() as patch:
-        patch.setattr("reid_edge.gallery.backup.audit.record", lambda *_, **__: (_ for _ in ()).throw(StoreError("no")))
+        patch.setattr(
+            "reid_edge.gallery.restore.audit.record", lambda *_, **__: (_ for _ in ()).throw(StoreError("no"))
+        )
         with pytest.raises(StoreError, match="no"):
             restore(tmp_path / "b.db", uri, now_us=NOW, force=True)
     again = open_store(uri, create=False)
@@ -159,7 +162,7 @@ def test_a_restore_whose_file_cannot_be_put_in_place_leaves_what_was_there(sqlit
     fill(sqlite_store)
     back_up(sqlite_store, tmp_path / "b.db", now_us=NOW)
     before = contents(sqlite_store)
-    monkeypatch.setattr("reid_edge.gallery.backup._put_in_place", raising(OutputError("no space")))
+    monkeypatch.setattr("reid_edge.gallery.restore.put_in_place", raising(OutputError("no space")))
     with pytest.raises(OutputError, match="no space"):
         restore(tmp_path / "b.db", sqlite_store.name, now_us=NOW, force=True)
     assert contents(sqlite_store) == before
@@ -169,7 +172,7 @@ def test_a_restore_whose_file_cannot_be_put_in_place_leaves_what_was_there(sqlit
 def test_a_backup_that_cannot_be_copied_is_an_error_that_says_what_to_do(sqlite_store, tmp_path, monkeypatch):
     fill(sqlite_store)
     back_up(sqlite_store, tmp_path / "b.db", now_us=NOW)
-    monkeypatch.setattr("reid_edge.gallery.backup.shutil.copyfile", raising(OSError(errno.ENOSPC, "No space left")))
+    monkeypatch.setattr("reid_edge.gallery.restore.shutil.copyfile", raising(OSError(errno.ENOSPC, "No space left")))
     with pytest.raises(StoreError, match=r"No space left.*TMPDIR"):
         restore(tmp_path / "b.db", f"sqlite:{tmp_path / 'new.db'}", now_us=NOW)
     assert not (tmp_path / "new.db").exists()
@@ -425,13 +428,13 @@ def test_at_no_moment_of_a_restore_is_there_no_gallery(sqlite_store, tmp_path, m
     fill(sqlite_store)
     back_up(sqlite_store, tmp_path / "b.db", now_us=NOW)
     sqlite_store.close()
-    held, put_in_place = [], backup._put_in_place
+    held, put_in_place = [], module.put_in_place
 
     def looking(partial, path):
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as there:
             held.append(there.execute("SELECT count(*) FROM observations").fetchone()[0])
         put_in_place(partial, path)
 
-    monkeypatch.setattr(backup, "_put_in_place", looking)
+    monkeypatch.setattr(module, "put_in_place", looking)
     restore(tmp_path / "b.db", sqlite_store.name, now_us=NOW, force=True)
     assert held == [8]

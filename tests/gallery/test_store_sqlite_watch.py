@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from reid_edge.errors import StoreError
-from reid_edge.gallery.backup import back_up, restore
+from reid_edge.gallery.backup import back_up
+from reid_edge.gallery.restore import restore
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store import sqlite as sqlite_module
 from reid_edge.gallery.store.snapshots import check
