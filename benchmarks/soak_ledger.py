@@ -24,11 +24,11 @@ def run_agent(ledger: str, arguments: list[str]) -> None:
     """``reid-edge run`` with a ledger of committed puts: one line of JSON each, fsynced at once."""
     sleep_under_libfaketime()
     from reid_edge.cli import main as reid_edge
-    from reid_edge.upstream.delivery import delivery
+    from reid_edge.upstream.delivery import receiver
     from reid_edge.upstream.message import decode_observation
     from reid_edge.upstream.outbox import Outbox
 
-    delivery.REPLAY_AGAIN_S = _REPLAY_AGAIN_S
+    receiver.REPLAY_AGAIN_S = _REPLAY_AGAIN_S
     put, file = Outbox.put_encoded, Path(ledger).open("a", buffering=1, encoding="ascii")  # noqa: SIM115 - lives as long
 
     def put_and_tell(outbox, payloads):

@@ -175,7 +175,7 @@ def real_waits():
 def quick_stop(request, monkeypatch):
     """A stop does not have to wait for the thread that waits for acknowledgements."""
     if "real_waits" not in request.fixturenames:
-        monkeypatch.setattr("reid_edge.upstream.delivery.delivery.ACK_WAIT_S", 0.02)
+        monkeypatch.setattr("reid_edge.upstream.delivery.receiver.ACK_WAIT_S", 0.02)
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def test_only_unacknowledged_rows_are_sent_again_after_the_timeout(outbox):
 
 
 def test_attempts_become_rarer_without_network_and_nothing_is_lost(outbox, monkeypatch):
-    monkeypatch.setattr("reid_edge.upstream.delivery.delivery.FIRST_BACKOFF_S", 0.02)
+    monkeypatch.setattr("reid_edge.upstream.delivery.sender.FIRST_BACKOFF_S", 0.02)
     transport = HeldTransport()
     transport.down = True
     outbox.put([observed(track, dim=4) for track in range(6)])
@@ -630,7 +630,7 @@ class AnyError(Exception):
 @pytest.mark.parametrize("part", ["send", "acks", "losses"])
 def test_a_transport_that_raises_anything_is_counted_and_tried_again(outbox, monkeypatch, caplog, part):
     monkeypatch.setattr("reid_edge.upstream.delivery.delivery.AFTER_A_BUG_S", 0.01)
-    monkeypatch.setattr("reid_edge.upstream.delivery.delivery.FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr("reid_edge.upstream.delivery.sender.FIRST_BACKOFF_S", 0.01)
     receiver = Receiver()
     left = [20]
 

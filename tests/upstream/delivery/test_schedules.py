@@ -100,7 +100,7 @@ class Network:
 
 @pytest.mark.parametrize("seed", range(SCHEDULES))
 def test_every_gallery_has_every_row_or_a_gap_for_it_and_none_twice(ram_path, monkeypatch, seed):
-    monkeypatch.setattr("reid_edge.upstream.delivery.delivery.ACK_WAIT_S", 0.01)
+    monkeypatch.setattr("reid_edge.upstream.delivery.receiver.ACK_WAIT_S", 0.01)
     rng = random.Random(seed)
     names = ("a", "b", "c")[: rng.randrange(1, 4)]
     galleries = [Gallery(name, rng) for name in names]
