@@ -138,11 +138,14 @@ class _File:
         return self.content(there)
 
     def sectors(self, luck: random.Random) -> bytes:
-        """Each sector is as it was at some time since the last sync; so is the length."""
+        """Each sector is as it was at some time since the last sync; so is the length.
+
+        Cutting a file off writes nothing to the sectors behind its new end.
+        """
         moments = range(len(self.since) + 1)
         chosen = sorted(luck.sample(moments, min(len(moments), _MOST_VERSIONS)))
-        versions = [self.content(self.since[:moment]) for moment in chosen]
-        length = len(luck.choice(versions))
+        length = len(self.content(self.since[: luck.choice(chosen)]))
+        versions = [self.content([done for done in self.since[:moment] if done[1]]) for moment in chosen]
         pieces = []
         for at in range(0, length, SECTOR):
             piece = luck.choice(versions)[at : at + SECTOR]
