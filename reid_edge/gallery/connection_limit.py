@@ -1,4 +1,4 @@
-"""Who may stay connected: strangers, who have proved nothing yet, are few and soon gone; cameras keep their places."""
+"""Limits of the HTTP server's connections: those that have not shown who they are make room for those that have."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 
 #: Most connections of one certificate; a camera needs one, and another while it has not noticed that the first is lost.
 MOST_OF_A_NAME = 16
-#: Least number of strangers, however few descriptors there are.
+#: Least number of unidentified connections, however few descriptors there are.
 _FEW = 8
 
 
 @dataclass(eq=False)
-class Visitor:
-    """A connection.
+class Peer:
+    """The other end of a connection.
 
     Attributes:
-        address: Peer's address, of IPv6 the network.
+        address: Its address, of IPv6 the network.
         drop: Ends the connection at once.
-        name: Common name of its certificate; "" in plain text; None for a stranger.
-        idle: It waits for nothing: a request of it can be ended without harm.
+        name: Common name of its certificate; "" in plain text; None as long as it has not shown who it is.
+        idle: It waits for no answer: its connection can be closed without harm.
     """
 
     address: str
@@ -30,72 +30,73 @@ class Visitor:
     idle: bool = field(default=True)
 
 
-class Door:
-    """Lets visitors in, and shows out another where there are too many; to be used by one thread.
+class ConnectionLimit:
+    """Keeps the number of connections within its bounds by closing some; to be used by one thread.
 
-    An attacker who opens connections and says nothing pushes out his own: a camera says who it is within a second.
+    A connection is unidentified until it has shown a certificate, or in plain text the whole head of a request.  If
+    an attacker opens connections and sends nothing, his own are closed: a camera identifies itself within a second.
 
     Args:
-        most: Most connections; a quarter of them may be strangers, half of these of one address.
+        most: Most connections; a quarter of them may be unidentified, and half of these from one address.
 
     Attributes:
-        dropped: Number of visitors who were shown out.
+        dropped: Number of connections that were closed for others.
     """
 
     def __init__(self, most: int) -> None:
-        self._most_strangers = max(_FEW, most // 4)
-        self._most_of_an_address = self._most_strangers // 2
-        self._most_guests = max(_FEW, most - self._most_strangers)
-        self._strangers: dict[str, OrderedDict[Visitor, None]] = defaultdict(OrderedDict)
-        self._guests: dict[str, OrderedDict[Visitor, None]] = defaultdict(OrderedDict)
+        self._most_unidentified = max(_FEW, most // 4)
+        self._most_of_an_address = self._most_unidentified // 2
+        self._most_identified = max(_FEW, most - self._most_unidentified)
+        self._unidentified: dict[str, OrderedDict[Peer, None]] = defaultdict(OrderedDict)
+        self._identified: dict[str, OrderedDict[Peer, None]] = defaultdict(OrderedDict)
         self.dropped = 0
 
     @property
-    def strangers(self) -> int:
-        """Number of connections that have proved nothing yet."""
-        return sum(map(len, self._strangers.values()))
+    def unidentified(self) -> int:
+        """Number of connections that are not identified yet."""
+        return sum(map(len, self._unidentified.values()))
 
     @property
-    def guests(self) -> int:
-        """Number of connections that have shown a certificate, or in plain text a whole head of a request."""
-        return sum(map(len, self._guests.values()))
+    def identified(self) -> int:
+        """Number of connections that are identified."""
+        return sum(map(len, self._identified.values()))
 
-    def arrived(self, visitor: Visitor) -> None:
-        """Let a stranger in; the one who has waited longest goes if they are too many."""
-        same = self._strangers[visitor.address]
+    def add(self, peer: Peer) -> None:
+        """Count a new connection; the oldest unidentified one is closed if there are too many of them."""
+        same = self._unidentified[peer.address]
         if len(same) >= self._most_of_an_address:
-            self._show_out(next(iter(same)))
-        elif self.strangers >= self._most_strangers:
-            self.make_room()
-        self._strangers[visitor.address][visitor] = None
+            self._drop(next(iter(same)))
+        elif self.unidentified >= self._most_unidentified:
+            self.drop_oldest()
+        self._unidentified[peer.address][peer] = None
 
-    def make_room(self) -> None:
-        """Show out the stranger who has waited longest, of the address with the most."""
-        if most := max(self._strangers.values(), key=len, default=None):
-            self._show_out(next(iter(most)))
+    def drop_oldest(self) -> None:
+        """Close the oldest unidentified connection, of the address with the most."""
+        if most := max(self._unidentified.values(), key=len, default=None):
+            self._drop(next(iter(most)))
 
-    def introduced(self, visitor: Visitor, name: str) -> None:
-        """Take a stranger as a guest; an idle guest goes if they are too many, else he himself."""
-        _remove(self._strangers, visitor.address, visitor)
-        visitor.name = name
-        self._guests[name][visitor] = None
-        same = self._guests[name]
+    def identify(self, peer: Peer, name: str) -> None:
+        """Count a connection as identified; an idle one is closed if there are too many of them, or else this one."""
+        _take_out(self._unidentified, peer.address, peer)
+        peer.name = name
+        self._identified[name][peer] = None
+        same = self._identified[name]
         if name and len(same) > MOST_OF_A_NAME:
-            self._show_out(_first_idle(same, visitor) or next(iter(same)))
-        elif self.guests > self._most_guests:
-            crowd = sorted(self._guests.values(), key=len, reverse=True)
-            idle = next(filter(None, (_first_idle(some, visitor) for some in crowd)), visitor)
-            self._show_out(idle)
+            self._drop(_first_idle(same, peer) or next(iter(same)))
+        elif self.identified > self._most_identified:
+            crowd = sorted(self._identified.values(), key=len, reverse=True)
+            idle = next(filter(None, (_first_idle(some, peer) for some in crowd)), peer)
+            self._drop(idle)
 
-    def left(self, visitor: Visitor) -> None:
-        """Forget a visitor; one who is not there does no harm."""
-        _remove(self._strangers, visitor.address, visitor)
-        _remove(self._guests, visitor.name or "", visitor)
+    def remove(self, peer: Peer) -> None:
+        """Count a closed connection no longer; one that is not counted does no harm."""
+        _take_out(self._unidentified, peer.address, peer)
+        _take_out(self._identified, peer.name or "", peer)
 
-    def _show_out(self, visitor: Visitor) -> None:
+    def _drop(self, peer: Peer) -> None:
         self.dropped += 1
-        self.left(visitor)
-        visitor.drop()
+        self.remove(peer)
+        peer.drop()
 
 
 def address_of(peer: object) -> str:
@@ -111,12 +112,12 @@ def address_of(peer: object) -> str:
     return str(mapped or address)
 
 
-def _remove(of: dict[str, OrderedDict[Visitor, None]], key: str, visitor: Visitor) -> None:
+def _take_out(of: dict[str, OrderedDict[Peer, None]], key: str, peer: Peer) -> None:
     if key in of:
-        of[key].pop(visitor, None)
+        of[key].pop(peer, None)
         if not of[key]:
             del of[key]
 
 
-def _first_idle(some: OrderedDict[Visitor, None], but: Visitor) -> Visitor | None:
+def _first_idle(some: OrderedDict[Peer, None], but: Peer) -> Peer | None:
     return next((each for each in some if each.idle and each is not but), None)

@@ -1,4 +1,4 @@
-"""An HTTP server in a thread: uvicorn's, behind a door, with a deadline for each stage of a connection.
+"""An HTTP server in a thread: uvicorn's, with a deadline for each stage of a connection.
 
 uvicorn itself waits without end for a TLS handshake's other half, a request's head, a body or a reader.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reid_edge.errors import GalleryError, MissingExtraError
-from reid_edge.gallery.door import Door, Visitor, address_of
+from reid_edge.gallery.connection_limit import ConnectionLimit, Peer, address_of
 from reid_edge.sparse_log import SparseLog
 from reid_edge.upstream.tls import TlsFiles, endpoint, server_context
 
@@ -76,7 +76,7 @@ class HttpServer:
     Attributes:
         port: Port on which it listens.
         address: URI on which it listens, with the port.
-        door: Its connections.
+        connections: Its connections, and their limit.
 
     Raises:
         SettingsError: An address or certificates that cannot be used.
@@ -100,8 +100,8 @@ class HttpServer:
         config.load()
         if where.secure and tls is not None:
             config.ssl = server_context(tls)
-        self.door = Door(_most_connections())
-        self._server = _Server(config, self.door)
+        self.connections = ConnectionLimit(_most_connections())
+        self._server = _Server(config, self.connections)
         # Listening before the thread runs, so that connections made from now on are served.
         self._socket = _listen(uri, where.host, where.port)
         self.port: int = self._socket.getsockname()[1]
@@ -132,19 +132,21 @@ class HttpServer:
 class _Server(uvicorn.Server):
     """Takes connections by its own loop, so that they are known from their first moment."""
 
-    def __init__(self, config: uvicorn.Config, door: Door) -> None:
+    def __init__(self, config: uvicorn.Config, connections: ConnectionLimit) -> None:
         super().__init__(config)
-        self._door = door
+        self._connections = connections
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.lifespan.startup()
-        listeners: Any = [_Listener(each, self._make_protocol, self.config.ssl, self._door) for each in sockets or []]
+        listeners: Any = [
+            _Listener(each, self._make_protocol, self.config.ssl, self._connections) for each in sockets or []
+        ]
         self.servers = listeners
         self.started = True
 
-    def _make_protocol(self, visitor: Visitor) -> _GuardedProtocol:
+    def _make_protocol(self, peer: Peer) -> _GuardedProtocol:
         state = self.lifespan.state
-        return _GuardedProtocol(self.config, self.server_state, state, visitor=visitor, door=self._door)
+        return _GuardedProtocol(self.config, self.server_state, state, peer=peer, connections=self._connections)
 
 
 class _Listener:
@@ -153,12 +155,12 @@ class _Listener:
     def __init__(
         self,
         listener: socket.socket,
-        make_protocol: Callable[[Visitor], _GuardedProtocol],
+        make_protocol: Callable[[Peer], _GuardedProtocol],
         tls: ssl.SSLContext | None,
-        door: Door,
+        connections: ConnectionLimit,
     ) -> None:
         listener.setblocking(False)
-        self._socket, self._make_protocol, self._tls, self._door = listener, make_protocol, tls, door
+        self._socket, self._make_protocol, self._tls, self._connections = listener, make_protocol, tls, connections
         self._admitting: set[asyncio.Task[None]] = set()
         self._task = asyncio.get_running_loop().create_task(self._accept())
 
@@ -181,33 +183,33 @@ class _Listener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                connection, peer = await loop.sock_accept(self._socket)
+                connection, address = await loop.sock_accept(self._socket)
             except OSError:  # no descriptor is free, or the peer has gone already
-                self._door.make_room()
+                self._connections.drop_oldest()
                 await asyncio.sleep(_PAUSE_S)
                 continue
-            visitor = Visitor(address_of(peer), connection.close)
-            task = loop.create_task(self._admit(connection, visitor))
-            visitor.drop = task.cancel
+            peer = Peer(address_of(address), connection.close)
+            task = loop.create_task(self._admit(connection, peer))
+            peer.drop = task.cancel
             self._admitting.add(task)
             task.add_done_callback(functools.partial(self._admitted, connection))
-            self._door.arrived(visitor)
+            self._connections.add(peer)
 
     def _admitted(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
         self._admitting.discard(task)
-        if task.cancelled():  # shown out, perhaps before it had begun
+        if task.cancelled():  # dropped for another, perhaps before it had begun
             connection.close()
 
-    async def _admit(self, connection: socket.socket, visitor: Visitor) -> None:
+    async def _admit(self, connection: socket.socket, peer: Peer) -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._make_protocol(visitor),
+                lambda: self._make_protocol(peer),
                 connection,
                 ssl=self._tls,
                 ssl_handshake_timeout=HANDSHAKE_S if self._tls else None,
             )
         except OSError:  # no handshake, or none in time
-            self._door.left(visitor)
+            self._connections.remove(peer)
 
 
 class _GuardedProtocol(H11Protocol):
@@ -216,42 +218,42 @@ class _GuardedProtocol(H11Protocol):
     uvicorn has no ASGI TLS extension: the name is in the state that each request gets a copy of.
     """
 
-    def __init__(self, *arguments: Any, visitor: Visitor, door: Door) -> None:
+    def __init__(self, *arguments: Any, peer: Peer, connections: ConnectionLimit) -> None:
         super().__init__(*arguments)
-        self._visitor, self._door = visitor, door
+        self._peer, self._connections = peer, connections
         self._timer: asyncio.TimerHandle | None = None
         self._serving: Any = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._visitor.drop = transport.abort
+        self._peer.drop = transport.abort
         self._wait(HEAD_S)
         connection: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         if connection is not None:
             name = _common_name(connection.getpeercert() or {})
             self.app_state = {**self.app_state, CLIENT_NAME: name}
-            self._door.introduced(self._visitor, name)
+            self._connections.identify(self._peer, name)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # after a reset uvicorn's timer would hold all of this for a minute
-        self._door.left(self._visitor)
+        self._connections.remove(self._peer)
         if self._timer is not None:
             self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if self._visitor.idle and self._serving is not None:  # the first byte of another request
-            self._visitor.idle = False
+        if self._peer.idle and self._serving is not None:  # the first byte of another request
+            self._peer.idle = False
             self._wait(HEAD_S)
         super().data_received(data)
 
     def handle_events(self) -> None:
         super().handle_events()
         if self.cycle is not None and self.cycle is not self._serving:
-            self._serving, self._visitor.idle = self.cycle, False
+            self._serving, self._peer.idle = self.cycle, False
             self._wait(REQUEST_S)
-            if self._visitor.name is None:  # plain text: a whole head has come
-                self._door.introduced(self._visitor, "")
+            if self._peer.name is None:  # plain text: a whole head has come
+                self._connections.identify(self._peer, "")
         elif self.transport.is_closing():
             self._wait(LINGER_S)
 
@@ -272,7 +274,7 @@ class _GuardedProtocol(H11Protocol):
             return
         # What still comes of an answered request's body is dropped unread, but not for long.
         whole = self.conn.their_state in (h11.IDLE, h11.DONE) and not self.transport.is_closing()
-        self._visitor.idle = True
+        self._peer.idle = True
         self._wait(_KEEPALIVE_S + LINGER_S if whole else LINGER_S)
 
     def _wait(self, seconds: float) -> None:

@@ -91,10 +91,11 @@ def _mqtt_families(mqtt: MqttCollector) -> Iterator[Metric]:
 
 
 def _server_families(servers: Sequence[HttpServer]) -> Iterator[Metric]:
-    guests, strangers = sum(one.door.guests for one in servers), sum(one.door.strangers for one in servers)
-    yield _gauge("http_connections", "HTTP connections.", guests)
-    yield _gauge("http_strangers", "Connections that have shown no certificate or whole request yet.", strangers)
-    dropped = sum(one.door.dropped for one in servers)
+    identified = sum(one.connections.identified for one in servers)
+    unidentified = sum(one.connections.unidentified for one in servers)
+    yield _gauge("http_connections", "HTTP connections.", identified)
+    yield _gauge("http_strangers", "Connections that have shown no certificate or whole request yet.", unidentified)
+    dropped = sum(one.connections.dropped for one in servers)
     yield _counter("http_connections_dropped", "Connections ended since there were too many.", dropped)
 
 

@@ -1,114 +1,114 @@
-"""Who is shown out, by random visitors and by rule."""
+"""Which connections are closed for others, by random ones and by rule."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reid_edge.gallery.door import MOST_OF_A_NAME, Door, Visitor, address_of
+from reid_edge.gallery.connection_limit import MOST_OF_A_NAME, ConnectionLimit, Peer, address_of
 
 
-class Guests:
-    """Visitors that note who was dropped."""
+class Peers:
+    """Peers that note which of them were dropped."""
 
     def __init__(self):
         self.dropped = []
 
-    def visitor(self, address="a", *, idle=False):
-        visitor = Visitor(address, lambda: self.dropped.append(visitor), idle=idle)
-        return visitor
+    def peer(self, address="a", *, idle=False):
+        peer = Peer(address, lambda: self.dropped.append(peer), idle=idle)
+        return peer
 
 
 @pytest.fixture
-def guests():
-    return Guests()
+def peers():
+    return Peers()
 
 
-def test_those_who_say_nothing_push_out_one_another(guests):
-    door = Door(80)  # 20 strangers, 10 of an address
-    crowd = [guests.visitor("attacker") for _ in range(300)]
+def test_of_those_who_send_nothing_the_oldest_is_closed(peers):
+    limit = ConnectionLimit(80)  # 20 unidentified, 10 of an address
+    crowd = [peers.peer("attacker") for _ in range(300)]
     for each in crowd:
-        door.arrived(each)
-    assert guests.dropped == crowd[:290]
-    camera = guests.visitor("camera")
-    door.arrived(camera)
+        limit.add(each)
+    assert peers.dropped == crowd[:290]
+    camera = peers.peer("camera")
+    limit.add(camera)
     for _ in range(100):
-        door.arrived(guests.visitor("attacker"))
-    assert camera not in guests.dropped
+        limit.add(peers.peer("attacker"))
+    assert camera not in peers.dropped
 
 
-def test_a_camera_at_the_attackers_address_has_time_to_say_who_it_is(guests):
-    door = Door(80)
+def test_a_camera_at_the_attackers_address_has_time_to_say_who_it_is(peers):
+    limit = ConnectionLimit(80)
     for _ in range(300):
-        door.arrived(guests.visitor("a"))
-    camera = guests.visitor("a")
-    door.arrived(camera)
+        limit.add(peers.peer("a"))
+    camera = peers.peer("a")
+    limit.add(camera)
     for _ in range(9):
-        door.arrived(guests.visitor("a"))
-    assert camera not in guests.dropped
-    door.introduced(camera, "camA")
+        limit.add(peers.peer("a"))
+    assert camera not in peers.dropped
+    limit.identify(camera, "camA")
     for _ in range(300):
-        door.arrived(guests.visitor("a"))
-    assert camera not in guests.dropped
+        limit.add(peers.peer("a"))
+    assert camera not in peers.dropped
 
 
-def test_of_many_addresses_the_one_with_the_most_gives_way(guests):
-    door = Door(80)
-    camera = guests.visitor("camera")
-    door.arrived(camera)
+def test_of_many_addresses_the_one_with_the_most_loses_one(peers):
+    limit = ConnectionLimit(80)
+    camera = peers.peer("camera")
+    limit.add(camera)
     for number in range(500):
-        door.arrived(guests.visitor(f"attacker{number % 5}"))
-    assert door.strangers == 20
-    assert camera not in guests.dropped
+        limit.add(peers.peer(f"attacker{number % 5}"))
+    assert limit.unidentified == 20
+    assert camera not in peers.dropped
 
 
-def test_one_certificate_has_only_so_many_places(guests):
-    door = Door(80)
-    held = [guests.visitor() for _ in range(MOST_OF_A_NAME + 3)]
+def test_one_certificate_has_only_so_many_places(peers):
+    limit = ConnectionLimit(80)
+    held = [peers.peer() for _ in range(MOST_OF_A_NAME + 3)]
     held[5].idle = True
     for each in held:
-        door.arrived(each)
-        door.introduced(each, "camA")
-    assert guests.dropped == [held[5], held[0], held[1]]
+        limit.add(each)
+        limit.identify(each, "camA")
+    assert peers.dropped == [held[5], held[0], held[1]]
 
 
-def test_a_full_house_gives_an_idle_place_to_the_next_and_has_none_if_all_are_busy(guests):
-    door = Door(20)  # 12 guests
-    held = [guests.visitor(idle=True) for _ in range(12)]
+def test_if_all_places_are_taken_an_idle_connection_is_closed_for_the_next_or_else_the_next(peers):
+    limit = ConnectionLimit(20)  # 12 identified
+    held = [peers.peer(idle=True) for _ in range(12)]
     for number, each in enumerate(held):
-        door.arrived(each)
-        door.introduced(each, f"cam{number % 4}")
-    late = guests.visitor()
-    door.arrived(late)
-    door.introduced(late, "late")
-    assert guests.dropped == [held[0]]
+        limit.add(each)
+        limit.identify(each, f"cam{number % 4}")
+    late = peers.peer()
+    limit.add(late)
+    limit.identify(late, "late")
+    assert peers.dropped == [held[0]]
     for each in held:
         each.idle = False
-    later = guests.visitor()
-    door.arrived(later)
-    door.introduced(later, "later")
-    assert guests.dropped == [held[0], later]
+    later = peers.peer()
+    limit.add(later)
+    limit.identify(later, "later")
+    assert peers.dropped == [held[0], later]
 
 
 @given(st.lists(st.tuples(st.sampled_from("anli"), st.integers(0, 5), st.integers(0, 200)), max_size=300))
-def test_the_house_is_never_fuller_than_it_may_be(steps):
-    guests, door, here = Guests(), Door(40), []
+def test_there_are_never_more_than_there_may_be(steps):
+    peers, limit, here = Peers(), ConnectionLimit(40), []
     for step, name, which in steps:
-        here = [each for each in here if each not in guests.dropped]
+        here = [each for each in here if each not in peers.dropped]
         each = here[which % len(here)] if here else None
         if step == "a":
-            here.append(guests.visitor(f"address{name}"))
-            door.arrived(here[-1])
+            here.append(peers.peer(f"address{name}"))
+            limit.add(here[-1])
         elif each and step == "n" and each.name is None:
-            door.introduced(each, f"cam{name}" if name else "")
+            limit.identify(each, f"cam{name}" if name else "")
         elif each and step == "l":
-            door.left(each)
+            limit.remove(each)
             here.remove(each)
         elif each:
             each.idle = not each.idle
-        assert door.strangers <= 10
-        assert door.guests <= 30
-        left = [each for each in here if each not in guests.dropped]
-        assert door.strangers + door.guests == len(left)
+        assert limit.unidentified <= 10
+        assert limit.identified <= 30
+        left = [each for each in here if each not in peers.dropped]
+        assert limit.unidentified + limit.identified == len(left)
 
 
 @pytest.mark.parametrize(

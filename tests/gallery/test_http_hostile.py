@@ -96,7 +96,10 @@ def test_whoever_stalls_is_cut_off_and_others_are_served(gallery, talk):
     with HostileClients(gallery.server.port, talk, count=2) as clients:
         assert gallery.post(batch("camA", 1))[0] == 200
         assert clients.all_ended(within_s=3 * SOON_S)
-    wait_until(lambda: gallery.server.door.strangers + gallery.server.door.guests <= 1, "only the camera was left")
+    wait_until(
+        lambda: gallery.server.connections.unidentified + gallery.server.connections.identified <= 1,
+        "only the camera was left",
+    )
 
 
 @pytest.mark.parametrize("certificate", [None, "camA"])
@@ -233,7 +236,7 @@ def test_random_requests_are_answered_or_cut_off(gallery, caplog):
                 peer.shutdown(socket.SHUT_WR)
                 peer.recv(65536)
     assert gallery.post(batch("camA", 2))[0] == 200
-    wait_until(lambda: gallery.server.door.strangers == 0, "all had gone")
+    wait_until(lambda: gallery.server.connections.unidentified == 0, "all had gone")
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
@@ -244,7 +247,7 @@ def test_nothing_is_held_of_connections_that_were_reset_after_an_answer(gallery)
             peer.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
             peer.recv(10)
             time.sleep(0.01)
-    wait_until(lambda: gallery.server.door.guests == 0, "all had gone")
+    wait_until(lambda: gallery.server.connections.identified == 0, "all had gone")
     gc.collect()
     assert sum(type(each) is http_server._GuardedProtocol for each in gc.get_objects()) < 5
 
