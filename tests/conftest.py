@@ -107,6 +107,20 @@ def warnings_are_heard(caplog) -> None:
     caplog.set_level(logging.WARNING)
 
 
+class Clock:
+    """A clock of seconds, which stands still until ``now`` is set."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

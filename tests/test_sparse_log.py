@@ -1,20 +1,6 @@
 import logging
 
-import pytest
-
 from reid_edge.sparse_log import SparseLog
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 def test_a_subject_gets_one_line_a_minute_which_counts_the_others(caplog, clock):

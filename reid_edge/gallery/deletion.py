@@ -16,6 +16,7 @@ from reid_edge.errors import ReidEdgeError, StoreError, UsageError
 from reid_edge.gallery import audit
 from reid_edge.gallery.clock import GalleryClock, Moment, latest_us
 from reid_edge.gallery.entries import LONGEST_RETENTION_HOURS, Key, Selection
+from reid_edge.gallery.repeating import repeating
 from reid_edge.gallery.replay import replay_request
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import AuditEntry
@@ -31,8 +32,6 @@ HOUR_US = 3600 * 1_000_000
 CHECK_EVERY_S, CHECK_AFTER_S = 24 * 3600.0, 600.0
 #: A warning that lasts is repeated so often.
 WARN_EVERY_S = 60.0
-#: Longest wait for a deletion at a stop; one that another process holds up ends with this one, uncommitted.
-STOP_S = 2.0
 
 
 class Retention:
@@ -149,25 +148,19 @@ class Retention:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Apply the retention from a thread of its own, also while nothing arrives; look for damage."""
-        stopped = threading.Event()
+        checked_at = time.monotonic() - CHECK_EVERY_S + CHECK_AFTER_S
 
-        def keep_applying() -> None:
-            checked_at = time.monotonic() - CHECK_EVERY_S + CHECK_AFTER_S
-            while not stopped.wait(self._every_s):
-                self.apply_if_due()
-                self._look()
-                if time.monotonic() - checked_at >= CHECK_EVERY_S:
-                    checked_at = time.monotonic()
-                    self._check_store()
+        def work() -> None:
+            nonlocal checked_at
+            self.apply_if_due()
+            self._look()
+            if time.monotonic() - checked_at >= CHECK_EVERY_S:
+                checked_at = time.monotonic()
+                self._check_store()
 
         self.apply_if_due()
-        thread = threading.Thread(target=keep_applying, name="retention", daemon=True)
-        thread.start()
-        try:
+        with repeating(work, doing="applying the retention", every_s=self._every_s):
             yield
-        finally:
-            stopped.set()
-            thread.join(STOP_S)
 
 
 def checked_hours(hours: float) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from reid_edge.errors import StoreError
+from reid_edge.gallery.repeating import repeating
 from reid_edge.gallery.store import Store
 from reid_edge.sparse_log import SparseLog
 
@@ -17,8 +18,6 @@ from reid_edge.sparse_log import SparseLog
 SLOW_S = 20.0
 #: A store that has taken nothing for so long is probed.
 PROBE_S = 10.0
-#: Longest wait for a probe at a stop.
-STOP_S = 2.0
 #: Setting that a probe writes: microseconds since 1970 UTC.
 PROBED = "probed_us"
 #: A failed commit is forgotten after so long without another, if the store then takes what a probe writes.
@@ -128,23 +127,13 @@ def probing(
         also: Called after each probe; may wait for the store.
         every_s: Seconds between two probes.
     """
-    stopped = threading.Event()
 
-    def keep_probing() -> None:
-        while not stopped.wait(every_s):
-            try:
-                probe(store, commits)
-                also()
-            except Exception:  # the thread's last resort
-                log.exception("unexpected error while probing the store")
+    def work() -> None:
+        probe(store, commits)
+        also()
 
-    thread = threading.Thread(target=keep_probing, name="probe", daemon=True)
-    thread.start()
-    try:
+    with repeating(work, doing="probing the store", every_s=every_s):
         yield
-    finally:
-        stopped.set()
-        thread.join(STOP_S)  # one whose store hangs is left behind
 
 
 class Health:

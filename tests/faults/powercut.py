@@ -90,6 +90,20 @@ def tried(
             yield state, list(violations(state, Path(place)))
 
 
+def check(
+    operations: Sequence[Operation],
+    violations: Callable[[State, Path], Iterable[str]],
+    *,
+    cuts: int,
+    least: int,
+    folder: Path,
+) -> None:
+    """Assert that nothing is wrong after any of ``cuts`` power cuts, which make more than ``least`` states."""
+    states_tried = list(tried(operations, violations, random.Random(1), cuts=cuts, folder=folder))
+    assert len(states_tried) > least
+    assert not [(str(state), wrong) for state, wrong in states_tried if wrong]
+
+
 def _moments(operations: Sequence[Operation], luck: random.Random, cuts: int) -> set[int]:
     promises = [number for number, operation in enumerate(operations) if operation.kind == "mark"]
     half = min(len(promises), cuts // 2)

@@ -6,18 +6,6 @@ from reid_edge.errors import StoreError
 from reid_edge.gallery.health import FORGIVEN_S, SLOW_S, CommitRecord, Health, Problem
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def commits(clock):
     return CommitRecord(clock=clock)

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from reid_edge.errors import StoreError
-from reid_edge.gallery import deletion
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.deletion import Retention
 from reid_edge.gallery.entries import Selection
@@ -247,7 +246,7 @@ def test_neither_a_check_nor_a_backup_makes_a_gallery_that_is_gone(path, store):
 
 
 def test_a_stop_does_not_wait_for_another_process_that_keeps_the_file(path, store, monkeypatch):
-    monkeypatch.setattr(deletion, "STOP_S", 0.1)
+    monkeypatch.setattr("reid_edge.gallery.repeating.STOP_S", 0.1)
     monkeypatch.setattr(sqlite_transactions, "CLOSE_S", 0.1)
     keeper = Retention(store, every_s=0.01)
     waiting = threading.Event()
