@@ -37,7 +37,7 @@ class Contents:
 
 
 def copy_contents(held: Snapshot, target: Store) -> Contents:
-    """Write what a store holds into an empty one; the observations first, since Milvus does not hold still."""
+    """Write what a store holds into an empty one; the observations first, since Milvus may change meanwhile."""
     for model in held.models():
         target.accept_model(model.model_hash, model.dim, now_us=model.accepted_us)
     observations = sum(target.add(piece).stored for piece in held.records())

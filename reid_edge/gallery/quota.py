@@ -1,4 +1,4 @@
-"""What one camera may bring within a time, so that none fills the gallery of all; and two cameras under one name."""
+"""Quotas: how much one camera may send in a time, so that none fills the gallery; and names that two cameras use."""
 
 from __future__ import annotations
 

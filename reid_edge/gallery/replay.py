@@ -1,4 +1,4 @@
-"""The request of a restored gallery: cameras are to send again what was acknowledged and is not in the backup."""
+"""The request of a restored gallery that cameras send again what was acknowledged and is not in the backup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that two cameras have had, kept in the gallery, so that its commands can tell of them."""
+"""Names that two cameras have used, kept in the gallery, so that its commands can report them."""
 
 from __future__ import annotations
 

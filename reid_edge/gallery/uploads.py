@@ -1,4 +1,4 @@
-"""Bytes of requests that are in memory, over all connections together: unfinished, waiting, or being stored."""
+"""The memory that requests take, over all connections together: unfinished, waiting, or being stored."""
 
 from __future__ import annotations
 

@@ -298,7 +298,7 @@ class Store(Protocol):
         """Check the store's own structure; return what is wrong, in words.  Databases on servers check theirs."""
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
-        """Read all that the store holds at one moment (``milvus:`` does not hold still)."""
+        """Read all that the store holds at one moment (``milvus:`` may change meanwhile)."""
 
     def span(self, selection: Selection) -> Span:
         """Return the number of selected observations and their first and last time."""

@@ -32,11 +32,11 @@ def damage_errors(store: str) -> Iterator[None]:
         raise
     except DAMAGED as error:
         raise StoreError(
-            f"the gallery in {store} holds something else than was written: {error}. {way_out(store)}."
+            f"the gallery in {store} holds something else than was written: {error}. {repair_advice(store)}."
         ) from error
 
 
-def way_out(store: str) -> str:
+def repair_advice(store: str) -> str:
     """Return what to do about a damaged gallery."""
     return f"To put a backup back: reid-edge gallery restore BACKUP {store} --force"
 
@@ -94,4 +94,4 @@ class DamagedRows:
         said += [self._structure] if self._structure else []
         if shown:
             said.append(f"{len(shown)} stored observations are damaged and left out of answers ({some})")
-        return "; ".join([*said, way_out(self._name)]) if said else ""
+        return "; ".join([*said, repair_advice(self._name)]) if said else ""

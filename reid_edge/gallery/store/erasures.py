@@ -152,7 +152,7 @@ def erasure_fields(erasure: Erasure) -> dict[str, Any]:
 
 
 def fields_erasure(fields: Any) -> Erasure:
-    """Return the erasure that :func:`erasure_fields` made of.
+    """Return the erasure of the fields that :func:`erasure_fields` made.
 
     Raises:
         ValueError: These are no such fields.

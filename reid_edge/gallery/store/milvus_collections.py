@@ -1,4 +1,4 @@
-"""The collections of a gallery in Milvus, and the way from those of earlier releases to them."""
+"""The collections of a gallery in Milvus, and the migration from those of earlier releases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The collection of a gallery in Milvus that holds all that is no observation: one row an entry."""
+"""The collection of a gallery in Milvus for everything but observations: models, settings, gaps, erasures, audit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots of a gallery in Milvus, which does not hold still."""
+"""Snapshots of a gallery in Milvus, which may change while they are read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MilvusSnapshot:
-    """What a gallery in Milvus holds; it does not hold still: read the records first.
+    """What a gallery in Milvus holds; it may change while it is read: read the records first.
 
     Args:
         store: Which gallery.

@@ -1,7 +1,7 @@
 """A gallery in PostgreSQL with pgvector: half-precision features, compared exactly after the filter.
 
 No vector index: it loses half of the answers of a search that is narrowed to some cameras and hours, and such a search
-takes a millisecond without (shared measurement in ``docs/gallery.md``).
+takes a millisecond without one (measured in ``docs/gallery.md``).
 """
 
 from __future__ import annotations

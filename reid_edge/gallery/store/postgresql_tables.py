@@ -1,4 +1,4 @@
-"""The tables of a gallery in PostgreSQL, and the way from those of earlier releases to them."""
+"""The tables of a gallery in PostgreSQL, and the migration from those of earlier releases."""
 
 from __future__ import annotations
 

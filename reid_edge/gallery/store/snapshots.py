@@ -25,7 +25,7 @@ RECORDS = 1000
 
 
 class Snapshot(Protocol):
-    """What a store holds; where it cannot hold still, the records are to be read first and the rest after them.
+    """What a store holds; where it may change meanwhile, the records are to be read first and the rest after them.
 
     Attributes:
         damaged: Number of observations that were left out, being damaged, so far.

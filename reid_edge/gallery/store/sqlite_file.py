@@ -66,13 +66,15 @@ def store_errors(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        hint = way_out(path) if any(word in text for word in ("malformed", "not a database", "decode")) else ""
+        hint = repair_advice(path) if any(word in text for word in ("malformed", "not a database", "decode")) else ""
         raise StoreError(f"the gallery in {path} cannot be used: {text}.{hint}") from error
     except DAMAGED as error:
-        raise StoreError(f"the gallery in {path} cannot be used: it is damaged: {error}.{way_out(path)}") from error
+        raise StoreError(
+            f"the gallery in {path} cannot be used: it is damaged: {error}.{repair_advice(path)}"
+        ) from error
 
 
-def way_out(path: Path) -> str:
+def repair_advice(path: Path) -> str:
     """Return what to do about a damaged file."""
     return (
         f" If it was a gallery: 'reid-edge gallery restore BACKUP sqlite:{path} --force' puts a backup in its place "

@@ -19,7 +19,7 @@ from reid_edge.gallery.store.base import AuditEntry, Erased, Erasure
 from reid_edge.gallery.store.damage import DamagedRows
 from reid_edge.gallery.store.sql import SqlStore
 from reid_edge.gallery.store.sqlite_beside import ErasureJournal, Mark, MarkFile, journal_path, mark_path
-from reid_edge.gallery.store.sqlite_file import connect, store_errors, way_out
+from reid_edge.gallery.store.sqlite_file import connect, repair_advice, store_errors
 from reid_edge.gallery.store.sqlite_watch import FileWatch
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class SqliteTransactions(SqlStore):
             "%s the gallery %s: the audit says so. What cameras still have comes again if a backup is restored:%s",
             what,
             self._path,
-            way_out(self._path),
+            repair_advice(self._path),
         )
         with self._writing() as db:
             self._append(db, AuditEntry(at_us=_now_us(), user="reid-edge", action=action, purpose="", detail=detail))
@@ -178,7 +178,7 @@ class SqliteTransactions(SqlStore):
         try:
             self._watch.check_contents()
         except StoreError as error:
-            raise StoreError(f"{error}{way_out(self._path)}") from error
+            raise StoreError(f"{error}{repair_advice(self._path)}") from error
         if not self._watch.logs_are_in_place:
             self._stale = True
             raise StoreError(f"the log of the gallery {self._path} was removed while it was open; it is opened again.")
@@ -211,7 +211,7 @@ class SqliteTransactions(SqlStore):
         with self._lock, store_errors(self._path):
             db = self._ready()
             if counted and self._lost:
-                raise StoreError(f"{self._lost}; nothing is stored.{way_out(self._path)}")
+                raise StoreError(f"{self._lost}; nothing is stored.{repair_advice(self._path)}")
             db.execute(begin)
             try:
                 yield db

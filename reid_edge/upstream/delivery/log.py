@@ -19,7 +19,7 @@ LONGEST_SHOWN = 300
 
 
 def shown(text: str) -> str:
-    """Return text of somebody else as it can be shown."""
+    """Return text that came from elsewhere, on one line and short enough to be shown."""
     return one_line(text, LONGEST_SHOWN)
 
 
@@ -109,7 +109,7 @@ class DeliveryLog:
         self._refusals: set[str] = set()
 
     def problem(self, error: Exception) -> None:
-        """Note a failure that delivery was made for: no network, no room."""
+        """Note a failure that is to be expected at times: no network, no room on the disk."""
         self._stats.last_error = text = shown(str(error))
         if self._sparse.admits(_kind(text)) is not None:
             self._log.warning("delivery: %s", text)

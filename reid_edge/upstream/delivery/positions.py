@@ -1,4 +1,4 @@
-"""How far each gallery is: which rows it lacks, has or refuses, and which rows every gallery has.
+"""What each gallery has answered: which rows it lacks, has or refuses, and which rows every gallery has.
 
 Times are seconds of one monotonic clock, which the caller reads.
 """

@@ -1,4 +1,4 @@
-"""How far a delivery is: what its two threads know together."""
+"""The progress of a delivery, which its two threads share."""
 
 from __future__ import annotations
 
@@ -92,6 +92,6 @@ class Progress:
             self.changed.notify_all()
 
     def sleep(self, seconds: float) -> None:
-        """Wait, or until both threads are to end."""
+        """Wait so long, or until both threads are to end."""
         with self.changed:
             self.changed.wait_for(lambda: self.stopping, seconds)

@@ -1,4 +1,4 @@
-"""The half of a delivery that takes acknowledgements: what every gallery has is deleted from the outbox."""
+"""The receiving half of a delivery: rows that every gallery has acknowledged are deleted from the outbox."""
 
 from __future__ import annotations
 

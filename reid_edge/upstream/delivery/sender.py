@@ -1,4 +1,4 @@
-"""The half of a delivery that sends: new rows, rows that are due again, and gaps."""
+"""The sending half of a delivery: new rows, rows that are due again, and gaps."""
 
 from __future__ import annotations
 

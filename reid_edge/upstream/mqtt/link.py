@@ -12,7 +12,7 @@ from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import SettingsError, TransportError
 from reid_edge.upstream.batch_limit import MOST_BATCH_BYTES
 from reid_edge.upstream.mqtt.session import TOO_LARGE, MqttSession
-from reid_edge.upstream.mqtt.trouble import Rivalry, SizeSuspicion
+from reid_edge.upstream.mqtt.trouble import Rivalry, SilentSizeLimit
 from reid_edge.upstream.tls import TlsFiles, client_context, endpoint
 
 LOG = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class MqttLink:
         self._on_message, self._on_verdict, self._on_too_large = on_message, on_verdict, on_too_large
         self._window, self._confirm, self._extra = window, confirm, extra
         self._most_incoming = most_incoming
-        self._suspect = SizeSuspicion()
+        self._size_limit = SilentSizeLimit()
         self._rivalry = Rivalry(client_id, uri, namesake)
         self._ready = threading.Event()
         self._stop = threading.Event()
@@ -204,9 +204,9 @@ class MqttLink:
         self._leave_s.clear()
         if pause_s:
             return pause_s
-        if size := self._suspect.ended(session.unconfirmed, certain=session.too_large):
+        if size := self._size_limit.ended(session.unconfirmed, certain=session.too_large):
             self._on_too_large(size)
-        if session.taken_over or not self._suspect.aroused:
+        if session.taken_over or not self._size_limit.suspected:
             rivals_s = self._rivalry.ended(lasted_s, taken_over=session.taken_over, dropped=session.dropped)
         else:
             rivals_s = 0.0
@@ -230,5 +230,5 @@ class MqttLink:
             if code == TOO_LARGE:
                 self._on_too_large(size)
             else:
-                self._suspect.confirmed(size)
+                self._size_limit.confirmed(size)
                 self._on_verdict(code)

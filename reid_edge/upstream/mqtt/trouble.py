@@ -19,7 +19,7 @@ _TOLD_S = 600.0
 _TOLD_PAUSES = 3.0
 
 
-class SizeSuspicion:
+class SilentSizeLimit:
     """Finds out that a broker ends connections for the size of a message, which many do without a word.
 
     A broker that does not take a message ends the connection again and again while that message is the first that
@@ -31,7 +31,7 @@ class SizeSuspicion:
         self._confirmed = 0
 
     @property
-    def aroused(self) -> bool:
+    def suspected(self) -> bool:
         """True if the last connection may have ended for the size of a message."""
         return self._endings > 0
 

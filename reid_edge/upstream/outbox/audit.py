@@ -1,4 +1,4 @@
-"""What an outbox's file holds against what it should hold, at opening: the difference is declared as lost.
+"""A comparison of what an outbox's file holds, at opening, with what it should hold: the rest is declared as lost.
 
 A file can be sound for SQLite and yet lack rows: its log was cut, pages of several commits are mixed, an older copy of
 the file was put back.  The state counts what waits, with a sum of checksums; so does the mark, which tells how far the

@@ -33,7 +33,7 @@ _MOST_PAGES = 1 << 22
 
 
 def pad(path: Path) -> None:
-    """Lengthen a file that was cut to the length that its header tells, with zeros: SQLite reads nothing of it else.
+    """Lengthen a file that was cut to the length that its header tells, with zeros, else SQLite reads nothing of it.
 
     Raises:
         OSError: It cannot be read or lengthened.
@@ -160,7 +160,7 @@ def transaction(connection: sqlite3.Connection, work: Callable[[], Result]) -> R
     return result
 
 
-def roomy_transaction(path: Path, connection: sqlite3.Connection, work: Callable[[], Result]) -> Result:
+def transaction_making_room(path: Path, connection: sqlite3.Connection, work: Callable[[], Result]) -> Result:
     """Run ``work`` in a transaction; if the disk has no room, empty the log into the file and run it once more."""
     try:
         return transaction(connection, work)

@@ -1,4 +1,4 @@
-"""Whose an outbox is: which camera's rows it holds, and for which gallery.
+"""The destination of an outbox: the camera whose rows it holds, and the gallery that they are for.
 
 Rows that wait for one gallery must not be emptied into another because a setting was changed, and those of one camera
 must not be sent under another's name.

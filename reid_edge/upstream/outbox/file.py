@@ -190,7 +190,7 @@ class OutboxFile:
                 save_state(db, state, clock.state())
                 return state, lost
 
-            state, lost = database.roomy_transaction(self.path, db, settle)
+            state, lost = database.transaction_making_room(self.path, db, settle)
             self._identity = identity(self.path)
             self._log_identity = identity(folder.log_path(self.path))
             self._db, self.state, self.clock = db, state, clock
@@ -352,7 +352,7 @@ class OutboxFile:
             db = self._connection()
             db.execute(f"PRAGMA synchronous = {synchronous or self._synchronous}")
             try:
-                state, result = database.roomy_transaction(self.path, db, partial(self._saved, db, work))
+                state, result = database.transaction_making_room(self.path, db, partial(self._saved, db, work))
             except sqlite3.Error as error:
                 self._give_up(doing, error)
             grown, self.state, self.dirty = state.given > self.state.given, state, True

@@ -103,7 +103,7 @@ def remove(path: Path) -> None:
 
 
 def clear_way(path: Path) -> None:
-    """Rename what lies where files of the outbox belong and is none: folders, links, sockets.
+    """Rename what is in the way of the outbox's files without being one of them: folders, links, sockets.
 
     Raises:
         OSError: It cannot be renamed.

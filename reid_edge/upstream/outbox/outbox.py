@@ -74,9 +74,9 @@ class Outbox:
             kept while there is no room.  Either are declared as a gap.
         synchronous: ``FULL``: each put waits for the disk.  ``NORMAL``: the last puts may be lost in a power cut, and
             no gap declares them, unless the mark has reached the disk before them.
-        destination: Whose the rows are, as :class:`~reid_edge.upstream.outbox.Destination` puts it.  A file in which
-            rows or gaps of another one wait is kept beside it, and another is started; it is taken up again with its
-            own destination.  "": whatever the file has.
+        destination: Camera and gallery of the rows, as :class:`~reid_edge.upstream.outbox.Destination` puts it.  A file
+            in which rows or gaps of another one wait is kept beside it, and another is started; it is taken up again
+            with its own destination.  "": the one that the file has.
         keep_acknowledged_s: Acknowledged rows are kept until they are so old, as far as there is room, for
             :meth:`replay`.
         wait_for_disk: Begin without a file if the disk is full, read-only or failing; else that is an OutboxError.
@@ -181,7 +181,7 @@ class Outbox:
 
     @property
     def destination(self) -> str:
-        """Whose the rows are; "" if that is not known."""
+        """Camera and gallery of the rows; "" if that is not known."""
         return self._file.state.destination
 
     @property

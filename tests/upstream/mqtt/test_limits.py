@@ -11,7 +11,7 @@ import pytest
 
 from reid_edge.errors import BatchTooLargeError, TransportError
 from reid_edge.upstream.mqtt import MqttTransport, session
-from reid_edge.upstream.mqtt.trouble import Rivalry, SizeSuspicion
+from reid_edge.upstream.mqtt.trouble import Rivalry, SilentSizeLimit
 from tests.broker import Broker, tls_files
 from tests.faults.hostile import Conversation, HostileServer, Talk, say_nothing, trickle
 from tests.traffic import Peer, wait_until
@@ -174,16 +174,16 @@ def test_a_broker_that_tells_of_a_rival_is_believed_at_once():
 
 
 def test_the_size_is_blamed_only_for_repeated_ends_with_nothing_as_large_taken():
-    suspicion = SizeSuspicion()
+    suspicion = SilentSizeLimit()
     assert suspicion.ended([70, 72], certain=False) == 0
-    assert suspicion.aroused
+    assert suspicion.suspected
     assert suspicion.ended([70, 72], certain=False) == 72
     assert suspicion.ended([35, 36], certain=False) == 36
     suspicion.confirmed(80)
     assert suspicion.ended([70, 72], certain=False) == 0
     assert suspicion.ended([70], certain=False) == 0
     assert suspicion.ended([], certain=False) == 0, "a connection that sent nothing tells nothing"
-    assert not suspicion.aroused
+    assert not suspicion.suspected
     assert suspicion.ended([70], certain=False) == 0
     assert suspicion.ended([70], certain=True) == 70
     assert suspicion.ended([], certain=True) == 0
