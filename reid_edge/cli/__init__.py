@@ -22,6 +22,7 @@ from reid_edge.cli.explain import explain
 from reid_edge.cli.export import build, export
 from reid_edge.cli.gallery import gallery_app
 from reid_edge.cli.outbox import outbox_app
+from reid_edge.cli.preview import preview
 from reid_edge.cli.report import report
 from reid_edge.cli.train import train
 from reid_edge.cli.tune import tune
@@ -54,6 +55,7 @@ app.command()(evaluate)
 app.command()(benchmark)
 app.command()(report)
 app.add_typer(detector_app, name="detector")
+app.command()(preview)
 app.command()(run)
 app.add_typer(outbox_app, name="outbox")
 app.add_typer(gallery_app, name="gallery")

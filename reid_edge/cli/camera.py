@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,9 +63,6 @@ def run(
     check: Annotated[bool, typer.Option("--check", help="Check that the agent could start, and exit.")] = False,
 ) -> None:
     """Watch a camera: detect, track, embed, and deliver tracklet features to a gallery."""
-    from reid_edge.camera.settings import parse_settings, read_settings
-    from reid_edge.settings import assignment, overridden
-
     given = {
         "engine.bundle": bundle and str(bundle),
         "engine.engine": engine,
@@ -79,18 +77,39 @@ def run(
         "operation.state_dir": state_dir and str(state_dir),
         "operation.listen": listen,
     }
-    tables = overridden({} if config is None else read_settings(config), given)
-    if detector is not None:
-        tables["detector"] = detector_table(detector)
-    tables = overridden(tables, dict(map(assignment, set_ or ())))
-    for section, key, way in (("source", "uri", "--source VIDEO"), ("engine", "bundle", "BUNDLE as an argument")):
-        if section not in tables:
-            raise UsageError(f"no {section}: give {way}, or [{section}] {key} in a settings file (docs/camera.md).")
-    settings = parse_settings(tables, origin=str(config or "settings"))
+    settings = camera_settings(config, given, detector, set_)
     if check:
         _check(settings)
     else:
         _run(settings)
+
+
+def camera_settings(
+    config: Path | None, given: Mapping[str, object], detector: str | None, assignments: Sequence[str] | None = None
+) -> AgentSettings:
+    """Read the settings of a camera from a file and from options, which override it.
+
+    Args:
+        config: The file; None if there is none.
+        given: Values by the names of their settings; None for those that are not given.
+        detector: Value of ``--detector``.
+        assignments: Values of ``--set``.
+
+    Raises:
+        UsageError: There is no source or no bundle, or the detector is unknown.
+        SettingsError: The file cannot be read, or a setting is wrong.
+    """
+    from reid_edge.camera.settings import parse_settings, read_settings
+    from reid_edge.settings import assignment, overridden
+
+    tables = overridden({} if config is None else read_settings(config), given)
+    if detector is not None:
+        tables["detector"] = detector_table(detector)
+    tables = overridden(tables, dict(map(assignment, assignments or ())))
+    for section, key, way in (("source", "uri", "--source VIDEO"), ("engine", "bundle", "BUNDLE as an argument")):
+        if section not in tables:
+            raise UsageError(f"no {section}: give {way}, or [{section}] {key} in a settings file (docs/camera.md).")
+    return parse_settings(tables, origin=str(config or "settings"))
 
 
 def detector_table(text: str) -> dict[str, str]:

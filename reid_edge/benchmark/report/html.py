@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
-from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reid_edge.benchmark.report import tables
 from reid_edge.benchmark.report.charts import DASHES, SYMBOLS
@@ -15,14 +14,10 @@ from reid_edge.benchmark.report.data import ReportData, models_of, threads_text
 from reid_edge.benchmark.report.figures import all_figures, roofs
 from reid_edge.console import extra
 from reid_edge.files import write_whole
-
-if TYPE_CHECKING:
-    import jinja2
+from reid_edge.pages import page_asset, page_template
 
 #: Plotly's line patterns in SVG.
 SVG_DASHES = {"solid": "", "dash": "8 5", "dot": "2 4", "dashdot": "8 4 2 4"}
-
-_HERE = files("reid_edge.benchmark.report")
 
 
 def write_page(report: ReportData, path: Path) -> None:
@@ -42,7 +37,7 @@ def page(report: ReportData) -> str:
     from plotly.offline import get_plotlyjs
 
     figures = all_figures(report)
-    return _template().render(
+    return page_template(__package__, run_row=tables.run_row).render(
         report=report,
         tables=tables,
         models_of=models_of,
@@ -54,21 +49,11 @@ def page(report: ReportData) -> str:
         noted=[(device.label, note) for device in report.devices for result in device.results for note in result.notes],
         noisy=sum(entry.noisy for entry in report.entries),
         made=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        style=_asset("page.css"),
-        script=_asset("page.js"),
+        style=page_asset(__package__, "page.css"),
+        script=page_asset(__package__, "page.js"),
         plotly=get_plotlyjs(),
         data=_for_script(figures),
     )
-
-
-def _template() -> jinja2.Template:
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["run_row"] = tables.run_row
-    return environment.from_string(_asset("page.html.j2"))
 
 
 def _dashes(report: ReportData) -> list[tuple[str, str]]:
@@ -76,10 +61,6 @@ def _dashes(report: ReportData) -> list[tuple[str, str]]:
     counts = sorted({entry.run.threads or 0 for entry in report.entries})
     patterns = itertools.cycle(SVG_DASHES[dash] for dash in DASHES)
     return [(threads_text(count or None), pattern) for count, pattern in zip(counts, patterns, strict=False)]
-
-
-def _asset(name: str) -> str:
-    return _HERE.joinpath(name).read_text(encoding="utf-8")
 
 
 def _for_script(value: Any) -> str:

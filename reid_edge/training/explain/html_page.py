@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
 from dataclasses import dataclass
-from importlib.resources import files
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import MissingExtraError
+from reid_edge.pages import data_uri, page_asset, page_template
 from reid_edge.training.explain.activations import overlay
 from reid_edge.training.explain.clusters import Cluster, Clustering
 from reid_edge.training.explain.explanation import CELL, PRIVACY, Explanation, signed
 from reid_edge.types import Image
-
-try:
-    import jinja2
-except ModuleNotFoundError as error:
-    raise MissingExtraError("jinja2", "explain", "making a page") from error
 
 #: Heights of pictures, pixels: of a cluster's images, and beside an activation map.
 THUMBNAIL = 128
@@ -28,9 +21,6 @@ LARGE = 192
 
 #: Blue and orange, as BGR, visible on white and on black: below and above the mean of all images.
 LESS, MORE = (210, 130, 20), (20, 110, 235)
-JPEG_QUALITY = 85
-
-_HERE = files("reid_edge.training.explain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +58,12 @@ def page(explanation: Explanation) -> str:
     Raises:
         FrameError: An image is no longer readable.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    try:
+        template = page_template(__package__)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("jinja2", "explain", "making a page") from error
     clustering = explanation.clustering
-    return environment.from_string(_asset("page.html.j2")).render(
+    return template.render(
         explanation=explanation,
         clustering=clustering,
         cards=[] if clustering is None else _cards(explanation, clustering),
@@ -83,7 +74,7 @@ def page(explanation: Explanation) -> str:
         privacy=PRIVACY,
         portrait=explanation.info.size[0] >= explanation.info.size[1],
         made=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        style=_asset("page.css"),
+        style=page_asset(__package__, "page.css"),
     )
 
 
@@ -127,10 +118,6 @@ def _maps(explanation: Explanation) -> list[tuple[_Picture, _Picture]]:
     return pairs
 
 
-def _asset(name: str) -> str:
-    return _HERE.joinpath(name).read_text(encoding="utf-8")
-
-
 def difference_picture(difference: npt.NDArray[np.float64], limit: float) -> Image:
     """Draw T×C numbers as T×C×4 uint8 pixels, BGR and opacity: blue at −limit, transparent at 0, orange at +limit."""
     share = np.clip(difference / (limit or 1.0), -1, 1)
@@ -138,12 +125,3 @@ def difference_picture(difference: npt.NDArray[np.float64], limit: float) -> Ima
     out[..., :3] = np.where((share > 0)[..., None], MORE, LESS)
     out[..., 3] = np.rint(255 * np.abs(share))
     return out
-
-
-def data_uri(image: Image, *, lossless: bool = False) -> str:
-    """Encode an image as a data URI: JPEG, or PNG, which keeps opacity."""
-    if lossless:
-        _, data = cv2.imencode(".png", image)
-        return f"data:image/png;base64,{base64.b64encode(data.tobytes()).decode()}"
-    _, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
-    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"

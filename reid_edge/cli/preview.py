@@ -1,0 +1,69 @@
+"""``reid-edge preview``: show what a camera saw, as one page, and publish nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reid_edge.cli.camera import camera_settings
+from reid_edge.cli.shared_options import ForceOption, TrustedKeyOption
+from reid_edge.console import console, extra, progress_bars
+from reid_edge.system.private_memory import keep_memory_private
+
+PAGE = Path("preview.html")
+
+
+def preview(
+    bundle: Annotated[Path | None, typer.Argument(help="Folder made by 'reid-edge export'.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings, TOML (docs/camera.md); other options override it.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Video file, folder of images, rtsp://…, /dev/video0, or gst:PIPELINE.")
+    ] = None,
+    detector: Annotated[str | None, typer.Option(help="As in 'reid-edge run'. Default: motion.")] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help="Length, seconds. Default: all of a file, 60 seconds of a camera.", show_default=False
+        ),
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16, int8 or tuned.")] = None,
+    trusted_key: TrustedKeyOption = None,
+    out: Annotated[Path, typer.Option(help="The page, HTML; it holds pictures of people.")] = PAGE,
+    video: Annotated[
+        Path | None, typer.Option(help="Also write the video with boxes, track numbers and scores: .mp4, .avi or .mkv.")
+    ] = None,
+    force: ForceOption = False,
+) -> None:
+    """Show what a camera saw, and publish nothing: a page with the crops of every track, and why each was used.
+
+    The page and the video hold pictures of people. Only you can read them (mode 600); delete them when you are done.
+    """
+    given = {
+        "engine.bundle": bundle and str(bundle),
+        "engine.engine": engine,
+        "engine.precision": precision,
+        "engine.trusted_keys": trusted_key or None,
+        "source.uri": source,
+    }
+    settings = camera_settings(config, given, detector)
+    keep_memory_private()
+    with extra("camera", "running a camera"):
+        import cv2
+
+        from reid_edge.camera.preview.page import PRIVACY
+        from reid_edge.camera.preview.running import PreviewOptions
+        from reid_edge.camera.preview.running import preview as run_preview
+        from reid_edge.camera.review import suspicions
+
+    cv2.setNumThreads(settings.pipeline.opencv_threads)
+    with progress_bars() as notify:
+        counts = run_preview(settings, PreviewOptions(out, video, seconds, force), notify)
+    for text in suspicions(counts):
+        console.print(text, soft_wrap=True)
+    written = f"{out} and {video}" if video else str(out)
+    console.print(f"{written}: {counts.frames:,} frames, {counts.detections:,} boxes\n{PRIVACY}", soft_wrap=True)

@@ -1,0 +1,178 @@
+"""``reid-edge preview``: the page and the video, and that nothing else is written."""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from reid_edge.camera.crop_selector import ChosenCrops
+from reid_edge.camera.frames import Frame
+from reid_edge.camera.preview.recording import Limits, Recorder
+from reid_edge.camera.preview.running import PreviewOptions, preview
+from reid_edge.camera.preview.video import CODECS, AnnotatedVideo
+from reid_edge.camera.review import Counts, suspicions
+from reid_edge.camera.settings import parse_settings
+from reid_edge.camera.tracking import EndedTrack, TrackedBoxes
+from reid_edge.errors import OutputError
+from reid_edge.settings import overridden
+
+DATA = os.environ.get("REID_EDGE_DATA")
+MASK = [[0.0, 0.0], [0.1, 0.0], [0.1, 0.1], [0.0, 0.1]]
+
+
+@pytest.fixture
+def settings(session_bundle, street, tmp_path):
+    tables = {
+        "source": {"uri": str(street)},
+        "engine": {"bundle": str(session_bundle.path), "engine": "openvino", "precision": "fp32"},
+        "filter": {"masks": [MASK]},
+        "upstream": {"uri": "postgresql://ann:hush@192.0.2.1/gallery"},
+        "operation": {"state_dir": str(tmp_path / "state"), "listen": ""},
+    }
+    return lambda changes=None: parse_settings(overridden(tables, changes or {}))
+
+
+def test_the_page_shows_every_track_and_nothing_else_is_written(settings, tmp_path):
+    out, video = tmp_path / "seen.html", tmp_path / "seen.avi"
+    counts = preview(settings(), PreviewOptions(out, video))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["seen.avi", "seen.html"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (out, video)} == {0o600}
+    text = out.read_text()
+    assert counts.frames == 60
+    assert counts.published >= 3
+    assert text.index("This page holds pictures of people") < text.index("What the camera saw")
+    cards = re.findall(r'id="track-(\d+)">(.*?)</div>\n</div>', text, re.S)
+    assert len(cards) >= 3
+    assert all("data:image/jpeg;base64," in card for _, card in cards)
+    assert text.count("published as tracklet") >= 3
+    for shown in ("chosen: the first good one", "in the tracklet&#39;s feature", "1 mask:", "tracker.min_iou"):
+        assert shown in text, shown
+    assert "hush" not in text
+    assert not re.search(r"<script|https?://|src=\"(?!data:)", text)
+    frames = cv2.VideoCapture(str(video))
+    assert [frames.get(cv2.CAP_PROP_FRAME_COUNT), round(frames.get(cv2.CAP_PROP_FPS))] == [60, 20]
+
+
+def test_a_preview_ends_after_its_seconds(settings, tmp_path):
+    assert preview(settings(), PreviewOptions(tmp_path / "seen.html", seconds=1.0)).frames == 21
+
+
+def test_outputs_that_exist_are_refused_before_any_work(settings, tmp_path):
+    out = tmp_path / "seen.html"
+    out.write_text("mine")
+    with pytest.raises(OutputError, match="--force"):
+        preview(settings(), PreviewOptions(out))
+    assert out.read_text() == "mine"
+
+
+def test_a_preview_that_fails_leaves_nothing(settings, tmp_path):
+    (tmp_path / "boxes.py").write_text("")
+    with pytest.raises(Exception, match="no_such_module"):
+        preview(
+            settings({"detector.kind": "callable", "detector.function": "no_such_module:find"}),
+            PreviewOptions(tmp_path / "seen.html", tmp_path / "seen.mp4"),
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["boxes.py"]
+
+
+def test_a_codec_that_is_missing_is_said(monkeypatch, tmp_path):
+    monkeypatch.setitem(CODECS, ".avi", "ZZZZ")
+    frame = Frame(np.zeros((64, 64, 3), np.uint8), 1_700_000_000_000_000, 0)
+    with pytest.raises(OutputError, match="codec ZZZZ"), AnnotatedVideo(tmp_path / "seen.avi") as video:
+        video.add(frame, frame.image)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OutputError, match=r"ends in \.mp4"):
+        AnnotatedVideo(tmp_path / "seen.gif")
+
+
+def seen(recorder, number, tracks, *, chosen=True):
+    boxes = np.tile(np.float32([10, 10, 50, 110]), (len(tracks), 1))
+    scores = np.full(len(tracks), 0.9, np.float32)
+    rows = np.arange(len(tracks) if chosen else 0, dtype=np.intp)
+    image = np.random.default_rng(number).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    recorder.saw(
+        Frame(image, 1_700_000_000_000_000 + number * 1_000_000, number),
+        TrackedBoxes(boxes, scores, np.array(tracks, np.int64), ()),
+        scores,
+        ChosenCrops(rows, ("interval",) * len(rows), {}),
+    )
+
+
+def test_what_is_kept_of_a_long_video_is_bounded():
+    recorder = Recorder(limits=Limits(tracks=3, chosen=4, left=2, crops=9))
+    for number in range(50):
+        seen(recorder, number, [number // 10, 100 + number], chosen=number % 2 == 0)
+        recorder.ended(EndedTrack(100 + number, 0))
+    assert len(recorder.tracks) == 3
+    assert sum(len(track.crops) for track in recorder.tracks.values()) <= 9
+    assert recorder.not_kept == 55 - 3
+    assert len(recorder.more_tracks) <= 5
+    assert max(track.shown(chosen=True) for track in recorder.tracks.values()) <= 4
+
+
+def test_a_reason_that_the_page_does_not_know_is_shown_by_its_name():
+    from reid_edge.camera.preview.page import verdict
+
+    recorder = Recorder()
+    seen(recorder, 0, [1])
+    recorder.tracks[1].failing = "out_of_depth"
+    assert verdict(recorder.tracks[1]) == "not published: out of depth"
+
+
+def counted(**changes):
+    usual = {
+        "frames": 100, "unreadable": 0, "off": 0, "detections": 300, "filtered": {}, "chosen": 20, "overload": 0,
+        "embedded": 20, "split": 0, "withheld": {}, "published": 8,
+    }  # fmt: skip
+    return Counts(**{**usual, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"detections": 0, "published": 0}, "Nobody was found"),
+        ({"published": 0}, "no tracklet was published"),
+        ({"unreadable": 60}, "could not be decoded"),
+        ({"overload": 9}, "too slow"),
+        ({"withheld": {"cut_off": 9}}, "9 cut off"),
+        ({"filtered": {"size": 900}}, r"900 boxes \(size\)"),
+    ],
+)
+def test_what_looks_wrong_is_said(changes, said):
+    (text,) = suspicions(counted(**changes))
+    assert re.search(said, text)
+
+
+def test_nothing_is_said_of_a_usual_run():
+    assert suspicions(counted(filtered={"confidence": 9000, "overlap": 900})) == []
+
+
+def test_the_command_says_that_it_shows_people(session_bundle, street, tmp_path):
+    command = [sys.executable, "-m", "reid_edge", "preview"]
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")}
+    done = subprocess.run(
+        [*command, str(session_bundle.path), "--source", str(street)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "holds pictures of people" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["preview.html"]
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 1
+    assert "no source" in again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA or not Path(DATA, "vtest.avi").exists(), reason="REID_EDGE_DATA holds no vtest.avi")
+def test_a_real_street_is_shown(settings, tmp_path):
+    out = tmp_path / "seen.html"
+    counts = preview(settings({"source.uri": f"{DATA}/vtest.avi"}), PreviewOptions(out, seconds=20))
+    assert counts.published >= 5
+    assert out.read_text().count('class="card"') >= 5
+    assert out.stat().st_size < 12_000_000
