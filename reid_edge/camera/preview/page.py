@@ -20,6 +20,11 @@ from reid_edge.redaction import redacted, scrubbed
 if TYPE_CHECKING:
     from reid_edge.camera.preview.running import PreviewOptions
 
+try:
+    TEMPLATE = page_template(__package__)
+except ModuleNotFoundError as error:  # now, not after the work whose result the page is to show
+    raise MissingExtraError("jinja2", "camera", "making a page") from error
+
 PRIVACY = (
     "This page holds pictures of people. Show it only to those who may see the video, and delete it by the same rules. "
     "Nothing was published: no feature went to a gallery or an outbox."
@@ -77,19 +82,11 @@ def page(
     options: PreviewOptions,
     pipeline: Pipeline,
 ) -> str:
-    """Render the page as text.
-
-    Raises:
-        MissingExtraError: Jinja is not installed.
-    """
-    try:
-        template = page_template(__package__)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("jinja2", "camera", "making a page") from error
+    """Render the page as text."""
     first_us = recorder.first_us or 0
     length_us = max(1, recorder.last_us - first_us)
     cards = [_card(track, first_us, length_us) for track in recorder.tracks.values()]
-    return template.render(
+    return TEMPLATE.render(
         source=pipeline.source.name,
         detector=scrubbed(pipeline.detector.description),
         made=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -137,7 +134,7 @@ def _card(track: SeenTrack, first_us: int, length_us: int) -> _Card:
     facts = (
         f"{clock(track.first_us - first_us)} to {clock(track.last_us - first_us)}, {track.boxes:,} boxes, scores "
         f"{track.lowest:.2f} to {track.highest:.2f}; {chosen:,} crops chosen ({shown[0]} shown), "
-        f"{others:,} not ({shown[1]} shown" + (f": {listed(dict(track.left))}" if track.left else "") + ")"
+        f"{others:,} not ({shown[1]} shown" + (f"; reasons: {listed(dict(track.left))}" if track.left else "") + ")"
     )
     pictures = [_picture(crop, first_us) for crop in sorted(track.crops, key=lambda crop: crop.captured_us)]
     left = 100 * (track.first_us - first_us) / length_us

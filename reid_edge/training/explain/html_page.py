@@ -15,6 +15,11 @@ from reid_edge.training.explain.clusters import Cluster, Clustering
 from reid_edge.training.explain.explanation import CELL, PRIVACY, Explanation, signed
 from reid_edge.types import Image
 
+try:
+    TEMPLATE = page_template(__package__)
+except ModuleNotFoundError as error:  # now, not after the work whose result the page is to show
+    raise MissingExtraError("jinja2", "explain", "making a page") from error
+
 #: Heights of pictures, pixels: of a cluster's images, and beside an activation map.
 THUMBNAIL = 128
 LARGE = 192
@@ -58,12 +63,8 @@ def page(explanation: Explanation) -> str:
     Raises:
         FrameError: An image is no longer readable.
     """
-    try:
-        template = page_template(__package__)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("jinja2", "explain", "making a page") from error
     clustering = explanation.clustering
-    return template.render(
+    return TEMPLATE.render(
         explanation=explanation,
         clustering=clustering,
         cards=[] if clustering is None else _cards(explanation, clustering),
