@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import rich.box
@@ -18,6 +19,8 @@ from reid_edge.progress import Notify
 
 #: Columns where standard output is no terminal: 80, rich's default, would fold the tables.
 PIPE_WIDTH = 120
+#: Time between two plain lines of progress, and between two looks at a bar, seconds.
+PLAIN_S, BAR_S = 10.0, 0.2
 
 # Paths and extras may hold brackets: nothing that is printed is markup.
 console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, emoji=False, highlight=False)
@@ -46,6 +49,44 @@ def progress_bars() -> Iterator[Notify]:
             return lambda count=1: progress.advance(task, count)
 
         yield notify
+
+
+@contextlib.contextmanager
+def followed(
+    text: str, position: Callable[[], int], total: int, line: Callable[[str], object], *, every_s: float = PLAIN_S
+) -> Iterator[None]:
+    """Show how far a service has got with a file while the block runs: a bar on a terminal, a plain line elsewhere.
+
+    Args:
+        text: What is done.
+        position: Returns the number of steps that are done.
+        total: Number of all steps; 0 shows nothing.
+        line: Takes the plain line, every so often.
+        every_s: Time between two lines, seconds.
+    """
+    ended = threading.Event()
+
+    def show_lines() -> None:
+        while not ended.wait(every_s):
+            line(f"{text}: frame {position():,} of {total:,}")
+
+    def show_bar() -> None:
+        with progress_bars() as notify:
+            step, done = notify(text, total), 0
+            while not ended.wait(BAR_S):
+                now = min(position(), total)
+                step(now - done)
+                done = now
+
+    showing = threading.Thread(target=show_bar if sys.stderr.isatty() else show_lines, name="progress", daemon=True)
+    if total:
+        showing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if total:
+            showing.join()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reid_edge.cli.shared_options import TrustedKeyOption
-from reid_edge.console import console, extra, output_may_be_full, print_table
+from reid_edge.console import console, extra, followed, output_may_be_full, print_table
 from reid_edge.errors import SettingsError, UsageError
 from reid_edge.system.private_memory import keep_memory_private
 from reid_edge.system.stop_signals import DEADLINE_S, held
@@ -166,7 +166,9 @@ def _run(settings: AgentSettings) -> None:
         with contextlib.closing(agent), _status(agent, settings.operation.listen):
             signals.on_reload(agent.reload)
             signals.on_stop(agent.stop)
-            agent.run()
+            stats = agent.source.stats
+            with followed(agent.source.name, lambda: stats.position, stats.expected, log.info):
+                agent.run()
             with output_may_be_full():
                 _report(agent)
 
@@ -193,10 +195,26 @@ def _report(agent: Agent) -> None:
     if delivery.refused_waiting:
         rows.append(["of these refused", f"{delivery.refused_waiting:,}: {delivery.last_refusal}"])
     print_table(f"camera {agent.camera}", ("", ""), rows)
+    _warn(agent, published)
     if agent.settings.in_process and published:
         uri = agent.transport.name
         console.print(
             f"Next: reid-edge gallery info {uri}, then reid-edge gallery search {uri} --image CROP.jpg "
             f"--bundle {agent.settings.engine.bundle} --purpose TEXT",
+            soft_wrap=True,
+        )
+
+
+def _warn(agent: Agent, published: int) -> None:
+    """Say what looks wrong in the counts, and how to see what the camera saw."""
+    from reid_edge.camera.review import Counts, suspicions
+
+    found = suspicions(Counts.of(agent.pipeline, published=published))
+    for text in found:
+        console.print(f"warning: {text}", soft_wrap=True)
+    if found:
+        console.print(
+            "See what it saw, with these options (publishes nothing): reid-edge preview "
+            f"{agent.settings.engine.bundle} --source {agent.source.name} --out preview.html",
             soft_wrap=True,
         )

@@ -176,3 +176,24 @@ def test_a_real_street_is_shown(settings, tmp_path):
     assert counts.published >= 5
     assert out.read_text().count('class="card"') >= 5
     assert out.stat().st_size < 12_000_000
+
+
+def test_run_shows_progress_and_names_preview_when_nobody_is_found(session_bundle, tmp_path):
+    from tests.camera.street import write_street
+
+    video = write_street(tmp_path / "empty.avi", frames=60, walkers=0)
+    done = subprocess.run(
+        [
+            sys.executable, "-c",
+            "import reid_edge.console as console\n"
+            "console.followed.__wrapped__.__kwdefaults__['every_s'] = 0.01\n"
+            "from reid_edge.__main__ import main; main()",
+            "run", session_bundle.path, "--source", video, "--state-dir", tmp_path / "state", "--listen", "",
+            "--upstream", f"sqlite:{tmp_path}/gallery.db",
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"empty\.avi: frame \d+ of 60", done.stderr)
+    assert "warning: Nobody was found in 60 frames." in done.stdout
+    assert f"reid-edge preview {session_bundle.path} --source {video}" in done.stdout
