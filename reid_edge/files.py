@@ -35,13 +35,17 @@ def open_locked(path: Path, *, busy: str, error: type[ReidEdgeError] = OutputErr
         ReidEdgeError: An ``error``: somebody else holds it.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    lock = os.fdopen(os.open(path, flags, 0o600 if private else 0o666), "w", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as failure:
-        lock.close()
-        raise error(busy) from failure
-    return lock
+    while True:
+        lock = os.fdopen(os.open(path, flags, 0o600 if private else 0o666), "w", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as failure:
+            lock.close()
+            raise error(busy) from failure
+        held = os.fstat(lock.fileno())
+        if identity(path) == (held.st_dev, held.st_ino):
+            return lock
+        lock.close()  # who held it before has removed it: others lock the file that is there now
 
 
 @contextlib.contextmanager

@@ -57,3 +57,11 @@ def test_discard_asks_and_discards(folder):
     assert "2 observations discarded" in run("outbox", "discard", north, "--yes").stdout
     assert json.loads(run("outbox", "discard", north, "--undeclared", "--yes", "--json").stdout) == {"discarded": 0}
     assert len(json.loads(run("outbox", "list", folder, "--json").stdout)) == 1
+
+
+@pytest.mark.parametrize("destination", [NORTH, SOUTH], ids=["beside", "in use"])
+def test_discard_undeclared_leaves_nothing_of_the_outbox(folder, destination):
+    path = beside(folder / "outbox.db", destination) if destination == NORTH else folder / "outbox.db"
+    assert path.exists()
+    assert run("outbox", "discard", path, "--undeclared", "--yes").returncode == 0
+    assert list(folder.glob(f"{path.name}*")) == []

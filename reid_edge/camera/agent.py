@@ -18,6 +18,7 @@ from reid_edge.camera.state_dir import make_state_dir
 from reid_edge.errors import ReidEdgeError
 from reid_edge.systemd import notify, watchdog_interval_s
 from reid_edge.upstream.delivery import Delivery
+from reid_edge.upstream.outbox import OUTBOX, removed_if_new
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ class Agent:
         before_each_part: Called before each part is opened; what it raises ends the start, and closes the others.
 
     Raises:
-        ReidEdgeError: A part cannot be opened, and trying again would not help.  A camera or a gallery that cannot be
-            reached is no such part, nor a disk without room for the outbox.
+        ReidEdgeError: A part cannot be opened, and trying again would not help; no new outbox or gallery stays.
+            A camera or a gallery that cannot be reached is no such part, nor a disk without room for the outbox.
     """
 
     def __init__(self, settings: AgentSettings, *, before_each_part: Callable[[], None] = lambda: None) -> None:
@@ -52,20 +53,24 @@ class Agent:
         self._reload_wanted = False
         self._failures: list[BaseException] = []
         with contextlib.ExitStack() as closing:
-            self._open_upstream(closing)
+            self._open_outbox(closing)  # first: no part may disturb another agent that runs with it
             self._open_camera(closing)
+            self._open_delivery(closing)  # last: it may make a gallery
             before_each_part()
             self._monitor = HealthMonitor(Examination(self))
             self._closing = closing.pop_all()
 
-    def _open_upstream(self, closing: contextlib.ExitStack) -> None:
-        upstream = self.settings.upstream
+    def _open_outbox(self, closing: contextlib.ExitStack) -> None:
         self._before_each_part()
         self.camera = name_on_the_wire(self.settings.camera)
+        closing.enter_context(removed_if_new(self.settings.state_dir / OUTBOX))
         make_state_dir(self.settings.state_dir)
         self.outbox = open_outbox(self.settings, self.camera)
         closing.callback(self.outbox.close)
+        upstream = self.settings.upstream
         self.publisher = Publisher(self.outbox, upstream.encoding, when_full=upstream.when_full)
+
+    def _open_delivery(self, closing: contextlib.ExitStack) -> None:
         self._before_each_part()
         self.transport = open_transport(self.settings, self.camera, closing)
         self.delivery = Delivery(
@@ -74,7 +79,7 @@ class Agent:
             camera=self.camera,
             galleries=wanted_galleries(self.settings),
             amend=Restamping(self.outbox, found_us=lambda: self.source.stats.clock_found_us),
-            resend_s=upstream.resend_s,
+            resend_s=self.settings.upstream.resend_s,
         )
 
     def _open_camera(self, closing: contextlib.ExitStack) -> None:

@@ -55,14 +55,7 @@ class StatusServer:
             page: Iterable[bytes] = scrape(environ, start_response)
             return page
 
-        host, port = address.rsplit(":", 1)
-        try:
-            self._server = make_server(host, int(port), app, _ThreadingServer, _SilentHandler)
-        except (OSError, OverflowError) as error:
-            kind = PortTakenError if getattr(error, "errno", None) == errno.EADDRINUSE else SettingsError
-            raise kind(
-                f"operation.listen: cannot listen on {address}: {error}. Choose another port, or '' for none."
-            ) from error
+        self._server = _listening(address, app)
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
         self._thread.start()
@@ -71,6 +64,27 @@ class StatusServer:
         """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def check_address(address: str) -> None:
+    """Check that a :class:`StatusServer` could listen on an address, now or once its port is free.
+
+    Raises:
+        SettingsError: It never could.
+    """
+    with contextlib.suppress(PortTakenError):
+        _listening(address, lambda _environ, _start: ()).server_close()
+
+
+def _listening(address: str, app: Callable[..., Iterable[bytes]]) -> WSGIServer:
+    host, port = address.rsplit(":", 1)
+    try:
+        return make_server(host, int(port), app, _ThreadingServer, _SilentHandler)
+    except (OSError, OverflowError) as error:
+        kind = PortTakenError if getattr(error, "errno", None) == errno.EADDRINUSE else SettingsError
+        raise kind(
+            f"operation.listen: cannot listen on {address}: {error}. Choose another port, or '' for none."
+        ) from error
 
 
 class PortTakenError(SettingsError):

@@ -162,6 +162,7 @@ def _run(settings: AgentSettings) -> None:
         for problem in not_private:
             log.warning("pictures could get into a core dump: %s", problem)
         cv2.setNumThreads(settings.pipeline.opencv_threads)
+        _check_listening(settings.operation.listen)
         agent = Agent(settings, before_each_part=signals.check)
         with contextlib.closing(agent), _status(agent, settings.operation.listen):
             signals.on_reload(agent.reload)
@@ -171,6 +172,15 @@ def _run(settings: AgentSettings) -> None:
                 agent.run()
             with output_may_be_full():
                 _report(agent)
+
+
+def _check_listening(address: str) -> None:
+    """Check the address of the pages before anything is made that would be left behind."""
+    if address:
+        with extra("camera", "serving metrics"):
+            from reid_edge.camera.status import check_address
+
+        check_address(address)
 
 
 def _status(agent: Agent, address: str) -> contextlib.AbstractContextManager[object]:

@@ -275,6 +275,39 @@ def test_check_says_that_rows_wait_for_another_gallery_and_how_to_move_them(run,
     assert [file.name for file in (tmp_path / "state").glob("outbox.*.db")] == []
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["no-such-bundle"],
+        ["--detector", "no-such-model.onnx"],
+        ["--detector", "motchallenge:no-such-file.txt"],
+        ["--source", "no-such-video.avi"],
+        ["--upstream", "sqlite:no-such-folder/gallery.db"],
+        ["--upstream", "http://192.0.2.1", "--insecure"],
+        ["--listen", "192.0.2.1:9600"],
+    ],
+    ids=" ".join,
+)
+def test_a_start_that_fails_leaves_neither_an_outbox_nor_a_gallery(run, camera, tmp_path, wrong):
+    before = sorted(tmp_path.iterdir())
+    done = run(*wrong[:1] * (not wrong[0].startswith("-")), "--config", camera, *wrong[wrong[0] == "no-such-bundle" :])
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_start_that_fails_leaves_the_outbox_that_was_there(run, camera, tmp_path):
+    (tmp_path / "state").mkdir()
+    with contextlib.closing(Outbox(tmp_path / "state" / "outbox.db")) as outbox:
+        outbox.put([observation(1)])
+    assert run("--config", camera, "--source", "no-such-video.avi").returncode == 1
+    assert not (tmp_path / "gallery.db").exists()
+    left = [Outbox(path) for path in (tmp_path / "state").glob("outbox*.db")]
+    assert sum(outbox.depth for outbox in left) == 1
+    for outbox in left:
+        outbox.close()
+
+
 def test_a_key_is_pinned_on_the_command_line(run, camera):
     key = SigningKey.generate().public.text
     done = run("--config", camera, "--trusted-key", key, "--check")

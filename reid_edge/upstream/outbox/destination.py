@@ -17,6 +17,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from reid_edge.redaction import without_userinfo
 
+#: Name of the outbox in a camera's state folder; those of its other destinations lie beside it.
+OUTBOX = "outbox.db"
 #: Schemes of the addresses of galleries, the usual ones first.
 SCHEMES = ("mqtts", "https", "sqlite", "postgresql", "milvus", "mqtt", "http")
 _TEXT = re.compile(r"camera (\S+) to (\S.*)")

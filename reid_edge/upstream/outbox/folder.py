@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from reid_edge.errors import OutboxInUseError
+from reid_edge.errors import OutboxError, OutboxInUseError
 from reid_edge.files import identity, open_locked, sync_folder
 from reid_edge.upstream.outbox.failures import outbox_error
 from reid_edge.upstream.outbox.mark import mark_path
@@ -89,7 +89,7 @@ def take_up(beside: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete an outbox that is not open, with all that belongs to it but its lock.
+    """Delete an outbox that is not open, with all that belongs to it but its lock, which the caller holds.
 
     Raises:
         OutboxError: It cannot be deleted.
@@ -100,6 +100,39 @@ def remove(path: Path) -> None:
             sync_folder(path.parent)
     except OSError as error:
         raise outbox_error(path, "deleting", error) from error
+
+
+def remove_with_lock(path: Path) -> None:
+    """Delete an outbox that nobody has open, with all that belongs to it.
+
+    Raises:
+        OutboxInUseError: Somebody has it open.
+        OutboxError: It cannot be deleted.
+    """
+    with contextlib.closing(lock(path)):
+        remove(path)
+        with contextlib.suppress(OSError):  # a lock that nobody holds is in nobody's way
+            _lock_path(path).unlink()
+
+
+@contextlib.contextmanager
+def removed_if_new(path: Path) -> Iterator[None]:
+    """Delete an outbox, and its folder, that are made in a block which then fails, if nothing of an outbox was there.
+
+    Args:
+        path: The outbox, which the block has closed when it ends.
+    """
+    folder_is_new, is_new = not path.parent.exists(), not any(path.parent.glob(f"{path.stem}*"))
+    try:
+        yield
+    except BaseException:
+        if is_new and path.parent.exists():
+            with contextlib.suppress(OutboxError):
+                remove_with_lock(path)
+            if folder_is_new:
+                with contextlib.suppress(OSError):  # something else is in it
+                    path.parent.rmdir()
+        raise
 
 
 def clear_way(path: Path) -> None:

@@ -10,12 +10,10 @@ from pathlib import Path
 from reid_edge.errors import OutboxError, OutboxInUseError, UsageError
 from reid_edge.files import acting_as_owner
 from reid_edge.redaction import without_userinfo
-from reid_edge.upstream.outbox.destination import SCHEMES, Destination, beside, files_beside
-from reid_edge.upstream.outbox.folder import lock, remove
+from reid_edge.upstream.outbox.destination import OUTBOX, SCHEMES, Destination, beside, files_beside
+from reid_edge.upstream.outbox.folder import lock, remove_with_lock
 from reid_edge.upstream.outbox.outbox import Outbox
 
-#: Name of the outbox in a camera's state folder; those of its other destinations lie beside it.
-OUTBOX = "outbox.db"
 ROWS_A_COMMIT = 500
 
 
@@ -176,7 +174,7 @@ def discard(source: Path, *, undeclared: bool, agreed: Callable[[Report], bool])
             if not undeclared:
                 outbox.give_up(outbox.last_seq)
         if undeclared:
-            remove(source)
+            remove_with_lock(source)
     return report.rows
 
 
