@@ -176,8 +176,10 @@ class Examination:
 
     def _failing_store(self) -> str:
         stats = self._agent.delivery.stats
-        fails = self._agent.settings.in_process and stats.last_error and not stats.connected
-        return f"the gallery in this process takes nothing: {stats.last_error}" if fails else ""
+        fails = f"it takes nothing: {stats.last_error}" if stats.last_error and not stats.connected else ""
+        trouble = getattr(self._agent.transport, "trouble", None)
+        reasons = "; ".join(filter(None, (fails, trouble() if trouble else "")))
+        return f"the gallery in this process: {reasons}" if reasons and self._agent.settings.in_process else ""
 
     def _undelivered(self, now_s: float) -> str:
         stats, limit_s = self._agent.delivery.stats, self._agent.settings.operation.undelivered_s

@@ -17,7 +17,7 @@ from reid_edge.redaction import redacted, without_passwords
 from reid_edge.sparse_log import SparseLog
 from reid_edge.upstream.message import Encoding, encode_observation
 from reid_edge.upstream.observation import DEFAULT_GALLERY, Observation
-from reid_edge.upstream.outbox import SCHEMES, Destination, Outbox, WhenFull
+from reid_edge.upstream.outbox import OUTBOX, SCHEMES, Destination, Outbox, WhenFull
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
 from reid_edge.upstream.recent_counts import RecentCounts
 from reid_edge.upstream.transport import Transport
@@ -190,7 +190,7 @@ def open_outbox(settings: AgentSettings, camera: str) -> Outbox:
             f"than upstream.retention_hours, {upstream.retention_hours:g}."
         )
     return Outbox(
-        settings.state_dir / "outbox.db",
+        settings.state_dir / OUTBOX,
         max_rows=upstream.max_rows,
         max_bytes=upstream.max_mb * 1_000_000,
         retention_s=upstream.retention_hours * 3600,
@@ -250,7 +250,7 @@ def _in_process(uri: str, closing: contextlib.ExitStack) -> Transport:
         if uri.startswith("sqlite:"):
             raise
         log.warning("features wait in the outbox: %s", error)  # a server that cannot be reached may come back
-    transport = LocalTransport(gallery.receive)
+    transport = LocalTransport(gallery.receive, trouble=gallery.trouble)
     transport.name = without_passwords(uri)  # as it can be typed for 'reid-edge gallery'
     return transport
 
@@ -278,6 +278,14 @@ class _Gallery:
 
     def receive(self, batches: Sequence[bytes]) -> list[bytes]:
         return self.open().receive(batches)
+
+    def trouble(self) -> str:
+        """Return what is wrong though batches may be stored: damage, and that nothing is deleted on time."""
+        if self._collector is None:
+            return ""
+        retention = self._collector.retention
+        late = f"observations are not deleted on time: {retention.trouble}" if retention.trouble else ""
+        return "; ".join(filter(None, (retention.damage, late)))
 
     def close(self) -> None:
         self._opened.close()

@@ -94,6 +94,7 @@ class LocalTransport:
 
     Args:
         receive: Takes batches and returns an acknowledgement for each, e.g. ``Collector.receive`` of a gallery.
+        trouble: Returns what is wrong with that gallery though it may take batches; empty if nothing is.
     """
 
     name = "local"
@@ -101,8 +102,11 @@ class LocalTransport:
     conflict = ""
     max_batch_bytes = MOST_BATCH_BYTES
 
-    def __init__(self, receive: Callable[[Sequence[bytes]], list[bytes]]) -> None:
+    def __init__(
+        self, receive: Callable[[Sequence[bytes]], list[bytes]], *, trouble: Callable[[], str] = lambda: ""
+    ) -> None:
         self._receive = receive
+        self.trouble = trouble
         self._acks = AckQueue()
         self._closed = threading.Event()
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import socket
+import sqlite3
 import threading
 import time
 import urllib.request
@@ -39,6 +40,11 @@ def examined_often(monkeypatch):
 
 def text_of(agent, kind):
     return " ".join(problem.text for problem in agent.health().problems if problem.kind == kind)
+
+
+def gallery_of(agent):
+    """The collector of the gallery in the agent's process."""
+    return agent.transport.trouble.__self__.open()
 
 
 # --- the agent
@@ -88,6 +94,23 @@ def test_a_store_in_this_process_that_fails_makes_it_unhealthy(settings, error, 
         agent.transport._receive = fail
         wait_until(lambda: kind in kinds(agent))
         assert "the disk is on fire" in text_of(agent, kind)
+
+
+def test_a_gallery_in_this_process_that_is_damaged_or_deletes_nothing_makes_it_unhealthy(settings, tmp_path):  # noqa: F811
+    with running(settings({**LIVE, **OFTEN})) as agent:
+        wait_until(lambda: agent.delivery.stats.acknowledged > 0)
+        assert "store" not in kinds(agent)
+        with contextlib.closing(sqlite3.connect(tmp_path / "gallery.db", timeout=30)) as db, db:
+            db.execute("UPDATE observations SET quality = quality + 1")
+        gallery_of(agent).retention._look()
+        wait_until(lambda: "stored observations are damaged" in text_of(agent, "store"))
+
+        def fail(*_):
+            raise StoreError("the disk is on fire")
+
+        gallery_of(agent).retention.apply = fail
+        gallery_of(agent).retention._due = 0
+        wait_until(lambda: "not deleted on time: the disk is on fire" in text_of(agent, "store"))
 
 
 def see_nonsense(frame):
