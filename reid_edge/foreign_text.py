@@ -1,4 +1,4 @@
-"""Text from another machine, made fit for a line of a log or a page of health: one line, short, nothing but print."""
+"""Text from another machine or a damaged file, made fit to be read, logged and shown."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def one_line(text: str, longest: int = LONGEST) -> str:
 def one_line_of_bytes(data: bytes, longest: int = LONGEST) -> str:
     """Return bytes as :func:`one_line` does text; those that are not UTF-8 are escaped."""
     return one_line(data.decode("utf-8", "backslashreplace"), longest)
+
+
+def lenient_text(data: bytes) -> str:
+    """Return text of a file that may be damaged, as far as it is UTF-8: a checksum will tell of the rest."""
+    return data.decode("utf-8", "replace")
 
 
 def printable(text: str) -> str:

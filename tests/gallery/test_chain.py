@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import sqlite3
 
 import hypothesis
@@ -164,3 +165,19 @@ def test_a_file_with_such_a_line_is_verified_shown_and_backed_up(tmp_path, value
     assert run_command("gallery", "backup", uri, str(tmp_path / "backup.db")).stderr.startswith(
         "audit: line 2 does not"
     )
+
+
+def test_a_line_that_is_not_utf_8_is_named_and_hides_no_other(tmp_path):
+    uri = f"sqlite:{tmp_path / 'gallery.db'}"
+    with contextlib.closing(open_store(uri)) as store:
+        for number in range(4):
+            record(store, "search", {"n": number}, at_us=1, purpose="case 17")
+    with contextlib.closing(sqlite3.connect(tmp_path / "gallery.db")) as db, db:
+        db.execute("DROP TRIGGER audit_keeps_what_it_says")
+        db.execute("UPDATE audit SET purpose = CAST(? AS TEXT) WHERE number = 2", (b"case \xff7",))
+    verified = run_command("gallery", "audit", uri, "--verify")
+    assert verified.returncode == 1
+    assert "line 2 does not follow from line 1" in verified.stderr
+    shown = run_command("gallery", "audit", uri, "--json")
+    assert [line["purpose"] for line in json.loads(shown.stdout)] == ["case 17", "case \ufffd7", "case 17", "case 17"]
+    assert "line 2 does not" in run_command("gallery", "check", uri).stderr

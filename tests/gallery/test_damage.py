@@ -178,6 +178,19 @@ def test_a_damaged_feature_takes_no_place_of_an_intact_one(sqlite_store, tmp_pat
     assert best.entry.seq == max((1, 3, 4, 5), key=lambda seq: float(record(seq).feature @ query))
 
 
+def test_a_row_whose_text_is_not_utf_8_is_left_out_and_can_be_erased(sqlite_store, tmp_path):
+    sqlite_store.accept_model(MODEL, DIM, now_us=NOON)
+    sqlite_store.add([record(seq) for seq in range(1, 6)])
+    with contextlib.closing(sqlite3.connect(tmp_path / "gallery.db")) as db, db:
+        db.execute("UPDATE observations SET camera = CAST(? AS TEXT) WHERE seq = 2", (b"do\xffr",))
+    found = sqlite_store.search(record(2).feature, model_hash=MODEL, selection=Selection(), top=10)
+    assert sorted(match.entry.seq for match in found) == [1, 3, 4, 5]
+    assert len(sqlite_store.damaged) == 1
+    assert [one.camera for one in sqlite_store.cameras()] == ["door", "do\ufffdr"]
+    assert back_up(sqlite_store, tmp_path / "b.db", now_us=NOON).damaged == 1
+    assert len(sqlite_store.erase(Selection(since_us=0), now_us=NOON + HOUR).keys) == 5
+
+
 def test_a_retention_that_is_damaged_deletes_nothing_and_can_be_set_again(sqlite_store, tmp_path):
     sqlite_store.set_retention_hours(72)
     with contextlib.closing(sqlite3.connect(tmp_path / "gallery.db")) as db:

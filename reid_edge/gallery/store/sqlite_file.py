@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reid_edge.errors import StoreError
+from reid_edge.foreign_text import lenient_text
 from reid_edge.gallery.store.damage import DAMAGED
 from reid_edge.gallery.store.sqlite_tables import APPLICATION_ID, SCHEMA_VERSION, TABLES, migrate, statements
 
@@ -34,7 +35,7 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
                 f"there is no gallery at {path}; 'reid-edge gallery serve sqlite:{path}' makes one and fills it."
             )
         # Absolute: SQLite gives ':memory:' a meaning of its own.
-        connection = sqlite3.connect(path.absolute(), timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+        connection = _opened(str(path.absolute()), is_uri=False)
         try:
             _check_or_make_tables(connection, path)
             connection.execute("PRAGMA secure_delete = ON")
@@ -56,7 +57,14 @@ def connect_again(path: Path) -> sqlite3.Connection:
         sqlite3.Error: It cannot be opened.
     """
     place = f"{path.absolute().as_uri()}?mode=rw"
-    return sqlite3.connect(place, uri=True, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+    return _opened(place, is_uri=True)
+
+
+def _opened(place: str, *, is_uri: bool) -> sqlite3.Connection:
+    """Open a file, to be used from any thread; a row whose text is damaged hides no other."""
+    connection = sqlite3.connect(place, uri=is_uri, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+    connection.text_factory = lenient_text
+    return connection
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from reid_edge.upstream.outbox.records import lenient_text, malformed
+from reid_edge.foreign_text import lenient_text
+from reid_edge.upstream.outbox.records import malformed
 
 
 def open_file(path: Path, *, timeout: float = 5.0) -> sqlite3.Connection:

@@ -32,11 +32,6 @@ def malformed(what: str) -> sqlite3.DatabaseError:
     return sqlite3.DatabaseError(f"malformed: {what}")
 
 
-def lenient_text(text: bytes) -> str:
-    """Return text that may be damaged: a checksum will tell."""
-    return text.decode("utf-8", "replace")
-
-
 def whole(value: object, least: int = 0) -> bool:
     """Return whether a value is an integer that the file can hold, not below ``least``."""
     return type(value) is int and least <= value <= MOST
