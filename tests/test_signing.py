@@ -95,6 +95,10 @@ def test_with_a_key_given_what_it_did_not_sign_is_refused_at_every_door(signed, 
     )
     assert "BundleUntrustedError" in failure("verify", signed, *pinned)
     assert "BundleUntrustedError" in failure("build", signed, *pinned)
+    assert "BundleUntrustedError" in failure("benchmark", signed, *pinned)
+    assert "BundleUntrustedError" in failure("evaluate", signed, "--root", tmp_path, *pinned)
+    by_image = ("--image", tmp_path / "crop.png", "--bundle", signed, "--purpose", "a test")
+    assert "BundleUntrustedError" in failure("gallery", "search", f"sqlite:{tmp_path}/g.db", *by_image, *pinned)
     assert "BundleUntrustedError" in failure("bundle", "verify", signed, "--key", key.public.text)
 
 

@@ -36,6 +36,7 @@ class BenchmarkOptions:
         roofline: Measure this device's peaks too.
         root: Folder of Market-1501, to measure mAP and R1 of each variant; None: not measured.
         partial: ``root`` holds a subset on purpose.
+        trusted_keys: Public keys, one of which must have signed each bundle; none: a bundle is not asked who made it.
         command: The command line, for the result.
 
     Raises:
@@ -53,6 +54,7 @@ class BenchmarkOptions:
     roofline: bool = True
     root: Path | None = None
     partial: bool = False
+    trusted_keys: tuple[str, ...] = ()
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -120,7 +122,13 @@ class BenchmarkOptions:
     def variants(self, bundle: Bundle) -> list[Variant]:
         """Return a variant for each file and number of threads."""
         return [
-            Variant(bundle=bundle.path, engine=artifact.engine, precision=artifact.precision, threads=threads)
+            Variant(
+                bundle=bundle.path,
+                engine=artifact.engine,
+                precision=artifact.precision,
+                threads=threads,
+                trusted_keys=self.trusted_keys,
+            )
             for artifact in self.artifacts(bundle)
             for threads in dict.fromkeys(self.threads)
         ]

@@ -15,6 +15,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     engine: EngineName
     precision: Precision
     threads: int | None
+    trusted_keys: tuple[str, ...] = ()
 
 
 class Prepare(msgspec.Struct, frozen=True, kw_only=True, tag=True):

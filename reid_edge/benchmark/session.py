@@ -29,7 +29,11 @@ class Session:
         """Load the variant."""
         variant = self.variant
         request = Load(
-            bundle=str(variant.bundle), engine=variant.engine, precision=variant.precision, threads=variant.threads
+            bundle=str(variant.bundle),
+            engine=variant.engine,
+            precision=variant.precision,
+            threads=variant.threads,
+            trusted_keys=variant.trusted_keys,
         )
         self.loaded = self.process.ask(request, Loaded)
 

@@ -48,7 +48,7 @@ def benchmark_bundles(paths: Sequence[Path], options: BenchmarkOptions, notify: 
         DatasetError: ``root`` does not hold the dataset.
         EngineError: Nothing could be timed; with the reasons.
     """
-    bundles = _opened(paths)
+    bundles = _opened(paths, options)
     variants = [options.variants(bundle) for bundle in bundles]
     splits = load_splits(options.root, partial=options.partial) if options.root else None
     device, before = describe_device(), read_conditions()
@@ -89,16 +89,16 @@ def check_request(paths: Sequence[Path], to_be_made: Mapping[Path, Sequence[str]
     """
     _check_named([*paths, *to_be_made])
     for path in paths:
-        options.artifacts(open_bundle(path))
+        options.artifacts(open_bundle(path, trusted_keys=options.trusted_keys))
     for path, names in to_be_made.items():
         options.chosen(path, names)
     if options.root:
         load_splits(options.root, partial=options.partial)
 
 
-def _opened(paths: Sequence[Path]) -> list[Bundle]:
+def _opened(paths: Sequence[Path], options: BenchmarkOptions) -> list[Bundle]:
     _check_named(paths)
-    return [open_bundle(path) for path in paths]
+    return [open_bundle(path, trusted_keys=options.trusted_keys) for path in paths]
 
 
 def _check_named(paths: Sequence[Path]) -> None:

@@ -19,6 +19,7 @@ class Variant:
         engine: The engine that runs the file.
         precision: Chooses the engine's file.
         threads: CPU threads; None leaves the choice to the engine, or to the file's ``execution``.
+        trusted_keys: Public keys, one of which must have signed the bundle that the worker opens; none: anybody.
         environment: Variables that the worker gets besides this process's, e.g. ``ONEDNN_MAX_CPU_ISA``.
     """
 
@@ -26,6 +27,7 @@ class Variant:
     engine: EngineName
     precision: Precision
     threads: int | None = None
+    trusted_keys: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property

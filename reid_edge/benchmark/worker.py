@@ -65,6 +65,7 @@ class Worker:
             engine=request.engine,
             precision=request.precision,
             threads=request.threads,
+            trusted_keys=request.trusted_keys,
             cache_dir=None,
         )
         load_ms = _ms_since(start)

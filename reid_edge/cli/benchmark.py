@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from reid_edge.cli.shared_options import ForceOption, choices, comma_separated
+from reid_edge.cli.shared_options import ForceOption, TrustedKeyOption, choices, comma_separated
 from reid_edge.console import extra, progress_bars, say
 from reid_edge.errors import UsageError
 from reid_edge.files import check_output
@@ -79,6 +79,7 @@ def benchmark(
     grid: Annotated[
         Path | None, typer.Option(help="Make the 16 cells of the paper's Table 6 in this folder, and benchmark them.")
     ] = None,
+    trusted_key: TrustedKeyOption = None,
     checkpoint: Annotated[
         list[Path] | None, typer.Option(help="For --grid: a file of weights besides those that ship; repeatable.")
     ] = None,
@@ -103,8 +104,11 @@ def benchmark(
         roofline=roofline,
         root=root,
         partial=partial,
+        trusted_keys=tuple(trusted_key or ()),
         command=shlex.join(["reid-edge", *sys.argv[1:]]),
     )
+    if trusted_key and grid is not None:
+        raise UsageError("--grid makes bundles that nobody has signed: leave out --trusted-key.")
     if checkpoint and grid is None:
         raise UsageError("--checkpoint gives weights for the cells of --grid DIR; a bundle has its own.")
     if out is not None:

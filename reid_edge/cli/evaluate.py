@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from reid_edge.cli.shared_options import EngineOption, PrecisionOption, SkipBadOption, ThreadsOption
+from reid_edge.cli.shared_options import EngineOption, PrecisionOption, SkipBadOption, ThreadsOption, TrustedKeyOption
 from reid_edge.console import extra, print_table, progress_bars, say
 from reid_edge.errors import BundleError, UsageError
 
@@ -57,6 +57,7 @@ def evaluate(
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
+    trusted_key: TrustedKeyOption = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="The dataset is a subset: do not check the number of images.")
     ] = False,
@@ -74,7 +75,7 @@ def evaluate(
     from reid_edge.images import left_out
     from reid_edge.runtime import Extractor
 
-    opened = [open_bundle(path) for path in bundles]
+    opened = [open_bundle(path, trusted_keys=trusted_key or ()) for path in bundles]
     numbers = _numbers(split, dataset, opened)
     for bundle in opened:
         _refuse_seen(bundle, dataset, numbers)

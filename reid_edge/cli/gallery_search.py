@@ -9,13 +9,14 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import rich.box
 import typer
 from rich.measure import Measurement
 from rich.table import Table
 
+from reid_edge.cli.shared_options import TrustedKeyOption
 from reid_edge.console import console, error_console
 from reid_edge.errors import NoSuchObservationError, UsageError
 from reid_edge.gallery import search as searching
@@ -29,6 +30,9 @@ from reid_edge.gallery.times import duration_text, now_us, parse_time, time_text
 from reid_edge.redaction import remember
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
 from reid_edge.wire_names import checked_stored_name
+
+if TYPE_CHECKING:
+    from reid_edge.bundle import Bundle
 
 StoreArgument = Annotated[
     str, typer.Argument(metavar="STORE", help="sqlite:FILE, postgresql://…, milvus:http://HOST:19530.")
@@ -72,6 +76,7 @@ def search(
         str | None, typer.Option(help="Part of the picture: x1,y1,x2,y2 in pixels; all of it if not given.")
     ] = None,
     bundle: Annotated[Path | None, typer.Option(help="The bundle that the cameras use; with --image.")] = None,
+    trusted_key: TrustedKeyOption = None,
     id_: Annotated[str | None, typer.Option("--id", help="A stored observation: CAMERA/EPOCH/NUMBER.")] = None,
     camera: CameraOption = None,
     since: SinceOption = None,
@@ -89,8 +94,9 @@ def search(
         raise UsageError("give --same-camera or --other-cameras, not both.")
     cameras: searching.Cameras = "same" if same_camera else "other" if other_cameras else "all"
     selection = _selection(camera, since, until, pseudonym_key)
+    opened_bundle = None if bundle is None else _opened_bundle(bundle, trusted_key or ())
     with opened(store) as gallery:
-        query = _query(gallery, image=image, box=box, bundle=bundle, id_=id_, key=pseudonym_key)
+        query = _query(gallery, image=image, box=box, bundle=opened_bundle, id_=id_, key=pseudonym_key)
         found = searching.search(
             gallery, query, selection=selection, purpose=purpose, now_us=now_us(), top=top, cameras=cameras
         )
@@ -166,7 +172,7 @@ def _selection(
 
 
 def _query(
-    store: Store, *, image: Path | None, box: str | None, bundle: Path | None, id_: str | None, key: Path | None
+    store: Store, *, image: Path | None, box: str | None, bundle: Bundle | None, id_: str | None, key: Path | None
 ) -> searching.Query:
     """Return the query that the options describe.
 
@@ -182,20 +188,24 @@ def _query(
     raise UsageError("give --image FILE and --bundle FOLDER, or --id ID.")
 
 
-def _query_by_image(store: Store, image: Path, box: str | None, bundle: Path) -> searching.Query:
+def _opened_bundle(path: Path, trusted_keys: Sequence[str]) -> Bundle:
     from reid_edge.bundle import open_bundle
+
+    return open_bundle(path, trusted_keys=trusted_keys)
+
+
+def _query_by_image(store: Store, image: Path, box: str | None, bundle: Bundle) -> searching.Query:
     from reid_edge.images import decoded_image
     from reid_edge.runtime.extractor import Extractor
 
-    opened = open_bundle(bundle)
-    manifest = opened.manifest
+    manifest = bundle.manifest
     searching.require_model(store, manifest.model_hash)
     boxes = None if box is None else [_box(box)]
     if not image.exists():
         raise UsageError(f"--image {image}: there is no such file; give the path of a picture.")
     content = _content(image)  # once: the audit names the picture that was searched for
     pixels = decoded_image(content, image)
-    extractor = Extractor(opened)
+    extractor = Extractor(bundle)
     features = extractor([pixels]) if boxes is None else extractor(pixels, boxes)
     box_given = None if boxes is None else boxes[0]
     sha256 = hashlib.sha256(content).hexdigest()
