@@ -25,6 +25,7 @@ from reid_edge.gallery.store.base import AuditEntry, CameraSummary, Summary, sum
 from reid_edge.gallery.store.chain import ChainReport
 from reid_edge.gallery.times import now_us, time_text
 from reid_edge.gallery.twins import known_twins
+from reid_edge.upstream.message import MOST_NUMBERS
 
 if TYPE_CHECKING:
     from reid_edge.upstream.tls import TlsFiles
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 HoursOption = Annotated[
     float | None, typer.Option(help="Hours to keep observations; remembered in the gallery. At first 72.")
 ]
+
+HashArgument = Annotated[str, typer.Argument(metavar="HASH", help="Shown by 'reid-edge inspect BUNDLE'.")]
 
 
 def serve(
@@ -149,17 +152,51 @@ def expire(
 
 def accept_model(
     store: StoreArgument,
-    model_hash: Annotated[str, typer.Argument(metavar="HASH", help="Shown by 'reid-edge inspect BUNDLE'.")],
+    model_hash: HashArgument,
+    numbers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_NUMBERS,
+            help="Numbers in a feature ('reid-edge inspect'); as many as the first that comes if not given.",
+        ),
+    ] = None,
 ) -> None:
     """Take features of one more model; they are never compared with those of another."""
+    _check_hash(model_hash)
     with opened(store) as gallery:
-        if len(model_hash) != 64 or set(model_hash) - set("0123456789abcdef"):
+        known = {model.model_hash: model.dim for model in gallery.models()}.get(model_hash)
+        if known not in (None, numbers) and numbers is not None:
             raise UsageError(
-                f"expected a model hash of 64 hexadecimal digits, as 'reid-edge inspect' shows it; got '{model_hash}'."
+                f"features of this model have {known} numbers in {gallery.name}. If that is wrong: "
+                f"reid-edge gallery forget-model {gallery.name} {model_hash}, and accept it again."
             )
-        auditing.record(gallery, "accept-model", {"model_hash": model_hash}, at_us=now_us())
-        gallery.accept_model(model_hash, None, now_us=now_us())
+        detail = {"model_hash": model_hash, **({} if numbers is None else {"numbers": numbers})}
+        auditing.record(gallery, "accept-model", detail, at_us=now_us())
+        gallery.accept_model(model_hash, numbers, now_us=now_us())
     console.print(f"{gallery.name} takes features of {model_hash}", soft_wrap=True)
+
+
+def forget_model(store: StoreArgument, model_hash: HashArgument) -> None:
+    """Take no more features of a model of which no observation is held, e.g. one with a wrong size of features."""
+    _check_hash(model_hash)
+    with opened(store) as gallery:
+        if model_hash not in {model.model_hash for model in gallery.models()}:
+            raise UsageError(f"{gallery.name} does not take features of {model_hash}; 'gallery info' lists its models.")
+        auditing.record(gallery, "forget-model", {"model_hash": model_hash}, at_us=now_us())
+        if held := gallery.forget_model(model_hash):
+            raise UsageError(
+                f"{gallery.name} holds {held:,} observations of {model_hash}. Erase them first: "
+                f"reid-edge gallery erase {gallery.name} --camera NAME; 'gallery cameras' lists the cameras."
+            )
+    console.print(f"{gallery.name} takes no more features of {model_hash}", soft_wrap=True)
+
+
+def _check_hash(model_hash: str) -> None:
+    if len(model_hash) != 64 or set(model_hash) - set("0123456789abcdef"):
+        raise UsageError(
+            f"expected a model hash of 64 hexadecimal digits, as 'reid-edge inspect' shows it; got '{model_hash}'."
+        )
 
 
 def audit(
@@ -218,6 +255,7 @@ gallery_app.command()(cameras)
 gallery_app.command()(erase)
 gallery_app.command()(expire)
 gallery_app.command("accept-model")(accept_model)
+gallery_app.command("forget-model")(forget_model)
 gallery_app.command()(audit)
 gallery_app.command()(backup)
 gallery_app.command("restore")(restore_backup)

@@ -31,7 +31,7 @@ class AcceptedModels:
         Learns the feature size of a model that a person accepted without it.
         """
         known = self._models.get(seen.model_hash)
-        if known is not None and known.dim is not None:
+        if known is not None and known.dim == seen.feature.size:
             return self._models
         if not self._read:
             self._refresh()

@@ -22,6 +22,7 @@ from reid_edge.upstream import observation_pb2
 from reid_edge.upstream.clocks import Reading
 from reid_edge.upstream.message import MOST_IN_GAP, decode_ack, encode_batch, encode_observation
 from reid_edge.upstream.observation import Ack, Gap
+from tests.commands import run_command
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, batch, observation, record, unit
 
 EVERYTHING = Selection()
@@ -119,6 +120,25 @@ def test_a_model_that_a_person_accepts_is_taken_from_then_on(collector, sqlite_s
     elsewhere.close()
     assert receive(collector, [other]).seqs == (2,)
     assert [(model.model_hash, model.dim) for model in sqlite_store.models()] == [(MODEL, DIM), (OTHER_MODEL, 64)]
+
+
+def test_a_size_that_one_camera_lied_about_is_put_right_while_it_runs(collector, tmp_path):
+    honest = record(1)
+
+    def lie(seq):
+        return decode_ack(collector.receive([batch([record(seq, unit(1))], camera="liar")])[0])
+
+    assert lie(1).seqs == (1,)
+    assert "expected 1 numbers" in receive(collector, [honest]).refused[0].reason
+    uri = f"sqlite:{tmp_path / 'gallery.db'}"
+    assert "holds 1 observations" in run_command("gallery", "forget-model", uri, MODEL).stderr
+    assert run_command("gallery", "erase", uri, "--camera", "liar", "--purpose", "lies", "--yes").returncode == 0
+    assert run_command("gallery", "forget-model", uri, MODEL).returncode == 0
+    assert run_command("gallery", "accept-model", uri, MODEL, "--numbers", "512").returncode == 0
+    assert receive(collector, [honest]).seqs == (1,)
+    assert "expected 512 numbers" in lie(2).refused[0].reason
+    assert "have 512 numbers" in run_command("gallery", "accept-model", uri, MODEL, "--numbers", "1").stderr
+    assert "does not take" in run_command("gallery", "forget-model", uri, OTHER_MODEL).stderr
 
 
 def test_features_of_another_size_than_the_model_has_are_refused(collector):

@@ -196,6 +196,22 @@ def test_models_are_accepted_once_and_the_first_only_first(store):
     ]
 
 
+def test_a_model_is_forgotten_once_nothing_of_it_is_held_and_can_then_have_another_size(gallery):
+    gallery.accept_model(OTHER_MODEL, 1, now_us=NOON + 1)
+    gallery.add([record(1), record(2, unit(1), model=OTHER_MODEL)])
+    assert gallery.forget_model(OTHER_MODEL) == 1
+    assert [model.dim for model in gallery.models()] == [DIM, 1]
+    gallery.erase(Selection(track=2), now_us=NOON + SECOND)
+    assert gallery.forget_model(OTHER_MODEL) == 0
+    assert [model.dim for model in gallery.models()] == [DIM]
+    with pytest.raises(ModelMismatchError, match=OTHER_MODEL):
+        gallery.add([record(3, model=OTHER_MODEL, at=NOON + HOUR)])
+    assert gallery.accept_model(OTHER_MODEL, DIM, now_us=NOON + 2)
+    assert gallery.add([record(4, model=OTHER_MODEL, at=NOON + HOUR)]).stored == 1
+    assert gallery.forget_model("ef" * 32) == 0
+    assert gallery.span(Selection()).observations == 2
+
+
 def test_find_takes_the_beginning_of_an_incarnation_literally(gallery):
     gallery.add([record(1, incarnation=incarnation) for incarnation in ("abc", "abd", "a_d", "xyz")])
     assert [row.entry.incarnation for row in gallery.find("door", "ab", 1)] == ["abc", "abd"]

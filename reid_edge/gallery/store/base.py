@@ -263,6 +263,9 @@ class Store(Protocol):
             True if it is accepted now with that ``dim``.
         """
 
+    def forget_model(self, model_hash: str) -> int:
+        """Take no more features of a model, unless observations of it are held; return their number."""
+
     def settings(self, prefix: str = "") -> dict[str, str]:
         """Return the settings whose names begin so."""
 

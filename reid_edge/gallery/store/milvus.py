@@ -203,6 +203,17 @@ class MilvusStore:
                 return False
         return dim in (None, known.dim)
 
+    def forget_model(self, model_hash: str) -> int:
+        """Take no more features of a model, unless observations of it are held; return their number."""
+        with self._session():
+            collection = collection_of(model_hash)
+            held = self._client.count(collection, EVERYTHING) if model_hash in self._collections() else 0
+            if not held:
+                self._meta.remove("model", model_hash)
+                self._client.drop(collection)
+                self._ready -= {model_hash}
+        return held
+
     def settings(self, prefix: str = "") -> dict[str, str]:
         """Return the settings whose names begin so."""
         with self._session():
@@ -385,7 +396,7 @@ class MilvusStore:
         return models
 
     def _has(self, model: str) -> bool:
-        """Return True if a model has a collection; once it has one, it keeps it."""
+        """Return True if a model has a collection."""
         return model in self._ready or model in self._collections()
 
     def _selected(self, selection: Selection, fields: Sequence[str]) -> Iterator[tuple[str, Row]]:

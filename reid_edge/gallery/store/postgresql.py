@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from reid_edge.errors import MissingExtraError, ModelMismatchError, StoreError
+from reid_edge.errors import MissingExtraError, StoreError
 from reid_edge.gallery.entries import Match, Record, Selection
 from reid_edge.gallery.store.base import Added, AuditEntry, Erased, Erasure, StoredGap
 from reid_edge.gallery.store.columns import COLUMNS, checksum_of, intact_entry, row_of
@@ -238,11 +238,8 @@ class PostgresqlStore(SqlStore):
     def _lock_audit(self, db: Database) -> None:
         db.execute("SELECT pg_advisory_xact_lock(%s)", (AUDIT_LOCK,))
 
-    @staticmethod
-    def _insert(db: Connection, records: Sequence[Record]) -> int:
-        numbers: dict[str, int] = dict(db.execute("SELECT hash, number FROM models").fetchall())
-        if unknown := {record.entry.model_hash for record in records} - set(numbers):
-            raise ModelMismatchError(f"the gallery has not accepted the model {min(unknown)}.")
+    def _insert(self, db: Connection, records: Sequence[Record]) -> int:
+        numbers = self._model_numbers(db, records)
         db.execute("CREATE TEMPORARY TABLE IF NOT EXISTS incoming (LIKE reid_edge.observations) ON COMMIT DELETE ROWS")
         with db.cursor() as cursor:
             with cursor.copy(f"COPY incoming ({COLUMN_NAMES}, feature, checksum) FROM STDIN (FORMAT BINARY)") as copy:

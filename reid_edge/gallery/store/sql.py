@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
-from reid_edge.errors import StoreError
-from reid_edge.gallery.entries import Selection
+from reid_edge.errors import ModelMismatchError, StoreError
+from reid_edge.gallery.entries import Record, Selection
 from reid_edge.gallery.store.base import (
     ELSEWHERE,
     AcceptedModel,
@@ -99,6 +99,33 @@ class SqlStore(abc.ABC):
         with self._reading() as db:
             rows = db.execute("SELECT hash, dim, accepted_us FROM models ORDER BY number").fetchall()
             return [accepted_model(*row) for row in rows]
+
+    def forget_model(self, model_hash: str) -> int:
+        """Take no more features of a model, unless observations of it are held; return their number."""
+        of_it = f"model = (SELECT number FROM models WHERE hash = {self.mark})"  # noqa: S608 - a placeholder
+        with self._writing() as db:
+            held: int = db.execute(f"SELECT count(*) FROM observations WHERE {of_it}", (model_hash,)).fetchone()[0]  # noqa: S608
+            if not held:
+                db.execute(f"DELETE FROM models WHERE hash = {self.mark}", (model_hash,))  # noqa: S608 - likewise
+        return held
+
+    @staticmethod
+    def _model_numbers(db: Database, records: Sequence[Record]) -> dict[str, int]:
+        """Return the number of each accepted model.
+
+        Raises:
+            ModelMismatchError: The model of a record is not accepted, or has features of another size.
+        """
+        rows = db.execute("SELECT hash, number, dim FROM models").fetchall()
+        sizes = {model_hash: dim for model_hash, _, dim in rows}
+        for model_hash, size in sorted({(record.entry.model_hash, record.feature.size) for record in records}):
+            if model_hash not in sizes:
+                raise ModelMismatchError(f"the gallery has not accepted the model {model_hash}.")
+            if sizes[model_hash] not in (None, size):
+                raise ModelMismatchError(
+                    f"features of the model {model_hash} have {sizes[model_hash]} numbers; got {size}."
+                )
+        return {model_hash: number for model_hash, number, _ in rows}
 
     def settings(self, prefix: str = "") -> dict[str, str]:
         """Return the settings whose names begin so."""

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.errors import ModelMismatchError
 from reid_edge.gallery.entries import Entry, Match, Record, Selection
 from reid_edge.gallery.store.base import Added, AuditEntry, Erased, Erasure, StoredGap
 from reid_edge.gallery.store.columns import COLUMNS, checksum_of, intact_entry, row_of
@@ -203,13 +202,6 @@ class SqliteStore(SqliteTransactions):
 
     def _lock_audit(self, db: Any) -> None:
         """Do nothing: there is one writer at a time anyway."""
-
-    @staticmethod
-    def _model_numbers(db: sqlite3.Connection, records: Sequence[Record]) -> dict[str, int]:
-        numbers: dict[str, int] = dict(db.execute("SELECT hash, number FROM models").fetchall())
-        if unknown := {record.entry.model_hash for record in records} - set(numbers):
-            raise ModelMismatchError(f"the gallery has not accepted the model {min(unknown)}.")
-        return numbers
 
     def _scores_of_all(
         self, db: sqlite3.Connection, model: int, feature: Feature, selection: Selection
