@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+import reid_edge
+from reid_edge.camera.detectors.catalogue import catalogue
 from tests.camera.street import walker, write_street
 from tests.conftest import REPOSITORY, random_crops
 
@@ -23,6 +25,11 @@ SHORTER = {
     "benchmark": "--rounds 2 --budget-seconds 3",
     "tune": "--budget-minutes 0.5",
 }
+
+
+def without_download(command):
+    """Put ``motion`` in place of a detector of the catalogue, which would have to be downloaded."""
+    return re.sub(r"--detector \S+", "--detector motion", command)
 
 
 def blocks(language):
@@ -51,13 +58,15 @@ def folder(session_bundle, tmp_path_factory):
     return folder
 
 
-def test_the_first_two_blocks_set_up_and_are_run_by_ci():
+def test_ci_runs_the_blocks_that_set_up_test_and_build_the_wheel():
     setup, tests = blocks("sh")[:2]
     assert "reid-edge export --width 0.25" in setup
     assert "pytest" in tests
     script = (REPOSITORY / ".ci" / "run").read_text()
     assert "readme_block 1" in script
     assert "readme_block 2" in script
+    assert "pip wheel" in blocks("sh")[3]
+    assert "readme_block 4" in script
 
 
 def _commands():
@@ -70,6 +79,7 @@ def test_every_command_of_the_readme_runs(folder, command):
     for word, options in SHORTER.items():
         if f" {word} " in command:
             command += f" {options}"
+    command = without_download(command)
     here = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{here}:{os.environ['PATH']}"}
     run = subprocess.run(
@@ -78,6 +88,16 @@ def test_every_command_of_the_readme_runs(folder, command):
     if "build" in command and run.returncode == 1 and "TensorRT" in run.stderr:
         pytest.skip("no TensorRT library here")
     assert run.returncode == 0, run.stderr
+
+
+def test_the_detectors_that_the_readme_names_are_in_the_catalogue():
+    named = set(re.findall(r"(?:--detector|detector get) (\S+)", README))
+    assert named
+    assert named <= set(catalogue())
+
+
+def test_the_wheel_that_the_readme_names_has_the_version_of_this_release():
+    assert set(re.findall(r"reid_edge-([\d.]+)-py3", README)) == {reid_edge.__version__}
 
 
 def test_the_readmes_python_runs(folder):
