@@ -45,16 +45,22 @@ def run(
     upstream: Annotated[
         str | None, typer.Option(help="sqlite:FILE, postgresql://…, milvus:…, mqtts://HOST or https://HOST.")
     ] = None,
-    camera: Annotated[str | None, typer.Option(help="Name of the camera.")] = None,
-    engine: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16, int8 or tuned.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine.")] = None,
+    camera: Annotated[str | None, typer.Option(help="Name of the camera. Default: this machine's name.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt. Default: auto.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16, int8 or tuned. Default: auto.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: the engine decides.")] = None,
     trusted_key: TrustedKeyOption = None,
-    max_latency_ms: Annotated[int | None, typer.Option(min=1, help="Longest time from frame to feature.")] = None,
-    state_dir: Annotated[Path | None, typer.Option(help="Folder of the outbox.")] = None,
-    listen: Annotated[str | None, typer.Option(help="Address of /metrics and /healthz; '' serves neither.")] = None,
+    max_latency_ms: Annotated[
+        int | None, typer.Option(min=1, help="Longest time from frame to feature, ms. Default: 250.")
+    ] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the outbox. Default: ~/.local/state/reid-edge/CAMERA.")
+    ] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="Address of /metrics and /healthz; '' for none. Default: 127.0.0.1:9465.")
+    ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow connections without TLS, on loopback only.")
+        bool, typer.Option("--insecure", help="Permit unencrypted connections, to this machine only.")
     ] = False,
     set_: Annotated[
         list[str] | None,

@@ -31,9 +31,9 @@ def export(
         Path | None, typer.Option(help="A reid-edge .safetensors or torchreid .pth; else the one that ships.")
     ] = None,
     formats: Annotated[
-        str | None, typer.Option(help="Of onnx,openvino,tensorrt; all that can be made here if not given.")
+        str | None, typer.Option(help="One or more of onnx,openvino,tensorrt. Default: all that can be made here.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="Of fp32,fp16,int8.")] = "fp32,fp16,int8",
+    precision: Annotated[str, typer.Option(help="One or more of fp32,fp16,int8.")] = "fp32,fp16,int8",
     calibration: Annotated[str, typer.Option(help="Folder of person crops, or 'default': needs none.")] = "default",
     skip_bad: SkipBadOption = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the bundle; ./osnet_x… if not given.")] = None,
@@ -46,7 +46,9 @@ def export(
     ] = "any",
     norm: Annotated[Literal["l2", "none"], typer.Option(help="Norm that the runtime gives features.")] = "l2",
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Largest batch of every file.")] = 32,
-    keep_rejected: Annotated[bool, typer.Option("--keep-rejected", help="Keep INT8 that its verdict rejects.")] = False,
+    keep_rejected: Annotated[
+        bool, typer.Option("--keep-rejected", help="Keep INT8 files that change the ranking too much.")
+    ] = False,
     latency: Annotated[bool, typer.Option(help="Time every file at the end.")] = True,
     force: ForceOption = False,
 ) -> None:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HoursOption = Annotated[
-    float | None, typer.Option(help="Hours to keep observations; remembered in the gallery. At first 72.")
+    float | None,
+    typer.Option(help="Hours to keep observations. The gallery remembers it; a new gallery starts with 72."),
 ]
 
 HashArgument = Annotated[str, typer.Argument(metavar="HASH", help="Shown by 'reid-edge inspect BUNDLE'.")]
@@ -56,13 +57,20 @@ def serve(
     cert: Annotated[Path | None, typer.Option(help="PEM: certificate of this end.")] = None,
     key: Annotated[Path | None, typer.Option(help="PEM: private key of this end.")] = None,
     crl: Annotated[Path | None, typer.Option(help="PEM: revoked certificates.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow http:// and mqtt:// on loopback.")] = False,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Permit unencrypted connections (http://, mqtt://), from and to this machine only."
+        ),
+    ] = False,
     operations: Annotated[
         str | None, typer.Option(help="http://127.0.0.1:PORT for /healthz and /metrics alone.")
     ] = None,
     retention_hours: HoursOption = None,
     quota_rows: Annotated[float, typer.Option(help="Observations that one camera may bring in an hour.")] = 36_000,
-    quota_megabytes: Annotated[float, typer.Option(help="Size of these as stored, 10⁶ bytes.")] = 150,
+    quota_megabytes: Annotated[
+        float, typer.Option(help="Megabytes of observations that one camera may bring in an hour, as stored.")
+    ] = 150,
     quota_gaps: Annotated[float, typer.Option(help="Gaps that one camera may report in an hour.")] = 600,
     quota_outboxes: Annotated[float, typer.Option(help="New outboxes that one camera may begin in an hour.")] = 60,
     quota_models: Annotated[float, typer.Option(help="Unknown models that one camera may name in an hour.")] = 20,
@@ -70,7 +78,7 @@ def serve(
         Literal["debug", "info", "warning", "error"], typer.Option(help="Least severe level that is logged.")
     ] = "info",
 ) -> None:
-    """Take observations from cameras into a store, made if there is none, until the process is stopped."""
+    """Collect observations from cameras until the process is stopped; creates the store if it does not exist."""
     from reid_edge.gallery.quota import Quota
     from reid_edge.gallery.serving import Endpoints, GalleryService, check_endpoints
     from reid_edge.logs import set_up_logs

@@ -40,12 +40,14 @@ StoreArgument = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 UtcOption = Annotated[bool, typer.Option("--utc", help="Show times in UTC, not local time.")]
 CameraOption = Annotated[list[str] | None, typer.Option("--camera", help="Only this camera; may be repeated.")]
-SinceOption = Annotated[str | None, typer.Option(help="In sight later than: 2h, 3d (ago), or 2026-11-23T14:05.")]
-UntilOption = Annotated[str | None, typer.Option(help="In sight earlier than; likewise.")]
+SinceOption = Annotated[
+    str | None, typer.Option(help="Only people in sight after this time: 2h or 3d (ago), or 2026-11-23T14:05.")
+]
+UntilOption = Annotated[str | None, typer.Option(help="Only people in sight before this time, in the same forms.")]
 KeyOption = Annotated[
     Path | None, typer.Option("--pseudonym-key", help="Key of the cameras' pseudonyms: --camera then takes names.")
 ]
-PurposeOption = Annotated[str, typer.Option(help="Reason, for the audit.")]
+PurposeOption = Annotated[str, typer.Option(help="Reason for the command; it is written to the audit.")]
 
 #: Characters of an incarnation in a table; enough to type an id.
 INCARNATION_SHOWN = 8

@@ -15,12 +15,12 @@ EngineOption = Annotated[EngineChoice, typer.Option(help="Engine that runs the m
 PrecisionOption = Annotated[
     PrecisionChoice, typer.Option(help="Precision of the file to run; auto: float, or as tuned here.")
 ]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; the engine's choice if not given.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: the engine decides.")]
 TrustedKeyOption = Annotated[
     list[str] | None,
     typer.Option(help="Public key, PEM file or base64, that must have signed the bundle; repeat it for several."),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 SkipBadOption = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out images that cannot be read, and say how many.")
 ]

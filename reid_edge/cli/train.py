@@ -40,8 +40,10 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(help="Epochs in all; the recipe's stages keep their proportion.")
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Images of a step, over all processes.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Images in each training step, all processes together. Default: the recipe's.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate. Default: the recipe's.")] = None,
     start: Annotated[
         Path | None, typer.Option(help="Weights to start from: a reid-edge .safetensors or torchreid .pth.")
     ] = None,
@@ -54,7 +56,7 @@ def train(
         list[str] | None, typer.Option("--set", help="Set any setting: table.key=VALUE; repeat for several.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; ./train-… if not given.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder of an interrupted run to continue.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the resolved settings as TOML, and stop.")] = False,
 ) -> None:
