@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 from reid_edge.camera.pipeline import Pipeline
 
@@ -28,7 +26,6 @@ class Counts:
         overload: Chosen crops that were dropped before the engine.
         embedded: Crops that were embedded.
         split: Tracks that began to show another person.
-        withheld: Tracklets that were not published, by reason.
         published: Observations that were published, or would have been.
     """
 
@@ -41,13 +38,11 @@ class Counts:
     overload: int
     embedded: int
     split: int
-    withheld: dict[str, int]
     published: int
 
     @classmethod
     def of(cls, pipeline: Pipeline, *, published: int) -> Counts:
         """Read the counts of a pipeline."""
-        tracklets: Any = pipeline.tracklets
         return cls(
             frames=pipeline.detection.stats.frames,
             unreadable=pipeline.source.stats.unreadable,
@@ -58,7 +53,6 @@ class Counts:
             overload=pipeline.crop_queue.dropped,
             embedded=pipeline.embedding.stats.embedded,
             split=pipeline.tracklets.split,
-            withheld=dict(getattr(tracklets, "withheld", Counter())),
             published=published,
         )
 
@@ -85,10 +79,6 @@ def suspicions(counts: Counts) -> list[str]:
         (
             counts.overload > counts.embedded / 20,
             f"{counts.overload:,} crops were dropped because the engine is too slow, and {counts.embedded:,} were not.",
-        ),
-        (
-            sum(counts.withheld.values()) > counts.published,
-            f"{sum(counts.withheld.values()):,} tracklets were not published: {listed(counts.withheld)}.",
         ),
     ]
     return [text for wrong, text in found if wrong] + _filtered(counts)

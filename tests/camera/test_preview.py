@@ -116,19 +116,10 @@ def test_what_is_kept_of_a_long_video_is_bounded():
     assert max(track.shown(chosen=True) for track in recorder.tracks.values()) <= 4
 
 
-def test_a_reason_that_the_page_does_not_know_is_shown_by_its_name():
-    from reid_edge.camera.preview.page import verdict
-
-    recorder = Recorder()
-    seen(recorder, 0, [1])
-    recorder.tracks[1].failing = "out_of_depth"
-    assert verdict(recorder.tracks[1]) == "not published: out of depth"
-
-
 def counted(**changes):
     usual = {
         "frames": 100, "unreadable": 0, "off": 0, "detections": 300, "filtered": {}, "chosen": 20, "overload": 0,
-        "embedded": 20, "split": 0, "withheld": {}, "published": 8,
+        "embedded": 20, "split": 0, "published": 8,
     }  # fmt: skip
     return Counts(**{**usual, **changes})
 
@@ -140,7 +131,6 @@ def counted(**changes):
         ({"published": 0}, "no tracklet was published"),
         ({"unreadable": 60}, "could not be decoded"),
         ({"overload": 9}, "too slow"),
-        ({"withheld": {"cut_off": 9}}, "9 cut off"),
         ({"filtered": {"size": 900}}, r"900 boxes \(size\)"),
     ],
 )

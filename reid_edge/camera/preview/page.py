@@ -119,8 +119,6 @@ def verdict(track: SeenTrack) -> str:
     if track.published:
         parts = [f"{number} ({crops} crop{'s' * (crops != 1)})" for number, crops in track.published.items()]
         return f"published as tracklet {' and '.join(parts)}"
-    if track.failing:
-        return f"not published: {WORDS.get(track.failing, track.failing.replace('_', ' '))}"
     if not track.chosen:
         return f"not published: no crop was chosen ({listed(dict(track.left))})"
     if track.uses["dropped"] == sum(track.uses.values()) > 0:
@@ -166,7 +164,6 @@ def _counted(recorder: Recorder, counts: Counts) -> list[tuple[str, str]]:
         ("crops dropped, the engine being too slow", f"{counts.overload:,}" if counts.overload else ""),
         ("tracks that began to show someone else", f"{counts.split:,}" if counts.split else ""),
         ("tracklets that 'run' would have published", f"{recorder.tracklets:,}"),
-        ("tracklets not published", listed(counts.withheld)),
     ]
     return [(text, number) for text, number in rows if number]
 

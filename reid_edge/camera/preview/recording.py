@@ -85,7 +85,6 @@ class SeenTrack:
         uses: Number of chosen crops by what became of them.
         crops: Those that are shown.
         published: Last observation of each tracklet that was published of it, without its feature: number and crops.
-        failing: Reason for which it was not published, in the camera's own word; "" if there is none.
     """
 
     number: int
@@ -99,7 +98,6 @@ class SeenTrack:
     uses: Counter[str] = field(default_factory=Counter)
     crops: list[SeenCrop] = field(default_factory=list)
     published: dict[int, int] = field(default_factory=dict)
-    failing: str = ""
 
     def shown(self, *, chosen: bool) -> int:
         """Return the number of crops that are shown, of those that were chosen or of the others."""
@@ -188,8 +186,6 @@ class Recorder(Watcher):
         """See :class:`~reid_edge.camera.watcher.Watcher`."""
         with self._lock:
             self.more_tracks.discard(track.track)
-            if (seen := self.tracks.get(track.track)) is not None:
-                seen.failing = getattr(track, "failing", None) or ""
 
     def _see_frame(self, frame: Frame, tracked: TrackedBoxes) -> None:
         self.frames += 1
