@@ -108,7 +108,8 @@ class Agent:
         for worker in workers:
             worker.start()
         self._monitor.start()
-        log.info("camera %s: %s, %s, to %s", self.camera, self.source.name, self.model, self.transport.name)
+        names = self.source.name, self.detector.description, self.model, self.transport.name
+        log.info("camera %s: %s, people by %s, features by %s, to %s", self.camera, *names)
         notify("READY=1")
         try:
             self._watch()

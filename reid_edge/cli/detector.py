@@ -109,6 +109,6 @@ def _ask(detector: CatalogueDetector) -> None:
         UsageError: Nobody can be asked, or the answer is no.
     """
     if not sys.stdin.isatty():
-        raise UsageError(f"nobody can be asked here: to accept the licence ({detector.licence}), give --yes.")
+        raise UsageError(f"there is no terminal to ask at. If you accept the licence ({detector.licence}), add --yes.")
     if not typer.confirm("Accept the licence and fetch it?", err=True):
         raise UsageError("nothing was fetched.")

@@ -258,10 +258,25 @@ def test_a_folder_brought_on_a_stick_will_do_and_is_checked_alike(tiny, archive,
     (stick / f"{layout}.bin").write_bytes(bytes(len(WEIGHTS)))
     with pytest.raises(DownloadError, match="is not the file of the catalogue"):
         fetch(tiny, "fp16", folder=tmp_path / "other", origin=str(stick))
+    (stick / f"{layout}.bin").write_bytes(WEIGHTS + b"x")
+    with pytest.raises(DownloadError, match=r"is not the file of the catalogue.* got more than 51,200 bytes"):
+        fetch(tiny, "fp16", folder=tmp_path / "longer", origin=str(stick))
     (stick / f"{layout}.bin").unlink()
     with pytest.raises(DownloadError, match=r"has no FP16/tiny\.bin of tiny.*--to FOLDER"):
         fetch(tiny, "fp16", folder=tmp_path / "third", origin=str(stick))
     assert nothing_is_in(tmp_path / "other") and nothing_is_in(tmp_path / "third")
+
+
+def test_a_stick_that_is_not_there_or_has_another_precision_is_told_as_such(tiny, tmp_path):
+    with pytest.raises(DownloadError, match=r"there is no folder .*stick\. Is the stick or share mounted"):
+        fetch(tiny, "fp16", folder=tmp_path / "here", origin=str(tmp_path / "stick"))
+    detector = catalogue()["person-detection-0202"]
+    for file in detector.files["int8"]:
+        place = tmp_path / "stick" / detector.name / file.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"")
+    with pytest.raises(DownloadError, match=r"has no FP16/person-detection-0202\.bin .*It has int8: --precision int8"):
+        fetch(detector, "fp16", folder=tmp_path / "here", origin=str(tmp_path / "stick"))
 
 
 def test_another_file_of_the_same_name_is_kept_unless_forced(tiny, tmp_path):
@@ -301,7 +316,7 @@ def shown(tiny, tmp_path, monkeypatch):
 
 def test_get_shows_licence_size_and_addresses_and_takes_nothing_without_consent(shown, tiny, archive, tmp_path):
     message = failure("detector", "get", "tiny")
-    for fact in ("Apache-2.0", "https://licence.example", "0.1 MB", tiny.files["fp16"][1].url, "give --yes"):
+    for fact in ("Apache-2.0", "https://licence.example", "0.1 MB", tiny.files["fp16"][1].url, "add --yes"):
         assert fact in message
     assert archive.requests == [] and nothing_is_in(tmp_path)
 

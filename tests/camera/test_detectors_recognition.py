@@ -297,7 +297,7 @@ def catalogued(tmp_path, monkeypatch):
 
 def test_a_name_is_enough_and_its_scores_reach_filter_and_tracker(catalogued, settings):  # noqa: F811
     with contextlib.closing(Agent(settings({"detector.kind": "model", "detector.path": "mine"}))) as agent:
-        assert "mine.xml (ssd)" in agent.detector.description
+        assert "mine FP16 (ssd)" in agent.detector.description
         assert agent.filter._confidence == 0.35
         assert agent.detection._tracker._start == 0.45
     chosen = {"filter.confidence": 0.2, "tracker.high_confidence": 0.3}

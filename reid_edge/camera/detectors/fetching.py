@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -98,42 +99,55 @@ def _content(
     try:
         content = read_regular(path, max_bytes=file.size)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise DownloadError(_another(file, path, f"more than {file.size:,} bytes")) from error
         raise DownloadError(f"cannot read {path}: {error.strerror or error}.") from error
     advance(len(content))
     return content
 
 
 def _in_folder(file: CatalogueFile, detector: CatalogueDetector, folder: Path) -> Path:
-    """Find a file in a folder of 'detector get --to', of Open Model Zoo's downloader, or of the files themselves.
+    """Find a file in a folder.
 
     Raises:
-        DownloadError: It is in none of these places.
+        DownloadError: There is no such folder, or the file is in none of its usual places.
     """
-    name = Path(file.path).name
-    places = [
+    if not folder.is_dir():
+        raise DownloadError(f"there is no folder {folder}. Is the stick or share mounted, and the path right?")
+    if place := _place(file, detector, folder):
+        return place
+    others = [name for name, files in detector.files.items() if all(_place(one, detector, folder) for one in files)]
+    advice = (
+        f"It has {' and '.join(others)}: --precision {others[0]}"
+        if others
+        else f"Make such a folder on a machine with a network: reid-edge detector get {detector.name} --to FOLDER"
+    )
+    raise DownloadError(f"{folder} has no {file.path} of {detector.name}. {advice}")
+
+
+def _place(file: CatalogueFile, detector: CatalogueDetector, folder: Path) -> Path | None:
+    """Look where 'detector get --to' and Open Model Zoo's downloader put a file, and beside the files themselves."""
+    places = (
         folder / detector.name / file.path,
         folder / "intel" / detector.name / file.path,
         folder / file.path,
-        folder / name,
-    ]
-    for place in places:
-        if place.is_file():
-            return place
-    raise DownloadError(
-        f"{folder} has no {file.path} of {detector.name}. Make such a folder on a machine with a network: "
-        f"reid-edge detector get {detector.name} --to FOLDER"
+        folder / Path(file.path).name,
     )
+    return next((place for place in places if place.is_file()), None)
 
 
 def _check(file: CatalogueFile, content: bytes, source: str) -> None:
     if is_right(file, content):
         return
-    where = without_userinfo(source)
-    raise DownloadError(
+    got = f"{len(content):,} bytes with {hashlib.sha384(content).hexdigest()[:16]}…"
+    raise DownloadError(_another(file, without_userinfo(source), got))
+
+
+def _another(file: CatalogueFile, where: str | Path, got: str) -> str:
+    return (
         f"{Path(file.path).name} from {where} is not the file of the catalogue: expected {file.size:,} bytes with "
-        f"SHA-384 {file.sha384[:16]}…, got {len(content):,} bytes with {hashlib.sha384(content).hexdigest()[:16]}…. "
-        "Nothing was written. Another release of it, or a damaged copy: use --from with another mirror or folder; to "
-        "run it all the same, name the file itself: --detector FILE.xml"
+        f"SHA-384 {file.sha384[:16]}…, got {got}. Nothing was written. Another release of it, or a damaged copy: use "
+        "--from with another mirror or folder; to run it all the same, name the file itself: --detector FILE.xml"
     )
 
 

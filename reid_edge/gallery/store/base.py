@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from reid_edge.errors import StoreError
 from reid_edge.gallery.entries import Key, Match, Record, Selection
 from reid_edge.gallery.store.chain import AuditEntry
 from reid_edge.gallery.store.damage import DamagedRows
@@ -315,6 +316,14 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close the store."""
+
+
+def no_gallery(name: str) -> StoreError:
+    """Return the error for a store, by the name without secrets, in which there is no gallery."""
+    return StoreError(
+        f"there is no gallery at {name}. Is the name right? 'reid-edge run … --upstream {name}' makes one for a camera "
+        f"on this machine, 'reid-edge gallery serve {name}' one for many cameras."
+    )
 
 
 def summarise(store: Store, since_us: int = 0) -> Summary:

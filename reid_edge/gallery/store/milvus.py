@@ -26,6 +26,7 @@ from reid_edge.gallery.store.base import (
     Erasure,
     Span,
     StoredGap,
+    no_gallery,
 )
 from reid_edge.gallery.store.chain import counted
 from reid_edge.gallery.store.columns import intact_entry
@@ -351,9 +352,7 @@ class MilvusStore:
     def _open(self, *, create: bool) -> None:
         if not self._meta.is_there():
             if not create:
-                raise StoreError(
-                    f"there is no gallery in {self.name}; 'reid-edge gallery serve {self.name}' makes one and fills it."
-                )
+                raise no_gallery(self.name)
             self._meta.create()
             self._meta.put("setting", VERSION_SETTING, SCHEMA_VERSION)
         version = int(self._meta.bodies("setting").get(VERSION_SETTING, SCHEMA_VERSION))

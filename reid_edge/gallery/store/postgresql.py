@@ -15,7 +15,7 @@ import numpy as np
 
 from reid_edge.errors import MissingExtraError, StoreError
 from reid_edge.gallery.entries import Match, Record, Selection
-from reid_edge.gallery.store.base import Added, AuditEntry, Erased, Erasure, StoredGap
+from reid_edge.gallery.store.base import Added, AuditEntry, Erased, Erasure, StoredGap, no_gallery
 from reid_edge.gallery.store.columns import COLUMNS, checksum_of, intact_entry, row_of
 from reid_edge.gallery.store.damage import DamagedRows, damage_errors
 from reid_edge.gallery.store.erasures import covering, deleted_now, new_erasure, not_erased
@@ -320,9 +320,7 @@ class PostgresqlStore(SqlStore):
         """Return the format of the tables, which this release reads."""
         version = schema_version(db)
         if version is None:
-            raise StoreError(
-                f"there is no gallery in {self.name}; 'reid-edge gallery serve {self.name}' makes one and fills it."
-            )
+            raise no_gallery(self.name)
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"{self.name} holds a gallery of format {version}; this release reads up to {SCHEMA_VERSION}. "

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from reid_edge.errors import StoreError
 from reid_edge.foreign_text import lenient_text
+from reid_edge.gallery.store.base import no_gallery
 from reid_edge.gallery.store.damage import DAMAGED
 from reid_edge.gallery.store.sqlite_tables import APPLICATION_ID, SCHEMA_VERSION, TABLES, migrate, statements
 
@@ -31,9 +32,7 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
         _check_place(path)
         made = create and _create_file(path)
         if not create and not path.is_file():
-            raise StoreError(
-                f"there is no gallery at {path}; 'reid-edge gallery serve sqlite:{path}' makes one and fills it."
-            )
+            raise no_gallery(f"sqlite:{path}")
         # Absolute: SQLite gives ':memory:' a meaning of its own.
         connection = _opened(str(path.absolute()), is_uri=False)
         try:

@@ -52,7 +52,8 @@ class ModelDetector:
         self._head = found.head
         self._head(outputs)
         self.scores = AdvisedScores() if known is None else AdvisedScores(known.confidence, known.start)
-        self.description = f"{path.name} ({found.label}) on {self._network.description}"
+        title = path.name if named is None else f"{named.name} {path.parent.name}"  # the folder is the precision
+        self.description = f"{title} ({found.label}) on {self._network.description}"
 
     def __call__(self, frame: Frame) -> Detections:
         """See :class:`~reid_edge.camera.detectors.Detector`."""
