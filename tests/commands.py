@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 from reid_edge.cli import main
+from reid_edge.system import private_memory
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ def run_command(*arguments: object, cwd: Path | None = None) -> Finished:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_folder(cwd))
         stack.enter_context(_sigterm_restored())
+        stack.enter_context(_memory_as_it_is())
         stack.enter_context(mock.patch.object(sys, "argv", ["reid-edge", *map(str, arguments)]))
         stack.enter_context(contextlib.redirect_stdout(stdout))
         stack.enter_context(contextlib.redirect_stderr(stderr))
@@ -72,6 +74,13 @@ def _folder(path: Path | None) -> Iterator[None]:
         yield
     finally:
         os.chdir(before)
+
+
+@contextlib.contextmanager
+def _memory_as_it_is() -> Iterator[None]:
+    """Leave the test's process its core dumps: what a command sets lasts as long as its process."""
+    with mock.patch.multiple(private_memory, _limit_cores=str, _forbid_dumps=str):
+        yield
 
 
 @contextlib.contextmanager
