@@ -26,28 +26,38 @@ log = logging.getLogger(__name__)
 #: What follows the kind in ``--detector KIND:VALUE``.
 DETECTOR_VALUES = {"motchallenge": "path", "jsonlines": "listen", "callable": "function"}
 
+# What 'run' and 'preview' take alike; None leaves it to the settings file.
+CameraBundle = Annotated[Path | None, typer.Argument(help="Folder made by 'reid-edge export'.")]
+Config = Annotated[Path | None, typer.Option(help="Settings, TOML (docs/camera.md); other options override it.")]
+Source = Annotated[
+    str | None, typer.Option(help="Video file, folder of images, rtsp://…, /dev/video0, or gst:PIPELINE.")
+]
+DetectorName = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of a detector ('reid-edge detector list'), FILE.onnx or FILE.xml, motion, motchallenge:FILE, "
+        "jsonlines:stdin or callable:MODULE:FUNCTION. Default: motion."
+    ),
+]
+CameraEngine = Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt. Default: auto.")]
+CameraPrecision = Annotated[str | None, typer.Option(help="auto, fp32, fp16, int8 or tuned. Default: auto.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any other setting: table.key=VALUE, e.g. detector.first_frame=0; may be repeated."),
+]
+
 
 def run(
-    bundle: Annotated[Path | None, typer.Argument(help="Folder made by 'reid-edge export'.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings, TOML (docs/camera.md); other options override it.")
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option(help="Video file, folder of images, rtsp://…, /dev/video0, or gst:PIPELINE.")
-    ] = None,
-    detector: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of a detector ('reid-edge detector list'), FILE.onnx or FILE.xml, motion, motchallenge:FILE, "
-            "jsonlines:stdin or callable:MODULE:FUNCTION. Default: motion."
-        ),
-    ] = None,
+    bundle: CameraBundle = None,
+    config: Config = None,
+    source: Source = None,
+    detector: DetectorName = None,
     upstream: Annotated[
         str | None, typer.Option(help="sqlite:FILE, postgresql://…, milvus:…, mqtts://HOST or https://HOST.")
     ] = None,
     camera: Annotated[str | None, typer.Option(help="Name of the camera. Default: this machine's name.")] = None,
-    engine: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt. Default: auto.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16, int8 or tuned. Default: auto.")] = None,
+    engine: CameraEngine = None,
+    precision: CameraPrecision = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: the engine decides.")] = None,
     trusted_key: TrustedKeyOption = None,
     max_latency_ms: Annotated[
@@ -62,10 +72,7 @@ def run(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Permit unencrypted connections, to this machine only.")
     ] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any other setting: table.key=VALUE, e.g. detector.first_frame=0; may be repeated."),
-    ] = None,
+    set_: Assignments = None,
     check: Annotated[bool, typer.Option("--check", help="Check that the agent could start, and exit.")] = False,
 ) -> None:
     """Watch a camera: detect, track, embed, and deliver tracklet features to a gallery."""
@@ -91,7 +98,7 @@ def run(
 
 
 def camera_settings(
-    config: Path | None, given: Mapping[str, object], detector: str | None, assignments: Sequence[str] | None = None
+    config: Path | None, given: Mapping[str, object], detector: str | None, assignments: Sequence[str] | None
 ) -> AgentSettings:
     """Read the settings of a camera from a file and from options, which override it.
 
@@ -173,8 +180,8 @@ def _run(settings: AgentSettings) -> None:
         with contextlib.closing(agent), _status(agent, settings.operation.listen):
             signals.on_reload(agent.reload)
             signals.on_stop(agent.stop)
-            stats = agent.source.stats
-            with followed(agent.source.name, lambda: stats.position, stats.expected, log.info):
+            stats = agent.pipeline.source.stats
+            with followed(agent.pipeline.source.name, lambda: stats.position, stats.expected, log.info):
                 agent.run()
             with output_may_be_full():
                 _report(agent)
@@ -201,9 +208,9 @@ def _status(agent: Agent, address: str) -> contextlib.AbstractContextManager[obj
 def _report(agent: Agent) -> None:
     published, delivery = agent.publisher.stats.published, agent.delivery.stats
     rows = [
-        ["frames", f"{agent.detection.stats.frames:,}"],
-        ["people detected", f"{agent.detection.stats.detections:,}"],
-        ["crops embedded", f"{agent.embedding.stats.embedded:,}"],
+        ["frames", f"{agent.pipeline.detection.stats.frames:,}"],
+        ["people detected", f"{agent.pipeline.detection.stats.detections:,}"],
+        ["crops embedded", f"{agent.pipeline.embedding.stats.embedded:,}"],
         ["features published", f"{published:,}"],
         ["features stored upstream, earlier ones included", f"{delivery.acknowledged:,}"],
         ["waiting in the outbox", f"{agent.outbox.depth:,}"],
@@ -231,6 +238,6 @@ def _warn(agent: Agent, published: int) -> None:
     if found:
         console.print(
             "See what it saw, with these options (publishes nothing): reid-edge preview "
-            f"{agent.settings.engine.bundle} --source {agent.source.name} --out preview.html",
+            f"{agent.settings.engine.bundle} --source {agent.pipeline.source.name} --out preview.html",
             soft_wrap=True,
         )

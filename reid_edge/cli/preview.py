@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from reid_edge.cli.camera import camera_settings
+from reid_edge.cli.camera import (
+    Assignments,
+    CameraBundle,
+    CameraEngine,
+    CameraPrecision,
+    Config,
+    DetectorName,
+    Source,
+    camera_settings,
+)
 from reid_edge.cli.shared_options import ForceOption, TrustedKeyOption
 from reid_edge.console import console, extra, progress_bars
 from reid_edge.system.private_memory import keep_memory_private
@@ -16,23 +25,20 @@ PAGE = Path("preview.html")
 
 
 def preview(
-    bundle: Annotated[Path | None, typer.Argument(help="Folder made by 'reid-edge export'.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings, TOML (docs/camera.md); other options override it.")
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option(help="Video file, folder of images, rtsp://…, /dev/video0, or gst:PIPELINE.")
-    ] = None,
-    detector: Annotated[str | None, typer.Option(help="As in 'reid-edge run'. Default: motion.")] = None,
+    bundle: CameraBundle = None,
+    config: Config = None,
+    source: Source = None,
+    detector: DetectorName = None,
     seconds: Annotated[
         float | None,
         typer.Option(
             min=0.1, help="Length, seconds. Default: all of a file, 60 seconds of a camera.", show_default=False
         ),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16, int8 or tuned.")] = None,
+    engine: CameraEngine = None,
+    precision: CameraPrecision = None,
     trusted_key: TrustedKeyOption = None,
+    set_: Assignments = None,
     out: Annotated[Path, typer.Option(help="The page, HTML; it holds pictures of people.")] = PAGE,
     video: Annotated[
         Path | None, typer.Option(help="Also write the video with boxes, track numbers and scores: .mp4, .avi or .mkv.")
@@ -50,7 +56,7 @@ def preview(
         "engine.trusted_keys": trusted_key or None,
         "source.uri": source,
     }
-    settings = camera_settings(config, given, detector)
+    settings = camera_settings(config, given, detector, set_)
     keep_memory_private()
     with extra("camera", "running a camera"):
         import cv2

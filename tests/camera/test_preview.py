@@ -21,6 +21,7 @@ from reid_edge.camera.settings import parse_settings
 from reid_edge.camera.tracking import EndedTrack, TrackedBoxes
 from reid_edge.errors import OutputError
 from reid_edge.settings import overridden
+from tests.commands import failure, success
 
 DATA = os.environ.get("REID_EDGE_DATA")
 MASK = [[0.0, 0.0], [0.1, 0.0], [0.1, 0.1], [0.0, 0.1]]
@@ -156,6 +157,14 @@ def test_the_command_says_that_it_shows_people(session_bundle, street, tmp_path)
     again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert again.returncode == 1
     assert "no source" in again.stderr
+
+
+def test_any_setting_of_run_can_be_given(session_bundle, street, tmp_path):
+    place = ["preview", session_bundle.path, "--source", street, "--out", tmp_path / "seen.html"]
+    assert "min_hieght" in failure(*place, "--set", "filter.min_hieght=9")
+    success(*place, "--set", "filter.min_height=4000")
+    assert "boxes dropped by the filter" in (page := (tmp_path / "seen.html").read_text())
+    assert re.search(r"filter\.min_height\D+4000", page)
 
 
 @pytest.mark.slow
