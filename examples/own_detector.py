@@ -45,7 +45,7 @@ if __name__ == "__main__":
     agent = Agent(settings)
     try:
         agent.run()
-        print(f"{agent.detection.stats.frames} frames, {agent.detection.stats.detections} detections")
+        print(f"{agent.pipeline.detection.stats.frames} frames, {agent.pipeline.detection.stats.detections} detections")
         print(f"{agent.publisher.stats.published} features in own_detector.db")
     finally:
         agent.close()

@@ -78,12 +78,12 @@ class Agent:
             self.transport,
             camera=self.camera,
             galleries=wanted_galleries(self.settings),
-            amend=Restamping(self.outbox, found_us=lambda: self.source.stats.clock_found_us),
+            amend=Restamping(self.outbox, found_us=lambda: self.pipeline.source.stats.clock_found_us),
             resend_s=self.settings.upstream.resend_s,
         )
 
     def _open_camera(self, closing: contextlib.ExitStack) -> None:
-        pipeline = Pipeline(
+        self.pipeline = Pipeline(
             self.settings,
             self.publisher,
             closing,
@@ -92,10 +92,6 @@ class Agent:
             first_tracklet=self.outbox.last_seq + 1,
             before_each_part=self._before_each_part,
         )
-        self.pipeline = pipeline
-        self.detector, self.source, self.filter = pipeline.detector, pipeline.source, pipeline.filter
-        self.off_switch, self.crop_queue, self.tracklets = pipeline.off_switch, pipeline.crop_queue, pipeline.tracklets
-        self.embedding, self.detection = pipeline.embedding, pipeline.detection
 
     def run(self) -> None:
         """Work until the source ends or :meth:`stop` is called, then deliver for ``operation.drain_s`` seconds at most.
@@ -103,12 +99,13 @@ class Agent:
         Raises:
             ReidEdgeError: The source or the detector failed for good.
         """
-        workers = [self._worker("detection", self.detection.run), self._worker("embedding", self.embedding.run)]
+        pipeline = self.pipeline
+        workers = [self._worker("detection", pipeline.detection.run), self._worker("embedding", pipeline.embedding.run)]
         self.delivery.start()
         for worker in workers:
             worker.start()
         self._monitor.start()
-        names = self.source.name, self.detector.description, self.model, self.transport.name
+        names = pipeline.source.name, pipeline.detector.description, self.model, self.transport.name
         log.info("camera %s: %s, people by %s, features by %s, to %s", self.camera, *names)
         notify("READY=1")
         try:
@@ -134,7 +131,7 @@ class Agent:
     @property
     def model(self) -> str:
         """Bundle and engine for which crops are cut now; after a reload, crops that wait still have the old one."""
-        extractor = self.embedding.extractor
+        extractor = self.pipeline.embedding.extractor
         return f"{extractor.bundle.title} by {extractor.description}"
 
     def health(self) -> Health:
@@ -176,7 +173,7 @@ class Agent:
             self.reload_trouble = f"the bundle could not be loaded again, the old one is in use: {error}"
             log.error("the new bundle cannot be used, the old one stays: %s", error)
         else:
-            self.embedding.replace(model)
+            self.pipeline.embedding.replace(model)
             self.reloads += 1
             self.reload_trouble = ""
             log.info("new bundle: %s by %s", model.bundle.title, model.description)
@@ -185,7 +182,7 @@ class Agent:
     def _drain(self, workers: list[threading.Thread]) -> None:
         """Take no more frames, embed the queued crops, deliver for a while; undelivered rows stay in the outbox."""
         notify("STOPPING=1")
-        self.source.stop()
+        self.pipeline.source.stop()
         deadline = time.monotonic() + JOIN_S
         for worker in workers:
             worker.join(max(0.0, deadline - time.monotonic()))

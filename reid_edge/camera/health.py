@@ -117,8 +117,8 @@ class Examination:
         yield "source", self._silent_source()
         yield "frames", self._unreadable_frames(now_s)
         yield "clock", self._wrong_clock()
-        yield "off_switch", agent.off_switch.trouble
-        yield "detector", trouble_of(agent.detector) or self._useless_boxes(now_s)
+        yield "off_switch", agent.pipeline.off_switch.trouble
+        yield "detector", trouble_of(agent.pipeline.detector) or self._useless_boxes(now_s)
         for name in hanging_stages(agent):
             yield "hanging", f"{name} hangs"
         yield "reload", agent.reload_trouble
@@ -133,18 +133,18 @@ class Examination:
         yield "delivery", delivery.internal_error(RECENT_S)
 
     def _silent_source(self) -> str:
-        source = self._agent.source
+        source = self._agent.pipeline.source
         if not source.live or source.stats.silent_s <= self._agent.settings.operation.stalled_s:
             return ""
         return f"no frame for {source.stats.silent_s:.0f} s: {source.stats.error or 'the camera sends none'}"
 
     def _unreadable_frames(self, now_s: float) -> str:
-        stats = self._agent.source.stats
+        stats = self._agent.pipeline.source.stats
         good, bad = self._frames(stats.frames, now_s), self._unreadable(stats.unreadable, now_s)
         return f"none of the last {bad} frames could be decoded" if bad and not good else ""
 
     def _wrong_clock(self) -> str:
-        ahead_s = self._agent.source.stats.clock_ahead_us / 1e6
+        ahead_s = self._agent.pipeline.source.stats.clock_ahead_us / 1e6
         if (now_s := wall_s()) < PLAUSIBLE_US / 1e6:
             return f"the clock shows {time.strftime('%Y-%m-%d', time.gmtime(now_s))}: set it, e.g. by a time server"
         if ahead_s:
@@ -153,7 +153,7 @@ class Examination:
         return ""
 
     def _useless_boxes(self, now_s: float) -> str:
-        since_s = self._agent.detection.stats.useless_since_s
+        since_s = self._agent.pipeline.detection.stats.useless_since_s
         if since_s is None or now_s - since_s < USELESS_S:
             return ""
         return f"no box of the detector was a box within the frame, in pixels x1 y1 x2 y2, for {now_s - since_s:.0f} s"
@@ -212,7 +212,7 @@ def wall_s() -> float:
 
 def hanging_stages(agent: Agent) -> list[str]:
     """Name the stages that work on one item for so long that they must be taken to hang."""
-    heartbeats = {"detection": agent.detection.heartbeat, "embedding": agent.embedding.heartbeat}
+    heartbeats = {"detection": agent.pipeline.detection.heartbeat, "embedding": agent.pipeline.embedding.heartbeat}
     return [name for name, heartbeat in heartbeats.items() if heartbeat.busy_s > HANGING_S]
 
 

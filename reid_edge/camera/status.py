@@ -175,7 +175,7 @@ class AgentMetrics(Collector):
         yield from machine()
 
     def _detecting(self) -> Iterator[Metric]:
-        source, detection = self._agent.source.stats, self._agent.detection.stats
+        source, detection = self._agent.pipeline.source.stats, self._agent.pipeline.detection.stats
         yield _counter("frames", "Frames captured.", source.frames)
         yield _counter("frames_looked_at", "Frames that went through detection.", detection.frames)
         yield _counters(
@@ -187,25 +187,27 @@ class AgentMetrics(Collector):
         yield _gauge("source_connected", "1 while frames are coming.", source.connected)
         yield _gauge("source_silent_seconds", "Seconds since the last frame.", source.silent_s)
         yield _counter("detections", "Boxes kept by the filter.", detection.detections)
-        yield _counters("detections_dropped", "Boxes dropped by the filter, by reason.", self._agent.filter.dropped)
+        yield _counters(
+            "detections_dropped", "Boxes dropped by the filter, by reason.", self._agent.pipeline.filter.dropped
+        )
 
     def _embedding(self) -> Iterator[Metric]:
-        agent, embedding = self._agent, self._agent.embedding
-        yield _counter("crops_chosen", "Crops that the crop selector chose.", agent.detection.stats.chosen)
+        agent, embedding = self._agent, self._agent.pipeline.embedding
+        yield _counter("crops_chosen", "Crops that the crop selector chose.", agent.pipeline.detection.stats.chosen)
         yield _counters(
             "crops_dropped",
             "Chosen crops that were dropped before the engine, by reason.",
-            {"overload": agent.crop_queue.dropped},
+            {"overload": agent.pipeline.crop_queue.dropped},
         )
-        yield _gauge("crops_waiting", "Crops in the queue.", len(agent.crop_queue))
+        yield _gauge("crops_waiting", "Crops in the queue.", len(agent.pipeline.crop_queue))
         yield _counter("embeddings", "Crops embedded.", embedding.stats.embedded)
         yield _counter("engine_calls", "Calls of the engine, one batch each.", embedding.stats.batches)
         yield from _latency("engine_seconds", "Seconds of the engine for one batch.", embedding.engine_latencies_s)
         yield from _latency(
             "crop_seconds", "Seconds from the beginning of detection to the feature.", embedding.crop_latencies_s
         )
-        yield _gauge("tracklets", "Live tracklets.", len(agent.tracklets))
-        yield _counter("tracklets_split", "Tracks that began to show another person.", agent.tracklets.split)
+        yield _gauge("tracklets", "Live tracklets.", len(agent.pipeline.tracklets))
+        yield _counter("tracklets_split", "Tracks that began to show another person.", agent.pipeline.tracklets.split)
         yield _counter("bundle_reloads", "Bundles loaded again while running.", agent.reloads)
         yield _counter("bundle_reload_failures", "Bundles that could not be loaded again.", agent.failed_reloads)
         yield InfoMetricFamily(

@@ -146,7 +146,7 @@ def test_people_of_a_video_arrive_in_the_gallery(settings, session_bundle):
     with opened(config) as agent:
         agent.run()
     entries = stored(config)
-    assert agent.detection.stats.frames == 60
+    assert agent.pipeline.detection.stats.frames == 60
     assert len(entries) == agent.publisher.stats.published == agent.delivery.stats.acknowledged
     assert agent.outbox.depth == 0
     assert {entry.camera for entry in entries} == {"north"}
@@ -247,7 +247,7 @@ def test_large_crops_wait_no_larger_than_the_network_takes_them(settings, sessio
         large = np.random.default_rng(0).integers(0, 256, (1000, 430, 3), dtype=np.uint8)
         kept = compact_copy(large, input_size)
         assert kept.shape == (*input_size, 3)
-        extractor = agent.embedding.extractor
+        extractor = agent.pipeline.embedding.extractor
         np.testing.assert_array_equal(extractor([kept]), extractor([large]))
         small = large[:40, :20]
         np.testing.assert_array_equal(compact_copy(small, input_size), small)
@@ -266,13 +266,13 @@ def test_a_bundle_of_another_input_size_gets_crops_of_its_own_size(
     frame, published = Frame(street_frames(1)[0], 0, 0), []
     with opened(config) as agent:
         agent.publisher.publish = published.extend
-        agent.detection._process(frame)
+        agent.pipeline.detection._process(frame)
         link.unlink()
         link.symlink_to(after.path)
         agent._reload()
-        agent.detection._process(replace(frame, captured_us=100_000, index=1))
-        agent.crop_queue.finish()
-        agent.embedding.run()
+        agent.pipeline.detection._process(replace(frame, captured_us=100_000, index=1))
+        agent.pipeline.crop_queue.finish()
+        agent.pipeline.embedding.run()
         pixels = [crop_boxes(frame.image, see_one_large(frame)[:, :4])[0][0]]
         expected = {
             one.manifest.model_hash: Extractor(one, engine="openvino", max_batch=1)(pixels)[0]
@@ -297,10 +297,10 @@ def test_tracks_are_cut_where_the_clock_is_set_and_those_that_are_open_get_the_r
     with opened(config) as agent:
         agent.publisher.publish = published.extend
         for frame in frames:
-            agent.detection._process(frame)
-        agent.crop_queue.put([], agent.detection._tracker.finish())
-        agent.crop_queue.finish()
-        agent.embedding.run()
+            agent.pipeline.detection._process(frame)
+        agent.pipeline.crop_queue.put([], agent.pipeline.detection._tracker.finish())
+        agent.pipeline.crop_queue.finish()
+        agent.pipeline.embedding.run()
     before, after = published
     assert before.track != after.track and before.final and after.final
     assert (before.first_us, before.last_us) == (right_us[0], right_us[4])
@@ -322,10 +322,13 @@ def test_a_live_source_that_is_too_fast_loses_the_oldest_crops_counted_and_stays
         }
     )
     with running(config) as agent:
-        wait_until(lambda: agent.crop_queue.dropped > 50)
-        assert len(agent.crop_queue) <= 4
+        wait_until(lambda: agent.pipeline.crop_queue.dropped > 50)
+        assert len(agent.pipeline.crop_queue) <= 4
         assert metric(agent, "reid_edge_crops_dropped_total", reason="overload") > 50
-    assert agent.detection.stats.chosen == agent.embedding.stats.embedded + agent.crop_queue.dropped
+    assert (
+        agent.pipeline.detection.stats.chosen
+        == agent.pipeline.embedding.stats.embedded + agent.pipeline.crop_queue.dropped
+    )
 
 
 def see_a_crowd(frame):
@@ -339,9 +342,9 @@ def test_a_file_loses_nothing_however_slow_the_engine(settings):
     config = settings({"gate.mode": "every", "pipeline.max_waiting_crops": 1, "engine.max_batch": 1})
     with opened(config) as agent:
         agent.run()
-    assert agent.crop_queue.dropped == 0
-    assert agent.detection.stats.frames == 60
-    assert agent.detection.stats.chosen == agent.embedding.stats.embedded > 0
+    assert agent.pipeline.crop_queue.dropped == 0
+    assert agent.pipeline.detection.stats.frames == 60
+    assert agent.pipeline.detection.stats.chosen == agent.pipeline.embedding.stats.embedded > 0
 
 
 def test_observations_wait_in_memory_while_the_disk_is_full(settings):
@@ -437,9 +440,9 @@ def test_a_new_bundle_is_taken_up_while_running_and_never_mixes_with_the_old_one
         link.symlink_to(tmp_path / "new")
         agent.reload()
         wait_until(lambda: agent.reloads == 1)
-        before = agent.embedding.stats.embedded
-        wait_until(lambda: agent.embedding.stats.embedded > before + 10)
-        assert agent.embedding.extractor.bundle.manifest.model_hash == new_hash
+        before = agent.pipeline.embedding.stats.embedded
+        wait_until(lambda: agent.pipeline.embedding.stats.embedded > before + 10)
+        assert agent.pipeline.embedding.extractor.bundle.manifest.model_hash == new_hash
         # The gallery holds features of the first model only: those of the second wait until someone accepts it.
         wait_until(lambda: agent.delivery.stats.refused > 0)
         wait_until(lambda: "refused" in kinds(agent))
@@ -467,13 +470,13 @@ def test_a_damaged_bundle_is_not_taken_up(settings, session_bundle, tmp_path):
     live = {"source.realtime": True, "source.loop": True, "gate.mode": "every"}
     config = settings({"engine.bundle": str(link), "engine.max_batch": 2, **live})
     with running(config) as agent:
-        wait_until(lambda: agent.embedding.stats.embedded > 0)
+        wait_until(lambda: agent.pipeline.embedding.stats.embedded > 0)
         link.unlink()
         link.symlink_to(tmp_path / "damaged")
         agent.reload()
         wait_until(lambda: agent.failed_reloads == 1)
-        before = agent.embedding.stats.embedded
-        wait_until(lambda: agent.embedding.stats.embedded > before)
+        before = agent.pipeline.embedding.stats.embedded
+        wait_until(lambda: agent.pipeline.embedding.stats.embedded > before)
         assert metric(agent, "reid_edge_bundle_reload_failures_total") == 1
         wait_until(lambda: "reload" in kinds(agent))
         assert metric(agent, "reid_edge_problem", kind="reload") == 1
@@ -505,8 +508,8 @@ def test_with_a_key_pinned_only_what_it_signed_is_started_or_taken_up(settings, 
         link.symlink_to(tmp_path / "bad")
         agent.reload()
         wait_until(lambda: agent.failed_reloads == 1)
-        before = agent.embedding.stats.embedded
-        wait_until(lambda: agent.embedding.stats.embedded > before)
+        before = agent.pipeline.embedding.stats.embedded
+        wait_until(lambda: agent.pipeline.embedding.stats.embedded > before)
         assert str(tmp_path / "good") in agent.model
     with pytest.raises(BundleUntrustedError):
         Agent(config)
@@ -518,10 +521,10 @@ def test_a_switched_off_camera_looks_at_nothing(settings, tmp_path):
     switch.touch()
     config = settings({"camera.off_switch": str(switch), "source.realtime": True, "source.loop": True})
     with running(config) as agent:
-        wait_until(lambda: agent.detection.stats.off > 5)
-        assert agent.detection.stats.frames == agent.embedding.stats.embedded == 0
+        wait_until(lambda: agent.pipeline.detection.stats.off > 5)
+        assert agent.pipeline.detection.stats.frames == agent.pipeline.embedding.stats.embedded == 0
         switch.unlink()
-        wait_until(lambda: agent.embedding.stats.embedded > 0)
+        wait_until(lambda: agent.pipeline.embedding.stats.embedded > 0)
 
 
 def test_a_pseudonym_stands_for_the_camera(settings, tmp_path):
@@ -578,7 +581,7 @@ def test_every_number_can_be_scraped(settings):
     with opened(settings()) as agent:
         agent.run()
         assert metric(agent, "reid_edge_frames_total") == 60
-        assert metric(agent, "reid_edge_embeddings_total") == agent.embedding.stats.embedded
+        assert metric(agent, "reid_edge_embeddings_total") == agent.pipeline.embedding.stats.embedded
         assert metric(agent, "reid_edge_outbox_rows") == 0
         assert 0 < metric(agent, "reid_edge_engine_seconds", percentile="99") < 60
         assert 0 < metric(agent, "reid_edge_publish_seconds", percentile="50") < 60
@@ -590,7 +593,7 @@ def test_pedestrians_of_a_real_video_are_found_again_by_their_pictures(settings,
     config = settings({"source.uri": str(video), "source.start": START})
     with opened(config) as agent:
         agent.run()
-    assert agent.detection.stats.frames == 795
+    assert agent.pipeline.detection.stats.frames == 795
     clear = [entry for entry in stored(config) if entry.final and entry.quality > 0.9 and entry.crops >= 3][:5]
     assert len(clear) == 5
     with open_source(config.source) as source:

@@ -297,13 +297,13 @@ def catalogued(tmp_path, monkeypatch):
 
 def test_a_name_is_enough_and_its_scores_reach_filter_and_tracker(catalogued, settings):  # noqa: F811
     with contextlib.closing(Agent(settings({"detector.kind": "model", "detector.path": "mine"}))) as agent:
-        assert "mine FP16 (ssd)" in agent.detector.description
-        assert agent.filter._confidence == 0.35
-        assert agent.detection._tracker._start == 0.45
+        assert "mine FP16 (ssd)" in agent.pipeline.detector.description
+        assert agent.pipeline.filter._confidence == 0.35
+        assert agent.pipeline.detection._tracker._start == 0.45
     chosen = {"filter.confidence": 0.2, "tracker.high_confidence": 0.3}
     table = {"detector.kind": "model", "detector.path": "mine"}
     with contextlib.closing(Agent(settings(table | chosen))) as agent:
-        assert (agent.filter._confidence, agent.detection._tracker._start) == (0.2, 0.3)
+        assert (agent.pipeline.filter._confidence, agent.pipeline.detection._tracker._start) == (0.2, 0.3)
 
 
 def test_a_damaged_file_is_not_run_under_its_name(catalogued):

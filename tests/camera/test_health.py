@@ -144,7 +144,7 @@ def test_a_detector_in_another_process_that_is_dead_or_silent_makes_it_unhealthy
     changes = {f"detector.{key}": value for key, value in detector.items()}
     with running(settings({**LIVE, **changes})) as agent, contextlib.ExitStack() as stack:
         if sender != "none":
-            connection = stack.enter_context(socket.create_connection(agent.detector.address))
+            connection = stack.enter_context(socket.create_connection(agent.pipeline.detector.address))
         line = b'{"boxes"}\n' if sender == "malformed" else b'{"frame": 0, "boxes": []}\n'
         deadline = time.monotonic() + 30
         while says[sender] not in text_of(agent, "detector"):
@@ -188,7 +188,7 @@ def test_a_stage_that_hangs_makes_it_unhealthy(settings, monkeypatch):  # noqa: 
 
 def test_frames_of_which_none_can_be_decoded_make_it_unhealthy(settings):  # noqa: F811
     with opened(settings({"operation.stalled_s": 0.2})) as agent:
-        stats, found = agent.source.stats, Examination(agent)
+        stats, found = agent.pipeline.source.stats, Examination(agent)
         stats.unreadable += 5
         assert "frames" not in {problem.kind for problem in found()}  # of before the examination began
         stats.unreadable += 5
@@ -210,7 +210,7 @@ def test_a_clock_before_2026_makes_it_unhealthy(settings, monkeypatch):  # noqa:
 
 def test_acknowledgements_of_a_gallery_that_is_not_listed_make_it_unhealthy(settings):  # noqa: F811
     with running(settings({**LIVE, **AWAY})) as agent:
-        wait_until(lambda: agent.source.stats.frames > 1)
+        wait_until(lambda: agent.pipeline.source.stats.frames > 1)
         time.sleep(0.2)
         agent.delivery.stats.foreign_acks += 1
         agent.delivery.stats.foreign_galleries["other"] = 1
