@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
+
+import cv2
 
 from reid_edge.cli import main
 from reid_edge.system import private_memory
@@ -34,8 +37,7 @@ def run_command(*arguments: object, cwd: Path | None = None) -> Finished:
     code: object = 0
     with contextlib.ExitStack() as stack:
         stack.enter_context(_folder(cwd))
-        stack.enter_context(_sigterm_restored())
-        stack.enter_context(_memory_as_it_is())
+        stack.enter_context(_process_restored())
         stack.enter_context(mock.patch.object(sys, "argv", ["reid-edge", *map(str, arguments)]))
         stack.enter_context(contextlib.redirect_stdout(stdout))
         stack.enter_context(contextlib.redirect_stderr(stderr))
@@ -77,16 +79,17 @@ def _folder(path: Path | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _memory_as_it_is() -> Iterator[None]:
-    """Leave the test's process its core dumps: what a command sets lasts as long as its process."""
-    with mock.patch.multiple(private_memory, _limit_cores=str, _forbid_dumps=str):
-        yield
-
-
-@contextlib.contextmanager
-def _sigterm_restored() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+def _process_restored() -> Iterator[None]:
+    """Set back what a command sets for its whole process, and let it set no limit that could not be set back."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    root = logging.getLogger()
+    logs, level, threads = root.handlers[:], root.level, cv2.getNumThreads()
     try:
-        yield
+        with mock.patch.multiple(private_memory, _limit_cores=str, _forbid_dumps=str):
+            yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        root.handlers[:] = logs
+        root.setLevel(level)
+        cv2.setNumThreads(threads)

@@ -1,7 +1,6 @@
 """``reid-edge run``: signals, exit codes, pages; as a process wherever the agent runs."""
 
 import contextlib
-import logging
 import random
 import resource
 import signal
@@ -10,19 +9,18 @@ import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import cv2
 import pytest
 
-from reid_edge.cli import main
 from reid_edge.gallery.store import open_store
 from reid_edge.signing import SigningKey
 from reid_edge.upstream.outbox import Outbox
 from tests.broker import free_port
 from tests.camera.mjpeg import MjpegCamera
 from tests.camera.test_agent import small_disk  # noqa: F401 - a fixture
+from tests.commands import run_command
 from tests.traffic import observation
 
 COMMAND = [sys.executable, "-c", "from reid_edge.__main__ import main; main()", "run"]
@@ -57,38 +55,10 @@ def camera(session_bundle, street, tmp_path):
     return settings
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a run of the command left: its exit code, and what it printed."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def run(capsys, monkeypatch):
-    """Runs the command in this process, for what ends before the agent runs; returns a function of its options.
-
-    What the command sets for its whole process is set back.
-    """
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    root, threads = logging.getLogger(), cv2.getNumThreads()
-    logs, level = root.handlers[:], root.level
-
-    def run(*options):
-        monkeypatch.setattr(sys, "argv", ["reid-edge", "run", *map(str, options)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Done(ended.value.code or 0, *capsys.readouterr())
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    root.handlers[:] = logs
-    root.setLevel(level)
-    cv2.setNumThreads(threads)
+def run():
+    """Runs the command in this process, for what ends before the agent runs; returns a function of its options."""
+    return partial(run_command, "run")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """``reid-edge gallery`` on real files: called with its arguments in this process, and as a process of its own."""
 
 import contextlib
-import io
 import json
 import os
 import re
@@ -12,12 +11,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from unittest import mock
 
 import cv2
 import numpy as np
 import pytest
 
-from reid_edge.cli import main
 from reid_edge.gallery.audit import current_user
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.entries import Selection
@@ -25,6 +24,7 @@ from reid_edge.gallery.store import open_store
 from reid_edge.upstream.message import decode_ack
 from reid_edge.upstream.observation import Gap
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
+from tests.commands import run_command
 from tests.conftest import random_crops
 from tests.gallery.stores import HOUR, MODEL, OTHER_MODEL, SECOND, batch, record, unit
 
@@ -34,24 +34,10 @@ WHY = ("--purpose", "a test")
 
 def call(*arguments):
     """Run the command here: exit code, standard output and standard error."""
-    given = [os.fsdecode(each) if isinstance(each, bytes) else str(each) for each in arguments]
-    code = 0
-    with (
-        pytest.MonkeyPatch.context() as patched,
-        contextlib.redirect_stdout(io.StringIO()) as output,
-        contextlib.redirect_stderr(io.StringIO()) as errors,
-    ):
-        patched.setattr(sys, "argv", ["reid-edge", "gallery", *given])
-        patched.setattr("reid_edge.logs.set_up_logs", lambda *_: None)  # the logs are pytest's
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-    return code, output.getvalue(), errors.getvalue()
+    given = [os.fsdecode(each) if isinstance(each, bytes) else each for each in arguments]
+    with mock.patch("reid_edge.logs.set_up_logs"):  # the logs are pytest's
+        done = run_command("gallery", *given)
+    return done.returncode, done.stdout, done.stderr
 
 
 def run(*arguments):

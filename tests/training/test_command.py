@@ -7,14 +7,13 @@ import time
 
 import pytest
 
-from reid_edge.cli import main
 from reid_edge.settings import read_settings
 from reid_edge.training.resolve import resolve
+from tests.commands import run_command
 from tests.training.people import values, write_people
 
 COMMAND = (sys.executable, "-m", "reid_edge", "train")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +23,14 @@ def options(tmp_path_factory):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(tmp_path):
     """Run the command in this process: exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["reid-edge", "train", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code or 0, *capsys.readouterr()
+        done = run_command("train", *arguments, cwd=tmp_path)
+        return done.returncode, done.stdout, done.stderr
 
-    yield call
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    return call
 
 
 def test_a_signal_saves_and_the_command_it_names_goes_on(options, tmp_path, run):
