@@ -34,9 +34,6 @@ MOST_BATCH_BYTES = 4 * 2**20
 UPLOAD_S = 30.0
 _RETRY_AFTER_S = 5
 _TOO_MANY = "Too many batches are arriving or waiting to be stored."
-#: What a batch may be sent as.  A page of another site cannot make a browser send these unasked, as it can forms, plain
-#: text, and bodies without a type.
-_BATCH_TYPES = frozenset({CONTENT_TYPE, "application/protobuf", "application/vnd.google.protobuf"})
 
 
 def gallery_app(
@@ -51,8 +48,8 @@ def gallery_app(
 
     ``POST /v1/batches`` answers 200 with the acknowledgement once the batch is committed; 400 if the body is not a
     batch, 413 if it is too large, 408 if it arrives too slowly, 503 with ``Retry-After`` while the store fails or too
-    many batches are here.  What a browser may have sent for another site is answered 403; on every path a POST that is
-    not sent as protobuf is answered 415.
+    many batches are here.  What a browser may have sent for another site is answered 403.  The content type of a batch
+    is not looked at: a body that is none is answered 400.
 
     Args:
         collector: Where batches go.
@@ -106,8 +103,6 @@ class _NoBrowsers:
         app = self._app
         if reason := _browser_fault(headers, plain=scope.get("scheme") == "http"):
             app = PlainTextResponse(f"{reason}\n", 403)
-        elif scope.get("method") == "POST" and _media_type(headers) not in _BATCH_TYPES:
-            app = PlainTextResponse(f"Send batches as {CONTENT_TYPE}.\n", 415)
         await app(scope, receive, send)
 
 
@@ -118,10 +113,6 @@ def _browser_fault(headers: Headers, *, plain: bool) -> str:
         # A name that leads here by somebody else's DNS.  With TLS the certificate has been checked against the name.
         return "In plain text, the host must be localhost or an address of loopback."
     return ""
-
-
-def _media_type(headers: Headers) -> str:
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _names_loopback(host: str) -> bool:

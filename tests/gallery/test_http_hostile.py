@@ -33,7 +33,7 @@ from tests.faults.hostile import (
     say_nothing,
     trickle,
 )
-from tests.gallery.test_http import PROTOBUF, Gallery, client
+from tests.gallery.test_http import Gallery, client
 from tests.traffic import batch, wait_until
 
 START = b"POST /v1/batches HTTP/1.1\r\nhost: localhost\r\n"
@@ -142,32 +142,18 @@ def test_requests_in_one_go_are_answered_in_order(gallery):
         ("origin: http://localhost", 403),
         ("sec-fetch-site: cross-site", 403),
         ("sec-fetch-site: same-site", 403),
-        ("content-type: text/plain", 415),
-        ("content-type: Text/Plain; charset=utf-8", 415),
-        ("content-type: multipart/form-data; boundary=x", 415),
-        ("content-type: application/x-www-form-urlencoded", 415),
-        ("content-type: application/octet-stream", 415),
-        ("content-type: ", 415),
-        ("x-no: type", 415),
         ("content-type: application/x-protobuf", 200),
-        ("content-type: Application/Protobuf; messageType=x", 200),
+        ("content-type: application/x-www-form-urlencoded", 200),
+        ("x-no: type", 200),
         ("sec-fetch-site: none", 200),
     ],
 )
-def test_what_a_browser_may_have_sent_for_another_site_is_refused(gallery, extra, status):
+def test_what_a_browser_may_have_sent_for_another_site_is_refused_whatever_its_type(gallery, extra, status):
     name, _, value = extra.partition(": ")
-    typed = {} if status == 415 else PROTOBUF
     connection = gallery.connect()
-    connection.request("POST", "/v1/batches", batch("camA", 1), {**typed, name: value})
+    connection.request("POST", "/v1/batches", batch("camA", 1), {name: value})
     assert connection.getresponse().status == status
     assert len(gallery.stored()) == (status == 200)
-
-
-@pytest.mark.parametrize("path", ["/v1/batches", "/healthz", "/metrics", "/nowhere"])
-def test_no_path_takes_a_form(gallery, path):
-    connection = gallery.connect()
-    connection.request("POST", path, b"a=b", {"content-type": "application/x-www-form-urlencoded"})
-    assert connection.getresponse().status == 415
 
 
 @pytest.mark.parametrize(
