@@ -16,7 +16,12 @@ BASE_SIZE = (256, 128)
 MAX_WIDTH = 1.5
 #: Rows or columns that the two stride-2 layers and the two 2x2 pools reduce to one.
 MIN_SIDE = 13
+#: Rows or columns that they reduce to two.  OSNet-AIN's instance norm in conv4 needs more than one place.
+MIN_LONG_SIDE_OF_AIN = 29
 MAX_SIDE = 4096
+
+#: Bottlenecks of OSNet-AIN with an instance norm, by stage (0: conv2) and number in it: the paper's search found them.
+AIN_BLOCKS = frozenset({(0, 0), (0, 1), (1, 1), (2, 0)})
 
 Convolution = Literal["lite", "standard"]
 Fusion = Literal["unified", "separate", "streamwise", "fixed", "addition", "concatenation"]
@@ -38,10 +43,12 @@ class NetworkVariant:
         blocks: Bottlenecks of conv2, conv3 and conv4; (3, 8, 6) is Table 8's deeper network.
         instance_norm: OSNet-IBN: instance norm after conv1 in place of its batch norm, and after the residual sum of
             every bottleneck of conv2.
+        ain: OSNet-AIN (Zhou et al., TPAMI 2021): instance norm after conv1 in place of its batch norm, and in
+            conv2.0, conv2.1, conv3.1 and conv4.0 in place of the restoring convolution's, before the residual sum.
 
     Raises:
         ConfigError: A convolution or fusion of no such name; streams that are none, empty or not ascending; a stage
-            without bottlenecks.
+            without bottlenecks; OSNet-AIN with other numbers of bottlenecks, or together with OSNet-IBN.
     """
 
     streams: tuple[int, ...] = (1, 2, 3, 4)
@@ -49,6 +56,7 @@ class NetworkVariant:
     fusion: Fusion = "unified"
     blocks: tuple[int, int, int] = (2, 2, 2)
     instance_norm: bool = False
+    ain: bool = False
 
     def __post_init__(self) -> None:
         _require_word("convolution", self.convolution, get_args(Convolution))
@@ -59,6 +67,14 @@ class NetworkVariant:
             )
         if len(self.blocks) != 3 or min(self.blocks) < 1:
             raise ConfigError(f"blocks must be three numbers, each at least 1, e.g. (2, 2, 2), got {self.blocks}.")
+        if self.ain and self.instance_norm:
+            raise ConfigError("a network is OSNet-AIN (ain) or OSNet-IBN (instance_norm), not both; turn one off.")
+        if self.ain and tuple(self.blocks) != (2, 2, 2):
+            raise ConfigError(f"OSNet-AIN (ain) has blocks (2, 2, 2), got {self.blocks}.")
+
+    def has_inner_norm(self, stage: int, number: int) -> bool:
+        """Return True if a bottleneck, by stage (0: conv2) and number, normalises its residual by instance norm."""
+        return self.ain and (stage, number) in AIN_BLOCKS
 
     def __str__(self) -> str:
         """List what differs from the primary model, e.g. ``fusion=addition``; "" for that model itself."""
@@ -77,7 +93,7 @@ class OSNetConfig:
 
     Attributes:
         width: β, the multiplier of every stage's channels, in (0, 1.5].
-        size: Input height and width in pixels, each at least 13.
+        size: Input height and width in pixels, each at least 13; for OSNet-AIN, one of them at least 29.
         feature_dim: Length of the feature, 512 at every width.
         variant: How it differs from the paper's primary model.
 
@@ -101,6 +117,11 @@ class OSNetConfig:
             raise ConfigError(
                 f"size {format_size(self.size)} is too small for the network: height and width must each be "
                 f"at least {MIN_SIDE} pixels, or the last stage has none left."
+            )
+        if self.variant.ain and max(self.size) < MIN_LONG_SIDE_OF_AIN:
+            raise ConfigError(
+                f"size {format_size(self.size)} is too small for OSNet-AIN: height or width must be at least "
+                f"{MIN_LONG_SIDE_OF_AIN} pixels, or one place is left in conv4, where it normalises over places."
             )
 
     @property

@@ -84,10 +84,24 @@ class FixedGate(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 reduce, gated streams of growing receptive field, 1x1 restore, residual (figure 4)."""
+    """1x1 reduce, gated streams of growing receptive field, 1x1 restore, residual (figure 4).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        variant: Streams, convolutions and fusion.
+        instance_norm: Normalise the residual sum by instance norm (OSNet-IBN).
+        inner_norm: Normalise the restored channels by instance norm instead of batch norm (OSNet-AIN).
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, variant: NetworkVariant, *, instance_norm: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        variant: NetworkVariant,
+        *,
+        instance_norm: bool = False,
+        inner_norm: bool = False,
     ) -> None:
         super().__init__()
         middle = max(1, out_channels // BOTTLENECK_REDUCTION)
@@ -98,7 +112,7 @@ class Bottleneck(nn.Module):
         )
         self.gate = _gate(middle, variant)
         fused = middle * len(variant.streams) if variant.fusion == "concatenation" else middle
-        self.restore = ConvNorm(fused, out_channels)
+        self.restore = ConvNorm(fused, out_channels, instance_norm=inner_norm)
         self.project = ConvNorm(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
         self.norm: nn.Module = nn.InstanceNorm2d(out_channels, affine=True) if instance_norm else nn.Identity()
 
@@ -148,7 +162,7 @@ class OSNet(nn.Module):
         self.config = config
         variant = config.variant
         stem, *stages = config.channels
-        self.conv1 = ConvNormReLU(3, stem, kernel=7, stride=2, instance_norm=variant.instance_norm)
+        self.conv1 = ConvNormReLU(3, stem, kernel=7, stride=2, instance_norm=variant.instance_norm or variant.ain)
         self.conv2 = _stage(stem, stages[0], variant, 0)
         self.transition2 = ConvNormReLU(stages[0], stages[0])
         self.conv3 = _stage(stages[0], stages[1], variant, 1)
@@ -168,10 +182,19 @@ class OSNet(nn.Module):
         return torch.relu(self.fc_norm(self.fc(pooled)))
 
 
-def _stage(in_channels: int, out_channels: int, variant: NetworkVariant, number: int) -> nn.Sequential:
-    instance_norm = variant.instance_norm and number == 0
-    inputs = [in_channels] + [out_channels] * (variant.blocks[number] - 1)
-    return nn.Sequential(*(Bottleneck(n, out_channels, variant, instance_norm=instance_norm) for n in inputs))
+def _stage(in_channels: int, out_channels: int, variant: NetworkVariant, stage: int) -> nn.Sequential:
+    inputs = [in_channels] + [out_channels] * (variant.blocks[stage] - 1)
+    blocks = (
+        Bottleneck(
+            channels,
+            out_channels,
+            variant,
+            instance_norm=variant.instance_norm and stage == 0,
+            inner_norm=variant.has_inner_norm(stage, number),
+        )
+        for number, channels in enumerate(inputs)
+    )
+    return nn.Sequential(*blocks)
 
 
 def _initialise(module: nn.Module) -> None:

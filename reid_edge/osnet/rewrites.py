@@ -25,7 +25,8 @@ class Rewrite:
     Attributes:
         merge: Level l of all streams that long becomes one convolution over concatenated channels.
         batch_gates: The gate is evaluated once for all streams.
-        join: Where a bottleneck has a 1x1 projection, it and the 1x1 restore become one 1x1 over concatenated channels.
+        join: Where a bottleneck has a 1x1 projection, it and the 1x1 restore become one 1x1 over concatenated channels,
+            unless an instance norm comes between the restore and the sum (OSNet-AIN).
     """
 
     merge: bool = False
@@ -90,7 +91,7 @@ class RewrittenBottleneck(nn.Module):
         self.streams: nn.Module = MergedStreams(block.streams) if wanted.merge else block.streams
         self.gate = batched_gates(block.gate, self.count, self.channels) if wanted.batch_gates else block.gate
         self.join: Join | None = None
-        if wanted.join and isinstance(block.project, ConvNorm):
+        if wanted.join and isinstance(block.project, ConvNorm) and isinstance(block.restore.norm, nn.Identity):
             self.join = Join(block.restore, block.project)
         else:
             self.restore, self.project = block.restore, block.project

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -25,10 +25,12 @@ from reid_edge.osnet.network import OSNet
 from reid_edge.osnet.weight_file import read_weight_file
 from reid_edge.types import Size
 
-#: torchreid's name of a module → ours, applied in this order.
+#: torchreid's name of a module → ours, applied in this order.  What only OSNet-AIN's file has comes first.
 _RENAMES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"^(conv[234]\.[01])\.conv2\.(\d)\.layers\.", r"\1.streams.\2."),
+        (r"^pool([23])\.0\.", r"transition\1."),
         (r"^(conv[234]\.[01])\.conv1\.", r"\1.reduce."),
         (r"^(conv[234]\.[01])\.conv2a\.", r"\1.streams.0.0."),
         (r"^(conv[234]\.[01])\.conv2b\.", r"\1.streams.1."),
@@ -38,17 +40,22 @@ _RENAMES = tuple(
         (r"^(conv[234]\.[01])\.downsample\.", r"\1.project."),
         (r"^(.*streams\.\d\.\d)\.conv1\.", r"\1.pointwise."),
         (r"^(.*streams\.\d\.\d)\.conv2\.", r"\1.depthwise."),
-        (r"^(conv2\.[01])\.IN\.", r"\1.norm."),
         (r"^conv([23])\.2\.0\.", r"transition\1."),
         (r"^fc\.0\.", "fc."),
         (r"^fc\.1\.", "fc_norm."),
         (r"\.bn\.", ".norm."),
     )
 )
+#: The instance norm of a block: of OSNet-IBN's first stage, or inside the residual of any of OSNet-AIN's.
+_IBN_NORM = (re.compile(r"^(conv2\.[01])\.IN\."), r"\1.norm.")
+_AIN_NORM = (re.compile(r"^(conv[234]\.[01])\.IN\."), r"\1.restore.norm.")
+#: Names that only torchreid's layout of OSNet-AIN has.
+_AIN_LAYOUT = re.compile(r"^(conv[234]\.[01]\.conv2\.\d\.layers|pool[23]\.0)\.")
 #: Layers that show the channels of the four stages.
 _STAGE_WEIGHTS = ("conv1.conv.weight", "transition2.conv.weight", "transition3.conv.weight", "conv5.conv.weight")
 _CLASSIFIER = "classifier."
-_INSTANCE_NORM = re.compile(r"^conv2\.\d+\.norm\.")
+#: Norms after the residual sums, by our names.
+_OUTER_NORM = re.compile(r"^conv2\.\d+\.norm\.")
 
 
 def import_torchreid(
@@ -62,7 +69,8 @@ def import_torchreid(
 ) -> Checkpoint:
     """Read a torchreid OSNet ``.pth`` or ``.pth.tar``; width comes from the shapes, the classifier is dropped.
 
-    OSNet-IBN (``osnet_ibn_x1_0``) is known by its instance norms; ``info.variant`` says which variant was found.
+    OSNet-IBN (``osnet_ibn_x1_0``) and OSNet-AIN (``osnet_ain_x*``) are known by their instance norms; ``info.variant``
+    says which variant was found.
 
     Args:
         path: The file, a state dict, bare or anywhere in what a trainer saved, with or without a common prefix to its
@@ -89,7 +97,7 @@ def import_torchreid(
         raise CheckpointMismatchError(
             f"{path} holds weights of width {found}, but width {width} was asked for; use --width {found}."
         )
-    variant = NetworkVariant(instance_norm=any(_INSTANCE_NORM.match(name) for name in state))
+    variant = _variant(state)
     OSNetConfig(width=found, size=size, variant=variant)
     info = CheckpointInfo(
         width=found,
@@ -110,19 +118,27 @@ def import_torchreid(
 
 def _renamed(raw: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Rename tensors to ours and drop the classifier; two names for one tensor are an error."""
+    norm = _AIN_NORM if any(_AIN_LAYOUT.match(name) for name in raw) else _IBN_NORM
     origins: dict[str, str] = {}
     for name in raw:
-        ours = _rename(name)
+        ours = _rename(name, (norm, *_RENAMES))
         if ours in origins:
             raise CheckpointMismatchError(f"{path}: {origins[ours]} and {name} are both names for {ours}.")
         origins[ours] = name
     return {ours: raw[name] for ours, name in origins.items() if not ours.startswith(_CLASSIFIER)}
 
 
-def _rename(name: str) -> str:
-    for pattern, replacement in _RENAMES:
+def _rename(name: str, renames: Iterable[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, replacement in renames:
         name = pattern.sub(replacement, name)
     return name
+
+
+def _variant(state: dict[str, Tensor]) -> NetworkVariant:
+    """Tell the variant by the norms that keep no statistics: after the sums of conv2, or inside residuals."""
+    if any(map(_OUTER_NORM.match, state)):
+        return NetworkVariant(instance_norm=True)
+    return NetworkVariant(ain=not any(f"{name}.norm.running_mean" in state for name in ("conv1", "conv2.0.restore")))
 
 
 def _infer_width(state: dict[str, Tensor], path: Path) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -95,8 +97,14 @@ def _check_start(settings: ModelSettings, info: CheckpointInfo) -> None:
     if info.variant != settings.variant:
         raise CheckpointMismatchError(
             f"the run's network is {_named(settings.variant)}, but the checkpoint to start from is "
-            f"{_named(info.variant)}; set model.variant as the checkpoint has it, or use another --start."
+            f"{_named(info.variant)}; use {_options(settings.variant, info.variant)}, or another --start."
         )
+
+
+def _options(ours: NetworkVariant, wanted: NetworkVariant) -> str:
+    """Return the options of ``reid-edge train`` that turn one variant into another."""
+    changed = [one.name for one in fields(wanted) if getattr(ours, one.name) != getattr(wanted, one.name)]
+    return " ".join(f"--set model.variant.{name}={json.dumps(getattr(wanted, name))}" for name in changed)
 
 
 def _named(variant: NetworkVariant) -> str:

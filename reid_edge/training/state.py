@@ -13,7 +13,7 @@ import torch
 from reid_edge.errors import ResumeError
 from reid_edge.files import write_whole
 from reid_edge.osnet.file_kinds import why_no_checkpoint
-from reid_edge.settings import Tables, flattened
+from reid_edge.settings import Tables, flattened, overridden
 from reid_edge.training.resolve import differences, to_tables
 from reid_edge.training.settings import TrainSettings
 
@@ -131,7 +131,9 @@ def check_settings(state: SavedState, settings: TrainSettings) -> None:
     Raises:
         ResumeError: Settings differ; the message lists each key with its old and new value.
     """
-    changed = [one for one in differences(state.settings, to_tables(settings)) if one[0] not in CHANGEABLE]
+    added = to_tables(TrainSettings(recipe=settings.recipe))  # by later releases, at its default
+    begun = overridden(added, flattened(state.settings))
+    changed = [one for one in differences(begun, to_tables(settings)) if one[0] not in CHANGEABLE]
     if changed:
         listed = "\n  ".join(f"{key}: was {old!r}, is {new!r}" for key, old, new in changed)
         raise ResumeError(

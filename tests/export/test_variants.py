@@ -27,6 +27,7 @@ KINDS = {
     "stream-wise gates": NetworkVariant(fusion="streamwise", **SHORT),
     "learned-and-fixed gates": NetworkVariant(fusion="fixed", **SHORT),
     "IBN": NetworkVariant(instance_norm=True, **SHORT),
+    "AIN": NetworkVariant(ain=True, streams=(1, 2)),
     "addition, one stream, stages of their own depth": NetworkVariant(
         streams=(1,), fusion="addition", blocks=(1, 2, 1)
     ),

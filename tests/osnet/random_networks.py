@@ -4,23 +4,27 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
+from reid_edge.osnet.architecture import MIN_LONG_SIDE_OF_AIN, NetworkVariant, OSNetConfig
 from reid_edge.osnet.network import OSNet
 from tests.osnet.test_variants import unlike_new
 
-variants = st.builds(
+_streams = st.lists(st.integers(1, 3), min_size=1, max_size=4).map(lambda depths: tuple(sorted(depths)))
+_convolutions = st.sampled_from(["lite", "standard"])
+_fusions = st.sampled_from(["unified", "separate", "streamwise", "fixed", "addition", "concatenation"])
+_widths = st.floats(0.02, 0.6)
+_sides = st.integers(20, 48)
+_ain = st.builds(NetworkVariant, streams=_streams, convolution=_convolutions, fusion=_fusions, ain=st.just(True))
+_others = st.builds(
     NetworkVariant,
-    streams=st.lists(st.integers(1, 3), min_size=1, max_size=4).map(lambda depths: tuple(sorted(depths))),
-    convolution=st.sampled_from(["lite", "standard"]),
-    fusion=st.sampled_from(["unified", "separate", "streamwise", "fixed", "addition", "concatenation"]),
+    streams=_streams,
+    convolution=_convolutions,
+    fusion=_fusions,
     blocks=st.tuples(*[st.integers(1, 2)] * 3),
     instance_norm=st.booleans(),
 )
-configs = st.builds(
-    OSNetConfig,
-    width=st.floats(0.02, 0.6),
-    size=st.tuples(st.integers(20, 48), st.integers(20, 48)),
-    variant=variants,
+_sizes_of_ain = st.tuples(_sides, st.integers(MIN_LONG_SIDE_OF_AIN, 48)).flatmap(st.permutations).map(tuple)
+configs = st.builds(OSNetConfig, width=_widths, size=st.tuples(_sides, _sides), variant=_others) | st.builds(
+    OSNetConfig, width=_widths, size=_sizes_of_ain, variant=_ain
 )
 
 

@@ -28,6 +28,15 @@ def test_folding_leaves_no_batch_norm_and_no_fixed_gate():
     ]
 
 
+def test_folding_keeps_the_instance_norms_inside_residuals():
+    network = random_network(OSNetConfig(width=0.25, variant=NetworkVariant(ain=True)), 0)
+    assert [name for name in fold(network).state_dict() if "norm" in name] == [
+        f"{owner}.norm.{key}"
+        for owner in ("conv1", "conv2.0.restore", "conv2.1.restore", "conv3.1.restore", "conv4.0.restore")
+        for key in ("weight", "bias")
+    ]
+
+
 MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)
 STD = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64)
 

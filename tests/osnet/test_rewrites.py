@@ -58,6 +58,15 @@ def test_streams_of_one_channel_are_rewritten_as_well(fusion):
     assert_equal(network, rewrite(network, _legal(config.variant, EVERY_REWRITE[-1])), SIZE)
 
 
+def test_ain_joins_only_where_no_instance_norm_comes_between():
+    network = random_network(OSNetConfig(width=0.3, size=SIZE, variant=NetworkVariant(ain=True)), 0)
+    for wish in EVERY_REWRITE:
+        rewritten = rewrite(network, wish)
+        assert_equal(network, rewritten, SIZE)
+        joined = {name.removesuffix(".join.conv.weight") for name in rewritten.state_dict() if ".join." in name}
+        assert {name for name in joined if not name.endswith("bias")} == ({"conv3.0"} if wish.join else set())
+
+
 def test_rewriting_leaves_the_original_as_it_was():
     network = random_network(OSNetConfig(width=0.25, size=SIZE), 0)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

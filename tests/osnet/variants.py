@@ -19,6 +19,7 @@ VARIANTS = {
     "11 T = 3": NetworkVariant(streams=(1, 2, 3)),
     "3-8-6": NetworkVariant(blocks=(3, 8, 6)),
     "IBN": NetworkVariant(instance_norm=True),
+    "AIN": NetworkVariant(ain=True),
 }
 
 

@@ -106,6 +106,13 @@ def test_another_variant_is_refused():
         make_models(config(variant=NetworkVariant(instance_norm=True)), 4, start())
 
 
+def test_another_variant_is_refused_with_the_options_that_give_it():
+    ain = NetworkVariant(ain=True)
+    with pytest.raises(CheckpointMismatchError, match=r"model\.variant\.instance_norm=false .*variant\.ain=true, or"):
+        make_models(config(variant=NetworkVariant(instance_norm=True)), 4, start(variant=ain))
+    make_models(config(variant=ain), 4, start(variant=ain))
+
+
 def test_missing_and_broken_weights_are_refused():
     given = start()
     missing = dataclasses.replace(given, state={k: v for k, v in given.state.items() if k != "fc.bias"})

@@ -244,6 +244,16 @@ def test_a_state_with_something_else_in_it_is_refused(people, tmp_path, key, val
         train(configured(people), tmp_path / "run", resume=True)
 
 
+def test_a_state_from_before_a_setting_existed_can_be_resumed(people, tmp_path):
+    state = tmp_path / "run/state.pt"
+    with pytest.raises(StoppedError):
+        train(configured(people), tmp_path / "run", notify=stopping(1))
+    stored = torch.load(state, weights_only=True)
+    del stored["config"]["model"]["variant"]["ain"]
+    torch.save(stored, state)
+    assert train(configured(people), tmp_path / "run", resume=True).metrics
+
+
 def test_a_state_that_holds_code_is_refused(people, tmp_path):
     with pytest.raises(StoppedError):
         train(configured(people), tmp_path / "run", notify=stopping(1))
