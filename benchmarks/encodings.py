@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from reid_edge.datasets.loading import load_split
-from reid_edge.evaluation.ranking import Labelled, rank
+from reid_edge.evaluation.comparison import Labelled
+from reid_edge.evaluation.ranking import rank
 from reid_edge.features import l2_normalised, row_cosines
 from reid_edge.runtime import Extractor
 from reid_edge.runtime.extractor import extract_files

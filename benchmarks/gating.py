@@ -47,7 +47,8 @@ from reid_edge.camera.crop_selector import (
 from reid_edge.camera.frames import Detections
 from reid_edge.camera.tracking import TrackedBoxes, Tracker, TrackerSettings
 from reid_edge.camera.tracklets import CropDetails, Tracklets, TrackletSettings
-from reid_edge.evaluation.ranking import Labelled, Ranking, rank
+from reid_edge.evaluation.comparison import Labelled
+from reid_edge.evaluation.ranking import Ranking, rank
 from reid_edge.runtime.extractor import Extractor
 from reid_edge.upstream.message import encode_observation
 from reid_edge.upstream.observation import Observation

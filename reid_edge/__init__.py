@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from reid_edge import errors
     from reid_edge.bundle import Bundle, open_bundle
-    from reid_edge.evaluation.ranking import Labelled, Ranking, rank
+    from reid_edge.evaluation.comparison import Labelled
+    from reid_edge.evaluation.ranking import Ranking, rank
     from reid_edge.export.exporter import ExportOptions, export_bundle
     from reid_edge.gallery.collector import Collector
     from reid_edge.gallery.entries import Selection
@@ -43,7 +44,7 @@ _MODULES = {
     "Extraction": "reid_edge.runtime.extractor",
     "Extractor": "reid_edge.runtime.extractor",
     "HttpTransport": "reid_edge.upstream.http",
-    "Labelled": "reid_edge.evaluation.ranking",
+    "Labelled": "reid_edge.evaluation.comparison",
     "LocalTransport": "reid_edge.upstream.transport",
     "MqttTransport": "reid_edge.upstream.mqtt",
     "Observation": "reid_edge.upstream.observation",

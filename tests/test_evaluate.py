@@ -58,6 +58,7 @@ def test_one_bundle_on_market1501(session_bundle, market, capsys):
         "R1": "100.00",
         "R5": "100.00",
         "mAP": "100.00",
+        "mINP": "100.00",
     }
 
 

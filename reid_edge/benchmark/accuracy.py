@@ -13,7 +13,8 @@ import numpy as np
 from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.datasets.loading import load_split
 from reid_edge.errors import InputError
-from reid_edge.evaluation.ranking import Labelled, Ranking, Rule, rank
+from reid_edge.evaluation.comparison import Labelled, Rule
+from reid_edge.evaluation.ranking import Ranking, rank
 from reid_edge.features import l2_normalised
 from reid_edge.manifest import Distance
 from reid_edge.progress import Notify
@@ -126,7 +127,7 @@ class Embedder:
 
 
 def measure_accuracy(extractor: Extractor, splits: Mapping[Split, Sequence[LabelledImage]], notify: Notify) -> Ranking:
-    """Measure CMC and mAP of an extractor's features, by the distance that its manifest names.
+    """Measure CMC, mAP and mINP of an extractor's features, by the distance that its manifest names.
 
     Args:
         extractor: Any engine and precision.
@@ -162,7 +163,7 @@ def measure_splits(
     rule: Rule = "market1501",
     skip_bad: bool = False,
 ) -> Measured:
-    """Measure CMC and mAP on each of several random splits of one dataset; each image is embedded once.
+    """Measure CMC, mAP and mINP on each of several random splits of one dataset; each image is embedded once.
 
     Args:
         embedder: Computes the features.
@@ -210,6 +211,7 @@ def mean_ranking(rankings: Sequence[Ranking]) -> Ranking:
     return Ranking(
         cmc=np.mean([ranking.cmc[:ranks] for ranking in rankings], axis=0),
         mean_ap=float(np.mean([ranking.mean_ap for ranking in rankings])),
+        mean_inp=float(np.mean([ranking.mean_inp for ranking in rankings])),
         queries=sum(ranking.queries for ranking in rankings),
     )
 

@@ -15,7 +15,8 @@ from reid_edge.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
     from reid_edge.bundle import Bundle
-    from reid_edge.evaluation.ranking import Ranking, Rule
+    from reid_edge.evaluation.comparison import Rule
+    from reid_edge.evaluation.ranking import Ranking
 
 _RANKS = (1, 5, 10, 20)
 #: What the title of the figures says of the rule that they follow.
@@ -63,7 +64,7 @@ def evaluate(
     ] = False,
     skip_bad: SkipBadOption = False,
 ) -> None:
-    """Measure ranking quality, CMC and mAP, of any engine on a labelled dataset.
+    """Measure ranking quality, CMC, mAP and mINP, of any engine on a labelled dataset.
 
     A checkpoint of the recipes classify or attributes in place of the bundle: measure its classifier on the test split.
     """
@@ -157,7 +158,8 @@ def _rule(dataset: str, *, same_camera: bool) -> Rule:
 
 def _print(title: str, engine: str, result: Ranking) -> None:
     ranks = {f"R{k}": f"{100 * result.cmc[k - 1]:.2f}" for k in _RANKS if k <= len(result.cmc)}
-    print_table(title, ("engine", *ranks, "mAP"), [[engine, *ranks.values(), f"{100 * result.mean_ap:.2f}"]])
+    means = {"mAP": f"{100 * result.mean_ap:.2f}", "mINP": f"{100 * result.mean_inp:.2f}"}
+    print_table(title, ("engine", *ranks, *means), [[engine, *ranks.values(), *means.values()]])
 
 
 def _numbers(text: str | None, dataset: str, bundles: list[Bundle]) -> list[int]:

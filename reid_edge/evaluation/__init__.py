@@ -1,1 +1,1 @@
-"""Ranking quality of features (CMC, mAP), of any engine, and quality of attributes."""
+"""Quality of features, of any engine: ranking, verification and open-set identification; quality of attributes."""

@@ -17,7 +17,8 @@ from reid_edge.datasets.attributes import load_attributes
 from reid_edge.datasets.categories import load_categories
 from reid_edge.errors import DatasetError, InputError
 from reid_edge.evaluation.attributes import attribute_quality
-from reid_edge.evaluation.ranking import Labelled, rank
+from reid_edge.evaluation.comparison import Labelled
+from reid_edge.evaluation.ranking import rank
 from reid_edge.features import l2_normalised
 from reid_edge.osnet.checkpoint import Checkpoint, Head
 from reid_edge.progress import Notify, silent

@@ -155,12 +155,13 @@ def test_random_splits_are_ranked_each_by_itself_and_an_image_is_embedded_once(e
 
 def test_the_mean_over_splits_counts_each_split_the_same():
     rankings = [
-        Ranking(cmc=np.array([0.2, 0.6, 1.0]), mean_ap=0.3, queries=10),
-        Ranking(cmc=np.array([0.4, 0.8]), mean_ap=0.5, queries=1),
+        Ranking(cmc=np.array([0.2, 0.6, 1.0]), mean_ap=0.3, mean_inp=0.1, queries=10),
+        Ranking(cmc=np.array([0.4, 0.8]), mean_ap=0.5, mean_inp=0.2, queries=1),
     ]
     mean = mean_ranking(rankings)
     assert mean.cmc == pytest.approx([0.3, 0.7])
     assert mean.mean_ap == pytest.approx(0.4)
+    assert mean.mean_inp == pytest.approx(0.15)
     assert mean.queries == 11
 
 

@@ -9,7 +9,8 @@ from reid_edge.datasets.holdout import first_identities, hold_out
 from reid_edge.datasets.labelled_images import LabelledImage
 from reid_edge.datasets.loading import load_split
 from reid_edge.errors import DatasetError
-from reid_edge.evaluation.ranking import Labelled, rank
+from reid_edge.evaluation.comparison import Labelled
+from reid_edge.evaluation.ranking import rank
 from tests.datasets import trees
 
 REPOSITORY = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""CMC and mAP against the slow, obvious computation."""
+"""CMC, mAP and mINP against the slow, obvious computation."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_edge.errors import InputError
-from reid_edge.evaluation import ranking
-from reid_edge.evaluation.ranking import Labelled, rank
+from reid_edge.evaluation import comparison
+from reid_edge.evaluation.comparison import Labelled
+from reid_edge.evaluation.ranking import rank
 
 
 def obvious_rank(query, gallery, distance, max_rank):
     """One query at a time, one gallery image at a time, in Python."""
-    hits, precisions = np.zeros(max_rank), []
+    hits, precisions, penalties = np.zeros(max_rank), [], []
     for q in range(len(query.features)):
         scored = []
         for g in range(len(gallery.features)):
@@ -35,7 +36,10 @@ def obvious_rank(query, gallery, distance, max_rank):
                     hits[position - 1 :] += 1
         if precision_at_hits:
             precisions.append(sum(precision_at_hits) / len(precision_at_hits))
-    return hits / len(precisions), sum(precisions) / len(precisions), len(precisions)
+            last = max(position for position, (_, same) in enumerate(scored, 1) if same)
+            penalties.append(found / last)
+    queries = len(precisions)
+    return hits / queries, sum(precisions) / queries, sum(penalties) / queries, queries
 
 
 def _labelled(rng, count, identities):
@@ -51,10 +55,11 @@ def _labelled(rng, count, identities):
 def test_ranking_is_that_of_the_obvious_computation(seed, distance):
     rng = np.random.default_rng(seed)
     query, gallery = _labelled(rng, 9, 6), _labelled(rng, 40, 6)
-    cmc, mean_ap, queries = obvious_rank(query, gallery, distance, 20)
+    cmc, mean_ap, mean_inp, queries = obvious_rank(query, gallery, distance, 20)
     result = rank(query, gallery, distance=distance)
     np.testing.assert_allclose(result.cmc, cmc, rtol=0, atol=1e-15)
     assert result.mean_ap == pytest.approx(mean_ap, abs=1e-12)
+    assert result.mean_inp == pytest.approx(mean_inp, abs=1e-12)
     assert result.queries == queries
 
 
@@ -93,7 +98,7 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     rng = np.random.default_rng(0)
     query, gallery = _labelled(rng, 30, 5), _labelled(rng, 100, 5)
     whole = rank(query, gallery)
-    monkeypatch.setattr(ranking, "QUERY_BLOCK", 7)
+    monkeypatch.setattr(comparison, "QUERY_BLOCK", 7)
     done = []
     in_blocks = rank(query, gallery, on_block=done.append)
     assert (in_blocks.cmc == whole.cmc).all()
@@ -115,6 +120,14 @@ def test_memory_stays_small_however_many_queries():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 200e6
+
+
+def test_mean_inp_is_the_share_of_matches_down_to_the_last_one():
+    query = _images([1, 2], [1, 1], [[1, 0], [0.1, 1]])
+    gallery = _images([1, 2, 1], [2, 2, 2], [[1, 0], [0.1, 1], [0.05, 1]])
+    result = rank(query, gallery)  # person 1 is first and third, person 2 first
+    assert result.mean_inp == pytest.approx((2 / 3 + 1) / 2)
+    assert result.mean_ap == pytest.approx(((1 + 2 / 3) / 2 + 1) / 2)
 
 
 def test_the_same_camera_of_the_same_person_is_left_out():
