@@ -31,6 +31,8 @@ UNSET = {
     "camera.off_switch": "/run/reid-edge/off",
     "filter.confidence": 0.3,
     "filter.max_width": 400.0,
+    "person.max_height_change": 0.06,
+    "person.min_travel": 0.5,
     "filter.max_height": 800.0,
     "tracker.high_confidence": 0.6,
     "upstream.tls": {name: f"/etc/reid-edge/{file}" for name, file in

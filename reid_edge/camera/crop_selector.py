@@ -4,7 +4,8 @@ The quality of a crop estimates, from its box and the boxes around it, how much 
 of it is the ranking quality (mAP) that crops keep when they are degraded in one way, as a fraction of the mAP that they
 reach undegraded: people of Market-1501 as queries, features of a network that was not trained on them
 (``benchmarks/gating.md``).  The detector's score and the sharpness of a crop are no terms: in the same measurement they
-ranked the crops of a track in opposite ways for two networks.
+ranked the crops of a track in opposite ways for two networks.  Yet the score tells how surely the crop shows a person:
+of two crops the one with the greater quality times score is the better one.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class CropSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     Attributes:
         mode: ``gated``: by the rules below; ``first``: one crop per track; ``every``: all crops, for comparison.
         interval_s: Seconds after which another crop of a live track is embedded.
-        better_by: Before that, a crop is embedded if its quality is this many times the best so far.
+        better_by: Before that, a crop is embedded if its quality times its score is this many times the best so far.
         better_s: Shortest time between such a crop and the one before it, seconds.
         min_quality: Quality that is waited for in the first crop of a track.
         patience_s: Age of a track, seconds, from which its first crop may have any quality.
@@ -99,10 +100,11 @@ class CropSelector:
         """
         rows, reasons = [], []
         left: dict[int, WhyNot] = {}
-        for row, (track, value) in enumerate(zip(tracked.tracks.tolist(), quality.tolist(), strict=True)):
+        values = zip(tracked.tracks.tolist(), quality.tolist(), (quality * tracked.scores).tolist(), strict=True)
+        for row, (track, value, worth) in enumerate(values):
             state = self._tracks.setdefault(track, _Track(captured_us))
-            if (reason := self._reason(state, value, captured_us)) is not None:
-                state.chosen_us, state.best = captured_us, max(state.best, value)
+            if (reason := self._reason(state, value, worth, captured_us)) is not None:
+                state.chosen_us, state.best = captured_us, max(state.best, worth)
                 rows.append(row)
                 reasons.append(reason)
             else:
@@ -120,7 +122,7 @@ class CropSelector:
         for track in ended:
             self._tracks.pop(track.track, None)
 
-    def _reason(self, state: _Track, quality: float, now_us: int) -> Reason | None:
+    def _reason(self, state: _Track, quality: float, worth: float, now_us: int) -> Reason | None:
         settings = self._settings
         if settings.mode == "every":
             return "every"
@@ -132,7 +134,7 @@ class CropSelector:
         since_s = (now_us - state.chosen_us) / 1e6
         if since_s >= settings.interval_s:
             return "interval"
-        return "better" if since_s >= settings.better_s and quality > settings.better_by * state.best else None
+        return "better" if since_s >= settings.better_s and worth > settings.better_by * state.best else None
 
     def _why_not(self, state: _Track, now_us: int) -> WhyNot:
         if state.chosen_us is None:
@@ -144,7 +146,7 @@ class CropSelector:
 
 @dataclass
 class _Track:
-    """State of a live track: when it began, when a crop was last chosen, and the quality of the best crop."""
+    """State of a live track: when it began, when a crop was last chosen, and the best quality times score so far."""
 
     since_us: int
     chosen_us: int | None = None
@@ -179,9 +181,14 @@ def aspect_term(sizes: Boxes) -> Terms:
 
 def edge_term(boxes: Boxes, width: int, height: int) -> Terms:
     """Return the mAP kept by boxes (N×4, pixels), by whether they lie at the edge of the frame."""
+    return np.where(touch_edge(boxes, width, height), AT_EDGE, 1.0)
+
+
+def touch_edge(boxes: Boxes, width: int, height: int) -> npt.NDArray[np.bool_]:
+    """Tell which boxes (N×4, pixels) lie at the edge of a frame of this size: N booleans."""
     near = np.array([width, height]) * EDGE
     at_edge = (boxes[:, :2] <= near) | (boxes[:, 2:] >= np.array([width, height]) - near)
-    return np.where(at_edge.any(axis=1), AT_EDGE, 1.0)
+    return np.asarray(at_edge.any(axis=1), np.bool_)
 
 
 def visible_term(boxes: Boxes) -> Terms:

@@ -14,6 +14,7 @@ from reid_edge.camera.crop_selector import CropSelector, crop_quality
 from reid_edge.camera.detectors import Detector
 from reid_edge.camera.filters import DetectionFilter
 from reid_edge.camera.frames import Frame
+from reid_edge.camera.person_check import PersonCheck
 from reid_edge.camera.sources import Source
 from reid_edge.camera.tracking import TrackedBoxes, Tracker
 from reid_edge.camera.tracklets import CropDetails
@@ -52,7 +53,8 @@ class DetectionStage:
         detector: Finds people.
         boxes: Drops useless boxes; its masks are blacked out before detection.
         tracker: Joins the boxes to tracks.
-        selector: Chooses the crops.
+        check: Tells tracks of people from others.
+        selector: Chooses the crops, of the boxes of high score only.
         queue: Takes the crops.
         is_off: Tells whether the camera is switched off now.
         extractor: Gives the model that is to embed crops which are cut now; asked at each frame.
@@ -65,6 +67,7 @@ class DetectionStage:
         detector: Detector,
         boxes: DetectionFilter,
         tracker: Tracker,
+        check: PersonCheck,
         selector: CropSelector,
         queue: CropQueue,
         *,
@@ -76,6 +79,7 @@ class DetectionStage:
         self._detector = detector
         self._filter = boxes
         self._tracker = tracker
+        self._check = check
         self._selector = selector
         self._queue = queue
         self._is_off = is_off
@@ -96,7 +100,7 @@ class DetectionStage:
             for frame in self._source:
                 with self.heartbeat:
                     self._skip() if self._is_off() else self._process(frame)
-            self._queue.put([], self._tracker.finish())
+            self._queue.put([], self._check.end(self._tracker.finish()))
         finally:
             self._queue.finish()
 
@@ -106,7 +110,7 @@ class DetectionStage:
             self._end_all()
 
     def _end_all(self, correction_us: int = 0) -> None:
-        ended = [replace(track, correction_us=correction_us) for track in self._tracker.finish()]
+        ended = self._check.end(replace(track, correction_us=correction_us) for track in self._tracker.finish())
         self._selector.end(ended)
         self._queue.put([], ended)
 
@@ -121,9 +125,11 @@ class DetectionStage:
         detections = self._filter(found, frame)
         self._note_use(len(found), self._filter.dropped["invalid"] - invalid, seen_s)
         tracked = self._tracker.update(detections, frame.captured_us)
+        height, width = frame.image.shape[:2]
+        self._check.update(tracked, frame.captured_us, (width, height))
         self.stats.frames += 1
         self.stats.detections += len(detections)
-        for crop in self._queue.put(self._crops(frame, tracked, seen_s), tracked.ended):
+        for crop in self._queue.put(self._crops(frame, tracked, seen_s), self._check.end(tracked.ended)):
             self._selector.dropped(crop.details.track)
             self._watcher.dropped(crop.details)
 
@@ -136,7 +142,9 @@ class DetectionStage:
     def _crops(self, frame: Frame, tracked: TrackedBoxes, seen_s: float) -> list[QueuedCrop]:
         height, width = frame.image.shape[:2]
         quality = crop_quality(tracked.boxes, width=width, height=height)
-        chosen = self._selector.select(tracked, quality, frame.captured_us)
+        strong = self._check.strong(tracked.scores)
+        chosen = self._selector.select(tracked.take(strong), quality[strong], frame.captured_us)
+        chosen = replace(chosen, rows=np.flatnonzero(strong)[chosen.rows])
         self._watcher.saw(frame, tracked, quality, chosen)
         rows = chosen.rows
         self.stats.chosen += len(rows)
@@ -150,7 +158,7 @@ class DetectionStage:
         return [
             QueuedCrop(
                 compact_copy(crop, input_size),
-                CropDetails(track, frame.captured_us, tuple(box), score, value),
+                CropDetails(track, frame.captured_us, tuple(box), score, value, self._check.failing(track)),
                 seen_s,
                 extractor,
             )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from reid_edge.camera.detectors import trouble_of
+from reid_edge.camera.person_check import BETTER_DETECTOR
 from reid_edge.upstream.clocks import PLAUSIBLE_US
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ Kind = Literal[
     "clock",
     "off_switch",
     "detector",
+    "out_of_depth",
     "hanging",
     "reload",
     "dropped",
@@ -51,6 +53,8 @@ STALE_S = 15.0
 LOG_AGAIN_S = 60.0
 #: Kinds that are logged once a minute where they happen.
 _LOGGED_ELSEWHERE = frozenset({"outbox", "store", "delivery"})
+#: Kinds that nothing but other settings ends: logged once.
+_LOGGED_ONCE = frozenset({"out_of_depth"})
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +123,7 @@ class Examination:
         yield "clock", self._wrong_clock()
         yield "off_switch", agent.pipeline.off_switch.trouble
         yield "detector", trouble_of(agent.pipeline.detector) or self._useless_boxes(now_s)
+        yield "out_of_depth", self._out_of_depth()
         for name in hanging_stages(agent):
             yield "hanging", f"{name} hangs"
         yield "reload", agent.reload_trouble
@@ -157,6 +162,17 @@ class Examination:
         if since_s is None or now_s - since_s < USELESS_S:
             return ""
         return f"no box of the detector was a box within the frame, in pixels x1 y1 x2 y2, for {now_s - since_s:.0f} s"
+
+    def _out_of_depth(self) -> str:
+        check = self._agent.pipeline.person_check
+        if not check.out_of_depth:
+            return ""
+        passed, judged = check.passing
+        return (
+            f"only {passed} of the last {judged} moving things look like one whole person; none is published until "
+            f"that changes, or person.min_passing = 0. The detector 'motion' does not suit this scene: "
+            f"{BETTER_DETECTOR}; 'reid-edge preview' shows what it sees"
+        )
 
     def _dropped(self) -> str:
         dropped = dict(self._agent.outbox.dropped_recently(RECENT_S))
@@ -286,7 +302,8 @@ class ProblemLog:
         self._told &= texts.keys()
         self._began_s = {kind: self._began_s.get(kind, now_s) for kind in texts}
         for kind, text in texts.items():
-            if now_s - self._logged_s.get(kind, float("-inf")) >= LOG_AGAIN_S:
+            again_s = float("inf") if kind in _LOGGED_ONCE else LOG_AGAIN_S
+            if now_s - self._logged_s.get(kind, float("-inf")) >= again_s:
                 self._logged_s[kind] = now_s
                 self._told.add(kind)
                 log.warning("unhealthy (%s): %s", kind, text)

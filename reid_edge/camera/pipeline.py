@@ -8,9 +8,10 @@ from collections.abc import Callable
 from reid_edge.camera.crop_queue import CropQueue
 from reid_edge.camera.crop_selector import CropSelector
 from reid_edge.camera.detection_stage import DetectionStage, OffSwitch
-from reid_edge.camera.detectors import open_detector, scores_of
+from reid_edge.camera.detectors import MotionSettings, open_detector, scores_of
 from reid_edge.camera.embedding_stage import EmbeddingStage, Publishes, load_model
 from reid_edge.camera.filters import DetectionFilter
+from reid_edge.camera.person_check import PersonCheck
 from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
 from reid_edge.camera.tracking import Tracker
@@ -35,6 +36,7 @@ class Pipeline:
         filter: Drops useless boxes, and blacks out the masks.
         off_switch: Tells whether the camera is switched off.
         crop_queue: Between the two stages.
+        person_check: Tells tracks of people from others.
         tracklets: Averages features, and decides when to publish.
         embedding: Second stage.
         detection: First stage.
@@ -81,11 +83,18 @@ class Pipeline:
             max_batch=settings.engine.max_batch,
             max_latency_s=latency_s,
         )
+        tracker = Tracker(settings.tracker, start=scores.start)
+        self.person_check = PersonCheck(
+            settings.person,
+            high_confidence=tracker.high_confidence,
+            by_motion=isinstance(settings.detector, MotionSettings),
+        )
         self.detection = DetectionStage(
             self.source,
             self.detector,
             self.filter,
-            Tracker(settings.tracker, start=scores.start),
+            tracker,
+            self.person_check,
             CropSelector(settings.gate),
             self.crop_queue,
             is_off=self.off_switch,

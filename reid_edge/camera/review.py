@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from reid_edge.camera.person_check import BETTER_DETECTOR
 from reid_edge.camera.pipeline import Pipeline
 
 #: Reasons of the filter that say nothing of a wrong setting: low scores and boxes of one person are usual.
@@ -26,6 +27,10 @@ class Counts:
         overload: Chosen crops that were dropped before the engine.
         embedded: Crops that were embedded.
         split: Tracks that began to show another person.
+        withheld: Tracklets that are not like one whole person, and were not published, by reason.
+        passed: Tracks that were like one whole person.
+        failed: Tracks that were not.
+        unsuitable: The detector is ``motion``, and most tracks were not like one whole person.
         published: Observations that were published, or would have been.
     """
 
@@ -38,6 +43,10 @@ class Counts:
     overload: int
     embedded: int
     split: int
+    withheld: dict[str, int]
+    passed: int
+    failed: int
+    unsuitable: bool
     published: int
 
     @classmethod
@@ -53,6 +62,10 @@ class Counts:
             overload=pipeline.crop_queue.dropped,
             embedded=pipeline.embedding.stats.embedded,
             split=pipeline.tracklets.split,
+            withheld=dict(pipeline.tracklets.withheld),
+            passed=pipeline.person_check.passed,
+            failed=pipeline.person_check.failed.total(),
+            unsuitable=pipeline.person_check.mostly_failed,
             published=published,
         )
 
@@ -70,7 +83,13 @@ def suspicions(counts: Counts) -> list[str]:
         ),
         (
             counts.detections > 0 and not counts.published,
-            f"{counts.detections:,} boxes of people were found, and no tracklet was published.",
+            f"{counts.detections:,} boxes of people were found, and no tracklet was published"
+            + (f" (withheld: {listed(counts.withheld)})." if counts.withheld else "."),
+        ),
+        (
+            counts.unsuitable,
+            f"Only {counts.passed:,} of {counts.passed + counts.failed:,} moving things looked like one whole person: "
+            f"the detector 'motion' does not suit this scene. Instead, {BETTER_DETECTOR}.",
         ),
         (
             counts.unreadable > counts.frames / 20,

@@ -13,6 +13,7 @@ import msgspec
 from reid_edge.camera.crop_selector import CropSelectorSettings
 from reid_edge.camera.detectors import DetectorSettings, MotionSettings
 from reid_edge.camera.filters import FilterSettings
+from reid_edge.camera.person_check import PersonSettings
 from reid_edge.camera.sources import SourceSettings
 from reid_edge.camera.tracking import TrackerSettings
 from reid_edge.camera.tracklets import TrackletSettings
@@ -159,6 +160,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     detector: DetectorSettings = MotionSettings()
     filter: FilterSettings = FilterSettings()
     tracker: TrackerSettings = TrackerSettings()
+    person: PersonSettings = PersonSettings()
     gate: CropSelectorSettings = CropSelectorSettings()
     tracklet: TrackletSettings = TrackletSettings()
     pipeline: PipelineSettings = PipelineSettings()

@@ -207,6 +207,11 @@ class AgentMetrics(Collector):
             "crop_seconds", "Seconds from the beginning of detection to the feature.", embedding.crop_latencies_s
         )
         yield _gauge("tracklets", "Live tracklets.", len(agent.pipeline.tracklets))
+        yield _counters(
+            "tracklets_withheld",
+            "Tracklets that were not published because they do not look like one whole person, by reason.",
+            agent.pipeline.tracklets.withheld,
+        )
         yield _counter("tracklets_split", "Tracks that began to show another person.", agent.pipeline.tracklets.split)
         yield _counter("bundle_reloads", "Bundles loaded again while running.", agent.reloads)
         yield _counter("bundle_reload_failures", "Bundles that could not be loaded again.", agent.failed_reloads)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.camera.advised_scores import AdvisedScores
-from reid_edge.camera.frames import Detections
+from reid_edge.camera.filters import ious
+from reid_edge.camera.frames import Boxes, Detections, Scores
 from reid_edge.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class TrackerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         high_confidence: Lowest score of a box that starts a track; lower ones only continue one. None for the one that
             suits the detector (docs/detectors.md), 0.6 where nothing is known of it.
         min_iou: Least overlap (intersection over union) of a box with the predicted place of its track.
+        weak_iou: Least overlap of a box of lower score with the last place of a track, which it can continue for
+            ``lifespan_s`` after the track's last box of high score.
         lifespan_s: Time without a box after which a track ends, seconds.
         max_tracks: Number of live tracks from which no other one starts.
         max_boxes: Largest number of boxes of a frame that are used, those of the highest scores.
@@ -36,6 +39,7 @@ class TrackerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     high_confidence: Fraction | None = None
     min_iou: Fraction = 0.25
+    weak_iou: Fraction = 0.5
     lifespan_s: Seconds = 1.0
     max_tracks: Count = 512
     max_boxes: Count = 256
@@ -49,11 +53,14 @@ class EndedTrack:
         track: Number of the track.
         last_us: Time of its last box, microseconds since 1970 UTC.
         correction_us: What is to be added to all times of the track: it ended because the clock was wrong, and was set.
+        failing: Why it is not published (:mod:`~reid_edge.camera.person_check`); "" if it may be; None if it was not
+            judged at its end.
     """
 
     track: int
     last_us: int
     correction_us: int = 0
+    failing: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +79,18 @@ class TrackedBoxes:
     tracks: npt.NDArray[np.int64]
     ended: tuple[EndedTrack, ...]
 
+    def take(self, rows: npt.NDArray[np.bool_]) -> TrackedBoxes:
+        """Select boxes by a mask of N booleans; the tracks that ended stay."""
+        return TrackedBoxes(self.boxes[rows], self.scores[rows], self.tracks[rows], self.ended)
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Last box of a live track, 4 float32, and the time of its last one of high score."""
+
+    box: npt.NDArray[np.float32]
+    strong_us: int
+
 
 class Tracker:
     """ByteTrack with growing track numbers, for frames at any rate.
@@ -82,16 +101,20 @@ class Tracker:
         settings: Thresholds and limits; None takes the defaults.
         start: Lowest score of a box that starts a track, where the settings give none.
 
+    Attributes:
+        high_confidence: Lowest score of a box that starts a track, as it is used.
+
     Raises:
         MissingExtraError: ``edgefirst-tracker`` is not installed.
     """
 
     def __init__(self, settings: TrackerSettings | None = None, *, start: float = AdvisedScores().start) -> None:
         self._settings = settings or TrackerSettings()
-        self._start = start if self._settings.high_confidence is None else self._settings.high_confidence
+        self.high_confidence = start if self._settings.high_confidence is None else self._settings.high_confidence
         self._lifespan_us = round(self._settings.lifespan_s * 1e6)
         self._bytetrack = self._new_bytetrack()
         self._live: dict[str, EndedTrack] = {}
+        self._places: dict[str, _Place] = {}
         self._next = 1
         self._now_us = 0
 
@@ -115,9 +138,12 @@ class Tracker:
         usable = self._usable(detections)
         boxes = np.asarray(detections.boxes[usable], np.float32)
         scores = np.asarray(detections.scores[usable], np.float32)
+        credible = self._credible(boxes, scores)
+        boxes, scores = boxes[credible], scores[credible]
         infos = self._associate(boxes, scores)
-        rows = np.flatnonzero([info is not None for info in infos])
-        tracks = [self._seen(info.uuid) for info in infos if info is not None]
+        joined = [(row, info.uuid) for row, info in enumerate(infos) if info is not None]
+        rows = np.array([row for row, _ in joined], np.intp)
+        tracks = [self._seen(uuid, boxes[row], scores[row]) for row, uuid in joined]
         return TrackedBoxes(boxes[rows], scores[rows], np.array(tracks, np.int64), ended + self._end_unseen())
 
     def finish(self) -> tuple[EndedTrack, ...]:
@@ -137,7 +163,7 @@ class Tracker:
 
     def _associate(self, boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32]) -> list[TrackInfo | None]:
         if len(self._live) >= self._settings.max_tracks:  # too low to start a track, high enough to continue one
-            scores = np.minimum(scores, np.nextafter(np.float32(self._start), np.float32(0)))
+            scores = np.minimum(scores, np.nextafter(np.float32(self.high_confidence), np.float32(0)))
         infos: list[TrackInfo | None] = self._bytetrack.update(
             np.ascontiguousarray(boxes),
             np.ascontiguousarray(scores),
@@ -146,13 +172,28 @@ class Tracker:
         )
         return infos
 
-    def _seen(self, uuid: str) -> int:
+    def _credible(self, boxes: Boxes, scores: Scores) -> npt.NDArray[np.bool_]:
+        """Tell which boxes may continue or start a track: those of high score, and others where a track was last seen.
+
+        The library would let a weak box anywhere near continue a track, and a chain of them carry it to other things.
+        """
+        credible: npt.NDArray[np.bool_] = scores >= self.high_confidence
+        weak = np.flatnonzero(~credible)
+        since_us = self._now_us - self._lifespan_us
+        places = [place.box for place in self._places.values() if place.strong_us >= since_us]
+        if len(weak) and places:
+            credible[weak] = ious(boxes[weak], np.stack(places)).max(1) >= self._settings.weak_iou
+        return credible
+
+    def _seen(self, uuid: str, box: npt.NDArray[np.float32], score: np.float32) -> int:
         known = self._live.get(uuid)
         if known is None:
             number, self._next = self._next, self._next + 1
         else:
             number = known.track
         self._live[uuid] = EndedTrack(number, self._now_us)
+        is_strong = known is None or score >= self.high_confidence
+        self._places[uuid] = _Place(box, self._now_us if is_strong else self._places[uuid].strong_us)
         return number
 
     def _end_unseen(self) -> tuple[EndedTrack, ...]:
@@ -165,6 +206,9 @@ class Tracker:
         return self._end(tuple(self._live))
 
     def _end(self, uuids: Iterable[str]) -> tuple[EndedTrack, ...]:
+        uuids = tuple(uuids)
+        for uuid in uuids:
+            del self._places[uuid]
         return tuple(self._live.pop(uuid) for uuid in uuids)
 
     def _new_bytetrack(self) -> ByteTrack:
@@ -173,7 +217,7 @@ class Tracker:
         except ImportError as error:
             raise MissingExtraError("edgefirst-tracker", "camera", "tracking") from error
         return ByteTrack(
-            high_conf=self._start,
+            high_conf=self.high_confidence,
             iou=self._settings.min_iou,
             update=1.0,  # the plain Kalman filter; a lower value lags behind, and loses people at 10 frames a second
             lifespan_ns=self._lifespan_us * 1000,

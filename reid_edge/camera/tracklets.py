@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -50,6 +51,8 @@ class CropDetails:
         box: x1 y1 x2 y2 as fractions of the frame.
         confidence: Score of the detector, 0 to 1.
         quality: Estimate of :func:`~reid_edge.camera.crop_selector.crop_quality`, 0 to 1.
+        failing: Why its track could not be published if it ended now (:mod:`~reid_edge.camera.person_check`); "" if it
+            could.
     """
 
     track: int
@@ -57,6 +60,12 @@ class CropDetails:
     box: tuple[float, float, float, float]
     confidence: float
     quality: float
+    failing: str = ""
+
+    @property
+    def worth(self) -> float:
+        """How much the crop says of a person: its quality times the detector's score."""
+        return self.quality * self.confidence
 
 
 class _Tracklet:
@@ -72,17 +81,19 @@ class _Tracklet:
         self.crops = 0
         self.published_us: int | None = None
         self.doubted: tuple[CropDetails, Feature] | None = None
+        self.failing = details.failing
         self.add(details, feature)
 
     def add(self, details: CropDetails, feature: Feature) -> None:
-        weight = max(details.quality, LEAST_WEIGHT)
+        weight = max(details.worth, LEAST_WEIGHT)
         self.total += weight * feature.astype(np.float64)
         self.weight += weight
         self.weighted_quality += weight * details.quality
         self.crops += 1
         self.first_us = min(self.first_us, details.captured_us)
-        self.last_us = max(self.last_us, details.captured_us)
-        if details.quality > self.best.quality:
+        if details.captured_us >= self.last_us:
+            self.last_us, self.failing = details.captured_us, details.failing
+        if details.worth > self.best.worth:
             self.best = details
         self.doubted = None
 
@@ -96,7 +107,9 @@ class Tracklets:
     """Averages the features of live tracks and makes the observations to publish.
 
     To be used by one thread.  An observation has the mean of a tracklet's features, weighted by the quality of their
-    crops, at unit length, with the box and time of the best crop.
+    crops times the detector's scores, at unit length, with the box and time of the best crop.
+
+    A tracklet whose track fails the check of persons is held back; if it still does at its end, it is left out.
 
     A track is one tracklet as long as it shows one person.  A crop unlike the mean of two or more is held back.  If the
     next one is unlike the mean too, and like the one held back, the track now shows someone else, and the two begin
@@ -112,6 +125,7 @@ class Tracklets:
         split: Number of times that a track began to show someone else.
         overflowed: Number of tracks that were ended for lack of room.
         late: Number of crops that came for such a track afterwards, left out.
+        withheld: Number of tracklets that ended unpublished because their tracks failed the check, by reason.
     """
 
     def __init__(
@@ -131,6 +145,7 @@ class Tracklets:
         self.split = 0
         self.overflowed = 0
         self.late = 0
+        self.withheld: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._live)
@@ -153,7 +168,7 @@ class Tracklets:
             return published
         tracklet, left = self._add_to_track(details, feature)
         if left is not None:
-            published.append(self._publish(left, final=True))
+            published += self._conclude(left)
         if self._is_due(tracklet):
             published.append(self._publish(tracklet, final=False))
         return published
@@ -192,9 +207,17 @@ class Tracklets:
             if (tracklet := self._live.pop(track.track, None)) is not None:
                 tracklet.last_us = max(tracklet.last_us, track.last_us)
                 tracklet.shift(track.correction_us)
-                published.append(self._publish(tracklet, final=True))
+                tracklet.failing = tracklet.failing if track.failing is None else track.failing
+                published += self._conclude(tracklet)
             self._watcher.ended(track)
         return published
+
+    def _conclude(self, tracklet: _Tracklet) -> list[Observation]:
+        """Make the final observation of a tracklet, unless it fails and nothing of it was published."""
+        if tracklet.failing and tracklet.number is None:
+            self.withheld[tracklet.failing] += 1
+            return []
+        return [self._publish(tracklet, final=True)]
 
     def finish(self) -> list[Observation]:
         """Make the final observations of all live tracks; a track that goes on afterwards is another tracklet."""
@@ -218,6 +241,8 @@ class Tracklets:
         return self.end([EndedTrack(oldest, self._live[oldest].last_us)])
 
     def _is_due(self, tracklet: _Tracklet) -> bool:
+        if tracklet.failing:
+            return False
         if tracklet.published_us is None:
             since_us, wait_s = tracklet.first_us, self._settings.early_s
         else:

@@ -206,20 +206,25 @@ def _status(agent: Agent, address: str) -> contextlib.AbstractContextManager[obj
 
 
 def _report(agent: Agent) -> None:
-    published, delivery = agent.publisher.stats.published, agent.delivery.stats
+    from reid_edge.camera.review import Counts, listed, suspicions
+
+    delivery = agent.delivery.stats
+    counts = Counts.of(agent.pipeline, published=agent.publisher.stats.published)
+    withheld = f"{sum(counts.withheld.values()):,}" + (f": {listed(counts.withheld)}" if counts.withheld else "")
     rows = [
-        ["frames", f"{agent.pipeline.detection.stats.frames:,}"],
-        ["people detected", f"{agent.pipeline.detection.stats.detections:,}"],
-        ["crops embedded", f"{agent.pipeline.embedding.stats.embedded:,}"],
-        ["features published", f"{published:,}"],
+        ["frames", f"{counts.frames:,}"],
+        ["people detected", f"{counts.detections:,}"],
+        ["crops embedded", f"{counts.embedded:,}"],
+        ["tracklets withheld, not like one whole person", withheld],
+        ["features published", f"{counts.published:,}"],
         ["features stored upstream, earlier ones included", f"{delivery.acknowledged:,}"],
         ["waiting in the outbox", f"{agent.outbox.depth:,}"],
     ]
     if delivery.refused_waiting:
         rows.append(["of these refused", f"{delivery.refused_waiting:,}: {delivery.last_refusal}"])
     print_table(f"camera {agent.camera}", ("", ""), rows)
-    _warn(agent, published)
-    if agent.settings.in_process and published:
+    _warn(agent, suspicions(counts))
+    if agent.settings.in_process and counts.published:
         uri = agent.transport.name
         console.print(
             f"Next: reid-edge gallery info {uri}, then reid-edge gallery search {uri} --image CROP.jpg "
@@ -228,11 +233,8 @@ def _report(agent: Agent) -> None:
         )
 
 
-def _warn(agent: Agent, published: int) -> None:
+def _warn(agent: Agent, found: Sequence[str]) -> None:
     """Say what looks wrong in the counts, and how to see what the camera saw."""
-    from reid_edge.camera.review import Counts, suspicions
-
-    found = suspicions(Counts.of(agent.pipeline, published=published))
     for text in found:
         console.print(f"warning: {text}", soft_wrap=True)
     if found:

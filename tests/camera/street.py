@@ -26,6 +26,18 @@ def walker(number: int) -> np.ndarray:
     return np.clip(person + uneven, 0, 255).astype(np.uint8)
 
 
+def outline(height: int = 110, width: int = 44) -> np.ndarray:
+    """H×W booleans: the pixels of the head, body, arms and legs of somebody who walks."""
+    shape = np.zeros((110, 44), np.uint8)
+    cv2.circle(shape, (22, 10), 10, 1, -1)
+    shape[18:66, 12:32] = 1
+    for end in ((3, 60), (40, 60)):
+        cv2.line(shape, (22, 26), end, 1, 7)
+    for end in ((7, 106), (36, 106)):
+        cv2.line(shape, (22, 60), end, 1, 8)
+    return cv2.resize(shape, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+
+
 def street_frames(frames: int, walkers: int = 3) -> list[np.ndarray]:
     """Walkers cross one below the other, each at its own speed, and come back."""
     ground = np.random.default_rng(0).integers(90, 120, (SIZE_WH[1], SIZE_WH[0], 3), dtype=np.uint8)
@@ -37,7 +49,7 @@ def street_frames(frames: int, walkers: int = 3) -> list[np.ndarray]:
             person = walker(seed)
             x = int((number - STILL) * (3 + seed)) % (SIZE_WH[0] - person.shape[1])
             y = 5 + seed * 118
-            picture[y : y + person.shape[0], x : x + person.shape[1]] = person
+            picture[y : y + person.shape[0], x : x + person.shape[1]][outline()] = person[outline()]
         pictures.append(picture)
     return pictures
 

@@ -238,7 +238,12 @@ def see_one_large(frame):
     return np.array([[20, 4, 170, 356, 0.9]])
 
 
-LARGE = {"detector.kind": "callable", "detector.function": "tests.camera.test_agent:see_one_large"}
+LARGE = {
+    "person.min_boxes": 1,
+    "person.min_s": 0,
+    "detector.kind": "callable",
+    "detector.function": "tests.camera.test_agent:see_one_large",
+}
 
 
 def test_large_crops_wait_no_larger_than_the_network_takes_them(settings, session_bundle):

@@ -9,6 +9,7 @@ from reid_edge.camera.detectors.blobs import dips, find_people, joined
 from reid_edge.camera.filters import DetectionFilter, FilterSettings, ious
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources import SourceSettings, open_source
+from tests.camera.street import outline
 
 SIZE_WH = (480, 360)
 STEP_US = 100_000
@@ -27,14 +28,18 @@ def noisy(image: np.ndarray, rng) -> np.ndarray:
 
 
 def draw_person(image: np.ndarray, x: int, y: int, height: int = 100) -> tuple[int, int, int, int]:
-    """Head, body and two legs; their box."""
-    width = round(height * 0.36)
-    colors = ((60, 80, 200), (40, 30, 30), (200, 120, 40))
-    cv2.circle(image, (x + width // 2, y + height // 10), height // 10, colors[0], -1)
-    cv2.rectangle(image, (x, y + height // 5), (x + width - 1, y + height * 6 // 10), colors[1], -1)
-    for left in (x, x + width - width // 3):
-        cv2.rectangle(image, (left, y + height * 6 // 10), (left + width // 3 - 1, y + height - 1), colors[2], -1)
-    return x, y, x + width, y + height
+    """Somebody who walks, with head, body and legs of other colours; their box."""
+    width = round(height * 0.4)
+    shape = outline(height, width)
+    rows, columns = np.flatnonzero(shape.any(1)), np.flatnonzero(shape.any(0))
+    colors = np.empty((height, width, 3), np.uint8)
+    colors[: height // 5], colors[height // 5 :], colors[height * 6 // 10 :] = (
+        (60, 80, 200),
+        (40, 30, 30),
+        (200, 120, 40),
+    )
+    image[y : y + height, x : x + width][shape] = colors[shape]
+    return x + int(columns[0]), y + int(rows[0]), x + int(columns[-1]) + 1, y + int(rows[-1]) + 1
 
 
 class Scene:
@@ -239,3 +244,18 @@ def test_setting_the_clock_changes_nothing_of_what_is_seen(rng, correction_us):
         np.testing.assert_array_equal(found.boxes, expected.boxes)
         seen += len(found)
     assert seen > 20
+
+
+def test_a_blob_like_a_car_an_arm_or_a_slab_scores_less_than_somebody_who_walks():
+    def score(part):
+        picture = np.zeros((200, 200), np.uint8)
+        picture[40 : 40 + part.shape[0], 40 : 40 + part.shape[1]] = part * 255
+        return find_people(picture, 20, 190).scores.max(initial=0)
+
+    walker = outline(110, 44)
+    slab = np.ones((110, 44), np.uint8)
+    car = slab.copy()
+    car[:25, :8] = car[:25, -8:] = 0
+    arm = np.tri(110, 44, k=-20, dtype=np.uint8) - np.tri(110, 44, k=-75, dtype=np.uint8)
+    assert score(walker) >= 0.85
+    assert max(score(slab), score(car), score(arm)) < 0.6

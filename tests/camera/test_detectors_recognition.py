@@ -299,7 +299,7 @@ def test_a_name_is_enough_and_its_scores_reach_filter_and_tracker(catalogued, se
     with contextlib.closing(Agent(settings({"detector.kind": "model", "detector.path": "mine"}))) as agent:
         assert "mine FP16 (ssd)" in agent.pipeline.detector.description
         assert agent.pipeline.filter._confidence == 0.35
-        assert agent.pipeline.detection._tracker._start == 0.45
+        assert agent.pipeline.detection._tracker.high_confidence == 0.45
     chosen = {"filter.confidence": 0.2, "tracker.high_confidence": 0.3}
     table = {"detector.kind": "model", "detector.path": "mine"}
     with contextlib.closing(Agent(settings(table | chosen))) as agent:

@@ -291,3 +291,20 @@ def test_growth_is_that_of_the_time_asked_for():
     assert [grown(value, second) for second, value in ((0, 100), (5, 101), (10, 105), (16, 105), (30, 105))] == [
         0, 1, 5, 4, 0,
     ]  # fmt: skip
+
+
+def test_motion_that_is_out_of_its_depth_says_what_to_use_and_is_logged_once(settings, caplog):  # noqa: F811
+    with opened(settings()) as agent:
+        assert "out_of_depth" not in kinds_now(agent)
+        agent.pipeline.person_check._recent.extend([False] * 16)
+        [problem] = [each for each in Examination(agent)() if each.kind == "out_of_depth"]
+    for said in ("0 of the last 16", "--detector person-detection-0202", "reid-edge preview", "person.min_passing = 0"):
+        assert said in problem.text
+    log = ProblemLog()
+    for second in range(0, 600, 30):
+        log.note([problem], second)
+    assert len([record for record in caplog.records if "out_of_depth" in record.getMessage()]) == 1
+
+
+def kinds_now(agent):
+    return {problem.kind for problem in Examination(agent)()}

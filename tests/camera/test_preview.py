@@ -120,7 +120,7 @@ def test_what_is_kept_of_a_long_video_is_bounded():
 def counted(**changes):
     usual = {
         "frames": 100, "unreadable": 0, "off": 0, "detections": 300, "filtered": {}, "chosen": 20, "overload": 0,
-        "embedded": 20, "split": 0, "published": 8,
+        "embedded": 20, "split": 0, "withheld": {}, "passed": 8, "failed": 0, "unsuitable": False, "published": 8,
     }  # fmt: skip
     return Counts(**{**usual, **changes})
 
@@ -130,6 +130,8 @@ def counted(**changes):
     [
         ({"detections": 0, "published": 0}, "Nobody was found"),
         ({"published": 0}, "no tracklet was published"),
+        ({"published": 0, "withheld": {"short": 7, "cut_off": 2}}, r"no tracklet .* \(withheld: 7 short, 2 cut off\)"),
+        ({"unsuitable": True, "failed": 20}, "Only 8 of 28 .* --detector person-detection-0202"),
         ({"unreadable": 60}, "could not be decoded"),
         ({"overload": 9}, "too slow"),
         ({"filtered": {"size": 900}}, r"900 boxes \(size\)"),

@@ -136,7 +136,7 @@ def test_no_pixel_reaches_disk_or_wire(session_bundle, street, seen, tmp_path, g
     )
     wire.close()
     assert done.returncode == 0, done.stderr.decode()
-    assert len(wire.passed) > 4_000  # features did pass
+    assert len(wire.passed) > 3_000  # features did pass
     assert not findings(bytes(wire.passed), seen)
     assert not findings(done.stdout + done.stderr, seen)
 

@@ -213,3 +213,19 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch):
 def test_settings_that_make_no_sense_are_refused(values):
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(values, TrackerSettings)
+
+
+def test_weak_boxes_do_not_carry_a_track_away_to_something_else():
+    tracker = Tracker()
+    tracker.update(found([100, 10, 140, 120]), START)
+    beside = tracker.update(found([124, 10, 164, 120], score=0.4), START + 100_000)  # IoU 0.25: the library takes it
+    assert beside.tracks.tolist() == []
+    assert tracker.update(found([104, 10, 144, 120], score=0.4), START + 200_000).tracks.tolist() == [1]
+
+
+def test_weak_boxes_alone_continue_a_track_for_its_lifespan_only():
+    tracker, box = Tracker(), [100, 10, 140, 120]
+    tracker.update(found(box), START)
+    kept = [len(tracker.update(found(box, score=0.4), START + step * 100_000).tracks) for step in range(1, 40)]
+    assert sum(kept) == 10
+    assert tracker.live == 0

@@ -46,7 +46,7 @@ def test_the_feature_is_the_quality_weighted_mean_at_unit_length():
 def test_box_time_and_confidence_are_those_of_the_best_crop():
     tracklets = Tracklets(AT_END, model_hash=MODEL)
     best = CropDetails(1, START + SECOND, (0.5, 0.5, 0.6, 0.8), 0.7, 0.8)
-    for seen in (details(quality=0.4), best, details(second=2, quality=0.8)):
+    for seen in (details(quality=0.4), best, details(second=2, quality=0.62)):
         tracklets.add(seen, unit(1, 2))
     [published] = tracklets.end([ended(1)])
     assert (published.captured_us, published.box, published.confidence) == (START + SECOND, best.box, 0.7)
@@ -254,3 +254,42 @@ def test_what_is_published_fits_the_wire_format():
 def test_settings_that_make_no_sense_are_refused(values):
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(values, TrackletSettings)
+
+
+def failing(second, reason, track=1):
+    return CropDetails(track, START + round(second * SECOND), (0.1, 0.2, 0.3, 0.4), 0.9, 0.5, reason)
+
+
+def test_a_tracklet_that_fails_the_check_is_counted_and_left_out():
+    tracklets = Tracklets(TrackletSettings(early_s=0), model_hash=MODEL)
+    assert tracklets.add(failing(0, "short"), unit(1, 2)) == []
+    assert tracklets.end([EndedTrack(1, START, failing="still")]) == []
+    assert tracklets.withheld == {"still": 1}
+
+
+def test_a_tracklet_is_held_back_until_its_track_passes():
+    tracklets = Tracklets(TrackletSettings(early_s=0), model_hash=MODEL)
+    assert tracklets.add(failing(0, "short"), unit(1, 2)) == []
+    assert len(tracklets.add(failing(1, ""), unit(1, 2))) == 1
+    [final] = tracklets.end([EndedTrack(1, START + SECOND, failing="weak")])  # what was published is ended
+    assert final.final and final.crops == 2
+    assert not tracklets.withheld
+
+
+def test_where_the_end_is_not_judged_the_last_crop_decides():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    tracklets.add(failing(0, "short"), unit(1, 2))
+    tracklets.add(failing(0, "", track=2), unit(1, 2))
+    assert len(tracklets.finish()) == 1
+    assert tracklets.withheld == {"short": 1}
+
+
+def test_the_detectors_score_weighs_a_crop():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    sure = CropDetails(1, START, (0.5, 0.5, 0.6, 0.8), 0.9, 0.6)
+    tracklets.add(sure, unit(1, 0))
+    tracklets.add(CropDetails(1, START + SECOND, (0.1, 0.1, 0.2, 0.4), 0.3, 0.8), unit(0.8, 0.6))
+    [published] = tracklets.end([ended(1)])
+    assert published.box == sure.box
+    expected = unit(0.54 + 0.24 * 0.8, 0.24 * 0.6)
+    np.testing.assert_allclose(published.feature, expected, atol=1e-6)

@@ -49,6 +49,16 @@ WORDS = {
     "dropped": "dropped: the engine is too slow",
 }
 
+#: Words for the reasons of :mod:`~reid_edge.camera.person_check`.
+FAILING = {
+    "short": "the track is too short to tell whether it is a person",
+    "weak": "most of its scores are too low",
+    "cut_off": "it lies at the edge of the frame most of the time",
+    "unsteady": "its height changes too much, as that of parts of bodies and of several people does",
+    "still": "it has hardly moved",
+    "out_of_depth": "few of the things that move here are like one whole person, so 'motion' does not suit the scene",
+}
+
 
 @dataclass(frozen=True)
 class _Picture:
@@ -119,6 +129,8 @@ def verdict(track: SeenTrack) -> str:
     if track.published:
         parts = [f"{number} ({crops} crop{'s' * (crops != 1)})" for number, crops in track.published.items()]
         return f"published as tracklet {' and '.join(parts)}"
+    if track.failing:
+        return f"not published: {FAILING.get(track.failing, track.failing)} ({track.failing.replace('_', ' ')})"
     if not track.chosen:
         return f"not published: no crop was chosen ({listed(dict(track.left))})"
     if track.uses["dropped"] == sum(track.uses.values()) > 0:
@@ -163,6 +175,7 @@ def _counted(recorder: Recorder, counts: Counts) -> list[tuple[str, str]]:
         ("crops chosen", f"{counts.chosen:,}"),
         ("crops dropped, the engine being too slow", f"{counts.overload:,}" if counts.overload else ""),
         ("tracks that began to show someone else", f"{counts.split:,}" if counts.split else ""),
+        ("tracklets withheld, not like one whole person", listed(counts.withheld)),
         ("tracklets that 'run' would have published", f"{recorder.tracklets:,}"),
     ]
     return [(text, number) for text, number in rows if number]

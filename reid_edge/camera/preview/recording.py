@@ -84,6 +84,7 @@ class SeenTrack:
         left: Number of crops that were not, by reason.
         uses: Number of chosen crops by what became of them.
         crops: Those that are shown.
+        failing: Why the track is not like one whole person; "" if it is, None if that is not known.
         published: Last observation of each tracklet that was published of it, without its feature: number and crops.
     """
 
@@ -97,6 +98,7 @@ class SeenTrack:
     left: Counter[str] = field(default_factory=Counter)
     uses: Counter[str] = field(default_factory=Counter)
     crops: list[SeenCrop] = field(default_factory=list)
+    failing: str | None = None
     published: dict[int, int] = field(default_factory=dict)
 
     def shown(self, *, chosen: bool) -> int:
@@ -186,6 +188,8 @@ class Recorder(Watcher):
         """See :class:`~reid_edge.camera.watcher.Watcher`."""
         with self._lock:
             self.more_tracks.discard(track.track)
+            if (seen := self.tracks.get(track.track)) is not None and track.failing is not None:
+                seen.failing = track.failing
 
     def _see_frame(self, frame: Frame, tracked: TrackedBoxes) -> None:
         self.frames += 1
