@@ -303,7 +303,7 @@ def test_a_name_is_enough_and_its_scores_reach_filter_and_tracker(catalogued, se
     chosen = {"filter.confidence": 0.2, "tracker.high_confidence": 0.3}
     table = {"detector.kind": "model", "detector.path": "mine"}
     with contextlib.closing(Agent(settings(table | chosen))) as agent:
-        assert (agent.pipeline.filter._confidence, agent.pipeline.detection._tracker._start) == (0.2, 0.3)
+        assert (agent.pipeline.filter._confidence, agent.pipeline.detection._tracker.high_confidence) == (0.2, 0.3)
 
 
 def test_a_damaged_file_is_not_run_under_its_name(catalogued):

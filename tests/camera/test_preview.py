@@ -1,10 +1,12 @@
 """``reid-edge preview``: the page and the video, and that nothing else is written."""
 
+import contextlib
 import os
 import re
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -13,12 +15,14 @@ import pytest
 
 from reid_edge.camera.crop_selector import ChosenCrops
 from reid_edge.camera.frames import Frame
+from reid_edge.camera.pipeline import Pipeline
 from reid_edge.camera.preview.recording import Limits, Recorder
-from reid_edge.camera.preview.running import PreviewOptions, preview
+from reid_edge.camera.preview.running import PreviewOptions, _Nobody, preview
 from reid_edge.camera.preview.video import CODECS, AnnotatedVideo
 from reid_edge.camera.review import Counts, suspicions
 from reid_edge.camera.settings import parse_settings
 from reid_edge.camera.tracking import EndedTrack, TrackedBoxes
+from reid_edge.camera.watcher import Watcher
 from reid_edge.errors import OutputError
 from reid_edge.settings import overridden
 from tests.commands import failure, success
@@ -115,6 +119,55 @@ def test_what_is_kept_of_a_long_video_is_bounded():
     assert recorder.not_kept == 55 - 3
     assert len(recorder.more_tracks) <= 5
     assert max(track.shown(chosen=True) for track in recorder.tracks.values()) <= 4
+
+
+def test_a_track_that_is_withheld_says_why(settings, tmp_path):
+    out = tmp_path / "seen.html"
+    counts = preview(settings({"person.min_s": 60}), PreviewOptions(out))
+    text = out.read_text()
+    assert not counts.published
+    assert counts.withheld["short"] >= 3
+    assert "not published: the track is too short to tell whether it is a person (short)" in text
+    assert "tracklets withheld, not like one whole person" in text
+    assert re.search(r"no tracklet was published \(withheld: \d+ short", text)
+
+
+def seen_by_the_watcher(settings, scores):
+    """Run the pipeline over the street with boxes of these scores, and return rows of: score, reason, chosen."""
+    rows = []
+
+    class Noting(Watcher):
+        def saw(self, _frame, tracked, _quality, chosen):
+            for row, (track, score) in enumerate(zip(tracked.tracks.tolist(), tracked.scores.tolist(), strict=True)):
+                rows.append((round(score, 1), chosen.left.get(track), row in chosen.rows.tolist()))
+
+    SCORES[:] = scores
+    table = {"detector.kind": "callable", "detector.function": "tests.camera.test_preview:find_two"}
+    with contextlib.ExitStack() as closing:
+        pipeline = Pipeline(settings(table), _Nobody(), closing, watcher=Noting())
+        embedding = threading.Thread(target=pipeline.embedding.run)
+        embedding.start()
+        pipeline.detection.run()
+        embedding.join()
+    return rows, pipeline
+
+
+SCORES = []
+
+
+def find_two(frame):
+    """Two people side by side, the first with a score that falls from the fifth frame on."""
+    first, second = SCORES[min(frame.index // 5, len(SCORES) - 1)]
+    return np.array([[20, 20, 60, 120, first], [200, 20, 240, 120, second]])
+
+
+def test_weak_boxes_are_seen_and_give_no_crops(settings):
+    rows, pipeline = seen_by_the_watcher(settings, [(0.9, 0.9), (0.4, 0.9)])
+    weak = [row for row in rows if row[0] == 0.4]
+    assert weak and not any(chosen for _, _, chosen in weak)
+    assert {reason for _, reason, _ in weak} == {None}
+    assert any(chosen for score, _, chosen in rows if score == 0.9)
+    assert pipeline.tracklets.withheld == {"short": 1}
 
 
 def counted(**changes):
