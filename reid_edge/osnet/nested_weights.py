@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from reid_edge.errors import CheckpointMismatchError
@@ -24,7 +25,7 @@ class NestedWeights:
     Attributes:
         place: Keys and prefix that lead to them, joined by "/", e.g. ``state_dict/model``; "" for the object itself.
         state: Tensors by name, without the prefix.
-        others: Names of the tensors beside them that do not have the prefix.
+        others: Names of the tensors beside them, which do not have the prefix, or are of a network below it.
     """
 
     place: str
@@ -37,8 +38,10 @@ class NestedWeights:
         if self.place in _USUAL and not self.others:
             return ""
         shown = ", ".join(self.others[:3]) + (", …" if len(self.others) > 3 else "")
-        left = f"; left out: {shown} ({len(self.others)} tensors)" if self.others else ""
-        return one_line(f"weights found under '{self.place}'{left}.")
+        count = len(self.others)
+        left = f"; left out: {shown} ({count} tensor{'s' if count > 1 else ''})" if count else ""
+        where = f"under '{self.place}'" if self.place else "at the top"
+        return one_line(f"weights found {where}{left}.")
 
 
 def find_weights(loaded: object, *, name: str, wanted: str | None = None) -> NestedWeights:
@@ -52,12 +55,15 @@ def find_weights(loaded: object, *, name: str, wanted: str | None = None) -> Nes
     Raises:
         CheckpointMismatchError: No OSNet, none at ``wanted``, or several without ``wanted``.
     """
-    found = {one.place: one for one in _all_weights(loaded, (), set())}
+    wanted = "" if wanted == "." else wanted
+    found: dict[str, NestedWeights] = {}
+    for one in _all_weights(loaded, (), set()):
+        if one.place == wanted or not any(_equal(one.state, other.state) for other in found.values()):
+            found[one.place] = one
     if not found:
         raise CheckpointMismatchError(f"{name} {_what_else(loaded)}")
     listed = ", ".join(place or "." for place in found)
     if wanted is not None:
-        wanted = "" if wanted == "." else wanted
         if wanted not in found:
             raise CheckpointMismatchError(f"{name} has no weights of an OSNet under '{wanted}', only under: {listed}.")
         return found[wanted]
@@ -83,12 +89,31 @@ def _all_weights(value: object, keys: tuple[str, ...], seen: set[int]) -> Iterat
 
 def _in_state(held: Mapping[object, object], keys: tuple[str, ...]) -> Iterator[NestedWeights]:
     tensors = {str(key): value for key, value in held.items() if isinstance(value, Tensor)}
-    for name in tensors:
-        prefix = name.removesuffix(_ANCHOR)
-        if name.endswith(_ANCHOR) and (not prefix or prefix.endswith(".")):
-            state = {one.removeprefix(prefix): tensor for one, tensor in tensors.items() if one.startswith(prefix)}
-            others = tuple(one for one in tensors if not one.startswith(prefix))
-            yield NestedWeights("/".join((*keys, *prefix.rstrip(".").split(".")) if prefix else keys), state, others)
+    anchors = (name.removesuffix(_ANCHOR) for name in tensors if name.endswith(_ANCHOR))
+    prefixes = [prefix for prefix in anchors if not prefix or prefix.endswith(".")]
+    for prefix in prefixes:
+        below = tuple(_first_part(one, prefix) for one in prefixes if one != prefix and one.startswith(prefix))
+        ours = {name: tensors[name] for name in tensors if name.startswith(prefix) and not name.startswith(below)}
+        state = {name.removeprefix(prefix): tensor for name, tensor in ours.items()}
+        others = tuple(name for name in tensors if name not in ours)
+        yield NestedWeights("/".join((*keys, *prefix.rstrip(".").split(".")) if prefix else keys), state, others)
+
+
+def _first_part(longer: str, prefix: str) -> str:
+    """Return a prefix and the next part of a longer one: "model.ema." of "model.ema.module." after "model."."""
+    return prefix + longer.removeprefix(prefix).partition(".")[0] + "."
+
+
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Return True if two networks are the same, such as one that a trainer holds by two names."""
+    return one.keys() == other.keys() and all(map(_equal_tensors, one.values(), (other[name] for name in one)))
+
+
+def _equal_tensors(one: Tensor, other: Tensor) -> bool:
+    if one is other:
+        return True
+    plain = all(each.layout == torch.strided and not each.is_meta and not each.is_quantized for each in (one, other))
+    return plain and one.dtype == other.dtype and torch.equal(one, other)
 
 
 def _what_else(loaded: object) -> str:

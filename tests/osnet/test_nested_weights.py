@@ -51,6 +51,10 @@ def test_another_place_is_said_and_so_is_what_is_left_out():
     loaded = {"state_dict": prefixed("model.") | {"loss.weight": torch.zeros(1), "loss.bias": torch.zeros(1)}}
     note = find_weights(loaded, name="m.pth").note
     assert note == "weights found under 'state_dict/model'; left out: loss.weight, loss.bias (2 tensors)."
+    averaged = find_weights(prefixed("module.") | {"n_averaged": torch.tensor(3)}, name="m.pth")
+    outer = find_weights(STATE | prefixed("ema.", OTHER), name="m.pth", wanted=".")
+    assert outer.note.startswith("weights found at the top; left out: ema.conv1.conv.weight, ")
+    assert averaged.note == "weights found under 'module'; left out: n_averaged (1 tensor)."
 
 
 TWO = {
@@ -61,6 +65,10 @@ TWO = {
         ["state_dict/student", "state_dict/teacher"],
     ),
     "bare and ema": (STATE | prefixed("ema.", OTHER), [".", "ema"]),
+    "one inside the other": (
+        prefixed("model.") | prefixed("model.ema.module.", OTHER) | {"model.ema.n_averaged": torch.tensor(3)},
+        ["model", "model/ema/module"],
+    ),
 }
 
 
@@ -75,6 +83,7 @@ def test_several_networks_are_never_guessed_between(loaded, places):
 @pytest.mark.parametrize(("loaded", "places"), TWO.values(), ids=TWO)
 def test_of_several_networks_the_one_that_is_asked_for_is_taken(loaded, places):
     first, second = (find_weights(loaded, name="m.pth", wanted=place).state for place in places)
+    assert first.keys() == second.keys() == STATE.keys()
     assert all(first[name] is STATE[name] for name in STATE)
     assert all(second[name] is OTHER[name] for name in STATE)
 
@@ -86,6 +95,28 @@ def test_a_place_that_is_not_there_lists_those_that_are():
 
 def test_one_dictionary_under_two_names_is_one_network():
     assert find_weights({"state_dict": STATE, "model": STATE}, name="m.pth").place == "state_dict"
+
+
+@pytest.mark.parametrize(
+    "loaded",
+    [
+        {"model": STATE, "ema": {name: tensor.clone() for name, tensor in STATE.items()}},
+        prefixed("model.") | prefixed("model_copy.0."),
+    ],
+)
+def test_two_copies_of_the_same_weights_are_one_network(loaded):
+    assert find_weights(loaded, name="m.pth").place == "model"
+    second = "ema" if "ema" in loaded else "model_copy/0"
+    assert find_weights(loaded, name="m.pth", wanted=second).place == second
+
+
+@pytest.mark.parametrize(
+    "unlike", [torch.zeros(3).to_sparse(), torch.zeros(3, device="meta"), torch.full((3,), torch.nan)]
+)
+def test_weights_that_cannot_be_compared_are_not_taken_for_copies(unlike):
+    first, second = (dict(STATE, extra=unlike.clone()) for _ in range(2))
+    with pytest.raises(CheckpointMismatchError, match="the weights of 2 networks: model, ema"):
+        find_weights({"model": first, "ema": second}, name="m.pth")
 
 
 def test_an_object_that_holds_itself_ends():
