@@ -19,7 +19,7 @@ import reid_edge
 from reid_edge.errors import CheckpointError, CheckpointMismatchError, OutputError
 from reid_edge.files import check_output, write_whole
 from reid_edge.osnet.architecture import BASE_SIZE, NetworkVariant, OSNetConfig
-from reid_edge.osnet.file_kinds import why_no_checkpoint
+from reid_edge.osnet.file_kinds import is_safetensors, why_no_checkpoint
 from reid_edge.osnet.network import OSNet
 from reid_edge.types import Size
 
@@ -231,7 +231,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def _why_unreadable(path: Path) -> str:
     """Say what a file is that is no readable safetensors, and the next step."""
     content = path.read_bytes()
-    if content[8:9] == b"{":
+    if is_safetensors(content):
         return "is safetensors, but truncated or damaged: copy it again."
     reason = why_no_checkpoint(content, str(path))
     return reason or f"is a PyTorch file; for the weights of an OSNet: reid-edge import {shlex.quote(str(path))}"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 import tarfile
 import zipfile
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from reid_edge.foreign_text import one_line, one_line_of_bytes
 
 #: Begins every file of torch.save from before its zip format (torch 1.6): the pickled magic number.
 LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _ZIP = b"PK\x03\x04"
+#: Longest header that the safetensors library reads, bytes.
+_MAX_SAFETENSORS_HEADER = 100_000_000
 _WANTED = "expected a reid-edge .safetensors, or a PyTorch file with the weights of an OSNet (.pth, .pth.tar)"
 _WEIGHTS = "give the PyTorch file (.pth) with the trained weights that it was made from"
 _UNPACK = "unpack it, and give the checkpoint that is inside"
@@ -32,12 +36,22 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes its weights (.h5)", _WANTED),
     (b"\x93NUMPY", "a NumPy array", _WANTED),
+    (
+        b"\x00\x05\x16\x07",
+        "what macOS keeps beside a file under a name that begins with ._",
+        "give the file of the same name without ._",
+    ),
     (b"ftrt", "a TensorRT engine, which holds no trained weights that could be exported", _WEIGHTS),
 )
 _WEB_PAGE = re.compile(rb"\s*(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 #: The first field of an ONNX model is its format's version; then come the producer, operators or graph.
 _ONNX = re.compile(rb"\x08[\x01-\x14][\x12\x1a\x22\x28\x32\x3a\x42]")
+
+
+def is_safetensors(content: bytes) -> bool:
+    """Return True if a file begins as safetensors does: the length of a JSON header, 8 bytes, then its brace."""
+    return content[8:9] == b"{" and int.from_bytes(content[:8], "little") <= _MAX_SAFETENSORS_HEADER
 
 
 def why_no_checkpoint(content: bytes, name: str) -> str:
@@ -57,6 +71,8 @@ def why_no_checkpoint(content: bytes, name: str) -> str:
 def _kind(content: bytes, name: str) -> tuple[str, str]:
     if not content:
         return "empty", "download or copy it again"
+    if not any(content):
+        return "nothing but zeros, as an interrupted download leaves it", "download or copy it again"
     for beginning, what, step in _BEGINNINGS:
         if content.startswith(beginning):
             return what, step
@@ -77,8 +93,14 @@ def _zip_kind(content: bytes, name: str) -> tuple[str, str]:
         return "truncated or damaged", "download or copy it again"
     if damaged is not None:
         return f"damaged in its part {one_line(damaged)}", "download or copy it again"
-    if not any(one.endswith("data.pkl") for one in names):
+    pickles = [one for one in names if PurePosixPath(one).name == "data.pkl"]
+    if not pickles:
         return _other_zip_kind(names)
+    if len(pickles) != 1 or pickles[0].count("/") != 1:  # torch writes FOLDER/data.pkl, and reads nothing else
+        return (
+            "a zip archive of an unpacked checkpoint, whose parts lie in other folders than torch puts them",
+            "give the checkpoint as it was before it was unpacked",
+        )
     if any(one.endswith("/constants.pkl") for one in names):
         return "TorchScript, a compiled program", _save_script(name)
     return "", ""
@@ -144,7 +166,7 @@ def _pickle_kind(content: bytes) -> tuple[str, str]:
 
 
 def _text_kind(content: bytes) -> tuple[str, str] | None:
-    start = content[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = _as_ascii(content[:4096]).lstrip()
     if _WEB_PAGE.match(start):
         title = _TITLE.search(start)
         called = f" ('{one_line_of_bytes(title[1], 80)}')" if title and title[1].strip() else ""
@@ -159,6 +181,14 @@ def _text_kind(content: bytes) -> tuple[str, str] | None:
     if _is_text(start[:256]):
         return f"a text file that begins '{one_line_of_bytes(start, 60)}'", _WANTED
     return None
+
+
+def _as_ascii(start: bytes) -> bytes:
+    """Return the beginning of a text without its byte-order mark; UTF-16 with one byte a letter."""
+    for mark, encoding in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
+        if start.startswith(mark):
+            return start.removeprefix(mark).decode(encoding, "ignore").encode("ascii", "replace")
+    return start.removeprefix(codecs.BOM_UTF8)
 
 
 def _is_text(start: bytes) -> bool:

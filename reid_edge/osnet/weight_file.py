@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import hashlib
 import io
 import json
 import pickle
 import re
 import shlex
+import types
 import warnings
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -17,11 +19,12 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from torch.torch_version import TorchVersion
 
 from reid_edge.errors import CheckpointError, CheckpointUnsafeError
 from reid_edge.files import read_regular
 from reid_edge.osnet.checkpoint import METADATA_KEY
-from reid_edge.osnet.file_kinds import why_no_checkpoint
+from reid_edge.osnet.file_kinds import is_safetensors, why_no_checkpoint
 
 #: More than any checkpoint of an OSNet has, with its optimiser and a classifier of all datasets.
 _MAX_BYTES = 4 << 30
@@ -51,7 +54,7 @@ def read_weight_file(path: Path) -> tuple[object, str]:
 
 
 def _parsed(content: bytes, path: Path) -> object:
-    if content[8:9] == b"{":
+    if is_safetensors(content):
         return _safetensors(content, path)
     if reason := why_no_checkpoint(content, str(path)):
         raise CheckpointError(f"{path} {reason}")
@@ -109,10 +112,13 @@ def _unreadable(path: Path) -> CheckpointError:
 
 
 def _harmless_types() -> list[Any]:
-    """List what trainers save beside weights, and what runs nothing: NumPy's numbers and arrays, options, paths."""
+    """List what trainers save beside weights, and what runs nothing: NumPy's numbers, options, paths, dates."""
     functions: dict[str, Any] = {"scalar": np.float64(0).__reduce__()[0], "_reconstruct": np.zeros(0).__reduce__()[0]}
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # of NumPy 1 and 2
     named = [(one, f"{module}.{name}") for name, one in functions.items() for module in modules]
     paths = {"PosixPath": PurePosixPath, "WindowsPath": PureWindowsPath}
     named += [(one, f"{module}.{name}") for name, one in paths.items() for module in ("pathlib", "pathlib._local")]
-    return [*named, np.ndarray, np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefdSU"}, argparse.Namespace]
+    numpys = [np.ndarray, np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefdSUmM"}]
+    plain = [argparse.Namespace, types.SimpleNamespace, frozenset, TorchVersion]
+    dates = [datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone]
+    return [*named, *numpys, *plain, *dates]

@@ -95,7 +95,12 @@ def onnx_model() -> bytes:
         (zipped(archive__models__model_json=b"{}"), "a program that torch.export wrote", "the PyTorch file"),
         (npz(), "an archive of NumPy arrays", "expected a reid-edge"),
         (b"\x93NUMPY\x01\x00", "a NumPy array", "expected a reid-edge"),
-        (b"\x00" * 100, "no checkpoint (it begins with the bytes 00 00", "expected a reid-edge"),
+        (b"\x00" * 100, "nothing but zeros", "download or copy it again"),
+        (b"\x00\x01" * 100, "no checkpoint (it begins with the bytes 00 01", "expected a reid-edge"),
+        (b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X", "what macOS keeps beside a file", "without ._"),
+        ("<!DOCTYPE html><title>A</title>".encode("utf-16"), "a web page ('A')", "download the file itself"),
+        (zipped(data_pkl=inner_pickle(), version=b"3"), "a zip archive of an unpacked checkpoint", "before it was"),
+        (zipped(a__b__data_pkl=inner_pickle()), "a zip archive of an unpacked checkpoint", "before it was unpacked"),
     ],
 )  # fmt: skip
 def test_a_file_is_named_for_what_it_is_with_the_next_step(content, what, step):

@@ -1,10 +1,12 @@
 """Files of other programs, read without running anything in them."""
 
 import argparse
+import datetime
 import io
 import pickle
 import pickletools
 import struct
+import types
 from pathlib import PosixPath
 
 import pytest
@@ -39,6 +41,30 @@ def test_options_and_paths_beside_the_weights_are_no_matter(tmp_path):
     torch.save({"state_dict": STATE, "args": args}, tmp_path / "m.pth")
     loaded, _ = read_weight_file(tmp_path / "m.pth")
     assert torch.equal(loaded["state_dict"]["conv5.conv.weight"], STATE["conv5.conv.weight"])
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        torch.__version__,
+        datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.timezone.utc),
+        datetime.timedelta(hours=3),
+        types.SimpleNamespace(lr=0.1),
+        frozenset({1}),
+    ],
+    ids=lambda beside: type(beside).__name__,
+)
+def test_versions_dates_and_options_beside_the_weights_are_no_matter(tmp_path, beside):
+    torch.save({"state_dict": STATE, "extra": beside}, tmp_path / "m.pth")
+    loaded, _ = read_weight_file(tmp_path / "m.pth")
+    assert loaded["extra"] == beside
+
+
+@pytest.mark.parametrize("content", [b'{"data":{"error":"not found","code":404}}', b"12345678{abc"])
+def test_a_text_with_a_brace_in_ninth_place_is_not_called_safetensors(tmp_path, content):
+    (tmp_path / "m.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match="a text file that begins"):
+        read_weight_file(tmp_path / "m.pth")
 
 
 class Settings:
