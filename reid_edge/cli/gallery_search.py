@@ -17,7 +17,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from reid_edge.cli.shared_options import TrustedKeyOption
-from reid_edge.console import console, error_console
+from reid_edge.console import console, error_console, say
 from reid_edge.errors import NoSuchObservationError, UsageError
 from reid_edge.gallery import search as searching
 from reid_edge.gallery.audit import checked_purpose
@@ -87,6 +87,10 @@ def search(
     other_cameras: Annotated[bool, typer.Option("--other-cameras", help="Not the camera of --id.")] = False,
     top: Annotated[int, typer.Option(help="Number of tracklets.")] = 10,
     pseudonym_key: KeyOption = None,
+    file_start: Annotated[
+        str | None,
+        typer.Option(help="Time of a file's first frame, as 'run' told it: also show the position in the file."),
+    ] = None,
     utc: UtcOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -97,15 +101,16 @@ def search(
     cameras: searching.Cameras = "same" if same_camera else "other" if other_cameras else "all"
     selection = _selection(camera, since, until, pseudonym_key)
     opened_bundle = None if bundle is None else _opened_bundle(bundle, trusted_key or ())
+    origin_us = None if file_start is None else parse_time(file_start, now_us=now_us())
     with opened(store) as gallery:
         query = _query(gallery, image=image, box=box, bundle=opened_bundle, id_=id_, key=pseudonym_key)
         found = searching.search(
             gallery, query, selection=selection, purpose=purpose, now_us=now_us(), top=top, cameras=cameras
         )
     if as_json:
-        print_json([_found_fields(one) for one in found])
+        print_json([_found_fields(one, origin_us) for one in found])
     else:
-        _print_found(found, id_ or str(image), utc=utc)
+        _print_found(found, id_ or str(image), utc=utc, origin_us=origin_us)
 
 
 def erase(
@@ -207,6 +212,7 @@ def _query_by_image(store: Store, image: Path, box: str | None, bundle: Bundle) 
         raise UsageError(f"--image {image}: there is no such file; give the path of a picture.")
     content = _content(image)  # once: the audit names the picture that was searched for
     pixels = decoded_image(content, image)
+    _check_box(None if boxes is None else boxes[0], (pixels.shape[1], pixels.shape[0]))
     extractor = Extractor(bundle)
     features = extractor([pixels]) if boxes is None else extractor(pixels, boxes)
     box_given = None if boxes is None else boxes[0]
@@ -231,6 +237,35 @@ def _box(text: str) -> list[float]:
     return numbers
 
 
+def _check_box(box: Sequence[float] | None, size_wh: tuple[int, int]) -> None:
+    """Refuse a box that is no part of the picture, and note one that hardly shows one person.
+
+    Raises:
+        UsageError: Its corners are fractions, in the wrong order, or outside the picture.
+    """
+    width, height = size_wh
+    if box is None:
+        if width > height:
+            say(f"note: the whole {width}x{height} picture is searched for as one person; --box cuts one out.")
+        return
+    left, top, right, bottom = box
+    if max(map(abs, box)) <= 1:
+        pixels = ",".join(f"{round(part * side)}" for part, side in zip(box, (*size_wh, *size_wh), strict=True))
+        raise UsageError(f"--box takes pixels of the {width}x{height} picture, not fractions: --box {pixels}")
+    if not (left < right and top < bottom):
+        raise UsageError(f"--box takes two corners, x1,y1,x2,y2 with x1 < x2 and y1 < y2; got {_joined(box)}.")
+    if not (left < width and top < height and right > 0 and bottom > 0):
+        raise UsageError(f"--box {_joined(box)} lies outside the {width}x{height} picture.")
+    if min(left, top) < 0 or right > width or bottom > height:
+        say(f"note: --box {_joined(box)} reaches beyond the {width}x{height} picture; what lies outside is left out.")
+    if right - left > bottom - top:
+        say("note: --box is wider than high; it should show one whole person.")
+
+
+def _joined(box: Sequence[float]) -> str:
+    return ",".join(f"{part:g}" for part in box)
+
+
 def _stored(store: Store, id_: str, key: Path | None) -> Record:
     """Return the record of an id; with the key of the pseudonyms its camera may be a name."""
     try:
@@ -251,15 +286,17 @@ def _wire_name(name: str, key: Path | None) -> str:
     return camera_pseudonym(name, load_or_create_key(key))
 
 
-def _found_fields(found: searching.Found) -> dict[str, Any]:
+def _found_fields(found: searching.Found, origin_us: int | None) -> dict[str, Any]:
     best = found.best
     key = {"camera": best.camera, "epoch": best.incarnation, "seq": best.seq}
     seen = {name: value for name, value in dataclasses.asdict(best).items() if name != "incarnation"}
-    times = {"first_us": found.first_us, "last_us": found.last_us}
+    times: dict[str, float] = {"first_us": found.first_us, "last_us": found.last_us}
+    if origin_us is not None:
+        times["position_s"] = (found.first_us - origin_us) / 1e6
     return {"id": best.id, "cosine": round(found.cosine, 6), **key, **seen, **times}
 
 
-def _print_found(found: Sequence[searching.Found], named: str, *, utc: bool) -> None:
+def _print_found(found: Sequence[searching.Found], named: str, *, utc: bool, origin_us: int | None = None) -> None:
     """Print tracklets, best first."""
     if not found:
         console.print("nothing found: no other tracklet of these cameras and that time is held", soft_wrap=True)
@@ -268,6 +305,8 @@ def _print_found(found: Sequence[searching.Found], named: str, *, utc: bool) -> 
     table.add_column("cosine", justify="right", no_wrap=True)
     table.add_column("track", justify="right", no_wrap=True)
     table.add_column("first seen", no_wrap=True)
+    if origin_us is not None:
+        table.add_column("in the file", justify="right", no_wrap=True)
     table.add_column("for", no_wrap=True)
     table.add_column("id", no_wrap=True)
     for one in found:
@@ -275,6 +314,7 @@ def _print_found(found: Sequence[searching.Found], named: str, *, utc: bool) -> 
             f"{one.cosine:.3f}",
             str(one.best.track),
             time_text(one.first_us, utc=utc),
+            *([] if origin_us is None else [f"{(one.first_us - origin_us) / 1e6:.2f} s"]),
             duration_text(one.last_us - one.first_us),
             f"{one.best.camera}/{one.best.incarnation[:INCARNATION_SHOWN]}/{one.best.seq}",
         )

@@ -1,6 +1,7 @@
 """``reid-edge gallery`` on real files: called with its arguments in this process, and as a process of its own."""
 
 import contextlib
+import datetime
 import json
 import os
 import re
@@ -414,6 +415,15 @@ def test_an_image_finds_the_person_through_the_bundle(session_bundle, tmp_path, 
     digest = json.loads(gallery("audit", own, "--json"))[0]["detail"]["query"]["image_sha256"]
     assert digest == subprocess.run(["sha256sum", tmp_path / "crop.png"], capture_output=True, text=True).stdout[:64]
     assert "x1,y1,x2,y2" in failure("search", own, "--image", tmp_path / "frame.png", "--box", "1,2,3", *common)
+    framed = ("search", own, "--image", tmp_path / "frame.png", *common, "--box")
+    assert "not fractions: --box 90,70,450,350" in failure(*framed, "0.1,0.1,0.5,0.5")
+    assert "x1 < x2" in failure(*framed, "200,200,60,128")
+    assert "outside the 900x700 picture" in failure(*framed, "900,0,950,200")
+    start = f"{(now - HOUR) // 1_000_000 - 30}"
+    since = datetime.datetime.fromtimestamp(int(start), datetime.timezone.utc).isoformat()
+    found = json.loads(gallery("search", own, *whole, *common, "--file-start", since))
+    assert found[0]["position_s"] == pytest.approx((found[0]["first_us"] - int(start) * 1_000_000) / 1e6)
+    assert "in the file" in gallery("search", own, *whole, *common[:2], *WHY, "--file-start", since)
     assert "not a readable image" in failure("search", own, "--image", tmp_path / "own.db", *common)
     assert "there is no such file" in failure("search", own, "--image", tmp_path / "none.png", *common)
     # A gallery of another model is not searched; that shows before the image is even looked at.
