@@ -20,6 +20,7 @@ EXAMPLES = {
     "camera.name": "gate-north",
 }
 UNSET = {
+    "upstream.gallery_retention_hours": 720.0,
     "source.max_fps": 10.0,
     "source.fps": 25.0,
     "source.start": "2026-11-23T08:00:00Z",

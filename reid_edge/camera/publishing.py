@@ -235,15 +235,21 @@ def open_transport(settings: AgentSettings, camera: str, closing: contextlib.Exi
         MissingExtraError: A package that the transport needs is not installed.
     """
     upstream = settings.upstream
-    transport = _in_process(upstream.uri, closing) if settings.in_process else _remote(upstream, camera)
+    hours = upstream.gallery_retention_hours
+    if hours is not None and not settings.in_process:
+        raise SettingsError(
+            "upstream.gallery_retention_hours is for a store in this process (sqlite:FILE); elsewhere it is "
+            "--retention-hours of 'reid-edge gallery serve'."
+        )
+    transport = _in_process(upstream.uri, hours, closing) if settings.in_process else _remote(upstream, camera)
     closing.callback(transport.close)
     return transport
 
 
-def _in_process(uri: str, closing: contextlib.ExitStack) -> Transport:
+def _in_process(uri: str, hours: float | None, closing: contextlib.ExitStack) -> Transport:
     from reid_edge.upstream.transport import LocalTransport
 
-    gallery = closing.enter_context(contextlib.closing(_Gallery(uri)))
+    gallery = closing.enter_context(contextlib.closing(_Gallery(uri, hours)))
     try:
         gallery.open()
     except StoreError as error:
@@ -256,21 +262,30 @@ def _in_process(uri: str, closing: contextlib.ExitStack) -> Transport:
 
 
 class _Gallery:
-    """A gallery in this process, opened as soon as its store can be reached."""
+    """A gallery in this process, opened as soon as its store can be reached.
 
-    def __init__(self, uri: str) -> None:
+    Args:
+        uri: Address of the store.
+        hours: How long it is to keep observations; None leaves that as it is.
+    """
+
+    def __init__(self, uri: str, hours: float | None = None) -> None:
         self._uri = uri
+        self._hours = hours
         self._opened = contextlib.ExitStack()
         self._collector: Collector | None = None
 
     def open(self) -> Collector:
         from reid_edge.gallery.collector import Collector
+        from reid_edge.gallery.deletion import change_retention
         from reid_edge.gallery.store import open_store
 
         if self._collector is None:
             with contextlib.ExitStack() as opening:  # closes the store if the rest fails: this is tried again and again
                 store = open_store(self._uri, create=True)
                 opening.callback(store.close)
+                if self._hours is not None:
+                    change_retention(store, self._hours)
                 collector = Collector(store)
                 opening.enter_context(collector.retention.running())
                 self._opened, self._collector = opening.pop_all(), collector

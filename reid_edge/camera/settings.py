@@ -103,6 +103,8 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         when_full: What is dropped, and declared upstream as a gap, when there is no room: ``drop-oldest`` or
             ``refuse-newest``.
         retention_hours: Time after which an undelivered observation is dropped, and declared upstream as a gap.
+        gallery_retention_hours: Time for which a store in this process keeps observations, remembered in it; None
+            leaves it as it is, at first 72 hours.
         keep_acknowledged_hours: Age up to which observations that the gallery has are kept, so that a restored gallery
             can ask for them again; at most ``retention_hours``; 0 keeps none.
         synchronous: ``FULL``: survives a power cut; ``NORMAL``: may lose the last second to one.
@@ -121,6 +123,7 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     max_mb: Positive = 256
     when_full: Literal["drop-oldest", "refuse-newest"] = "drop-oldest"
     retention_hours: Annotated[float, msgspec.Meta(gt=0, le=87_600)] = 72.0
+    gallery_retention_hours: Annotated[float, msgspec.Meta(gt=0, le=8784)] | None = None
     keep_acknowledged_hours: Annotated[float, msgspec.Meta(ge=0, le=87_600)] = 0.0
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
     resend_s: Seconds = 10.0

@@ -99,13 +99,20 @@ class StatusPages:
         metrics: Likewise.
         health: Likewise.
         retry_s: Time between two attempts, seconds.
+        any_port: Take a free port at once where another process has this one.
 
     Raises:
         SettingsError: The address can never be listened on.
     """
 
     def __init__(
-        self, address: str, metrics: Collector, health: Callable[[], Health], *, retry_s: float = 10.0
+        self,
+        address: str,
+        metrics: Collector,
+        health: Callable[[], Health],
+        *,
+        retry_s: float = 10.0,
+        any_port: bool = False,
     ) -> None:
         self._address, self._metrics, self._health = address, metrics, health
         self._retry_s = retry_s
@@ -115,6 +122,9 @@ class StatusPages:
         try:
             self.server = self._serve()
         except PortTakenError as error:
+            if any_port:
+                self._take_free_port()
+                return
             log.error("neither /metrics nor /healthz is served until the port is free: %s", error)
             self._thread = threading.Thread(target=self._try_again, name="status-retry", daemon=True)
             self._thread.start()
@@ -129,6 +139,15 @@ class StatusPages:
 
     def _serve(self) -> StatusServer:
         return StatusServer(self._address, self._metrics, self._health)
+
+    def _take_free_port(self) -> None:
+        taken, self._address = self._address, f"{self._address.rsplit(':', 1)[0]}:0"
+        self.server = self._serve()
+        log.warning(
+            "%s is taken, perhaps by another agent: /metrics and /healthz are served on port %d. Choose one: --listen",
+            taken,
+            self.server.port,
+        )
 
     def _try_again(self) -> None:
         while self.server is None and not self._closing.wait(self._retry_s):

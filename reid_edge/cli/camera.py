@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import difflib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,13 +15,15 @@ import typer
 
 from reid_edge.cli.shared_options import TrustedKeyOption
 from reid_edge.console import console, extra, followed, output_may_be_full, print_table
-from reid_edge.errors import SettingsError, UsageError
+from reid_edge.errors import GalleryError, OutputError, SettingsError, StoreError, UsageError
+from reid_edge.gallery.entries import LONGEST_RETENTION_HOURS
+from reid_edge.gallery.times import now_us, parse_time, time_text
 from reid_edge.system.private_memory import keep_memory_private
 from reid_edge.system.stop_signals import DEADLINE_S, held
 
 if TYPE_CHECKING:
     from reid_edge.camera.agent import Agent
-    from reid_edge.camera.settings import AgentSettings
+    from reid_edge.camera.settings import AgentSettings, UpstreamSettings
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +76,14 @@ def run(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Permit unencrypted connections, to this machine only.")
     ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(help="Time at which a file begins: 2026-11-23T14:05 (local), 3d (ago). Default: it ends now."),
+    ] = None,
+    retention_hours: Annotated[
+        float | None,
+        typer.Option(help="Hours for which a store in this process keeps observations. At first 72."),
+    ] = None,
     set_: Assignments = None,
     check: Annotated[bool, typer.Option("--check", help="Check that the agent could start, and exit.")] = False,
 ) -> None:
@@ -83,9 +95,11 @@ def run(
         "engine.threads": threads,
         "engine.trusted_keys": trusted_key or None,
         "source.uri": source,
+        "source.start": start and _moment(start),
         "camera.name": camera,
         "upstream.uri": upstream,
         "upstream.insecure": insecure or None,
+        "upstream.gallery_retention_hours": retention_hours,
         "pipeline.max_latency_ms": max_latency_ms,
         "operation.state_dir": state_dir and str(state_dir),
         "operation.listen": listen,
@@ -94,7 +108,12 @@ def run(
     if check:
         _check(settings)
     else:
-        _run(settings)
+        _run(settings, any_port=listen is None and config is None)
+
+
+def _moment(text: str) -> datetime.datetime:
+    now = now_us()
+    return datetime.datetime.fromtimestamp(parse_time(text, now_us=now) / 1e6, datetime.timezone.utc)
 
 
 def camera_settings(
@@ -161,7 +180,84 @@ def _check(settings: AgentSettings) -> None:
         raise SettingsError(f"{', '.join(wrong)}: fix this first; the agent would not start, or not work.")
 
 
-def _run(settings: AgentSettings) -> None:
+def _refuse_what_has_expired(settings: AgentSettings) -> None:
+    """Refuse a file that is older than its gallery keeps anything, before it is played for nothing.
+
+    Raises:
+        UsageError: Its first frame is.
+    """
+    start = settings.source.start
+    if start is None or settings.source.loop or not settings.in_process:
+        return
+    hours, age_hours = _kept_hours(settings.upstream), (now_us() / 1e6 - start.timestamp()) / 3600
+    if hours is not None and age_hours > hours:
+        longer = math.ceil(age_hours + 24)
+        raise UsageError(
+            f"the file begins {age_hours:.0f} hours ago, and the gallery keeps nothing longer than {hours:g} hours: "
+            + (
+                f"give --retention-hours {longer}, or leave out --start."
+                if longer <= LONGEST_RETENTION_HOURS
+                else f"it can keep {LONGEST_RETENTION_HOURS:g} at most. Leave out --start: times then end now."
+            )
+        )
+
+
+def _kept_hours(upstream: UpstreamSettings) -> float | None:
+    """Return how long a store in this process will keep observations; None if it cannot be asked now."""
+    from reid_edge.gallery.store import open_store
+    from reid_edge.gallery.store.base import DEFAULT_RETENTION_HOURS
+
+    if upstream.gallery_retention_hours is not None:
+        return upstream.gallery_retention_hours
+    if upstream.uri.startswith("sqlite:") and not Path(upstream.uri.removeprefix("sqlite:")).expanduser().exists():
+        return DEFAULT_RETENTION_HOURS
+    try:
+        with contextlib.closing(open_store(upstream.uri, create=False)) as store:
+            return store.retention_hours()
+    except StoreError:
+        return None
+
+
+def _warn_of_repetition(settings: AgentSettings, file: Path) -> None:
+    from reid_edge.camera.played_files import played_us
+
+    if (before_us := played_us(settings.state_dir, file)) is not None:
+        log.warning(
+            "%s was run for camera %s before, on %s: the same people are now stored a second time. To tell runs apart "
+            "give another --camera, or to begin anew another --upstream",
+            *(file, settings.camera.name, time_text(before_us)),
+        )
+
+
+def _note_run(agent: Agent, file: Path) -> None:
+    from reid_edge.camera.played_files import note_played
+
+    if agent.publisher.stats.published:
+        try:
+            note_played(agent.settings.state_dir, file, now_us=now_us())
+        except (OSError, OutputError) as error:
+            log.warning("a second run of %s will not be noticed: %s", file, error)
+
+
+def _refuse_nothing_stored(agent: Agent) -> None:
+    """End with an error where a file was played and the gallery refused all of it.
+
+    Raises:
+        GalleryError: It did.
+    """
+    delivery = agent.delivery.stats
+    if not agent.pipeline.source.live and delivery.refused_waiting and not delivery.acknowledged:
+        raise GalleryError(
+            f"the gallery has refused all that was seen, e.g.: {delivery.last_refusal} What was refused waits in the "
+            "outbox. If it is older than the gallery keeps: --retention-hours HOURS, or reid-edge gallery expire STORE "
+            "--retention-hours HOURS."
+        )
+
+
+def _run(settings: AgentSettings, *, any_port: bool) -> None:
+    _refuse_what_has_expired(settings)
+    file = Path(settings.source.uri).expanduser()
+    is_file = file.is_file()
     with held() as signals:
         not_private = keep_memory_private()
         with extra("camera", "running a camera"):
@@ -176,15 +272,20 @@ def _run(settings: AgentSettings) -> None:
             log.warning("pictures could get into a core dump: %s", problem)
         cv2.setNumThreads(settings.pipeline.opencv_threads)
         _check_listening(settings.operation.listen)
+        if is_file:
+            _warn_of_repetition(settings, file)
         agent = Agent(settings, before_each_part=signals.check)
-        with contextlib.closing(agent), _status(agent, settings.operation.listen):
+        with contextlib.closing(agent), _status(agent, settings.operation.listen, any_port=any_port):
             signals.on_reload(agent.reload)
             signals.on_stop(agent.stop)
             stats = agent.pipeline.source.stats
             with followed(agent.pipeline.source.name, lambda: stats.position, stats.expected, log.info):
                 agent.run()
+            if is_file:
+                _note_run(agent, file)
             with output_may_be_full():
                 _report(agent)
+            _refuse_nothing_stored(agent)
 
 
 def _check_listening(address: str) -> None:
@@ -196,13 +297,13 @@ def _check_listening(address: str) -> None:
         check_address(address)
 
 
-def _status(agent: Agent, address: str) -> contextlib.AbstractContextManager[object]:
+def _status(agent: Agent, address: str, *, any_port: bool) -> contextlib.AbstractContextManager[object]:
     if not address:
         return contextlib.nullcontext()
     with extra("camera", "serving metrics"):
         from reid_edge.camera.status import AgentMetrics, StatusPages
 
-    return contextlib.closing(StatusPages(address, AgentMetrics(agent), agent.health))
+    return contextlib.closing(StatusPages(address, AgentMetrics(agent), agent.health, any_port=any_port))
 
 
 def _report(agent: Agent) -> None:
@@ -222,6 +323,9 @@ def _report(agent: Agent) -> None:
     ]
     if delivery.refused_waiting:
         rows.append(["of these refused", f"{delivery.refused_waiting:,}: {delivery.last_refusal}"])
+    if (first_us := agent.pipeline.source.stats.first_us) is not None and not agent.pipeline.source.live:
+        first = datetime.datetime.fromtimestamp(first_us / 1e6, datetime.timezone.utc).isoformat()
+        rows.append(["first frame", f"{first.replace('+00:00', 'Z')} (gallery search --file-start gives positions)"])
     print_table(f"camera {agent.camera}", ("", ""), rows)
     _warn(agent, suspicions(counts))
     if agent.settings.in_process and counts.published:

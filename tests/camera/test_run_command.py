@@ -1,6 +1,7 @@
 """``reid-edge run``: signals, exit codes, pages; as a process wherever the agent runs."""
 
 import contextlib
+import datetime
 import random
 import resource
 import signal
@@ -25,6 +26,7 @@ from tests.traffic import observation
 
 COMMAND = [sys.executable, "-c", "from reid_edge.__main__ import main; main()", "run"]
 PATIENCE_S = 60
+NEXT_YEAR = f"{datetime.datetime.now(datetime.timezone.utc).year + 1}-06-01T00:00:00Z"
 PATTERN = Path("/proc/sys/kernel/core_pattern").read_text().strip()
 
 
@@ -355,3 +357,47 @@ def test_a_detector_that_is_not_here_is_told_with_the_next_command(
     done = run(session_bundle.path, "--source", street, "--state-dir", tmp_path / "state", "--detector", detector)
     assert done.returncode == 1
     assert message in " ".join(done.stderr.split())
+
+
+@pytest.fixture
+def played(session_bundle, street, tmp_path):
+    """Runs the command on the street's file; returns what it printed."""
+
+    def played(*options):
+        return subprocess.run(
+            [*COMMAND, session_bundle.path, "--source", street, "--upstream", f"sqlite:{tmp_path}/gallery.db",
+             "--state-dir", tmp_path / "state", "--engine", "openvino", *options],
+            capture_output=True, text=True, timeout=PATIENCE_S,
+        )  # fmt: skip
+
+    return played
+
+
+def test_a_file_older_than_the_retention_is_refused_until_the_store_keeps_it_and_a_second_run_is_told(played, tmp_path):
+    old = played("--start", "5d", "--listen", "")
+    assert old.returncode == 1
+    assert "--retention-hours 145" in " ".join(old.stderr.split())
+    with socket.create_server(("127.0.0.1", 9465)) if _is_free(9465) else contextlib.nullcontext():
+        first = played("--start", "5d", "--retention-hours", "200")
+    assert first.returncode == 0, first.stderr
+    assert "first frame" in first.stdout and "was run for camera" not in first.stderr
+    assert "9465 is taken" in first.stderr and "are served on port" in first.stderr
+    assert stored(tmp_path) >= 1
+    again = played("--start", "5d", "--listen", "")
+    assert again.returncode == 0, again.stderr
+    assert "was run for camera camera before" in again.stderr
+
+
+def test_a_file_all_of_which_is_refused_does_not_end_well(played, tmp_path):
+    done = played("--set", f"source.start={NEXT_YEAR}", "--listen", "")
+    assert done.returncode == 1
+    assert "has refused all that was seen" in " ".join(done.stderr.split())
+    assert stored(tmp_path) == 0
+
+
+def _is_free(port):
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True

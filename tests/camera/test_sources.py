@@ -257,6 +257,8 @@ def bad_inputs(tmp_path):
     write_video(tmp_path / "none.avi", 0)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "inner").mkdir()
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "a.avi", 1)
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "1.jpg").write_bytes(b"\xff\xd8\xff")
     return {
@@ -265,11 +267,12 @@ def bad_inputs(tmp_path):
         "empty.mp4": r"\(0 bytes\) is no video",
         "none.avi": "no frame",
         "folder": "no image in the folder",
+        "videos": "one by one: --source .*a.avi",
         "torn": "none of the 1 images",
     }
 
 
-@pytest.mark.parametrize("name", ["missing.avi", "text.avi", "empty.mp4", "none.avi", "folder", "torn"])
+@pytest.mark.parametrize("name", ["missing.avi", "text.avi", "empty.mp4", "none.avi", "folder", "videos", "torn"])
 def test_what_holds_no_frame_is_refused_at_once(tmp_path, name):
     message = bad_inputs(tmp_path)[name]
     before = threading.active_count()

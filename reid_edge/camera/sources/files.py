@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Frame rate of a folder, or of a file that reports none.
 DEFAULT_FPS = 25.0
+#: Usual suffixes of videos, for a message; whatever OpenCV decodes is taken.
+_VIDEO_SUFFIXES = frozenset({".avi", ".mkv", ".mov", ".mp4", ".m4v", ".mpg", ".ts", ".webm", ".264", ".h264", ".265"})
 #: A file that holds less than this part of the frames that its header promises is damaged; headers are seldom exact.
 _WHOLE = 0.95
 
@@ -126,9 +128,11 @@ class ImageFolder:
         self._step_us = 1e6 / (fps or DEFAULT_FPS)
         self._paths = [path] if path.is_file() else sorted(_images_in(path), key=_natural)
         if not self._paths:
+            videos = sorted(each.name for each in path.iterdir() if each.suffix.lower() in _VIDEO_SUFFIXES)
+            advice = f"Give its videos one by one: --source {path / videos[0]}" if videos else ""
             raise SourceError(
                 f"no image in the folder {path}; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}. "
-                "Folders in it are not searched."
+                + (advice or "Folders in it are not searched.")
             )
         self.duration_us = round((len(self._paths) - 1) * self._step_us)
         self.expected = len(self._paths)
@@ -172,7 +176,7 @@ class FileReader:
         Raises:
             SourceError: In a later round, the file has gone or can no longer be decoded.
         """
-        first_us = self._first_us()
+        first_us = self._stats.first_us = self._first_us()
         thinning = Thinning(self._settings.stride, self._settings.max_fps)
         began_s = self._began_s()
         for picture in self._rounds():

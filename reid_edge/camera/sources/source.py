@@ -210,6 +210,7 @@ class SourceStats:
         clock_found_us: What is to be added to capture times before 2026, since the clock was only set later; else 0.
         position: Number of the last frame in its source, from 1; skipped frames are counted.
         expected: Frames that a file or folder holds, as far as its header tells; 0 for a live source and for a loop.
+        first_us: Capture time of a file's first frame, microseconds since 1970 UTC; None before, and of live sources.
     """
 
     frames: int = 0
@@ -222,6 +223,7 @@ class SourceStats:
     clock_found_us: int = 0
     position: int = 0
     expected: int = 0
+    first_us: int | None = None
     _last: float = field(default_factory=time.monotonic)
 
     def saw_frame(self) -> None:
