@@ -325,14 +325,14 @@ def _report(agent: Agent) -> None:
         rows.append(["of these refused", f"{delivery.refused_waiting:,}: {delivery.last_refusal}"])
     if (first_us := agent.pipeline.source.stats.first_us) is not None and not agent.pipeline.source.live:
         first = datetime.datetime.fromtimestamp(first_us / 1e6, datetime.timezone.utc).isoformat()
-        rows.append(["first frame", f"{first.replace('+00:00', 'Z')} (gallery search --file-start gives positions)"])
+        rows.append(["first frame", f"{first.replace('+00:00', 'Z')} (--file-start of gallery tracklets and search)"])
     print_table(f"camera {agent.camera}", ("", ""), rows)
     _warn(agent, suspicions(counts))
     if agent.settings.in_process and counts.published:
         uri = agent.transport.name
         console.print(
-            f"Next: reid-edge gallery info {uri}, then reid-edge gallery search {uri} --image CROP.jpg "
-            f"--bundle {agent.settings.engine.bundle} --purpose TEXT",
+            f"Next: reid-edge gallery tracklets {uri} --purpose TEXT, then reid-edge gallery search {uri} "
+            f"--image CROP.jpg --bundle {agent.settings.engine.bundle} --purpose TEXT",
             soft_wrap=True,
         )
 

@@ -16,6 +16,7 @@ import typer
 
 from reid_edge.cli.gallery_keeping import backup, check, erasures, restore_backup, roles
 from reid_edge.cli.gallery_search import JsonOption, StoreArgument, UtcOption, erase, opened, print_json, search
+from reid_edge.cli.gallery_tracklets import tracklets
 from reid_edge.console import console, error_console, print_table
 from reid_edge.errors import UsageError
 from reid_edge.gallery import audit as auditing
@@ -260,6 +261,7 @@ gallery_app.command()(serve)
 gallery_app.command()(search)
 gallery_app.command()(info)
 gallery_app.command()(cameras)
+gallery_app.command()(tracklets)
 gallery_app.command()(erase)
 gallery_app.command()(expire)
 gallery_app.command("accept-model")(accept_model)

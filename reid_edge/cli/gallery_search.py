@@ -47,6 +47,10 @@ UntilOption = Annotated[str | None, typer.Option(help="Only people in sight befo
 KeyOption = Annotated[
     Path | None, typer.Option("--pseudonym-key", help="Key of the cameras' pseudonyms: --camera then takes names.")
 ]
+FileStartOption = Annotated[
+    str | None,
+    typer.Option(help="Time of a file's first frame, as 'run' shows it: adds the positions in the file, in seconds."),
+]
 PurposeOption = Annotated[str, typer.Option(help="Reason for the command; it is written to the audit.")]
 
 #: Characters of an incarnation in a table; enough to type an id.
@@ -87,10 +91,7 @@ def search(
     other_cameras: Annotated[bool, typer.Option("--other-cameras", help="Not the camera of --id.")] = False,
     top: Annotated[int, typer.Option(help="Number of tracklets.")] = 10,
     pseudonym_key: KeyOption = None,
-    file_start: Annotated[
-        str | None,
-        typer.Option(help="Time of a file's first frame, as 'run' told it: also show the position in the file."),
-    ] = None,
+    file_start: FileStartOption = None,
     utc: UtcOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -99,9 +100,9 @@ def search(
     if same_camera and other_cameras:
         raise UsageError("give --same-camera or --other-cameras, not both.")
     cameras: searching.Cameras = "same" if same_camera else "other" if other_cameras else "all"
-    selection = _selection(camera, since, until, pseudonym_key)
+    selection = selection_of(camera, since, until, pseudonym_key)
     opened_bundle = None if bundle is None else _opened_bundle(bundle, trusted_key or ())
-    origin_us = None if file_start is None else parse_time(file_start, now_us=now_us())
+    origin_us = file_origin_us(file_start)
     with opened(store) as gallery:
         query = _query(gallery, image=image, box=box, bundle=opened_bundle, id_=id_, key=pseudonym_key)
         found = searching.search(
@@ -111,6 +112,11 @@ def search(
         print_json([_found_fields(one, origin_us) for one in found])
     else:
         _print_found(found, id_ or str(image), utc=utc, origin_us=origin_us)
+
+
+def file_origin_us(file_start: str | None) -> int | None:
+    """Return the time of a file's first frame, microseconds since 1970 UTC; None if it is not given."""
+    return None if file_start is None else parse_time(file_start, now_us=now_us())
 
 
 def erase(
@@ -131,7 +137,7 @@ def erase(
 ) -> None:
     """Erase by camera, time or tracklet; prints a receipt, JSON."""
     purpose = checked_purpose(purpose)
-    selection = _selection(camera, since, until, pseudonym_key, track=track, incarnation=incarnation)
+    selection = selection_of(camera, since, until, pseudonym_key, track=track, incarnation=incarnation)
     if id_ is not None and selection != Selection():
         raise UsageError("--id means one tracklet: leave out --camera, --since, --until, --track and --epoch.")
     with opened(store) as gallery:
@@ -149,7 +155,7 @@ def erase(
     raise typer.Exit(1)
 
 
-def _selection(
+def selection_of(
     cameras: Sequence[str] | None,
     since: str | None,
     until: str | None,

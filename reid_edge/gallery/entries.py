@@ -5,7 +5,7 @@ Times are microseconds since 1970 UTC.  Boxes are x1 y1 x2 y2 as fractions of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from reid_edge.errors import UsageError
@@ -120,6 +120,11 @@ class Selection:
     def by_stored_name(self) -> dict[str, Any]:
         """Return all fields under the names that stores and the audit keep: the incarnation is ``epoch`` there."""
         return {"epoch" if name == "incarnation" else name: value for name, value in vars(self).items()}
+
+
+def not_before(selection: Selection, since_us: int) -> Selection:
+    """Return a selection without what was last seen before a time."""
+    return replace(selection, since_us=max(selection.since_us or 0, since_us))
 
 
 def parse_id(text: str) -> Key:

@@ -10,7 +10,7 @@ from reid_edge.errors import ModelMismatchError, NoSuchObservationError, UsageEr
 from reid_edge.features import l2_normalised
 from reid_edge.gallery import audit
 from reid_edge.gallery.clock import kept_since_us
-from reid_edge.gallery.entries import Entry, Key, Match, Record, Selection, parse_id
+from reid_edge.gallery.entries import Entry, Key, Match, Record, Selection, not_before, parse_id
 from reid_edge.gallery.store import Store
 from reid_edge.types import Feature
 
@@ -155,7 +155,7 @@ def search(
     require_model(store, query.model_hash)
     selection = _restricted(selection, query, cameras)
     since_us = kept_since_us(store, now_us)
-    best = _best_of_tracklets(store, query, _not_before(selection, since_us), top)
+    best = _best_of_tracklets(store, query, not_before(selection, since_us), top)
     found = [_found(store, match, since_us) for match in best]
     detail = {
         "query": query.source,
@@ -199,14 +199,9 @@ def _best_of_tracklets(store: Store, query: Query, selection: Selection, top: in
         wanted *= 4
 
 
-def _not_before(selection: Selection, since_us: int) -> Selection:
-    """Return a selection without what was last seen before a time."""
-    return replace(selection, since_us=max(selection.since_us or 0, since_us))
-
-
 def _found(store: Store, match: Match, since_us: int) -> Found:
     entry = match.entry
-    span = store.span(_not_before(entry.whole_tracklet, since_us))
+    span = store.span(not_before(entry.whole_tracklet, since_us))
     first_us = entry.first_us if span.first_us is None else span.first_us
     last_us = entry.last_us if span.last_us is None else span.last_us
     return Found(entry, match.cosine, first_us, last_us)

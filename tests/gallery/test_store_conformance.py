@@ -17,6 +17,7 @@ from reid_edge.gallery.store.base import (
     Erased,
     Span,
     StoredGap,
+    TrackletSpan,
     summarise,
 )
 from reid_edge.gallery.store.chain import ChainReport, check_chain
@@ -563,3 +564,21 @@ def stored_by_threads(stores):
 def test_what_is_not_there_is_not_made_unless_asked_for(engine):
     with pytest.raises(StoreError, match="there is no gallery"):
         open_store(engine.uri(), create=False)
+
+
+def test_tracklets_are_listed_with_the_last_seen_first(gallery):
+    gallery.add(
+        [
+            record(1, track=1, at=NOON),
+            record(2, track=1, at=NOON + 5 * SECOND),
+            record(3, track=2, at=NOON + 2 * SECOND),
+            record(1, track=1, camera="yard", at=NOON - HOUR),
+        ]
+    )
+    first = TrackletSpan("door", "e1", 1, 2, NOON, NOON + 6 * SECOND, 2)
+    second = TrackletSpan("door", "e1", 2, 3, NOON + 2 * SECOND, NOON + 3 * SECOND, 1)
+    third = TrackletSpan("yard", "e1", 1, 1, NOON - HOUR, NOON - HOUR + SECOND, 1)
+    assert gallery.tracklets(EVERYTHING, limit=9) == [first, second, third]
+    assert gallery.tracklets(EVERYTHING, limit=1, skip=1) == [second]
+    assert gallery.tracklets(Selection(cameras=("yard",)), limit=9) == [third]
+    assert gallery.tracklets(Selection(until_us=NOON - 1), limit=9) == [third]

@@ -34,6 +34,7 @@ __all__ = [
     "Store",
     "StoredGap",
     "Summary",
+    "TrackletSpan",
     "grown",
     "summarise",
 ]
@@ -83,6 +84,29 @@ class Span:
     observations: int
     first_us: int | None
     last_us: int | None
+
+
+@dataclass(frozen=True)
+class TrackletSpan:
+    """A stored tracklet.
+
+    Attributes:
+        camera: Its camera.
+        incarnation: Its incarnation.
+        track: Its number.
+        seq: Number of its newest observation.
+        first_us: First sight of it.
+        last_us: Last sight of it so far.
+        observations: Number of its observations.
+    """
+
+    camera: str
+    incarnation: str
+    track: int
+    seq: int
+    first_us: int
+    last_us: int
+    observations: int
 
 
 @dataclass(frozen=True)
@@ -306,6 +330,15 @@ class Store(Protocol):
 
     def span(self, selection: Selection) -> Span:
         """Return the number of selected observations and their first and last time."""
+
+    def tracklets(self, selection: Selection, *, limit: int, skip: int = 0) -> list[TrackletSpan]:
+        """Return the tracklets of the selected observations, the last seen first (``milvus:`` reads them all for it).
+
+        Args:
+            selection: Which observations.
+            limit: Largest number of tracklets.
+            skip: Number of tracklets that are left out before.
+        """
 
     def cameras(self, since_us: int = 0) -> list[CameraSummary]:
         """Return the contents of each camera, sorted by its name.

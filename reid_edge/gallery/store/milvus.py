@@ -26,6 +26,7 @@ from reid_edge.gallery.store.base import (
     Erasure,
     Span,
     StoredGap,
+    TrackletSpan,
     no_gallery,
 )
 from reid_edge.gallery.store.chain import counted
@@ -292,6 +293,23 @@ class MilvusStore:
             times = [(row["first_us"], row["last_us"]) for _, row in self._selected(selection, ["first_us", "last_us"])]
         first, last = zip(*times, strict=True) if times else ((), ())
         return Span(len(times), min(first, default=None), max(last, default=None))
+
+    def tracklets(self, selection: Selection, *, limit: int, skip: int = 0) -> list[TrackletSpan]:
+        """Return the tracklets of the selected observations, the last seen first; reads the times of each."""
+        spans: dict[tuple[str, str, int], TrackletSpan] = {}
+        with self._session(LONG_S):
+            for _, row in self._selected(selection, ["track", "first_us", "last_us"]):
+                key = row["camera"], row["epoch"], row["track"]
+                old = spans.get(key) or TrackletSpan(*key, row["seq"], row["first_us"], row["last_us"], 0)
+                spans[key] = TrackletSpan(
+                    *key,
+                    max(old.seq, row["seq"]),
+                    min(old.first_us, row["first_us"]),
+                    max(old.last_us, row["last_us"]),
+                    old.observations + 1,
+                )
+        ordered = sorted(spans.items(), key=lambda item: (-item[1].last_us, item[0]))
+        return [span for _, span in ordered[skip : skip + limit]]
 
     def cameras(self, since_us: int = 0) -> list[CameraSummary]:
         """Return the contents of each camera; reads the times of every observation."""

@@ -20,6 +20,7 @@ from reid_edge.gallery.store.base import (
     CameraSummary,
     Span,
     StoredGap,
+    TrackletSpan,
     grown,
 )
 from reid_edge.gallery.store.chain import chained, counted, line_of
@@ -185,6 +186,18 @@ class SqlStore(abc.ABC):
                 values,
             ).fetchone()
         return Span(*row)
+
+    def tracklets(self, selection: Selection, *, limit: int, skip: int = 0) -> list[TrackletSpan]:
+        """Return the tracklets of the selected observations, the last seen first."""
+        where, values = condition(selection, self.mark)
+        with self._counting() as db:
+            rows = db.execute(
+                "SELECT camera, epoch, track, max(seq), min(first_us), max(last_us), count(*) FROM observations "  # noqa: S608
+                f"WHERE {where} GROUP BY camera, epoch, track ORDER BY 6 DESC, 1, 2, 3 "
+                f"LIMIT {self.mark} OFFSET {self.mark}",
+                (*values, limit, skip),
+            ).fetchall()
+        return [TrackletSpan(*row) for row in rows]
 
     def cameras(self, since_us: int = 0) -> list[CameraSummary]:
         """Return the contents of each camera."""

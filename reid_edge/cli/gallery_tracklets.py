@@ -1,0 +1,121 @@
+"""``reid-edge gallery tracklets``: list what is stored."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reid_edge.cli.gallery_search import (
+    INCARNATION_SHOWN,
+    CameraOption,
+    FileStartOption,
+    JsonOption,
+    KeyOption,
+    PurposeOption,
+    SinceOption,
+    StoreArgument,
+    UntilOption,
+    UtcOption,
+    file_origin_us,
+    opened,
+    print_json,
+    selection_of,
+)
+from reid_edge.console import console, print_table, say
+from reid_edge.files import check_output, write_whole
+from reid_edge.gallery.listing import Listed, list_tracklets
+from reid_edge.gallery.times import duration_text, now_us, time_text
+
+COLUMNS = (
+    "id", "camera", "epoch", "track", "first_us", "last_us", "first_seen", "last_seen", "captured_us", "crops",
+    "quality", "confidence", "x1", "y1", "x2", "y2", "final", "observations", "model_hash", "position_s",
+)  # fmt: skip
+
+
+def tracklets(
+    store: StoreArgument,
+    purpose: PurposeOption,
+    camera: CameraOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: Annotated[int, typer.Option(help="Largest number of tracklets, the last seen first; at most 10000.")] = 100,
+    skip: Annotated[int, typer.Option(help="Leave out so many of the last seen: for the next page.")] = 0,
+    csv_: Annotated[
+        str | None, typer.Option("--csv", metavar="FILE|-", help="Write CSV to a new file, or to standard output (-).")
+    ] = None,
+    pseudonym_key: KeyOption = None,
+    file_start: FileStartOption = None,
+    utc: UtcOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the tracklets that are stored, without their features; every list goes into the audit."""
+    if csv_ not in (None, "-"):
+        check_output(Path(str(csv_)), force=False)
+    selection, origin_us = selection_of(camera, since, until, pseudonym_key), file_origin_us(file_start)
+    with opened(store) as gallery:
+        found = list_tracklets(gallery, selection=selection, purpose=purpose, now_us=now_us(), limit=limit, skip=skip)
+    rows = [_fields(one, origin_us) for one in found]
+    if csv_ == "-":
+        sys.stdout.write(_csv(rows))
+    elif csv_ is not None:
+        write_whole(Path(csv_), _csv(rows).encode(), private=True)
+        say(f"{csv_}: {len(rows):,} tracklets")
+    elif as_json:
+        print_json(rows)
+    else:
+        _print(found, utc=utc, origin_us=origin_us)
+    if len(found) == limit:
+        say(f"There may be more: --skip {skip + limit} shows the next ones.")
+
+
+def _fields(one: Listed, origin_us: int | None) -> dict[str, Any]:
+    entry, span = one.newest, one.span
+    values = (
+        entry.id, entry.camera, entry.incarnation, entry.track, span.first_us, span.last_us,
+        time_text(span.first_us, utc=True), time_text(span.last_us, utc=True), entry.captured_us, entry.crops,
+        round(entry.quality, 4), round(entry.confidence, 4), *(round(edge, 5) for edge in entry.box), entry.final,
+        span.observations, entry.model_hash, _position_s(one, origin_us),
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _position_s(one: Listed, origin_us: int | None) -> float | None:
+    """Return the time from a file's first frame to the first sight of a tracklet."""
+    return None if origin_us is None else (one.span.first_us - origin_us) / 1e6
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _print(found: Sequence[Listed], *, utc: bool, origin_us: int | None) -> None:
+    if not found:
+        console.print("nothing found: no tracklet of these cameras and that time is held", soft_wrap=True)
+        return
+    rows = [
+        [
+            f"{one.newest.camera}/{one.newest.incarnation[:INCARNATION_SHOWN]}/{one.newest.seq}",
+            str(one.newest.track),
+            time_text(one.span.first_us, utc=utc),
+            *([] if origin_us is None else [f"{_position_s(one, origin_us):.2f} s"]),
+            duration_text(one.span.last_us - one.span.first_us),
+            str(one.newest.crops),
+            f"{one.newest.quality:.2f}",
+            " ".join(f"{edge:.2f}" for edge in one.newest.box),
+            one.newest.model_hash[:8],
+        ]
+        for one in found
+    ]
+    position = [] if origin_us is None else ["in the file"]
+    headers = ["id", "track", "first seen", *position, "for", "crops", "quality", "box, fractions of frame", "model"]
+    print_table("tracklets, the last seen first", headers, rows)
