@@ -241,7 +241,7 @@ def test_evaluate_prints_ranking_quality(session_bundle, tmp_path):
         cv2.imwrite(str(tmp_path / "bounding_box_test" / f"{identity:04}_c2s1_000001_00.jpg"), crop)
     printed = success("evaluate", session_bundle.path, "--root", tmp_path, "--partial", "--precision", "int8")
     assert "5 of 5 queries have a match, 5 gallery" in printed
-    assert printed.count("100.00") == 3  # R1, R5, mAP
+    assert printed.count("100.00") == 4  # R1, R5, mAP, mINP
     assert "market1501's query split has 3,368" in failure("evaluate", session_bundle.path, "--root", tmp_path)
 
 

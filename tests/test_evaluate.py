@@ -5,14 +5,19 @@ import re
 import shutil
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
-from reid_edge.benchmark.accuracy import Embedder, load_splits, measure_splits
+from reid_edge.benchmark.accuracy import measure_rankings
+from reid_edge.benchmark.embedded import embed_splits
+from reid_edge.benchmark.embedder import Embedder, load_splits
+from reid_edge.benchmark.evaluation_result import Evaluation
 from reid_edge.bundle import open_bundle
 from reid_edge.cli.evaluate import evaluate
-from reid_edge.errors import BundleError, DatasetError, FrameError, InputError, UsageError
+from reid_edge.errors import BundleError, DatasetError, FrameError, InputError, OutputError, UsageError
 from reid_edge.osnet.checkpoint import save_checkpoint
+from reid_edge.progress import silent
 from reid_edge.runtime import Extractor
 from tests.conftest import random_crops
 
@@ -71,7 +76,7 @@ def test_bad_images_are_left_out_on_request_and_counted(session_bundle, market, 
     evaluate([session_bundle.path], root=root, engine="openvino", partial=True, skip_bad=True)
     shown = capsys.readouterr()
     assert "2 of 10 images cannot be read and are left out" in shown.err
-    assert "3 of 5 queries have a match" in shown.out
+    assert "3 of 4 queries have a match, 4 gallery" in shown.out
     assert "2 unreadable images left out" in " ".join(shown.out.split())
     for path in (root / "query").iterdir():
         path.write_bytes(b"")
@@ -92,9 +97,8 @@ def test_mirrored_crops_several_bundles_and_the_distance_are_reported(session_bu
 def test_all_random_splits_are_averaged(session_bundle, viper, capsys, split):
     embedder = Embedder((Extractor(session_bundle, engine="openvino", precision="fp32"),))
     numbered = [load_splits(viper, dataset="viper", number=number, partial=True) for number in range(10)]
-    each = measure_splits(
-        embedder, numbered, lambda _text, _steps: lambda _count=1: None, rule="other-cameras"
-    ).rankings
+    embedded = embed_splits(embedder, numbered, silent)
+    each = measure_rankings(embedded, silent, distance="cosine", rule="other-cameras")
     assert len({ranking.mean_ap for ranking in each}) > 1  # else one of them would do
     evaluate([session_bundle.path], root=viper, dataset="viper", split=split, engine="openvino", partial=True)
     title, cells = table(capsys)
@@ -201,3 +205,62 @@ def test_junk_changes_no_figure_whatever_its_neighbours_are_called(session_bundl
         evaluate([session_bundle.path], root=root, dataset="folder", engine="openvino", precision="fp32")
         figures.append(table(capsys))
     assert figures[0] == figures[1]
+
+
+@pytest.fixture(scope="module")
+def crossing(tmp_path_factory):
+    """Twenty people, seen twice in a row by each of two cameras, as Market-1501's names tell."""
+    root = tmp_path_factory.mktemp("crossing")
+    rng = np.random.default_rng(5)
+    for person, crop in enumerate(random_crops(rng, 20), 1):
+        for camera, folder in ((1, "query"), (2, "bounding_box_test")):
+            (root / folder).mkdir(exist_ok=True)
+            for frame in (100, 125):
+                noise = rng.integers(-250, 250, crop.shape)
+                picture = np.clip(crop.astype(int) + noise, 0, 255).astype(np.uint8)
+                cv2.imwrite(str(root / folder / f"{person:04}_c{camera}s1_{frame:06}_00.jpg"), picture)
+    return root
+
+
+def test_error_rates_by_threshold_are_printed_and_written_on_request(session_bundle, crossing, tmp_path, capsys):
+    path = tmp_path / "figures.json"
+    evaluate([session_bundle.path], root=crossing, engine="openvino", partial=True, thresholds=True, json=path)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Two images, one person or not: 80 pairs of one person, 1,520 of two; equal error rate" in printed
+    assert (
+        "Search with a threshold: 40 searches for people who are in the gallery, 40 for people who are not" in printed
+    )
+    result = msgspec.json.decode(path.read_bytes(), type=Evaluation)
+    assert result.dataset == "market1501"
+    assert result.model_hashes == (session_bundle.manifest.model_hash,)
+    assert [point.limit for point in result.pairs.points] == pytest.approx([0.5, 0.2, 0.1, 0.05, 0.02])
+    for point in result.pairs.points:
+        assert point.false_rate <= point.limit
+    assert result.searches.points == ()  # 40 searches support no rate below 75 %
+    assert "mINP" in printed
+    assert f"{100 * result.mean_inp:.2f}" in printed
+
+
+def test_figures_are_not_written_over_others(session_bundle, market, tmp_path):
+    path = tmp_path / "figures.json"
+    path.write_text("mine")
+    with pytest.raises(OutputError, match="exists already; use --force"):
+        evaluate([session_bundle.path], root=market, json=path, partial=True)
+    assert path.read_text() == "mine"
+
+
+def test_tracklets_are_averaged_on_request(session_bundle, crossing, capsys):
+    evaluate([session_bundle.path], root=crossing, engine="openvino", partial=True)
+    images = table(capsys)
+    evaluate([session_bundle.path], root=crossing, engine="openvino", partial=True, tracklets=True)
+    title, cells = table(capsys)
+    assert images[0].startswith("market1501: 40 of 40 queries have a match, 40 gallery, cosine")
+    assert title == "market1501: 20 of 20 queries have a match, 20 gallery tracklets, cosine distance"
+    assert float(cells["mAP"]) > float(images[1]["mAP"])  # the mean has less noise
+    evaluate([session_bundle.path], root=crossing, engine="openvino", partial=True, tracklets=True, tracklet_gap=24)
+    assert table(capsys)[1] == images[1]
+
+
+def test_tracklets_that_are_not_known_are_an_error(session_bundle, viper):
+    with pytest.raises(DatasetError, match="tracklets of 16 of 16 images are not known"):
+        evaluate([session_bundle.path], root=viper, dataset="viper", partial=True, tracklets=True)

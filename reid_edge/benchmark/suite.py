@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from reid_edge.benchmark.accuracy import load_splits, measure_accuracy
+from reid_edge.benchmark.accuracy import measure_accuracy
 from reid_edge.benchmark.assembly import (
     is_trained,
     model_entry,
@@ -16,6 +16,7 @@ from reid_edge.benchmark.assembly import (
     run_of,
     threads_of,
 )
+from reid_edge.benchmark.embedder import load_splits
 from reid_edge.benchmark.options import BenchmarkOptions
 from reid_edge.benchmark.result import BenchmarkResult, Roofline, Run
 from reid_edge.benchmark.roofline import measure_roofline

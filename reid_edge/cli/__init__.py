@@ -21,6 +21,7 @@ from reid_edge.cli.evaluate import evaluate
 from reid_edge.cli.explain import explain
 from reid_edge.cli.export import build, export
 from reid_edge.cli.gallery import gallery_app
+from reid_edge.cli.matrix import matrix
 from reid_edge.cli.outbox import outbox_app
 from reid_edge.cli.preview import preview
 from reid_edge.cli.report import report
@@ -52,6 +53,7 @@ app.command()(verify)
 app.add_typer(bundle_app, name="bundle")
 app.command()(extract)
 app.command()(evaluate)
+app.command()(matrix)
 app.command()(benchmark)
 app.command()(report)
 app.add_typer(detector_app, name="detector")

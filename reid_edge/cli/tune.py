@@ -51,7 +51,7 @@ def tune(
 ) -> None:
     """Make the bundle that is fastest on this device: precision, float type, streams, threads and exact rewrites."""
     with extra("export", "tuning"):
-        from reid_edge.benchmark.accuracy import load_splits
+        from reid_edge.benchmark.embedder import load_splits
         from reid_edge.osnet.architecture import format_size, parse_size
         from reid_edge.osnet.shipped import find_checkpoint, shipped_checkpoints
         from reid_edge.tune.dry_run import dry_run

@@ -26,7 +26,8 @@ class BoxLayout:
     Attributes:
         title: Name of the dataset.
         nested: Usual names of the folders in which the dataset lies.
-        name: Pattern of a file name without its suffixes; group 1 is the identity, group 2 the camera.
+        name: Pattern of a file name without its suffixes, with the groups ``identity`` and ``camera``, and ``sequence``
+            and ``frame`` where names tell them.
         example: A file name.
     """
 
@@ -40,13 +41,14 @@ MARKET1501 = BoxLayout(
     title="Market-1501",
     nested=("Market-1501-v15.09.15", "Market-1501"),
     # identity _ c camera s sequence _ frame _ box
-    name=re.compile(r"^(-1|\d{4})_c(\d)s\d_\d{6}_\d{2}$", re.IGNORECASE),
+    name=re.compile(r"^(?P<identity>-1|\d{4})_c(?P<camera>\d)(?P<sequence>s\d)_(?P<frame>\d{6})_\d{2}$", re.IGNORECASE),
     example="0002_c1s1_000451_03.jpg",
 )
 DUKEMTMC = BoxLayout(
     title="DukeMTMC-reID",
     nested=("DukeMTMC-reID", "dukemtmc", "duke"),
-    name=re.compile(r"^(\d{4})_c(\d)_f\d+$", re.IGNORECASE),
+    # Each camera's recording is one sequence.
+    name=re.compile(r"^(?P<identity>\d{4})_(?P<sequence>c(?P<camera>\d))_f(?P<frame>\d+)$", re.IGNORECASE),
     example="0002_c1_f0044158.jpg",
 )
 
@@ -74,4 +76,11 @@ def _parse(layout: BoxLayout, path: Path) -> LabelledImage:
             f"{path} is not named as {layout.title} names images (e.g. {layout.example}). "
             "Move it away, or check that --dataset is the dataset in this folder."
         )
-    return LabelledImage(path, int(match[1]), int(match[2]))
+    parts = match.groupdict()
+    return LabelledImage(
+        path,
+        int(parts["identity"]),
+        int(parts["camera"]),
+        sequence=parts.get("sequence", ""),
+        frame=int(parts.get("frame", 0)),
+    )

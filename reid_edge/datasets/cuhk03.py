@@ -35,7 +35,7 @@ _INDICES: dict[Split, str] = {"train": "train_idx", "query": "query_idx", "galle
 _NAME = re.compile(r"^\d+_\d+_(\d)_\d+\.png$")
 #: A person's images 1 to 5 are of the first view, 6 to 10 of the second.
 _PER_VIEW = 5
-_NP_NAME = re.compile(r"^(\d{4})_c(\d)\w*$", re.IGNORECASE)
+_NP_NAME = re.compile(r"^(?P<identity>\d{4})_c(?P<camera>\d)\w*$", re.IGNORECASE)
 
 
 def load_cuhk03(boxes: Boxes, root: Path, split: Split) -> list[LabelledImage]:

@@ -23,12 +23,16 @@ class LabelledImage:
         identity: Number of the person; 0 in a gallery marks a distractor, which matches no query.
         camera: Number of the camera; 0 where it is not known.
         member: Index of its dataset in a union, from 0.
+        sequence: Name of the recording or of the tracklet that it was taken from; empty where it is not known.
+        frame: Number of its frame in the sequence; 0 where it is not known.
     """
 
     path: Path
     identity: int
     camera: int
     member: int = 0
+    sequence: str = ""
+    frame: int = 0
 
 
 @dataclass(frozen=True)

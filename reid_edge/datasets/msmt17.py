@@ -21,7 +21,7 @@ _LINE = re.compile(r"^(\S+/\d+_\d+_(\d+)_\S+\.[a-z]+)\s+(\d+)$", re.IGNORECASE)
 _BOXES = BoxLayout(
     title="MSMT17",
     nested=_NESTED,
-    name=re.compile(r"^(\d{4,5})_(?:c|\d{3}_)(\d{1,2})(?:s\d+)?_\w+$", re.IGNORECASE),
+    name=re.compile(r"^(?P<identity>\d{4,5})_(?:c|\d{3}_)(?P<camera>\d{1,2})(?:s\d+)?_\w+$", re.IGNORECASE),
     example="0000_c1_0000.jpg or 0000_000_01_0303morning_0015_0.jpg",
 )
 

@@ -65,13 +65,15 @@ class _Row:
     identity: str
     camera: int
     split: str
+    tracklet: str
 
 
 def load_csv(root: Path, split: Split) -> list[LabelledImage]:
-    """List the rows of one split of a CSV file with the columns path, identity, camera and perhaps split, in order.
+    """List the rows of one split of a CSV file with the columns path, identity and camera, in order.
 
     Identities are numbers or names (see :func:`numbered`); junk is left out.  An empty camera is not known (0).
-    Without a column ``split`` every row is for training.  Semicolons and tabs may take the place of commas.
+    Without a column ``split`` every row is for training.  A column ``tracklet`` names the tracklet that an image is of,
+    one of its person and camera, by any text.  Semicolons and tabs may take the place of commas.
 
     Args:
         root: The file, or the folder that holds ``images.csv``.  Paths in it are relative to its folder.
@@ -84,7 +86,11 @@ def load_csv(root: Path, split: Split) -> list[LabelledImage]:
     file = root / _CSV_NAME if root.is_dir() else root
     rows = _read_rows(file)
     numbers = numbered((row.identity for row in rows), file)
-    images = [LabelledImage(row.path, numbers[row.identity], row.camera) for row in rows if row.split == split]
+    images = [
+        LabelledImage(row.path, numbers[row.identity], row.camera, sequence=row.tracklet)
+        for row in rows
+        if row.split == split
+    ]
     if not images:
         raise DatasetError(
             f"{file} has no row of the {split} split. Name the split of each row ({', '.join(_SPLITS)}) in a column "
@@ -153,7 +159,7 @@ def _parse_row(folder: Path, cells: Mapping[str | None, str | list[str] | None])
         raise ValueError(f"split must be one of {', '.join(_SPLITS)}, not {split!r}")
     if camera and not (camera.isascii() and camera.isdigit() and len(camera) < 10):
         raise ValueError(f"camera must be a whole number from 1, not {camera!r}")
-    return _Row(folder / path, identity, int(camera or 0), split)
+    return _Row(folder / path, identity, int(camera or 0), split, str(cells.get("tracklet", "")).strip())
 
 
 def numbered(names: Iterable[str], source: object) -> dict[str, int]:

@@ -4,7 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from reid_edge.benchmark.accuracy import Embedder, load_splits, mean_ranking, measure_accuracy, measure_splits
+from reid_edge.benchmark.accuracy import mean_ranking, measure_accuracy, measure_rankings
+from reid_edge.benchmark.embedded import embed_splits
+from reid_edge.benchmark.embedder import Embedder, load_splits
 from reid_edge.bundle import open_bundle, write_manifest
 from reid_edge.datasets.labelled_images import LabelledImage
 from reid_edge.errors import DatasetError, InputError
@@ -105,11 +107,10 @@ def test_models_that_are_compared_differently_need_a_choice(exact, bundle_copy, 
     )
     both = Embedder((exact, other))
     with pytest.raises(InputError, match="cosine and euclidean; choose one with --distance"):
-        measure_splits(both, [labelled], silent)
-    alone = measure_splits(Embedder((exact,)), [labelled], silent, distance="cosine").rankings[0]
-    assert measure_splits(both, [labelled], silent, distance="cosine").rankings[0].mean_ap == pytest.approx(
-        alone.mean_ap
-    )
+        _ = both.distance
+    alone = measure_accuracy(exact, labelled, silent)
+    (twice,) = measure_rankings(embed_splits(both, [labelled], silent), silent, distance="cosine")
+    assert twice.mean_ap == pytest.approx(alone.mean_ap)
 
 
 def test_ranking_is_that_of_the_features_by_a_slow_loop(exact, labelled):
@@ -145,7 +146,7 @@ def test_random_splits_are_ranked_each_by_itself_and_an_image_is_embedded_once(e
 
         return done
 
-    rankings = measure_splits(Embedder((exact,)), numbered, notify).rankings
+    rankings = measure_rankings(embed_splits(Embedder((exact,)), numbered, notify), notify, distance="cosine")
     assert reported == {"features, openvino/fp32": [18, 18], "ranking": [11, 11]}
     for ranking, splits in zip(rankings, numbered, strict=True):
         alone = measure_accuracy(exact, splits, silent)
