@@ -33,6 +33,10 @@
     ├── SourceError              no video where it should be
     ├── DetectorError            a detector's file or stream is not what was described
     │   └── DownloadError              a detector of the catalogue cannot be fetched, or came damaged
+    ├── IdentityError           people cannot be told apart from what was given
+    │   ├── MixedModelsError           features of several models in one comparison
+    │   ├── ContradictionError         an operator's constraints, or sightings, that contradict one another
+    │   └── UnsupportedRateError       too few pairs for the error rate that was asked for
     ├── UpstreamError
     │   ├── MessageError               bytes that are no message that this release reads
     │   ├── OutboxError                the outbox cannot be written or read
@@ -202,6 +206,32 @@ class DetectorError(ReidEdgeError):
 
 class DownloadError(DetectorError):
     """A detector of the catalogue that cannot be fetched, or came damaged."""
+
+
+class IdentityError(ReidEdgeError):
+    """People cannot be told apart from what was given."""
+
+
+class MixedModelsError(IdentityError, ValueError):
+    """Features of several models, which cannot be compared."""
+
+
+class ContradictionError(IdentityError, ValueError):
+    """Constraints of an operator, or sightings, that cannot all be true."""
+
+
+class UnsupportedRateError(IdentityError):
+    """Too few pairs to state an error rate.
+
+    Attributes:
+        needed: Number of independent pairs that the rate needs if none of them is an error.
+        given: Number of independent pairs that there are.
+    """
+
+    def __init__(self, message: str, *, needed: int, given: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.given = given
 
 
 class UpstreamError(ReidEdgeError):
