@@ -70,7 +70,7 @@ class Truth:
         self._tracks: dict[int, list[int]] = {}
         tracker, seen = Tracker(), defaultdict(list)
         for number in self._numbers.tolist():
-            table = np.array(boxes[number], np.float32).reshape(len(boxes[number]), -1)[:, :4].reshape(-1, 4)
+            table = np.array([row[:4] for row in boxes[number]], np.float32).reshape(-1, 4)
             tracked = tracker.update(Detections(table, np.ones(len(table), np.float32)), 1 + round(number / fps * 1e6))
             self._boxes[number], self._tracks[number] = tracked.boxes, tracked.tracks.tolist()
             for track in self._tracks[number]:

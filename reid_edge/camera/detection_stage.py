@@ -147,6 +147,7 @@ class DetectionStage:
         chosen = replace(chosen, rows=np.flatnonzero(strong)[chosen.rows])
         self._watcher.saw(frame, tracked, quality, chosen)
         rows = chosen.rows
+        self._check.chose(tracked.tracks[rows].tolist())
         self.stats.chosen += len(rows)
         if not len(rows):
             return []

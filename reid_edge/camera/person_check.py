@@ -27,9 +27,9 @@ MOTION_HEIGHT_CHANGE, MOTION_TRAVEL = 0.06, 0.5
 BETTER_DETECTOR = "use a model: --detector person-detection-0202, after 'reid-edge detector get person-detection-0202'"
 #: Number of changes of height that are remembered of a track.
 _CHANGES = 64
-#: Number of ended tracks by which a detector is judged, and number from which it is.
+#: Number of ended tracklets by which a detector is judged, and number from which it is.
 _JUDGED, _ENOUGH = 32, 16
-#: Number of tracks below which nothing is said of a whole run.
+#: Number of tracklets below which nothing is said of a whole run.
 _FEW = 4
 
 
@@ -46,8 +46,8 @@ class PersonSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             not given, 0.06 for the detector ``motion``, and no limit for others.
         min_travel: Least distance from its first place that a track must have reached, in heights of its box; if not
             given, 0.5 for the detector ``motion``, and 0 for others.
-        min_passing: Of the last 32 tracks of the detector ``motion``, the part that must pass these rules; while fewer
-            do, it is out of its depth, and none is published; 0 publishes all that pass.
+        min_passing: Of the last 32 tracklets of the detector ``motion``, the part that must pass these rules; while
+            fewer do, it is out of its depth, and none is published; 0 publishes all that pass.
     """
 
     min_boxes: Annotated[int, msgspec.Meta(ge=1)] = 4
@@ -55,7 +55,7 @@ class PersonSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     min_strong: Fraction = 0.5
     max_height_change: NotNegative | None = None
     min_travel: NotNegative | None = None
-    min_passing: Fraction = 0.15
+    min_passing: Fraction = 0.3
 
 
 @dataclass
@@ -68,6 +68,7 @@ class _Track:
     boxes: int = 0
     strong: int = 0
     cut_off: int = 0
+    has_crop: bool = False
     height: float = 0.0
     total_height: float = 0.0
     farthest: float = 0.0
@@ -95,8 +96,8 @@ class PersonCheck:
         by_motion: The detector goes by movement alone.
 
     Attributes:
-        failed: Number of ended tracks that failed, by the first rule that they failed.
-        passed: Number of ended tracks that passed all of them.
+        failed: Number of ended tracks with crops that failed, by the first rule that they failed.
+        passed: Number of ended tracks with crops that passed all of them.
     """
 
     def __init__(
@@ -119,13 +120,13 @@ class PersonCheck:
 
     @property
     def mostly_failed(self) -> bool:
-        """True if the detector goes by movement, and more of the tracks that ended failed than passed."""
+        """True if the detector goes by movement, and more of its tracklets failed than passed."""
         failed = self.failed.total()
         return self._by_motion and failed > self.passed and failed + self.passed >= _FEW
 
     @property
     def passing(self) -> tuple[int, int]:
-        """How many of the last tracks that ended passed, and how many these are."""
+        """How many of the last tracklets passed, and how many these are."""
         recent = tuple(self._recent)
         return sum(recent), len(recent)
 
@@ -152,6 +153,12 @@ class PersonCheck:
                 track.add(box, captured_us)
                 track.cut_off += bool(is_cut_off)
 
+    def chose(self, numbers: Iterable[int]) -> None:
+        """Take note that crops of these live tracks were chosen, so that they are tracklets."""
+        for number in numbers:
+            if (track := self._tracks.get(number)) is not None:
+                track.has_crop = True
+
     def failing(self, number: int) -> Failing:
         """Name the first rule that a live track does not keep so far; "" if it may be published."""
         track = self._tracks.get(number)
@@ -165,12 +172,16 @@ class PersonCheck:
     def _end(self, number: int) -> Failing:
         track = self._tracks.pop(number, None)
         against: Failing = "short" if track is None else self._against(track)
+        if track is not None and track.has_crop:
+            self._note(against)
+        return against or ("out_of_depth" if self.out_of_depth else "")
+
+    def _note(self, against: Failing) -> None:
         self._recent.append(not against)
         if against:
             self.failed[against] += 1
         else:
             self.passed += 1
-        return against or ("out_of_depth" if self.out_of_depth else "")
 
     def _against(self, track: _Track) -> Failing:
         settings = self._settings

@@ -14,12 +14,14 @@ def tracked(box, score=0.9, track=1):
     return TrackedBoxes(np.array([box], np.float32), np.array([score], np.float32), np.array([track]), ())
 
 
-def walk(check, *, boxes=10, step=15.0, left=100.0, height=lambda frame: 100.0, score=lambda frame: 0.9, track=1):
+def walk(check, *, boxes=10, step=15.0, left=100.0, height=lambda frame: 100.0, score=lambda frame: 0.9, track=1, crop=True):
     """A track at 10 frames a second, and the verdict of its end."""
     for frame in range(boxes):
         x = left + step * frame
         box = [x, 200, x + 40, 200 + height(frame)]
         check.update(tracked(box, score(frame), track), START + frame * 100_000, SIZE_WH)
+    if crop:
+        check.chose([track])
     [ended] = check.end([EndedTrack(track, START)])
     return ended.failing
 
@@ -76,7 +78,7 @@ def test_what_lies_at_the_edge_of_the_frame_most_of_the_time_is_cut_off_with_mot
         assert [ended.failing for ended in check.end([EndedTrack(1, START)])] == [verdict]
 
 
-def test_motion_is_out_of_its_depth_while_few_of_the_last_tracks_are_people():
+def test_motion_is_out_of_its_depth_while_few_of_the_last_tracklets_are_people():
     check = PersonCheck(by_motion=True)
     for track in range(1, 16):
         walk(check, boxes=2, track=track)
@@ -88,6 +90,22 @@ def test_motion_is_out_of_its_depth_while_few_of_the_last_tracks_are_people():
         walk(check, track=track)
     assert not check.out_of_depth
     assert walk(check, track=40) == ""
+
+
+def test_tracks_without_a_crop_do_not_tell_that_motion_is_out_of_its_depth():
+    check = PersonCheck(by_motion=True)
+    for track in range(1, 60):
+        walk(check, boxes=2, track=track, crop=False)
+    assert not check.out_of_depth and check.passing == (0, 0)
+    assert (check.passed, check.failed.total()) == (0, 0)
+
+
+@pytest.mark.parametrize(("every", "suits"), [(2, True), (4, False)])
+def test_motion_suits_a_scene_where_half_of_the_tracklets_are_people(every, suits):
+    check = PersonCheck(by_motion=True)
+    for track in range(1, 33):
+        walk(check, boxes=10 if track % every == 0 else 2, track=track)
+    assert check.out_of_depth != suits
 
 
 def test_a_model_is_never_out_of_its_depth_nor_is_motion_if_nothing_is_to_be_withheld():
