@@ -14,7 +14,9 @@ def tracked(box, score=0.9, track=1):
     return TrackedBoxes(np.array([box], np.float32), np.array([score], np.float32), np.array([track]), ())
 
 
-def walk(check, *, boxes=10, step=15.0, left=100.0, height=lambda frame: 100.0, score=lambda frame: 0.9, track=1, crop=True):
+def walk(
+    check, *, boxes=10, step=15.0, left=100.0, height=lambda frame: 100.0, score=lambda frame: 0.9, track=1, crop=True
+):
     """A track at 10 frames a second, and the verdict of its end."""
     for frame in range(boxes):
         x = left + step * frame
