@@ -83,6 +83,7 @@ class Publisher:
         self._unwritten: deque[tuple[float, bytes]] = deque()
         self._retry_s = float("-inf")
         self._sparse = SparseLog(log, clock=clock)
+        self._told = False  # the log says that the outbox cannot be written
         self._lost_recently = RecentCounts()
         self.stats = PublisherStats()
 
@@ -127,14 +128,16 @@ class Publisher:
             except OutboxError as error:
                 self._retry_s = self._clock() + RETRY_S
                 self.stats.error = str(error)
-                self._log("unwritable", "the outbox cannot be written, observations wait in memory: %s", error)
+                text = "the outbox cannot be written, observations wait in memory: %s"
+                self._told = self._log("unwritable", text, error) or self._told
                 return
             self.stats.published += len(some)
             for _ in some:
                 self._unwritten.popleft()
-        if self.stats.error:
+        self.stats.error = ""
+        if self._told:
             log.info("the outbox can be written again")
-            self.stats.error = ""
+            self._told = False
 
     def _make_room(self) -> None:
         too_many = len(self._unwritten) - MAX_UNWRITTEN
@@ -153,10 +156,12 @@ class Publisher:
         self.stats.unwritten = len(self._unwritten)
         self.stats.unwritten_since_s = self._unwritten[0][0] if self._unwritten else None
 
-    def _log(self, kind: str, text: str, *details: object) -> None:
-        """Log a problem at once, and once a minute while it lasts."""
-        if self._sparse.admits(kind) is not None:
-            log.error(text, *details)
+    def _log(self, kind: str, text: str, *details: object) -> bool:
+        """Log a problem at once, and once a minute while it lasts; returns whether it was logged now."""
+        if self._sparse.admits(kind) is None:
+            return False
+        log.error(text, *details)
+        return True
 
 
 def name_on_the_wire(camera: CameraSettings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ import msgspec
 
 from reid_edge.errors import SettingsError
 from reid_edge.redaction import without_userinfo
+from reid_edge.sparse_log import SparseLog
 from reid_edge.upstream.encryption import check_encrypted
+
+_SPARSE = SparseLog(logging.getLogger(__name__))
 
 #: Schemes with TLS.
 SECURE_SCHEMES = frozenset({"https", "mqtts"})
@@ -83,12 +87,57 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
 def server_context(files: TlsFiles) -> ssl.SSLContext:
     """Make the context of a server: it refuses clients without a certificate of ``files.ca``, TLS 1.3 or newer.
 
+    A client that it refuses is told why by a TLS alert, and the log tells it once a minute.
+
     Raises:
         SettingsError: A file is missing or is no PEM file, or the key does not belong to the certificate.
     """
     context = _context(ssl.PROTOCOL_TLS_SERVER, files)
     context.verify_mode = ssl.CERT_REQUIRED
+    context.sslobject_class = _Refusing
     return context
+
+
+def certificate_advice(error: str, peer: str) -> str:
+    """Return what to do where one end did not accept the other's certificate; empty for other errors.
+
+    Args:
+        error: OpenSSL's words.
+        peer: The other end, as a reader knows it, e.g. ``gallery``.
+    """
+    if "CERTIFICATE_VERIFY_FAILED" in error:
+        return f"; compare tls.ca, the host's name in the address, and the clock with the {peer}'s certificate"
+    if "ALERT" in error.upper():
+        return f"; the {peer} may not accept this certificate: see whether it is of its authority, valid, not revoked"
+    return ""
+
+
+class _Refusing(ssl.SSLObject):
+    """A server's end that sends the alert of a failed handshake; asyncio closes the connection without it.
+
+    The first failure is told as a wait for the client, upon which asyncio sends what OpenSSL has written: the alert.
+    The failure itself is raised when the client has answered or gone, or the handshake's time is over.
+    """
+
+    _failure: ssl.SSLError | None = None
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            self._failure = error
+            if isinstance(error, ssl.SSLCertVerificationError):
+                _SPARSE.warning(
+                    error.verify_message,
+                    "a client was refused for its certificate: %s; a camera that is refused says so in its own log",
+                    error.verify_message,
+                )
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the alert is to be sent") from error
 
 
 def _check_encrypted(uri: str, found: Endpoint, tls: TlsFiles | None, *, insecure: bool) -> None:

@@ -1,3 +1,4 @@
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -67,6 +68,21 @@ def test_what_cannot_be_written_now_is_written_later_and_first(unwritable, outbo
     assert (outbox.depth, publisher.stats.unwritten, publisher.stats.lost) == (3, 0, 0)
     assert [decode_observation(payload).track for _, payload in outbox.pending(0, 9)] == [1, 2, 3]
     assert (publisher.stats.error, publisher.stats.unwritten_since_s) == ("", None)
+
+
+def test_the_log_says_that_writing_works_again_only_where_it_said_that_it_did_not(unwritable, outbox, caplog):
+    caplog.set_level(logging.INFO)
+    clock = Clock()
+    publisher = Publisher(outbox, "fp16", clock=clock)
+    for _ in range(2):  # two short outages within a minute, of which one line tells
+        publisher._outbox = unwritable
+        publisher.publish([observation(1)])
+        clock.now_s += RETRY_S
+        publisher._outbox = outbox
+        publisher.publish([])
+    assert outbox.depth == 2
+    said = [record.getMessage().partition(",")[0] for record in caplog.records if "outbox" in record.getMessage()]
+    assert said == ["the outbox cannot be written", "the outbox can be written again"]
 
 
 @pytest.mark.parametrize(("when_full", "left"), [("drop-oldest", [2, 3, 4]), ("refuse-newest", [0, 1, 2])])

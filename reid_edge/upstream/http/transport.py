@@ -12,7 +12,7 @@ from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import BatchTooLargeError, SettingsError, TransportError
 from reid_edge.foreign_text import one_line, one_line_of_bytes
 from reid_edge.upstream.batch_limit import MOST_BATCH_BYTES, BatchLimit
-from reid_edge.upstream.tls import TlsFiles, client_context, endpoint
+from reid_edge.upstream.tls import TlsFiles, certificate_advice, client_context, endpoint
 from reid_edge.upstream.transport import AckQueue
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class HttpTransport:
             self._drop_connection()  # so that the next one reads the certificates anew
             # OpenSSL's words for a certificate that this end, or the other, does not accept.
             permanent = "CERTIFICATE_VERIFY_FAILED" in str(error) or "ALERT" in str(error).upper()
-            raise self._failed(one_line(str(error)) + _advice(str(error)), permanent=permanent) from error
+            raise self._failed(one_line(str(error)) + certificate_advice(str(error), "gallery"), permanent=permanent) from error
 
     def _judge(self, answer: Answer, size: int) -> None:
         packing = answer.headers.get("content-encoding", "identity").strip().lower()
@@ -176,12 +176,3 @@ def _retry_after_s(answer: Answer) -> float:
         seconds = float(answer.headers.get("retry-after", 0))
         return max(0.0, min(3600.0, seconds)) if math.isfinite(seconds) else 0.0
     return 0.0
-
-
-def _advice(error: str) -> str:
-    """Return what to do if one end does not accept the other's certificate."""
-    if "CERTIFICATE_VERIFY_FAILED" in error:
-        return "; compare tls.ca, the host's name in the address, and the clock with the gallery's certificate"
-    if "ALERT" in error.upper():
-        return "; the gallery may not accept this certificate: see whether it is of its authority, valid, not revoked"
-    return ""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from reid_edge.errors import BatchTooLargeError, MissingExtraError, TransportError
 from reid_edge.upstream.dialling import connected
-from reid_edge.upstream.tls import Endpoint
+from reid_edge.upstream.tls import Endpoint, certificate_advice
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
@@ -127,7 +127,8 @@ class MqttSession:
             self._serve(on_verdicts)
             self._fail(*self._lost())
         except OSError as error:
-            self._fail(f"cannot connect: {error}", isinstance(error, ssl.SSLCertVerificationError))
+            advice = certificate_advice(str(error), "broker")
+            self._fail(f"cannot connect: {error}{advice}", isinstance(error, ssl.SSLCertVerificationError))
         finally:
             # So that this object and the client do not keep one another alive.
             for name in _CALLBACKS:
@@ -268,7 +269,8 @@ class MqttSession:
         # With TLS 1.3 a broker rejects a certificate only after the handshake.
         text = self._errors.text or "connection lost"
         if self._encrypted and not self._answered:
-            return f"{text}; the broker may not accept this certificate", "alert" in text.lower()
+            advice = certificate_advice(text, "broker") or "; the broker may not accept this certificate"
+            return text + advice, "alert" in text.lower()
         return text, False
 
     def _fail(self, failure: str, permanent: bool = False) -> None:

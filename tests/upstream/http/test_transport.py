@@ -299,6 +299,24 @@ def test_a_server_of_another_authority_is_an_alert(certs, foreign_certs, collect
     server.close()
 
 
+def test_a_camera_whose_certificate_the_gallery_refuses_is_told_and_so_is_the_gallerys_operator(
+    certs, foreign_certs, collector, caplog
+):
+    server = serve(collector, "https://127.0.0.1:0", tls_files(certs, "gallery"))
+    files = tls_files(foreign_certs, "camA")
+    # It trusts the gallery's authority, which does not trust the camera's.
+    trusting = type(files)(ca=certs / "ca.crt", cert=files.cert, key=files.key)
+    transport = HttpTransport(f"https://localhost:{server.port}", tls=trusting, backoff_s=FAST)
+    with pytest.raises(TransportError, match=r"(?i)alert unknown ca.*the gallery may not accept this certificate: see"):
+        transport.send(batch("camA", 1))
+    assert transport.backoff.alerts == 1
+    transport.close()
+    server.close()
+    refused = [record.getMessage() for record in caplog.records if record.name == "reid_edge.upstream.tls"]
+    assert [text for text in refused if "refused for its certificate" in text] == refused
+    assert len(refused) == 1
+
+
 def test_closing_wakes_who_waits_for_acks_and_ends_sending(scripted):
     transport = HttpTransport(scripted.uri, insecure=True)
     waiting = threading.Thread(target=transport.acks, args=(60.0,))
