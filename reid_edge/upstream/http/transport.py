@@ -127,7 +127,9 @@ class HttpTransport:
             self._drop_connection()  # so that the next one reads the certificates anew
             # OpenSSL's words for a certificate that this end, or the other, does not accept.
             permanent = "CERTIFICATE_VERIFY_FAILED" in str(error) or "ALERT" in str(error).upper()
-            raise self._failed(one_line(str(error)) + certificate_advice(str(error), "gallery"), permanent=permanent) from error
+            raise self._failed(
+                one_line(str(error)) + certificate_advice(str(error), "gallery"), permanent=permanent
+            ) from error
 
     def _judge(self, answer: Answer, size: int) -> None:
         packing = answer.headers.get("content-encoding", "identity").strip().lower()
