@@ -13,6 +13,7 @@ from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.evaluation.comparison import Rule
 from reid_edge.evaluation.identification import Identification, identify
 from reid_edge.evaluation.ranking import Ranking, rank
+from reid_edge.evaluation.single_shot import rank_single_shot
 from reid_edge.evaluation.verification import Verification, verify
 from reid_edge.manifest import Distance
 from reid_edge.progress import Notify
@@ -44,7 +45,12 @@ def measure_accuracy(extractor: Extractor, splits: Mapping[Split, Sequence[Label
 
 
 def measure_rankings(
-    embedded: Embedded, notify: Notify, *, distance: Distance, rule: Rule = "market1501"
+    embedded: Embedded,
+    notify: Notify,
+    *,
+    distance: Distance,
+    rule: Rule = "market1501",
+    single_shot: bool = False,
 ) -> list[Ranking]:
     """Measure CMC, mAP and mINP on each random split.
 
@@ -53,11 +59,17 @@ def measure_rankings(
         notify: Called before the work, with the number of queries.
         distance: ``cosine`` or ``euclidean``.
         rule: Which gallery images are left out of a query's search.
+        single_shot: Take one gallery image of each person at a time, of other cameras than the query's.
 
     Raises:
         InputError: No query has a match.
     """
     on_block = notify("ranking", sum(len(split["query"].features) for split in embedded.splits))
+    if single_shot:
+        return [
+            rank_single_shot(split["query"], split["gallery"], distance=distance, on_block=on_block)
+            for split in embedded.splits
+        ]
     return [
         rank(split["query"], split["gallery"], distance=distance, rule=rule, on_block=on_block)
         for split in embedded.splits

@@ -49,7 +49,9 @@ def evaluate_embedder(
     if embedded.unreadable:
         paths = {image.path for splits in numbered for images in splits.values() for image in images}
         say(left_out(embedded.unreadable, len(paths)))
-    mean = mean_ranking(measure_rankings(embedded, notify, distance=distance, rule=task.rule))
+    mean = mean_ranking(
+        measure_rankings(embedded, notify, distance=distance, rule=task.rule, single_shot=task.single_shot)
+    )
     measured = measure_errors(embedded, notify, distance=distance, rule=task.rule) if errors else None
     queries, gallery = (sum(len(parts[split].features) for parts in embedded.splits) for split in SPLITS)
     bundles = [extractor.bundle for extractor in embedder.extractors]
@@ -61,6 +63,7 @@ def evaluate_embedder(
         dataset=task.dataset,
         splits=tuple(numbers) if has_random_splits(task.dataset) else (),
         rule=task.rule,
+        single_shot=task.single_shot,
         distance=distance,
         tracklet_gap=task.tracklet_gap,
         queries=queries,

@@ -9,8 +9,8 @@ from pathlib import Path
 from reid_edge.benchmark.embedder import load_splits
 from reid_edge.bundle import Bundle
 from reid_edge.datasets.labelled_images import LabelledImage, Split
-from reid_edge.datasets.loading import has_random_splits, searches_other_cameras
-from reid_edge.datasets.random_splits import SPLITS, described
+from reid_edge.datasets.loading import has_random_splits, is_single_shot, searches_other_cameras, splits_of
+from reid_edge.datasets.random_splits import described
 from reid_edge.errors import UsageError
 from reid_edge.evaluation.comparison import Rule
 
@@ -44,6 +44,11 @@ class EvaluationTask:
             return "same-camera"
         return "other-cameras" if searches_other_cameras(self.dataset) else "market1501"
 
+    @property
+    def single_shot(self) -> bool:
+        """True where the gallery of a search holds one image of each person."""
+        return not self.same_camera and is_single_shot(self.dataset)
+
     def numbers(self, bundles: Sequence[Bundle]) -> list[int]:
         """Return the numbers of the random splits on which bundles are evaluated; [0] where a dataset has one.
 
@@ -73,18 +78,20 @@ class EvaluationTask:
         )
 
     def _asked_for(self, bundles: Sequence[Bundle]) -> list[int]:
+        count = splits_of(self.dataset)
         if self.split is None:
             seen = [number for bundle in bundles if (number := self._seen(bundle)) is not None]
-            return seen[:1] or (list(range(SPLITS)) if has_random_splits(self.dataset) else [0])
+            return seen[:1] or list(range(count))
         if self.split.isdecimal():
             return [int(self.split)]
         if self.split != "all":
-            raise UsageError(f"--split takes a number from 0 to {SPLITS - 1}, or all; got '{self.split}'.")
+            raise UsageError(f"--split takes a number from 0 to {count - 1}, or all; got '{self.split}'.")
         if not has_random_splits(self.dataset):
             raise UsageError(f"{self.dataset} has one split only, its own; leave out --split.")
-        return list(range(SPLITS))
+        return list(range(count))
 
     def _seen(self, bundle: Bundle) -> int | None:
         """Return the number of the dataset's random split that a model was trained on, if any."""
         trained_on = bundle.manifest.model.dataset
-        return next((number for number in range(SPLITS) if trained_on == described(self.dataset, number)), None)
+        numbers = range(splits_of(self.dataset))
+        return next((number for number in numbers if trained_on == described(self.dataset, number)), None)

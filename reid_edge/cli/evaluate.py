@@ -35,8 +35,8 @@ def evaluate(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Random split of VIPeR or GRID: 0 to 9, or all for the mean over the ten. If not given: all, or the "
-            "one that the model was trained on."
+            help="Random split of VIPeR or GRID, 0 to 9, or of CUHK03 of 2014, 0 to 19; or all, for the mean. If not "
+            "given: all, or the one that the model was trained on."
         ),
     ] = None,
     same_camera: Annotated[

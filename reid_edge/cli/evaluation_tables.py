@@ -46,9 +46,10 @@ def _title(result: Evaluation) -> str:
         which += f", mean of {len(result.splits)} random splits"
     tracklets = " tracklets" if result.tracklet_gap is not None else ""
     unreadable = f", {result.unreadable:,} unreadable images left out" if result.unreadable else ""
+    single_shot = ", one gallery image of each person at a time" if result.single_shot else ""
     return (
         f"{which}: {result.queries_with_match:,} of {result.queries:,} queries have a match, {result.gallery:,} "
-        f"gallery{tracklets}, {result.distance} distance{_RULES[result.rule]}{unreadable}"
+        f"gallery{tracklets}, {result.distance} distance{_RULES[result.rule]}{single_shot}{unreadable}"
     )
 
 

@@ -1,11 +1,12 @@
 """Reader of CUHK03 (Li et al., CVPR 2014): detected or labelled boxes, protocol of 767 and 700 people.
 
-The protocol is that of Zhong et al., CVPR 2017, which the field calls new; the 20 splits of 2014 are not read.
+The protocol is that of Zhong et al., CVPR 2017, which the field calls new; ``cuhk03_classic`` reads that of 2014.
 The images come in ``cuhk-03.mat``, which is MATLAB 7.3 (HDF5 with every axis reversed), and are extracted once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import shutil
@@ -28,8 +29,8 @@ _log = logging.getLogger(__name__)
 #: Who drew the boxes: a detector, or people.
 Boxes = Literal["detected", "labeled"]
 
-_NESTED = ("cuhk03", "cuhk03_release", "cuhk03-np")
-_PIXELS = "cuhk-03.mat"
+NESTED = ("cuhk03", "cuhk03_release", "cuhk03-np")
+PIXELS = "cuhk-03.mat"
 _INDICES: dict[Split, str] = {"train": "train_idx", "query": "query_idx", "gallery": "gallery_idx"}
 #: camera pair _ person _ view (1 or 2) _ image
 _NAME = re.compile(r"^\d+_\d+_(\d)_\d+\.png$")
@@ -52,12 +53,12 @@ def load_cuhk03(boxes: Boxes, root: Path, split: Split) -> list[LabelledImage]:
         OutputError: The images cannot be extracted.
     """
     wanted = f"cuhk03_new_protocol_config_{boxes}.mat"
-    names = (*_NESTED, boxes)
-    folder = locate("CUHK03", root, names, (wanted, _PIXELS, boxes, *FOLDERS.values()))
+    names = (*NESTED, boxes)
+    folder = locate("CUHK03", root, names, (wanted, PIXELS, boxes, *FOLDERS.values()))
     protocol = entry(folder, wanted) or entry(folder.parent, wanted)
-    if protocol is None and entry(folder, _PIXELS):
+    if protocol is None and entry(folder, PIXELS):
         raise DatasetError(
-            f"{folder} has {_PIXELS}, but not {wanted}, which says who is for training. Its authors publish it in "
+            f"{folder} has {PIXELS}, but not {wanted}, which says who is for training. Its authors publish it in "
             "github.com/zhunzhong07/person-re-ranking, evaluation/data/CUHK03."
         )
     if protocol is None:
@@ -66,16 +67,43 @@ def load_cuhk03(boxes: Boxes, root: Path, split: Split) -> list[LabelledImage]:
     extracted = protocol.parent / f"images_{boxes}"
     images = _listed(protocol, split, extracted)
     if not extracted.is_dir():
-        extract(_pixel_file(protocol.parent, extracted.name), boxes, extracted)
+        pixels = pixel_file(protocol.parent)
+        if pixels is None:
+            raise DatasetError(
+                f"{protocol.parent} holds neither {extracted.name} nor {PIXELS}, to extract it from. "
+                "Unpack CUHK03 again."
+            )
+        extract(pixels, boxes, extracted)
     require_files([image.path for image in images], protocol)
     return images
 
 
-def _pixel_file(folder: Path, extracted: str) -> Path:
+def pixel_file(folder: Path) -> Path | None:
+    """Return ``cuhk-03.mat`` in a folder or in its ``cuhk03_release``; None: it is not there."""
     for place in (folder, entry(folder, "cuhk03_release")):
-        if place is not None and (pixels := entry(place, _PIXELS)):
+        if place is not None and (pixels := entry(place, PIXELS)):
             return pixels
-    raise DatasetError(f"{folder} holds neither {extracted} nor {_PIXELS}, to extract it from. Unpack CUHK03 again.")
+    return None
+
+
+@contextlib.contextmanager
+def open_pixels(pixels: Path) -> Iterator[Any]:
+    """Open ``cuhk-03.mat`` as an h5py file.
+
+    Raises:
+        DatasetError: It is not MATLAB 7.3.
+        MissingExtraError: h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtraError("h5py", "train", f"reading {pixels.name}") from error
+    try:
+        file = h5py.File(pixels, "r")
+    except OSError as error:
+        raise DatasetError(f"{pixels} is not a readable MATLAB 7.3 file ({error}). Unpack CUHK03 again.") from error
+    with file:
+        yield file
 
 
 def _listed(protocol: Path, split: Split, images: Path) -> list[LabelledImage]:
@@ -121,16 +149,8 @@ def extract(pixels: Path, boxes: Boxes, folder: Path) -> None:
         MissingExtraError: h5py is not installed.
         OutputError: The images cannot be written.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtraError("h5py", "train", f"reading {pixels.name}") from error
-    try:
-        file = h5py.File(pixels, "r")
-    except OSError as error:
-        raise DatasetError(f"{pixels} is not a readable MATLAB 7.3 file ({error}). Unpack CUHK03 again.") from error
-    _log.info("extracting the images of %s to %s, once", pixels, folder)
-    with file:
+    with open_pixels(pixels) as file:
+        _log.info("extracting the images of %s to %s, once", pixels, folder)
         write_all(_images(file, boxes, pixels), folder)
 
 

@@ -70,6 +70,11 @@ _ALSO: dict[str, dict[Split, SplitSize]] = {
     # with the 2,373 images of list_val.txt
     "msmt17": {"train": SplitSize(32_621, 1_041)},
 }
+#: People in each split of datasets whose numbers of images differ from split to split.
+_PEOPLE: dict[str, dict[Split, int]] = {
+    "cuhk03-classic": {"train": 1_367, "query": 100, "gallery": 100},
+    "cuhk03-classic-labeled": {"train": 1_367, "query": 100, "gallery": 100},
+}
 
 
 def without_junk(images: Sequence[LabelledImage], source: object) -> list[LabelledImage]:
@@ -104,4 +109,10 @@ def check_size(name: str, split: Split, images: Sequence[LabelledImage]) -> None
         raise DatasetError(
             f"{images[0].path.parent} holds {size_of(images)}; {name}'s {split} split has "
             f"{' or '.join(map(str, known))}. Unpack it again, or use --partial for a subset on purpose."
+        )
+    people = _PEOPLE.get(name, {}).get(split)
+    if people is not None and size_of(images).identities != people:
+        raise DatasetError(
+            f"{images[0].path.parent} holds {size_of(images)}; {name}'s {split} split has {people:,} identities. "
+            "Remove the folder, and it is extracted again, or use --partial for a subset on purpose."
         )

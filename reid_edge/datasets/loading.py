@@ -9,6 +9,7 @@ from pathlib import Path
 
 from reid_edge.datasets.boxes import DUKEMTMC, MARKET1501, load_boxes
 from reid_edge.datasets.cuhk03 import load_cuhk03
+from reid_edge.datasets.cuhk03_classic import CLASSIC_SPLITS, load_cuhk03_classic
 from reid_edge.datasets.labelled_images import LabelledImage, Split, check_size
 from reid_edge.datasets.msmt17 import load_msmt17
 from reid_edge.datasets.own_images import load_csv, load_folder
@@ -24,10 +25,16 @@ _FIXED: dict[str, Callable[[Path, Split], list[LabelledImage]]] = {
     "folder": load_folder,
     "csv": load_csv,
 }
-_RANDOM: dict[str, Callable[[Path, Split, int], list[LabelledImage]]] = {"viper": load_viper, "grid": load_grid}
+_NUMBERED: dict[str, Callable[[Path, Split, int], list[LabelledImage]]] = {
+    "cuhk03-classic": bound(load_cuhk03_classic, "detected"),
+    "cuhk03-classic-labeled": bound(load_cuhk03_classic, "labeled"),
+    "viper": load_viper,
+    "grid": load_grid,
+}
 #: Names that :func:`load_split` takes, alone or joined by ``+``.
 REID_DATASETS: tuple[str, ...] = (
-    "market1501", "cuhk03", "cuhk03-labeled", "dukemtmc", "msmt17", "viper", "grid", "folder", "csv",
+    "market1501", "cuhk03", "cuhk03-labeled", "cuhk03-classic", "cuhk03-classic-labeled", "dukemtmc", "msmt17", "viper",
+    "grid", "folder", "csv",
 )  # fmt: skip
 #: The paper's training set for VIPeR and GRID (section 4.1).
 MIX4 = ("market1501", "cuhk03", "dukemtmc", "msmt17")
@@ -55,13 +62,28 @@ def members_of(name: str) -> tuple[str, ...]:
 
 
 def has_random_splits(name: str) -> bool:
-    """Return True for a dataset that has random splits (VIPeR, GRID), or a union with such a member."""
-    return any(member in _RANDOM for member in members_of(name))
+    """Return True for a dataset that has random splits (VIPeR, GRID, CUHK03 of 2014), or a union with such a member."""
+    return any(member in _NUMBERED for member in members_of(name))
+
+
+def splits_of(name: str) -> int:
+    """Return the number of a dataset's random splits, of a union the lowest of its members'; 1 where there are none."""
+    counts = [_splits_of_one(member) for member in members_of(name) if member in _NUMBERED]
+    return min(counts, default=1)
+
+
+def _splits_of_one(name: str) -> int:
+    return CLASSIC_SPLITS if is_single_shot(name) else SPLITS
 
 
 def searches_other_cameras(name: str) -> bool:
-    """Return True for a dataset whose queries are searched for in the other cameras only: VIPeR, a in b and b in a."""
-    return name == "viper"
+    """Return True for a dataset whose queries are searched for in the other cameras only: a in b and b in a."""
+    return name == "viper" or is_single_shot(name)
+
+
+def is_single_shot(name: str) -> bool:
+    """Return True for a dataset whose gallery holds one image of each person at a time: CUHK03 of 2014."""
+    return name in ("cuhk03-classic", "cuhk03-classic-labeled")
 
 
 def load_split(
@@ -78,7 +100,7 @@ def load_split(
             folder of its name; of ``csv``, the file.
         split: Split whose images are listed.
         partial: Accept a subset: do not compare the numbers of images and identities with the paper's Table 2.
-        number: Number of the random split of VIPeR and GRID, 0 to 9.
+        number: Number of the random split, from 0, of datasets that have such.
         same_camera: Matches of the same camera will count: the cameras of queries and gallery need not be known.
 
     Raises:
@@ -106,18 +128,19 @@ def load_split(
 
 
 def _check_number(name: str, number: int) -> None:
-    if not 0 <= number < SPLITS:
-        raise DatasetError(f"split {number} does not exist: the random splits are numbered 0 to {SPLITS - 1}.")
     if number and not has_random_splits(name):
         raise DatasetError(
-            f"{name} has one split only, its own; leave out split {number} "
-            f"({', '.join(_RANDOM)} have {SPLITS} random ones)."
+            f"{name} has one split only, its own; leave out split {number} ({', '.join(_NUMBERED)} have random ones)."
+        )
+    if not 0 <= number < splits_of(name):
+        raise DatasetError(
+            f"split {number} does not exist: the random splits of {name} are numbered 0 to {splits_of(name) - 1}."
         )
 
 
 def _load(name: str, root: Path, split: Split, *, partial: bool, number: int) -> list[LabelledImage]:
     try:
-        images = _RANDOM[name](root, split, number) if name in _RANDOM else _FIXED[name](root, split)
+        images = _NUMBERED[name](root, split, number) if name in _NUMBERED else _FIXED[name](root, split)
     except OSError as error:  # a folder without permission, a disk that fails
         raise DatasetError(f"{root} cannot be read ({error}).") from error
     if not images:

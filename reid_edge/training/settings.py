@@ -34,7 +34,7 @@ class DataSettings:
             test split is for the final evaluation only); for categories and attributes, the number of images (for
             PA-100K any number means its own validation split).  0: none.
         identities: Number of identities to train on, the first ones (after holding out); None: all.
-        split: Number of the random split of VIPeR and GRID, 0 to 9.
+        split: Number of the random split of VIPeR and GRID, 0 to 9, or of CUHK03 of 2014, 0 to 19.
         partial: Accept a subset: counts are not checked.
         skip_bad: Leave out images that cannot be read, and log how many; all are decoded once more to find them.
         memory_gb: Images are held in memory as uint8 if they fit in this many GB, else decoded batch by batch.
@@ -44,7 +44,7 @@ class DataSettings:
     root: Path = Path()
     validation: CountOrNone = 100
     identities: Count | None = None
-    split: Annotated[int, Meta(ge=0, le=9)] = 0
+    split: Annotated[int, Meta(ge=0, le=19)] = 0
     partial: bool = False
     skip_bad: bool = False
     memory_gb: Annotated[float, Meta(gt=0, le=1e6)] = 8.0

@@ -178,6 +178,25 @@ def test_cuhk03_by_its_published_protocol(tmp_path, real_data, boxes):
     assert not {image.identity for image in images[0]} & {image.identity for image in images[1]}
 
 
+@pytest.mark.parametrize("boxes", ["detected", "labeled"])
+def test_cuhk03_of_2014_by_the_names_of_all_images(tmp_path, real_data, boxes):
+    """The later protocol lists all names; who is for testing stands in ``cuhk-03.mat`` alone, so here it is anybody."""
+    scipy_io = pytest.importorskip("scipy.io")
+    variables = scipy_io.loadmat(real_data / "cuhk03" / f"cuhk03_new_protocol_config_{boxes}.mat", squeeze_me=True)
+    names = variables["filelist"]
+    trees.touch(tmp_path / f"images_{boxes}", *names)
+    people = sorted({tuple(map(int, name.split("_")[:2])) for name in names})
+    trees.cuhk03_test_sets(tmp_path / "cuhk-03.mat", [people[number::14][:100] for number in range(20)])
+    name = "cuhk03-classic" if boxes == "detected" else "cuhk03-classic-labeled"
+    train, query, gallery = (load_split(name, tmp_path, split, number=7) for split in ("train", "query", "gallery"))
+    assert len(train) + len(query) == len(names)
+    assert query == gallery
+    # The later protocol numbers the same people.
+    numbers = dict(zip(names, variables["labels"], strict=True))
+    pairs = {(image.identity, numbers[image.path.name]) for image in train + query}
+    assert len(pairs) == 1467
+
+
 def test_cuhk03_np_has_labelled_boxes_too(tmp_path):
     trees.touch(tmp_path / "CUHK03-NP" / "Labeled" / "query", "0003_c1_22.png", "0003_c2_27.png")
     trees.touch(tmp_path / "CUHK03-NP" / "detected" / "query", "0003_c1_21.png")

@@ -136,6 +136,15 @@ def cuhk03(root: Path) -> Path:
     return root
 
 
+def cuhk03_test_sets(pixels: Path, people: list[list[tuple[int, int]]]) -> None:
+    """Camera pair and person of each test set, counted from 1, as a 20×1 cell of N×2 numbers."""
+    pixels.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(pixels, "a") as file:
+        sets = file.create_dataset("testsets", (1, len(people)), dtype=h5py.ref_dtype)
+        for number, rows in enumerate(people):
+            sets[0, number] = file.create_dataset(f"#refs#/test{number}", data=np.array(rows, np.float64).T).ref
+
+
 def cuhk03_np(root: Path) -> Path:
     touch(root / "detected" / "bounding_box_train", "0001_c1_1.png", "0001_c2_6.png", "0002_c1_11.png")
     touch(root / "detected" / "query", "0003_c1_21.png")
