@@ -20,6 +20,7 @@ from reid_edge.osnet.checkpoint import save_checkpoint
 from reid_edge.progress import silent
 from reid_edge.runtime import Extractor
 from tests.conftest import random_crops
+from tests.datasets import trees
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +153,31 @@ def test_a_split_whose_people_a_model_has_seen_is_refused(session_bundle, viper,
     for split in ("3", None):
         evaluate([seen], root=viper, dataset="viper", split=split, engine="openvino", precision="fp32", partial=True)
         assert table(capsys)[0].startswith("viper: 8 of 8 queries")
+
+
+def test_a_model_that_was_trained_on_the_test_people_is_refused(session_bundle, market, viper, tmp_path):
+    seen = tmp_path / "seen"
+    shutil.copytree(session_bundle.path, seen)
+    manifest = seen / "manifest.json"
+    dataset = json.dumps(open_bundle(seen).manifest.model.dataset)
+    manifest.write_text(manifest.read_text().replace(dataset, '"market1501+msmt17, all splits"'))
+    with pytest.raises(UsageError, match=r"has seen the test people of market1501.*Evaluate it on another dataset"):
+        evaluate([seen], root=market, partial=True)
+    evaluate([seen], root=viper, dataset="viper", split="0", engine="openvino", partial=True)
+
+
+def test_cuhk03_of_2014_is_the_mean_of_twenty_single_shot_searches(session_bundle, tmp_path, capsys):
+    trees.cuhk03_pixels(tmp_path / "cuhk-03.mat")
+    trees.cuhk03_test_sets(tmp_path / "cuhk-03.mat", [[(1, 1), (1, 2)], [(1, 2), (2, 1)]] * 10)
+    evaluate([session_bundle.path], root=tmp_path, dataset="cuhk03-classic", engine="openvino", partial=True)
+    title, cells = table(capsys)
+    assert title == (
+        "cuhk03-classic, mean of 20 random splits: 120 of 120 queries have a match, 120 gallery, cosine distance, each "
+        "query searched for in the other camera, one gallery image of each person at a time"
+    )
+    assert cells["mAP"] == cells["mINP"]
+    with pytest.raises(UsageError, match="--split takes a number from 0 to 19"):
+        evaluate([session_bundle.path], root=tmp_path, dataset="cuhk03-classic", split="none", partial=True)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reid_edge.benchmark.embedder import load_splits
 from reid_edge.bundle import Bundle
+from reid_edge.datasets.combined import has_seen_test_people
 from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.datasets.loading import has_random_splits, is_single_shot, searches_other_cameras, splits_of
 from reid_edge.datasets.random_splits import described
@@ -55,10 +56,15 @@ class EvaluationTask:
         Raises:
             DatasetError: There is no such dataset.
             UsageError: ``split`` is neither a number nor ``all``, or it is ``all`` and the dataset has one split; or a
-                model was trained on people of one of them.
+                model was trained on people who are searched for.
         """
         numbers = self._asked_for(bundles)
         for bundle in bundles:
+            if has_seen_test_people(bundle.manifest.model.dataset, self.dataset):
+                raise UsageError(
+                    f"{bundle.path} was trained on {bundle.manifest.model.dataset}: it has seen the test people of "
+                    f"{self.dataset}, so figures there say nothing. Evaluate it on another dataset."
+                )
             seen = self._seen(bundle)
             if seen is not None and numbers != [seen]:
                 raise UsageError(

@@ -30,6 +30,14 @@ def train(
         str | None, typer.Option(help="Name of the dataset; several joined by +, or mix4 (docs/datasets.md).")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the dataset.")] = None,
+    combineall: Annotated[
+        bool,
+        typer.Option(
+            "--combineall",
+            help="Train on query and gallery too, without junk and distractors. The model is for other datasets: it "
+            "has seen the test people of this one.",
+        ),
+    ] = False,
     partial: Annotated[
         bool, typer.Option("--partial", help="Accept a subset: do not check the number of images.")
     ] = False,
@@ -71,6 +79,7 @@ def train(
     given: dict[str, object] = {
         "data.dataset": dataset,
         "data.root": root and str(root),
+        "data.combineall": combineall or None,
         "data.partial": partial or None,
         "data.skip_bad": skip_bad or None,
         "model.width": width,

@@ -113,13 +113,13 @@ def load_split(
     members = members_of(name)
     if len(members) == 1:
         images = _load(name, root, split, partial=partial, number=number)
-        _check_cameras(images, split, same_camera=same_camera)
+        check_cameras(images, split, same_camera=same_camera)
     else:
         images = []
         for place, member in enumerate(members):
             loaded = _load(member, root / member, split, partial=partial, number=number)
-            _check_cameras(loaded, split, same_camera=same_camera)
-            images += [_renumbered(image, place, split) for image in loaded]
+            check_cameras(loaded, split, same_camera=same_camera)
+            images += [renumbered(image, place, split) for image in loaded]
     if split == "train" and len({image.identity for image in images}) < 2:
         raise DatasetError(
             f"{name} in {root} has images of one identity only; there is nothing to tell apart. Add more people."
@@ -156,8 +156,17 @@ def _load(name: str, root: Path, split: Split, *, partial: bool, number: int) ->
     return images
 
 
-def _check_cameras(images: Sequence[LabelledImage], split: Split, *, same_camera: bool) -> None:
-    """Check that cameras are known: of all queries and gallery, in training of all images or of none."""
+def check_cameras(images: Sequence[LabelledImage], split: Split, *, same_camera: bool = False) -> None:
+    """Check that cameras are known: of all queries and gallery, in training of all images or of none.
+
+    Args:
+        images: Images of one split.
+        split: The split.
+        same_camera: Matches of the same camera will count: cameras of queries and gallery need not be known.
+
+    Raises:
+        DatasetError: Cameras are not known.
+    """
     without = [image.path for image in images if not image.camera]
     if not without or (len(without) == len(images) if split == "train" else same_camera):
         return
@@ -180,8 +189,17 @@ def _refuse_repeated(images: Sequence[LabelledImage]) -> None:
         seen.add(image.path)
 
 
-def _renumbered(image: LabelledImage, place: int, split: Split) -> LabelledImage:
-    """Give an image of a union's member the union's identity and camera."""
+def renumbered(image: LabelledImage, place: int, split: Split) -> LabelledImage:
+    """Give an image of a union's member the union's identity and camera.
+
+    Args:
+        image: The image.
+        place: Index of its dataset in the union, from 0.
+        split: Its split; distractors of query and gallery stay distractors.
+
+    Raises:
+        DatasetError: Its identity or camera is too large a number.
+    """
     if image.identity >= _IDENTITY_STEP or image.camera >= _CAMERA_STEP:
         raise DatasetError(
             f"{image.path}: in a union, identities must be below {_IDENTITY_STEP:,} and cameras below {_CAMERA_STEP:,}."

@@ -15,6 +15,8 @@ from reid_edge.images import bare_name, is_image
 
 _LISTS: dict[Split, str] = {"train": "list_train.txt", "query": "list_query.txt", "gallery": "list_gallery.txt"}
 _NESTED = ("MSMT17_V1", "MSMT17_V2", "MSMT17")
+#: Images of training people that the paper leaves out.
+_VALIDATION, _VALIDATION_IMAGES = "list_val.txt", 2_373
 #: identity folder / identity _ running number _ camera _ time of day _ … , then the identity again.
 _LINE = re.compile(r"^(\S+/\d+_\d+_(\d+)_\S+\.[a-z]+)\s+(\d+)$", re.IGNORECASE)
 #: Copies name the images by identity and camera, or keep the names that MSMT17 gave them.
@@ -43,7 +45,39 @@ def load_msmt17(root: Path, split: Split) -> list[LabelledImage]:
     list_file = entry(folder, _LISTS[split])
     if list_file is None:
         raise DatasetError(f"no {split} split: expected the list {folder / _LISTS[split]}. Unpack MSMT17 again.")
-    pictures = _pictures(folder, "train" if split == "train" else "test")
+    return _listed(list_file, _pictures(folder, "train" if split == "train" else "test"))
+
+
+def load_validation(root: Path, *, partial: bool) -> list[LabelledImage]:
+    """List the validation images, which show people of the train split.
+
+    Args:
+        root: Folder of the dataset.
+        partial: Accept that the list is not there, and any number of images.
+
+    Returns:
+        The images of ``list_val.txt``; none in copies in Market-1501's layout, which have them in their train split if
+        they have them.
+
+    Raises:
+        DatasetError: The list or an image is missing, or the list is not whole.
+    """
+    folder = locate("MSMT17", root, _NESTED, (*_LISTS.values(), *FOLDERS.values()))
+    list_file = entry(folder, _VALIDATION)
+    if list_file is None:
+        if partial or not entry(folder, *_LISTS.values()):
+            return []
+        raise DatasetError(f"no validation images: expected the list {folder / _VALIDATION}. Unpack MSMT17 again.")
+    images = _listed(list_file, _pictures(folder, "train"))
+    if not partial and len(images) != _VALIDATION_IMAGES:
+        raise DatasetError(
+            f"{list_file} lists {len(images):,} images, not {_VALIDATION_IMAGES:,}. Unpack MSMT17 again, or use "
+            "--partial for a subset on purpose."
+        )
+    return images
+
+
+def _listed(list_file: Path, pictures: Path) -> list[LabelledImage]:
     # Editors of Windows begin a file with a byte-order mark, and write backslashes.
     lines = list_file.read_text(encoding="utf-8-sig", errors="replace").replace("\\", "/").splitlines()
     images = [_parse(list_file, number, line, pictures) for number, line in enumerate(lines, 1) if line.strip()]

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from reid_edge.datasets.combined import described_as_combined
 from reid_edge.datasets.loading import has_random_splits
 from reid_edge.datasets.random_splits import described
 from reid_edge.errors import CheckpointMismatchError
@@ -154,9 +155,13 @@ class CheckpointMaker:
 
 def _trained_on(settings: TrainSettings) -> str:
     data = settings.data
-    if settings.task == "identity" and has_random_splits(data.dataset):
+    if settings.task == "identity" and data.combineall:
+        name = described_as_combined(data.dataset)
+    elif settings.task == "identity" and has_random_splits(data.dataset):
         return described(data.dataset, data.split)
-    return data.dataset + (f", {data.identities} identities" if data.identities else "")
+    else:
+        name = data.dataset
+    return name + (f", {data.identities} identities" if data.identities else "")
 
 
 def _shareable(settings: TrainSettings) -> Tables:

@@ -121,6 +121,10 @@ def _complaints(settings: TrainSettings) -> list[str]:
         found.append("optimiser.nesterov: needs momentum; give optimiser.momentum, e.g. 0.9, or set it to false.")
     if settings.data.identities is not None and settings.task != "identity":
         found.append(f"data.identities: the task '{settings.task}' has no identities; leave it out.")
+    if settings.data.combineall and settings.task != "identity":
+        found.append(f"data.combineall: the task '{settings.task}' has no query and gallery; leave it out.")
+    if settings.data.combineall and settings.data.split:
+        found.append("data.split: with data.combineall all people are for training, whatever the split; leave it out.")
     if settings.data.identities == 1:
         found.append("data.identities: one identity only cannot be told from others; use at least 2.")
     return found

@@ -35,6 +35,8 @@ class DataSettings:
             PA-100K any number means its own validation split).  0: none.
         identities: Number of identities to train on, the first ones (after holding out); None: all.
         split: Number of the random split of VIPeR and GRID, 0 to 9, or of CUHK03 of 2014, 0 to 19.
+        combineall: Train on query and gallery too, without junk and distractors, as torchreid's combineall does: for
+            searches in other datasets, since the test people have been seen.
         partial: Accept a subset: counts are not checked.
         skip_bad: Leave out images that cannot be read, and log how many; all are decoded once more to find them.
         memory_gb: Images are held in memory as uint8 if they fit in this many GB, else decoded batch by batch.
@@ -45,6 +47,7 @@ class DataSettings:
     validation: CountOrNone = 100
     identities: Count | None = None
     split: Annotated[int, Meta(ge=0, le=19)] = 0
+    combineall: bool = False
     partial: bool = False
     skip_bad: bool = False
     memory_gb: Annotated[float, Meta(gt=0, le=1e6)] = 8.0

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from reid_edge.datasets.attributes import WITH_VALIDATION, load_attributes
 from reid_edge.datasets.categories import load_categories
+from reid_edge.datasets.combined import load_combined
 from reid_edge.datasets.holdout import first_identities, hold_out
 from reid_edge.datasets.labelled_images import LabelledImage
 from reid_edge.datasets.loading import load_split
@@ -66,7 +67,10 @@ def load_training_data(settings: TrainSettings) -> TrainingData:
 
 
 def _identities(data: DataSettings) -> TrainingData:
-    images = load_split(data.dataset, data.root, "train", partial=data.partial, number=data.split)
+    if data.combineall:
+        images = load_combined(data.dataset, data.root, partial=data.partial)
+    else:
+        images = load_split(data.dataset, data.root, "train", partial=data.partial, number=data.split)
     if data.skip_bad:
         images = [images[row] for row in readable_rows([image.path for image in images])]
     held_out: HeldOutImages | None = None

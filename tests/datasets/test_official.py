@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 
 from reid_edge.datasets.categories import load_categories
+from reid_edge.datasets.combined import load_combined
 from reid_edge.datasets.labelled_images import LabelledImage, check_size, size_of
 from reid_edge.datasets.loading import load_split
 from reid_edge.errors import DatasetError
@@ -29,6 +30,7 @@ def test_market1501_is_read_as_it_is_distributed(tmp_path):
         "query": "3,368 images of 750 identities",
         "gallery": "15,913 images of 750 identities",
     }
+    assert len(load_combined("market1501", tmp_path)) == 29_419
 
 
 def test_market1501s_files_with_two_suffixes_are_queries_and_gallery_like_others(tmp_path):

@@ -148,6 +148,8 @@ def test_every_recipes_checkpoint_names_its_dataset_and_recipe(recipe):
         ({"dataset": "mix4"}, "mix4"),
         ({"dataset": "market1501", "identities": 50}, "market1501, 50 identities"),
         ({"dataset": "market1501+dukemtmc"}, "market1501+dukemtmc"),
+        ({"dataset": "msmt17", "combineall": True}, "msmt17, all splits"),
+        ({"dataset": "viper", "combineall": True, "identities": 50}, "viper, all splits, 50 identities"),
     ],
 )
 def test_a_checkpoint_says_which_part_of_a_dataset_it_has_seen(data, said):

@@ -139,6 +139,12 @@ def test_the_start_of_the_triplet_loss_moves_too():
             "loss.triplet_start: epoch 350",
         ),
         ("scratch", {"data.identities": 1}, "data.identities: one identity only"),
+        ("classify", {"data.combineall": True}, "data.combineall: the task 'category'"),
+        (
+            "scratch",
+            {"data.combineall": True, "data.dataset": "viper", "data.split": 2},
+            "data.split: with data.combine",
+        ),
         ("classify", {"data.identities": 5}, "data.identities: the task 'category'"),
         ("attributes", {**START, "loss.smoothing": 0.1}, "loss.smoothing"),
         ("attributes", {**START, "loss.mutual": 1}, "loss.mutual"),

@@ -1,4 +1,5 @@
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -33,6 +34,19 @@ def test_the_last_identities_are_held_out_with_a_query_for_each_camera(people):
     assert held.held_out.score.queries == 4
     assert held.classes == 4
     assert held.names == ()
+
+
+def test_all_splits_are_trained_on_on_request(tmp_path):
+    root = write_people(tmp_path, identities=4, images=4)
+    shutil.copytree(root / "train" / "001", root / "query" / "005")
+    shutil.copytree(root / "train" / "002", root / "gallery" / "005")
+    (root / "gallery" / "0").mkdir()
+    (root / "train" / "002" / "0_c1.png").rename(root / "gallery" / "0" / "0_c1.png")
+    assert training_data(root, data__validation=0).classes == 4
+    held = training_data(root, data__validation=0, data__combineall=True)
+    assert held.classes == 5
+    assert {path.parent.parent.name for path in held.images} == {"train", "query", "gallery"}
+    assert not any(path.parent.name == "0" for path in held.images)
 
 
 def test_targets_count_from_zero_and_go_with_the_images(people):
