@@ -1,0 +1,197 @@
+"""Times between cameras: stated in a file, or learnt from confident matches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.errors import SettingsError
+from reid_edge.identity.sightings import Sightings
+from reid_edge.settings import read_settings
+
+Floats = npt.NDArray[np.float64]
+GUIDE = "docs/identity.md"
+
+#: By how much the clocks of two cameras may differ, seconds.
+CLOCK_TOLERANCE_S = 2.0
+#: Edges of the classes of times between cameras, seconds; negative: the second saw the person first.
+EDGES_S = np.array([-np.inf, -3600, -900, -300, -120, -60, -30, -15, -5, 0, 5, 15, 30, 60, 120, 300, 900, 3600, np.inf])
+#: Matches that the distribution of chance counts for: with as many real ones, half of what they say is believed.
+PRIOR_MATCHES = 20
+#: Matches of a pair of cameras from which stated times can be doubted, and the share of them that contradicts.
+LEAST_FOR_DOUBT, DOUBTFUL_SHARE = 10, 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatedTransits:
+    """Shortest times between cameras, by unordered pair of names.
+
+    Attributes:
+        shortest_s: Seconds from leaving the view of one to entering that of the other; 0: their views overlap.
+        tolerance_s: By how much the clocks may differ.
+    """
+
+    shortest_s: dict[tuple[str, str], float]
+    tolerance_s: float = CLOCK_TOLERANCE_S
+
+    def shortest_between(self, names: tuple[str, ...]) -> Floats:
+        """Return the shortest times between cameras less the tolerance, −inf where none is stated: C×C."""
+        times = np.full((len(names), len(names)), -np.inf)
+        for one, first in enumerate(names):
+            for other, second in enumerate(names):
+                stated = self.shortest_s.get((min(first, second), max(first, second)), 0.0)
+                if one != other and stated > 0:
+                    times[one, other] = stated - self.tolerance_s
+        return times
+
+    def without(self, pairs: tuple[tuple[str, str], ...]) -> StatedTransits:
+        """Return the same without some pairs of cameras."""
+        kept = {pair: time for pair, time in self.shortest_s.items() if pair not in pairs}
+        return StatedTransits(shortest_s=kept, tolerance_s=self.tolerance_s)
+
+
+def read_transits(path: Path) -> StatedTransits:
+    """Read the times between cameras from a TOML file.
+
+    Each table ``[[transit]]`` has ``cameras``, two names, and ``shortest_s``; ``clock_tolerance_s`` stands at the top.
+
+    Raises:
+        SettingsError: The file cannot be read, or a key is not what it should be.
+    """
+    tables = read_settings(path, guide=GUIDE)
+    unknown = sorted(set(tables) - {"transit", "clock_tolerance_s"})
+    if unknown:
+        raise SettingsError(f"{path}: expected [[transit]] and clock_tolerance_s, got {unknown[0]}. See {GUIDE}.")
+    tolerance = _seconds(path, "clock_tolerance_s", tables.get("clock_tolerance_s", CLOCK_TOLERANCE_S))
+    rows = tables.get("transit", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise SettingsError(f"{path}: expected tables [[transit]]. See {GUIDE}.")
+    shortest: dict[tuple[str, str], float] = {}
+    for row in rows:
+        pair = _pair(path, row)
+        if pair in shortest:
+            raise SettingsError(f"{path}: the time between {pair[0]} and {pair[1]} stands twice; leave out one.")
+        shortest[pair] = _seconds(path, "transit.shortest_s", row.get("shortest_s"))
+    return StatedTransits(shortest_s=shortest, tolerance_s=tolerance)
+
+
+def _pair(path: Path, row: dict[str, object]) -> tuple[str, str]:
+    cameras = row.get("cameras")
+    if set(row) != {"cameras", "shortest_s"}:
+        raise SettingsError(f"{path}: expected cameras and shortest_s in [[transit]], got {', '.join(sorted(row))}.")
+    if not isinstance(cameras, list) or len(cameras) != 2 or not all(isinstance(name, str) for name in cameras):
+        raise SettingsError(f"{path}: expected two names in transit.cameras, got {cameras!r}.")
+    first, second = sorted(cameras)
+    if first == second:
+        raise SettingsError(f"{path}: transit.cameras names {first} twice; name two cameras.")
+    return first, second
+
+
+def _seconds(path: Path, key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise SettingsError(f"{path}: expected seconds of 0 or more for {key}, got {value!r}.")
+    return float(value)
+
+
+def doubtful_pairs(
+    transits: StatedTransits, sightings: Sightings, matches: npt.NDArray[np.integer]
+) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of cameras whose stated time confident matches contradict: a wrong file, or wrong clocks.
+
+    Args:
+        transits: What was stated.
+        sightings: N tracklets.
+        matches: P×2 rows of tracklets that are surely one person by their features alone.
+
+    Returns:
+        Pairs of which half or more of at least ten matches are faster than stated, in alphabetical order.
+    """
+    seen: dict[tuple[str, str], list[bool]] = {}
+    for one, other in matches:
+        first, second = sorted((sightings.cameras[one], sightings.cameras[other]))
+        shortest = transits.shortest_s.get((first, second), 0.0)
+        if shortest > 0:
+            gap = _gap(sightings, int(one), int(other))
+            seen.setdefault((first, second), []).append(gap < shortest - transits.tolerance_s)
+    return tuple(
+        pair for pair in sorted(seen) if len(seen[pair]) >= LEAST_FOR_DOUBT and np.mean(seen[pair]) >= DOUBTFUL_SHARE
+    )
+
+
+def _gap(sightings: Sightings, one: int, other: int) -> float:
+    """Return the time that neither was in sight between two tracklets, negative if they overlap."""
+    return float(
+        max(
+            sightings.first_s[one] - sightings.last_s[other],
+            sightings.first_s[other] - sightings.last_s[one],
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearntTransits:
+    """Times between cameras, as confident matches show them.
+
+    A difference between two clocks moves the times of one person and is learnt with them.
+
+    Attributes:
+        ratios: By ordered pair of cameras, the log-likelihood ratio of each class of times (``EDGES_S``): how much more
+            usual it is for one person than for two tracklets at random.
+        matches: Number of matches behind each pair.
+    """
+
+    ratios: dict[tuple[str, str], Floats]
+    matches: dict[tuple[str, str], int]
+
+    def log_likelihood(self, first_camera: str, last_s: float, second_camera: str, first_s: float) -> float:
+        """Return how much the times speak for one person, in nats; 0 where nothing is known.
+
+        Args:
+            first_camera: The camera of the one tracklet.
+            last_s: When it was last seen.
+            second_camera: The camera of the other.
+            first_s: When that was first seen.
+        """
+        known = self.ratios.get((first_camera, second_camera))
+        if known is None:
+            return 0.0
+        return float(known[int(np.searchsorted(EDGES_S, first_s - last_s, side="right")) - 1])
+
+
+def learnt_transits(sightings: Sightings, matches: npt.NDArray[np.integer]) -> LearntTransits:
+    """Learn the times between cameras.
+
+    The classes are counted among the matches and among all pairs of the two cameras; the matches' shares are mixed with
+    those of chance, which count as 20 matches, so that few matches say little.
+
+    Args:
+        sightings: N tracklets.
+        matches: P×2 rows of tracklets of different cameras that are surely one person by their features alone.
+    """
+    numbers, names = sightings.camera_numbers, sightings.camera_names
+    matched: dict[tuple[int, int], list[float]] = {}
+    for one, other in matches:
+        for first, second in ((one, other), (other, one)):
+            if numbers[first] != numbers[second]:
+                time = float(sightings.first_s[second] - sightings.last_s[first])
+                matched.setdefault((int(numbers[first]), int(numbers[second])), []).append(time)
+    ratios, counts = {}, {}
+    for (first, second), times in matched.items():
+        chance = _chance(sightings.last_s[numbers == first], sightings.first_s[numbers == second])
+        shares = (np.histogram(times, EDGES_S)[0] + PRIOR_MATCHES * chance) / (len(times) + PRIOR_MATCHES)
+        ratios[names[first], names[second]] = np.log(shares / chance)
+        counts[names[first], names[second]] = len(times)
+    return LearntTransits(ratios=ratios, matches=counts)
+
+
+def _chance(last_s: Floats, first_s: Floats) -> Floats:
+    """Return the share of each class of times among all pairs, each a little more than 0."""
+    starts = np.sort(first_s)
+    below = np.stack([np.searchsorted(starts, last_s + edge, side="left").sum() for edge in EDGES_S])
+    counts = np.diff(below).astype(np.float64) + 1
+    shares: Floats = counts / counts.sum()
+    return shares
