@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from reid_edge.benchmark.embedder import SPLITS, Embedder
+from reid_edge.benchmark.readable import only_of
 from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.datasets.tracklets import tracklets_of
-from reid_edge.errors import InputError
 from reid_edge.evaluation.comparison import Labelled
 from reid_edge.evaluation.tracklets import averaged
 from reid_edge.progress import Notify
@@ -63,7 +63,7 @@ def embed_splits(
     rows = {path: row for row, path in enumerate(extracted.paths)}
     splits = [
         {split: _labelled(extracted.features, rows, images_of[split]) for split in SPLITS}
-        for images_of in (_readable(splits, rows) for splits in numbered)
+        for images_of in (only_of(splits, rows) for splits in numbered)
     ]
     if tracklets is not None:
         numbers = np.array([tracklets[path] for path in extracted.paths])
@@ -72,15 +72,6 @@ def embed_splits(
             for parts in splits
         ]
     return Embedded(tuple(splits), extracted.unreadable)
-
-
-def _readable(
-    splits: Mapping[Split, Sequence[LabelledImage]], rows: Mapping[Path, int]
-) -> dict[Split, list[LabelledImage]]:
-    kept = {split: [image for image in splits[split] if image.path in rows] for split in SPLITS}
-    if empty := [split for split in SPLITS if not kept[split]]:
-        raise InputError(f"no image of the {' and '.join(empty)} can be read. Copy the dataset again.")
-    return kept
 
 
 def _labelled(features: Features, rows: Mapping[Path, int], images: Sequence[LabelledImage]) -> Labelled:

@@ -36,6 +36,7 @@ class BenchmarkOptions:
         roofline: Measure this device's peaks too.
         root: Folder of Market-1501, to measure mAP and R1 of each variant; None: not measured.
         partial: ``root`` holds a subset on purpose.
+        skip_bad: Leave out files of ``root`` that are no readable images; the result's notes say how many.
         trusted_keys: Public keys, one of which must have signed each bundle; none: a bundle is not asked who made it.
         command: The command line, for the result.
 
@@ -54,6 +55,7 @@ class BenchmarkOptions:
     roofline: bool = True
     root: Path | None = None
     partial: bool = False
+    skip_bad: bool = False
     trusted_keys: tuple[str, ...] = ()
     command: str = ""
 

@@ -18,6 +18,7 @@ from reid_edge.benchmark.assembly import (
 )
 from reid_edge.benchmark.embedder import load_splits
 from reid_edge.benchmark.options import BenchmarkOptions
+from reid_edge.benchmark.readable import readable_splits
 from reid_edge.benchmark.result import BenchmarkResult, Roofline, Run
 from reid_edge.benchmark.roofline import measure_roofline
 from reid_edge.benchmark.scheduler import step_count, time_variants
@@ -25,6 +26,7 @@ from reid_edge.benchmark.timing import Failure, Timing, Variant
 from reid_edge.bundle import Bundle, open_bundle
 from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.errors import EngineError, MissingExtraError, UsageError
+from reid_edge.images import left_out
 from reid_edge.progress import Notify
 from reid_edge.runtime import Extractor
 from reid_edge.system.conditions import read_conditions
@@ -47,11 +49,12 @@ def benchmark_bundles(paths: Sequence[Path], options: BenchmarkOptions, notify: 
         BundleError: A path is not a bundle.
         EngineUnavailableError: A bundle holds none of the variants asked for.
         DatasetError: ``root`` does not hold the dataset.
+        FrameError: An image of it cannot be read, and none is to be left out.
         EngineError: Nothing could be timed; with the reasons.
     """
     bundles = _opened(paths, options)
     variants = [options.variants(bundle) for bundle in bundles]
-    splits = load_splits(options.root, partial=options.partial) if options.root else None
+    splits, unreadable = _splits(options, notify)
     device, before = describe_device(), read_conditions()
     roofline, roofline_notes = _roofline(options, bundles, notify)
     timings, failures = _timed([one for group in variants for one in group], options, len(bundles), notify)
@@ -70,31 +73,46 @@ def benchmark_bundles(paths: Sequence[Path], options: BenchmarkOptions, notify: 
         ),
         runs=tuple(_run(timing, bundles, roofline) for timing in timings),
         not_run=tuple(not_run_of(failure, _index(failure.variant, bundles)) for failure in failures),
-        notes=(*notes_of(before, after, timings), *roofline_notes),
+        notes=(*notes_of(before, after, timings), *roofline_notes, *unreadable),
     )
 
 
-def check_request(paths: Sequence[Path], to_be_made: Mapping[Path, Sequence[str]], options: BenchmarkOptions) -> None:
+def check_request(
+    paths: Sequence[Path], to_be_made: Mapping[Path, Sequence[str]], options: BenchmarkOptions, notify: Notify
+) -> None:
     """Refuse a request that :func:`benchmark_bundles` would refuse, before bundles are made for it.
 
     Args:
         paths: Bundles that exist.
         to_be_made: Folders of bundles that are going to be made, and the variants of each, ``engine/precision``.
         options: What to measure, and how thoroughly.
+        notify: Called before each long stage.
 
     Raises:
         UsageError: There is no bundle, or one is named twice.
         BundleError: A path is not a bundle.
         EngineUnavailableError: A bundle will hold none of the variants asked for.
         DatasetError: ``root`` does not hold the dataset.
+        FrameError: An image of it cannot be read, and none is to be left out.
     """
     _check_named([*paths, *to_be_made])
     for path in paths:
         options.artifacts(open_bundle(path, trusted_keys=options.trusted_keys))
     for path, names in to_be_made.items():
         options.chosen(path, names)
-    if options.root:
-        load_splits(options.root, partial=options.partial)
+    _splits(options, notify)
+
+
+def _splits(
+    options: BenchmarkOptions, notify: Notify
+) -> tuple[dict[Split, list[LabelledImage]] | None, tuple[str, ...]]:
+    """Return query and gallery of ``root``, and a note on the images that are left out."""
+    if not options.root:
+        return None, ()
+    splits = load_splits(options.root, partial=options.partial)
+    readable, unreadable = readable_splits(splits, notify, skip_bad=options.skip_bad)
+    total = sum(map(len, splits.values()))
+    return readable, (left_out(unreadable, total),) if unreadable else ()
 
 
 def _opened(paths: Sequence[Path], options: BenchmarkOptions) -> list[Bundle]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from reid_edge.cli.shared_options import ForceOption, TrustedKeyOption, choices, comma_separated
+from reid_edge.cli.shared_options import ForceOption, SkipBadOption, TrustedKeyOption, choices, comma_separated
 from reid_edge.console import extra, progress_bars, say
 from reid_edge.errors import UsageError
 from reid_edge.files import check_output
@@ -71,6 +71,7 @@ def benchmark(
     partial: Annotated[
         bool, typer.Option("--partial", help="The dataset is a subset: do not check the number of images.")
     ] = False,
+    skip_bad: SkipBadOption = False,
     roofline: Annotated[bool, typer.Option(help="Also measure this device's peaks.")] = True,
     isa: Annotated[
         str | None,
@@ -104,6 +105,7 @@ def benchmark(
         roofline=roofline,
         root=root,
         partial=partial,
+        skip_bad=skip_bad,
         trusted_keys=tuple(trusted_key or ()),
         command=shlex.join(["reid-edge", *sys.argv[1:]]),
     )
@@ -147,7 +149,7 @@ def _make_grid(
         precisions=options.precisions or ("fp32",),
         formats=tuple(one for engine, one in formats.items() if options.engines is None or engine in options.engines),
     )
-    check_request(bundles, {cell.path: cell.artifacts for cell in cells}, options)
+    check_request(bundles, {cell.path: cell.artifacts for cell in cells}, options, notify)
     return make_cells(cells, notify)
 
 

@@ -14,10 +14,12 @@ from reid_edge.bundle import Bundle
 from reid_edge.cli.shared_options import SkipBadOption
 from reid_edge.console import console, extra, print_table, progress_bars, say
 from reid_edge.errors import TuningError, UsageError
+from reid_edge.images import left_out
 from reid_edge.manifest import EngineName
 from reid_edge.tuning_record import Trial
 
 if TYPE_CHECKING:
+    from reid_edge.datasets.labelled_images import LabelledImage, Split
     from reid_edge.tune.dry_run import DryRunResult
 
 
@@ -51,7 +53,6 @@ def tune(
 ) -> None:
     """Make the bundle that is fastest on this device: precision, float type, streams, threads and exact rewrites."""
     with extra("export", "tuning"):
-        from reid_edge.benchmark.embedder import load_splits
         from reid_edge.osnet.architecture import format_size, parse_size
         from reid_edge.osnet.shipped import find_checkpoint, shipped_checkpoints
         from reid_edge.tune.dry_run import dry_run
@@ -76,7 +77,7 @@ def tune(
         objective=Objective(goal=objective, crops=crops),
         budget_minutes=budget_minutes,
         latency_ms=latency_ms,
-        labelled=load_splits(root, partial=partial) if root is not None else None,
+        labelled=None if root is None else readable_labelled(root, partial=partial, skip_bad=skip_bad),
         max_drop=max_drop,
         calibration=None if calibration == "default" else Path(calibration),
         skip_bad=skip_bad,
@@ -93,6 +94,19 @@ def tune(
         bundle = run_tuning(loaded, options, notify)
     show_tuning(bundle)
     console.print(f"Next: reid-edge benchmark {shlex.quote(str(bundle.path))}", soft_wrap=True)
+
+
+def readable_labelled(root: Path, *, partial: bool, skip_bad: bool) -> dict[Split, list[LabelledImage]]:
+    """Read query and gallery, and say which images are left out."""
+    from reid_edge.benchmark.embedder import load_splits
+    from reid_edge.benchmark.readable import readable_splits
+
+    splits = load_splits(root, partial=partial)
+    with progress_bars() as notify:
+        readable, unreadable = readable_splits(splits, notify, skip_bad=skip_bad)
+    if unreadable:
+        say(left_out(unreadable, sum(map(len, splits.values()))))
+    return readable
 
 
 def show_dry_run(results: Sequence[DryRunResult]) -> None:

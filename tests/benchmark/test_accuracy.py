@@ -7,9 +7,10 @@ import pytest
 from reid_edge.benchmark.accuracy import mean_ranking, measure_accuracy, measure_rankings
 from reid_edge.benchmark.embedded import embed_splits
 from reid_edge.benchmark.embedder import Embedder, load_splits
+from reid_edge.benchmark.readable import readable_splits
 from reid_edge.bundle import open_bundle, write_manifest
 from reid_edge.datasets.labelled_images import LabelledImage
-from reid_edge.errors import DatasetError, InputError
+from reid_edge.errors import DatasetError, FrameError, InputError
 from reid_edge.evaluation.ranking import Ranking
 from reid_edge.manifest import model_hash
 from reid_edge.progress import silent
@@ -169,3 +170,19 @@ def test_the_mean_over_splits_counts_each_split_the_same():
 def test_a_dataset_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(DatasetError):
         load_splits(tmp_path, dataset="viper", number=3)
+
+
+def test_damaged_images_are_found_at_once_and_left_out_on_request(exact, labelled):
+    damaged = labelled["gallery"][8].path  # a distractor
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    with pytest.raises(FrameError, match=rf"{damaged}.*--skip-bad"):
+        readable_splits(labelled, silent)
+    readable, unreadable = readable_splits(labelled, silent, skip_bad=True)
+    assert unreadable == (damaged,)
+    assert readable["query"] == labelled["query"]
+    assert readable["gallery"] == [image for image in labelled["gallery"] if image.path != damaged]
+    assert measure_accuracy(exact, readable, silent).queries == 8
+    for image in labelled["query"]:
+        image.path.write_bytes(b"")
+    with pytest.raises(InputError, match="no image of the query can be read"):
+        readable_splits(labelled, silent, skip_bad=True)

@@ -1,6 +1,7 @@
 """``reid-edge benchmark`` as a person types it."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +134,17 @@ def test_when_nothing_runs_it_fails_with_the_reasons(bundle_copy, tmp_path):
     message = failure("benchmark", bundle_copy.path, *variants, *QUICK)
     assert "nothing could be timed: onnxruntime/fp32 of copy: BundleCorruptError" in " ".join(message.split())
     assert not (tmp_path / "r.json").exists()
+
+
+def test_a_damaged_image_ends_it_before_anything_is_timed_or_is_left_out_and_noted(session_bundle, market, tmp_path):
+    root = tmp_path / "market"
+    shutil.copytree(market, root)
+    (root / "bounding_box_test" / "0000_c2s1_000001_00.jpg").write_bytes(b"\xff\xd8\xff")
+    options = (session_bundle.path, "--engine", "onnxruntime", "--precision", "fp32", "--scenario", "single-stream")
+    given = ("benchmark", *options, *QUICK, "--root", root, "--partial")
+    message = failure(*given)
+    assert "0000_c2s1_000001_00.jpg" in message and "--skip-bad" in message and "timing" not in message
+    assert "1 of 11 images cannot be read and are left out" in " ".join(success(*given, "--skip-bad").split())
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 import shutil
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from reid_edge.bundle import Bundle, open_bundle
+from reid_edge.cli.tune import readable_labelled
 from reid_edge.errors import BundleCorruptError, CalibrationError, OutputError, TuningError, UsageError
 from reid_edge.export import calibration as calibration_module
 from reid_edge.export.calibration import calibration_set
@@ -26,6 +28,7 @@ from reid_edge.tune.engines import OpenVINOTuning, tuning_engines
 from reid_edge.tune.measurement import Objective, Score, StageResult
 from reid_edge.tune.result_cache import ResultCache
 from reid_edge.tune.run import TuneOptions, by_accuracy, tune
+from tests.commands import failure
 from tests.export.tiny import tiny_checkpoint
 
 
@@ -284,3 +287,18 @@ def test_engines_of_the_cpu_are_compared_and_the_fastest_is_in_the_bundle(tmp_pa
     assert bundle.manifest.tuning.gains["plain export openvino/fp32"] == 2.0
     assert {trial.engine for trial in bundle.manifest.tuning.trials} == {"openvino", "onnxruntime"}
     assert Extractor(bundle, cache_dir=None).artifact.name == "onnxruntime/tuned"
+
+
+def test_a_damaged_image_of_the_dataset_ends_it_at_once_or_is_left_out_and_counted(tmp_path, capsys):
+    for folder, camera in (("query", 1), ("bounding_box_test", 2)):
+        (tmp_path / folder).mkdir()
+        for identity in (1, 2):
+            name = f"{identity:04}_c{camera}s1_000001_00.png"
+            cv2.imwrite(str(tmp_path / folder / name), np.zeros((64, 32, 3), np.uint8))
+    damaged = tmp_path / "bounding_box_test" / "0002_c2s1_000001_00.png"
+    damaged.write_bytes(b"")
+    message = failure("tune", "--width", 0.25, "--root", tmp_path, "--partial", "--out", tmp_path / "out")
+    assert damaged.name in message and "--skip-bad" in message
+    readable = readable_labelled(tmp_path, partial=True, skip_bad=True)
+    assert [len(readable[split]) for split in ("query", "gallery")] == [2, 1]
+    assert f"1 of 4 images cannot be read and are left out: {damaged}" in " ".join(capsys.readouterr().err.split())
