@@ -167,6 +167,13 @@ def test_what_other_systems_leave_in_a_folder_takes_no_number_and_no_time(tmp_pa
         assert source.stats.unreadable == 0
 
 
+def test_videos_beside_the_images_of_a_folder_are_told(tmp_path, caplog):
+    folder = write_images(tmp_path / "f", ["1.png", "2.png"])
+    write_video(folder / "3.avi", 3)
+    assert values(frames_of(uri=str(folder))) == [0, 1]
+    assert "its images are played, and its 1 videos are not" in caplog.text
+
+
 def test_one_image_is_a_folder_of_one(tmp_path):
     folder = write_images(tmp_path / "f", ["7.png", "8.png"])
     assert values(frames_of(uri=str(folder / "8.png"))) == [1]
@@ -259,6 +266,9 @@ def bad_inputs(tmp_path):
     (tmp_path / "folder" / "inner").mkdir()
     (tmp_path / "videos").mkdir()
     write_video(tmp_path / "videos" / "a.avi", 1)
+    (tmp_path / "two videos").mkdir()
+    for name in ("b.avi", "a.avi"):
+        write_video(tmp_path / "two videos" / name, 1)
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "1.jpg").write_bytes(b"\xff\xd8\xff")
     return {
@@ -267,12 +277,15 @@ def bad_inputs(tmp_path):
         "empty.mp4": r"\(0 bytes\) is no video",
         "none.avi": "no frame",
         "folder": "no image in the folder",
-        "videos": "one by one: --source .*a.avi",
+        "videos": "It holds a video: --source .*/videos/a.avi",
+        "two videos": r"2 videos.* for video in '.*/two videos'/\*.avi; do reid-edge run .*\$video",
         "torn": "none of the 1 images",
     }
 
 
-@pytest.mark.parametrize("name", ["missing.avi", "text.avi", "empty.mp4", "none.avi", "folder", "videos", "torn"])
+@pytest.mark.parametrize(
+    "name", ["missing.avi", "text.avi", "empty.mp4", "none.avi", "folder", "videos", "two videos", "torn"]
+)
 def test_what_holds_no_frame_is_refused_at_once(tmp_path, name):
     message = bad_inputs(tmp_path)[name]
     before = threading.active_count()

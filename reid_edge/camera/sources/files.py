@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -127,13 +128,14 @@ class ImageFolder:
     def __init__(self, path: Path, fps: float | None) -> None:
         self._step_us = 1e6 / (fps or DEFAULT_FPS)
         self._paths = [path] if path.is_file() else sorted(_images_in(path), key=_natural)
+        videos = _videos_in(path) if path.is_dir() else []
         if not self._paths:
-            videos = sorted(each.name for each in path.iterdir() if each.suffix.lower() in _VIDEO_SUFFIXES)
-            advice = f"Give its videos one by one: --source {path / videos[0]}" if videos else ""
             raise SourceError(
                 f"no image in the folder {path}; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}. "
-                + (advice or "Folders in it are not searched.")
+                + (_one_by_one(videos) if videos else "Folders in it are not searched.")
             )
+        if videos:
+            logger.warning("%s: its images are played, and its %d videos are not", path, len(videos))
         self.duration_us = round((len(self._paths) - 1) * self._step_us)
         self.expected = len(self._paths)
         if not any(_load(image) is not None for image in self._paths):
@@ -236,6 +238,21 @@ def _load(path: Path) -> Image | None:
 
 def _images_in(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if is_image(path) and path.is_file()]
+
+
+def _videos_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _VIDEO_SUFFIXES and path.is_file())
+
+
+def _one_by_one(videos: list[Path]) -> str:
+    """Say how to play the videos of a folder."""
+    if len(videos) == 1:
+        return f"It holds a video: --source {shlex.quote(str(videos[0]))}"
+    each = f"{shlex.quote(str(videos[0].parent))}/*{videos[0].suffix}"
+    return (
+        f"It holds {len(videos)} videos, and a run plays one. To play them one after the other, in a shell: "
+        f'for video in {each}; do reid-edge run BUNDLE --source "$video" --start TIME …; done'
+    )
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
