@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import rich.box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -112,12 +113,21 @@ def output_may_be_full() -> Iterator[None]:
         os.close(descriptor)
 
 
-def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows on standard output; columns of numbers are aligned right."""
+def print_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], *, whole: bool = False) -> None:
+    """Print rows on standard output; columns of numbers are aligned right.
+
+    Args:
+        title: Stands above.
+        headers: Names of the columns.
+        rows: Text of each cell.
+        whole: Fold and shorten no cell, however narrow the terminal is: for ids, which are to be copied.
+    """
     table = Table(title=title, title_justify="left", box=rich.box.SIMPLE)
     for column, header in enumerate(headers):
         numeric = all(row[column][:1].isdigit() or row[column] == "–" for row in rows)
-        table.add_column(header, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(header, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(printable(cell) for cell in row))
-    console.print(table)
+    if whole:
+        table.width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    console.print(table, crop=not whole)

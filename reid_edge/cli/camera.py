@@ -325,7 +325,7 @@ def _report(agent: Agent) -> None:
         rows.append(["of these refused", f"{delivery.refused_waiting:,}: {delivery.last_refusal}"])
     if (first_us := agent.pipeline.source.stats.first_us) is not None and not agent.pipeline.source.live:
         first = datetime.datetime.fromtimestamp(first_us / 1e6, datetime.timezone.utc).isoformat()
-        rows.append(["first frame", f"{first.replace('+00:00', 'Z')} (--file-start of gallery tracklets and search)"])
+        rows.append(["first frame (--file-start of gallery search)", first.replace("+00:00", "Z")])
     print_table(f"camera {agent.camera}", ("", ""), rows)
     _warn(agent, suspicions(counts))
     if agent.settings.in_process and counts.published:

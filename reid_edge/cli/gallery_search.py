@@ -11,13 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import rich.box
 import typer
-from rich.measure import Measurement
-from rich.table import Table
 
 from reid_edge.cli.shared_options import TrustedKeyOption
-from reid_edge.console import console, error_console, say
+from reid_edge.console import console, error_console, print_table, say
 from reid_edge.errors import NoSuchObservationError, UsageError
 from reid_edge.gallery import search as searching
 from reid_edge.gallery.audit import checked_purpose
@@ -56,6 +53,10 @@ PurposeOption = Annotated[str, typer.Option(help="Reason for the command; it is 
 #: Characters of an incarnation in a table; enough to type an id.
 INCARNATION_SHOWN = 8
 MOST_CAMERAS_NAMED = 20
+WHAT_A_COSINE_MEANS = (
+    "A cosine sorts: 1 is the same picture. It is no probability: different people often reach 0.7 and more, and the "
+    "first one is only the most similar person that is stored. Look at the video before you believe it."
+)
 
 
 @contextlib.contextmanager
@@ -307,26 +308,20 @@ def _print_found(found: Sequence[searching.Found], named: str, *, utc: bool, ori
     if not found:
         console.print("nothing found: no other tracklet of these cameras and that time is held", soft_wrap=True)
         return
-    table = Table(title=f"nearest to {named}", title_justify="left", box=rich.box.SIMPLE)
-    table.add_column("cosine", justify="right", no_wrap=True)
-    table.add_column("track", justify="right", no_wrap=True)
-    table.add_column("first seen", no_wrap=True)
-    if origin_us is not None:
-        table.add_column("in the file", justify="right", no_wrap=True)
-    table.add_column("for", no_wrap=True)
-    table.add_column("id", no_wrap=True)
-    for one in found:
-        table.add_row(
+    rows = [
+        [
             f"{one.cosine:.3f}",
             str(one.best.track),
             time_text(one.first_us, utc=utc),
             *([] if origin_us is None else [f"{(one.first_us - origin_us) / 1e6:.2f} s"]),
             duration_text(one.last_us - one.first_us),
             f"{one.best.camera}/{one.best.incarnation[:INCARNATION_SHOWN]}/{one.best.seq}",
-        )
-    # As wide as its content, wider than the terminal if need be: ids are to be copied, so none is wrapped or shortened.
-    table.width = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-    console.print(table, crop=False)
+        ]
+        for one in found
+    ]
+    position = [] if origin_us is None else ["in the file"]
+    print_table(f"nearest to {named}", ["cosine", "track", "first seen", *position, "for", "id"], rows, whole=True)
+    console.print(WHAT_A_COSINE_MEANS, soft_wrap=True)
 
 
 def _note_nothing_erased(held: Sequence[CameraSummary]) -> None:

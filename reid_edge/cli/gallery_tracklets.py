@@ -118,4 +118,4 @@ def _print(found: Sequence[Listed], *, utc: bool, origin_us: int | None) -> None
     ]
     position = [] if origin_us is None else ["in the file"]
     headers = ["id", "track", "first seen", *position, "for", "crops", "quality", "box, fractions of frame", "model"]
-    print_table("tracklets, the last seen first", headers, rows)
+    print_table("tracklets, the last seen first", headers, rows, whole=True)

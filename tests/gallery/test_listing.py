@@ -1,5 +1,6 @@
 """``reid-edge gallery tracklets``: a list of what is stored, as a table, CSV and JSON, accounted for in the audit."""
 
+import contextlib
 import csv
 import datetime
 import io
@@ -8,7 +9,9 @@ import stat
 
 import pytest
 
-from tests.gallery.stores import HOUR, SECOND
+from reid_edge.gallery.collector import Collector
+from reid_edge.gallery.store import open_store
+from tests.gallery.stores import HOUR, SECOND, batch, record, unit
 from tests.gallery.test_commands import WHY, failure, gallery, now, uri  # noqa: F401 - fixtures
 
 
@@ -43,6 +46,13 @@ def test_positions_in_a_file_are_counted_from_its_first_frame(uri, now):  # noqa
     assert float(row["position_s"]) == pytest.approx((now - HOUR - began_us) / SECOND)
     assert "in the file" in gallery(*options) and f"{float(row['position_s']):.2f} s" in gallery(*options)
     assert "in the file" not in gallery("tracklets", uri, *WHY)
+
+
+def test_an_id_is_printed_whole_however_long_the_cameras_name_is(tmp_path, now):  # noqa: F811
+    camera = "a" * 60
+    with contextlib.closing(open_store(f"sqlite:{tmp_path / 'long.db'}")) as store:
+        Collector(store).receive([batch([record(1, unit(512, seed=1), camera=camera, at=now - HOUR)], camera=camera)])
+    assert f"{camera}/e1/1 " in gallery("tracklets", f"sqlite:{tmp_path / 'long.db'}", *WHY)
 
 
 def test_a_list_of_nothing_says_so(uri):  # noqa: F811
