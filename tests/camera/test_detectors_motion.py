@@ -6,6 +6,7 @@ import pytest
 
 from reid_edge.camera.detectors import ModelSettings, MotionSettings, open_detector
 from reid_edge.camera.detectors.blobs import dips, find_people, joined
+from reid_edge.camera.detectors.motion import reaching_the_edge
 from reid_edge.camera.filters import DetectionFilter, FilterSettings, ious
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources import SourceSettings, open_source
@@ -259,3 +260,9 @@ def test_a_blob_like_a_car_an_arm_or_a_slab_scores_less_than_somebody_who_walks(
     arm = np.tri(110, 44, k=-20, dtype=np.uint8) - np.tri(110, 44, k=-75, dtype=np.uint8)
     assert score(walker) >= 0.85
     assert max(score(slab), score(car), score(arm)) < 0.6
+
+
+def test_boxes_that_end_a_pixel_short_of_the_edge_reach_it():
+    boxes = np.float32([[1, 0, 20, 89], [2, 2, 158, 88], [140, 40, 159, 90]])
+    assert reaching_the_edge(boxes, 160, 90).tolist() == [[0, 0, 20, 90], [2, 2, 158, 88], [140, 40, 160, 90]]
+    assert reaching_the_edge(np.empty((0, 4), np.float32), 160, 90).shape == (0, 4)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from reid_edge.camera.detectors.blobs import find_people
-from reid_edge.camera.frames import Detections, Frame, no_detections
+from reid_edge.camera.frames import Boxes, Detections, Frame, no_detections
 from reid_edge.types import Image
 
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -86,10 +86,21 @@ class MotionDetector:
         self._scene.remember(small, frame.steady_us, busy=bool(moving.any()))
         height = len(small)
         found = find_people(moving, self._settings.min_height * height, self._settings.max_height * height)
-        return Detections(found.boxes * np.float32(frame.image.shape[1] // small.shape[1]), found.scores)
+        boxes = reaching_the_edge(found.boxes, small.shape[1], height)
+        return Detections(boxes * np.float32(frame.image.shape[1] // small.shape[1]), found.scores)
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""
+
+
+def reaching_the_edge(boxes: Boxes, width: int, height: int) -> Boxes:
+    """Return boxes (N×4, pixels) of which those that end one pixel short of the edge of a frame of this size reach it.
+
+    The outermost pixels of somebody who is cut off by the frame often count as background.
+    """
+    limit = np.array([width, height] * 2, np.float32)
+    boxes = np.where(boxes <= 1, np.float32(0), boxes)
+    return np.asarray(np.where(boxes >= limit - 1, limit, boxes), np.float32)
 
 
 class Background:
