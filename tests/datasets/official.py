@@ -16,6 +16,17 @@ MARKET_1488 = {"query": (1, 2, 3, 4, 5, 6), "bounding_box_test": (1, 1, 2, 2, 3,
 #: What Windows and macOS leave in folders; the first is in the official archive.
 LEFT_BEHIND = ("Thumbs.db", "._0001_c1s1_001051_00.jpg", ".DS_Store", "desktop.ini")
 
+#: DukeMTMC-reID: images and people; 408 people of the gallery are searched for by nobody.
+DUKE_COUNTS = {"bounding_box_train": (16_522, 702), "query": (2_228, 702), "bounding_box_test": (17_661, 1_110)}
+#: Names that descriptions of the dataset give.
+DUKE_NAMES = {
+    "bounding_box_train": ("0001_c2_f0046182.jpg", "0008_c3_f0026318.jpg", "7140_c4_f0175988.jpg"),
+    "query": ("0005_c2_f0046985.jpg",),
+    "bounding_box_test": ("0002_c1_f0044158.jpg", "3761_c6_f0183709.jpg", "7139_c2_f0160815.jpg"),
+}
+#: People of CUHK03's camera pairs.
+CUHK03_PEOPLE = {1: 843, 2: 440, 3: 77, 4: 58, 5: 49}
+
 #: Numbers from 000 to 873 that VIPeR does not use.
 _VIPER_GAPS = """247-299 349 352 356 363 396-499 530 559 586 602 644 663 665 668 681 688 691 694-695 704 710 712 718-719
 727 730 739 742-799 810 857"""
@@ -66,6 +77,16 @@ def market_names(folder: str, images: int, people: int) -> list[str]:
     last = [f"1488_c{camera}s6_{23021 + n:06d}_00.jpg.jpg" for n, camera in enumerate(MARKET_1488.get(folder, ()))]
     others = people - bool(last)
     return [f"{1 + n % others:04d}_c{1 + n % 6}s1_{n:06d}_00.jpg" for n in range(images - len(last))] + last
+
+
+def dukemtmc(root: Path) -> Path:
+    """As many files as the archive has, with the names that are known among them."""
+    for folder, (images, people) in DUKE_COUNTS.items():
+        known = DUKE_NAMES[folder]
+        others = people - len(known)
+        names = [f"{1000 + n % others:04d}_c{1 + n % 8}_f{n:07d}.jpg" for n in range(images - len(known))]
+        touch(root / "DukeMTMC-reID" / folder, *known, *names, *LEFT_BEHIND)
+    return root
 
 
 def viper(root: Path) -> Path:

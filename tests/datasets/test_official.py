@@ -1,8 +1,10 @@
 """Every reader against names and counts of the official distribution, and against what systems make of it."""
 
 import shutil
+from collections import Counter
 from functools import partial
 
+import numpy as np
 import pytest
 
 from reid_edge.datasets.categories import load_categories
@@ -53,6 +55,18 @@ def test_suffixes_in_any_case_are_read(tmp_path, suffix):
     assert told(load("market1501", tmp_path, "query")) == [(f"0001_c1s1_001051_00{suffix}", 1, 1)]
     assert told(load("dukemtmc", tmp_path / "duke", "query")) == [(f"0002_c1_f0044158{suffix}", 2, 1)]
     assert told(load("cuhk03", tmp_path / "np", "query")) == [(f"0003_c1_21{suffix}", 3, 1)]
+
+
+@pytest.mark.slow
+def test_dukemtmc_is_read_as_it_is_distributed(tmp_path):
+    official.dukemtmc(tmp_path)
+    splits = {split: load_split("dukemtmc", tmp_path, split) for split in ("train", "query", "gallery")}
+    assert {split: str(size_of(images)) for split, images in splits.items()} == {
+        "train": "16,522 images of 702 identities",
+        "query": "2,228 images of 702 identities",
+        "gallery": "17,661 images of 1,110 identities",
+    }
+    assert told(splits["gallery"])[-1] == ("7139_c2_f0160815.jpg", 7139, 2)
 
 
 # Folders as archives are unpacked
@@ -197,6 +211,24 @@ def test_cuhk03_of_2014_by_the_names_of_all_images(tmp_path, real_data, boxes):
     numbers = dict(zip(names, variables["labels"], strict=True))
     pairs = {(image.identity, numbers[image.path.name]) for image in train + query}
     assert len(pairs) == 1467
+    assert Counter(pair for pair, _ in people) == official.CUHK03_PEOPLE
+
+
+@pytest.mark.parametrize("boxes", ["detected", "labeled"])
+def test_cuhk03_np_by_the_protocol_that_it_is_made_from(tmp_path, real_data, boxes):
+    """Its names are identity, view, and the number of the image in the protocol's list."""
+    scipy_io = pytest.importorskip("scipy.io")
+    variables = scipy_io.loadmat(real_data / "cuhk03" / f"cuhk03_new_protocol_config_{boxes}.mat", squeeze_me=True)
+    folders = {"train_idx": "bounding_box_train", "query_idx": "query", "gallery_idx": "bounding_box_test"}
+    for variable, folder in folders.items():
+        names = (
+            f"{variables['labels'][row - 1]:04d}_c{variables['filelist'][row - 1].split('_')[2]}_{row}.png"
+            for row in variables[variable]
+        )
+        trees.touch(tmp_path / "CUHK03-NP" / boxes / folder, *names)
+    name = "cuhk03" if boxes == "detected" else "cuhk03-labeled"
+    splits = [load_split(name, tmp_path, split) for split in ("train", "query", "gallery")]
+    assert [size_of(split).identities for split in splits] == [767, 700, 700]
 
 
 def test_cuhk03_np_has_labelled_boxes_too(tmp_path):
@@ -216,6 +248,32 @@ def test_viper_is_read_as_it_is_distributed(tmp_path):
     }
     assert len(people) == 632
     assert (min(people), max(people)) == (1, 874)
+
+
+def test_viper_has_ten_halvings_of_316_people_who_are_searched_for_among_316(tmp_path):
+    official.viper(tmp_path)
+    for number in range(10):
+        train, query, gallery = (
+            load_split("viper", tmp_path, part, number=number) for part in ("train", "query", "gallery")
+        )
+        assert query == gallery
+        assert Counter(image.camera for image in query) == Counter(image.camera for image in train) == {1: 316, 2: 316}
+        assert not {image.identity for image in train} & {image.identity for image in query}
+
+
+def test_grid_has_ten_partitions_of_125_queries_among_900(tmp_path):
+    trees.grid(tmp_path, people=250, others=775)
+    rng = np.random.default_rng(0)
+    halves = [sorted(int(person) for person in rng.permutation(250)[:125] + 1) for _ in range(10)]
+    trees.grid_partitions(tmp_path, halves)
+    for number, half in enumerate(halves):
+        train, query, gallery = (
+            load_split("grid", tmp_path, part, number=number) for part in ("train", "query", "gallery")
+        )
+        assert {image.identity for image in train} == set(half)
+        assert len(query) == 125
+        assert Counter(bool(image.identity) for image in gallery) == {True: 125, False: 775}
+        assert {image.identity for image in query} == {image.identity for image in gallery} - {0}
 
 
 def test_grid_is_read_as_it_is_distributed(tmp_path):
