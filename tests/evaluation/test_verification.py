@@ -1,5 +1,7 @@
 """FMR, FNMR and EER: worked by hand, and against scikit-learn and plain loops on random features."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -44,6 +46,7 @@ def test_the_point_at_a_limit_has_the_fewest_misses():
     at_quarter = result.at(0.3)
     assert at_quarter.threshold == pytest.approx(np.cos(np.deg2rad(30)))
     assert (at_quarter.limit, at_quarter.false_rate, at_quarter.miss_rate) == (0.3, 1 / 4, pytest.approx(1 / 3))
+    assert result.at(1 / 4) == replace(at_quarter, limit=1 / 4)  # at most, not below
     assert result.at(1).miss_rate == 0
 
 
