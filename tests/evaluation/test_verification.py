@@ -57,16 +57,14 @@ def test_where_another_person_is_most_alike_no_false_match_means_missing_all():
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), ties=st.booleans(), distance=st.sampled_from(["cosine", "euclidean"]))
-def test_rates_are_those_of_plain_loops(seed, ties, distance):
-    query, gallery = random_pairs(seed, ties=ties)
+@given(seed=st.integers(0, 10_000), distance=st.sampled_from(["cosine", "euclidean"]))
+def test_rates_are_those_of_plain_loops(seed, distance):
+    query, gallery = random_pairs(seed)
     pairs = list(obvious_pairs(query, gallery, distance))
     mated = [score for _, score, same in pairs if same]
     others = [score for _, score, same in pairs if not same]
     result = verify(query, gallery, distance=distance)
     assert (result.mated, result.nonmated) == (len(mated), len(others))
-    if ties:
-        return  # the last bits of equal scores differ between the two ways
     assert result.thresholds == pytest.approx(sorted(set(mated)), abs=1e-6)
     for threshold, fmr, fnmr in zip(sorted(set(mated)), result.fmr, result.fnmr, strict=True):
         assert fmr == pytest.approx(sum(score >= threshold for score in others) / len(others))
