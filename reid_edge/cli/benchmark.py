@@ -39,53 +39,51 @@ def benchmark(
     bundles: Annotated[list[Path] | None, typer.Argument(help="Folders that 'reid-edge export' made.")] = None,
     engine: Annotated[
         str | None,
-        typer.Option(
-            help="Engines to time: openvino,onnxruntime,tensorrt; all that a bundle has files for if not given."
-        ),
+        typer.Option(help="Engines to time: openvino,onnxruntime,tensorrt. Default: all that a bundle has files for."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Files to time: fp32,fp16,int8,tuned; all if not given.")
+        str | None, typer.Option(help="Precisions to time: fp32,fp16,int8,tuned. Default: all.")
     ] = None,
     threads: Annotated[
-        str, typer.Option(help="Numbers of CPU threads, e.g. auto,1,2; auto leaves the choice to the engine.")
+        str, typer.Option(help="Numbers of CPU threads to time, e.g. auto,1,2. auto: the engine decides.")
     ] = "auto",
-    crops: Annotated[str, typer.Option(help="Crops per query of multi-stream and end-to-end.")] = "1,8",
+    crops: Annotated[str, typer.Option(help="Crops per query, in the scenarios multi-stream and end-to-end.")] = "1,8",
     scenario: Annotated[
         str, typer.Option(help="Scenarios to time (docs/benchmark.md).")
     ] = "single-stream,multi-stream,offline,end-to-end",
-    rounds: Annotated[int, typer.Option(min=1, help="How often each variant is timed in each query.")] = 6,
-    seconds: Annotated[
-        float, typer.Option(help="Longest time for the samples of one variant and query in one round.")
-    ] = 1.0,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Number of rounds; each round times every variant once per query.")
+    ] = 6,
+    seconds: Annotated[float, typer.Option(help="Longest time for one variant and query in a round, seconds.")] = 1.0,
     budget_seconds: Annotated[
         float | None,
         typer.Option(
-            help="Shorten rounds so that timing takes about so long; default: 150, and 30 for each further bundle."
+            help="Shorten rounds to take about this time, seconds. Default: 150, and 30 for each further bundle."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write the result to, with every sample.")] = None,
-    force: ForceOption = False,
-    root: Annotated[
-        Path | None, typer.Option(help="Folder of Market-1501: also measure mAP and R1 of each file.")
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file for the result, with every sample. Default: print only.")
     ] = None,
+    force: ForceOption = False,
+    root: Annotated[Path | None, typer.Option(help="Market-1501 folder: also measure mAP and R1 of each file.")] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="The dataset is a subset: do not check the number of images.")
+        bool, typer.Option("--partial", help="Accept a subset: do not check the number of images.")
     ] = False,
     skip_bad: SkipBadOption = False,
-    roofline: Annotated[bool, typer.Option(help="Also measure this device's peaks.")] = True,
+    roofline: Annotated[bool, typer.Option(help="Also measure this device's peak speed and memory bandwidth.")] = True,
     isa: Annotated[
         str | None,
-        typer.Option(help="Limit oneDNN (OpenVINO) to older instructions, e.g. AVX2; sets ONEDNN_MAX_CPU_ISA."),
+        typer.Option(help="Limit oneDNN (OpenVINO) to older CPU instructions, e.g. AVX2; sets ONEDNN_MAX_CPU_ISA."),
     ] = None,
     grid: Annotated[
-        Path | None, typer.Option(help="Make the 16 cells of the paper's Table 6 in this folder, and benchmark them.")
+        Path | None, typer.Option(help="Export the 16 networks of the paper's Table 6 to this folder, and time them.")
     ] = None,
     trusted_key: TrustedKeyOption = None,
     checkpoint: Annotated[
-        list[Path] | None, typer.Option(help="For --grid: a file of weights besides those that ship; repeatable.")
+        list[Path] | None, typer.Option(help="With --grid: weights to use besides the shipped ones. May be repeated.")
     ] = None,
 ) -> None:
-    """Time bundles on this device, each file in a process of its own, in interleaved rounds."""
+    """Time bundles on this device. Each file runs in its own process, in interleaved rounds."""
     from reid_edge.benchmark.options import BenchmarkOptions
     from reid_edge.benchmark.result import SCENARIOS, Scenario
     from reid_edge.benchmark.result_file import write_result

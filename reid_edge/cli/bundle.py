@@ -39,7 +39,7 @@ def doctor() -> None:
 
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or a .safetensors checkpoint.")],
-    json: Annotated[bool, typer.Option("--json", help="Print the whole manifest or metadata, as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the whole manifest or all metadata, as JSON.")] = False,
 ) -> None:
     """Print the contents of a bundle, or how a checkpoint was trained."""
     if path.suffix == ".safetensors" and not path.is_dir():
@@ -81,7 +81,7 @@ def extract(
     inputs: Annotated[list[Path], typer.Argument(help="Images, or folders of images; each image is one crop.")],
     out: Annotated[
         Path,
-        typer.Option(help="features.npy, with the names in features.sources.txt; features.csv; or features.parquet."),
+        typer.Option(help="Output: .npy (names go to a .sources.txt beside it), .csv or .parquet."),
     ] = Path("features.npy"),
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
@@ -90,7 +90,7 @@ def extract(
     skip_bad: SkipBadOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Turn person crops into features, each beside the name of its image."""
+    """Compute the features of person crops, and write them with the names of the images."""
     from reid_edge.features import check_feature_file, write_features
     from reid_edge.images import left_out, list_images
     from reid_edge.runtime import Extractor

@@ -15,18 +15,18 @@ from reid_edge.errors import SigningKeyError, UsageError
 bundle_app = typer.Typer(no_args_is_help=True, help="Sign a bundle, and check who signed it.")
 
 PasswordFileOption = Annotated[
-    Path | None, typer.Option(help="File whose first line is the key's password; asked for if not given.")
+    Path | None, typer.Option(help="File whose first line is the key's password. Default: ask.")
 ]
 
 
 @bundle_app.command()
 def keygen(
-    key: Annotated[Path, typer.Argument(help="File of the private key, PEM; the public key goes into KEY.pub.")],
+    key: Annotated[Path, typer.Argument(help="File for the private key, PEM; the public key is written to KEY.pub.")],
     password: Annotated[bool, typer.Option("--password", help="Encrypt the private key.")] = False,
     password_file: PasswordFileOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Make a pair of keys: one that signs bundles, and one to pin on cameras."""
+    """Make a pair of keys: a private one that signs bundles, and a public one for the cameras."""
     from reid_edge.files import check_output, write_whole
     from reid_edge.signing import SigningKey
 
@@ -49,10 +49,10 @@ def keygen(
 @bundle_app.command()
 def sign(
     bundle: BundleArgument,
-    key: Annotated[Path, typer.Option(help="Private Ed25519 key, PEM, readable by you alone.")],
+    key: Annotated[Path, typer.Option(help="Private Ed25519 key, PEM; only you may have access to it.")],
     password_file: PasswordFileOption = None,
 ) -> None:
-    """Sign a bundle's manifest, which holds the sha256 of every file, once all files have been compared with it."""
+    """Check a bundle's files and sign its manifest, which holds the sha256 of each."""
     from reid_edge.bundle import Bundle, parse_manifest, read_manifest
     from reid_edge.files import write_whole
     from reid_edge.signing import SIGNATURE, SigningKey
@@ -73,10 +73,10 @@ def sign(
 def verify(
     bundle: BundleArgument,
     key: Annotated[
-        list[str], typer.Option(help="Public key, PEM file or base64; repeat it for several, any of which will do.")
+        list[str], typer.Option(help="Public key (PEM file or base64). May be repeated; one match is enough.")
     ],
 ) -> None:
-    """Check that one of the keys signed a bundle, and that every file is as it was signed."""
+    """Check that one of the keys signed a bundle, and that no file has changed since."""
     from reid_edge.bundle import open_bundle
 
     opened = open_bundle(bundle, trusted_keys=key, built_dir=None)

@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 DETECTOR_VALUES = {"motchallenge": "path", "jsonlines": "listen", "callable": "function"}
 
 # What 'run' and 'preview' take alike; None leaves it to the settings file.
-CameraBundle = Annotated[Path | None, typer.Argument(help="Folder made by 'reid-edge export'.")]
-Config = Annotated[Path | None, typer.Option(help="Settings, TOML (docs/camera.md); other options override it.")]
+CameraBundle = Annotated[Path | None, typer.Argument(help="Folder that 'reid-edge export' made.")]
+Config = Annotated[Path | None, typer.Option(help="TOML file of settings (docs/camera.md). Other options override it.")]
 Source = Annotated[
     str | None, typer.Option(help="Video file, folder of images, rtsp://…, /dev/video0, or gst:PIPELINE.")
 ]
@@ -47,7 +47,7 @@ CameraEngine = Annotated[str | None, typer.Option(help="auto, openvino, onnxrunt
 CameraPrecision = Annotated[str | None, typer.Option(help="auto, fp32, fp16, int8 or tuned. Default: auto.")]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any other setting: table.key=VALUE, e.g. detector.first_frame=0; may be repeated."),
+    typer.Option("--set", help="Any other setting: table.key=VALUE, e.g. detector.first_frame=0. May be repeated."),
 ]
 
 
@@ -57,7 +57,10 @@ def run(
     source: Source = None,
     detector: DetectorName = None,
     upstream: Annotated[
-        str | None, typer.Option(help="sqlite:FILE, postgresql://…, milvus:…, mqtts://HOST or https://HOST.")
+        str | None,
+        typer.Option(
+            help="Where to send features: sqlite:FILE, postgresql://…, milvus:…, mqtts://HOST or https://HOST."
+        ),
     ] = None,
     camera: Annotated[str | None, typer.Option(help="Name of the camera. Default: this machine's name.")] = None,
     engine: CameraEngine = None,
@@ -87,7 +90,7 @@ def run(
     set_: Assignments = None,
     check: Annotated[bool, typer.Option("--check", help="Check that the agent could start, and exit.")] = False,
 ) -> None:
-    """Watch a camera: detect, track, embed, and deliver tracklet features to a gallery."""
+    """Run a camera: detect and track people, compute their features, and send these to a gallery."""
     given = {
         "engine.bundle": bundle and str(bundle),
         "engine.engine": engine,

@@ -15,18 +15,18 @@ from reid_edge.errors import UsageError
 
 def import_checkpoint(
     source: Annotated[
-        Path, typer.Argument(help="torchreid's .pth or .pth.tar, or what another trainer saved of an OSNet.")
+        Path, typer.Argument(help="Weights of an OSNet: torchreid's .pth or .pth.tar, or another trainer's file.")
     ],
-    out: Annotated[Path | None, typer.Option(help="The .safetensors; SOURCE's name if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The .safetensors to write. Default: named like SOURCE.")] = None,
     width: WidthOption = None,
-    size: Annotated[str, typer.Option(help="Input HEIGHTxWIDTH that it was trained at.")] = "256x128",
-    dataset: Annotated[str, typer.Option(help="Dataset that it was trained on.")] = "unknown",
+    size: Annotated[str, typer.Option(help="Input size it was trained at, HEIGHTxWIDTH in pixels.")] = "256x128",
+    dataset: Annotated[str, typer.Option(help="Dataset it was trained on.")] = "unknown",
     weights: Annotated[
-        str | None, typer.Option(help="Where in the file the weights are, e.g. model_ema, if it holds several.")
+        str | None, typer.Option(help="Key of the weights in the file, e.g. model_ema, if it holds several.")
     ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Turn a torchreid OSNet checkpoint into a reid-edge one; every tensor must fit."""
+    """Convert a torchreid OSNet checkpoint to reid-edge's format; every tensor must fit."""
     with extra("export", "importing a checkpoint"):
         from reid_edge.osnet.architecture import parse_size
         from reid_edge.osnet.checkpoint import save_checkpoint
@@ -52,12 +52,20 @@ def _target(source: Path) -> Path:
 
 
 def complexity(
-    width: Annotated[list[float] | None, typer.Option(help="Width multiplier β; repeat for several.")] = None,
-    resolution: Annotated[list[float] | None, typer.Option(help="Resolution γ; repeat for several.")] = None,
-    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH instead of a resolution.")] = None,
-    onnx: Annotated[Path | None, typer.Option(help="Count an ONNX file instead; needs no torch.")] = None,
+    width: Annotated[
+        list[float] | None, typer.Option(help="Width multiplier β. May be repeated. Default: 1, 0.75, 0.5, 0.25.")
+    ] = None,
+    resolution: Annotated[
+        list[float] | None, typer.Option(help="Resolution multiplier γ. May be repeated. Default: 1, 0.75, 0.5, 0.25.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Input size instead of --resolution, HEIGHTxWIDTH in pixels.")
+    ] = None,
+    onnx: Annotated[
+        Path | None, typer.Option(help="Count the mult-adds of this ONNX file instead; needs no torch.")
+    ] = None,
 ) -> None:
-    """Print parameters and mult-adds of networks; by default the paper's Table 6."""
+    """Print the parameters and mult-adds of OSNet; without options, the paper's Table 6."""
     if onnx is not None:
         from reid_edge.benchmark.onnx_complexity import onnx_mult_adds
 

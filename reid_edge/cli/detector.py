@@ -19,7 +19,7 @@ detector_app = typer.Typer(no_args_is_help=True, help="Person detectors by name:
 
 @detector_app.command("list")
 def list_detectors() -> None:
-    """Show the detectors that can be used by name, and which of them are on this machine."""
+    """List the detectors that can be used by name, and show which are on this machine."""
     from reid_edge.camera.detectors.catalogue import catalogue, folders
 
     headers = ("name", "for", "licence", "input", "GFLOPs", "MB, fp16", "here")
@@ -33,25 +33,29 @@ def get_detector(
     name: Annotated[str, typer.Argument(help="Name, as 'reid-edge detector list' shows it.")],
     precision: Annotated[
         Literal["fp16", "fp32", "int8"],
-        typer.Option(help="Precision of the weights: fp16 is half the size of fp32, int8 a quarter."),
+        typer.Option(help="Precision of the weights. fp16 is half the size of fp32, int8 a quarter."),
     ] = "fp16",
     origin: Annotated[
         str | None,
-        typer.Option("--from", help="Folder, or address of a mirror, instead of the makers' archive."),
+        typer.Option("--from", help="Folder or mirror address to fetch from. Default: the makers' archive."),
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(help="Folder of detectors; ~/.local/share/reid-edge/detectors (XDG_DATA_HOME) if not given."),
+        typer.Option(
+            help="Folder to store it in. Default: ~/.local/share/reid-edge/detectors (follows XDG_DATA_HOME)."
+        ),
     ] = None,
     agreed: Annotated[
         bool, typer.Option("--yes", "--accept-licence", help="Accept the licence and do not ask.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that differ from the catalogue's.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace existing files that differ from the catalogue's.")
+    ] = False,
 ) -> None:
-    """Fetch a detector: ask, download through the proxy of the environment, check every byte, store.
+    """Download a detector, check it against the published checksum, and store it; asks first.
 
-    The variables HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE are obeyed. For a machine without a network: 'get NAME --to
-    STICK' on another one, then 'get NAME --from STICK' on this one.
+    It follows the variables HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE. For a machine without a network, run 'get NAME
+    --to STICK' on another machine, then 'get NAME --from STICK' on this one.
     """
     from reid_edge.camera.detectors.catalogue import catalogued, user_folder
     from reid_edge.camera.detectors.fetching import fetch
@@ -65,7 +69,7 @@ def get_detector(
         _ask(detector)
     with progress_bars() as notify:
         path = fetch(detector, precision, folder=folder, origin=origin, force=force, notify=notify)
-    console.print(f"{path} is there, every byte as published.", soft_wrap=True)
+    console.print(f"{path} is stored; its checksum is the published one.", soft_wrap=True)
     use = detector.name if to is None else str(path)
     console.print(f"Next: reid-edge run BUNDLE --source VIDEO --detector {use}", soft_wrap=True)
 

@@ -26,37 +26,37 @@ from reid_edge.files import check_output, write_whole
 def evaluate(
     bundles: Annotated[
         list[Path],
-        typer.Argument(metavar="BUNDLE", help="One bundle; or several, whose features are concatenated: an ensemble."),
+        typer.Argument(metavar="BUNDLE", help="A bundle. Several form an ensemble: their features are concatenated."),
     ],
     root: Annotated[Path, typer.Option(help="Folder of the dataset, or its CSV file.")],
     dataset: Annotated[
-        str, typer.Option(help="Name of the dataset or kind, e.g. market1501 or folder (docs/datasets.md).")
+        str, typer.Option(help="Dataset, e.g. market1501, or folder for your own (docs/datasets.md).")
     ] = "market1501",
     split: Annotated[
         str | None,
         typer.Option(
-            help="Random split of VIPeR or GRID, 0 to 9, or of CUHK03 of 2014, 0 to 19; or all, for the mean. If not "
-            "given: all, or the one that the model was trained on."
+            help="Random split of VIPeR or GRID (0 to 9) or of CUHK03 of 2014 (0 to 19), or all for the mean. Default: "
+            "all, or the one that the model was trained on."
         ),
     ] = None,
     same_camera: Annotated[
         bool,
         typer.Option(
             "--same-camera",
-            help="Count matches of the query's own camera too, for images of one camera or of unknown cameras. Such "
-            "figures are higher, and compare only with one another.",
+            help="Also count matches of the query's own camera, for images of one or of unknown cameras. The figures "
+            "are higher; compare them only with one another.",
         ),
     ] = False,
     flip: Annotated[bool, typer.Option("--flip", help="Average each feature with that of the mirrored crop.")] = False,
     distance: Annotated[
-        Literal["cosine", "euclidean"] | None, typer.Option(help="Distance of features; the bundle's own if not given.")
+        Literal["cosine", "euclidean"] | None, typer.Option(help="Distance of features. Default: the bundle's.")
     ] = None,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
     trusted_key: TrustedKeyOption = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="The dataset is a subset: do not check the number of images.")
+        bool, typer.Option("--partial", help="Accept a subset: do not check the number of images.")
     ] = False,
     skip_bad: SkipBadOption = False,
     thresholds: Annotated[
@@ -79,9 +79,9 @@ def evaluate(
     ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Measure ranking quality, CMC, mAP and mINP, of any engine on a labelled dataset.
+    """Measure ranking quality (CMC, mAP and mINP) on a labelled dataset, with any engine.
 
-    A checkpoint of the recipes classify or attributes in place of the bundle: measure its classifier on the test split.
+    With a .safetensors checkpoint of the recipes classify or attributes, measure its classifier on the test split.
     """
     if len(bundles) == 1 and bundles[0].suffix == ".safetensors" and bundles[0].is_file():
         if json is not None or thresholds or tracklets:

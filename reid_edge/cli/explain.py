@@ -17,15 +17,17 @@ PAGE = Path("explain.html")
 def explain(
     checkpoint: Annotated[Path, typer.Argument(help="A .safetensors that reid-edge wrote, or torchreid's .pth.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images; each image is one crop.")],
-    clusters: Annotated[int, typer.Option(min=0, help="Clusters of gate vectors; 0: activation maps alone.")] = 8,
-    nearest: Annotated[int, typer.Option(min=1, help="Images shown of each cluster.")] = 15,
-    maps: Annotated[int, typer.Option(min=0, help="Images whose activation maps are shown, evenly from all.")] = 24,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the clusters' random starts.")] = 1,
-    out: Annotated[Path, typer.Option(help="A .html page that needs no network, or a .png sheet.")] = PAGE,
+    clusters: Annotated[
+        int, typer.Option(min=0, help="Number of clusters of gate vectors. 0: activation maps only.")
+    ] = 8,
+    nearest: Annotated[int, typer.Option(min=1, help="Images to show for each cluster.")] = 15,
+    maps: Annotated[int, typer.Option(min=0, help="Number of activation maps; images are taken evenly.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed of the clustering.")] = 1,
+    out: Annotated[Path, typer.Option(help="Output: a self-contained .html page, or a .png sheet.")] = PAGE,
     skip_bad: SkipBadOption = False,
     force: ForceOption = False,
 ) -> None:
-    """Show clusters of images with similar gate weights, and where in each image the network is active."""
+    """Show what the network looks at: groups of images with similar gate weights, and activation maps."""
     with extra("explain", "explaining a network"):
         from reid_edge.osnet.shipped import find_checkpoint
         from reid_edge.training.explain.explanation import PRIVACY, ExplainOptions

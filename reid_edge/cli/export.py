@@ -25,31 +25,44 @@ _FORMATS = ("onnx", "openvino", "tensorrt")
 
 def export(
     width: WidthOption = None,
-    resolution: Annotated[float | None, typer.Option(help="Resolution multiplier γ of 256x128.")] = None,
-    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH; the checkpoint's own if not given.")] = None,
+    resolution: Annotated[
+        float | None, typer.Option(help="Resolution multiplier γ: the input is γ times 256x128.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Input size, HEIGHTxWIDTH in pixels. Default: the checkpoint's.")
+    ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A reid-edge .safetensors or torchreid .pth; else the one that ships.")
+        Path | None,
+        typer.Option(help="A reid-edge .safetensors or torchreid .pth. Default: the shipped one of --width."),
     ] = None,
     formats: Annotated[
-        str | None, typer.Option(help="One or more of onnx,openvino,tensorrt. Default: all that can be made here.")
+        str | None, typer.Option(help="One or more of onnx,openvino,tensorrt. Default: all that this machine can make.")
     ] = None,
     precision: Annotated[str, typer.Option(help="One or more of fp32,fp16,int8.")] = "fp32,fp16,int8",
-    calibration: Annotated[str, typer.Option(help="Folder of person crops, or 'default': needs none.")] = "default",
+    calibration: Annotated[
+        str, typer.Option(help="Folder of person crops for INT8. default: no photographs needed.")
+    ] = "default",
     skip_bad: SkipBadOption = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of the bundle; ./osnet_x… if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write the bundle to. Default: ./osnet_x….")] = None,
     input_format: Annotated[
         Literal["pixels", "tensor"],
-        typer.Option("--input", help="pixels: uint8 NHWC BGR, normalised inside; tensor: float32 NCHW RGB."),
+        typer.Option(
+            "--input",
+            help="What the files take. pixels: uint8 NHWC BGR, normalised inside; tensor: normalised float32 NCHW RGB.",
+        ),
     ] = "pixels",
     target_cpu: Annotated[
-        Literal["any", "vnni"], typer.Option(help="INT8 for any CPU, or full range for x86 with VNNI only.")
+        Literal["any", "vnni"],
+        typer.Option(help="CPUs that INT8 files are for: any, or only x86 with VNNI (uses the full INT8 range)."),
     ] = "any",
-    norm: Annotated[Literal["l2", "none"], typer.Option(help="Norm that the runtime gives features.")] = "l2",
-    max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Largest batch of every file.")] = 32,
+    norm: Annotated[
+        Literal["l2", "none"], typer.Option(help="l2: scale features to unit length; none: leave them as they are.")
+    ] = "l2",
+    max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Largest batch, crops, that every file takes.")] = 32,
     keep_rejected: Annotated[
         bool, typer.Option("--keep-rejected", help="Keep INT8 files that change the ranking too much.")
     ] = False,
-    latency: Annotated[bool, typer.Option(help="Time every file at the end.")] = True,
+    latency: Annotated[bool, typer.Option(help="Time every file after the export.")] = True,
     force: ForceOption = False,
 ) -> None:
     """Make a bundle from a checkpoint: ONNX, OpenVINO and TensorRT files, each checked against the checkpoint."""
@@ -121,13 +134,13 @@ def _formats(asked: str | None, no_tensorrt: EngineError | None) -> tuple[str, .
 def build(
     bundle: BundleArgument,
     engine: Annotated[
-        Literal["tensorrt"], typer.Option(help="Engine to build for; only TensorRT's files depend on the device.")
+        Literal["tensorrt"], typer.Option(help="Engine to build for; other engines need no build.")
     ] = "tensorrt",
     precision: Annotated[
-        str | None, typer.Option(help="Of fp32,fp16,int8; fp32 and fp16, as the bundle has them, if not given.")
+        str | None, typer.Option(help="One or more of fp32,fp16,int8. Default: fp32 and fp16, if the bundle has them.")
     ] = None,
     max_batch: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Largest batch; the bundle's if not given.")
+        int | None, typer.Option(min=1, max=1024, help="Largest batch, crops. Default: the bundle's.")
     ] = None,
     trusted_key: TrustedKeyOption = None,
     force: ForceOption = False,

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 HoursOption = Annotated[
     float | None,
-    typer.Option(help="Hours to keep observations. The gallery remembers it; a new gallery starts with 72."),
+    typer.Option(help="Hours to keep observations. The gallery stores the value. Default: 72 for a new gallery."),
 ]
 
 HashArgument = Annotated[str, typer.Argument(metavar="HASH", help="Shown by 'reid-edge inspect BUNDLE'.")]
@@ -43,21 +43,28 @@ HashArgument = Annotated[str, typer.Argument(metavar="HASH", help="Shown by 'rei
 
 def serve(
     store: StoreArgument,
-    listen: Annotated[str | None, typer.Option(help="https://ADDRESS[:8443] for cameras to post to.")] = None,
-    mqtt: Annotated[str | None, typer.Option(help="mqtts://BROKER[:8883] to take observations from.")] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="Address to receive cameras' batches on: https://ADDRESS[:8443].")
+    ] = None,
+    mqtt: Annotated[
+        str | None, typer.Option(help="MQTT broker to read observations from: mqtts://BROKER[:8883].")
+    ] = None,
     name: Annotated[
         str,
         typer.Option(
             "--name",
             "--group",
-            help="Name of the gallery, which cameras have in upstream.galleries; collectors with one name share a "
+            help="Name of the gallery, as in the cameras' upstream.galleries. Collectors with the same name share a "
             "broker's observations.",
         ),
     ] = "gallery",
-    ca: Annotated[Path | None, typer.Option(help="PEM: authority that signed the other ends' certificates.")] = None,
-    cert: Annotated[Path | None, typer.Option(help="PEM: certificate of this end.")] = None,
-    key: Annotated[Path | None, typer.Option(help="PEM: private key of this end.")] = None,
-    crl: Annotated[Path | None, typer.Option(help="PEM: revoked certificates.")] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(help="PEM file: the authority that signed the cameras' and the broker's certificates."),
+    ] = None,
+    cert: Annotated[Path | None, typer.Option(help="PEM file: the certificate of this collector.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file: the private key of --cert.")] = None,
+    crl: Annotated[Path | None, typer.Option(help="PEM file: list of revoked certificates.")] = None,
     insecure: Annotated[
         bool,
         typer.Option(
@@ -65,18 +72,18 @@ def serve(
         ),
     ] = False,
     operations: Annotated[
-        str | None, typer.Option(help="http://127.0.0.1:PORT for /healthz and /metrics alone.")
+        str | None, typer.Option(help="Separate address for /healthz and /metrics: http://127.0.0.1:PORT.")
     ] = None,
     retention_hours: HoursOption = None,
-    quota_rows: Annotated[float, typer.Option(help="Observations that one camera may bring in an hour.")] = 36_000,
+    quota_rows: Annotated[float, typer.Option(help="Observations that one camera may send in an hour.")] = 36_000,
     quota_megabytes: Annotated[
-        float, typer.Option(help="Megabytes of observations that one camera may bring in an hour, as stored.")
+        float, typer.Option(help="Megabytes of observations that one camera may send in an hour, as stored.")
     ] = 150,
     quota_gaps: Annotated[float, typer.Option(help="Gaps that one camera may report in an hour.")] = 600,
-    quota_outboxes: Annotated[float, typer.Option(help="New outboxes that one camera may begin in an hour.")] = 60,
-    quota_models: Annotated[float, typer.Option(help="Unknown models that one camera may name in an hour.")] = 20,
+    quota_outboxes: Annotated[float, typer.Option(help="New outboxes that one camera may start in an hour.")] = 60,
+    quota_models: Annotated[float, typer.Option(help="Models not accepted that one camera may name in an hour.")] = 20,
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], typer.Option(help="Least severe level that is logged.")
+        Literal["debug", "info", "warning", "error"], typer.Option(help="Least severe level to log.")
     ] = "info",
 ) -> None:
     """Collect observations from cameras until the process is stopped; creates the store if it does not exist."""
@@ -108,7 +115,7 @@ def serve(
         if retention_hours is not None:
             change_retention(gallery, retention_hours)
         service = GalleryService(gallery, endpoints, closing)
-        console.print(f"{gallery.name} takes observations from {' and '.join(service.addresses)}", soft_wrap=True)
+        console.print(f"{gallery.name} receives observations from {' and '.join(service.addresses)}", soft_wrap=True)
         notify("READY=1")
         service.until(stopped)
         notify("STOPPING=1")
@@ -125,7 +132,7 @@ def info(store: StoreArgument, utc: UtcOption = False, as_json: JsonOption = Fal
 
 
 def cameras(store: StoreArgument, utc: UtcOption = False, as_json: JsonOption = False) -> None:
-    """List the cameras whose observations are held."""
+    """List the cameras that have observations in the gallery."""
     with opened(store) as gallery:
         summaries = gallery.cameras(kept_since_us(gallery, now_us()))
         twins = known_twins(gallery, now_us())
@@ -141,7 +148,10 @@ def expire(
     store: StoreArgument,
     retention_hours: HoursOption = None,
     clock_is_right: Annotated[
-        bool, typer.Option("--clock-is-right", help="Believe this machine's clock, whatever time has passed.")
+        bool,
+        typer.Option(
+            "--clock-is-right", help="Confirm that this machine's clock is right, if deletion waits because of it."
+        ),
     ] = False,
 ) -> None:
     """Delete what is older than the retention, as 'serve' does every minute."""
@@ -155,7 +165,7 @@ def expire(
         hours = gallery.retention_hours()
     console.print(f"{count:,} observations deleted that were last seen more than {hours:g} hours ago")
     if retention.trouble:
-        error_console.print(f"deletion waits: {retention.trouble}.", soft_wrap=True)
+        error_console.print(f"deletion has to wait: {retention.trouble}.", soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -167,11 +177,11 @@ def accept_model(
         typer.Option(
             min=1,
             max=MOST_NUMBERS,
-            help="Numbers in a feature ('reid-edge inspect'); as many as the first that comes if not given.",
+            help="Numbers in a feature (see 'reid-edge inspect'). Default: as in the first feature that arrives.",
         ),
     ] = None,
 ) -> None:
-    """Take features of one more model; they are never compared with those of another."""
+    """Accept features of one more model. Features of different models are never compared."""
     _check_hash(model_hash)
     with opened(store) as gallery:
         known = {model.model_hash: model.dim for model in gallery.models()}.get(model_hash)
@@ -187,7 +197,7 @@ def accept_model(
 
 
 def forget_model(store: StoreArgument, model_hash: HashArgument) -> None:
-    """Take no more features of a model of which no observation is held, e.g. one with a wrong size of features."""
+    """Stop accepting features of a model, e.g. one of the wrong size. No observation of it may be stored."""
     _check_hash(model_hash)
     with opened(store) as gallery:
         if model_hash not in {model.model_hash for model in gallery.models()}:
@@ -210,18 +220,21 @@ def _check_hash(model_hash: str) -> None:
 
 def audit(
     store: StoreArgument,
-    last: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of entries.")] = 20,
+    last: Annotated[int, typer.Option(min=1, max=1_000_000, help="Number of newest entries to show.")] = 20,
     action: Annotated[
-        list[str] | None, typer.Option(help="Only this: search, erase, expire, …; may be repeated.")
+        list[str] | None, typer.Option(help="Only entries of this action: search, erase, expire, …. May be repeated.")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check that no line was altered or removed.")] = False,
     expect: Annotated[
-        str | None, typer.Option(help="Hash that an earlier --verify printed, kept elsewhere; implies --verify.")
+        str | None,
+        typer.Option(
+            help="Hash that an earlier --verify printed; checks that this line is still there. Implies --verify."
+        ),
     ] = None,
     utc: UtcOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show who searched and erased, when, for what purpose, and what was returned; or check the audit."""
+    """Show who searched or erased what, when and for what purpose, or check that the audit is whole."""
     with opened(store) as gallery:
         if verify or expect is not None:
             _report_chain(auditing.verify(gallery, expect=expect), gallery.name, as_json=as_json)
@@ -255,7 +268,7 @@ def _report_chain(report: ChainReport, store: str, *, as_json: bool) -> None:
 
 
 gallery_app = typer.Typer(
-    no_args_is_help=True, help="The gallery: collect features, search, erase, and keep account of it."
+    no_args_is_help=True, help="Collect features in a gallery, search it, erase from it, and audit its use."
 )
 gallery_app.command()(serve)
 gallery_app.command()(search)

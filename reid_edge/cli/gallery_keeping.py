@@ -22,11 +22,11 @@ from reid_edge.gallery.times import now_us, time_text
 
 def backup(
     store: StoreArgument,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup: a gallery's SQLite file.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Backup file to write; it is a SQLite gallery.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a gallery into one file while it is in use; the file is read back before it has its name."""
+    """Back up a gallery, which may be in use, to one file, and check the file."""
     with opened(store) as gallery:
         contents = back_up(gallery, file, now_us=now_us(), force=force)
     if as_json:
@@ -38,18 +38,17 @@ def backup(
 
 
 def restore_backup(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Backup file to read.")],
     store: StoreArgument,
-    force: Annotated[
-        bool, typer.Option("--force", help="Set aside what is there: it gets another name, and stays.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Rename an existing gallery and keep it.")] = False,
     erasures: Annotated[
-        list[Path] | None, typer.Option(help="Erasures kept elsewhere ('gallery erasures'); may be repeated.")
+        list[Path] | None,
+        typer.Option(help="File of erasures to apply, written by 'gallery erasures'. May be repeated."),
     ] = None,
     utc: UtcOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a backup into a gallery, but for what was erased since; cameras then send again what they still have."""
+    """Restore a backup, without what was erased since. Cameras then resend what they still have."""
     done = restore(file, store, now_us=now_us(), force=force, journals=erasures or ())
     if as_json:
         print_json(dataclasses.asdict(done))
@@ -61,18 +60,20 @@ def restore_backup(
         soft_wrap=True,
     )
     if done.set_aside:
-        console.print(f"what was there before is now {done.set_aside}; delete it once nobody needs it", soft_wrap=True)
+        console.print(
+            f"the gallery that was there before is now {done.set_aside}; delete it once nobody needs it", soft_wrap=True
+        )
     console.print("cameras with upstream.keep_acknowledged_hours send again what they still have", soft_wrap=True)
 
 
 def erasures(store: StoreArgument) -> None:
-    """Print the erasures that are in force, to be kept elsewhere: 'restore --erasures FILE' applies them."""
+    """Print the erasures in force. Keep the output elsewhere; 'restore --erasures FILE' applies it."""
     with opened(store) as gallery:
         sys.stdout.write(journal_text(gallery.erasures()))
 
 
 def check(store: StoreArgument) -> None:
-    """Read all of a gallery, and say what is damaged; 'serve' does so once a day."""
+    """Read a whole gallery and report what is damaged; 'serve' does so once a day."""
     with opened(store) as gallery:
         trouble = snapshots.check(gallery)
     if trouble:
@@ -82,7 +83,7 @@ def check(store: StoreArgument) -> None:
 
 
 def roles() -> None:
-    """Print the SQL that makes roles for a gallery in PostgreSQL: collector, searcher, eraser, auditor."""
+    """Print the SQL that creates the roles of a gallery in PostgreSQL: collector, searcher, eraser, auditor."""
     sys.stdout.write(roles_sql())
 
 

@@ -36,13 +36,16 @@ StoreArgument = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 UtcOption = Annotated[bool, typer.Option("--utc", help="Show times in UTC, not local time.")]
-CameraOption = Annotated[list[str] | None, typer.Option("--camera", help="Only this camera; may be repeated.")]
+CameraOption = Annotated[list[str] | None, typer.Option("--camera", help="Only this camera. May be repeated.")]
 SinceOption = Annotated[
     str | None, typer.Option(help="Only people in sight after this time: 2h or 3d (ago), or 2026-11-23T14:05.")
 ]
-UntilOption = Annotated[str | None, typer.Option(help="Only people in sight before this time, in the same forms.")]
+UntilOption = Annotated[
+    str | None, typer.Option(help="Only people in sight before this time; same formats as --since.")
+]
 KeyOption = Annotated[
-    Path | None, typer.Option("--pseudonym-key", help="Key of the cameras' pseudonyms: --camera then takes names.")
+    Path | None,
+    typer.Option("--pseudonym-key", help="Key file of the cameras' pseudonyms, so that --camera takes names."),
 ]
 FileStartOption = Annotated[
     str | None,
@@ -82,21 +85,25 @@ def search(
     box: Annotated[
         str | None, typer.Option(help="Part of the picture: x1,y1,x2,y2 in pixels; all of it if not given.")
     ] = None,
-    bundle: Annotated[Path | None, typer.Option(help="The bundle that the cameras use; with --image.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle that the cameras use; needed with --image.")] = None,
     trusted_key: TrustedKeyOption = None,
-    id_: Annotated[str | None, typer.Option("--id", help="A stored observation: CAMERA/EPOCH/NUMBER.")] = None,
+    id_: Annotated[
+        str | None, typer.Option("--id", help="Stored observation to search for: CAMERA/EPOCH/NUMBER.")
+    ] = None,
     camera: CameraOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    same_camera: Annotated[bool, typer.Option("--same-camera", help="Only the camera of --id.")] = False,
-    other_cameras: Annotated[bool, typer.Option("--other-cameras", help="Not the camera of --id.")] = False,
-    top: Annotated[int, typer.Option(help="Number of tracklets.")] = 10,
+    same_camera: Annotated[bool, typer.Option("--same-camera", help="Search only the camera of --id.")] = False,
+    other_cameras: Annotated[
+        bool, typer.Option("--other-cameras", help="Search all cameras but that of --id.")
+    ] = False,
+    top: Annotated[int, typer.Option(help="Largest number of tracklets to list.")] = 10,
     pseudonym_key: KeyOption = None,
     file_start: FileStartOption = None,
     utc: UtcOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Find a person again, by an image or by a stored observation; every search goes into the audit."""
+    """Find the tracklets most similar to a picture or a stored observation. The audit records every search."""
     purpose = checked_purpose(purpose)
     if same_camera and other_cameras:
         raise UsageError("give --same-camera or --other-cameras, not both.")
@@ -127,16 +134,16 @@ def erase(
     since: SinceOption = None,
     until: UntilOption = None,
     track: Annotated[
-        int | None, typer.Option(min=0, max=2**63 - 1, help="Only this tracklet of the one --camera.")
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Only the tracklet with this number; needs one --camera.")
     ] = None,
     incarnation: Annotated[
-        str | None, typer.Option("--epoch", help="Only this incarnation of a camera's outbox; its whole name.")
+        str | None, typer.Option("--epoch", help="Only this incarnation of a camera's outbox; give its whole name.")
     ] = None,
     id_: Annotated[str | None, typer.Option("--id", help="The whole tracklet of this stored observation.")] = None,
     pseudonym_key: KeyOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Erase; without it only count what would be erased.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase. Without it, only count what would be erased.")] = False,
 ) -> None:
-    """Erase by camera, time or tracklet; prints a receipt, JSON."""
+    """Erase observations by camera, time or tracklet, and print a receipt as JSON."""
     purpose = checked_purpose(purpose)
     selection = selection_of(camera, since, until, pseudonym_key, track=track, incarnation=incarnation)
     if id_ is not None and selection != Selection():

@@ -18,24 +18,26 @@ from reid_edge.errors import UsageError
 if TYPE_CHECKING:
     from reid_edge.upstream.outbox.transfer import Report
 
-outbox_app = typer.Typer(no_args_is_help=True, help="What waits in the outboxes of this machine's cameras.")
+outbox_app = typer.Typer(
+    no_args_is_help=True, help="List, move or discard observations that wait in the outboxes of this machine's cameras."
+)
 
 #: Where 'reid-edge run' and the systemd unit keep the state of cameras, a folder each.
 _STATE = (Path("~/.local/state/reid-edge"), Path("/var/lib/reid-edge"))
 
-OutboxArgument = Annotated[Path, typer.Argument(help="Outbox, as 'reid-edge outbox list' shows it.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+OutboxArgument = Annotated[Path, typer.Argument(help="Path of an outbox, as 'reid-edge outbox list' shows it.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @outbox_app.command("list")
 def list_outboxes(
     folders: Annotated[
-        list[Path] | None, typer.Argument(help="State folders of cameras; those of this machine if not given.")
+        list[Path] | None, typer.Argument(help="State folders of cameras. Default: all on this machine.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what waits, for each camera and each gallery that it has been sent to."""
+    """Show how many observations wait, for each camera and each gallery."""
     with extra("camera", "reading outboxes"):
         from reid_edge.upstream.outbox.transfer import survey
 
@@ -59,11 +61,11 @@ def list_outboxes(
 @outbox_app.command("move")
 def move_rows(
     outbox: OutboxArgument,
-    to: Annotated[str, typer.Option(help="Upstream address of the gallery that is to have the rows.")],
+    to: Annotated[str, typer.Option(help="Upstream address of the gallery to move them to.")],
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Move rows that wait for one gallery to another; the first is told that they will not come."""
+    """Move waiting observations to another gallery. The first one learns that they will not arrive."""
     with extra("camera", "moving rows"):
         from reid_edge.upstream.outbox.transfer import move
 
@@ -84,12 +86,12 @@ def move_rows(
 def discard_rows(
     outbox: OutboxArgument,
     undeclared: Annotated[
-        bool, typer.Option("--undeclared", help="Delete the file with its gaps: its gallery never learns of them.")
+        bool, typer.Option("--undeclared", help="Also delete the record of gaps: the gallery never learns of them.")
     ] = False,
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Discard rows that wait; they are declared as a gap if the camera delivers to that gallery again."""
+    """Discard waiting observations. Their gallery learns of the gap if the camera delivers to it again."""
     with extra("camera", "discarding rows"):
         from reid_edge.upstream.outbox.transfer import discard
 

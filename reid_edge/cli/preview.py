@@ -32,20 +32,24 @@ def preview(
     seconds: Annotated[
         float | None,
         typer.Option(
-            min=0.1, help="Length, seconds. Default: all of a file, 60 seconds of a camera.", show_default=False
+            min=0.1,
+            help="Length to watch, seconds. Default: all of a file, 60 seconds of a camera.",
+            show_default=False,
         ),
     ] = None,
     engine: CameraEngine = None,
     precision: CameraPrecision = None,
     trusted_key: TrustedKeyOption = None,
     set_: Assignments = None,
-    out: Annotated[Path, typer.Option(help="The page, HTML; it holds pictures of people.")] = PAGE,
+    out: Annotated[Path, typer.Option(help="HTML page to write; it holds pictures of people.")] = PAGE,
     video: Annotated[
         Path | None, typer.Option(help="Also write the video with boxes, track numbers and scores: .mp4, .avi or .mkv.")
     ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Show what a camera saw, and publish nothing: a page with the crops of every track, and why each was used.
+    """Show what the agent sees in a video: a page with the crops of every track, and why each was used.
+
+    It publishes nothing.
 
     The page and the video hold pictures of people. Only you can read them (mode 600); delete them when you are done.
     """

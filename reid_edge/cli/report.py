@@ -22,12 +22,12 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="File to write the page to; ./report.html if neither this nor --markdown is given."),
+        typer.Option(help="HTML page to write. Default: ./report.html, unless --markdown is given."),
     ] = None,
-    markdown: Annotated[str | None, typer.Option(help="File to write Markdown tables to, or - to print them.")] = None,
+    markdown: Annotated[str | None, typer.Option(help="File for Markdown tables, or - to print them.")] = None,
     force: ForceOption = False,
 ) -> None:
-    """Compare benchmarks of several devices: one page with plots that needs no network, or Markdown tables."""
+    """Compare benchmarks of several devices: one self-contained page with plots, or Markdown tables."""
     from reid_edge.benchmark.report import gather, markdown_report, write_page
     from reid_edge.benchmark.result_file import read_result
 

@@ -11,20 +11,22 @@ from reid_edge.errors import UsageError
 from reid_edge.manifest import EngineChoice, PrecisionChoice
 
 BundleArgument = Annotated[Path, typer.Argument(help="Folder that 'reid-edge export' made.")]
-EngineOption = Annotated[EngineChoice, typer.Option(help="Engine that runs the model; auto: the best that works here.")]
+EngineOption = Annotated[
+    EngineChoice, typer.Option(help="Engine that runs the model. auto: the best one on this device.")
+]
 PrecisionOption = Annotated[
-    PrecisionChoice, typer.Option(help="Precision of the file to run; auto: float, or as tuned here.")
+    PrecisionChoice, typer.Option(help="Which file runs. auto: the tuned file if it was tuned here, else a float file.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: the engine decides.")]
 TrustedKeyOption = Annotated[
     list[str] | None,
-    typer.Option(help="Public key, PEM file or base64, that must have signed the bundle; repeat it for several."),
+    typer.Option(help="Public key (PEM file or base64) that must have signed the bundle. May be repeated."),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 SkipBadOption = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out images that cannot be read, and say how many.")
+    bool, typer.Option("--skip-bad", help="Skip images that cannot be read, and report how many.")
 ]
-WidthOption = Annotated[float | None, typer.Option(help="Width multiplier β, in (0, 1.5].")]
+WidthOption = Annotated[float | None, typer.Option(help="Width multiplier β: more than 0, at most 1.5.")]
 
 
 def choices(text: str, allowed: tuple[str, ...], option: str) -> tuple[str, ...]:

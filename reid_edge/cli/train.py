@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[
-        str | None, typer.Option(help="scratch, finetune, cross-domain, mutual, classify or attributes.")
+        str | None, typer.Option(help="Recipe: scratch, finetune, cross-domain, mutual, classify or attributes.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Name of the dataset; several joined by +, or mix4 (docs/datasets.md).")
+        str | None, typer.Option(help="Dataset: a name, several joined by +, or mix4 (docs/datasets.md).")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the dataset.")] = None,
     combineall: Annotated[
@@ -42,31 +42,33 @@ def train(
         bool, typer.Option("--partial", help="Accept a subset: do not check the number of images.")
     ] = False,
     skip_bad: SkipBadOption = False,
-    width: Annotated[float | None, typer.Option(help="Width multiplier β, in (0, 1.5].")] = None,
-    resolution: Annotated[float | None, typer.Option(help="Resolution multiplier γ of 256x128.")] = None,
-    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH, pixels.")] = None,
+    width: Annotated[float | None, typer.Option(help="Width multiplier β: more than 0, at most 1.5.")] = None,
+    resolution: Annotated[
+        float | None, typer.Option(help="Resolution multiplier γ: the input is γ times 256x128.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="Input size, HEIGHTxWIDTH in pixels. Default: 256x128.")] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs in all; the recipe's stages keep their proportion.")
+        int | None, typer.Option(help="Number of epochs; the recipe's stages are scaled to fit. Default: the recipe's.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Images in each training step, all processes together. Default: the recipe's.")
+        int | None, typer.Option(help="Images in each training step, over all processes. Default: the recipe's.")
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate. Default: the recipe's.")] = None,
     start: Annotated[
         Path | None, typer.Option(help="Weights to start from: a reid-edge .safetensors or torchreid .pth.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything that is random.")] = None,
-    device: Annotated[str | None, typer.Option(help="Device: auto, cpu or cuda.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: auto.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Settings file, TOML (docs/training.md); options override it.")
+        Path | None, typer.Option(help="TOML file of settings (docs/training.md). Other options override it.")
     ] = None,
     values: Annotated[
-        list[str] | None, typer.Option("--set", help="Set any setting: table.key=VALUE; repeat for several.")
+        list[str] | None, typer.Option("--set", help="Set any setting: table.key=VALUE. May be repeated.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; ./train-… if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write the run to. Default: ./train-….")] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder of an interrupted run to continue.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print the resolved settings as TOML, and stop.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the complete settings as TOML, and exit.")] = False,
 ) -> None:
     """Train OSNet on labelled images, by one of the paper's recipes."""
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # until there is something to save

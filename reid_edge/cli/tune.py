@@ -24,34 +24,45 @@ if TYPE_CHECKING:
 
 
 def tune(
-    width: Annotated[float | None, typer.Option(help="Width multiplier β of a checkpoint that ships.")] = None,
+    width: Annotated[float | None, typer.Option(help="Width multiplier β of a shipped checkpoint.")] = None,
     checkpoint: Annotated[
-        list[Path] | None, typer.Option(help="A reid-edge .safetensors or torchreid .pth; several with --latency-ms.")
+        list[Path] | None,
+        typer.Option(help="A reid-edge .safetensors or torchreid .pth. May be repeated with --latency-ms."),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="Input HEIGHTxWIDTH; each checkpoint's own if not given.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Input size, HEIGHTxWIDTH in pixels. Default: each checkpoint's.")
+    ] = None,
     engine: Annotated[
         Literal[EngineName, "cpu"],
-        typer.Option(help="What will run the bundle; cpu: OpenVINO and ONNX Runtime against each other."),
+        typer.Option(help="Engine that will run the bundle. cpu: the faster of OpenVINO and ONNX Runtime."),
     ] = "openvino",
     objective: Annotated[
-        Literal["p50", "p99", "throughput", "energy"], typer.Option(help="What to minimise (throughput: maximise).")
+        Literal["p50", "p99", "throughput", "energy"],
+        typer.Option(help="Optimise median time, 99th percentile, throughput or energy."),
     ] = "p50",
-    crops: Annotated[int, typer.Option(min=1, help="People in a frame.")] = 1,
+    crops: Annotated[int, typer.Option(min=1, help="People in a frame to tune for.")] = 1,
     latency_ms: Annotated[
-        float | None, typer.Option(min=0, help="Take the most accurate checkpoint that is as fast as this.")
+        float | None, typer.Option(min=0, help="Choose the most accurate checkpoint that needs at most this time, ms.")
     ] = None,
     root: Annotated[
-        Path | None, typer.Option(help="Market-1501 folder: keep the mAP on it; else features must agree.")
+        Path | None, typer.Option(help="Market-1501 folder, to check the mAP. Default: compare features only.")
     ] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="The folder holds a part of the dataset.")] = False,
-    max_drop: Annotated[float, typer.Option(min=0, help="Points of mAP that may be lost, of 100.")] = 0.5,
-    calibration: Annotated[str, typer.Option(help="Folder of person crops, or 'default': needs none.")] = "default",
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Accept a subset: do not check the number of images.")
+    ] = False,
+    max_drop: Annotated[float, typer.Option(min=0, help="Largest loss of mAP, percentage points.")] = 0.5,
+    calibration: Annotated[
+        str, typer.Option(help="Folder of person crops for INT8. default: no photographs needed.")
+    ] = "default",
     skip_bad: SkipBadOption = False,
-    budget_minutes: Annotated[float, typer.Option(min=0.5, help="About how long tuning may take.")] = 15,
-    out: Annotated[Path | None, typer.Option(help="Folder of the bundle; ./osnet_x…_tuned if not given.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    budget_minutes: Annotated[float, typer.Option(min=0.5, help="Approximate time for tuning, minutes.")] = 15,
+    out: Annotated[Path | None, typer.Option(help="Folder to write the bundle to. Default: ./osnet_x…_tuned.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
-    """Make the bundle that is fastest on this device: precision, float type, streams, threads and exact rewrites."""
+    """Find the fastest bundle for this device that keeps the accuracy.
+
+    It tries precisions, float types, streams, threads and exact rewrites of the network.
+    """
     with extra("export", "tuning"):
         from reid_edge.osnet.architecture import format_size, parse_size
         from reid_edge.osnet.shipped import find_checkpoint, shipped_checkpoints
