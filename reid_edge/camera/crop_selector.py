@@ -44,11 +44,11 @@ class CropSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 
     Attributes:
         mode: ``gated``: by the rules below; ``first``: one crop per track; ``every``: all crops, for comparison.
-        interval_s: Seconds after which another crop of a live track is embedded.
+        interval_s: Time after which another crop of a live track is embedded, seconds.
         better_by: Before that, a crop is embedded if its quality times its score is this many times the best so far.
         better_s: Shortest time between such a crop and the one before it, seconds.
-        min_quality: Quality that is waited for in the first crop of a track.
-        patience_s: Age of a track, seconds, from which its first crop may have any quality.
+        min_quality: Quality that the first crop of a track should have.
+        patience_s: Time to wait for a first crop of that quality, seconds.
     """
 
     mode: Literal["gated", "first", "every"] = "gated"

@@ -32,16 +32,16 @@ class FilterSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Boxes to keep, and parts of the picture that are blacked out.
 
     Attributes:
-        confidence: Lowest score that is kept; None for the one that suits the detector (docs/detectors.md), 0.3 where
-            nothing is known of it.
-        nms_iou: Of two boxes with a greater intersection over union, the one of the lower score is dropped; 1 keeps
+        confidence: Lowest score of a box that is kept. Default: what suits the detector (docs/detectors.md); 0.3 for an
+            unknown one.
+        nms_iou: Of two boxes with a greater intersection over union, the one with the lower score is dropped. 1 keeps
             all.
-        min_width: Smallest width, pixels, after clipping to the frame.
-        min_height: Smallest height, likewise.
-        max_width: Greatest width, likewise; None for no limit.
-        max_height: Greatest height, likewise; None for no limit.
-        masks: Polygons, each a list of x y as fractions of the frame.  Their pixels are blacked out, and boxes whose
-            feet or greater part lie in them are dropped.
+        min_width: Smallest width of a box, pixels, after clipping to the frame.
+        min_height: Smallest height, pixels.
+        max_width: Largest width, pixels. Default: no limit.
+        max_height: Largest height, pixels. Default: no limit.
+        masks: Polygons, each a list of x y as fractions of the frame. Their pixels are blacked out. Boxes whose feet or
+            greater part lie in them are dropped.
         mask_overlap: A box is dropped if at least this part of its area lies in masks.
     """
 

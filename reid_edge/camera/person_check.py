@@ -39,15 +39,15 @@ class PersonSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     A strong box has at least the score ``tracker.high_confidence``.
 
     Attributes:
-        min_boxes: Least number of strong boxes of a track.
+        min_boxes: Smallest number of strong boxes of a track.
         min_s: Shortest time from the first of them to the last, seconds.
-        min_strong: Least part of a track's boxes that are strong.
-        max_height_change: Greatest usual (median) change of height from one strong box to the next, as a fraction; if
-            not given, 0.06 for the detector ``motion``, and no limit for others.
-        min_travel: Least distance from its first place that a track must have reached, in heights of its box; if not
-            given, 0.5 for the detector ``motion``, and 0 for others.
-        min_passing: Of the last 32 tracklets of the detector ``motion``, the part that must pass these rules; while
-            fewer do, it is out of its depth, and none is published; 0 publishes all that pass.
+        min_strong: Smallest part of a track's boxes that are strong.
+        max_height_change: Largest median change of height from one strong box to the next, as a fraction. Default: 0.06
+            for the detector ``motion``, no limit for others.
+        min_travel: Smallest distance that a track must have moved from its first place, in heights of its box. Default:
+            0.5 for the detector ``motion``, 0 for others.
+        min_passing: Smallest part of the last 32 tracklets of the detector ``motion`` that must pass these rules. Below
+            it, the detector does not suit the scene, and none is published. 0 publishes all that pass.
     """
 
     min_boxes: Annotated[int, msgspec.Meta(ge=1)] = 4

@@ -38,8 +38,9 @@ class CameraSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Identity of the camera.
 
     Attributes:
-        name: Name of the camera, sent with every feature; a pseudonym is sent instead if there is a key.
-        pseudonym_key: File with the key of the pseudonym; created if missing, readable by its owner alone.
+        name: Name of the camera, sent with every feature. If there is a key, a pseudonym is sent instead.
+        pseudonym_key: File with the key of the pseudonym. It is created if it does not exist, and only its owner can
+            read it.
         off_switch: File that switches the camera off: while it exists, no frame is processed.
     """
 
@@ -52,14 +53,14 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Engine that turns crops into features.
 
     Attributes:
-        bundle: Folder made by ``reid-edge export``, or a symbolic link to it; after SIGHUP it is loaded again.
+        bundle: Folder that ``reid-edge export`` made, or a symbolic link to it. SIGHUP loads it again.
         engine: Engine, as in ``reid-edge extract``.
         precision: Precision, as in ``reid-edge extract``.
-        threads: Number of the engine's CPU threads; None leaves the choice to the engine.
+        threads: CPU threads of the engine. Default: the engine decides.
         device: OpenVINO's name of the device.
-        max_batch: Largest number of crops embedded at once; each size up to it costs memory.
-        trusted_keys: Public keys, each a PEM file or base64; if any is given, only a bundle that one of them has signed
-            is used (docs/bundle.md).
+        max_batch: Largest number of crops computed at once. Each batch size up to it costs memory.
+        trusted_keys: Public keys (PEM files or base64). If any is given, the bundle must be signed by one of them
+            (docs/bundle.md).
     """
 
     bundle: Path
@@ -75,11 +76,11 @@ class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Waiting of crops for the engine.
 
     Attributes:
-        max_latency_ms: Longest time from the start of a frame's detection to the features of its crops; within it,
+        max_latency_ms: Longest time from the start of a frame's detection to the features of its crops, ms. Within it,
             crops wait for a fuller batch.
-        max_waiting_crops: Largest number of crops that wait; above it, the oldest of a live source is dropped, and a
+        max_waiting_crops: Largest number of waiting crops. Above it, the oldest crop of a live source is dropped; a
             file waits.
-        opencv_threads: Number of threads of OpenCV for decoding, detection and resizing.
+        opencv_threads: CPU threads of OpenCV for decoding, detection and resizing.
     """
 
     max_latency_ms: Positive = 250
@@ -91,25 +92,26 @@ class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Gallery that receives the features, and the outbox that keeps them until it has them.
 
     Attributes:
-        uri: Address of the gallery: ``mqtts://host``, ``https://host``, or a store in this process: ``sqlite:FILE``, ``postgresql://…``,
-            ``milvus:…``; ``mqtt://`` and ``http://`` only with ``insecure`` and on loopback.
-        galleries: Names of the galleries that are to have every observation, each of which has to acknowledge it before
-            the outbox gives it up; a gallery's name is ``--name`` of its ``reid-edge gallery serve``.
-        tls: PEM files: ``ca`` that signed the gallery's certificate, ``cert`` and ``key`` of this camera.
-        insecure: Allow connections without TLS, on loopback only.
+        uri: Address of the gallery: ``mqtts://host``, ``https://host``, or a store opened by this process:
+            ``sqlite:FILE``, ``postgresql://…``, ``milvus:…``. ``mqtt://`` and ``http://`` work only with ``insecure``
+            and on loopback.
+        galleries: Names of the galleries that shall have every observation (``--name`` of ``reid-edge gallery serve``).
+            The outbox keeps an observation until all of them have acknowledged it.
+        tls: PEM files: ``ca`` signed the gallery's certificate; ``cert`` and ``key`` are this camera's.
+        insecure: Permit unencrypted connections, to this machine only.
         encoding: Encoding of features on the wire.
         max_rows: Largest number of observations in the outbox.
-        max_mb: Largest size of these observations, 10⁶ bytes; the file takes a tenth more, its log 16 MB.
-        when_full: What is dropped, and declared upstream as a gap, when there is no room: ``drop-oldest`` or
-            ``refuse-newest``.
-        retention_hours: Time after which an undelivered observation is dropped, and declared upstream as a gap.
-        gallery_retention_hours: Time for which a store in this process keeps observations, remembered in it; None
-            leaves it as it is, at first 72 hours.
-        keep_acknowledged_hours: Age up to which observations that the gallery has are kept, so that a restored gallery
-            can ask for them again; at most ``retention_hours``; 0 keeps none.
-        synchronous: ``FULL``: survives a power cut; ``NORMAL``: may lose the last second to one.
-        resend_s: Time after which an observation that is not acknowledged is sent again, seconds.
-        max_batch_kb: Largest batch by MQTT or HTTP, 1,024 bytes; what a broker announces may make it smaller.
+        max_mb: Largest size of these observations, megabytes (10⁶ bytes). The file takes a tenth more, its log 16 MB.
+        when_full: What to drop when the outbox is full: ``drop-oldest`` or ``refuse-newest``. The gallery is told of
+            the gap.
+        retention_hours: Hours after which an undelivered observation is dropped. The gallery is told of the gap.
+        gallery_retention_hours: Hours that a store opened by this process keeps observations; the store remembers the
+            value. Default: as it is, 72 for a new store.
+        keep_acknowledged_hours: Hours to keep observations that the gallery has acknowledged, so that a restored
+            gallery can ask for them again. At most ``retention_hours``; 0 keeps none.
+        synchronous: ``FULL`` survives a power cut. ``NORMAL`` may lose the last second.
+        resend_s: Seconds after which an observation that is not acknowledged is sent again.
+        max_batch_kb: Largest batch by MQTT or HTTP, units of 1,024 bytes. A broker may ask for smaller ones.
     """
 
     uri: str = "sqlite:gallery.db"
@@ -134,15 +136,15 @@ class OperationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """State, status pages, logs and stopping of the agent.
 
     Attributes:
-        state_dir: Folder of the outbox; if not given, systemd's state directory, else
-            ``~/.local/state/reid-edge/NAME``.
-        listen: IPv4 loopback address of ``/metrics`` and ``/healthz``; empty serves neither.
-        log_format: ``json`` for a collector of logs, ``text`` for a person; ``auto``: text on a terminal, else JSON.
-        log_level: Lowest severity that is logged.
-        stalled_s: Time without a frame after which a live source is unhealthy, seconds; without a readable one, any.
-        undelivered_s: Time for which the oldest observation may wait for delivery before the agent is unhealthy,
-            seconds since it was made, whatever the capture times of a file.
-        drain_s: Longest time that a stop waits for acknowledgements, seconds; the rest stays in the outbox.
+        state_dir: Folder of the outbox. Default: systemd's state directory, else ``~/.local/state/reid-edge/NAME``.
+        listen: IPv4 loopback address of ``/metrics`` and ``/healthz``. Empty: neither is served.
+        log_format: ``json`` for a log collector, ``text`` for a person. ``auto``: text on a terminal, else JSON.
+        log_level: Least severe level to log.
+        stalled_s: Seconds without a frame (live source), or without a readable one (any source), that make the agent
+            unhealthy.
+        undelivered_s: Seconds that the oldest observation may wait for delivery before the agent is unhealthy. They
+            count from when it was made; the capture times of a file play no part.
+        drain_s: Longest time that a stop waits for acknowledgements, seconds. The rest stays in the outbox.
     """
 
     state_dir: Path | None = None

@@ -27,14 +27,14 @@ class TrackerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Joining of boxes to tracks; the defaults were measured (``benchmarks/gating.md``).
 
     Attributes:
-        high_confidence: Lowest score of a box that starts a track; lower ones only continue one. None for the one that
-            suits the detector (docs/detectors.md), 0.6 where nothing is known of it.
-        min_iou: Least overlap (intersection over union) of a box with the predicted place of its track.
-        weak_iou: Least overlap of a box of lower score with the last place of a track, which it can continue for
-            ``lifespan_s`` after the track's last box of high score.
+        high_confidence: Lowest score of a box that starts a track; boxes with lower scores only continue one. Default:
+            what suits the detector (docs/detectors.md); 0.6 for an unknown one.
+        min_iou: Smallest overlap (intersection over union) of a box with the predicted box of its track.
+        weak_iou: Smallest overlap of a box of lower score with the last box of a track. Such boxes can continue a track
+            for ``lifespan_s`` after its last box of high score.
         lifespan_s: Time without a box after which a track ends, seconds.
-        max_tracks: Number of live tracks from which no other one starts.
-        max_boxes: Largest number of boxes of a frame that are used, those of the highest scores.
+        max_tracks: Largest number of live tracks; above it no track starts.
+        max_boxes: Largest number of boxes used in a frame; those with the highest scores are kept.
     """
 
     high_confidence: Fraction | None = None

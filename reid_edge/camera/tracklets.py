@@ -28,11 +28,11 @@ class TrackletSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     Every tracklet is published when it ends, marked final.
 
     Attributes:
-        early_s: Time from its first crop after which a live tracklet is first published, seconds; inf: never.
-        every_s: Time after which a live tracklet is published again, seconds; inf: never.
-        max_live: Largest number of live tracks; above it the oldest is published as if it had ended.
-        split_cosine: Cosine similarity to the tracklet's mean; two crops in a row below it begin another tracklet; -1:
-            never.
+        early_s: Time from its first crop after which a live tracklet is first published, seconds. inf: never.
+        every_s: Time after which a live tracklet is published again, seconds. inf: never.
+        max_live: Largest number of live tracklets. Above it, the oldest is published as if it had ended.
+        split_cosine: If two crops in a row have a lower cosine similarity to the tracklet's mean, another tracklet
+            begins. -1: never.
     """
 
     early_s: Annotated[float, msgspec.Meta(ge=0)] = 3.0

@@ -28,18 +28,19 @@ class DataSettings:
     """Training and held-out images.
 
     Attributes:
-        dataset: Name of a dataset (docs/datasets.md); several joined by ``+``, or ``mix4``.
-        root: Folder of the dataset; of a union, the folder that holds each dataset in a folder of its name.
-        validation: Number of identities, the last ones of the train split, that are held out as query and gallery (the
-            test split is for the final evaluation only); for categories and attributes, the number of images (for
-            PA-100K any number means its own validation split).  0: none.
-        identities: Number of identities to train on, the first ones (after holding out); None: all.
+        dataset: Name of a dataset (docs/datasets.md), several joined by ``+``, or ``mix4``.
+        root: Folder of the dataset. For a union: the folder that holds each dataset in a folder of its name.
+        validation: Number of identities held out of the train split as query and gallery (the last ones; the test split
+            is for the final evaluation only). For categories and attributes, the number of images (for PA-100K any
+            number means its own validation split). 0: none.
+        identities: Number of identities to train on, the first ones after holding out. Default: all.
         split: Number of the random split of VIPeR and GRID, 0 to 9, or of CUHK03 of 2014, 0 to 19.
         combineall: Train on query and gallery too, without junk and distractors, as torchreid's combineall does: for
             searches in other datasets, since the test people have been seen.
-        partial: Accept a subset: counts are not checked.
-        skip_bad: Leave out images that cannot be read, and log how many; all are decoded once more to find them.
-        memory_gb: Images are held in memory as uint8 if they fit in this many GB, else decoded batch by batch.
+        partial: Accept a subset: do not check the number of images.
+        skip_bad: Skip images that cannot be read, and log how many. All are decoded once more to find them.
+        memory_gb: Images are kept in memory as uint8 if they need at most this many GB; else each batch is decoded
+            anew.
     """
 
     dataset: str = "market1501"
@@ -61,7 +62,7 @@ class ModelSettings:
         width: Width multiplier β.
         size: Input height and width, pixels.
         variant: Differences from the paper's primary model.
-        start: Checkpoint with the weights to start from; None: random weights.
+        start: Checkpoint with the weights to start from. Default: random weights.
         statistics: Source of the pixel mean and standard deviation that normalise the input (supplement B, Table 12a).
             With ``start``, ``imagenet`` means the checkpoint's own.
     """
@@ -81,15 +82,15 @@ class AugmentSettings:
         flip: Probability of mirroring.
         translate: Probability of random translation crop: the image is enlarged to 9/8, and a crop of the input's size
             is taken.
-        shift: Largest shift, pixels, each way, over black (CIFAR: 4).
-        crop: Take a crop of the input's size at a random place of an image 256/224 as large (ImageNet); held-out
-            images are cropped in the middle.
+        shift: Largest shift in each direction, pixels, over black (CIFAR: 4).
+        crop: Take a crop of the input's size at a random place of an image 256/224 as large (ImageNet). Held-out images
+            are cropped in the middle.
         patch: Probability of random patch: a piece of another image is pasted in.
         erase: Probability of random erasing: a rectangle is replaced by the mean colour.
         brightness: Largest change of brightness: a random factor 1 ± this.
-        contrast: Largest change of contrast, likewise.
-        saturation: Largest change of saturation, likewise.
-        hue: Largest turn of the hue circle, ± this part of it.
+        contrast: Largest change of contrast: a random factor 1 ± this.
+        saturation: Largest change of saturation: a random factor 1 ± this.
+        hue: Largest rotation of the hue circle, ± this part of it.
     """
 
     flip: Probability = 0.5
@@ -111,13 +112,13 @@ class LossSettings:
     Attributes:
         smoothing: Label smoothing of the cross-entropy.
         triplet: Weight of the triplet loss with hard mining (λt); needs ``batch.instances``.
-        triplet_margin: Margin of the triplet loss; None: soft margin, log(1 + exp(d⁺ − d⁻)).
+        triplet_margin: Margin of the triplet loss. ``none``: soft margin, log(1 + exp(d⁺ − d⁻)).
         triplet_normalised: Scale features to unit length for the triplet loss, which the paper does not ask for.
             Without it, a weight of 0.5 from random weights drives all features to zero, with either margin
             (docs/training.md).
         triplet_start: First epoch with triplet loss, counted from 0.
         entropy: Weight of the entropy of the predictions (λe), which is maximised.
-        mutual: Weight of deep mutual learning; if it is above 0, two networks are trained.
+        mutual: Weight of deep mutual learning. Above 0, two networks are trained.
     """
 
     smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.1
@@ -153,11 +154,11 @@ class ScheduleSettings:
     """Length of the run, and course of the learning rate.
 
     Attributes:
-        epochs: Number of epochs in all.
-        kind: ``step``: times ``gamma`` at each milestone; ``cosine``: down to 0 along half a cosine.
+        epochs: Total number of epochs.
+        kind: ``step``: multiply the rate by ``gamma`` at each milestone; ``cosine``: lower it to 0 along half a cosine.
         milestones: Epochs at which the rate falls, for ``step``.
         gamma: Factor at each milestone, for ``step``.
-        warmup: Number of first epochs in which the rate rises linearly, step by step, from a hundredth.
+        warmup: Number of first epochs in which the rate rises linearly, step by step, from a hundredth of it.
         frozen: Number of first epochs in which only the classifier trains; they count towards ``epochs``.
     """
 
@@ -174,8 +175,8 @@ class BatchSettings:
     """The batch of a step.
 
     Attributes:
-        size: Number of images of a step, over all processes.
-        instances: Number of images of one identity in a batch (identity-balanced sampler); None: plain shuffling.
+        size: Number of images in a step, over all processes.
+        instances: Number of images of each identity in a batch (identity-balanced sampler). Default: plain shuffling.
     """
 
     size: Annotated[int, Meta(ge=2)] = 64
@@ -187,15 +188,14 @@ class RunSettings:
     """Device, precision, evaluation and saves.
 
     Attributes:
-        seed: Seed of everything that is random.
-        device: Device to train on; ``auto``: a GPU if there is one.
-        precision: Precision of the forward pass; ``auto``: bfloat16 on a GPU, float32 on a CPU.
-        graph: Capture a step as one CUDA graph; ``auto``: on one GPU.
-        ema: Decay, per step, of an exponential moving average of the weights, which is then evaluated and saved;
-            0: none.
-        evaluate_every: Number of epochs between evaluations; the last epoch is always evaluated.  0: only the last.
-        save_minutes: Minutes between saves of the run's state, which is also saved at each evaluation and at the end.
-        collapse_spread: Spread of the features under which the run stops, if they stay there; 0: never.
+        seed: Random seed.
+        device: Device to train on. ``auto``: a GPU if there is one.
+        precision: Precision of the forward pass. ``auto``: bfloat16 on a GPU, float32 on a CPU.
+        graph: Capture a step as one CUDA graph. ``auto``: on one GPU.
+        ema: Decay per step of an exponential moving average of the weights, which is then evaluated and saved. 0: none.
+        evaluate_every: Epochs between evaluations; the last epoch is always evaluated. 0: only the last.
+        save_minutes: Minutes between saves of the run's state. It is also saved at each evaluation and at the end.
+        collapse_spread: The run stops if the spread of the features stays below this value. 0: never.
     """
 
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 1

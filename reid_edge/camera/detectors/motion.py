@@ -35,12 +35,12 @@ class MotionSettings(
     """People by their movement in front of a still background; needs no weights and a camera that does not move.
 
     Attributes:
-        width: Frames are halved until their width is nearest to this, pixels.
+        width: Width to which frames are reduced, pixels: they are halved until their width is nearest to it.
         memory_s: Time after which something that stands still becomes background, seconds.
-        sensitivity: Squared distance from the background, in standard deviations, at which a pixel counts as moving;
-            a lower value finds more.
+        sensitivity: Squared distance from the background, in standard deviations, above which a pixel counts as moving.
+            A lower value finds more.
         min_height: Height of the smallest person, as a fraction of the frame's height.
-        max_height: Height of the largest person, likewise.
+        max_height: Height of the largest person, as a fraction of the frame's height.
     """
 
     width: Annotated[int, msgspec.Meta(ge=64)] = 384

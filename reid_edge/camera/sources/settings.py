@@ -30,21 +30,21 @@ class SourceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     Attributes:
         uri: A video file; a folder of images; ``rtsp://…`` or ``http://…`` (also rtmp, rtp, srt, tcp, udp);
-            ``/dev/video0`` or its number; ``gst:`` and a GStreamer pipeline that ends in ``appsink``.
-        loop: Begin a file or folder again at its end; without ``start`` it plays in real time from then on.
-        realtime: Play a file as a camera would: at its own speed, overwriting frames that were not fetched in time.
+            ``/dev/video0`` or its number; or ``gst:`` and a GStreamer pipeline that ends in ``appsink``.
+        loop: Start a file or folder again at its end. Without ``start`` it then plays in real time.
+        realtime: Play a file like a camera: at its own speed, skipping frames that were not fetched in time.
         stride: Take every n-th frame.
-        max_fps: Take no more frames per second of the source's time.
-        fps: Frames per second of a folder (25 if not given), or of a file whose own number is wrong.
-        start: Capture time of a file's first frame; if not given, such that its last frame is of now.
+        max_fps: Take at most this many frames per second of the source's time.
+        fps: Frames per second of a folder (default: 25), or of a file that states a wrong number.
+        start: Capture time of a file's first frame. Default: such that the last frame is of now.
         queue: Number of frames of a file that are decoded ahead.
         width: Width to request from a ``/dev/video`` device, pixels.
-        height: Height to request, likewise.
+        height: Height to request, pixels.
         fourcc: Pixel format to request, e.g. ``MJPG``.
-        open_timeout_s: Time after which an attempt to open a stream is given up and repeated, seconds.
+        open_timeout_s: Longest time for an attempt to open a stream, seconds; then it is repeated.
         read_timeout_s: Time without a frame after which a stream is opened again, seconds.
-        backoff_s: Pause before the first reconnection, seconds; doubles with each failure.
-        max_backoff_s: Longest pause, seconds.
+        backoff_s: Pause before the first reconnection, seconds. It doubles with each failure.
+        max_backoff_s: Longest pause between reconnections, seconds.
     """
 
     uri: Annotated[str, msgspec.Meta(min_length=1)]
