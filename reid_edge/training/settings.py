@@ -34,9 +34,9 @@ class DataSettings:
             is for the final evaluation only). For categories and attributes, the number of images (for PA-100K any
             number means its own validation split). 0: none.
         identities: Number of identities to train on, the first ones after holding out. Default: all.
-        split: Number of the random split of VIPeR and GRID, 0 to 9, or of CUHK03 of 2014, 0 to 19.
-        combineall: Train on query and gallery too, without junk and distractors, as torchreid's combineall does: for
-            searches in other datasets, since the test people have been seen.
+        split: Number of the random split of VIPeR and GRID (0 to 9) or of CUHK03 of 2014 (0 to 19).
+        combineall: Also train on query and gallery, without junk and distractors, like torchreid's combineall. For
+            searches in other datasets, since the model has seen the test people.
         partial: Accept a subset: do not check the number of images.
         skip_bad: Skip images that cannot be read, and log how many. All are decoded once more to find them.
         memory_gb: Images are kept in memory as uint8 if they need at most this many GB; else each batch is decoded
