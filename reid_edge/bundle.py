@@ -172,7 +172,7 @@ def open_bundle(
         BundleCorruptError: The manifest cannot be read, or breaks a rule (:mod:`reid_edge.manifest_rules`).
     """
     if isinstance(trusted_keys, str | Path):  # an empty text would pin nothing
-        raise UsageError(f"trusted_keys is a list of keys; put the one into brackets: got {str(trusted_keys)!r}.")
+        raise UsageError(f"trusted_keys is a list of keys; put a single key in brackets, got {str(trusted_keys)!r}.")
     path, text = read_manifest(path)
     signed_by = _checked_signature(path, text, trusted_keys) if trusted_keys else ""
     digest = hashlib.sha256(text).hexdigest()

@@ -99,7 +99,7 @@ def read_regular(
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
+            raise OSError(errno.EINVAL, "it is not a regular file")
         check(found)
         content = bytearray()
         while len(content) <= max_bytes and (block := file.read(1 << 20)):
@@ -208,7 +208,7 @@ def write_whole(path: Path, content: bytes, *, private: bool = False) -> None:
         partial.replace(path)
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; what was there before stays. Choose a writable folder "
+            f"cannot write {path}: {error.strerror or error}; the existing file is unchanged. Choose a writable folder "
             "with room for it."
         ) from error
     finally:

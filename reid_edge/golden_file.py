@@ -43,7 +43,7 @@ def parse_golden(
         if len(crops) != len(features):
             raise ValueError(f"{len(crops)} crops and features of {len(features)}")
         if not np.isfinite(features).all():
-            raise ValueError("features that are no finite numbers")
+            raise ValueError("features that are not finite numbers")
     except Exception as error:  # zipfile's and NumPy's have no common base
         raise BundleCorruptError(
             f"{name} holds no golden crops and features ({shortened(error)}); copy the bundle again or export it again."

@@ -116,7 +116,7 @@ def _refuse_unknown(tables: Tables, kind: object, origin: str, guide: str, where
     for name, value in tables.items():
         if name not in known:
             raise SettingsError(
-                f"{origin}: {where}{name}: no such key; known are {', '.join(known)}. {guide} lists every key."
+                f"{origin}: {where}{name}: no such key; known keys: {', '.join(known)}. {guide} lists every key."
             )
         if isinstance(value, dict):
             _refuse_unknown(value, kinds[name], origin, guide, f"{where}{name}.")

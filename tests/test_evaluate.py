@@ -114,9 +114,9 @@ def test_all_random_splits_are_averaged(session_bundle, viper, capsys, split):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"dataset": "nope"}, DatasetError, "'nope' is no known dataset"),
-        ({"split": "all"}, UsageError, "market1501 has one split only, its own; leave out --split"),
-        ({"split": "3"}, DatasetError, "has one split only"),
+        ({"dataset": "nope"}, DatasetError, "'nope' is not a known dataset"),
+        ({"split": "all"}, UsageError, "market1501 has only its own split; leave out --split"),
+        ({"split": "3"}, DatasetError, "has only its own split"),
         ({"dataset": "viper", "split": "first"}, UsageError, "--split takes a number from 0 to 9, or all; got 'first'"),
         ({"dataset": "viper", "split": "10"}, DatasetError, "split 10 does not exist"),
         ({}, DatasetError, "3,368"),

@@ -54,7 +54,7 @@ def test_each_bundle_is_evaluated_on_each_dataset(session_bundle, datasets, tmp_
 def test_what_is_missing_is_said_before_any_work(session_bundle, datasets, tmp_path):
     with pytest.raises(DatasetError, match="nowhere"):
         matrix([session_bundle.path], [*datasets, f"viper={tmp_path / 'nowhere'}"], partial=True)
-    with pytest.raises(DatasetError, match="'markt' is no known dataset"):
+    with pytest.raises(DatasetError, match="'markt' is not a known dataset"):
         matrix([session_bundle.path], [f"markt={tmp_path}"], partial=True)
     with pytest.raises(UsageError, match=r"--on takes NAME=ROOT.*; got 'market1501'"):
         matrix([session_bundle.path], ["market1501"])

@@ -35,8 +35,8 @@ def test_tables_become_records():
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"iner": {}}, "f.toml: iner: no such key; known are inner, deep. docs/x.md lists every key."),
-        ({"inner": {"cuont": 1}}, "f.toml: inner.cuont: no such key; known are count, place"),
+        ({"iner": {}}, "f.toml: iner: no such key; known keys: inner, deep. docs/x.md lists every key."),
+        ({"inner": {"cuont": 1}}, "f.toml: inner.cuont: no such key; known keys: count, place"),
         ({"inner": {"count": 0}}, "f.toml: inner.count: expected 'int' >= 1"),
         ({"inner": {"count": "1"}}, "f.toml: inner.count: expected 'int', got 'str'"),
         ({"inner": {"place": 1}}, "inner.place: expected a path, got 1"),

@@ -93,7 +93,7 @@ class EvaluationTask:
         if self.split != "all":
             raise UsageError(f"--split takes a number from 0 to {count - 1}, or all; got '{self.split}'.")
         if not has_random_splits(self.dataset):
-            raise UsageError(f"{self.dataset} has one split only, its own; leave out --split.")
+            raise UsageError(f"{self.dataset} has only its own split; leave out --split.")
         return list(range(count))
 
     def _seen(self, bundle: Bundle) -> int | None:

@@ -188,7 +188,7 @@ class Agent:
             worker.join(max(0.0, deadline - time.monotonic()))
         if any(worker.is_alive() for worker in workers):
             log.error(
-                "a stage does not end within %.0f s and is left behind: %s",
+                "a stage does not end within %.0f s and is abandoned: %s",
                 JOIN_S,
                 ", ".join(hanging_stages(self)) or "busy",
             )

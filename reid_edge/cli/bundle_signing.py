@@ -96,6 +96,6 @@ def _password(key: Path, file: Path | None, *, confirm: bool = False) -> bytes:
         except OSError as error:
             raise SigningKeyError(f"the password file {file} cannot be read: {error.strerror}.") from error
     if not sys.stdin.isatty():
-        raise SigningKeyError(f"{key} needs a password, and nobody can be asked here: give --password-file FILE.")
+        raise SigningKeyError(f"{key} needs a password, and there is no terminal to ask at: give --password-file FILE.")
     entered: str = typer.prompt(f"Password of {key}", hide_input=True, confirmation_prompt=confirm, err=True)
     return entered.encode()

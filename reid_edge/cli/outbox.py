@@ -115,7 +115,7 @@ def _state_folders() -> Iterator[Path]:
 
 def _asked(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise UsageError(f"{question} There is nobody to ask: give --yes.")
+        raise UsageError(f"{question} There is no terminal to ask at: give --yes.")
     return typer.confirm(question)
 
 

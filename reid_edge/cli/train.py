@@ -77,7 +77,9 @@ def train(
         from reid_edge.training.run import train as run
 
     if resume is not None and (config is not None or out is not None or force or recipe is not None):
-        raise UsageError("--resume FOLDER goes on as the run began: leave out --config, --recipe, --out and --force.")
+        raise UsageError(
+            "--resume FOLDER continues with the run's own settings: leave out --config, --recipe, --out and --force."
+        )
     given: dict[str, object] = {
         "data.dataset": dataset,
         "data.root": root and str(root),

@@ -80,7 +80,7 @@ def load_attributes(name: str, root: Path, split: AttributeSplit, *, partial: bo
         MissingExtraError: scipy is not installed.
     """
     if name not in _LOADERS:
-        raise DatasetError(f"{name!r} is no known dataset of attributes; known: {', '.join(ATTRIBUTE_DATASETS)}.")
+        raise DatasetError(f"{name!r} is not a known dataset of attributes; known: {', '.join(ATTRIBUTE_DATASETS)}.")
     if split == "val" and name not in WITH_VALIDATION:
         raise DatasetError(f"{name} has no split of its own for validation; hold images of its train split out.")
     try:
@@ -157,7 +157,7 @@ def _pa100k(root: Path, split: AttributeSplit, partial: bool) -> Attributes:
     if not partial and len(files) != _PA100K_COUNTS[split]:
         raise DatasetError(
             f"{annotation} names {len(files):,} images; PA-100K's {split} split has {_PA100K_COUNTS[split]:,}. "
-            "Download it again, or use --partial for a subset on purpose."
+            "Download it again, or use --partial for an intended subset."
         )
     pictures = _pa100k_pictures(folder, str(files[0]))
     images = tuple(pictures / str(file) for file in files)

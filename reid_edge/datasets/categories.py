@@ -98,7 +98,7 @@ def load_categories(name: str, root: Path, split: CategorySplit, *, partial: boo
             published ones, or there is only one category.
     """
     if name not in _LOADERS:
-        raise DatasetError(f"{name!r} is no known dataset of categories; known: {', '.join(CATEGORY_DATASETS)}.")
+        raise DatasetError(f"{name!r} is not a known dataset of categories; known: {', '.join(CATEGORY_DATASETS)}.")
     try:
         categories = _LOADERS[name](root, split)
     except OSError as error:  # a folder without permission, a disk that fails
@@ -122,7 +122,7 @@ def _check_counts(name: str, root: Path, split: CategorySplit, categories: Categ
     if (len(categories.labels), len(categories.names)) != (images[split], names):
         raise DatasetError(
             f"{root} holds {len(categories.labels):,} images of {len(categories.names):,} categories; {name}'s {split} "
-            f"split has {images[split]:,} of {names:,}. Unpack it again, or use --partial for a subset on purpose."
+            f"split has {images[split]:,} of {names:,}. Unpack it again, or use --partial for an intended subset."
         )
 
 
@@ -184,7 +184,7 @@ def _subfolders(folder: Path) -> list[Path]:
     if not folders:
         raise DatasetError(
             f"{folder} holds no folders: expected one for each category, with its images in it. "
-            "ImageNet's validation images have to be sorted into such folders first."
+            "ImageNet's validation images must be sorted into such folders first."
         )
     return folders
 
@@ -221,5 +221,7 @@ def _cifar_rows(file: Path, length: int) -> npt.NDArray[np.uint8]:
     except OSError as error:
         raise DatasetError(f"{file} cannot be read ({error}). Unpack the binary version of CIFAR.") from error
     if not len(content) or len(content) % length:
-        raise DatasetError(f"{file} has {len(content):,} bytes, which is no multiple of {length:,}. Download it again.")
+        raise DatasetError(
+            f"{file} has {len(content):,} bytes, which is not a multiple of {length:,}. Download it again."
+        )
     return content.reshape(-1, length)

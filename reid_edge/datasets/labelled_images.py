@@ -108,7 +108,7 @@ def check_size(name: str, split: Split, images: Sequence[LabelledImage]) -> None
     if known and size_of(images) not in known:
         raise DatasetError(
             f"{images[0].path.parent} holds {size_of(images)}; {name}'s {split} split has "
-            f"{' or '.join(map(str, known))}. Unpack it again, or use --partial for a subset on purpose."
+            f"{' or '.join(map(str, known))}. Unpack it again, or use --partial for an intended subset."
         )
     people = _PEOPLE.get(name, {}).get(split)
     if people is not None and size_of(images).identities != people:

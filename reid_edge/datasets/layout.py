@@ -77,7 +77,7 @@ def images_in(folder: Path) -> list[Path]:
         DatasetError: The folder does not exist, or holds no image.
     """
     if not folder.is_dir():
-        raise DatasetError(f"expected the folder {folder}, which is not there. Unpack the dataset again.")
+        raise DatasetError(f"expected the folder {folder}, which does not exist. Unpack the dataset again.")
     images = sorted(path for path in folder.iterdir() if is_image(path))
     if not images:
         raise DatasetError(

@@ -53,7 +53,7 @@ def members_of(name: str) -> tuple[str, ...]:
     for member in members:
         if member not in REID_DATASETS:
             raise DatasetError(
-                f"{member!r} is no known dataset; known: {', '.join(REID_DATASETS)}, several of them joined by +, "
+                f"{member!r} is not a known dataset; known: {', '.join(REID_DATASETS)}, several of them joined by +, "
                 f"and mix4 ({'+'.join(MIX4)})."
             )
     if len(set(members)) != len(members):
@@ -130,7 +130,7 @@ def load_split(
 def _check_number(name: str, number: int) -> None:
     if number and not has_random_splits(name):
         raise DatasetError(
-            f"{name} has one split only, its own; leave out split {number} ({', '.join(_NUMBERED)} have random ones)."
+            f"{name} has only its own split; leave out split {number} ({', '.join(_NUMBERED)} have random ones)."
         )
     if not 0 <= number < splits_of(name):
         raise DatasetError(

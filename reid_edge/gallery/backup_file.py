@@ -63,4 +63,4 @@ def put_in_place(partial: Path, path: Path) -> None:
         partial.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; what was there before stays.") from error
+        raise OutputError(f"cannot write {path}: {error.strerror or error}; the existing file is unchanged.") from error

@@ -124,7 +124,7 @@ class Retention:
     def _warn(self) -> None:
         if self.clock.trouble and time.monotonic() >= self._warn_at:
             self._warn_at = time.monotonic() + WARN_EVERY_S
-            log.warning("deletion on time waits: %s", self.clock.trouble)
+            log.warning("automatic deletion waits: %s", self.clock.trouble)
 
     def apply_if_due(self) -> None:
         """Delete what is too old if the last time is long enough ago; log a failure, to try again later."""

@@ -152,7 +152,7 @@ def _infer_width(state: dict[str, Tensor], path: Path) -> float:
     with contextlib.suppress(ConfigError):
         return width_of_channels(channels)
     raise CheckpointMismatchError(
-        f"{path}: stage channels {channels} are no OSNet width; at width 1 they are {BASE_CHANNELS}."
+        f"{path}: stage channels {channels} are not those of an OSNet; at width 1 they are {BASE_CHANNELS}."
     )
 
 

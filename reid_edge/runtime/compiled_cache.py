@@ -145,7 +145,7 @@ def _checked(path: Path, key: str) -> bytes:
     header = len(_MAGIC) + hashlib.sha256().digest_size
     model = content[header:]
     if content[:header] != _MAGIC + _digest(key, model):
-        raise ValueError("its checksum does not hold")
+        raise ValueError("its checksum is wrong")
     return model
 
 

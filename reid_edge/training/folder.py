@@ -100,7 +100,7 @@ def check_new(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path} holds {held[0]}, which no run made; give another --out.")
     if held and not force:
         raise OutputError(
-            f"{path} holds a run already; go on with it by --resume {path}, replace it with --force, "
+            f"{path} already has a run; continue it with --resume {path}, replace it with --force, "
             "or give another --out."
         )
 
@@ -127,7 +127,7 @@ def check_resumable(path: Path) -> None:
         if not needed.is_file():
             # A run that was killed before its first state has left its settings file.
             how = f"--out {path} --force" if _is_run(folder) else "--out"
-            raise ResumeError(f"{path} holds no run to go on with: {needed.name} is missing. Start one with {how}.")
+            raise ResumeError(f"{path} has no run to continue: {needed.name} is missing. Start one with {how}.")
 
 
 @contextlib.contextmanager

@@ -100,7 +100,7 @@ def load_state(path: Path) -> SavedState:
     try:
         content = path.read_bytes()  # once, so that what was checked is what is loaded
     except FileNotFoundError as error:
-        raise ResumeError(f"no state at {path}; there is no run to go on with. Start one with --out.") from error
+        raise ResumeError(f"no state at {path}; there is no run to continue. Start one with --out.") from error
     except OSError as error:
         raise ResumeError(f"{path} cannot be read: {error.strerror}.") from error
     if reason := why_no_checkpoint(content, str(path)):  # also checks sums, which torch does not
@@ -115,7 +115,7 @@ def load_state(path: Path) -> SavedState:
     if version != FORMAT_VERSION:
         raise ResumeError(
             f"{path} is a state of format {version}, and this release reads format {FORMAT_VERSION}; "
-            "go on with the release that began the run, or start it anew."
+            "continue with the release that started the run, or start a new run."
         )
     try:
         settings = held.pop("config")
@@ -137,7 +137,7 @@ def check_settings(state: SavedState, settings: TrainSettings) -> None:
     if changed:
         listed = "\n  ".join(f"{key}: was {old!r}, is {new!r}" for key, old, new in changed)
         raise ResumeError(
-            f"the run was begun with other settings:\n  {listed}\nGo on with the old values, or start a new run "
+            f"the run was started with other settings:\n  {listed}\nContinue with the old values, or start a new run "
             f"with --out. Only these may change: {', '.join(CHANGEABLE)}."
         )
 
@@ -150,6 +150,6 @@ def check_data(state: SavedState, settings: TrainSettings, fingerprint: str) -> 
     """
     if fingerprint != state.data:
         raise ResumeError(
-            f"the data in {settings.data.root} are not those that the run was begun with: names, order or labels of "
+            f"the data in {settings.data.root} are not those that the run was started with: names, order or labels of "
             "the images differ. Put them back, or start a new run with --out."
         )

@@ -150,7 +150,7 @@ def _check_held_out(data: DataSettings, count: int) -> None:
         raise SettingsError("data.identities: only re-identification has identities; leave it out.")
     if data.validation >= count:
         raise DatasetError(
-            f"data.validation: {data.validation} images are to be held out of {count}; none is left to train on. "
+            f"data.validation: {data.validation} images would be held out of {count}; none is left to train on. "
             "Hold out fewer."
         )
 

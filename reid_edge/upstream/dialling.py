@@ -75,7 +75,7 @@ class _Lookup(threading.Thread):
         except OSError as error:
             self.failure = error
         except UnicodeError as error:  # what Python makes of a name that no DNS could hold
-            self.failure = OSError(f"{self._host!a} is no host name: {error}")
+            self.failure = OSError(f"{self._host!a} is not a host name: {error}")
         self._ended_s = time.monotonic()
 
 

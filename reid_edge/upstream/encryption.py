@@ -35,7 +35,7 @@ def check_encrypted(
     if verified or (loopback and all(is_loopback(host) for host in hosts)):
         return
     if not owned:
-        raise SettingsError(f"{shown} would send features in the clear, or to whoever answers. {way_out}")
+        raise SettingsError(f"{shown} would send features unencrypted, or to an unidentified server. {way_out}")
     LOG.warning("%s: others on the network may read and alter features and names ('%s')", shown, OWNED_RISK)
 
 

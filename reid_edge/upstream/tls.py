@@ -66,7 +66,7 @@ def endpoint(uri: str, schemes: Mapping[str, int], tls: TlsFiles | None, *, inse
         parts = urlsplit(uri)
         port = parts.port
     except ValueError as error:
-        raise SettingsError(f"{uri!r} is no address ({error}); expected {_forms(schemes)}.") from error
+        raise SettingsError(f"{uri!r} is not an address ({error}); expected {_forms(schemes)}.") from error
     whole = f"{parts.scheme}://{parts.netloc}"
     if parts.scheme not in schemes or not parts.hostname or uri.rstrip("/") != whole:
         raise SettingsError(f"expected {_forms(schemes)}, got {uri!r}.")

@@ -236,7 +236,7 @@ def test_a_proxy_that_is_away_or_of_another_kind_is_named(archive, monkeypatch):
     with pytest.raises(DownloadError, match=r"through the proxy http://127\.0\.0\.1:1: .*refused.*--from FOLDER"):
         download(f"{archive.url}/file", 1)
     monkeypatch.setenv("HTTP_PROXY", f"socks5://somebody:{SECRET}@127.0.0.1:1")
-    with pytest.raises(DownloadError, match=r"socks5://\*\*\*@127\.0\.0\.1:1 is no HTTP proxy"):
+    with pytest.raises(DownloadError, match=r"socks5://\*\*\*@127\.0\.0\.1:1 is not an HTTP proxy"):
         download(f"{archive.url}/file", 1)
 
 
@@ -283,7 +283,7 @@ def test_another_file_of_the_same_name_is_kept_unless_forced(tiny, tmp_path):
     mine = tmp_path / "tiny/FP16/tiny.bin"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine" * 100_000)
-    with pytest.raises(OutputError, match=r"tiny\.bin is there and is not the catalogue's file; use --force"):
+    with pytest.raises(OutputError, match=r"tiny\.bin exists and is not the catalogue's file; use --force"):
         fetch(tiny, "fp16", folder=tmp_path)
     assert mine.read_bytes()[:4] == b"mine" and not mine.with_suffix(".xml").exists()
     fetch(tiny, "fp16", folder=tmp_path, force=True)

@@ -280,7 +280,7 @@ def test_a_file_of_open_size_needs_one_and_runs_with_it(tiny, engine):
         ({"output": "ssd"}, "Is 'output' right"),
         ({"output": "fastestdet"}, "FastestDet gives"),
         ({"output": "yolo", "size": (32, 32)}, "64×64, size says 32×32"),
-        ({"output": "yolo", "layout": "NHWC"}, "no colour picture"),
+        ({"output": "yolo", "layout": "NHWC"}, "not a colour picture"),
         ({"output": "yolo", "person": 3}, "1 classes, no class 3"),
         ({"output": "yolo", "form": "end2end"}, "of form end2end"),
     ],

@@ -202,7 +202,7 @@ def test_a_described_yolo_is_not_blind_either(file, head):
 def test_the_order_of_the_axes_is_that_of_the_file(file, engine):
     detector = open_detector(ModelSettings(path=file(v8(84), takes=(1, 128, 128, 3)), engine=engine))
     assert len(detector(FRAME)) == 1
-    with pytest.raises(DetectorError, match=r"no colour picture\. Correct 'layout'"):
+    with pytest.raises(DetectorError, match=r"not a colour picture\. Correct 'layout'"):
         open_detector(ModelSettings(path=file(v8(84), takes=(1, 1, 128, 128)), engine=engine))
 
 

@@ -74,5 +74,5 @@ def test_pa100k_that_is_not_whole_is_an_error(tmp_path):
 
 
 def test_an_unknown_name_is_an_error(tmp_path):
-    with pytest.raises(DatasetError, match=r"'peta' is no known dataset of attributes; known: market1501, pa100k"):
+    with pytest.raises(DatasetError, match=r"'peta' is not a known dataset of attributes; known: market1501, pa100k"):
         load_attributes("peta", tmp_path, "train")

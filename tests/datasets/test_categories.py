@@ -54,7 +54,7 @@ def test_cifar_that_is_not_whole_is_an_error(cifar10):
         load_categories("cifar10", cifar10, "train")
     batch = cifar10 / "cifar-10-batches-bin" / "data_batch_3.bin"
     batch.write_bytes(batch.read_bytes()[:-1])
-    with pytest.raises(DatasetError, match=r"data_batch_3\.bin has 6,145 bytes, which is no multiple of 3,073"):
+    with pytest.raises(DatasetError, match=r"data_batch_3\.bin has 6,145 bytes, which is not a multiple of 3,073"):
         load_categories("cifar10", cifar10, "train", partial=True)
     batch.unlink()
     with pytest.raises(DatasetError, match=r"data_batch_3\.bin cannot be read"):
@@ -103,7 +103,7 @@ def test_a_category_that_no_checkpoint_could_name_is_an_error(tree):
 
 
 def test_wrong_layouts_are_errors(tmp_path):
-    with pytest.raises(DatasetError, match=r"'mnist' is no known dataset of categories; known: cifar10"):
+    with pytest.raises(DatasetError, match=r"'mnist' is not a known dataset of categories; known: cifar10"):
         load_categories("mnist", tmp_path, "train")
     with pytest.raises(DatasetError, match="does not hold CIFAR-100"):
         load_categories("cifar100", tmp_path, "train")

@@ -187,7 +187,7 @@ def test_a_broken_matlab_file_is_an_error(tmp_path):
 def test_a_split_that_does_not_exist_is_an_error(tmp_path):
     with pytest.raises(DatasetError, match="numbered 0 to 9"):
         load("grid", tmp_path, "train", number=10)
-    with pytest.raises(DatasetError, match="market1501 has one split only"):
+    with pytest.raises(DatasetError, match="market1501 has only its own split"):
         load("market1501", tmp_path, "train", number=1)
 
 
@@ -227,7 +227,7 @@ def test_a_missing_member_is_named(tmp_path):
 
 
 def test_unknown_and_repeated_names_are_errors():
-    with pytest.raises(DatasetError, match=r"'market' is no known dataset; known: market1501, cuhk03"):
+    with pytest.raises(DatasetError, match=r"'market' is not a known dataset; known: market1501, cuhk03"):
         members_of("market+grid")
     with pytest.raises(DatasetError, match="names a dataset twice"):
         members_of("grid+viper+grid")

@@ -255,7 +255,7 @@ def test_closing_answers_what_is_being_served(tmp_path):
 def test_an_address_that_is_taken_or_not_safe_is_refused(gallery, certs):
     with pytest.raises(GalleryError, match="Choose another"):
         HttpServer(None, f"http://127.0.0.1:{gallery.server.port}", insecure=True)
-    with pytest.raises(SettingsError, match="in the clear"):
+    with pytest.raises(SettingsError, match="unencrypted"):
         HttpServer(None, "http://0.0.0.0:0", insecure=True)
     with pytest.raises(SettingsError, match="--insecure"):
         HttpServer(None, "http://127.0.0.1:0")

@@ -90,7 +90,7 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(bundle_copy
     thread = threading.Thread(target=open_it, daemon=True)
     thread.start()
     thread.join(10)
-    assert "no regular file" in str(found[0])
+    assert "not a regular file" in str(found[0])
 
 
 @pytest.fixture

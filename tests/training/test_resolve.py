@@ -107,7 +107,7 @@ def test_the_start_of_the_triplet_loss_moves_too():
     ("recipe", "given", "message"),
     [
         ("fine-tune", {}, "recipe: expected one of scratch, finetune"),
-        ("scratch", {"schedule.epoch": 1}, "schedule.epoch: no such key; known are epochs"),
+        ("scratch", {"schedule.epoch": 1}, "schedule.epoch: no such key; known keys: epochs"),
         ("scratch", {"model.variant.fuson": "addition"}, "model.variant.fuson: no such key"),
         ("scratch", {"model.size.height": 1}, "model.size.height: no such key; model.size is a value"),
         ("scratch", {"schedule": 3}, "schedule: expected a key of this table, e.g. schedule.epochs"),

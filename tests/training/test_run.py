@@ -207,7 +207,7 @@ def test_other_data_are_refused(people, tmp_path):
     with pytest.raises(StoppedError):
         train(configured(copy), tmp_path / "run", notify=stopping(2))
     next((copy / "train/001").glob("*.png")).rename(copy / "train/001/moved_c9.png")
-    with pytest.raises(ResumeError, match="not those that the run was begun with"):
+    with pytest.raises(ResumeError, match="not those that the run was started with"):
         train(configured(copy), tmp_path / "run", resume=True)
 
 

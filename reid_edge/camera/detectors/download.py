@@ -90,7 +90,7 @@ def _opener(proxies: dict[str, str]) -> urllib.request.OpenerDirector:
     for proxy in proxies.values():
         if not proxy.lower().startswith(("http://", "https://")):
             raise DownloadError(
-                f"the proxy {without_userinfo(proxy)} is no HTTP proxy: set HTTPS_PROXY=http://HOST:PORT, or fetch "
+                f"the proxy {without_userinfo(proxy)} is not an HTTP proxy: set HTTPS_PROXY=http://HOST:PORT, or fetch "
                 "the files on another machine and use --from FOLDER."
             )
     context = ssl.create_default_context()

@@ -86,7 +86,7 @@ def _is_there(file: CatalogueFile, path: Path, *, force: bool) -> bool:
     if is_right(file, content):
         return True
     if not force:
-        raise OutputError(f"{path} is there and is not the catalogue's file; use --force to replace it.")
+        raise OutputError(f"{path} exists and is not the catalogue's file; use --force to replace it.")
     return False
 
 

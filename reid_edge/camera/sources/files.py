@@ -81,7 +81,7 @@ class VideoFile:
         self.duration_us = self.expected = 0
         if not any(picture.load() is not None for picture in self.play()):
             raise SourceError(
-                f"{path} ({path.stat().st_size} bytes) is no video that OpenCV {cv2.__version__} decodes, or has no "
+                f"{path} ({path.stat().st_size} bytes) is not a video that OpenCV {cv2.__version__} decodes, or has no "
                 "frame. Try playing it, or convert it: ffmpeg -i IN -c:v libx264 OUT.mp4"
             )
 
@@ -221,7 +221,9 @@ class FileReader:
                 step_us, last_us = picture.position_us - last_us, picture.position_us
                 yield Picture(index + picture.index, position_us + picture.position_us, picture.load)
             if not count or (self._decoded == decoded and self._stats.unreadable > unreadable):
-                raise SourceError(f"{self._settings.uri} could be played before, and has gone or changed. Put it back.")
+                raise SourceError(
+                    f"{self._settings.uri} was played before, and is now missing or changed. Put it back."
+                )
             if not self._settings.loop:
                 return
             index += count

@@ -89,7 +89,7 @@ class Source:
         self._buffer.close()
         self._thread.join(_JOIN_S)
         if self._thread.is_alive():
-            logger.warning("%s: the capture hangs and is left behind", self.name)
+            logger.warning("%s: the capture hangs and is abandoned", self.name)
 
     def _capture(self) -> None:
         frames = self._reader.frames(self._stopping)

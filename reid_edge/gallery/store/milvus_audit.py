@@ -53,7 +53,7 @@ class AuditLines:
                 return line
             self._meta.remove("line", name)
             time.sleep(random.uniform(0, 0.1))  # noqa: S311 - not a secret
-        raise StoreError(f"the audit of {self._name} could not be added to: others always were. Try again.")
+        raise StoreError(f"the audit of {self._name} could not be added to: others kept adding to it. Try again.")
 
     def entries(self, last: int) -> list[AuditEntry]:
         """Return the last lines, oldest first."""
@@ -67,7 +67,7 @@ class AuditLines:
             StoreError: There are lines already.
         """
         if self._last_line()[0]:
-            raise StoreError("an audit that has lines cannot take over those of another.")
+            raise StoreError("an audit that already has lines cannot receive those of another.")
         for line in lines:
             self._meta.put("line", _name(line), asdict(line), at_us=line.number)
 

@@ -61,7 +61,7 @@ def migrate(client: Client, meta: Meta) -> None:
 
     What is there stays until all of it has been copied and the format is written.
     """
-    log.warning("%s is a gallery of an earlier release: it is brought to format %d.", client.name, SCHEMA_VERSION)
+    log.warning("%s is a gallery of an earlier release: it is migrated to format %d.", client.name, SCHEMA_VERSION)
     models = [body for body in meta.bodies("model").values() if body["dim"] is not None]
     for body in models:
         _copy_observations(client, body["model_hash"], body["dim"])

@@ -190,13 +190,15 @@ def verified(uri: str) -> dict[str, Any]:
 
     Raises:
         SettingsError: The address gives another ``sslmode``, and nobody owns the risk in it.
-        psycopg.Error: It is no address.
+        psycopg.Error: It is not an address.
     """
     address, owned = without_owned_risk(uri)
     try:
         given: dict[str, Any] = dict(conninfo_to_dict(address))
     except UnicodeError:
-        raise SettingsError(f"{without_passwords(uri)} is no address: %XX in it must stand for UTF-8 text.") from None
+        raise SettingsError(
+            f"{without_passwords(uri)} is not an address: %XX in it must stand for UTF-8 text."
+        ) from None
     hosts = _hosts(given)
     if hosts:
         # Of the address alone: PGSSLMODE and service files may be anybody's, and say what their owners do not know.
@@ -224,7 +226,7 @@ def _check_authority(shown: str, given: dict[str, Any]) -> None:
     authority = given.get("sslrootcert") or os.environ.get("PGSSLROOTCERT") or "~/.postgresql/root.crt"
     if authority != "system" and not _service(given) and not Path(authority).expanduser().is_file():
         raise SettingsError(
-            f"{shown} is not on this machine, so its server has to prove its name, and there is no {authority} to "
+            f"{shown} is not on this machine, so its server must prove its name, and there is no {authority} to "
             "check that with. Add sslrootcert=FILE, the certificate of the authority that signed the server's, or "
             "sslrootcert=system to the address."
         )

@@ -88,7 +88,7 @@ def migrate(db: Connection, name: str) -> None:
         db.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
         if (schema_version(db) or SCHEMA_VERSION) >= SCHEMA_VERSION:
             return  # another process has done it meanwhile
-        log.warning("%s is a gallery of an earlier release: it is brought to format %d.", name, SCHEMA_VERSION)
+        log.warning("%s is a gallery of an earlier release: it is migrated to format %d.", name, SCHEMA_VERSION)
         db.execute("SELECT set_config('search_path', 'reid_edge, ' || current_setting('search_path'), true)")
         _add_checksums(db)
         _name_erasures(db)

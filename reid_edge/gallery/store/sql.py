@@ -169,7 +169,7 @@ class SqlStore(abc.ABC):
         with self._writing() as db:
             self._lock_audit(db)
             if db.execute("SELECT count(*) FROM audit").fetchone()[0]:
-                raise StoreError("an audit that has lines cannot take over those of another.")
+                raise StoreError("an audit that already has lines cannot receive those of another.")
             self._insert_audit(db, lines)
 
     def erasures(self) -> list[Erasure]:

@@ -71,7 +71,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring a gallery of an earlier format to the present one, in one commit: whole or not at all."""
     if _version(connection) >= SCHEMA_VERSION:
         return
-    log.warning("%s is a gallery of an earlier release: it is brought to format %d.", path, SCHEMA_VERSION)
+    log.warning("%s is a gallery of an earlier release: it is migrated to format %d.", path, SCHEMA_VERSION)
     connection.execute("BEGIN IMMEDIATE")
     try:
         if _version(connection) < SCHEMA_VERSION:  # no other process has done it meanwhile

@@ -148,7 +148,7 @@ class SqliteTransactions(SqlStore):
         held = {erasure.id: erasure for erasure in self.erasures()}
         missing = [one for one in written.values() if held.get(one.id) != one and not _later(held.get(one.id), one)]
         if missing:
-            log.warning("%d erasures of %s are in its journal alone: they are applied.", len(missing), self._path)
+            log.warning("%d erasures of %s are only in its journal; they are applied now.", len(missing), self._path)
             erased = self.apply_erasures(missing)
             detail = {"erasures": [one.id for one in missing], "observations": len(erased.keys)}
             self.audit_append(

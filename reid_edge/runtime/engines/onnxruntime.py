@@ -73,7 +73,7 @@ def open_session(
             options.add_external_initializers_from_files_in_memory(list(external), list(external.values()), sizes)
         return library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base of their own
-        raise EngineError(f"{name} is no model that ONNX Runtime {library.__version__} reads: {error}") from error
+        raise EngineError(f"{name} is not a model that ONNX Runtime {library.__version__} reads: {error}") from error
 
 
 class OnnxRuntimeEngine:

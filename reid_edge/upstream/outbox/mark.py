@@ -100,7 +100,7 @@ class MarkFile:
         found = os.fstat(self._descriptor)
         self._identity = (found.st_dev, found.st_ino)
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(f"{self._path} is no regular file")
+            raise OSError(f"{self._path} is not a regular file")
         if not found.st_size:  # its space is taken now, so that a full disk does not matter later
             os.pwrite(self._descriptor, b" " * _FILE_BYTES, 0)
             os.fsync(self._descriptor)

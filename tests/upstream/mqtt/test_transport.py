@@ -297,13 +297,13 @@ def test_it_works_in_a_process_with_more_than_1024_open_files(certs, tmp_path, t
     ("uri", "insecure", "message"),
     [
         ("mqtt://127.0.0.1:1883", False, "--insecure"),
-        ("mqtt://10.0.0.1:1883", True, "in the clear"),
-        ("mqtt://broker.example", True, "in the clear"),
+        ("mqtt://10.0.0.1:1883", True, "unencrypted"),
+        ("mqtt://broker.example", True, "unencrypted"),
         ("mqtts://broker.example", False, "certificates"),
         ("https://broker.example", False, "mqtts://HOST"),
         ("mqtts://user:word@broker.example", False, "mqtts://HOST"),
         ("mqtts://broker.example/path", False, "mqtts://HOST"),
-        ("mqtts://broker.example:99999", False, "no address"),
+        ("mqtts://broker.example:99999", False, "is not an address"),
         ("broker.example:8883", False, "mqtts://HOST"),
     ],
 )

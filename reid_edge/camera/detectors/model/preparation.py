@@ -67,7 +67,7 @@ def input_form(settings: ModelSettings, network: Network) -> InputForm:
     batch, channels, height, width = (shape[index] for index in ((0, 3, 1, 2) if nhwc else range(4)))
     if channels not in (_CHANNELS, None):
         raise DetectorError(
-            f"{settings.path} takes {shape}; as {'NHWC' if nhwc else 'NCHW'} that is no colour picture. "
+            f"{settings.path} takes {shape}; as {'NHWC' if nhwc else 'NCHW'} that is not a colour picture. "
             "Correct 'layout', or use a detector for colour pictures."
         )
     if batch not in (1, None):
