@@ -114,5 +114,5 @@ def check_size(name: str, split: Split, images: Sequence[LabelledImage]) -> None
     if people is not None and size_of(images).identities != people:
         raise DatasetError(
             f"{images[0].path.parent} holds {size_of(images)}; {name}'s {split} split has {people:,} identities. "
-            "Remove the folder, and it is extracted again, or use --partial for a subset on purpose."
+            "Remove the folder, and it is extracted again, or use --partial for an intended subset."
         )

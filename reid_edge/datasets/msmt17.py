@@ -72,7 +72,7 @@ def load_validation(root: Path, *, partial: bool) -> list[LabelledImage]:
     if not partial and len(images) != _VALIDATION_IMAGES:
         raise DatasetError(
             f"{list_file} lists {len(images):,} images, not {_VALIDATION_IMAGES:,}. Unpack MSMT17 again, or use "
-            "--partial for a subset on purpose."
+            "--partial for an intended subset."
         )
     return images
 
