@@ -102,7 +102,7 @@ def _outbox(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
         return Finding(
             "outbox",
             "wrong",
-            f"{path}: {trouble}. The agent would start; what it sees would wait in memory, and be lost when it ends",
+            f"{path}: {trouble}. The agent would start; observations would wait in memory, and be lost when it ends",
         )
     if not path.exists():
         return (
@@ -119,7 +119,7 @@ def _outbox(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
     wanted = Destination.of(name_on_the_wire(settings.camera), settings.upstream.uri)
     if outbox.depth and outbox.destination not in ("", str(wanted)):
         waits += (
-            f" for {outbox.destination}, and this is {wanted}: the agent keeps them beside when it starts. To see "
+            f" for {outbox.destination}, and this is {wanted}: the agent will keep them in another file. To see "
             f"and move them: reid-edge outbox list {settings.state_dir}; "
             f"reid-edge outbox move FILE --to {redacted(settings.upstream.uri)}"
         )

@@ -22,7 +22,7 @@ from reid_edge.camera.frames import Boxes
 from reid_edge.camera.tracking import EndedTrack, TrackedBoxes
 
 Reason = Literal["first", "better", "interval", "every"]
-#: Why a crop is not chosen: a better first one is waited for; a crop was chosen just now; it is no better than the ones
+#: Why a crop is not chosen: waiting for a better first crop; a crop was chosen just now; it is no better than the ones
 #: before; the track has its only one.
 WhyNot = Literal["waits", "soon", "no_better", "has_one"]
 Terms = npt.NDArray[np.float64]

@@ -161,7 +161,7 @@ class Examination:
         since_s = self._agent.pipeline.detection.stats.useless_since_s
         if since_s is None or now_s - since_s < USELESS_S:
             return ""
-        return f"no box of the detector was a box within the frame, in pixels x1 y1 x2 y2, for {now_s - since_s:.0f} s"
+        return f"no box of the detector lay within the frame (pixels x1 y1 x2 y2) for {now_s - since_s:.0f} s"
 
     def _out_of_depth(self) -> str:
         check = self._agent.pipeline.person_check
@@ -216,7 +216,7 @@ class Examination:
         if not self._foreign(stats.foreign_acks, now_s):
             return ""
         return (
-            f"{', '.join(sorted(stats.foreign_galleries))} acknowledges, and is not among upstream.galleries: add the "
+            f"{', '.join(sorted(stats.foreign_galleries))} acknowledges, but is not in upstream.galleries: add the "
             "name there if it is to get all observations, or take that gallery off this broker"
         )
 
@@ -265,7 +265,7 @@ class HealthMonitor:
         age_s = time.monotonic() - self._examined_s
         if not self._thread.is_alive() or age_s < STALE_S:
             return self._found
-        text = f"the agent could not be examined for {age_s:.0f} s: a part of it hangs"
+        text = f"the agent could not be checked for {age_s:.0f} s: a part of it hangs"
         return Health((*self._found.problems, Problem("unexamined", text)))
 
     def examine(self) -> None:
@@ -273,7 +273,7 @@ class HealthMonitor:
         try:
             problems = tuple(self._examine())
         except Exception as error:  # nothing else would tell: health must not fall silent
-            problems = (Problem("unexamined", f"the examination failed: {type(error).__name__}: {error}"),)
+            problems = (Problem("unexamined", f"the check failed: {type(error).__name__}: {error}"),)
         self._found, self._examined_s = Health(problems), time.monotonic()
         self._log.note(problems, self._examined_s)
 

@@ -34,17 +34,17 @@ NOT_SHOWN = ("upstream", "operation", "camera")
 #: Words for the reasons of the camera's parts; a reason that is not here is shown by its own name.
 WORDS = {
     "first": "chosen: the first good one",
-    "better": "chosen: better than those before",
+    "better": "chosen: clearly better than earlier ones",
     "interval": "chosen: the interval has passed",
-    "every": "chosen: every crop is",
-    "waits": "not chosen: a better first one is waited for",
+    "every": "chosen: every crop is chosen",
+    "waits": "not chosen: waiting for a better first crop",
     "soon": "not chosen: one was chosen just now",
-    "no_better": "not chosen: no better than those before",
-    "has_one": "not chosen: the track has its only one",
+    "no_better": "not chosen: not clearly better than earlier ones",
+    "has_one": "not chosen: the track already has its one crop",
     "low_score": "not chosen: its score is too low",
     "averaged": "in the tracklet's feature",
     "doubted": "left out: unlike the others",
-    "split": "begins another tracklet: shows someone else",
+    "split": "starts another tracklet: shows somebody else",
     "late": "left out: too many live tracks",
     "dropped": "dropped: the engine is too slow",
 }
@@ -54,9 +54,9 @@ FAILING = {
     "short": "the track is too short to tell whether it is a person",
     "weak": "most of its scores are too low",
     "cut_off": "it lies at the edge of the frame most of the time",
-    "unsteady": "its height changes too much, as that of parts of bodies and of several people does",
+    "unsteady": "its height changes too much, as with body parts or several people",
     "still": "it has hardly moved",
-    "out_of_depth": "few of the things that move here are like one whole person, so 'motion' does not suit the scene",
+    "out_of_depth": "few moving things here look like one whole person, so 'motion' does not suit the scene",
 }
 
 
@@ -134,7 +134,7 @@ def verdict(track: SeenTrack) -> str:
     if not track.chosen:
         return f"not published: no crop was chosen ({listed(dict(track.left))})"
     if track.uses["dropped"] == sum(track.uses.values()) > 0:
-        return "not published: all of its crops were dropped, since the engine is too slow"
+        return "not published: all of its crops were dropped because the engine is too slow"
     return "not published"
 
 
@@ -173,8 +173,8 @@ def _counted(recorder: Recorder, counts: Counts) -> list[tuple[str, str]]:
         ("boxes dropped by the filter", listed(counts.filtered) or "0"),
         ("tracks", f"{len(recorder.tracks) + recorder.not_kept:,}"),
         ("crops chosen", f"{counts.chosen:,}"),
-        ("crops dropped, the engine being too slow", f"{counts.overload:,}" if counts.overload else ""),
-        ("tracks that began to show someone else", f"{counts.split:,}" if counts.split else ""),
+        ("crops dropped because the engine is too slow", f"{counts.overload:,}" if counts.overload else ""),
+        ("tracks that began to show somebody else", f"{counts.split:,}" if counts.split else ""),
         ("tracklets withheld, not like one whole person", listed(counts.withheld)),
         ("tracklets that 'run' would have published", f"{recorder.tracklets:,}"),
     ]
