@@ -66,7 +66,7 @@ def test_show_prints_what_config_takes(options, tmp_path, run):
     [
         (["--recipe", "finetune", "--dataset", "market1501"], "--start CHECKPOINT"),
         (["--size", "64x32", "--resolution", "0.25"], "not both"),
-        (["--resume", "nowhere"], "holds no run"),
+        (["--resume", "nowhere"], "has no run to continue"),
         (["--resume", "nowhere", "--force"], "leave out --config"),
         (["--config", "missing.toml"], r"missing\.toml"),
     ],
