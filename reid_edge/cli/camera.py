@@ -85,7 +85,7 @@ def run(
     ] = None,
     retention_hours: Annotated[
         float | None,
-        typer.Option(help="Hours for which a store in this process keeps observations. At first 72."),
+        typer.Option(help="Hours to keep observations in a store opened by this process. Default: 72 for a new store."),
     ] = None,
     set_: Assignments = None,
     check: Annotated[bool, typer.Option("--check", help="Check that the agent could start, and exit.")] = False,

@@ -73,9 +73,11 @@ def evaluate(
             "--tracklets", help="Average the features of each tracklet, as a camera does, in query and gallery."
         ),
     ] = False,
-    tracklet_gap: Annotated[int, typer.Option(min=0, help="Frames between two images of one tracklet at most.")] = 250,
+    tracklet_gap: Annotated[
+        int, typer.Option(min=0, help="Largest gap between two images of a tracklet, frames.")
+    ] = 250,
     json: Annotated[
-        Path | None, typer.Option("--json", help="Write all figures to this file too (docs/evaluation.md).")
+        Path | None, typer.Option("--json", help="Also write all figures to this file (docs/evaluation.md).")
     ] = None,
     force: ForceOption = False,
 ) -> None:

@@ -44,8 +44,10 @@ def tracklets(
     camera: CameraOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    limit: Annotated[int, typer.Option(help="Largest number of tracklets, the last seen first; at most 10000.")] = 100,
-    skip: Annotated[int, typer.Option(help="Leave out so many of the last seen: for the next page.")] = 0,
+    limit: Annotated[
+        int, typer.Option(help="Largest number of tracklets to list, most recently seen first; at most 10000.")
+    ] = 100,
+    skip: Annotated[int, typer.Option(help="Number of most recently seen tracklets to skip, for the next page.")] = 0,
     csv_: Annotated[
         str | None, typer.Option("--csv", metavar="FILE|-", help="Write CSV to a new file, or to standard output (-).")
     ] = None,
@@ -54,7 +56,7 @@ def tracklets(
     utc: UtcOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the tracklets that are stored, without their features; every list goes into the audit."""
+    """List the stored tracklets, without their features. The audit records every list."""
     if csv_ not in (None, "-"):
         check_output(Path(str(csv_)), force=False)
     selection, origin_us = selection_of(camera, since, until, pseudonym_key), file_origin_us(file_start)

@@ -31,7 +31,9 @@ def matrix(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="Bundles, one for each row.")],
     on: Annotated[
         list[str],
-        typer.Option("--on", metavar="NAME=ROOT", help="A dataset and its folder, one for each column; repeat it."),
+        typer.Option(
+            "--on", metavar="NAME=ROOT", help="Dataset and its folder, NAME=ROOT; one column each. May be repeated."
+        ),
     ],
     flip: Annotated[bool, typer.Option("--flip", help="Average each feature with that of the mirrored crop.")] = False,
     engine: EngineOption = "auto",
@@ -39,17 +41,17 @@ def matrix(
     threads: ThreadsOption = None,
     trusted_key: TrustedKeyOption = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="The datasets are subsets: do not check the number of images.")
+        bool, typer.Option("--partial", help="Accept subsets: do not check the number of images.")
     ] = False,
     skip_bad: SkipBadOption = False,
     json: Annotated[
-        Path | None, typer.Option("--json", help="Write all figures of all pairs to this file too.")
+        Path | None, typer.Option("--json", help="Also write all figures of all pairs to this file.")
     ] = None,
     force: ForceOption = False,
 ) -> None:
     """Evaluate each of several bundles on each of several datasets, and print R1 / mAP as one table.
 
-    Random splits are chosen as 'evaluate' does: all, or the one that the model was trained on.
+    Random splits are chosen as in 'evaluate': all, or the one that the model was trained on.
     """
     from reid_edge.benchmark.embedder import Embedder
     from reid_edge.benchmark.evaluation import evaluate_embedder

@@ -70,7 +70,7 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the complete settings as TOML, and exit.")] = False,
 ) -> None:
-    """Train OSNet on labelled images, by one of the paper's recipes."""
+    """Train OSNet on labelled images with one of the paper's recipes."""
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # until there is something to save
     with extra("train", "training"):
         from reid_edge.training.resolve import run_name, to_toml
