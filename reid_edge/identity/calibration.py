@@ -1,0 +1,298 @@
+"""Calibration: which similarity is enough, from pairs that need no labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.errors import InputError, UnsupportedRateError
+from reid_edge.identity.background import (
+    RANKS,
+    Background,
+    measured_background,
+    relative_similarity,
+    stranger_levels,
+)
+from reid_edge.identity.centring import Centring, learnt_centring
+from reid_edge.identity.intervals import Rate, check_supported, error_rate, errors_allowed
+from reid_edge.identity.neighbours import nearest
+from reid_edge.identity.sightings import Sightings
+from reid_edge.types import Feature, Features
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.integer]
+GenuineSource = Literal["labels", "parts of tracklets", "none"]
+Word = Literal["same", "unsure", "other"]
+
+
+class Scale:
+    """Relative similarities of tracklets of a gallery, and of others with them.
+
+    Args:
+        sightings: N tracklets, at least 2.
+        centring: How to centre; None: as the sightings tell.
+
+    Attributes:
+        centring: How the features were centred.
+        features: N×D, centred.
+        background: What similarities are relative to.
+        levels: Level of the strangers most like each tracklet, N.
+    """
+
+    def __init__(self, sightings: Sightings, *, centring: Centring | None = None) -> None:
+        order = sightings.order()
+        self.centring: Centring = centring or learnt_centring(sightings)
+        self.features: Features = self.centring.applied(sightings)
+        self.background: Background = measured_background(self.features[order])
+        found = nearest(self.features, RANKS[1])
+        self.levels: Floats = stranger_levels(found, self.background, among=len(sightings))
+
+    def of_pairs(self, pairs: Rows) -> Floats:
+        """Return the relative similarities of pairs of rows, P×2: P."""
+        first, second = pairs[:, 0], pairs[:, 1]
+        cosines = np.einsum("nd,nd->n", self.features[first], self.features[second])
+        return relative_similarity(cosines, self.levels[first], self.levels[second], self.background)
+
+    def of_parts(self, rows: Rows, other_parts: Features, cameras: Sequence[str]) -> Floats:
+        """Return the relative similarities of tracklets with features of other parts of the same tracklets.
+
+        Args:
+            rows: P rows.
+            other_parts: P×D float32, unit length, not centred: of crops that are not in the rows' features.
+            cameras: Their P cameras.
+        """
+        centred = np.stack(
+            [self.centring.applied_to(part, camera) for part, camera in zip(other_parts, cameras, strict=True)]
+        )
+        cosines = np.einsum("nd,nd->n", self.features[rows], centred)
+        return relative_similarity(cosines, self.levels[rows], self.levels[rows], self.background)
+
+    def of_query(self, query: Feature) -> Floats:
+        """Return the relative similarity of every tracklet with a centred query, D float32: N."""
+        cosines = self.features @ query
+        found = nearest(query[None], RANKS[1], among=self.features)
+        level = stranger_levels(found, self.background, among=len(self.features))
+        return relative_similarity(cosines, level, self.levels, self.background)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """Both error rates at one similarity.
+
+    Attributes:
+        similarity: Relative similarity from which two tracklets are called the same person.
+        false_match: Share of two people that are called the same.
+        miss: Share of pairs of one person that are not; None: no such pairs are known.
+    """
+
+    similarity: float
+    false_match: Rate
+    miss: Rate | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a similarity means.
+
+    Attributes:
+        word: ``same``, ``unsure`` or ``other``.
+        false_match: Share of the pairs of two people that are at least as similar.
+        miss: Share of the pairs of one person that are less similar; None: no such pairs are known.
+        by_chance: Number of strangers that would be at least as similar, of those compared.
+    """
+
+    word: Word
+    false_match: Rate
+    miss: Rate | None
+    by_chance: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibration:
+    """Similarities of pairs that are known to be two people, and of pairs that are known to be one.
+
+    Attributes:
+        model_hash: The model of the features.
+        centring_version: The version of the centring under which the pairs were compared.
+        impostors: Relative similarities of pairs of two people, ascending.
+        genuine: Those of pairs of one person, ascending; may be empty.
+        impostor_tracklets: Number of different tracklets in the impostor pairs: as many pairs are independent at most.
+        genuine_tracklets: The same of the genuine pairs.
+        genuine_from: ``labels``; or ``parts of tracklets``, which are of one camera and a few seconds apart, so that
+            more is missed between cameras than these say.
+
+    Raises:
+        InputError: There is no impostor pair, or a similarity that is not finite.
+    """
+
+    model_hash: str
+    centring_version: str
+    impostors: Floats
+    genuine: Floats
+    impostor_tracklets: int
+    genuine_tracklets: int
+    genuine_from: GenuineSource
+
+    def __post_init__(self) -> None:
+        if not len(self.impostors):
+            raise InputError(
+                "no two people are known: no camera has seen two tracklets at the same time. "
+                "Give labelled pairs, or wait until two people pass one camera together."
+            )
+        for name in ("impostors", "genuine"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise InputError(f"expected finite similarities of {name}, got NaN or infinity.")
+            object.__setattr__(self, name, np.sort(np.asarray(getattr(self, name), np.float64)))
+
+    def false_match(self, similarity: float) -> Rate:
+        """Return the share of pairs of two people that are at least so similar."""
+        errors = len(self.impostors) - int(np.searchsorted(self.impostors, similarity, side="left"))
+        return error_rate(errors, len(self.impostors), min(len(self.impostors), self.impostor_tracklets))
+
+    def miss(self, similarity: float) -> Rate | None:
+        """Return the share of pairs of one person that are less similar; None: no such pairs are known."""
+        if not len(self.genuine):
+            return None
+        errors = int(np.searchsorted(self.genuine, similarity, side="left"))
+        return error_rate(errors, len(self.genuine), min(len(self.genuine), self.genuine_tracklets))
+
+    def curve(self, similarities: Sequence[float]) -> tuple[CurvePoint, ...]:
+        """Return both rates at some similarities."""
+        return tuple(
+            CurvePoint(similarity=one, false_match=self.false_match(one), miss=self.miss(one)) for one in similarities
+        )
+
+    def similarity_for(self, false_match_rate: float) -> float:
+        """Return the lowest similarity at which the upper limit of false matches is at most a rate.
+
+        Raises:
+            InputError: The rate is not above 0 and below 1.
+            UnsupportedRateError: The pairs are too few for it.
+        """
+        independent = min(len(self.impostors), self.impostor_tracklets)
+        check_supported(false_match_rate, independent, kind="pairs of two people")
+        allowed = errors_allowed(false_match_rate, len(self.impostors), independent)
+        return float(np.nextafter(self.impostors[len(self.impostors) - allowed - 1], np.inf))
+
+    def similarity_below_which(self, miss_rate: float) -> float:
+        """Return the highest similarity below which the upper limit of misses is at most a rate.
+
+        Raises:
+            InputError: The rate is not above 0 and below 1.
+            UnsupportedRateError: The pairs are too few for it.
+        """
+        independent = min(len(self.genuine), self.genuine_tracklets)
+        check_supported(miss_rate, independent, kind="pairs of one person")
+        return float(self.genuine[errors_allowed(miss_rate, len(self.genuine), independent)])
+
+    def verdict(
+        self, similarity: float, *, compared: int = 1, false_match_rate: float = 0.01, miss_rate: float = 0.05
+    ) -> Verdict:
+        """Return what a similarity means, with the rates behind it.
+
+        ``same`` needs a false match rate of at most ``false_match_rate`` over all tracklets compared: with a hundred
+        of them, each may match falsely a hundred times more rarely.  Where the pairs cannot support that, nothing is
+        called ``same``; where they cannot support ``miss_rate``, nothing is called ``other``.
+
+        Args:
+            similarity: Relative similarity.
+            compared: Number of tracklets that this is the most similar of.
+            false_match_rate: Highest rate of false matches of ``same``.
+            miss_rate: Highest rate of misses of ``other``.
+
+        Raises:
+            InputError: A rate that is not above 0 and below 1, or nothing compared.
+        """
+        if compared < 1:
+            raise InputError(f"expected at least 1 tracklet compared, got {compared}.")
+        false_match, miss = self.false_match(similarity), self.miss(similarity)
+        word: Word = "unsure"
+        if _reached(similarity, self.similarity_for, false_match_rate / compared):
+            word = "same"
+        elif not _reached(similarity, self.similarity_below_which, miss_rate, otherwise=True):
+            word = "other"
+        return Verdict(word=word, false_match=false_match, miss=miss, by_chance=false_match.rate * compared)
+
+    def log_likelihood_ratio(self, similarity: float) -> float:
+        """Return how much a similarity speaks for one person, natural logarithm; 0 without genuine pairs.
+
+        By isotonic regression of the pairs' labels (Zadrozny and Elkan, KDD 2002), with one pair of each kind added at
+        both ends, so that no ratio is infinite.
+        """
+        if not len(self.genuine):
+            return 0.0
+        ends = np.array([-np.inf, np.inf])
+        scores = np.concatenate([self.impostors, ends, self.genuine, ends])
+        labels = np.concatenate([np.zeros(len(self.impostors) + 2), np.ones(len(self.genuine) + 2)])
+        order = np.lexsort((labels, scores))
+        scores, shares = scores[order], _isotonic(labels[order])
+        place = int(np.searchsorted(scores, similarity, side="right")) - 1
+        share = float(shares[max(place, 0)])
+        prior = (len(self.genuine) + 2) / (len(self.impostors) + 2)
+        return float(np.log(share / (1 - share) / prior))
+
+
+def _reached(similarity: float, limit: object, rate: float, *, otherwise: bool = False) -> bool:
+    """Return whether a similarity reaches the limit for a rate; ``otherwise`` if the pairs cannot support the rate."""
+    assert callable(limit)
+    try:
+        return bool(similarity >= limit(rate))
+    except UnsupportedRateError:
+        return otherwise
+
+
+def calibrated(
+    sightings: Sightings,
+    impostors: Rows,
+    *,
+    genuine: Rows | None = None,
+    parts: tuple[Rows, Features] | None = None,
+    centring: Centring | None = None,
+) -> Calibration:
+    """Calibrate the similarities of a gallery.
+
+    Args:
+        sightings: N tracklets.
+        impostors: P×2 rows of two people: ``CannotLink.simultaneous_pairs()``, and labelled ones.
+        genuine: Q×2 rows of one person, labelled; None: none are.
+        parts: Used where no pairs are labelled: rows, and for each the feature of another part of the same tracklet,
+            Q×D float32 of unit length, not centred.
+        centring: How to centre; None: as the sightings tell.
+
+    Raises:
+        InputError: There is no impostor pair.
+    """
+    scale = Scale(sightings, centring=centring)
+    similar, source, tracklets = np.empty(0), "none", 0
+    if genuine is not None and len(genuine):
+        similar, source, tracklets = scale.of_pairs(genuine), "labels", len(np.unique(genuine))
+    elif parts is not None and len(parts[0]):
+        rows, features = parts
+        similar = scale.of_parts(rows, features, [sightings.cameras[row] for row in rows])
+        source, tracklets = "parts of tracklets", len(np.unique(rows))
+    return Calibration(
+        model_hash=sightings.model_hash,
+        centring_version=scale.centring.version,
+        impostors=scale.of_pairs(impostors) if len(impostors) else np.empty(0),
+        genuine=similar,
+        impostor_tracklets=len(np.unique(impostors)),
+        genuine_tracklets=tracklets,
+        genuine_from=source,  # type: ignore[arg-type]
+    )
+
+
+def _isotonic(labels: Floats) -> Floats:
+    """Return the non-decreasing values nearest to the labels, by pooling adjacent violators."""
+    sums: list[float] = []
+    sizes: list[int] = []
+    for label in labels.tolist():
+        sums.append(label)
+        sizes.append(1)
+        while len(sums) > 1 and sums[-2] * sizes[-1] >= sums[-1] * sizes[-2]:
+            sums[-2:] = [sums[-2] + sums[-1]]
+            sizes[-2:] = [sizes[-2] + sizes[-1]]
+    return np.repeat(np.array(sums) / np.array(sizes), sizes)
