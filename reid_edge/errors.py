@@ -36,6 +36,7 @@
     ├── IdentityError           people cannot be told apart from what was given
     │   ├── MixedModelsError           features of several models in one comparison
     │   ├── ContradictionError         an operator's constraints, or sightings, that contradict one another
+    │   ├── NoSuchTrackletError        a tracklet that is of no person
     │   └── UnsupportedRateError       too few pairs for the error rate that was asked for
     ├── UpstreamError
     │   ├── MessageError               bytes that are no message that this release reads
@@ -218,6 +219,10 @@ class MixedModelsError(IdentityError, ValueError):
 
 class ContradictionError(IdentityError, ValueError):
     """Constraints of an operator, or sightings, that cannot all be true."""
+
+
+class NoSuchTrackletError(IdentityError, LookupError):
+    """A tracklet that is of no person."""
 
 
 class UnsupportedRateError(IdentityError):

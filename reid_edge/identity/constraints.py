@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import ContradictionError
-from reid_edge.identity.sightings import Boxes, Sightings
+from reid_edge.identity.sightings import Boxes, Sighting, Sightings
 from reid_edge.identity.transit import StatedTransits
 
 Pair = tuple[str, str]
@@ -68,6 +68,17 @@ def joined_groups(pairs: Iterable[Pair]) -> dict[str, str]:
         low, high = sorted((leader(first), leader(second)))
         leaders[high] = low
     return {name: leader(name) for name in leaders}
+
+
+def seen_together(first: Sighting, second: Sighting) -> bool:
+    """Return whether one camera saw two tracklets of it at the same time in distinct boxes."""
+    shared = min(first.last_s, second.last_s) - max(first.first_s, second.first_s)
+    if shared < LEAST_OVERLAP_S:
+        return False
+    if first.boxes is None or second.boxes is None:
+        return True
+    area = _shared_area(first.boxes, second.boxes)
+    return area is None or area < SAME_BOX
 
 
 class CannotLink:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import SettingsError
-from reid_edge.identity.sightings import Sightings
+from reid_edge.identity.sightings import Sighting, Sightings
 from reid_edge.settings import read_settings
 
 Floats = npt.NDArray[np.float64]
@@ -47,6 +47,13 @@ class StatedTransits:
                 if one != other and stated > 0:
                     times[one, other] = stated - self.tolerance_s
         return times
+
+    def too_fast(self, first: Sighting, second: Sighting) -> bool:
+        """Return whether nobody gets from one tracklet's camera to the other's in the time between them."""
+        pair = (min(first.camera, second.camera), max(first.camera, second.camera))
+        stated = self.shortest_s.get(pair, 0.0)
+        gap = max(first.first_s - second.last_s, second.first_s - first.last_s)
+        return first.camera != second.camera and stated > 0 and gap < stated - self.tolerance_s
 
     def without(self, pairs: tuple[tuple[str, str], ...]) -> StatedTransits:
         """Return the same without some pairs of cameras."""
