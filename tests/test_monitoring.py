@@ -95,7 +95,7 @@ def test_every_kind_of_problem_has_its_alert():
 
 def test_every_metric_of_a_camera_is_documented(served):
     text = (REPOSITORY / "docs" / "camera.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"\w+", text.split("## Watching it")[1].split("## Privacy")[0]))
+    listed = set(re.findall(r"\w+", text.split("## Monitoring")[1].split("## Privacy")[0]))
     for name in served:
         short = name.removeprefix("reid_edge_")
         if not short.startswith("gallery_"):
