@@ -13,7 +13,7 @@ from reid_edge.errors import ContradictionError, MixedModelsError, NoSuchTrackle
 from reid_edge.features import l2_normalised
 from reid_edge.identity.background import RANKS, SLACK, Background, relative_similarity
 from reid_edge.identity.centring import Centring
-from reid_edge.identity.clustering import POSSIBLE, SURE, People
+from reid_edge.identity.clustering import POSSIBLE, People
 from reid_edge.identity.constraints import seen_together
 from reid_edge.identity.sightings import Sighting
 from reid_edge.identity.transit import StatedTransits
@@ -22,6 +22,9 @@ from reid_edge.types import Feature
 Floats = npt.NDArray[np.float64]
 Kind = Literal["new", "assigned", "unsure", "merged", "split"]
 
+#: Relative similarity from which a tracklet is a person's, or two people are one: higher than for all tracklets at
+#: once, since an early error draws others after it (docs/identity.md).
+SURE_AT_ONCE = 3.25
 #: Ranks of the people who stand for strangers: the nearest is left out.
 PEOPLE_RANKS = (1, 9)
 #: Nearest people who are looked at for an assignment or a merge.
@@ -79,7 +82,7 @@ class OnlinePeople:
         background: Background | None,
         *,
         transits: StatedTransits | None = None,
-        above: float = SURE,
+        above: float = SURE_AT_ONCE,
     ) -> None:
         if centring.model_hash != model_hash:
             raise MixedModelsError(f"the centring is of the model {centring.model_hash}, not of {model_hash}.")
@@ -104,7 +107,7 @@ class OnlinePeople:
         sightings: Iterable[Sighting],
         *,
         transits: StatedTransits | None = None,
-        above: float = SURE,
+        above: float = SURE_AT_ONCE,
     ) -> OnlinePeople:
         """Go on from people who were clustered.
 

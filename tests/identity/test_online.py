@@ -59,7 +59,7 @@ def test_it_goes_on_from_people_who_were_clustered():
     assert agreement(np.array(before), scene.people[:120]) == (0, 0)
     for row in rows[120:]:
         [event] = online.add(row)
-        assert event.kind == "assigned" and event.similarity > 2.25
+        assert event.kind == "assigned" and event.similarity > 3.25
     assert before == [online.person_of(name) for name in past.ids]
     with pytest.raises(NoSuchTrackletError, match="clustered"):
         OnlinePeople.continued(clustered(past), rows)
@@ -123,7 +123,7 @@ def test_two_people_whom_later_tracklets_bring_together_are_merged_with_the_reas
     scene = make_scene(people=60)
     rows = rows_of(scene.sightings)
     one = [row for row, who in zip(rows, scene.people, strict=True) if who == 0]
-    online = empty(scene.sightings)
+    online = empty(scene.sightings, above=2.25)
     for row, who in zip(rows, scene.people, strict=True):
         if who != 0:
             online.add(row)
