@@ -55,6 +55,8 @@ def test_discard_asks_and_discards(folder):
     north = beside(folder / "outbox.db", NORTH)
     assert run("outbox", "discard", north).returncode == 1
     assert "2 observations discarded" in run("outbox", "discard", north, "--yes").stdout
+    asked = run("outbox", "discard", north, "--undeclared").stderr
+    assert "Discard 0 observations" in asked and "gaps that count 2 more" in " ".join(asked.split())
     assert json.loads(run("outbox", "discard", north, "--undeclared", "--yes", "--json").stdout) == {"discarded": 0}
     assert len(json.loads(run("outbox", "list", folder, "--json").stdout)) == 1
 

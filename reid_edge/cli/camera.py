@@ -180,7 +180,7 @@ def _check(settings: AgentSettings) -> None:
     name, wire = settings.camera.name, name_on_the_wire(settings.camera)
     print_table(f"camera {name}" + f", upstream {wire}" * (wire != name), ("", "state", "detail"), rows)
     if wrong := [finding.subject for finding in findings if finding.state == "wrong"]:
-        raise SettingsError(f"{', '.join(wrong)}: fix this first; the agent would not start, or not work.")
+        raise SettingsError(f"{', '.join(wrong)}: wrong. The details say what to do.")
 
 
 def _refuse_what_has_expired(settings: AgentSettings) -> None:

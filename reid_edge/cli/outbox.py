@@ -98,12 +98,13 @@ def discard_rows(
     discarded = discard(
         outbox,
         undeclared=undeclared,
-        agreed=lambda report: yes or _asked(f"Discard {report.rows:,} observations of {_whose(report)} for good?"),
+        agreed=lambda report: yes or _asked(_discarding(report, undeclared=undeclared)),
     )
     if as_json:
         sys.stdout.write(json.dumps({"discarded": discarded}) + "\n")
     else:
-        console.print(f"{discarded:,} observations discarded.")
+        with_gaps = ", and the file with its gaps is deleted: its gallery never learns of them" if undeclared else ""
+        console.print(f"{discarded:,} observations discarded{with_gaps}.", soft_wrap=True)
 
 
 def _state_folders() -> Iterator[Path]:
@@ -117,6 +118,11 @@ def _asked(question: str) -> bool:
     if not sys.stdin.isatty():
         raise UsageError(f"{question} There is no terminal to ask at: give --yes.")
     return typer.confirm(question)
+
+
+def _discarding(report: Report, *, undeclared: bool) -> str:
+    gaps = f", and the gaps that count {report.missing:,} more" if undeclared and report.missing else ""
+    return f"Discard {report.rows:,} observations of {_whose(report)}{gaps} for good?"
 
 
 def _whose(report: Report) -> str:

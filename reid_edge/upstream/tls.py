@@ -16,6 +16,12 @@ from reid_edge.redaction import without_userinfo
 from reid_edge.sparse_log import SparseLog
 from reid_edge.upstream.encryption import check_encrypted
 
+#: What to do about a certificate that the other end refuses, by OpenSSL's words for its alert.
+_OF_ALERTS = {
+    "certificate expired": "it has expired, or a clock is wrong: see the date at both ends, or renew it",
+    "certificate revoked": "it is in the list of revoked ones: make another",
+    "unknown ca": "it is of another authority: take one that the authority of the other end has signed",
+}
 _SPARSE = SparseLog(logging.getLogger(__name__))
 
 #: Schemes with TLS.
@@ -107,9 +113,12 @@ def certificate_advice(error: str, peer: str) -> str:
     """
     if "CERTIFICATE_VERIFY_FAILED" in error:
         return f"; compare tls.ca, the host's name in the address, and the clock with the {peer}'s certificate"
-    if "ALERT" in error.upper():
-        return f"; the {peer} may not accept this certificate: see whether it is of its authority, valid, not revoked"
-    return ""
+    if "ALERT" not in error.upper():
+        return ""
+    for words, advice in _OF_ALERTS.items():
+        if words in error.lower():
+            return f"; the {peer} does not accept this certificate: {advice}"
+    return f"; the {peer} may not accept this certificate: see whether it is of its authority, valid, not revoked"
 
 
 class _Refusing(ssl.SSLObject):
@@ -131,13 +140,26 @@ class _Refusing(ssl.SSLObject):
             raise
         except ssl.SSLError as error:
             self._failure = error
-            if isinstance(error, ssl.SSLCertVerificationError):
-                _SPARSE.warning(
-                    error.verify_message,
-                    "a client was refused for its certificate: %s; a camera that is refused says so in its own log",
-                    error.verify_message,
-                )
+            _log_refusal(error)
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the alert is to be sent") from error
+
+
+def _log_refusal(error: ssl.SSLError) -> None:
+    """Log once a minute that one end refused the other's certificate; other failures of a handshake are anybody's."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        _SPARSE.warning(
+            error.verify_message,
+            "a client was refused for its certificate: %s; a camera that is refused says so in its own log. Check that "
+            "its certificate is of the authority in --ca, valid, and not in --crl",
+            error.verify_message,
+        )
+    elif "ALERT" in (reason := error.reason or ""):
+        _SPARSE.warning(
+            reason,
+            "a client did not accept this server's certificate: %s; a camera's log says why. Compare its tls.ca, and "
+            "the name in its upstream.uri, with --cert; and the clocks",
+            reason.replace("_", " ").lower(),
+        )
 
 
 def _check_encrypted(uri: str, found: Endpoint, tls: TlsFiles | None, *, insecure: bool) -> None:

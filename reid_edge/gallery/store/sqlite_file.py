@@ -84,7 +84,7 @@ def store_errors(path: Path) -> Iterator[None]:
 def repair_advice(path: Path) -> str:
     """Return what to do about a damaged file."""
     return (
-        f" If it was a gallery: 'reid-edge gallery restore BACKUP sqlite:{path} --force' puts a backup in its place "
+        f" If it was a gallery, 'reid-edge gallery restore BACKUP sqlite:{path} --force' puts a backup in its place "
         "and keeps this file beside it."
     )
 

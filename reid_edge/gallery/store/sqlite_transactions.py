@@ -120,12 +120,13 @@ class SqliteTransactions(SqlStore):
         """Record in log and audit that commits are lost, or that another file is in the place."""
         detail: dict[str, Any] = {"commits": found.commits, "marked": marked.commits}
         if found.gallery == marked.gallery:
-            action, what = "commits lost", f"{marked.commits - found.commits} commits are missing at the end of"
+            lost = marked.commits - found.commits
+            action, what = "commits lost", f"{lost} {'commits are' if lost > 1 else 'commit is'} missing at the end of"
         else:
             action, what = "file replaced", "another file is in the place of"
         self.damaged.note_loss(f"{what} the gallery; the audit says so")
         log.error(
-            "%s the gallery %s: the audit says so. What cameras still have comes again if a backup is restored:%s",
+            "%s the gallery %s: the audit says so. What cameras still have comes again if a backup is restored.%s",
             what,
             self._path,
             repair_advice(self._path),

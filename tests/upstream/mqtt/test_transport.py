@@ -192,7 +192,7 @@ def test_a_camera_whose_certificate_the_broker_refuses_says_so(certs, foreign_ce
         transport = MqttTransport(broker.uri, camera="camA", tls=trusting)
         wait_until(lambda: transport.link.backoff.reason, "the broker had refused the certificate")
         transport.close()
-    assert "may not accept this certificate: see whether it is of its authority" in transport.link.backoff.reason
+    assert "the broker does not accept this certificate: it is of another authority" in transport.link.backoff.reason
 
 
 def test_renewed_certificates_are_used_from_the_next_connection_on(certs, foreign_certs, tmp_path):
