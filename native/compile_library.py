@@ -37,7 +37,15 @@ INSTRUCTION_SETS = {
     "neondot": ("aarch64", ["-march=armv8.2-a+dotprod"]),
 }
 _FLAGS = [
-    *("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+    *(
+        "-std=gnu11",
+        "-O3",
+        "-fPIC",
+        "-fvisibility=hidden",
+        "-ffp-contract=fast",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+    ),
     *("-Wall", "-Wextra", "-Werror=implicit-function-declaration"),
 ]
 _SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
