@@ -1,0 +1,25 @@
+/* The kernel sets of this build, and which of them this CPU can run. */
+#include <string.h>
+
+#include "kernels.h"
+#include "reid_native.h"
+
+extern const kernels portable_kernels;
+
+/* The fastest first. */
+static const kernels *const all[] = {
+    &portable_kernels,
+};
+
+const kernels *nth_kernels(int precision, int n) {
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    if (all[i]->precision == precision && all[i]->runs_here() && n-- == 0) return all[i];
+  return NULL;
+}
+
+const kernels *find_kernels(int precision, const char *name) {
+  const kernels *k = NULL;
+  for (int n = 0; (k = nth_kernels(precision, n)); n++)
+    if (!name || !strcmp(name, k->name)) return k;
+  return NULL;
+}

@@ -1,0 +1,179 @@
+/* The interface: engines, which join a network, its scratch memory and a team of threads. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "network.h"
+
+struct reid_native_engine {
+  network network;
+  memory memory;
+  crop_scratch *crops;     /* [thread]: of the crop that a thread computes alone; all compute together in the first */
+  thread_scratch *threads;
+  int count;
+  team *team;
+  pid_t made_in;
+  pthread_mutex_t lock;
+};
+
+int reid_native_abi(void) { return REID_NATIVE_ABI; }
+
+const char *reid_native_kernels(int precision, int n) {
+  const kernels *k = n < 0 ? NULL : nth_kernels(precision, n);
+  return k ? k->name : NULL;
+}
+
+static int fail(int status, char *message, size_t size, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  if (message && size) vsnprintf(message, size, format, arguments);
+  va_end(arguments);
+  return status;
+}
+
+static int usable_cpus(void) {
+  cpu_set_t set;
+  int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+  return count > 0 ? count : 1;
+}
+
+static int take_scratch(reid_native_engine *e) {
+  e->crops = memory_take(&e->memory, (size_t)e->count, sizeof *e->crops);
+  e->threads = memory_take(&e->memory, (size_t)e->count, sizeof *e->threads);
+  if (!e->crops || !e->threads) return REID_NATIVE_NO_MEMORY;
+  for (int i = 0; i < e->count; i++) {
+    if (crop_scratch_take(&e->crops[i], &e->network, &e->memory)) return REID_NATIVE_NO_MEMORY;
+    if (thread_scratch_take(&e->threads[i], &e->network, &e->memory)) return REID_NATIVE_NO_MEMORY;
+  }
+  return REID_NATIVE_OK;
+}
+
+int reid_native_create(const void *bytes, size_t plan_bytes, int precision, const char *name, int threads,
+                       reid_native_engine **engine, char *message, size_t message_bytes) {
+  if (!bytes || !engine || threads < 1)
+    return fail(REID_NATIVE_BAD_ARGUMENT, message, message_bytes, "a plan, a place for the engine and at least one "
+                "thread are needed, got %d threads", threads);
+  *engine = NULL;
+  const kernels *k = find_kernels(precision, name);
+  if (!k)
+    return fail(REID_NATIVE_NO_KERNELS, message, message_bytes, "no kernels %s%sfor precision %d run on this CPU",
+                name ? name : "", name ? " " : "", precision);
+  plan p;
+  int status = plan_read(&p, bytes, plan_bytes, message, message_bytes);
+  if (status) return status;
+  if (precision == REID_NATIVE_INT8 && !p.ranges)
+    return fail(REID_NATIVE_NO_RANGES, message, message_bytes, "the plan holds no ranges of activations for INT8");
+  reid_native_engine *e = calloc(1, sizeof *e);
+  if (!e) return fail(REID_NATIVE_NO_MEMORY, message, message_bytes, "no memory for an engine");
+  int cpus = usable_cpus();
+  e->count = threads < cpus ? threads : cpus;
+  e->made_in = getpid();
+  pthread_mutex_init(&e->lock, NULL);
+  status = network_make(&e->network, &p, k);
+  if (!status) status = take_scratch(e);
+  if (status) fail(status, message, message_bytes, "no memory for the network's weights and maps, after %zu bytes",
+                   e->network.memory.bytes + e->memory.bytes);
+  if (!status && !(e->team = team_start(e->count)))
+    status = fail(REID_NATIVE_NO_THREADS, message, message_bytes, "the system starts no %d threads", e->count);
+  if (status) reid_native_destroy(e);
+  else *engine = e;
+  return status;
+}
+
+void reid_native_destroy(reid_native_engine *e) {
+  if (!e) return;
+  if (e->team && e->made_in == getpid()) team_stop(e->team); /* after a fork its threads are not here */
+  memory_free(&e->memory);
+  network_free(&e->network);
+  pthread_mutex_destroy(&e->lock);
+  free(e);
+}
+
+int reid_native_describe(const reid_native_engine *e, reid_native_info *info) {
+  if (!e || !info) return REID_NATIVE_BAD_ARGUMENT;
+  const plan_header *h = &e->network.header;
+  plan p = {.header = *h, .layers = e->network.layers};
+  for (uint32_t i = 0; i < h->blocks; i++) {
+    const network_block *b = &e->network.blocks[i];
+    p.blocks[i] = (plan_block){(uint32_t)b->in, (uint32_t)b->middle, (uint32_t)b->out, (uint32_t)b->hidden,
+                               (uint32_t)b->norm, (uint32_t)b->then};
+  }
+  *info = (reid_native_info){.height = (int32_t)h->height, .width = (int32_t)h->width,
+                             .feature_dim = (int32_t)h->feature_dim, .precision = e->network.k->precision,
+                             .threads = e->count, .ranges = plan_ranges(&p),
+                             .memory_bytes = e->network.memory.bytes + e->memory.bytes,
+                             .kernels = e->network.k->name};
+  return REID_NATIVE_OK;
+}
+
+/* ---- runs ---- */
+
+typedef struct {
+  reid_native_engine *engine;
+  const uint8_t *pixels;
+  float *features;
+  int crops;
+  int apart;         /* crops that each thread computes alone; all threads share each of the others */
+  atomic_int next;   /* of those */
+} batch;
+
+static void run_crop(batch *b, int crop, int scratch, team_member who) {
+  reid_native_engine *e = b->engine;
+  const plan_header *h = &e->network.header;
+  network_run(&e->network, &e->crops[scratch], &e->threads[who.count > 1 ? who.index : scratch], who,
+              b->pixels + (size_t)crop * h->height * h->width * 3, b->features + (size_t)crop * h->feature_dim, NULL);
+}
+
+static void run_share(void *context, int thread) {
+  batch *b = context;
+  team_member alone = {0, 1, NULL}, together = {thread, b->engine->count, team_barrier(b->engine->team)};
+  for (int crop; (crop = atomic_fetch_add(&b->next, 1)) < b->apart;) run_crop(b, crop, thread, alone);
+  if (b->apart < b->crops) team_wait(together); /* the first scratch may be in use until here */
+  for (int crop = b->apart; crop < b->crops; crop++) run_crop(b, crop, 0, together);
+}
+
+/* Check a call's sizes; both products fit, since a plan's numbers are small and crops are at most INT_MAX. */
+static int check_call(const reid_native_engine *e, const uint8_t *pixels, size_t pixels_bytes, size_t crops) {
+  if (!e || !pixels || crops > INT32_MAX) return REID_NATIVE_BAD_ARGUMENT;
+  const plan_header *h = &e->network.header;
+  if (pixels_bytes != crops * h->height * h->width * 3) return REID_NATIVE_BAD_ARGUMENT;
+  return e->made_in == getpid() ? REID_NATIVE_OK : REID_NATIVE_FORKED;
+}
+
+int reid_native_run(reid_native_engine *e, const uint8_t *pixels, size_t pixels_bytes, size_t crops, float *features,
+                    size_t features_bytes) {
+  int status = check_call(e, pixels, pixels_bytes, crops);
+  if (status) return status;
+  if (!features || features_bytes != crops * e->network.header.feature_dim * sizeof *features)
+    return REID_NATIVE_BAD_ARGUMENT;
+  batch b = {.engine = e, .pixels = pixels, .features = features, .crops = (int)crops};
+  b.apart = b.crops / e->count * e->count;
+  pthread_mutex_lock(&e->lock);
+  team_run(e->team, run_share, &b);
+  pthread_mutex_unlock(&e->lock);
+  return REID_NATIVE_OK;
+}
+
+int reid_native_calibrate(reid_native_engine *e, const uint8_t *pixels, size_t pixels_bytes, size_t crops, float *ranges,
+                          size_t ranges_bytes) {
+  int status = check_call(e, pixels, pixels_bytes, crops);
+  if (status) return status;
+  reid_native_info info;
+  reid_native_describe(e, &info);
+  if (!ranges || ranges_bytes != info.ranges * sizeof *ranges || info.precision != REID_NATIVE_FP32)
+    return REID_NATIVE_BAD_ARGUMENT;
+  float *feature = malloc((size_t)info.feature_dim * sizeof *feature);
+  if (!feature) return REID_NATIVE_NO_MEMORY;
+  pthread_mutex_lock(&e->lock);
+  for (size_t i = 0; i < crops; i++)
+    network_run(&e->network, &e->crops[0], &e->threads[0], (team_member){0, 1, NULL},
+                pixels + i * (size_t)info.height * (size_t)info.width * 3, feature, ranges);
+  pthread_mutex_unlock(&e->lock);
+  free(feature);
+  return REID_NATIVE_OK;
+}

@@ -1,0 +1,18 @@
+/* Memory of an engine: zeroed blocks, aligned to cache lines and vectors, freed together. */
+#ifndef REID_NATIVE_MEMORY_H
+#define REID_NATIVE_MEMORY_H
+
+#include <stddef.h>
+
+typedef struct memory_block memory_block;
+typedef struct {
+  memory_block *last;
+  size_t bytes; /* of all blocks */
+} memory;
+
+/* Return count x size zeroed bytes, with 64 readable ones behind them; NULL if the product is too large or the system
+ * has no more. */
+void *memory_take(memory *m, size_t count, size_t size);
+void memory_free(memory *m);
+
+#endif

@@ -1,0 +1,227 @@
+"""The native engine's library, by ctypes: loading it, and networks that compute features with it."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_int, c_int32, c_size_t, c_uint64, c_void_p
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.errors import BundleCorruptError, BundleVersionError, EngineError, EngineUnavailableError, ReidEdgeError
+from reid_edge.types import Features
+
+NativePrecision = Literal["fp32", "bf16", "int8"]
+
+LIBRARY = Path(__file__).with_name("libreid_native.so")
+#: REID_NATIVE_ABI of ``native/src/reid_native.h`` that this file is written for.
+ABI = 1
+
+_PRECISIONS: dict[NativePrecision, int] = {"fp32": 0, "bf16": 1, "int8": 2}
+_MESSAGE_BYTES = 500
+_FORKED = 8
+#: The error for each reid_native_status.
+_ERRORS: dict[int, type[ReidEdgeError]] = {
+    1: BundleCorruptError,
+    2: BundleVersionError,
+    3: EngineError,
+    4: EngineUnavailableError,
+    5: EngineUnavailableError,
+    6: EngineError,
+    7: EngineError,
+    _FORKED: EngineError,
+}
+
+
+class _Info(Structure):
+    """reid_native_info."""
+
+    _fields_ = (
+        ("height", c_int32),
+        ("width", c_int32),
+        ("feature_dim", c_int32),
+        ("precision", c_int32),
+        ("threads", c_int32),
+        ("ranges", c_uint64),
+        ("memory_bytes", c_uint64),
+        ("kernels", c_char_p),
+    )
+
+
+@dataclass(frozen=True)
+class NativeInfo:
+    """What a network runs with.
+
+    Attributes:
+        size: Height and width of a crop, pixels.
+        feature_dim: Numbers of a feature.
+        threads: CPU threads, no more than this process may use.
+        ranges: Numbers that :meth:`NativeNetwork.calibrate` returns.
+        memory_bytes: Weights and scratch memory.
+        kernels: Name of the instruction set's kernels, e.g. ``avx512vnni``.
+    """
+
+    size: tuple[int, int]
+    feature_dim: int
+    threads: int
+    ranges: int
+    memory_bytes: int
+    kernels: str
+
+
+def available_kernels(precision: NativePrecision) -> tuple[str, ...]:
+    """Name the kernels that this CPU can run, the fastest first.
+
+    Raises:
+        EngineUnavailableError: The library is not installed here.
+    """
+    names = []
+    while name := _library().reid_native_kernels(_PRECISIONS[precision], len(names)):
+        names.append(name.decode())
+    return tuple(names)
+
+
+class NativeNetwork:
+    """A plan, loaded.  Several threads may call it; calls are served one after another.
+
+    Args:
+        plan: Of :func:`reid_edge.runtime.native.plan.make_plan`.
+        name: Of the plan's file, for the errors.
+        precision: ``int8`` needs a plan with ranges.
+        threads: CPU threads; more than this process may use are reduced to those.
+        kernels: One of :func:`available_kernels`; None: the fastest.
+
+    Raises:
+        BundleCorruptError: Not a plan, or a number in it that cannot be.
+        BundleVersionError: A plan of another format version.
+        EngineUnavailableError: The library is not installed, or has no kernels for this CPU and precision.
+        EngineError: No memory or threads.
+    """
+
+    def __init__(
+        self,
+        plan: bytes,
+        *,
+        name: str = "the plan",
+        precision: NativePrecision = "fp32",
+        threads: int = 1,
+        kernels: str | None = None,
+    ) -> None:
+        self._engine = c_void_p()
+        self._name = name
+        self._functions = _library()
+        message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+        status = self._functions.reid_native_create(
+            plan,
+            len(plan),
+            _PRECISIONS[precision],
+            kernels.encode() if kernels else None,
+            threads,
+            byref(self._engine),
+            message,
+            len(message),
+        )
+        if status:
+            raise _ERRORS[status](f"{name}: {message.value.decode()}.")
+        self.info = self._describe()
+
+    def __del__(self) -> None:
+        if getattr(self, "_engine", None):
+            self._functions.reid_native_destroy(self._engine)
+
+    def run(self, pixels: npt.NDArray[np.uint8]) -> Features:
+        """Compute features.
+
+        Args:
+            pixels: N×H×W×3 uint8, BGR.
+
+        Returns:
+            N×D float32, not normalised.
+
+        Raises:
+            EngineError: Pixels of another size, or the process is a fork of the one that loaded the plan.
+        """
+        pixels = self._checked(pixels)
+        features = np.empty((len(pixels), self.info.feature_dim), np.float32)
+        self._call("run", pixels, features)
+        return features
+
+    def calibrate(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return the largest value of each channel of each activation, in the order of a plan's ranges.
+
+        Args:
+            pixels: N×H×W×3 uint8, BGR; the network is one in ``fp32``.
+
+        Raises:
+            EngineError: As :meth:`run`.
+        """
+        ranges = np.zeros(self.info.ranges, np.float32)
+        self._call("calibrate", self._checked(pixels), ranges)
+        return ranges
+
+    def _call(self, name: str, pixels: npt.NDArray[np.uint8], out: npt.NDArray[np.float32]) -> None:
+        function = getattr(self._functions, f"reid_native_{name}")
+        status = function(self._engine, pixels.ctypes.data, pixels.nbytes, len(pixels), out.ctypes.data, out.nbytes)
+        if status == _FORKED:
+            raise EngineError(
+                f"{self._name} was loaded before this process was forked, and its threads are not here. Make the "
+                "extractor in the process that uses it."
+            )
+        if status:
+            raise _ERRORS[status](f"{self._name}: the native engine cannot {name} (status {status}).")
+
+    def _checked(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        expected = (*self.info.size, 3)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != expected:
+            raise EngineError(f"{self._name} takes N×{expected} uint8, got {pixels.shape} {pixels.dtype}.")
+        return np.ascontiguousarray(pixels)
+
+    def _describe(self) -> NativeInfo:
+        info = _Info()
+        self._functions.reid_native_describe(self._engine, byref(info))
+        return NativeInfo(
+            size=(info.height, info.width),
+            feature_dim=info.feature_dim,
+            threads=info.threads,
+            ranges=info.ranges,
+            memory_bytes=info.memory_bytes,
+            kernels=info.kernels.decode(),
+        )
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    if not LIBRARY.is_file():
+        raise EngineUnavailableError(
+            "this installation of reid-edge has no native engine. Install a wheel for this platform, or build it: "
+            "pip install --force-reinstall --no-binary reid-edge reid-edge"
+        )
+    try:
+        library = ctypes.CDLL(str(LIBRARY))
+    except OSError as error:
+        raise EngineUnavailableError(f"the native engine cannot be loaded: {error}.") from error
+    if (abi := library.reid_native_abi()) != ABI:
+        raise EngineUnavailableError(
+            f"{LIBRARY} is of another release (interface {abi}, expected {ABI}). Install reid-edge again."
+        )
+    _declare(library)
+    return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """State the types of the functions in ``native/src/reid_native.h``."""
+    library.reid_native_kernels.argtypes = (c_int, c_int)
+    library.reid_native_kernels.restype = c_char_p
+    library.reid_native_create.argtypes = (
+        *(c_char_p, c_size_t, c_int, c_char_p, c_int),
+        *(POINTER(c_void_p), POINTER(c_char), c_size_t),
+    )
+    library.reid_native_destroy.argtypes = (c_void_p,)
+    library.reid_native_destroy.restype = None
+    library.reid_native_describe.argtypes = (c_void_p, POINTER(_Info))
+    for function in (library.reid_native_run, library.reid_native_calibrate):
+        function.argtypes = (c_void_p, c_void_p, c_size_t, c_size_t, c_void_p, c_size_t)
