@@ -79,7 +79,7 @@ def available_kernels(precision: NativePrecision) -> tuple[str, ...]:
     Raises:
         EngineUnavailableError: The library is not installed here.
     """
-    names = []
+    names: list[str] = []
     while name := _library().reid_native_kernels(_PRECISIONS[precision], len(names)):
         names.append(name.decode())
     return tuple(names)

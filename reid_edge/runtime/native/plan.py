@@ -98,7 +98,9 @@ class _Network:
     """
 
     def __init__(self, weights: Weights) -> None:
-        self._weights = {name.removeprefix("network."): np.asarray(array, np.float32) for name, array in weights.items()}
+        self._weights = {
+            name.removeprefix("network."): np.asarray(array, np.float32) for name, array in weights.items()
+        }
         self.lengths = self._stream_lengths()
         self.fusion = self._fusion()
         self.blocks = list(self._blocks())

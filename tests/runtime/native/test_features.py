@@ -1,0 +1,81 @@
+"""Features of the native engine, against torch in float64: any network, kernels, batch and number of threads."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from reid_edge.osnet.architecture import OSNetConfig
+from reid_edge.runtime.native.library import NativeNetwork
+from tests.osnet.random_networks import random_network
+from tests.osnet.variants import VARIANTS
+from tests.runtime.native.networks import (
+    configs,
+    cosine,
+    expected_features,
+    kernels_of,
+    needs_library,
+    plan_of,
+    random_pixels,
+)
+
+pytestmark = needs_library
+
+KERNELS = kernels_of("fp32")
+LITE = {name: variant for name, variant in VARIANTS.items() if variant.convolution == "lite"}
+
+
+def _assert_features(network, pixels, kernels, threads=1):
+    expected = expected_features(network, pixels)
+    got = NativeNetwork(plan_of(network.float()), kernels=kernels, threads=threads).run(pixels)
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= 2e-5 * np.abs(expected).max()
+    if np.linalg.norm(expected, axis=1).min() > 0:
+        assert cosine(got, expected) >= 0.999999
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("variant", LITE.values(), ids=LITE)
+def test_every_variant_of_the_paper_with_lite_layers(variant, kernels):
+    size = (64, 32)
+    network = random_network(OSNetConfig(width=0.3, size=size, variant=variant), seed=1)
+    _assert_features(network, random_pixels(3, size, seed=2), kernels)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@given(config=configs, seed=st.integers(0, 2**31), threads=st.integers(1, 2))
+def test_random_networks(kernels, config, seed, threads):
+    _assert_features(random_network(config, seed), random_pixels(2, config.size, seed), kernels, threads)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("size", [(13, 13), (14, 33), (29, 17), (61, 47), (256, 128), (40, 131)])
+def test_odd_sizes(size, kernels):
+    network = random_network(OSNetConfig(width=0.25, size=size), seed=3)
+    _assert_features(network, random_pixels(2, size, seed=4), kernels)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("width", [0.01, 0.07, 0.25, 0.33, 0.5, 0.75, 1.0, 1.5])
+def test_every_width(width, kernels):
+    size = (32, 32)
+    network = random_network(OSNetConfig(width=width, size=size), seed=5)
+    _assert_features(network, random_pixels(2, size, seed=6), kernels)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("name", ["1 primary", "IBN"])
+def test_a_feature_depends_neither_on_the_batch_nor_on_the_threads(name, kernels):
+    size = (96, 48)
+    plan = plan_of(random_network(OSNetConfig(width=0.25, size=size, variant=VARIANTS[name]), seed=7).float())
+    pixels = random_pixels(11, size, seed=8)
+    one_by_one = NativeNetwork(plan, kernels=kernels).run(pixels[:1])
+    for threads in (1, 2):
+        network = NativeNetwork(plan, kernels=kernels, threads=threads)
+        whole = network.run(pixels)
+        assert np.array_equal(whole[:1], one_by_one)
+        for batch in (1, 2, 3, 8):
+            assert np.array_equal(network.run(pixels[:batch]), whole[:batch])
+        order = np.random.default_rng(9).permutation(len(pixels))
+        assert np.array_equal(network.run(pixels[order]), whole[order])
