@@ -16,7 +16,7 @@ from reid_edge.runtime.native.plan import make_plan
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 needs_library = pytest.mark.skipif(
-    not LIBRARY.exists(), reason="the native engine is not built: python native/build.py"
+    not LIBRARY.exists(), reason="the native engine is not built: python native/compile_library.py"
 )
 
 variants = st.builds(
