@@ -5,9 +5,15 @@
 #include "reid_native.h"
 
 extern const kernels portable_kernels;
+#ifdef __x86_64__
+extern const kernels avx2_kernels, avx512_kernels;
+#endif
 
 /* The fastest first. */
 static const kernels *const all[] = {
+#ifdef __x86_64__
+    &avx512_kernels, &avx2_kernels,
+#endif
     &portable_kernels,
 };
 

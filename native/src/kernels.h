@@ -47,7 +47,6 @@ typedef struct {
   const char *name;
   int precision;   /* reid_native_precision */
   int lanes;       /* floats of a vector: channels are padded to a multiple */
-  int half;        /* the last vector of a block is half as long where that is enough */
   int group;       /* inputs that one product of a lane takes: 1, 2 (bfloat16) or 4 (uint8) */
   int element;     /* bytes of a stored activation */
   int vectors;     /* most vectors of outputs that are computed at a time */

@@ -1,5 +1,6 @@
 /* Any processor: vectors of four floats, which the compiler makes of whatever there is.  The reference for all others. */
 #define LANES 4
+#define HALVES 0
 #include "reid_native.h"
 #include "kernels.h"
 #include "vectors.h"

@@ -40,4 +40,13 @@ ALWAYS V maximum(V a, V b) {
 }
 ALWAYS V relu(V v) { return maximum(v, (V){0}); }
 
+#if HALVES
+typedef float VH __attribute__((vector_size(LANES * 2)));
+typedef float VH_unaligned __attribute__((vector_size(LANES * 2), aligned(4), may_alias));
+ALWAYS VH load_half(const float *p) { return *(const VH_unaligned *)p; }
+ALWAYS void store_half(float *p, VH v) { *(VH_unaligned *)p = v; }
+ALWAYS VH maximum_half(VH a, VH b) { return MAXIMUM_HALF(a, b); }
+ALWAYS VH relu_half(VH v) { return maximum_half(v, (VH){0}); }
+#endif
+
 #endif
