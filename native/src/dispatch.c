@@ -6,13 +6,13 @@
 
 extern const kernels portable_kernels;
 #ifdef __x86_64__
-extern const kernels avx2_kernels, avx512_kernels;
+extern const kernels avx2_kernels, avx512_kernels, avx512vnni_kernels, avx512bf16_kernels, avx512int8_kernels;
 #endif
 
 /* The fastest first. */
 static const kernels *const all[] = {
 #ifdef __x86_64__
-    &avx512_kernels, &avx2_kernels,
+    &avx512vnni_kernels, &avx512_kernels, &avx2_kernels, &avx512bf16_kernels, &avx512int8_kernels,
 #endif
     &portable_kernels,
 };

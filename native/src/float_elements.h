@@ -2,6 +2,7 @@
 typedef float element;
 typedef V sum;
 #define GROUP 1
+#define STORES_CLAMP 0
 
 ALWAYS sum zero_sum(void) { return (V){0}; }
 ALWAYS sum dot(sum a, const element *in, const char *weights) { return a + load((const float *)weights) * *in; }

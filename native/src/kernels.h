@@ -34,13 +34,11 @@ typedef struct {
 /* The stem: 7x7 convolution of stride 2. */
 typedef struct {
   const void *weights;
+  const void *weights_low;     /* byte stems of 16-bit weights: weight = 128 x `weights` + `weights_low`; else NULL */
+  const float *scale;          /* byte stems: of the sums, padded */
+  const uint8_t *column_class; /* byte stems: [out_width], by how many taps lie outside the image; else NULL */
   int outputs, out_stride, image_width, out_width;
-  const float *bias, *scale;
   float mean_bgr[3];
-  /* Byte kernels: the mean's part of the bias depends on how many taps lie outside the image.  `bias` holds
-   * [row class][column class][padded outputs]; float kernels have one class. */
-  const uint8_t *column_class; /* [out_width] */
-  int column_classes;
 } stem;
 
 typedef struct {
@@ -50,13 +48,14 @@ typedef struct {
   int group;       /* inputs that one product of a lane takes: 1, 2 (bfloat16) or 4 (uint8) */
   int element;     /* bytes of a stored activation */
   int vectors;     /* most vectors of outputs that are computed at a time */
-  int stem_bytes;  /* 1: the stem takes bytes, weights of 8 bits (uint8) or of 16 in two halves; 0: floats */
+  int stem_bytes;  /* 0: the stem takes float32 minus the mean; else bytes, and weights of so many */
   int (*runs_here)(void); /* whether this CPU has the instructions */
 
   /* One row of the image as the stem takes it, with STEM_PAD pixels of zeros on both sides: those stay untouched. */
   void (*image_row)(const stem *, const uint8_t *pixels, void *row);
   /* One row of the stem.  rows: the image rows under its taps, zeros outside the image.  linear: float32 without ReLU
-   * instead of elements with it.  bias: of the row's class. */
+   * instead of elements with it.  bias: padded; for a byte stem that of the row's class, [column class][padded], since
+   * the mean's part of it depends on how many taps lie outside the image. */
   void (*stem_row)(const stem *, const void *const rows[STEM_SIDE], const float *bias, int linear, void *out);
   /* 3x3 maximum of stride 2 of a row of in_width pixels, padded by 1. */
   void (*max_pool_row)(const void *const rows[3], int in_width, int out_width, int channels, void *out);

@@ -314,6 +314,86 @@ static void pack_float_stem(packer *p, const float *weights, const float *bias, 
   p->failed |= !n->stem_row_class;
 }
 
+/* Taps first to end - 1 of a stem's output lie in the image, along one side. */
+typedef struct {
+  int first, end;
+} taps;
+
+static taps taps_inside(int output, int side) {
+  int before = STEM_PAD - 2 * output, after = side + STEM_PAD - 2 * output;
+  return (taps){before > 0 ? before : 0, after < STEM_SIDE ? after : STEM_SIDE};
+}
+
+/* Give each output of one side a class, by its taps; returns how many there are. */
+static int classes(uint8_t *class_of, taps found[STEM_SIDE * STEM_SIDE], int outputs, int side) {
+  int count = 0;
+  for (int o = 0; o < outputs; o++) {
+    taps t = taps_inside(o, side);
+    int i = 0;
+    while (i < count && (found[i].first != t.first || found[i].end != t.end)) i++;
+    if (i == count) found[count++] = t;
+    class_of[o] = (uint8_t)i;
+  }
+  return count;
+}
+
+/* Integer weights for u8 x s8 products, [vector][7 rows][6 words][lanes][4]; `weights` become what these stand for. */
+static void pack_stem_bytes(packer *p, float *weights, const float *out_scale) {
+  network *n = p->n;
+  enum { WORDS = (STEM_ROW + 3) / 4 };
+  int lanes = n->k->lanes, outputs = n->stem.outputs, bytes = n->k->stem_bytes;
+  size_t packed = (size_t)n->stem_padded * STEM_SIDE * WORDS * 4;
+  int8_t *high = memory_take(&n->memory, packed, 1), *low = memory_take(&n->memory, packed, 1);
+  float *steps = unit_steps(p, outputs);
+  p->failed |= !high || !low;
+  for (int o = 0; !p->failed && o < outputs; o++) {
+    float most = 1e-12f;
+    for (int i = 0; i < STEM_SIDE * STEM_ROW; i++) most = fmaxf(most, fabsf(weights[o * STEM_SIDE * STEM_ROW + i]));
+    steps[o] = most / (bytes == 2 ? 127 * 128 : 127);
+    for (int i = 0; i < STEM_SIDE * STEM_ROW; i++) {
+      float *w = &weights[o * STEM_SIDE * STEM_ROW + i];
+      int q = (int)rintf(*w / steps[o]), upper = bytes == 2 ? (int)rintf((float)q / 128) : q, y = i / STEM_ROW, x = i % STEM_ROW;
+      size_t at = ((((size_t)(o / lanes) * STEM_SIDE + y) * WORDS + x / 4) * lanes + o % lanes) * 4 + x % 4;
+      high[at] = (int8_t)upper;
+      low[at] = (int8_t)(bytes == 2 ? q - 128 * upper : 0);
+      *w = (float)q * steps[o];
+    }
+  }
+  n->stem.weights = high;
+  n->stem.weights_low = bytes == 2 ? low : NULL;
+  if (!p->failed) n->stem.scale = keep(p, steps, outputs, NULL, out_scale);
+}
+
+/* Bias less the mean's part, which is that of the taps inside the image: the network pads with the mean. */
+static float bias_without_mean(const network *n, const float *weights, float bias, taps rows, taps columns) {
+  double sum = bias;
+  for (int y = rows.first; y < rows.end; y++)
+    for (int i = 3 * columns.first; i < 3 * columns.end; i++) sum -= (double)weights[y * STEM_ROW + i] * n->stem.mean_bgr[i % 3];
+  return (float)sum;
+}
+
+static void pack_byte_stem(packer *p, float *weights, const float *bias, const float *out_scale) {
+  network *n = p->n;
+  taps rows[STEM_SIDE * STEM_SIDE], columns[STEM_SIDE * STEM_SIDE];
+  uint8_t *row_class = memory_take(&n->memory, (size_t)n->stem_height, 1);
+  uint8_t *column_class = memory_take(&n->memory, (size_t)n->stem_width, 1);
+  p->failed |= !row_class || !column_class;
+  pack_stem_bytes(p, weights, out_scale);
+  if (p->failed) return;
+  int row_classes = classes(row_class, rows, n->stem_height, (int)n->header.height);
+  int column_classes = classes(column_class, columns, n->stem_width, (int)n->header.width);
+  n->stem_class_floats = column_classes * n->stem_padded;
+  float *all = take_floats(&n->memory, p, (size_t)row_classes * n->stem_class_floats);
+  for (int r = 0; all && r < row_classes; r++)
+    for (int c = 0; c < column_classes; c++)
+      for (int o = 0; o < n->stem.outputs; o++)
+        all[((size_t)r * column_classes + c) * n->stem_padded + o] =
+            bias_without_mean(n, weights + (size_t)o * STEM_SIDE * STEM_ROW, bias[o], rows[r], columns[c]) / out_scale[o];
+  n->stem_bias = all;
+  n->stem_row_class = row_class;
+  n->stem.column_class = column_class;
+}
+
 static const float *pack_stem(packer *p) {
   network *n = p->n;
   int outputs = n->stem.outputs, normed = (int)n->header.stem_norm;
@@ -322,7 +402,9 @@ static const float *pack_stem(packer *p) {
   if (p->failed) return NULL;
   float *weights = by_rows(p, raw, outputs);
   for (int o = 0; o < outputs; o++) ones[o] = 1;
-  if (!p->failed) pack_float_stem(p, weights, bias, normed ? ones : scale);
+  if (p->failed) return NULL;
+  if (n->k->stem_bytes) pack_byte_stem(p, weights, bias, normed ? ones : scale);
+  else pack_float_stem(p, weights, bias, normed ? ones : scale);
   if (normed) {
     float *gamma = next(p, (size_t)outputs), *beta = next(p, (size_t)outputs);
     if (p->failed) return NULL;

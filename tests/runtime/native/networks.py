@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hypothesis.strategies as st
 import numpy as np
+import onnx
 import pytest
 import torch
 
+from reid_edge.manifest import InputSpec
 from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
 from reid_edge.osnet.folding import fold, fold_scale
 from reid_edge.osnet.network import OSNet
@@ -44,6 +48,13 @@ def plan_of(network: OSNet) -> bytes:
     folded = fold_scale(fold(network), STD)
     weights = {name: value.numpy() for name, value in folded.state_dict().items()}
     return make_plan(weights, network.config.size, MEAN)
+
+
+def plan_of_onnx(path: Path, spec: InputSpec) -> bytes:
+    initializers = onnx.load(path).graph.initializer
+    weights = {one.name: onnx.numpy_helper.to_array(one) for one in initializers}
+    floats = {name: value for name, value in weights.items() if value.dtype == np.float32}
+    return make_plan(floats, spec.size, spec.mean)
 
 
 def expected_features(network: OSNet, pixels: np.ndarray) -> np.ndarray:

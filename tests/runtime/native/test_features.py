@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.runtime.native.library import NativeNetwork
+from reid_edge.runtime.native.plan import with_ranges
 from tests.osnet.random_networks import random_network
 from tests.osnet.variants import VARIANTS
 from tests.runtime.native.networks import (
@@ -16,6 +17,7 @@ from tests.runtime.native.networks import (
     kernels_of,
     needs_library,
     plan_of,
+    plan_of_onnx,
     random_pixels,
 )
 
@@ -43,7 +45,7 @@ def test_every_variant_of_the_paper_with_lite_layers(variant, kernels):
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
-@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(config=configs, seed=st.integers(0, 2**31), threads=st.integers(1, 2))
 def test_random_networks(kernels, config, seed, threads):
     _assert_features(random_network(config, seed), random_pixels(2, config.size, seed), kernels, threads)
@@ -79,3 +81,42 @@ def test_a_feature_depends_neither_on_the_batch_nor_on_the_threads(name, kernels
             assert np.array_equal(network.run(pixels[:batch]), whole[:batch])
         order = np.random.default_rng(9).permutation(len(pixels))
         assert np.array_equal(network.run(pixels[order]), whole[order])
+
+
+BF16, INT8 = kernels_of("bf16"), kernels_of("int8")
+
+
+@pytest.mark.parametrize("kernels", BF16)
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+@given(config=configs, seed=st.integers(0, 2**31), threads=st.integers(1, 2))
+def test_random_networks_in_bfloat16(kernels, config, seed, threads):
+    network, pixels = random_network(config, seed), random_pixels(2, config.size, seed)
+    expected = expected_features(network, pixels)
+    got = NativeNetwork(plan_of(network.float()), kernels=kernels, threads=threads, precision="bf16").run(pixels)
+    assert np.linalg.norm(got - expected) <= 0.03 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("kernels", INT8)
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+@given(config=configs, seed=st.integers(0, 2**31), threads=st.integers(1, 2))
+def test_random_networks_in_int8(kernels, config, seed, threads):
+    network, pixels = random_network(config, seed), random_pixels(2, config.size, seed)
+    expected = expected_features(network, pixels)
+    plan = plan_of(network.float())
+    plan = with_ranges(plan, NativeNetwork(plan, threads=threads).calibrate(pixels))
+    got = NativeNetwork(plan, kernels=kernels, threads=threads, precision="int8").run(pixels)
+    assert np.linalg.norm(got - expected) <= 0.2 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("fp32", 0.999999), ("bf16", 0.9999), ("int8", 0.99)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_bundles_golden_features(session_bundle, precision, limit, threads):
+    crops, expected = session_bundle.golden()
+    plan = plan_of_onnx(session_bundle.path / "model.onnx", session_bundle.manifest.input)
+    if precision == "int8":
+        plan = with_ranges(plan, NativeNetwork(plan).calibrate(crops))
+    for kernels in kernels_of(precision):
+        network = NativeNetwork(plan, kernels=kernels, precision=precision, threads=threads)
+        for batch in (1, 2, len(crops)):
+            got = np.concatenate([network.run(crops[i : i + batch]) for i in range(0, len(crops), batch)])
+            assert cosine(got, expected) >= limit
