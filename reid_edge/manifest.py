@@ -19,7 +19,7 @@ MAX_FILE_BYTES = 1 << 30
 #: More crops than any exporter makes a file for.
 MAX_BATCH = 4096
 
-EngineName = Literal["onnxruntime", "openvino", "tensorrt"]
+EngineName = Literal["native", "onnxruntime", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8", "tuned"]
 EngineChoice = Literal["auto", EngineName]
 PrecisionChoice = Literal["auto", Precision]
@@ -29,7 +29,7 @@ Pixels = Annotated[int, msgspec.Meta(ge=1, le=8192)]
 Scale = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 Cosine = Annotated[float, msgspec.Meta(ge=-1, le=1)]
-ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino", "tensorrt")
+ENGINES: tuple[EngineName, ...] = ("native", "onnxruntime", "openvino", "tensorrt")
 #: ``ModelSpec.dataset`` of a network that was never trained: its times are real, its features mean nothing.
 RANDOM_WEIGHTS = "none: random weights"
 #: ``tuned``: rewritten and quantized as was fastest on one device (:mod:`reid_edge.tuning_record`).

@@ -9,7 +9,12 @@ from pathlib import PurePosixPath
 from reid_edge.manifest import Artifact, EngineName, InputSpec, Manifest, model_hash
 
 #: Fewest and most files of an artifact.
-_FILES: dict[EngineName, tuple[int, int]] = {"openvino": (2, 2), "onnxruntime": (1, 64), "tensorrt": (1, 1)}
+_FILES: dict[EngineName, tuple[int, int]] = {
+    "native": (1, 1),
+    "onnxruntime": (1, 64),
+    "openvino": (2, 2),
+    "tensorrt": (1, 1),
+}
 #: Type, axes and colours of the input, by the place where it is normalised.
 _INPUTS = {"graph": ("uint8", "NHWC", "BGR"), "host": ("float32", "NCHW", "RGB")}
 _LONGEST_NAME = 255

@@ -39,7 +39,9 @@ def benchmark(
     bundles: Annotated[list[Path] | None, typer.Argument(help="Folders that 'reid-edge export' made.")] = None,
     engine: Annotated[
         str | None,
-        typer.Option(help="Engines to time: openvino,onnxruntime,tensorrt. Default: all that a bundle has files for."),
+        typer.Option(
+            help="Engines to time: native,openvino,onnxruntime,tensorrt. Default: all that a bundle has files for."
+        ),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="Precisions to time: fp32,fp16,int8,tuned. Default: all.")
@@ -139,7 +141,7 @@ def _make_grid(
         from reid_edge.export.table6 import make_cells, plan_table
         from reid_edge.osnet.shipped import find_checkpoint, shipped_checkpoints
 
-    formats: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
+    formats: dict[str, Format] = {"native": "native", "onnxruntime": "onnx", "openvino": "openvino"}
     given = [find_checkpoint(path, None, say) for path in checkpoints]
     cells = plan_table(
         folder,

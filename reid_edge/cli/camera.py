@@ -43,7 +43,9 @@ DetectorName = Annotated[
         "jsonlines:stdin or callable:MODULE:FUNCTION. Default: motion."
     ),
 ]
-CameraEngine = Annotated[str | None, typer.Option(help="auto, openvino, onnxruntime or tensorrt. Default: auto.")]
+CameraEngine = Annotated[
+    str | None, typer.Option(help="auto, native, openvino, onnxruntime or tensorrt. Default: auto.")
+]
 CameraPrecision = Annotated[str | None, typer.Option(help="auto, fp32, fp16, int8 or tuned. Default: auto.")]
 Assignments = Annotated[
     list[str] | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -18,9 +19,9 @@ from reid_edge.cli.shared_options import (
     choices,
 )
 from reid_edge.console import console, extra, print_table, progress_bars, say
-from reid_edge.errors import EngineError, OutputError, UsageError
+from reid_edge.errors import OutputError, ReidEdgeError, UsageError
 
-_FORMATS = ("onnx", "openvino", "tensorrt")
+_FORMATS = ("onnx", "openvino", "native", "tensorrt")
 
 
 def export(
@@ -36,7 +37,8 @@ def export(
         typer.Option(help="A reid-edge .safetensors or torchreid .pth. Default: the shipped one of --width."),
     ] = None,
     formats: Annotated[
-        str | None, typer.Option(help="One or more of onnx,openvino,tensorrt. Default: all that this machine can make.")
+        str | None,
+        typer.Option(help="One or more of onnx,openvino,native,tensorrt. Default: all that this machine can make."),
     ] = None,
     precision: Annotated[str, typer.Option(help="One or more of fp32,fp16,int8.")] = "fp32,fp16,int8",
     calibration: Annotated[
@@ -67,8 +69,8 @@ def export(
 ) -> None:
     """Make a bundle from a checkpoint: ONNX, OpenVINO and TensorRT files, each checked against the checkpoint."""
     with extra("export", "exporting"):
+        from reid_edge.export import native, tensorrt
         from reid_edge.export.exporter import ExportOptions, Format, export_bundle
-        from reid_edge.export.tensorrt import why_not_here
         from reid_edge.osnet.architecture import format_size, parse_size, size_of_resolution
         from reid_edge.osnet.shipped import find_checkpoint
 
@@ -76,9 +78,9 @@ def export(
         raise UsageError("give --width β (0.25 ships with reid-edge), or --checkpoint FILE.")
     if size is not None and resolution is not None:
         raise UsageError("give --size or --resolution, not both.")
-    no_tensorrt = why_not_here()
-    chosen = _formats(formats, no_tensorrt)
     loaded = find_checkpoint(checkpoint, width, say)
+    no_native, no_tensorrt = native.why_not_here(loaded.info.variant, input_format), tensorrt.why_not_here()
+    chosen = _formats(formats, {"native": no_native, "tensorrt": no_tensorrt})
     input_size = loaded.info.size
     if size is not None:
         input_size = parse_size(size)
@@ -103,6 +105,8 @@ def export(
     with progress_bars() as notify:
         bundle = export_bundle(loaded, options, notify)
     print_table(f"{bundle.path}", BUNDLE_HEADERS, bundle_rows(bundle.manifest))
+    if no_native:
+        console.print(f"Native engine: {no_native}", soft_wrap=True)
     if no_tensorrt:
         console.print(
             f"TensorRT: {no_tensorrt}\n  Copy the bundle to the device and run there: "
@@ -112,23 +116,22 @@ def export(
     console.print(f"Next: reid-edge verify {shlex.quote(str(bundle.path))}", soft_wrap=True)
 
 
-def _formats(asked: str | None, no_tensorrt: EngineError | None) -> tuple[str, ...]:
+def _formats(asked: str | None, obstacles: Mapping[str, ReidEdgeError | None]) -> tuple[str, ...]:
     """Return the formats to export: those asked for, else all that can be made here.
 
     Args:
         asked: The option's value.
-        no_tensorrt: The reason why no plan can be built here.
+        obstacles: For formats that cannot be made everywhere: the reason why they cannot be made here, or None.
 
     Raises:
         UsageError: A format that does not exist.
-        EngineError: TensorRT was asked for, and cannot be had here.
+        ReidEdgeError: One was asked for, and cannot be made here.
     """
     chosen = choices(asked or ",".join(_FORMATS), _FORMATS, "--formats")
-    if no_tensorrt and "tensorrt" in chosen:
-        if asked is not None:
-            raise no_tensorrt
-        return tuple(name for name in chosen if name != "tensorrt")
-    return chosen
+    for obstacle in (obstacles.get(name) for name in chosen):
+        if obstacle is not None and asked is not None:
+            raise obstacle
+    return tuple(name for name in chosen if obstacles.get(name) is None)
 
 
 def build(

@@ -18,10 +18,12 @@ from reid_edge.bundle import Bundle, file_entry, open_bundle, write_manifest
 from reid_edge.crops import RESIZE_RULE
 from reid_edge.export.calibration import CalibrationSet, calibration_set
 from reid_edge.export.conversion import quantize_onnx, quantize_openvino, write_ir
+from reid_edge.export.native import add_ranges, native_precisions, plan_of_onnx
 from reid_edge.export.onnx import Deployable, InputFormat, export_onnx
 from reid_edge.export.reference import make_reference
 from reid_edge.export.staging import staged_folder
 from reid_edge.export.tensorrt import build_tensorrt
+from reid_edge.files import write_whole
 from reid_edge.manifest import (
     Artifact,
     EngineName,
@@ -41,7 +43,7 @@ from reid_edge.progress import Notify, silent
 from reid_edge.runtime.engines import Batch
 from reid_edge.types import Size
 
-Format = Literal["onnx", "openvino", "tensorrt"]
+Format = Literal["onnx", "openvino", "native", "tensorrt"]
 TargetCpu = Literal["any", "vnni"]
 
 GOLDEN = "golden.npz"
@@ -164,10 +166,10 @@ class _Export:
         onnx = {"fp32", *wanted} if all_onnx else {"fp32"}
         steps: list[Callable[[], Artifact]]
         steps = [partial(self._onnx, precision) for precision in ONNX_FILES if precision in onnx]
-        makers = {"openvino": self._openvino, "tensorrt": self._tensorrt}
+        makers = {"openvino": self._openvino, "native": self._native, "tensorrt": self._tensorrt}
         for name in self.options.formats:
             if name != "onnx":
-                steps += [partial(makers[name], precision) for precision in ONNX_FILES if precision in wanted]
+                steps += [partial(makers[name], precision) for precision in makable(name) if precision in wanted]
         return steps
 
     def _onnx(self, precision: Precision) -> Artifact:
@@ -192,6 +194,14 @@ class _Export:
             write_ir(source, path, half_weights=precision == "fp16")
         return self._checked("openvino", precision, (relative, f"openvino/{precision}.bin"))
 
+    def _native(self, precision: Precision) -> Artifact:
+        relative = f"native/{precision}.plan"
+        plan = plan_of_onnx(self.folder / ONNX_FILES["fp32"])
+        if precision == "int8":
+            plan = add_ranges(plan, self._calibration_batches())
+        write_whole(self.folder / relative, plan)
+        return self._checked("native", precision, (relative,))
+
     def _tensorrt(self, precision: Precision) -> Artifact:
         return build_tensorrt(Bundle(self.folder, self.manifest), precision, max_batch=self.options.max_batch)
 
@@ -204,7 +214,7 @@ class _Export:
             rewrite=("fold",),
             mult_adds=onnx_mult_adds(self.folder / ONNX_FILES["fp32"]),  # precision does not change the count
             max_batch=self.options.max_batch,
-            needs_vnni=precision == "int8" and self._vnni,
+            needs_vnni=precision == "int8" and self._vnni and engine != "native",
         )
         return self.reference.check(
             Bundle(self.folder, self.manifest), artifact, keep_rejected=self.options.keep_rejected
@@ -253,6 +263,11 @@ class _Export:
             calibration=self.reference.calibration.record if self.reference.calibration else None,
             tools=tool_versions(),
         )
+
+
+def makable(name: Format) -> tuple[Precision, ...]:
+    """Return the precisions of a format's files that can be made here."""
+    return native_precisions() if name == "native" else tuple(ONNX_FILES)
 
 
 def tool_versions() -> dict[str, str]:

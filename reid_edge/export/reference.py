@@ -21,9 +21,10 @@ from reid_edge.manifest import RANDOM_WEIGHTS, Artifact, InputSpec, Verdict
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.network import OSNet
 from reid_edge.progress import Notify
+from reid_edge.runtime.agreement import COSINE_LIMITS, float_limit
 from reid_edge.runtime.engines import Batch, EngineOptions, load_engine
 from reid_edge.runtime.extractor import as_input
-from reid_edge.runtime.golden import COSINE_LIMITS, float_limit, measure_parity
+from reid_edge.runtime.golden import measure_parity
 from reid_edge.types import Features, Image
 
 GOLDEN_CROPS = 8

@@ -5,7 +5,7 @@ One network is exported by :mod:`reid_edge.export.exporter`; this decides for 16
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -15,8 +15,8 @@ import torch
 
 from reid_edge.bundle import MANIFEST, Bundle, open_bundle
 from reid_edge.errors import BundleCorruptError, OutputError, UsageError
-from reid_edge.export.exporter import ONNX_FILES, ExportOptions, Format, export_bundle
-from reid_edge.manifest import RANDOM_WEIGHTS, Manifest, Precision
+from reid_edge.export.exporter import ONNX_FILES, ExportOptions, Format, export_bundle, makable
+from reid_edge.manifest import RANDOM_WEIGHTS, EngineName, Manifest, Precision
 from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig, format_size, size_of_resolution
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.osnet.network import OSNet
@@ -29,7 +29,7 @@ RESOLUTIONS = (1.0, 0.75, 0.5, 0.25)
 #: The network of every cell.
 VARIANT = NetworkVariant()
 SEED = 0
-_FORMATS: dict[str, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
+_FORMATS: dict[EngineName, Format] = {"native": "native", "onnxruntime": "onnx", "openvino": "openvino"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +181,7 @@ def _check_replaceable(held: Manifest, remade: set[str], out: Path, *, same: boo
     tuned files, TensorRT plans, INT8 of the caller's crops.
     """
     if held.model.dataset == RANDOM_WEIGHTS:
-        remade = {f"{engine}/{precision}" for engine, precision in product(_FORMATS, ONNX_FILES)}
+        remade = _makable(_FORMATS, tuple(ONNX_FILES))
     elif not same:
         remade = set()
     lost = [artifact.name for artifact in held.artifacts if artifact.name not in remade]
@@ -206,5 +206,13 @@ def _with_held_artifacts(options: ExportOptions, held: Manifest) -> ExportOption
 
 def _artifacts(options: ExportOptions) -> set[str]:
     """Name ``engine/precision`` of everything that an export makes, and runs, with these options."""
-    engines = [engine for engine, name in _FORMATS.items() if name in options.formats]
-    return {f"{engine}/{precision}" for engine, precision in product(engines, options.precisions)}
+    return _makable([engine for engine, name in _FORMATS.items() if name in options.formats], options.precisions)
+
+
+def _makable(engines: Iterable[EngineName], precisions: Sequence[Precision]) -> set[str]:
+    return {
+        f"{engine}/{precision}"
+        for engine in engines
+        for precision in precisions
+        if precision in makable(_FORMATS[engine])
+    }

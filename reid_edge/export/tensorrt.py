@@ -22,9 +22,10 @@ from reid_edge.bundle import Bundle, open_bundle, write_manifest
 from reid_edge.errors import EngineError, EngineUnavailableError, OutputError, ParityError
 from reid_edge.files import write_whole
 from reid_edge.manifest import Artifact, FileEntry, PlanStamp, Precision, with_artifact
+from reid_edge.runtime.agreement import cosine_limit
 from reid_edge.runtime.engines import EngineOptions
 from reid_edge.runtime.engines.tensorrt import find_gpu, load_library, make_logger
-from reid_edge.runtime.golden import cosine_limit, verify_artifact
+from reid_edge.runtime.golden import verify_artifact
 
 #: Folder of the plans in a bundle.
 PLANS = "tensorrt"

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from reid_edge.errors import EngineUnavailableError, MissingExtraError
 from reid_edge.runtime.engines.openvino import openvino_core, openvino_version
 from reid_edge.runtime.engines.tensorrt import find_gpu, load_library
+from reid_edge.runtime.native.library import available_kernels
 from reid_edge.system.cpu import cpu_name, instruction_sets, saturates_int8
 
 
@@ -27,6 +28,7 @@ def examine() -> list[Finding]:
         Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         _cpu(),
         _gpu(),
+        _native(),
         _openvino(),
         _package("ONNX Runtime", "onnxruntime", "onnx"),
         _tensorrt(),
@@ -51,6 +53,15 @@ def _gpu() -> Finding:
     if gpu is None:
         return Finding("GPU (CUDA)", "none found")
     return Finding("GPU (CUDA)", f"{gpu.name}, compute capability {gpu.compute_capability}")
+
+
+def _native() -> Finding:
+    try:
+        kernels = {precision: available_kernels(precision) for precision in ("fp32", "bf16", "int8")}
+    except EngineUnavailableError as error:
+        return Finding("native engine", "not installed", str(error).partition(". ")[2])
+    found = (f"{precision} by {names[0]}" for precision, names in kernels.items() if names)
+    return Finding("native engine", ", ".join(found))
 
 
 def _openvino() -> Finding:

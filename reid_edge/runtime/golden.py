@@ -11,14 +11,10 @@ import numpy.typing as npt
 from reid_edge.bundle import Bundle
 from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, ParityError
 from reid_edge.features import l2_normalised, row_cosines
-from reid_edge.manifest import Artifact, EngineChoice, InputSpec, Manifest, Parity, Precision, PrecisionChoice
+from reid_edge.manifest import Artifact, EngineChoice, InputSpec, Parity, PrecisionChoice
+from reid_edge.runtime.agreement import cosine_limit
 from reid_edge.runtime.engines import Engine, EngineOptions, load_engine
 from reid_edge.runtime.extractor import Extractor, as_input
-
-#: Lowest cosine similarity to the checkpoint's features of a file that holds only floats of this precision.
-COSINE_LIMITS: dict[Precision, float] = {"fp32": 0.99999, "fp16": 0.9999}
-#: Largest fall of an INT8 file's cosine similarity on another device, below that on export.
-INT8_TOLERANCE = 0.02
 
 
 def measure_parity(
@@ -101,28 +97,6 @@ def _verification(bundle: Bundle, artifact: Artifact, options: EngineOptions) ->
     limit = cosine_limit(bundle.manifest, artifact)
     detail = f"{parity.engine}: cosine ≥ {parity.cosine_min:.6f}, limit {limit:.5f}"
     return Verification(artifact, "right" if parity.cosine_min >= limit else "wrong", detail)
-
-
-def float_limit(artifact: Artifact) -> float | None:
-    """Return the lowest cosine similarity to the checkpoint's features that rounding alone explains.
-
-    None where a file holds INT8 or is computed in bfloat16: such a file has a verdict instead.
-    """
-    precision = artifact.float_precision
-    return COSINE_LIMITS[precision] if precision else None
-
-
-def cosine_limit(manifest: Manifest, artifact: Artifact) -> float:
-    """Return the lowest cosine similarity to the golden features that an artifact may show on any device.
-
-    Where :func:`float_limit` gives none, the limit lies :data:`INT8_TOLERANCE` below the file's similarity on export;
-    for a plan that was never run, below that of the ONNX file that it was built from.
-    """
-    if limit := float_limit(artifact):
-        return limit
-    like = [held for held in (artifact, *manifest.artifacts) if held.precision == artifact.precision]
-    exported = [held.parity for held in like if held.parity]
-    return exported[0].cosine_min - INT8_TOLERANCE
 
 
 def verify_artifact(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> Parity:

@@ -103,7 +103,8 @@ def grid(engine: TuningEngine, variant: NetworkVariant, max_batch: int) -> list[
     Returns:
         The plain network before rewritten ones, one stream before several.
     """
-    rewrites = [each for each in REWRITES if not why_illegal(variant, each)]
+    tried = REWRITES if engine.rewrites else (PLAIN,)
+    rewrites = [each for each in tried if not why_illegal(variant, each)]
     precisions = [
         (int8, float_type)
         for float_type in engine.float_types()

@@ -12,11 +12,14 @@ from typing import ClassVar, Literal
 from reid_edge.bundle import Bundle
 from reid_edge.export.conversion import quantize_onnx, quantize_openvino, write_ir
 from reid_edge.export.exporter import Format, tool_versions
+from reid_edge.export.native import add_ranges, native_precisions, plan_of_onnx
 from reid_edge.export.tensorrt import build_tensorrt, why_not_here
+from reid_edge.files import write_whole
 from reid_edge.manifest import EngineName, Precision
 from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines import Batch
 from reid_edge.runtime.engines.tensorrt import find_gpu, load_library
+from reid_edge.runtime.native.library import available_kernels
 from reid_edge.system.cpu import cpu_flags
 from reid_edge.tuning_record import DeviceClass, FloatType
 
@@ -51,6 +54,7 @@ class TuningEngine(ABC):
         plain: Precisions of the plain export that the candidates have to beat.
         int8_float_types: Float types of the rest of a network in INT8; none: INT8 takes part as plain export only.
         drafts: Whether INT8 that is only timed is quicker to make than INT8 that is accurate.
+        rewrites: Whether it runs rewritten networks.
         half_weights: Whether ``f16`` is written into the ONNX file, and not left to the engine.
 
     Args:
@@ -64,10 +68,11 @@ class TuningEngine(ABC):
     file_engine: ClassVar[EngineName]
     files: ClassVar[Mapping[str, str]]
     formats: ClassVar[tuple[Format, ...]]
-    plain: ClassVar[tuple[Precision, ...]] = ("fp32", "int8")
-    int8_float_types: ClassVar[tuple[FloatType, ...]] = ()
+    plain: tuple[Precision, ...] = ("fp32", "int8")
+    int8_float_types: tuple[FloatType, ...] = ()
     drafts: ClassVar[bool] = False
     half_weights: ClassVar[bool] = False
+    rewrites: ClassVar[bool] = True
 
     def __init__(self, crops: int) -> None:
         self.crops = crops
@@ -160,6 +165,31 @@ class OnnxRuntimeTuning(TuningEngine):
         _write_onnx(source, out, int8)
 
 
+class NativeTuning(TuningEngine):
+    """Our own kernels on the CPU, which compute the plain network."""
+
+    name = file_engine = "native"
+    files = {"native/tuned.plan": ".plan"}  # noqa: RUF012 - read only
+    formats = ("native",)
+    rewrites = False
+
+    def __init__(self, crops: int) -> None:
+        super().__init__(crops)
+        self.plain = native_precisions()
+        if not self.plain:
+            available_kernels("fp32")  # says why
+        self.int8_float_types = ("f32",) if "int8" in self.plain else ()
+
+    def write(self, source: Path, out: Path, int8: Quantization | None) -> None:
+        """Write a plan; see :meth:`TuningEngine.write`."""
+        plan = plan_of_onnx(source)
+        write_whole(out, plan if int8 is None else add_ranges(plan, int8.batches))
+
+    def float_types(self) -> tuple[FloatType, ...]:
+        """Float types that there are kernels for."""
+        return ("f32", "bf16") if available_kernels("bf16") else ("f32",)
+
+
 class TensorRTTuning(TuningEngine):
     """TensorRT: a plan is built from an ONNX file, which says the precision of every layer.
 
@@ -226,6 +256,7 @@ def _write_onnx(source: Path, out: Path, int8: Quantization | None) -> None:
 
 
 _ENGINES: dict[EngineName, type[TuningEngine]] = {
+    "native": NativeTuning,
     "openvino": OpenVINOTuning,
     "onnxruntime": OnnxRuntimeTuning,
     "tensorrt": TensorRTTuning,

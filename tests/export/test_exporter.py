@@ -13,7 +13,7 @@ from reid_edge.export import reference, staging
 from reid_edge.export.calibration import shipped_set
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.progress import silent
-from reid_edge.runtime import golden
+from reid_edge.runtime import agreement
 from tests.export.tiny import tiny_checkpoint
 
 
@@ -106,7 +106,7 @@ def test_a_size_too_small_is_an_error_before_any_work(tmp_path):
 
 
 def test_a_failed_export_leaves_what_was_there(tmp_path, bundle_copy, monkeypatch):
-    monkeypatch.setitem(golden.COSINE_LIMITS, "fp32", 1.1)
+    monkeypatch.setitem(agreement.COSINE_LIMITS, "fp32", 1.1)
     with pytest.raises(ParityError, match="does not compute what the checkpoint computes"):
         export_bundle(tiny_checkpoint(), _options(bundle_copy.path, force=True), silent)
     assert open_bundle(bundle_copy.path).manifest == bundle_copy.manifest

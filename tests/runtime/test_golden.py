@@ -5,8 +5,9 @@ import pytest
 
 from reid_edge.bundle import file_entry, open_bundle, write_manifest
 from reid_edge.errors import BundleCorruptError, EngineUnavailableError
+from reid_edge.runtime.agreement import INT8_TOLERANCE, cosine_limit, float_limit
 from reid_edge.runtime.engines import EngineOptions
-from reid_edge.runtime.golden import INT8_TOLERANCE, cosine_limit, float_limit, verify_bundle
+from reid_edge.runtime.golden import verify_bundle
 from reid_edge.tuning_record import Execution
 
 

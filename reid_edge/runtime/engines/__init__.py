@@ -7,8 +7,10 @@ import logging
 from reid_edge.bundle import Bundle
 from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, UsageError
 from reid_edge.manifest import ENGINES, PRECISIONS, Artifact, EngineChoice, EngineName, Precision, PrecisionChoice
+from reid_edge.runtime.agreement import require_agreement
 from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines.base import Batch, Engine, EngineOptions
+from reid_edge.runtime.engines.native import NativeEngine
 from reid_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from reid_edge.runtime.engines.openvino import OpenVINOEngine
 from reid_edge.runtime.engines.tensorrt import TensorRTEngine, find_gpu
@@ -19,10 +21,11 @@ __all__ = ["AUTO_ORDER", "Batch", "Engine", "EngineOptions", "choose_engine", "l
 _logger = logging.getLogger(__name__)
 
 #: Engines and their precisions in the order in which ``auto`` tries them: a GPU plan is built for this very device; on
-#: a CPU OpenVINO is the fastest.  INT8 is missing: it may rank worse, so it has to be chosen, after a benchmark on the
-#: device.  A tuned file was chosen so: on its class of device ``auto`` takes it first.
+#: a CPU our own kernels are the fastest, then OpenVINO.  INT8 is missing: it may rank worse, so it has to be chosen,
+#: after a benchmark on the device.  A tuned file was chosen so: on its class of device ``auto`` takes it first.
 _AUTO_PRECISION: dict[EngineName, tuple[Precision, ...]] = {
     "tensorrt": ("fp16", "fp32"),
+    "native": ("fp32",),
     "openvino": ("fp32", "fp16"),
     "onnxruntime": ("fp32", "fp16"),
 }
@@ -38,13 +41,15 @@ def load_engine(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> E
         EngineUnavailableError: The engine cannot run here.
         PlanMismatchError: A plan for another device or version.
     """
-    if artifact.needs_vnni and artifact.engine != "tensorrt" and saturates_int8():
+    if artifact.needs_vnni and artifact.engine in ("openvino", "onnxruntime") and saturates_int8():
         raise EngineUnavailableError(
             f"{artifact.name} was exported for CPUs with VNNI; on this one its sums would overflow and the features "
             "would be wrong. Export again with: --target-cpu any"
         )
     files = {entry.path: bundle.read(entry) for entry in artifact.files}
     match artifact.engine:
+        case "native":
+            return NativeEngine(files, artifact, options)
         case "openvino":
             return OpenVINOEngine(files, artifact, options)
         case "onnxruntime":
@@ -74,10 +79,15 @@ def choose_engine(
     reasons = []
     for artifact in _candidates(bundle, engine, precision):
         try:
-            return artifact, load_engine(bundle, artifact, options)
+            loaded = load_engine(bundle, artifact, options)
+            if engine == "auto" and artifact.engine == "native":  # no other library stands behind its kernels
+                require_agreement(loaded.infer, bundle, artifact)
+            return artifact, loaded
         except (EngineError, MissingExtraError) as error:
             if engine != "auto":
                 raise
+            level = logging.WARNING if isinstance(error, EngineError) else logging.INFO
+            _logger.log(level, "%s is not used: %s", artifact.name, error)
             reasons.append(f"  {artifact.name}: {error}")
     raise EngineUnavailableError(
         f"no engine on this device can run {bundle.path}:\n" + "\n".join(reasons) + "\nSee also: reid-edge doctor"

@@ -1,0 +1,77 @@
+"""Plans for the native engine: from a network or an ONNX file, and their ranges for INT8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import onnx
+import onnx.numpy_helper
+
+from reid_edge.errors import ConfigError, EngineError
+from reid_edge.export.onnx import InputFormat
+from reid_edge.manifest import Precision
+from reid_edge.osnet.architecture import NetworkVariant
+from reid_edge.runtime.engines import Batch
+from reid_edge.runtime.native.library import NativeNetwork, NativePrecision, available_kernels
+from reid_edge.runtime.native.plan import make_plan, with_ranges
+
+_PRECISIONS: dict[Precision, NativePrecision] = {"fp32": "fp32", "int8": "int8"}
+
+
+def native_precisions() -> tuple[Precision, ...]:
+    """Return the precisions of plans that can be made and checked here; none where the engine is not installed."""
+    try:
+        return tuple(name for name, native in _PRECISIONS.items() if available_kernels(native))
+    except EngineError:
+        return ()
+
+
+def why_not_here(variant: NetworkVariant, input_format: InputFormat) -> EngineError | ConfigError | None:
+    """Return the reason why no plan of a network can be made and checked here; None where it can."""
+    try:
+        available_kernels("fp32")
+    except EngineError as error:
+        return error
+    if input_format != "pixels":
+        return ConfigError("the native engine takes uint8 pixels: --input pixels.")
+    if variant.convolution != "lite":
+        return ConfigError(f"the native engine computes Lite 3x3 layers only, and this network is {variant}.")
+    return None
+
+
+def plan_of_onnx(source: Path) -> bytes:
+    """Write the network of an ONNX file as a plan.
+
+    Args:
+        source: As :func:`reid_edge.export.onnx.export_onnx` writes it in float32, for uint8 pixels; the network is
+            folded and not otherwise rewritten.
+
+    Raises:
+        ConfigError: The native engine cannot compute this network.
+    """
+    model = onnx.load(source)
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    if "mean_bgr" not in arrays:
+        raise ConfigError("the native engine takes uint8 pixels, and this network normalised values: --input pixels.")
+    _, height, width, _ = (axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim)
+    blue, green, red = (float(value) / 255 for value in arrays["mean_bgr"].ravel())
+    weights = {name: array for name, array in arrays.items() if name.startswith("network.")}
+    return make_plan(weights, (height, width), (red, green, blue))
+
+
+def add_ranges(plan: bytes, batches: Iterable[Batch]) -> bytes:
+    """Return a plan with the ranges that its activations take, which INT8 needs.
+
+    Args:
+        plan: Without ranges.
+        batches: Calibration inputs, uint8 N×H×W×3 BGR.
+    """
+    network = NativeNetwork(plan)
+    ranges = None
+    for batch in batches:
+        found = network.calibrate(batch)
+        ranges = found if ranges is None else ranges.clip(min=found)
+    if ranges is None:
+        raise ValueError("INT8 needs at least one calibration crop")
+    return with_ranges(plan, ranges)

@@ -1,0 +1,54 @@
+"""The native engine on the CPU: our own kernels for OSNet; any batch, no compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reid_edge.errors import EngineUnavailableError
+from reid_edge.manifest import Artifact
+from reid_edge.runtime.engines.base import Batch, EngineOptions
+from reid_edge.runtime.native.library import NativeNetwork, NativePrecision
+from reid_edge.system.limits import usable_cpus
+from reid_edge.tuning_record import Execution, FloatType
+from reid_edge.types import Features
+
+_FLOATS: dict[FloatType, NativePrecision] = {"f32": "fp32", "bf16": "bf16"}
+
+
+class NativeEngine:
+    """Runs a plan.
+
+    Args:
+        files: The plan's content by its name.
+        artifact: Description of the file.
+        options: Options of the engines.
+
+    Raises:
+        BundleCorruptError: The plan is damaged.
+        BundleVersionError: The plan has another format.
+        EngineUnavailableError: The engine is not installed, or has no kernels for this CPU and precision.
+        EngineError: No memory or threads.
+    """
+
+    batch_sizes: tuple[int, ...] | None = None
+
+    def __init__(self, files: Mapping[str, bytes], artifact: Artifact, options: EngineOptions) -> None:
+        ((name, plan),) = files.items()
+        execution = artifact.execution or Execution()
+        threads = options.threads or execution.threads or usable_cpus()
+        self._network = NativeNetwork(plan, name=name, precision=_precision(artifact), threads=threads)
+        info = self._network.info
+        self.description = f"native {info.kernels} CPU"
+
+    def infer(self, batch: Batch) -> Features:
+        """See :class:`~reid_edge.runtime.engines.base.Engine`."""
+        return self._network.run(batch)
+
+
+def _precision(artifact: Artifact) -> NativePrecision:
+    if artifact.precision == "int8" or artifact.int8:
+        return "int8"
+    float_type = (artifact.execution or Execution()).float_type
+    if float_type not in _FLOATS or artifact.precision == "fp16":
+        raise EngineUnavailableError(f"{artifact.name}: the native engine computes in fp32, bf16 and int8, not fp16.")
+    return _FLOATS[float_type]
