@@ -11,10 +11,9 @@
 #include "float_elements.h"
 
 #define SCALED 0
-#define VECTORS 3
+#define VECTORS 2
 #define TILE_1 8
-#define TILE_2 6
-#define TILE_3 4
+#define TILE_2 4
 #define DEPTHWISE_PIXELS 4
 #define STEM_PIXELS 4
 #include "kernels_body.inc"

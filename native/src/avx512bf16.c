@@ -13,6 +13,7 @@
 
 typedef uint16_t element;
 typedef __m512 sum;
+typedef __m512i factor;
 typedef __m256 sum_half;
 typedef __m256i raw;
 #define GROUP 2
@@ -25,8 +26,9 @@ ALWAYS int two(const element *in) {
 }
 
 ALWAYS sum zero_sum(void) { return _mm512_setzero_ps(); }
-ALWAYS sum dot(sum a, const element *in, const char *weights) {
-  return _mm512_dpbf16_ps(a, (__m512bh)_mm512_set1_epi32(two(in)), (__m512bh)_mm512_loadu_si512(weights));
+ALWAYS factor load_factor(const element *in) { return _mm512_set1_epi32(two(in)); }
+ALWAYS sum dot(sum a, factor f, const char *weights) {
+  return _mm512_dpbf16_ps(a, (__m512bh)f, (__m512bh)_mm512_loadu_si512(weights));
 }
 ALWAYS V sum_to_float(sum a) { return (V)a; }
 ALWAYS V load_elements(const element *p) {

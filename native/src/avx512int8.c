@@ -13,13 +13,15 @@
 
 typedef uint8_t element;
 typedef integers sum;
+typedef __m512i factor;
 typedef __m256i sum_half;
 typedef __m128i raw;
 #define GROUP 4
 #define STORES_CLAMP 1
 
 ALWAYS sum zero_sum(void) { return (sum){0}; }
-ALWAYS sum dot(sum a, const element *in, const char *weights) { return dot_bytes(a, in, weights); }
+ALWAYS factor load_factor(const element *in) { return four_bytes(in); }
+ALWAYS sum dot(sum a, factor f, const char *weights) { return dot_bytes(a, f, weights); }
 ALWAYS V sum_to_float(sum a) { return __builtin_convertvector(a, V); }
 ALWAYS V load_elements(const element *p) {
   return (V)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));

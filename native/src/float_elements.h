@@ -1,11 +1,12 @@
 /* Elements that are float32, as kernels_body.inc wants them. */
 typedef float element;
-typedef V sum;
+typedef V sum, factor;
 #define GROUP 1
 #define STORES_CLAMP 0
 
 ALWAYS sum zero_sum(void) { return (V){0}; }
-ALWAYS sum dot(sum a, const element *in, const char *weights) { return a + load((const float *)weights) * *in; }
+ALWAYS factor load_factor(const element *in) { return splat(*in); }
+ALWAYS sum dot(sum a, factor f, const char *weights) { return a + load((const float *)weights) * f; }
 ALWAYS V sum_to_float(sum a) { return a; }
 ALWAYS V load_elements(const element *p) { return load(p); }
 ALWAYS void store_elements(element *p, V v) { store(p, v); }
