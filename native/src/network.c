@@ -105,7 +105,7 @@ int thread_scratch_take(thread_scratch *s, const network *n, memory *m) {
   size_t row = MOST_OF(n, (size_t)(b->width + 2) * b->middle_padded);
   size_t chunk = MOST_OF(n, (size_t)b->chunk * b->width * b->out_padded);
   size_t fused = MOST_OF(n, (size_t)b->chunk * b->width * b->fused_padded);
-  size_t channels = MOST_OF(n, b->out_padded), features = (size_t)n->fc_vectors * n->k->lanes;
+  size_t channels = MOST_OF(n, most(b->out_padded, b->middle_padded)), features = (size_t)n->fc_vectors * n->k->lanes;
   if (channels < (size_t)n->stem_padded) channels = (size_t)n->stem_padded;
   int failed = 0;
   failed |= !(s->image_rows = memory_take(m, IMAGE_RING, n->image_stride));

@@ -143,7 +143,7 @@ static conv restore_and_project(packer *p, const network_block *b, const float *
   c.bias = keep(p, bias, b->out, NULL, out_scale);
   if (scaled(p)) {
     c.scale = keep(p, q, b->out, NULL, out_scale);
-    c.ratio = keep(p, in_scale, b->out, NULL, out_scale); /* read only where the block keeps its channels */
+    if (b->in == b->out) c.ratio = keep(p, in_scale, b->out, NULL, out_scale);
   }
   return c;
 }
@@ -250,7 +250,7 @@ static void pack_tail(packer *p, network_block *b, const float *in_scale, const 
   if (p->failed) return;
   b->gamma = keep(p, gamma, b->out, NULL, out_scale);
   b->beta = keep(p, beta, b->out, NULL, out_scale);
-  b->ratio = keep(p, in_scale, b->out, NULL, out_scale);
+  if (b->in == b->out) b->ratio = keep(p, in_scale, b->out, NULL, out_scale);
 }
 
 static void pack_after(packer *p, network_block *b, const float *out_scale, size_t ranges) {
