@@ -52,7 +52,7 @@ _FLAGS = [
     ),
     *("-Wall", "-Wextra", "-Werror=implicit-function-declaration"),
 ]
-_SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
+_SANITIZERS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
 
 
 class BuildError(Exception):
