@@ -52,7 +52,10 @@ _FLAGS = [
     ),
     *("-Wall", "-Wextra", "-Werror=implicit-function-declaration"),
 ]
-_SANITIZERS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
+_SANITIZERS = [
+    *("-O1", "-DSMALL_CODE", "-g"),
+    *("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),
+]
 
 
 class BuildError(Exception):

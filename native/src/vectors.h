@@ -4,6 +4,11 @@
 
 #include <stdint.h>
 
+#ifdef SMALL_CODE /* sanitizer builds: with tiles of any size in one function they compile in seconds, not minutes */
+#define ALWAYS static inline
+#define UNROLL
+#define NO_UNROLL
+#else
 #define ALWAYS static inline __attribute__((always_inline))
 #ifdef __clang__
 #define UNROLL _Pragma("unroll")
@@ -11,6 +16,7 @@
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #define NO_UNROLL _Pragma("GCC unroll 1")
+#endif
 #endif
 
 typedef float V __attribute__((vector_size(LANES * 4)));
