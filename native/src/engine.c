@@ -74,7 +74,10 @@ int reid_native_create(const void *bytes, size_t plan_bytes, int precision, cons
   e->count = threads < cpus ? threads : cpus;
   e->made_in = getpid();
   pthread_mutex_init(&e->lock, NULL);
-  status = network_make(&e->network, &p, k);
+  /* Linux promises more memory than it has, and ends a process when it is used. */
+  size_t available = memory_available();
+  status = network_make(&e->network, &p, k, available);
+  if (available) e->memory.limit = available > e->network.memory.bytes ? available - e->network.memory.bytes : 1;
   if (!status) status = take_scratch(e);
   if (status) fail(status, message, message_bytes, "no memory for the network's weights and maps, after %zu bytes",
                    e->network.memory.bytes + e->memory.bytes);

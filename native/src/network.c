@@ -42,8 +42,8 @@ static void set_block(network *n, network_block *b, const plan_block *from, int 
   b->ranges = ranges;
 }
 
-int network_make(network *n, const plan *p, const kernels *k) {
-  *n = (network){.k = k, .header = p->header, .layers = p->layers};
+int network_make(network *n, const plan *p, const kernels *k, size_t memory_limit) {
+  *n = (network){.k = k, .header = p->header, .layers = p->layers, .memory.limit = memory_limit};
   set_stem(n);
   n->blocks = memory_take(&n->memory, p->header.blocks, sizeof *n->blocks);
   if (!n->blocks) return REID_NATIVE_NO_MEMORY;

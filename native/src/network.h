@@ -66,8 +66,8 @@ typedef struct {
   float *gates;              /* [stream][padded] */
 } thread_scratch;
 
-/* Pack a plan for kernels; network_free frees what was taken, also after a failure. */
-int network_make(network *n, const plan *p, const kernels *k);
+/* Pack a plan for kernels; network_free frees what was taken, also after a failure.  memory_limit: see memory.h. */
+int network_make(network *n, const plan *p, const kernels *k, size_t memory_limit);
 void network_free(network *n);
 
 int crop_scratch_take(crop_scratch *s, const network *n, memory *m);

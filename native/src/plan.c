@@ -60,12 +60,26 @@ static int check_block(const plan *p, uint32_t number, uint32_t in, char *messag
   return REID_NATIVE_OK;
 }
 
-/* Check that two pools and no more, or fewer, leave the feature a pixel. */
-static int check_pools(const plan *p, char *message, size_t message_bytes) {
-  uint32_t height = ((p->header.height + 1) / 2 + 1) / 2, width = ((p->header.width + 1) / 2 + 1) / 2;
-  for (uint32_t i = 0; i < p->header.blocks; i++)
-    if (p->blocks[i].then == THEN_TRANSITION) height /= 2, width /= 2;
-  if (!height || !width) BAD("a map of %u x %u pixels is pooled until none is left", p->header.height, p->header.width);
+static int check_map(uint32_t height, uint32_t width, uint32_t channels, char *message, size_t message_bytes) {
+  uint64_t numbers = (uint64_t)height * width * channels;
+  if (numbers > MAX_MAP)
+    BAD("a map has at most %d numbers, got one of %u x %u pixels with %u channels", MAX_MAP, height, width, channels);
+  return REID_NATIVE_OK;
+}
+
+/* Check that no map is too large, and that the pools leave the feature a pixel. */
+static int check_maps(const plan *p, char *message, size_t message_bytes) {
+  const plan_header *h = &p->header;
+  uint32_t height = (h->height + 1) / 2, width = (h->width + 1) / 2;
+  int status = check_map(height, width, h->stem_channels, message, message_bytes);
+  height = (height + 1) / 2, width = (width + 1) / 2;
+  for (uint32_t i = 0; !status && i < h->blocks; i++) {
+    const plan_block *b = &p->blocks[i];
+    status = check_map(height, width, b->middle > b->out ? b->middle : b->out, message, message_bytes);
+    if (b->then == THEN_TRANSITION) height /= 2, width /= 2;
+  }
+  if (status) return status;
+  if (!height || !width) BAD("a map of %u x %u pixels is pooled until none is left", h->height, h->width);
   return REID_NATIVE_OK;
 }
 
@@ -134,7 +148,7 @@ int plan_read(plan *p, const void *bytes, size_t size, char *message, size_t mes
     if ((status = check_block(p, i, channels, message, message_bytes))) return status;
     channels = p->blocks[i].out;
   }
-  if ((status = check_pools(p, message, message_bytes))) return status;
+  if ((status = check_maps(p, message, message_bytes))) return status;
   uint64_t weights = count_weights(p), ranges = h->ranges ? plan_ranges(p) : 0;
   if (h->weights != weights) BAD("this network has %llu weights, the plan says %llu", (unsigned long long)weights,
                                  (unsigned long long)h->weights);

@@ -17,6 +17,7 @@ enum {
   MAX_STREAMS = 8,      /* of a block */
   MAX_LENGTH = 16,      /* layers of a stream */
   MAX_BLOCKS = 64,
+  MAX_MAP = 1 << 26,    /* numbers of any map: at most 256 MiB */
 };
 
 enum { FUSION_ADDITION = 0, FUSION_ONE_GATE = 1, FUSION_GATE_EACH = 2, FUSION_CONCATENATION = 3 };
@@ -33,6 +34,7 @@ typedef struct {
   float mean_bgr[3], norm_epsilon;
   uint64_t weights, ranges;
 } plan_header;
+_Static_assert(sizeof(size_t) == 8, "the sizes of the largest plan fit into 64 bits, not into 32");
 _Static_assert(sizeof(plan_header) == 8 + 18 * 4 + 4 * 4 + 16, "no padding in the file's header");
 
 typedef struct {

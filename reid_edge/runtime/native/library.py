@@ -126,7 +126,7 @@ class NativeNetwork:
             len(message),
         )
         if status:
-            raise _ERRORS[status](f"{name}: {message.value.decode()}.")
+            raise _ERRORS[status](f"{name}: {message.value.decode(errors='replace')}.")
         self.info = self._describe()
 
     def __del__(self) -> None:
@@ -202,9 +202,10 @@ def _library() -> ctypes.CDLL:
         )
     try:
         library = ctypes.CDLL(str(LIBRARY))
-    except OSError as error:
-        raise EngineUnavailableError(f"the native engine cannot be loaded: {error}.") from error
-    if (abi := library.reid_native_abi()) != ABI:
+        abi = library.reid_native_abi()
+    except (OSError, AttributeError) as error:
+        raise EngineUnavailableError(f"the native engine cannot be loaded: {error}. Install reid-edge again.") from error
+    if abi != ABI:
         raise EngineUnavailableError(
             f"{LIBRARY} is of another release (interface {abi}, expected {ABI}). Install reid-edge again."
         )
