@@ -204,7 +204,9 @@ def _library() -> ctypes.CDLL:
         library = ctypes.CDLL(str(LIBRARY))
         abi = library.reid_native_abi()
     except (OSError, AttributeError) as error:
-        raise EngineUnavailableError(f"the native engine cannot be loaded: {error}. Install reid-edge again.") from error
+        raise EngineUnavailableError(
+            f"the native engine cannot be loaded: {error}. Install reid-edge again."
+        ) from error
     if abi != ABI:
         raise EngineUnavailableError(
             f"{LIBRARY} is of another release (interface {abi}, expected {ABI}). Install reid-edge again."
