@@ -1,6 +1,6 @@
 """Compiles the library of the ``native`` engine.
 
-    python native/compile_library.py [OUTPUT.so] [--target x86_64|aarch64] [--sanitize]
+    python native/compile_library.py [OUTPUT.so] [--target x86_64|aarch64] [--sanitize] [--program MAIN.c]
 
 Each file of ``src`` is one translation unit.  A file that is named after an instruction set is compiled with the flags
 of that set and only for its processor; at run time ``dispatch.c`` takes none that the CPU lacks.  The compiler is zig's
@@ -62,11 +62,14 @@ class BuildError(Exception):
     """The library could not be compiled; the text says why."""
 
 
-def build(output: Path = LIBRARY, *, target: str | None = None, sanitize: bool = False) -> str:
+def build(
+    output: Path = LIBRARY, *, target: str | None = None, sanitize: bool = False, program: Path | None = None
+) -> str:
     """Compile the library, and put it in place in one step.
 
     Args:
         output: The shared library to write.
+        program: A file with ``main``, to make a static program with the library's code instead.
         target: One of ``PROCESSORS``; this machine's if None.
         sanitize: Stop at each memory error and each undefined operation.  Needs ``cc``, whose run-time library is
             loaded beforehand (``LD_PRELOAD=$(cc -print-file-name=libasan.so)``).
@@ -80,21 +83,24 @@ def build(output: Path = LIBRARY, *, target: str | None = None, sanitize: bool =
     processor = target or platform.machine()
     if sys.platform != "linux" or processor not in PROCESSORS:
         raise BuildError(f"the native engine is made for Linux on {' and '.join(PROCESSORS)}, not {processor}")
-    compiler, portable = _compiler(processor, sanitize)
+    compiler, portable = _compiler(processor, sanitize, static=program is not None)
     flags = [*_FLAGS, *(_SANITIZERS if sanitize else ["-fno-sanitize=all", "-g0"])]
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".native-") as folder:
-        objects = _compile(compiler, flags, processor, Path(folder))
+        objects = [
+            *_compile(compiler, flags, processor, Path(folder)),
+            *([str(program), f"-I{SOURCES}"] if program else []),
+        ]
         linked = Path(folder) / output.name
-        _run([*compiler, *flags, "-shared", *objects, "-lm", "-lpthread", "-o", str(linked)])
+        _run([*compiler, *flags, "-static" if program else "-shared", *objects, "-lm", "-lpthread", "-o", str(linked)])
         linked.replace(output)
     return f"manylinux_{GLIBC[0]}_{GLIBC[1]}_{processor}" if portable else f"linux_{processor}"
 
 
-def _compiler(processor: str, sanitize: bool) -> tuple[list[str], bool]:
+def _compiler(processor: str, sanitize: bool, static: bool) -> tuple[list[str], bool]:
     """Return the command, and whether what it makes runs with any C library since ``GLIBC``."""
     if importlib.util.find_spec("ziglang") is not None and not sanitize:
-        triple = f"{processor}-linux-gnu.{GLIBC[0]}.{GLIBC[1]}"
+        triple = f"{processor}-linux-musl" if static else f"{processor}-linux-gnu.{GLIBC[0]}.{GLIBC[1]}"
         return [sys.executable, "-m", "ziglang", "cc", "-target", triple, "-s"], True
     command = os.environ.get("CC", "cc")
     if processor != platform.machine():
@@ -128,8 +134,9 @@ if __name__ == "__main__":
     parser.add_argument("output", type=Path, nargs="?", default=LIBRARY)
     parser.add_argument("--target", choices=PROCESSORS)
     parser.add_argument("--sanitize", action="store_true")
+    parser.add_argument("--program", type=Path, help="a file with main: makes a static program instead of the library")
     options = parser.parse_args()
     try:
-        print(options.output, build(options.output, target=options.target, sanitize=options.sanitize))
+        print(options.output, build(**vars(options)))
     except BuildError as error:
         sys.exit(str(error))

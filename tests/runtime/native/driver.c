@@ -1,0 +1,52 @@
+/* Runs a plan without Python, for processors that are emulated.
+ *
+ *   driver PLAN PIXELS CROPS PRECISION THREADS [KERNELS]
+ *
+ * prints the name of the kernels, then the features, a number a line; KERNELS "list" prints the names of all that run. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "reid_native.h"
+
+static void *read_file(const char *path, size_t *size) {
+  FILE *file = fopen(path, "rb");
+  if (!file) return NULL;
+  size_t room = 1 << 26;
+  void *bytes = malloc(room);
+  *size = bytes ? fread(bytes, 1, room, file) : 0;
+  fclose(file);
+  return bytes;
+}
+
+static int fail(const char *what, int status) {
+  fprintf(stderr, "%s (status %d)\n", what, status);
+  return 1;
+}
+
+int main(int argc, char **argv) {
+  if (argc < 6) return fail("usage: driver PLAN PIXELS CROPS PRECISION THREADS [KERNELS]", 0);
+  int precision = atoi(argv[4]), status;
+  const char *kernels = argc > 6 ? argv[6] : NULL, *name;
+  if (kernels && !strcmp(kernels, "list")) {
+    for (int n = 0; (name = reid_native_kernels(precision, n)); n++) puts(name);
+    return 0;
+  }
+  size_t plan_bytes = 0, pixel_bytes = 0, crops = (size_t)atoi(argv[3]);
+  void *plan = read_file(argv[1], &plan_bytes), *pixels = read_file(argv[2], &pixel_bytes);
+  char message[500] = "";
+  reid_native_engine *engine;
+  status = reid_native_create(plan, plan_bytes, precision, kernels, atoi(argv[5]), &engine, message, sizeof message);
+  if (status) return fail(message, status);
+  reid_native_info info;
+  reid_native_describe(engine, &info);
+  size_t numbers = crops * (size_t)info.feature_dim;
+  float *features = calloc(numbers, sizeof *features);
+  status = reid_native_run(engine, pixels, pixel_bytes, crops, features, numbers * sizeof *features);
+  if (status) return fail("no features", status);
+  puts(info.kernels);
+  for (size_t i = 0; i < numbers; i++) printf("%.9g\n", features[i]);
+  reid_native_destroy(engine);
+  free(features), free(plan), free(pixels);
+  return 0;
+}
