@@ -42,7 +42,19 @@ static int usable_cpus(void) {
   return count > 0 ? count : 1;
 }
 
-static int take_scratch(reid_native_engine *e) {
+static size_t scratch_bytes(const network *n) {
+  memory counted = {.counting = 1};
+  crop_scratch crop;
+  thread_scratch thread;
+  crop_scratch_take(&crop, n, &counted);
+  thread_scratch_take(&thread, n, &counted);
+  return counted.bytes;
+}
+
+/* `available`: bytes, counted before any use, since Linux promises more than it has and ends a process later. */
+static int take_scratch(reid_native_engine *e, size_t available) {
+  size_t needed = e->network.memory.bytes + (size_t)e->count * scratch_bytes(&e->network);
+  if (available && needed > available) return REID_NATIVE_NO_MEMORY;
   e->crops = memory_take(&e->memory, (size_t)e->count, sizeof *e->crops);
   e->threads = memory_take(&e->memory, (size_t)e->count, sizeof *e->threads);
   if (!e->crops || !e->threads) return REID_NATIVE_NO_MEMORY;
@@ -74,11 +86,9 @@ int reid_native_create(const void *bytes, size_t plan_bytes, int precision, cons
   e->count = threads < cpus ? threads : cpus;
   e->made_in = getpid();
   pthread_mutex_init(&e->lock, NULL);
-  /* Linux promises more memory than it has, and ends a process when it is used. */
   size_t available = memory_available();
   status = network_make(&e->network, &p, k, available);
-  if (available) e->memory.limit = available > e->network.memory.bytes ? available - e->network.memory.bytes : 1;
-  if (!status) status = take_scratch(e);
+  if (!status) status = take_scratch(e, available);
   if (status) fail(status, message, message_bytes, "no memory for the network's weights and maps, after %zu bytes",
                    e->network.memory.bytes + e->memory.bytes);
   if (!status && !(e->team = team_start(e->count)))

@@ -27,6 +27,10 @@ void *memory_take(memory *m, size_t count, size_t size) {
   if (__builtin_mul_overflow(count, size, &bytes) || __builtin_add_overflow(bytes, 3 * LINE - 1, &total)) return NULL;
   total = total / LINE * LINE; /* the header's line, the bytes rounded up to lines, one more line */
   if (m->limit && (m->bytes > m->limit || total > m->limit - m->bytes)) return NULL;
+  if (m->counting) {
+    m->bytes += total;
+    return m;
+  }
   memory_block *block = aligned_alloc(LINE, total);
   if (!block) return NULL;
   memset(block, 0, total); /* now, not in the first run: what the system cannot give is missed here */

@@ -9,6 +9,7 @@ typedef struct {
   memory_block *last;
   size_t bytes; /* of all blocks */
   size_t limit; /* most bytes; 0: any number */
+  int counting; /* 1: bytes are added up, and none are taken: pointers must not be used */
 } memory;
 
 /* Return the bytes that this machine can give without ending a process, at least 1; 0 if it does not say. */

@@ -145,6 +145,30 @@ print("\\n".join(sorted(set(outcomes))))
     }
 
 
+def test_a_network_larger_than_the_free_memory_is_refused_before_it_takes_any(tmp_path):
+    """The system would promise the memory, and end some process when it is used."""
+    meminfo, plan = tmp_path / "meminfo", tmp_path / "plan"
+    meminfo.write_text("MemTotal: 20480 kB\nMemFree: 64 kB\nMemAvailable: 400 kB\n")
+    plan.write_bytes(LARGER.encode())
+    code = f"""
+try:
+    NativeNetwork(Path({str(plan)!r}).read_bytes())
+except Exception as error:
+    print(type(error).__name__, error)
+print(NativeNetwork(RandomPlan().encode()).info.threads)
+"""
+    script = f"import tests.runtime.native.conftest\nfrom tests.runtime.native.test_lifetime import *\n{code}"
+    mount = f'mount --bind {meminfo} /proc/meminfo || exit 77; exec "$0" -c "$1"'
+    command = ["unshare", "--mount", "sh", "-c", mount, sys.executable, script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"this system lets nobody replace /proc/meminfo: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    refused, threads = done.stdout.splitlines()
+    assert refused.startswith("EngineError the plan: no memory for the network's weights and maps")
+    assert threads == "1"
+
+
 @pytest.mark.parametrize("content", [b"", b"no library", b"\x7fELF\x02\x01\x01" + bytes(57)])
 def test_a_library_that_cannot_be_loaded_is_an_engine_that_is_not_there(content, tmp_path, monkeypatch):
     path = tmp_path / "libreid_native.so"
