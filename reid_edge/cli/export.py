@@ -69,8 +69,9 @@ def export(
 ) -> None:
     """Make a bundle from a checkpoint: ONNX, OpenVINO and TensorRT files, each checked against the checkpoint."""
     with extra("export", "exporting"):
-        from reid_edge.export import native, tensorrt
         from reid_edge.export.exporter import ExportOptions, Format, export_bundle
+        from reid_edge.export.native import why_no_plan
+        from reid_edge.export.tensorrt import why_not_here
         from reid_edge.osnet.architecture import format_size, parse_size, size_of_resolution
         from reid_edge.osnet.shipped import find_checkpoint
 
@@ -79,7 +80,7 @@ def export(
     if size is not None and resolution is not None:
         raise UsageError("give --size or --resolution, not both.")
     loaded = find_checkpoint(checkpoint, width, say)
-    no_native, no_tensorrt = native.why_not_here(loaded.info.variant, input_format), tensorrt.why_not_here()
+    no_native, no_tensorrt = why_no_plan(loaded.info.variant, input_format), why_not_here()
     chosen = _formats(formats, {"native": no_native, "tensorrt": no_tensorrt})
     input_size = loaded.info.size
     if size is not None:

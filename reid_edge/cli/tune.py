@@ -34,8 +34,8 @@ def tune(
     ] = None,
     engine: Annotated[
         Literal[EngineName, "cpu"],
-        typer.Option(help="Engine that will run the bundle. cpu: the faster of OpenVINO and ONNX Runtime."),
-    ] = "openvino",
+        typer.Option(help="Engine that will run the bundle. cpu: the fastest of native, OpenVINO and ONNX Runtime."),
+    ] = "cpu",
     objective: Annotated[
         Literal["p50", "p99", "throughput", "energy"],
         typer.Option(help="Optimise median time, 99th percentile, throughput or energy."),

@@ -27,7 +27,7 @@ def native_precisions() -> tuple[Precision, ...]:
         return ()
 
 
-def why_not_here(variant: NetworkVariant, input_format: InputFormat) -> EngineError | ConfigError | None:
+def why_no_plan(variant: NetworkVariant, input_format: InputFormat) -> EngineError | ConfigError | None:
     """Return the reason why no plan of a network can be made and checked here; None where it can."""
     try:
         available_kernels("fp32")

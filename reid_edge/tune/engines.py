@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from reid_edge.bundle import Bundle
+from reid_edge.errors import EngineUnavailableError
 from reid_edge.export.conversion import quantize_onnx, quantize_openvino, write_ir
 from reid_edge.export.exporter import Format, tool_versions
-from reid_edge.export.native import add_ranges, native_precisions, plan_of_onnx
+from reid_edge.export.native import add_ranges, native_precisions, plan_of_onnx, why_no_plan
 from reid_edge.export.tensorrt import build_tensorrt, why_not_here
 from reid_edge.files import write_whole
 from reid_edge.manifest import EngineName, Precision
+from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines import Batch
 from reid_edge.runtime.engines.tensorrt import find_gpu, load_library
@@ -98,6 +101,10 @@ class TuningEngine(ABC):
             ParityError: It does not compute what its source computes.
         """
         return bundle
+
+    def takes(self, variant: NetworkVariant) -> bool:  # noqa: ARG002 - for subclasses
+        """Say whether its files can hold such a network."""
+        return True
 
     def why_untimed(self) -> str:
         """Say why files can be made here and not timed; "" where they can."""
@@ -185,6 +192,10 @@ class NativeTuning(TuningEngine):
         plan = plan_of_onnx(source)
         write_whole(out, plan if int8 is None else add_ranges(plan, int8.batches))
 
+    def takes(self, variant: NetworkVariant) -> bool:
+        """Say so of networks of Lite 3x3 layers."""
+        return why_no_plan(variant, "pixels") is None
+
     def float_types(self) -> tuple[FloatType, ...]:
         """Float types that there are kernels for."""
         return ("f32", "bf16") if available_kernels("bf16") else ("f32",)
@@ -264,7 +275,7 @@ _ENGINES: dict[EngineName, type[TuningEngine]] = {
 
 
 #: Engines that ``cpu`` stands for.
-_CPU_ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime")
+_CPU_ENGINES: tuple[EngineName, ...] = ("native", "openvino", "onnxruntime")
 
 
 def tuning_engines(name: EngineName | Literal["cpu"], crops: int) -> list[TuningEngine]:
@@ -277,4 +288,10 @@ def tuning_engines(name: EngineName | Literal["cpu"], crops: int) -> list[Tuning
     Raises:
         EngineUnavailableError: Files cannot be made here.
     """
-    return [_ENGINES[one](crops) for one in (_CPU_ENGINES if name == "cpu" else (name,))]
+    if name != "cpu":
+        return [_ENGINES[name](crops)]
+    engines = []
+    for one in _CPU_ENGINES:
+        with contextlib.suppress(EngineUnavailableError):  # the native engine is not built everywhere
+            engines.append(_ENGINES[one](crops))
+    return engines

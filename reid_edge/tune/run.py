@@ -44,7 +44,7 @@ class TuneOptions:
 
     Attributes:
         out: The tuned bundle's folder.
-        engine: ``openvino``, ``onnxruntime`` or ``tensorrt``; ``cpu``: those on the CPU, against each other.
+        engine: One of them; ``cpu``: all that run on the CPU, against each other.
         objective: What is minimised.
         budget_minutes: For each checkpoint that is tuned, about; distilling calibration crops comes on top.
         latency_ms: Take the most accurate checkpoint whose objective is at most this; None: the only one given.
@@ -56,7 +56,7 @@ class TuneOptions:
     """
 
     out: Path
-    engine: EngineName | Literal["cpu"] = "openvino"
+    engine: EngineName | Literal["cpu"] = "cpu"
     objective: Objective = Objective()  # noqa: RUF009 - frozen
     budget_minutes: float = 15
     latency_ms: float | None = None
@@ -152,7 +152,11 @@ class _CheckpointTuning:
         meter: EnergyMeter | None,
     ) -> None:
         self._checkpoint, self._options, self._notify, self._meter = checkpoint, options, notify, meter
-        self._engines = engines
+        self._engines = [engine for engine in engines if engine.takes(checkpoint.info.variant)]
+        if not self._engines:
+            raise TuningError(
+                f"{engines[0].name} cannot run this network ({checkpoint.info.variant}); try another --engine."
+            )
         self._folder = folder / checkpoint.sha256[:12]
         self._folder.mkdir(exist_ok=True)
         self._cache = ResultCache(self._folder, _identity(checkpoint, options, engines))

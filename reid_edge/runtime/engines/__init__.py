@@ -80,8 +80,9 @@ def choose_engine(
     for artifact in _candidates(bundle, engine, precision):
         try:
             loaded = load_engine(bundle, artifact, options)
-            if engine == "auto" and artifact.engine == "native":  # no other library stands behind its kernels
-                require_agreement(loaded.infer, bundle, artifact)
+            if engine == "auto" and isinstance(loaded, NativeEngine):
+                loaded.require_own_kernels()
+                require_agreement(loaded.infer, bundle, artifact)  # nobody else uses these kernels
             return artifact, loaded
         except (EngineError, MissingExtraError) as error:
             if engine != "auto":

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from reid_edge.errors import EngineUnavailableError
 from reid_edge.manifest import Artifact
 from reid_edge.runtime.engines.base import Batch, EngineOptions
-from reid_edge.runtime.native.library import NativeNetwork, NativePrecision
+from reid_edge.runtime.native.library import PORTABLE, NativeNetwork, NativePrecision
 from reid_edge.system.limits import usable_cpus
 from reid_edge.tuning_record import Execution, FloatType
 from reid_edge.types import Features
@@ -37,8 +37,14 @@ class NativeEngine:
         execution = artifact.execution or Execution()
         threads = options.threads or execution.threads or usable_cpus()
         self._network = NativeNetwork(plan, name=name, precision=_precision(artifact), threads=threads)
-        info = self._network.info
-        self.description = f"native {info.kernels} CPU"
+        self.description = f"native {self._network.info.kernels} CPU"
+
+    def require_own_kernels(self) -> None:
+        """Raise EngineUnavailableError where only the kernels for any processor run, which other engines may outrun."""
+        if self._network.info.kernels == PORTABLE:
+            raise EngineUnavailableError(
+                "the native engine has no kernels for this CPU's instructions; to use it all the same: --engine native"
+            )
 
     def infer(self, batch: Batch) -> Features:
         """See :class:`~reid_edge.runtime.engines.base.Engine`."""

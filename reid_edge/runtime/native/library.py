@@ -17,6 +17,8 @@ from reid_edge.types import Features
 
 NativePrecision = Literal["fp32", "bf16", "int8"]
 
+#: Kernels that run on any processor.
+PORTABLE = "portable"
 LIBRARY = Path(__file__).with_name("libreid_native.so")
 #: REID_NATIVE_ABI of ``native/src/reid_native.h`` that this file is written for.
 ABI = 1

@@ -1,0 +1,114 @@
+"""The native engine behind the Engine protocol: files, precisions, threads, and when ``auto`` takes it."""
+
+import logging
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from reid_edge.bundle import Bundle, file_entry, open_bundle, write_manifest
+from reid_edge.errors import BundleCorruptError, EngineUnavailableError
+from reid_edge.features import row_cosines
+from reid_edge.files import write_whole
+from reid_edge.manifest import with_artifact
+from reid_edge.runtime.engines import EngineOptions, load_engine
+from reid_edge.runtime.engines import native as native_engine
+from reid_edge.runtime.extractor import Extractor
+from reid_edge.runtime.golden import verify_bundle
+from reid_edge.runtime.native import library
+from reid_edge.runtime.native.library import available_kernels
+from reid_edge.tuning_record import Execution
+from tests.runtime.native.networks import needs_library
+
+pytestmark = needs_library
+
+
+@pytest.fixture(scope="module")
+def bundle(session_bundle, tmp_path_factory) -> Bundle:
+    """The session's bundle with plans in every precision that this machine can run."""
+    from reid_edge.export.native import add_ranges, native_precisions, plan_of_onnx
+
+    folder = shutil.copytree(session_bundle.path, tmp_path_factory.mktemp("native") / "bundle")
+    manifest = session_bundle.manifest
+    crops, _ = session_bundle.golden()
+    for precision in native_precisions():
+        plan = plan_of_onnx(folder / "model.onnx")
+        if precision == "int8":
+            plan = add_ranges(plan, [crop[None] for crop in crops])
+        write_whole(folder / f"native/{precision}.plan", plan)
+        like = session_bundle.artifact("openvino", precision)
+        entry = file_entry(folder, f"native/{precision}.plan")
+        manifest = with_artifact(manifest, replace(like, engine="native", files=(entry,)))
+    write_manifest(folder, manifest)
+    return open_bundle(folder)
+
+
+def test_its_features_are_the_checkpoints_in_every_precision(bundle):
+    checked = verify_bundle(bundle, "native", "auto", EngineOptions())
+    assert [each.outcome for each in checked] == ["right"] * len(checked)
+
+
+@pytest.mark.skipif(not available_kernels("bf16"), reason="this CPU has no instructions for bfloat16")
+def test_a_tuned_plan_is_computed_in_bfloat16(bundle):
+    artifact = replace(bundle.artifact("native", "fp32"), precision="tuned", execution=Execution(float_type="bf16"))
+    crops, expected = bundle.golden()
+    got = load_engine(bundle, artifact, EngineOptions()).infer(crops)
+    assert 1 - 1e-6 > row_cosines(got, expected).min() >= 0.9999
+
+
+def test_float16_is_refused(bundle):
+    artifact = replace(bundle.artifact("native", "fp32"), precision="fp16")
+    with pytest.raises(EngineUnavailableError, match="fp32, bf16 and int8"):
+        load_engine(bundle, artifact, EngineOptions())
+
+
+@pytest.mark.skipif(available_kernels("fp32")[0] == "portable", reason="no kernels for this CPU's instructions")
+def test_auto_takes_it_first(bundle):
+    assert Extractor(bundle).artifact.name == "native/fp32"
+
+
+def test_auto_goes_on_and_says_so_where_only_portable_kernels_run(bundle, monkeypatch, caplog):
+    load = native_engine.NativeNetwork
+    monkeypatch.setattr(native_engine, "NativeNetwork", lambda *a, **k: load(*a, **k, kernels="portable"))
+    with caplog.at_level(logging.WARNING):
+        assert Extractor(bundle).artifact.name == "openvino/fp32"
+    assert [record.getMessage() for record in caplog.records if "native/fp32 is not used" in record.getMessage()]
+    assert Extractor(bundle, engine="native", precision="fp32").artifact.name == "native/fp32"
+
+
+def test_auto_goes_on_where_the_library_is_missing(bundle, monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "LIBRARY", tmp_path / "none.so")
+    library._library.cache_clear()
+    try:
+        assert Extractor(bundle).artifact.name == "openvino/fp32"
+        with pytest.raises(EngineUnavailableError, match="no native engine"):
+            Extractor(bundle, engine="native")
+    finally:
+        library._library.cache_clear()
+
+
+def test_auto_goes_on_where_its_golden_features_do_not_hold(bundle, monkeypatch, caplog):
+    run = native_engine.NativeNetwork.run
+    monkeypatch.setattr(native_engine.NativeNetwork, "run", lambda self, pixels: run(self, pixels)[:, ::-1])
+    with caplog.at_level(logging.WARNING):
+        assert Extractor(bundle).artifact.name == "openvino/fp32"
+    assert any("computes other features here" in record.getMessage() for record in caplog.records)
+
+
+def test_a_plan_that_is_none_is_a_corrupt_bundle(bundle, tmp_path):
+    folder = shutil.copytree(bundle.path, tmp_path / "copy")
+    (folder / "native/fp32.plan").write_bytes(b"no plan" * 100)
+    artifact = replace(bundle.artifact("native", "fp32"), files=(file_entry(folder, "native/fp32.plan"),))
+    write_manifest(folder, with_artifact(bundle.manifest, artifact))
+    with pytest.raises(BundleCorruptError, match=r"native/fp32\.plan"):
+        Extractor(folder, engine="native", precision="fp32")
+
+
+def test_features_do_not_depend_on_threads_or_on_the_rest_of_the_batch(bundle):
+    crops, _ = bundle.golden()
+    one = Extractor(bundle, engine="native", threads=1)
+    two = Extractor(bundle, engine="native", threads=2)
+    together = one(list(crops))
+    assert np.array_equal(together, two(list(crops)))
+    assert np.array_equal(together, np.concatenate([one([crop]) for crop in crops]))
