@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from reid_edge.errors import EngineUnavailableError
 from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
 from reid_edge.osnet.rewrites import Rewrite
 from reid_edge.tune import engines
@@ -18,6 +19,8 @@ def device(monkeypatch):
     four = DeviceClass(cpu="a CPU", instruction_sets=(), cpus=4)
     monkeypatch.setattr(engines, "current_device_class", lambda gpu="": replace(four, gpu=gpu))
     monkeypatch.setattr(engines, "cpu_flags", lambda: frozenset({"amx_bf16"}))
+    monkeypatch.setattr(engines, "native_precisions", lambda: ("fp32", "int8"))
+    monkeypatch.setattr(engines, "available_kernels", lambda precision: ("avx512vnni",))
     return four
 
 
@@ -89,7 +92,24 @@ def test_onnx_runtime_is_tried_in_float_and_its_plain_int8_is_a_finalist(device)
 
 
 def test_the_engines_of_a_cpu_can_be_compared(device):
+    assert {one.engine for one in grid_of("cpu", 8)} == {"native", "openvino", "onnxruntime"}
+
+
+def test_the_cpu_is_tuned_without_the_native_engine_where_it_is_not_built(device, monkeypatch):
+    def missing(_precision):
+        raise EngineUnavailableError("not built")
+
+    monkeypatch.setattr(engines, "native_precisions", tuple)
+    monkeypatch.setattr(engines, "available_kernels", missing)
     assert {one.engine for one in grid_of("cpu", 8)} == {"openvino", "onnxruntime"}
+
+
+def test_the_native_engine_is_tuned_without_rewrites(device):
+    assert [one.name for one in grid_of("native", 8)] == [
+        "native, plain, fp32",
+        "native, plain, int8",
+        "native, plain, bf16",
+    ]
 
 
 def test_a_candidate_is_refined_by_threads_and_by_smaller_batches(device):

@@ -13,6 +13,7 @@ from reid_edge.errors import BundleCorruptError, CalibrationError, OutputError, 
 from reid_edge.export import calibration as calibration_module
 from reid_edge.export.calibration import calibration_set
 from reid_edge.export.exporter import ExportOptions, export_bundle
+from reid_edge.export.native import native_precisions
 from reid_edge.export.reference import make_reference
 from reid_edge.osnet.rewrites import Rewrite
 from reid_edge.progress import silent
@@ -285,7 +286,8 @@ def test_engines_of_the_cpu_are_compared_and_the_fastest_is_in_the_bundle(tmp_pa
     bundle = tune([tiny_checkpoint()], options(tmp_path / "bundle", engine="cpu"), silent)
     assert {"onnxruntime/tuned", "onnxruntime/fp32", "openvino/fp32"} <= {one.name for one in bundle.manifest.artifacts}
     assert bundle.manifest.tuning.gains["plain export openvino/fp32"] == 2.0
-    assert {trial.engine for trial in bundle.manifest.tuning.trials} == {"openvino", "onnxruntime"}
+    here = {"native", "openvino", "onnxruntime"} if native_precisions() else {"openvino", "onnxruntime"}
+    assert {trial.engine for trial in bundle.manifest.tuning.trials} == here
     assert Extractor(bundle, cache_dir=None).artifact.name == "onnxruntime/tuned"
 
 
