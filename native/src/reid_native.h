@@ -21,7 +21,7 @@ extern "C" {
 #define REID_NATIVE_API __attribute__((visibility("default")))
 
 /* Grows by one with each change to the functions below or to the format of plans. */
-#define REID_NATIVE_ABI 1
+#define REID_NATIVE_ABI 2
 
 /* What a function returns.  Names and numbers stay as they are; the Python side maps them to its errors. */
 typedef enum {
@@ -91,6 +91,14 @@ REID_NATIVE_API int reid_native_run(reid_native_engine *engine, const uint8_t *p
  * they are what INT8 takes its scales from. */
 REID_NATIVE_API int reid_native_calibrate(reid_native_engine *engine, const uint8_t *pixels, size_t pixels_bytes,
                                           size_t crops, float *ranges, size_t ranges_bytes);
+
+/* Compute `rounds` of a 1x1 convolution that stays in the first cache, by kernels as in reid_native_create, on the
+ * calling thread.  Returns its multiply-adds, or 0: no such kernels, or no memory. */
+REID_NATIVE_API uint64_t reid_native_peak(int precision, const char *kernels, uint32_t rounds);
+
+/* Return by how many products of bytes such kernels compute one multiply-add of the stem: 0 where by one of floats, -1
+ * without such kernels. */
+REID_NATIVE_API int reid_native_stem_products(int precision, const char *kernels);
 
 #ifdef __cplusplus
 }

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reid_edge.benchmark.bound import bound_of
 from reid_edge.benchmark.options import BenchmarkOptions
-from reid_edge.benchmark.result import ModelEntry, NotRun, Peak, Roofline, Run
+from reid_edge.benchmark.result import LayerBound, ModelEntry, NotRun, Peak, Roofline, Run
 from reid_edge.benchmark.scheduler import WARM_UP_SECONDS, workers_at_once
 from reid_edge.benchmark.statistics import CONFIDENCE, MOST_INTERVAL, MOST_ROUND_SPREAD, summarise
 from reid_edge.benchmark.timing import Failure, Timing
 from reid_edge.benchmark.worker import FRAME_SIZE, WAKING_QUERIES, WARM_UP_TOLERANCE, WARM_UP_WINDOW
 from reid_edge.bundle import Bundle
 from reid_edge.manifest import RANDOM_WEIGHTS, Artifact
+from reid_edge.runtime.engines.native import native_precision
 from reid_edge.system.conditions import Condition, changes
 from reid_edge.system.cpu import isa_limit
 from reid_edge.system.energy import missing_reason
@@ -25,7 +27,7 @@ _BLOCKS = tuple(f"{stage}.{number}" for stage in ("conv2", "conv3", "conv4") for
 _METRICS = {"mAP": "mAP", "rank1": "R1", "R1": "R1"}
 
 
-def run_of(timing: Timing, model: int, artifact: Artifact, roofline: Roofline | None) -> Run:
+def run_of(timing: Timing, model: int, artifact: Artifact, roofline: Roofline | None, *, plan: bytes = b"") -> Run:
     """Return the result's entry for one timing.
 
     Args:
@@ -33,11 +35,13 @@ def run_of(timing: Timing, model: int, artifact: Artifact, roofline: Roofline | 
         model: Index of its bundle among the result's models.
         artifact: Its file.
         roofline: The device's peaks; None: not measured.
+        plan: Of the native engine, for its bound.
     """
     summary = summarise(timing.rounds_ms)
     crops = timing.query.crops
     gflops = 2 * artifact.mult_adds * crops / (summary.p50 * 1e6)
     peak = peak_of(artifact, timing.variant.threads, roofline)
+    bound = _bound_of(timing, artifact, roofline, plan) if plan else ()
     return Run(
         model=model,
         engine=artifact.engine,
@@ -53,6 +57,8 @@ def run_of(timing: Timing, model: int, artifact: Artifact, roofline: Roofline | 
         crops_per_second=1000 * crops / summary.p50,
         gflops=gflops,
         fraction_of_peak=gflops / peak.gflops if peak else None,
+        bound=bound,
+        fraction_of_bound=sum(layer.ms for layer in bound) / summary.p50 if bound else None,
         size_bytes=artifact.size_bytes,
         load_ms=timing.load_ms,
         first_ms=timing.first_ms,
@@ -72,17 +78,36 @@ def peak_of(
         roofline: The device's peaks; None: not measured.
         cpus: Usable CPUs: more threads than those share them, and some engines start no more; None: this process's.
     """
-    wanted, threads = arithmetic_of(artifact), threads_of(artifact, threads)
+    return _peak_in(arithmetic_of(artifact), artifact, threads_of(artifact, threads), roofline, cpus)
+
+
+def _peak_in(
+    arithmetic: str, artifact: Artifact, threads: int | None, roofline: Roofline | None, cpus: int | None = None
+) -> Peak | None:
     gpu = artifact.engine == "tensorrt"
     cpus = usable_cpus() if cpus is None else cpus
     peaks = [
         peak
         for peak in (roofline.peaks if roofline else ())
-        if peak.arithmetic == wanted
+        if peak.arithmetic == arithmetic
         and (peak.threads is None) == gpu
         and (gpu or threads is None or min(peak.threads or cpus, cpus) == min(threads, cpus))
     ]
     return max(peaks, key=lambda peak: peak.gflops, default=None)
+
+
+def _bound_of(timing: Timing, artifact: Artifact, roofline: Roofline | None, plan: bytes) -> tuple[LayerBound, ...]:
+    """Return the native engine's bound; nothing where its kernels are not those that the peaks were measured with."""
+    if isa_limit():
+        return ()
+    threads = threads_of(artifact, timing.variant.threads)
+
+    def peak_in(arithmetic: str) -> float | None:
+        peak = _peak_in(arithmetic, artifact, threads, roofline)
+        return peak.gflops if peak else None
+
+    _, kernels, *_ = timing.description.split()
+    return bound_of(plan, native_precision(artifact), kernels, timing.query.crops, peak_in)
 
 
 def threads_of(artifact: Artifact, threads: int | None) -> int | None:

@@ -60,6 +60,23 @@ class Energy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerBound:
+    """One kind of layer of the native engine, at the device's peak.
+
+    Attributes:
+        kind: E.g. ``1×1 convolutions``.
+        arithmetic: Whose peak bounds it.
+        mult_adds: Of a query.
+        ms: Shortest time that the instructions allow, milliseconds a query.
+    """
+
+    kind: str
+    arithmetic: Literal["fp32", "bf16", "int8"]
+    mult_adds: int
+    ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One scenario of one model form with one number of threads.
 
@@ -78,6 +95,8 @@ class Run:
         crops_per_second: ``crops`` ÷ p50.
         gflops: Achieved, 2 × mult-adds of the form × crops ÷ p50, in 10⁹ a second.
         fraction_of_peak: ``gflops`` ÷ this device's measured peak in the arithmetic of the precision; None without.
+        bound: Of the native engine, by kind of layer; empty for other engines, and without peaks.
+        fraction_of_bound: Sum of ``bound`` ÷ p50: 1 if nothing but multiply-adds took time; None without.
         size_bytes: Of the model's files.
         load_ms: From the start of loading to a loaded engine, its library included, no cache.
         first_ms: First query, with what is compiled on demand; queries of fewer crops, or of another scenario, may
@@ -101,6 +120,8 @@ class Run:
     crops_per_second: float
     gflops: float
     fraction_of_peak: float | None
+    bound: tuple[LayerBound, ...] = ()
+    fraction_of_bound: float | None = None
     size_bytes: int
     load_ms: float
     first_ms: float

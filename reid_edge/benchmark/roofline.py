@@ -18,7 +18,8 @@ from reid_edge.benchmark.memory_bandwidth import measure_bandwidth
 from reid_edge.benchmark.peak_kernels import Build, Kernel, numpy_kernels
 from reid_edge.benchmark.process import run_module
 from reid_edge.benchmark.result import Peak, Roofline
-from reid_edge.errors import EngineError, UsageError
+from reid_edge.errors import EngineError, EngineUnavailableError, UsageError
+from reid_edge.system.cpu import isa_limit
 from reid_edge.system.limits import usable_cpus
 from reid_edge.system.threads import thread_limit
 
@@ -54,17 +55,31 @@ def measure_roofline(threads_options: Sequence[int | None] = (None,), seconds: f
 
 
 def measure_peaks(threads: int | None, seconds: float) -> tuple[Peak, ...]:
-    """Measure the peaks of the first engine that is installed, in this process, with equal time for each kernel."""
+    """Measure the highest peaks of :func:`installed_kernels`, in this process, with equal time for each kernel."""
     builds = installed_kernels(threads)
     return _highest([peak for build in builds for peak in _time_kernel(build, seconds / len(builds))])
 
 
 def installed_kernels(threads: int | None) -> list[Build]:
-    """Return kernels of OpenVINO, else of ONNX Runtime, else of NumPy, whichever is installed.
+    """Return kernels of OpenVINO, else of ONNX Runtime, else of NumPy; and of the native engine, if installed.
 
     Args:
         threads: CPU threads; None: the library's choice.
     """
+    return [*_library_kernels(threads), *_native_kernels(threads)]
+
+
+def _native_kernels(threads: int | None) -> list[Build]:
+    """Return none where the engine is not installed, or OpenVINO is kept to older instructions: it would not be."""
+    from reid_edge.benchmark.peak_native import native_kernels
+
+    try:
+        return [] if isa_limit() else native_kernels(threads or thread_limit() or usable_cpus())
+    except EngineUnavailableError:
+        return []
+
+
+def _library_kernels(threads: int | None) -> list[Build]:
     if importlib.util.find_spec("openvino"):
         from reid_edge.benchmark.peak_openvino import openvino_kernels
 

@@ -188,4 +188,5 @@ def _index(variant: Variant, bundles: Sequence[Bundle]) -> int:
 def _run(timing: Timing, bundles: Sequence[Bundle], roofline: Roofline | None) -> Run:
     index = _index(timing.variant, bundles)
     artifact = bundles[index].artifact(timing.variant.engine, timing.variant.precision)
-    return run_of(timing, index, artifact, roofline)
+    plan = bundles[index].read(artifact.files[0]) if artifact.engine == "native" else b""
+    return run_of(timing, index, artifact, roofline, plan=plan)

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from reid_edge.benchmark.report.data import DeviceResults, Entry, Query, ReportData, models_of
 from reid_edge.benchmark.report.tables import (
+    BOUND_HEADERS,
     NOISY,
     NOT_KNOWN,
     GridCell,
+    bound_rows,
     grid_of,
     mean_ap,
     median,
@@ -30,6 +32,8 @@ def markdown_report(report: ReportData) -> str:
 def _device(device: DeviceResults) -> str:
     parts = [f"### {_text(device.label)}", _about(device)]
     parts += [*_grids(device)] or [_table(*_runs(device))]
+    if bounds := bound_rows(device):
+        parts += ["Where the native engine's time goes:", _table(BOUND_HEADERS, bounds)]
     notes = [f"* {_text(note)}" for result in device.results for note in result.notes]
     notes += [f"* Not run: {_text(one)}" for one in _not_run(device)]
     if any(entry.noisy for entry in device.entries):

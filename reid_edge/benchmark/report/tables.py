@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from reid_edge.benchmark.report.data import DeviceResults, Entry, Query, models_of
@@ -165,6 +165,27 @@ def _cell(entries: Sequence[Entry]) -> GridCell:
         times=tuple(f"{median(entry)} ms {entry.variant}" for entry in ranked),
         accuracies=tuple(accuracies),
     )
+
+
+BOUND_HEADERS = ("model", "variant", "query", "threads", "layers", "computed in", "mult-adds", "bound ms", "of p50")
+
+
+def bound_rows(device: DeviceResults) -> list[tuple[str, ...]]:
+    """Return where the native engine's time goes, in the order of :data:`BOUND_HEADERS`.
+
+    A row for each kind of layer at the device's peak, and one for the rest of the median.
+    """
+    return [row for entry in device.entries if entry.run.bound for row in _bound_rows(entry)]
+
+
+def _bound_rows(entry: Entry) -> Iterator[tuple[str, ...]]:
+    run, p50 = entry.run, entry.run.summary.p50
+    name = (entry.model.name, entry.variant, str(entry.query), threads_cell(run.threads))
+    for layer in run.bound:
+        work = f"{layer.mult_adds / 1e6:,.1f}M"
+        yield (*name, layer.kind, layer.arithmetic, work, number(layer.ms), percent(layer.ms / p50))
+    rest = max(0.0, p50 - sum(layer.ms for layer in run.bound))
+    yield (*name, "the rest", NOT_KNOWN, NOT_KNOWN, number(rest), percent(rest / p50))
 
 
 def device_facts(device: DeviceResults) -> list[tuple[str, str]]:

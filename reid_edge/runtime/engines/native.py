@@ -36,7 +36,7 @@ class NativeEngine:
         ((name, plan),) = files.items()
         execution = artifact.execution or Execution()
         threads = options.threads or execution.threads or usable_cpus()
-        self._network = NativeNetwork(plan, name=name, precision=_precision(artifact), threads=threads)
+        self._network = NativeNetwork(plan, name=name, precision=native_precision(artifact), threads=threads)
         self.description = f"native {self._network.info.kernels} CPU"
 
     def require_own_kernels(self) -> None:
@@ -51,7 +51,12 @@ class NativeEngine:
         return self._network.run(batch)
 
 
-def _precision(artifact: Artifact) -> NativePrecision:
+def native_precision(artifact: Artifact) -> NativePrecision:
+    """Return the precision that the engine computes an artifact in.
+
+    Raises:
+        EngineUnavailableError: It has none such.
+    """
     if artifact.precision == "int8" or artifact.int8:
         return "int8"
     float_type = (artifact.execution or Execution()).float_type

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_int, c_int32, c_size_t, c_uint64, c_void_p
+from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ NativePrecision = Literal["fp32", "bf16", "int8"]
 PORTABLE = "portable"
 LIBRARY = Path(__file__).with_name("libreid_native.so")
 #: REID_NATIVE_ABI of ``native/src/reid_native.h`` that this file is written for.
-ABI = 1
+ABI = 2
 
 _PRECISIONS: dict[NativePrecision, int] = {"fp32": 0, "bf16": 1, "int8": 2}
 _MESSAGE_BYTES = 500
@@ -85,6 +85,40 @@ def available_kernels(precision: NativePrecision) -> tuple[str, ...]:
     while name := _library().reid_native_kernels(_PRECISIONS[precision], len(names)):
         names.append(name.decode())
     return tuple(names)
+
+
+def compute_peak(precision: NativePrecision, rounds: int) -> int:
+    """Compute a 1×1 convolution that stays in the first cache, by the fastest kernels, on the calling thread.
+
+    Args:
+        precision: One that this CPU has kernels for.
+        rounds: How often.
+
+    Returns:
+        Multiply-adds that were computed.
+
+    Raises:
+        EngineUnavailableError: The library is not installed, or has no kernels for this CPU and precision.
+    """
+    if mult_adds := _library().reid_native_peak(_PRECISIONS[precision], None, rounds):
+        return int(mult_adds)
+    raise EngineUnavailableError(f"the native engine has no kernels in {precision} for this CPU, or no memory.")
+
+
+def stem_products(precision: NativePrecision, kernels: str) -> int:
+    """Return by how many products of bytes kernels compute one multiply-add of conv1; 0: by one of floats.
+
+    Args:
+        precision: Of the kernels.
+        kernels: One of :func:`available_kernels`.
+
+    Raises:
+        EngineUnavailableError: The library is not installed, or has no such kernels for this CPU.
+    """
+    products = int(_library().reid_native_stem_products(_PRECISIONS[precision], kernels.encode()))
+    if products < 0:
+        raise EngineUnavailableError(f"the native engine has no kernels {kernels} in {precision} for this CPU.")
+    return products
 
 
 class NativeNetwork:
@@ -228,5 +262,8 @@ def _declare(library: ctypes.CDLL) -> None:
     library.reid_native_destroy.argtypes = (c_void_p,)
     library.reid_native_destroy.restype = None
     library.reid_native_describe.argtypes = (c_void_p, POINTER(_Info))
+    library.reid_native_peak.argtypes = (c_int, c_char_p, c_uint32)
+    library.reid_native_peak.restype = c_uint64
+    library.reid_native_stem_products.argtypes = (c_int, c_char_p)
     for function in (library.reid_native_run, library.reid_native_calibrate):
         function.argtypes = (c_void_p, c_void_p, c_size_t, c_size_t, c_void_p, c_size_t)

@@ -22,8 +22,8 @@ Array = npt.NDArray[np.float32]
 Weights = Mapping[str, npt.NDArray[np.floating]]
 
 VERSION = 1
-_HEADER = struct.Struct("<8s8I8I2I4f2Q")
-_BLOCK = struct.Struct("<6I")
+HEADER = struct.Struct("<8s8I8I2I4f2Q")
+BLOCK = struct.Struct("<6I")
 _MAGIC = b"reidplan"
 _MAX_STREAMS = 8
 _NORM_EPSILON = 1e-5
@@ -60,7 +60,7 @@ def make_plan(weights: Weights, size: Size, mean: tuple[float, float, float]) ->
     network = _Network(weights)
     values = np.concatenate([array.ravel() for array in network.arrays()])
     blocks = network.blocks
-    header = _HEADER.pack(
+    header = HEADER.pack(
         _MAGIC,
         VERSION,
         *size,
@@ -75,7 +75,7 @@ def make_plan(weights: Weights, size: Size, mean: tuple[float, float, float]) ->
         _NORM_EPSILON,
         *(len(values), 0),
     )
-    records = (_BLOCK.pack(*block.channels, block.hidden, block.norm, block.then) for block in blocks)
+    records = (BLOCK.pack(*block.channels, block.hidden, block.norm, block.then) for block in blocks)
     return b"".join((header, *records, values.astype("<f4").tobytes()))
 
 
@@ -86,7 +86,7 @@ def with_ranges(plan: bytes, ranges: Array) -> bytes:
         plan: Without ranges.
         ranges: As :meth:`reid_edge.runtime.native.library.NativeNetwork.calibrate` returns them.
     """
-    end = _HEADER.size
+    end = HEADER.size
     return plan[: end - 8] + struct.pack("<Q", len(ranges)) + plan[end:] + ranges.astype("<f4").tobytes()
 
 
