@@ -47,8 +47,8 @@ class Extractor:
 
     Args:
         bundle: A folder that ``reid-edge export`` made, or an opened one.
-        engine: ``openvino``, ``onnxruntime``, ``tensorrt``, or ``auto``: the first of TensorRT, OpenVINO and ONNX
-            Runtime that works here.
+        engine: ``native``, ``openvino``, ``onnxruntime``, ``tensorrt``, or ``auto``: the first of TensorRT, native,
+            OpenVINO and ONNX Runtime that works here.
         precision: ``fp32``, ``fp16``, ``int8``, ``tuned``, or ``auto``: tuned on the class of device that it was tuned
             for, else fp16 on TensorRT and fp32 elsewhere.
         threads: CPU threads; None leaves the choice to the engine, within affinity and CPU quota.
