@@ -257,7 +257,7 @@ def test_evaluate_prints_ranking_quality(session_bundle, tmp_path):
         (["export", "--width", "0.25", "--size", "8x8", "--out", "new/folder/b"], "too small"),
         (["export", "--width", "0.25", "--size", "64x32", "--resolution", "0.5"], "not both"),
         (["export", "--width", "0.25", "--precision", "fp64"], "fp32,fp16,int8"),
-        (["export", "--width", "0.25", "--formats", "coreml"], "onnx,openvino,tensorrt"),
+        (["export", "--width", "0.25", "--formats", "coreml"], "onnx,openvino,native,tensorrt"),
         (["export", "--checkpoint", "none.pth"], "no checkpoint at none.pth"),
         (["export", "--width", "0.25", "--calibration", "nowhere"], "no folder of calibration crops"),
         (["import", "none.pth"], "no checkpoint at none.pth"),
