@@ -153,7 +153,10 @@ def test_a_damaged_image_ends_it_before_anything_is_timed_or_is_left_out_and_not
         ([], "no bundle to benchmark"),
         (["nowhere"], "nowhere is not a bundle"),
         (["BUNDLE", "BUNDLE"], "named twice"),
-        (["BUNDLE", "--engine", "torch"], "--engine takes one or more of onnxruntime,openvino,tensorrt, got 'torch'"),
+        (
+            ["BUNDLE", "--engine", "torch"],
+            "--engine takes one or more of native,onnxruntime,openvino,tensorrt, got 'torch'",
+        ),
         (["BUNDLE", "--engine", ""], "--engine takes"),
         (["BUNDLE", "--precision", "tuned", "--engine", "openvino"], "holds nothing of openvino × tuned"),
         (["BUNDLE", "--scenario", "server"], "--scenario takes one or more of single-stream,"),

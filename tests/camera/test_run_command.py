@@ -213,7 +213,7 @@ def test_check_says_that_the_disk_takes_nothing(run, camera, small_disk):  # noq
     assert done.returncode == 1
     said = " ".join(done.stdout.split())
     assert "MB free" in said and "would wait in memory" in said
-    assert "outbox: fix this first" in done.stderr
+    assert "outbox: wrong. The details say" in done.stderr
 
 
 def test_two_agents_do_not_share_an_outbox(run, camera):
@@ -284,7 +284,7 @@ def test_a_key_is_pinned_on_the_command_line(run, camera):
     key = SigningKey.generate().public.text
     done = run("--config", camera, "--trusted-key", key, "--check")
     assert done.returncode == 1
-    assert "model: fix this first" in done.stderr
+    assert "model: wrong. The details say" in done.stderr
     assert "sign" in done.stdout
 
 
@@ -301,7 +301,7 @@ def test_check_beside_a_running_agent_finds_only_its_port_taken(run, camera):
 def test_check_names_what_would_keep_it_from_starting(run, camera):
     done = run("--config", camera, "--source", "missing.avi", "--upstream", "http://example.org", "--check")
     assert done.returncode == 1
-    assert "source, upstream: fix this first" in done.stderr
+    assert "source, upstream: wrong. The details say" in done.stderr
     assert "missing.avi" in done.stdout
 
 

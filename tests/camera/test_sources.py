@@ -197,7 +197,7 @@ def test_a_looped_file_that_has_gone_is_told(tmp_path):
     with open_source(SourceSettings(uri=str(video), loop=True, queue=1)) as source:
         source.read(5)
         video.unlink()
-        with pytest.raises(SourceError, match="has gone or changed"):
+        with pytest.raises(SourceError, match="is now missing or changed"):
             for _ in range(100):
                 source.read(5)
 
@@ -208,7 +208,7 @@ def test_a_looped_folder_that_has_gone_is_told(tmp_path):
         source.read(5)
         for image in folder.iterdir():
             image.unlink()
-        with pytest.raises(SourceError, match="has gone or changed"):
+        with pytest.raises(SourceError, match="is now missing or changed"):
             for _ in range(100):
                 source.read(5)
 
@@ -273,8 +273,8 @@ def bad_inputs(tmp_path):
     (tmp_path / "torn" / "1.jpg").write_bytes(b"\xff\xd8\xff")
     return {
         "missing.avi": "does not exist",
-        "text.avi": "is no video",
-        "empty.mp4": r"\(0 bytes\) is no video",
+        "text.avi": "is not a video",
+        "empty.mp4": r"\(0 bytes\) is not a video",
         "none.avi": "no frame",
         "folder": "no image in the folder",
         "videos": "It holds a video: --source .*/videos/a.avi",

@@ -34,7 +34,7 @@ from tests.export.tiny import tiny_checkpoint
 
 
 def options(out, **changes):
-    return replace(TuneOptions(out=out, objective=Objective(crops=2), budget_minutes=15), **changes)
+    return replace(TuneOptions(out=out, engine="openvino", objective=Objective(crops=2), budget_minutes=15), **changes)
 
 
 @pytest.fixture(scope="module", autouse=True)
