@@ -60,13 +60,16 @@ with tempfile.TemporaryDirectory() as folder:
     subprocess.run([reid_edge, "report", f"{folder}/here.json", "--markdown", "-"], check=True)
 with tempfile.TemporaryDirectory() as folder:
     video = cv2.VideoWriter(f"{folder}/street.avi", cv2.VideoWriter_fourcc(*"MJPG"), 20, (480, 360))
-    for x in range(0, 240, 4):
+    boxes = []
+    for frame, x in enumerate(range(0, 240, 4), start=1):
         picture = np.full((360, 480, 3), 100, np.uint8)
-        if x > 40:
-            picture[100:220, x : x + 48] = np.random.default_rng(0).integers(0, 256, (120, 48, 3))
+        picture[100:220, x : x + 48] = np.random.default_rng(0).integers(0, 256, (120, 48, 3))
         video.write(picture)
+        boxes.append(f"{frame},-1,{x + 1},101,48,120,0.9\n")
     video.release()
-    options = ["--source", "street.avi", "--state-dir", "state", "--upstream", "sqlite:gallery.db"]
+    pathlib.Path(folder, "boxes.txt").write_text("".join(boxes))
+    options = ["--source", "street.avi", "--detector", "motchallenge:boxes.txt"]
+    options += ["--state-dir", "state", "--upstream", "sqlite:gallery.db"]
     subprocess.run([reid_edge, "run", pathlib.Path(bundle).resolve(), *options], check=True, cwd=folder)
     info = subprocess.run(
         [reid_edge, "gallery", "info", "sqlite:gallery.db", "--json"],
