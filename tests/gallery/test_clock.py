@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import open_store
 from reid_edge.upstream.clocks import Reading
 from reid_edge.upstream.message import decode_ack
+from tests.faults.clocks import Clock, need_faketime
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, SECOND, batch, record
 
 DAY, MINUTE = 24 * HOUR, 60 * SECOND
@@ -334,15 +334,18 @@ def test_whatever_the_clock_does_nothing_young_is_deleted_while_a_right_camera_s
     store.close()
 
 
-@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
 def test_a_process_under_a_faked_clock_deletes_nothing(gallery, tmp_path):
     """The kernel's count is not faked with it."""
+    need_faketime()
+    ahead = Clock(tmp_path / "clock")
+    ahead.set("+4d")
     store = open_store(f"sqlite:{tmp_path / 'real.db'}")
     script = "from reid_edge.__main__ import main; main()"
     now = time.time_ns() // 1000
     Collector(store).receive([batch([record(seq, at=now - HOUR) for seq in range(1, 6)])])
     done = subprocess.run(
-        ["faketime", "-f", "+4d", sys.executable, "-c", script, "gallery", "expire", store.name],
+        [sys.executable, "-c", script, "gallery", "expire", store.name],
+        env=os.environ | ahead.environment,
         capture_output=True,
         check=False,
     )
