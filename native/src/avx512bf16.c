@@ -1,14 +1,5 @@
 /* x86 with AVX512-BF16 and VNNI: 1x1 convolutions and stored activations in bfloat16, two inputs to a product. */
-#include <immintrin.h>
-
-#define LANES 16
-#define MAXIMUM(a, b) _mm512_max_ps(a, b)
-#define MAXIMUM_HALF(a, b) _mm256_max_ps(a, b)
-#define HALVES 1
-#include "cpu.h"
-#include "reid_native.h"
-#include "kernels.h"
-#include "vectors.h"
+#include "avx512.h"
 #include "avx512_bytes.h"
 
 typedef uint16_t element;
@@ -67,12 +58,6 @@ ALWAYS void store_tile(element *out, int stride, const V v[][4], const int pixel
 }
 
 #define SCALED 0
-#define VECTORS 4
-#define TILE_1 16
-#define TILE_2 8
-#define TILE_3 8
-#define TILE_4 4
-#define DEPTHWISE_PIXELS 8
 #define STEM_BYTES 2
 #define STEM_PIXELS 8
 #include "kernels_body.inc"

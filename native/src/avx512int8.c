@@ -1,14 +1,5 @@
 /* x86 with AVX-512 VNNI, INT8: 1x1 convolutions u8 x s8, four inputs to a product; activations stored as bytes. */
-#include <immintrin.h>
-
-#define LANES 16
-#define MAXIMUM(a, b) _mm512_max_ps(a, b)
-#define MAXIMUM_HALF(a, b) _mm256_max_ps(a, b)
-#define HALVES 1
-#include "cpu.h"
-#include "reid_native.h"
-#include "kernels.h"
-#include "vectors.h"
+#include "avx512.h"
 #include "avx512_bytes.h"
 
 typedef uint8_t element;
@@ -102,12 +93,6 @@ ALWAYS void store_tile(element *out, int stride, const V v[][4], const int pixel
 }
 
 #define SCALED 1
-#define VECTORS 4
-#define TILE_1 16
-#define TILE_2 8
-#define TILE_3 8
-#define TILE_4 4
-#define DEPTHWISE_PIXELS 8
 #define STEM_BYTES 1
 #define STEM_PIXELS 16
 #include "kernels_body.inc"
