@@ -83,7 +83,7 @@ def suspicions(counts: Counts) -> list[str]:
         ),
         (
             counts.detections > 0 and not counts.published,
-            f"{counts.detections:,} boxes of people were found, and no tracklet was published"
+            f"Boxes found: {counts.detections:,}, but no tracklet was published"
             + (f" (withheld: {listed(counts.withheld)})." if counts.withheld else "."),
         ),
         (
