@@ -10,7 +10,7 @@ from typing import Any
 
 from reid_edge.errors import UsageError
 from reid_edge.types import Feature
-from reid_edge.upstream.observation import Sighting
+from reid_edge.upstream.observation import TrackletReport
 
 #: Key of a stored observation: camera, incarnation of the camera's outbox, sequence number in that outbox.
 Key = tuple[str, str, int]
@@ -23,8 +23,8 @@ CLOCK_TOLERANCE_US = 5 * 60 * 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry(Sighting):
-    """A stored observation without its feature: the camera's sighting and its key.
+class Entry(TrackletReport):
+    """A stored observation without its feature: the camera's report and its key.
 
     Attributes:
         camera: Name of the camera, or its pseudonym.
@@ -37,9 +37,9 @@ class Entry(Sighting):
     seq: int
 
     @classmethod
-    def of(cls, sighting: Sighting, *, camera: str, incarnation: str, seq: int) -> Entry:
-        """Make the entry of a sighting that arrived under a key."""
-        seen = {field.name: getattr(sighting, field.name) for field in fields(Sighting)}
+    def of(cls, report: TrackletReport, *, camera: str, incarnation: str, seq: int) -> Entry:
+        """Make the entry of a report that arrived under a key."""
+        seen = {field.name: getattr(report, field.name) for field in fields(TrackletReport)}
         return cls(camera=camera, incarnation=incarnation, seq=seq, **seen)
 
     @property

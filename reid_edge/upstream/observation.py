@@ -19,7 +19,7 @@ MAX_GALLERIES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sighting:
+class TrackletReport:
     """Everything that a camera reports of a tracklet except the feature.
 
     To add a field, see ``docs/development.md``: the gallery stores every field of this class.
@@ -50,7 +50,7 @@ class Sighting:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Observation(Sighting):
+class Observation(TrackletReport):
     """One published feature of a tracklet.
 
     Attributes:

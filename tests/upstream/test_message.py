@@ -21,13 +21,13 @@ from reid_edge.upstream.message import (
     encode_batch,
     encode_observation,
 )
-from reid_edge.upstream.observation import Ack, Batch, Gap, Observation, Refusal, Replay, Sighting
+from reid_edge.upstream.observation import Ack, Batch, Gap, Observation, Refusal, Replay, TrackletReport
 
 WIRE = Path(__file__).parent / "wire"
 DOCS = Path(__file__).parents[2] / "docs"
 CAMERA, INCARNATION = "c0123456789abcdef01234567", "8f14e45fceea167a"
 REPLAY = Replay("4f1c", 1_795_000_000_000_000)
-FIELDS = tuple(one.name for one in dataclasses.fields(Sighting))
+FIELDS = tuple(one.name for one in dataclasses.fields(TrackletReport))
 
 seqs = st.integers(1, 2**63 - 1)
 times = st.integers(0, 2**63 - 1)

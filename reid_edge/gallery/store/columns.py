@@ -1,8 +1,8 @@
 """The one table of columns: how every store keeps each field of an entry.
 
-A field that is added to :class:`~reid_edge.upstream.observation.Sighting` gets one line in :data:`FIELDS`; the schema,
-the insert and the row mapping of SQLite, PostgreSQL and Milvus follow from it.  Galleries that exist already need a
-migration in the store, and a higher ``SCHEMA_VERSION`` there.
+A field that is added to :class:`~reid_edge.upstream.observation.TrackletReport` gets one line in :data:`FIELDS`; the
+schema, the insert and the row mapping of SQLite, PostgreSQL and Milvus follow from it.  Galleries that exist already
+need a migration in the store, and a higher ``SCHEMA_VERSION`` there.
 """
 
 from __future__ import annotations
