@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,10 @@ LEAST_OVERLAP_S = 0.5
 SAME_MOMENT_S = 0.5
 #: Intersection over the smaller box from which two boxes of one moment may be one person, detected twice.
 SAME_BOX = 0.6
+#: Reasons why tracklets cannot be one person.
+APART = "an operator says that they are not the same"
+TOGETHER = "one camera saw both at the same time"
+TOO_FAST = "nobody gets from one camera to the other in that time"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,33 @@ def seen_together(first: Sighting, second: Sighting) -> bool:
     return area is None or area < SAME_BOX
 
 
+def forbidden(
+    members: Sequence[Sighting],
+    sightings: Iterable[Sighting],
+    *,
+    apart: Container[Pair],
+    transits: StatedTransits | None,
+) -> str | None:
+    """Return why tracklets cannot be of the person who has some members, or None.
+
+    Args:
+        members: The person's tracklets.
+        sightings: The other tracklets.
+        apart: Pairs that an operator says are two people, in both orders.
+        transits: Stated times between cameras; None: none.
+    """
+    for sighting in sightings:
+        for member in members:
+            if (member.id, sighting.id) in apart:
+                return APART
+            if member.camera == sighting.camera:
+                if seen_together(member, sighting):
+                    return TOGETHER
+            elif transits is not None and transits.too_fast(member, sighting):
+                return TOO_FAST
+    return None
+
+
 class CannotLink:
     """Tells whether two sets of tracklets can be one person.
 
@@ -127,17 +158,17 @@ class CannotLink:
     def between(self, first: Sequence[int], second: Sequence[int]) -> str | None:
         """Return why two sets of rows cannot be one person, or None if they can be."""
         if self._forbidden and any(not self._forbidden.get(row, _NOTHING).isdisjoint(second) for row in first):
-            return "an operator says that they are not the same"
+            return APART
         ones, others = np.asarray(first, np.int64)[:, None], np.asarray(second, np.int64)[None]
         gap = np.maximum(self._first[ones] - self._last[others], self._first[others] - self._last[ones])
         same_camera = self._numbers[ones] == self._numbers[others]
         together = same_camera & (gap <= -LEAST_OVERLAP_S)
         if together.any() and any(self._distinct(first[row], second[column]) for row, column in np.argwhere(together)):
-            return "one camera saw both at the same time"
+            return TOGETHER
         if self._shortest is not None:
             too_fast = ~same_camera & (gap < self._shortest[self._numbers[ones], self._numbers[others]])
             if too_fast.any():
-                return "nobody gets from one camera to the other in that time"
+                return TOO_FAST
         return None
 
     def simultaneous_pairs(self) -> npt.NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -148,6 +148,18 @@ def gathered(sightings: Iterable[Sighting]) -> Sightings:
         last_s=np.array([max(one.last_s for one in group) for group in several], np.float64),
         features=l2_normalised(np.stack([row.feature for row in rows]).astype(np.float32)),
         boxes=tuple(_boxes_of(group) for group in several),
+    )
+
+
+def joined(known: Sighting, newer: Sighting) -> Sighting:
+    """Return one sighting of two of the same tracklet, as :func:`gathered` joins them."""
+    best = max(known, newer, key=lambda one: (one.crops, one.last_s))
+    boxes = [one.boxes for one in (known, newer) if one.boxes is not None]
+    return replace(
+        best,
+        first_s=min(known.first_s, newer.first_s),
+        last_s=max(known.last_s, newer.last_s),
+        boxes=np.unique(np.concatenate(boxes), axis=0) if boxes else None,
     )
 
 

@@ -8,7 +8,9 @@ from reid_edge.features import l2_normalised
 from reid_edge.identity.background import Background, measured_background
 from reid_edge.identity.centring import learnt_centring
 from reid_edge.identity.clustering import clustered
+from reid_edge.identity.constraints import OperatorConstraints
 from reid_edge.identity.online import OnlinePeople
+from reid_edge.identity.people_table import Numbers
 from reid_edge.identity.sightings import Sighting
 from reid_edge.identity.transit import StatedTransits
 from tests.identity.scenes import MODEL, agreement, make_scene
@@ -177,6 +179,40 @@ def test_what_an_operator_has_parted_is_never_joined_again():
     assert online.person_of(first.id) != online.person_of(second.id)
 
 
+def test_whom_an_operator_has_joined_no_new_crops_part():
+    scene = make_scene()
+    first, second = two_views(scene)
+    stranger = next(row for row, who in zip(rows_of(scene.sightings), scene.people, strict=True) if who == 5)
+    looks_other = replace(second, feature=stranger.feature, crops=9)
+    said = OperatorConstraints(same=((first.id, second.id),))
+    for operator, kinds in ((None, ["split"]), (said, [])):
+        online = empty(scene.sightings, operator=operator)
+        online.load([(first, 3), (second, 3)])
+        assert [event.kind for event in online.add(looks_other)] == kinds
+    seen_together = replace(second, camera=first.camera, first_s=first.first_s, last_s=first.last_s)
+    online = empty(scene.sightings, operator=said)
+    online.load([(first, 3), (replace(second, camera=first.camera), 3)])
+    assert [event.kind for event in online.add(seen_together)] == ["split"]
+
+
+def test_what_is_loaded_keeps_its_numbers_and_is_compared_as_if_it_had_been_added():
+    scene = make_scene(people=40, cameras=3, shift=1.0)
+    rows = rows_of(scene.sightings)
+    numbers = Numbers(1000)
+    online = empty(scene.sightings, numbers=numbers)
+    online.load([(row, 500 + int(who)) for row, who in zip(rows[:-1], scene.people, strict=False)])
+    [event] = online.add(rows[-1])
+    assert (event.kind, event.person) == ("assigned", 500 + scene.people[-1])
+    online.remove(rows[0].id)
+    online.remove("nobody knows it")
+    with pytest.raises(NoSuchTrackletError):
+        online.person_of(rows[0].id)
+    said = OperatorConstraints(not_same=tuple((rows[0].id, row.id) for row in rows[1:]))
+    online = empty(scene.sightings, numbers=numbers, operator=said)
+    online.load([(row, 500 + int(who)) for row, who in zip(rows[1:], scene.people[1:], strict=True)])
+    assert [event.person for event in online.add(rows[0])] == [1000] and numbers.next == 1001
+
+
 def test_without_a_background_everybody_is_a_person_of_its_own():
     scene = make_scene(people=5)
     online = OnlinePeople(MODEL, learnt_centring(scene.sightings), None)
@@ -221,6 +257,6 @@ def test_means_stay_those_of_the_members_after_many_changes():
         online.add(replace(row, crops=2, feature=rows[0].feature))
     centring = learnt_centring(scene.sightings)
     for number in {online.person_of(row.id) for row in rows}:
-        person = online._people[number]
+        person = online._table.people[number]
         members = [centring.applied_to(one.feature, one.camera) for one in person.members.values()]
-        assert np.allclose(online._means[person.slot], np.mean(members, axis=0), atol=1e-5)
+        assert np.allclose(online._table.means[person.slot], np.mean(members, axis=0), atol=1e-5)
