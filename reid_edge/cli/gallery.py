@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from reid_edge.cli.gallery_keeping import backup, check, erasures, restore_backup, roles
-from reid_edge.cli.gallery_search import JsonOption, StoreArgument, UtcOption, erase, opened, print_json, search
+from reid_edge.cli.gallery_options import JsonOption, StoreArgument, UtcOption, opened, print_json
+from reid_edge.cli.gallery_search import erase, search
 from reid_edge.cli.gallery_tracklets import tracklets
 from reid_edge.console import console, error_console, print_table
 from reid_edge.errors import UsageError

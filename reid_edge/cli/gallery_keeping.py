@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from reid_edge.cli.gallery_search import JsonOption, StoreArgument, UtcOption, opened, print_json
+from reid_edge.cli.gallery_options import JsonOption, StoreArgument, UtcOption, opened, print_json
 from reid_edge.console import console, error_console
 from reid_edge.gallery.backup import back_up
 from reid_edge.gallery.contents import Contents

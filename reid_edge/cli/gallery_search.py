@@ -1,81 +1,52 @@
-"""``reid-edge gallery search`` and ``erase``, and the options and output that all gallery commands share."""
+"""``reid-edge gallery search`` and ``erase``."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reid_edge.cli.gallery_options import (
+    CameraOption,
+    FileStartOption,
+    JsonOption,
+    KeyOption,
+    PurposeOption,
+    SinceOption,
+    StoreArgument,
+    UntilOption,
+    UtcOption,
+    file_origin_us,
+    opened,
+    print_json,
+    selection_of,
+    short_id,
+    stored_record,
+)
 from reid_edge.cli.shared_options import TrustedKeyOption
 from reid_edge.console import console, error_console, print_table, say
-from reid_edge.errors import NoSuchObservationError, UsageError
+from reid_edge.errors import UsageError
 from reid_edge.gallery import search as searching
 from reid_edge.gallery.audit import checked_purpose
 from reid_edge.gallery.clock import kept_since_us
 from reid_edge.gallery.deletion import checked_selection, erase_with_receipt
-from reid_edge.gallery.entries import Record, Selection
-from reid_edge.gallery.store import Store, open_store
+from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import CameraSummary
-from reid_edge.gallery.times import duration_text, now_us, parse_time, time_text
-from reid_edge.redaction import remember
-from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
-from reid_edge.wire_names import checked_stored_name
+from reid_edge.gallery.times import duration_text, now_us, time_text
 
 if TYPE_CHECKING:
     from reid_edge.bundle import Bundle
 
-StoreArgument = Annotated[
-    str, typer.Argument(metavar="STORE", help="sqlite:FILE, postgresql://…, milvus:http://HOST:19530.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-UtcOption = Annotated[bool, typer.Option("--utc", help="Show times in UTC, not local time.")]
-CameraOption = Annotated[list[str] | None, typer.Option("--camera", help="Only this camera. May be repeated.")]
-SinceOption = Annotated[
-    str | None, typer.Option(help="Only people in sight after this time: 2h or 3d (ago), or 2026-11-23T14:05.")
-]
-UntilOption = Annotated[
-    str | None, typer.Option(help="Only people in sight before this time; same formats as --since.")
-]
-KeyOption = Annotated[
-    Path | None,
-    typer.Option("--pseudonym-key", help="Key file of the cameras' pseudonyms, so that --camera takes names."),
-]
-FileStartOption = Annotated[
-    str | None,
-    typer.Option(help="Time of a file's first frame, as 'run' shows it: adds the positions in the file, in seconds."),
-]
-PurposeOption = Annotated[str, typer.Option(help="Reason for the command; it is written to the audit.")]
-
-#: Characters of an incarnation in a table; enough to type an id.
-INCARNATION_SHOWN = 8
 MOST_CAMERAS_NAMED = 20
 WHAT_A_COSINE_MEANS = (
     "A cosine sorts: 1 is the same picture. It is no probability: different people often reach 0.7 and more, and the "
     "first one is only the most similar person that is stored. Look at the video before you believe it."
 )
-
-
-@contextlib.contextmanager
-def opened(uri: str, *, create: bool = False) -> Iterator[Store]:
-    """Open a store, and close it at the end."""
-    remember(uri)
-    store = open_store(uri, create=create)
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def print_json(value: Any) -> None:
-    """Print a value that JSON can hold."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 def search(
@@ -122,11 +93,6 @@ def search(
         _print_found(found, id_ or str(image), utc=utc, origin_us=origin_us)
 
 
-def file_origin_us(file_start: str | None) -> int | None:
-    """Return the time of a file's first frame, microseconds since 1970 UTC; None if it is not given."""
-    return None if file_start is None else parse_time(file_start, now_us=now_us())
-
-
 def erase(
     store: StoreArgument,
     purpose: PurposeOption,
@@ -150,7 +116,7 @@ def erase(
         raise UsageError("--id means one tracklet: leave out --camera, --since, --until, --track and --epoch.")
     with opened(store) as gallery:
         if id_ is not None:
-            selection = _stored(gallery, id_, pseudonym_key).entry.whole_tracklet
+            selection = stored_record(gallery, id_, pseudonym_key).entry.whole_tracklet
         checked_selection(selection)
         if yes:
             receipt = erase_with_receipt(gallery, selection, purpose=purpose, now_us=now_us())
@@ -161,35 +127,6 @@ def erase(
         count = gallery.span(selection).observations
     console.print(f"{count:,} observations would be erased from {gallery.name}; --yes erases them.", soft_wrap=True)
     raise typer.Exit(1)
-
-
-def selection_of(
-    cameras: Sequence[str] | None,
-    since: str | None,
-    until: str | None,
-    key: Path | None,
-    *,
-    track: int | None = None,
-    incarnation: str | None = None,
-) -> Selection:
-    """Return the selection that the options describe.
-
-    Raises:
-        UsageError: A time or name cannot be read, ``since`` is later than ``until``, or a track has no camera.
-    """
-    now = now_us()
-    chosen = Selection(
-        cameras=tuple(dict.fromkeys(_wire_name(name, key) for name in cameras or ())),
-        incarnation=None if incarnation is None else checked_stored_name(incarnation, "--epoch", UsageError),
-        track=track,
-        since_us=None if since is None else parse_time(since, now_us=now),
-        until_us=None if until is None else parse_time(until, now_us=now),
-    )
-    if chosen.since_us is not None and chosen.until_us is not None and chosen.since_us > chosen.until_us:
-        raise UsageError(f"--since {since} is later than --until {until}.")
-    if track is not None and len(chosen.cameras) != 1:
-        raise UsageError("--track needs one --camera: each camera counts its own tracklets.")
-    return chosen
 
 
 def _query(
@@ -203,7 +140,7 @@ def _query(
         NoSuchObservationError: Nothing is stored under the id.
     """
     if id_ is not None and image is None and bundle is None and box is None:
-        return searching.query_of(_stored(store, id_, key))
+        return searching.query_of(stored_record(store, id_, key))
     if id_ is None and image is not None and bundle is not None:
         return _query_by_image(store, image, box, bundle)
     raise UsageError("give --image FILE and --bundle FOLDER, or --id ID.")
@@ -280,26 +217,6 @@ def _joined(box: Sequence[float]) -> str:
     return ",".join(f"{part:g}" for part in box)
 
 
-def _stored(store: Store, id_: str, key: Path | None) -> Record:
-    """Return the record of an id; with the key of the pseudonyms its camera may be a name."""
-    try:
-        return searching.find_one(store, id_, now_us=now_us())
-    except NoSuchObservationError:
-        if key is None:
-            raise
-    name, slash, rest = id_.partition("/")
-    return searching.find_one(store, f"{_wire_name(name, key)}{slash}{rest}", now_us=now_us())
-
-
-def _wire_name(name: str, key: Path | None) -> str:
-    """Return the name under which a camera sends: its pseudonym, if there is a key for it."""
-    if key is None:
-        return checked_stored_name(name, "camera", UsageError)
-    if not key.is_file():
-        raise UsageError(f"there is no key at {key}; give --pseudonym-key the file that the cameras' settings name.")
-    return camera_pseudonym(name, load_or_create_key(key))
-
-
 def _found_fields(found: searching.Found, origin_us: int | None) -> dict[str, Any]:
     best = found.best
     key = {"camera": best.camera, "epoch": best.incarnation, "seq": best.seq}
@@ -322,7 +239,7 @@ def _print_found(found: Sequence[searching.Found], named: str, *, utc: bool, ori
             time_text(one.first_us, utc=utc),
             *([] if origin_us is None else [f"{(one.first_us - origin_us) / 1e6:.2f} s"]),
             duration_text(one.last_us - one.first_us),
-            f"{one.best.camera}/{one.best.incarnation[:INCARNATION_SHOWN]}/{one.best.seq}",
+            short_id(one.best),
         ]
         for one in found
     ]

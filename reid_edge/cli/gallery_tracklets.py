@@ -11,8 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reid_edge.cli.gallery_search import (
-    INCARNATION_SHOWN,
+from reid_edge.cli.gallery_options import (
     CameraOption,
     FileStartOption,
     JsonOption,
@@ -26,6 +25,7 @@ from reid_edge.cli.gallery_search import (
     opened,
     print_json,
     selection_of,
+    short_id,
 )
 from reid_edge.console import console, print_table, say
 from reid_edge.files import check_output, write_whole
@@ -106,7 +106,7 @@ def _print(found: Sequence[Listed], *, utc: bool, origin_us: int | None) -> None
         return
     rows = [
         [
-            f"{one.newest.camera}/{one.newest.incarnation[:INCARNATION_SHOWN]}/{one.newest.seq}",
+            short_id(one.newest),
             str(one.newest.track),
             time_text(one.span.first_us, utc=utc),
             *([] if origin_us is None else [f"{_position_s(one, origin_us):.2f} s"]),
