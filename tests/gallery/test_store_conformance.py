@@ -21,6 +21,7 @@ from reid_edge.gallery.store.base import (
     summarise,
 )
 from reid_edge.gallery.store.chain import ChainReport, check_chain
+from reid_edge.gallery.store.documents import PIECE, read_document, remove_document, write_document
 from reid_edge.gallery.store.erasures import MARGIN_US
 from reid_edge.upstream.message import MOST_NUMBERS
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, OTHER_MODEL, SECOND, record, unit
@@ -322,6 +323,36 @@ def test_erasures_of_another_store_are_applied_and_kept(gallery, sqlite_store):
     for some in (later, given):
         gallery.apply_erasures(some)
     assert gallery.erasures() == [later[0], given[1]]
+
+
+def test_a_document_of_any_length_is_kept_replaced_and_removed(store):
+    long = {"numbers": ["ß'\"\\" * 3000] * 8, "rate": 0.125}
+    write_document(store, "people/a_b", long)
+    write_document(store, "people/aXb", [1])
+    assert read_document(store, "people/a_b") == long
+    assert read_document(store, "people/aXb") == [1]
+    assert read_document(store, "people/a") is None
+    write_document(store, "people/a_b", None)
+    write_document(store, "people/a_b", {"short": True})
+    assert read_document(store, "people/a_b") == {"short": True}
+    assert remove_document(store, "people/a_b")
+    assert not remove_document(store, "people/a_b")
+    assert read_document(store, "people/a_b") is None
+    assert read_document(store, "people/aXb") == [1]
+
+
+@pytest.mark.parametrize("damage", ["lost", "changed", "mixed"])
+def test_a_document_of_which_not_all_is_as_it_was_written_is_refused(store, damage):
+    write_document(store, "large", "x" * (2 * PIECE))
+    pieces = store.settings("document/large/")
+    assert len(pieces) == 3
+    name = sorted(pieces)[1]
+    changed = {"lost": None, "changed": pieces[name].replace("x", "y", 1), "mixed": "0" * 8 + pieces[name][8:]}
+    store.change_settings({name: changed[damage]})
+    with pytest.raises(StoreError, match=r"the document large in .* is not what was written"):
+        read_document(store, "large")
+    write_document(store, "large", "as new")
+    assert read_document(store, "large") == "as new"
 
 
 def test_settings_are_kept_changed_and_removed(store):

@@ -219,9 +219,8 @@ class MilvusStore:
     def settings(self, prefix: str = "") -> dict[str, str]:
         """Return the settings whose names begin so."""
         with self._session():
-            found = self._meta.bodies("setting")
-        named = {name: str(value) for name, value in sorted(found.items()) if name.startswith(prefix)}
-        return {name: value for name, value in named.items() if name != VERSION_SETTING}
+            found = self._meta.bodies("setting", start=prefix)
+        return {name: str(value) for name, value in sorted(found.items()) if name != VERSION_SETTING}
 
     def change_settings(self, values: Mapping[str, str | None]) -> None:
         """Write settings, one after the other; None removes one."""
@@ -373,7 +372,8 @@ class MilvusStore:
                 raise no_gallery(self.name)
             self._meta.create()
             self._meta.put("setting", VERSION_SETTING, SCHEMA_VERSION)
-        version = int(self._meta.bodies("setting").get(VERSION_SETTING, SCHEMA_VERSION))
+        known = self._meta.body("setting", VERSION_SETTING)
+        version = SCHEMA_VERSION if known is None else int(known)
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"{self.name} holds a gallery of format {version}; this release reads up to {SCHEMA_VERSION}. "

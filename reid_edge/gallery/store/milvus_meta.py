@@ -56,11 +56,20 @@ class Meta:
         if rows:
             self._client.put(META, rows)
 
-    def bodies(self, kind: str, *, from_us: int | None = None) -> dict[str, Any]:
-        """Return the bodies of the entries of one kind, by name; only of those with a number from ``from_us`` on."""
+    def bodies(self, kind: str, *, from_us: int | None = None, start: str = "") -> dict[str, Any]:
+        """Return the bodies of the entries of one kind, by name.
+
+        Args:
+            kind: Which kind.
+            from_us: Only those with a number from this one on.
+            start: Only those whose names begin so.
+        """
         where = f'kind == "{kind}"' + ("" if from_us is None else f" and at_us >= {from_us}")
+        if start:  # an underscore may stand for any character there: the names are looked at again below
+            where += f" and name like {json.dumps(f'{kind}/{start}%')}"
         rows = self._client.rows(META, where, ["name", "body"])
-        return {row["name"].partition("/")[2]: json.loads(row["body"]) for row in rows}
+        found = {row["name"].partition("/")[2]: row["body"] for row in rows}
+        return {name: json.loads(body) for name, body in found.items() if name.startswith(start)}
 
     def body(self, kind: str, name: str) -> Any:
         """Return the body of one entry; None if it is not there."""

@@ -131,8 +131,11 @@ class SqlStore(abc.ABC):
     def settings(self, prefix: str = "") -> dict[str, str]:
         """Return the settings whose names begin so."""
         with self._reading() as db:
-            rows = db.execute("SELECT name, value FROM settings ORDER BY name").fetchall()
-        return {name: value for name, value in rows if name.startswith(prefix) and name not in OWN_SETTINGS}
+            rows = db.execute(
+                f"SELECT name, value FROM settings WHERE substr(name, 1, {self.mark}) = {self.mark} ORDER BY name",  # noqa: S608
+                (len(prefix), prefix),
+            ).fetchall()
+        return {name: value for name, value in rows if name not in OWN_SETTINGS}
 
     def change_settings(self, values: Mapping[str, str | None]) -> None:
         """Write settings, in one commit; None removes one."""
