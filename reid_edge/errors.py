@@ -47,6 +47,8 @@
     └── GalleryError
         ├── StoreError                 the store cannot be opened, reached or written
         ├── ModelMismatchError         features of a model that the gallery does not hold
+        ├── PeopleChangedError         somebody else has changed people meanwhile
+        ├── NoSuchPersonError          no person has that number
         └── NoSuchObservationError     nothing is stored under that id
 
 A message says what was expected, what came, and what to do next.
@@ -273,6 +275,14 @@ class StoreError(GalleryError):
 
 class ModelMismatchError(GalleryError):
     """Features of a model that the gallery does not hold: they cannot be compared."""
+
+
+class PeopleChangedError(GalleryError):
+    """Somebody else has changed people since they were read; nothing was stored."""
+
+
+class NoSuchPersonError(GalleryError, LookupError):
+    """No person of the gallery has that number."""
 
 
 class NoSuchObservationError(GalleryError, LookupError):

@@ -15,6 +15,7 @@ from reid_edge.gallery.entries import Key, Match, Record, Selection
 from reid_edge.gallery.store.chain import AuditEntry
 from reid_edge.gallery.store.damage import DamagedRows
 from reid_edge.gallery.store.erasures import Erasure
+from reid_edge.gallery.store.people import PeopleStore
 from reid_edge.types import Feature
 
 if TYPE_CHECKING:
@@ -208,8 +209,8 @@ class Summary:
     elsewhere: int = 0
 
 
-class Store(Protocol):
-    """Observations, the models that may have made their features, gaps, and the audit.
+class Store(PeopleStore, Protocol):
+    """Observations, the models that may have made their features, gaps, people, and the audit.
 
     Calls from several threads are served one after another; several processes may hold the same store open.  Every
     method raises :class:`~reid_edge.errors.StoreError` if the store cannot be reached, read or written, and undoes what

@@ -56,6 +56,7 @@ from reid_edge.gallery.store.milvus_collections import (
 from reid_edge.gallery.store.milvus_gaps import add_gaps, all_gaps
 from reid_edge.gallery.store.milvus_meta import Meta
 from reid_edge.gallery.store.milvus_snapshot import MilvusSnapshot
+from reid_edge.gallery.store.people import Assignment, Decision, PeopleChange, PeopleState, PersonEvent
 from reid_edge.gallery.store.retention import CHECK, PREFIX, retention_of, retention_settings
 from reid_edge.gallery.store.snapshots import Snapshot
 from reid_edge.types import Feature
@@ -342,6 +343,31 @@ class MilvusStore:
             )
             for camera in sorted(counts.keys() | gaps.keys() | elsewhere.keys())
         ]
+
+    def people_state(self) -> PeopleState:
+        """Refuse: people are not kept in Milvus yet."""
+        raise self._no_people()
+
+    def assignments(self, person: int | None = None) -> list[Assignment]:  # noqa: ARG002
+        """Refuse."""
+        raise self._no_people()
+
+    def decisions(self) -> list[Decision]:
+        """Refuse."""
+        raise self._no_people()
+
+    def person_events(self, after: int = 0, *, limit: int) -> list[PersonEvent]:  # noqa: ARG002
+        """Refuse."""
+        raise self._no_people()
+
+    def change_people(self, change: PeopleChange, *, revision: int) -> PeopleState:  # noqa: ARG002
+        """Refuse."""
+        raise self._no_people()
+
+    def _no_people(self) -> StoreError:
+        return StoreError(
+            f"{self.name}: people are not kept in a gallery in Milvus yet; use a gallery in SQLite or PostgreSQL."
+        )
 
     def close(self) -> None:
         """Close the connection."""

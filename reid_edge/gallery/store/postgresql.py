@@ -21,7 +21,8 @@ from reid_edge.gallery.store.damage import DamagedRows, damage_errors
 from reid_edge.gallery.store.erasures import covering, deleted_now, new_erasure, not_erased
 from reid_edge.gallery.store.postgresql_connection import CALL_S, EXPIRY_S, LONG_S, Connection, connect, limited
 from reid_edge.gallery.store.snapshots import RECORDS, Snapshot, SqlSnapshot
-from reid_edge.gallery.store.sql import COLUMN_NAMES, Database, SqlStore, condition
+from reid_edge.gallery.store.sql import COLUMN_NAMES, SqlStore, condition
+from reid_edge.gallery.store.sql_people import Database
 from reid_edge.redaction import hidden, without_passwords
 from reid_edge.types import Feature
 
@@ -35,6 +36,7 @@ try:
         AUDIT_LOCK,
         COPY_TYPES,
         LOCK,
+        PEOPLE_LOCK,
         SCHEMA_VERSION,
         make_tables,
         migrate,
@@ -122,7 +124,7 @@ class PostgresqlStore(SqlStore):
     def erase(self, selection: Selection, *, now_us: int, boot: str = "") -> Erased:
         """Delete the selected observations and keep them out."""
         erasure = new_erasure(selection, now_us=now_us, boot=boot)
-        with self._transaction(LONG_S) as db:
+        with self._changing_people() as db:
             db.execute("LOCK TABLE erasures IN ROW EXCLUSIVE MODE")
             rows = self._delete(db, deleted_now(selection, erasure))
             erasure = covering(erasure, max((row[3] for row in rows), default=None))
@@ -133,7 +135,7 @@ class PostgresqlStore(SqlStore):
     def apply_erasures(self, erasures: Sequence[Erasure]) -> Erased:
         """Put erasures in force that were made elsewhere, and delete what they cover."""
         keys = set()
-        with self._transaction(LONG_S) as db:
+        with self._changing_people() as db:
             db.execute("LOCK TABLE erasures IN ROW EXCLUSIVE MODE")
             for erasure in erasures:
                 keys |= {row[:3] for row in self._delete(db, erasure.selection)}
@@ -143,7 +145,7 @@ class PostgresqlStore(SqlStore):
 
     def expire(self, before_us: int, note: AuditEntry | None = None) -> int:
         """Delete observations and gaps from before a time."""
-        return self._delete_before(lambda: self._transaction(EXPIRY_S), before_us, note)
+        return self._delete_before(lambda: self._changing_people(EXPIRY_S), before_us, note)
 
     def accept_model(self, model_hash: str, dim: int | None, *, now_us: int, only_first: bool = False) -> bool:
         """Take features of this model from now on."""
@@ -279,6 +281,17 @@ class PostgresqlStore(SqlStore):
         return self._transaction()
 
     _writing = _reading
+
+    @contextlib.contextmanager
+    def _changing_people(self, most_s: float = LONG_S) -> Iterator[Connection]:
+        """Begin a transaction while nobody else changes people, or deletes tracklets, whose people go with them."""
+        with self._transaction(most_s) as db:
+            db.execute("SELECT pg_advisory_xact_lock(%s)", (PEOPLE_LOCK,))
+            yield db
+
+    def _many(self, db: Connection, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        with db.cursor() as cursor:
+            cursor.executemany(sql, rows)
 
     def _counting(self) -> contextlib.AbstractContextManager[Any]:
         return self._transaction(LONG_S)

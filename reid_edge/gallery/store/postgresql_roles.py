@@ -4,13 +4,23 @@ from __future__ import annotations
 
 #: What every role needs: to add a line to the audit it must know the last number and hash.
 _ADD_TO_AUDIT = ("INSERT ON audit", "SELECT (number, hash) ON audit")
-_READ = ("SELECT ON settings", "SELECT ON models", "SELECT ON observations", "SELECT ON gaps", "SELECT ON erasures")
+_PEOPLE = ("assignments", "decisions", "person_events", "people_state")
+_CHANGE_PEOPLE = tuple(f"SELECT, INSERT, UPDATE, DELETE ON {table}" for table in _PEOPLE)
+_READ = (
+    "SELECT ON settings",
+    "SELECT ON models",
+    "SELECT ON observations",
+    "SELECT ON gaps",
+    "SELECT ON erasures",
+    *(f"SELECT ON {table}" for table in _PEOPLE),
+)
 
 #: Privileges of each role, by the end of its name.
 PRIVILEGES: dict[str, tuple[str, ...]] = {
     "collector": (
         *_READ,
         *_ADD_TO_AUDIT,
+        *_CHANGE_PEOPLE,
         "INSERT, DELETE ON observations",
         "INSERT, DELETE, UPDATE ON gaps",
         "INSERT, UPDATE ON models",
@@ -19,6 +29,7 @@ PRIVILEGES: dict[str, tuple[str, ...]] = {
     ),
     "searcher": (*_READ, *_ADD_TO_AUDIT),
     "eraser": (*_READ, *_ADD_TO_AUDIT, "DELETE ON observations", "INSERT ON erasures"),
+    "operator": (*_READ, *_ADD_TO_AUDIT, *_CHANGE_PEOPLE),
     "auditor": ("SELECT ON settings", "SELECT ON audit"),
 }
 

@@ -17,11 +17,13 @@ from reid_edge.gallery.store.sql import AUDIT_NAMES, COLUMN_NAMES, column_defini
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: Held while the tables are made or changed, so that two processes do not do it at once.
 LOCK = 0x72656964
 #: Held while a line is added to the audit, so that each follows from the one before.
 AUDIT_LOCK = 0x72656965
+#: Held while people are changed, so that each change is based on the one before.
+PEOPLE_LOCK = 0x72656966
 #: Rows brought to a new format at a time.
 ROWS_AT_A_TIME = 2000
 
@@ -33,6 +35,48 @@ _TYPES: dict[Kind, str] = {
     "model": "integer NOT NULL REFERENCES reid_edge.models",
 }
 COPY_TYPES: dict[Kind, str] = {"name": "text", "integer": "int8", "real": "float8", "flag": "bool", "model": "int4"}
+PEOPLE_TABLES = """
+CREATE TABLE reid_edge.assignments (
+    camera text COLLATE "C" NOT NULL, epoch text COLLATE "C" NOT NULL, track bigint NOT NULL, person bigint NOT NULL,
+    model_hash text NOT NULL, seq bigint NOT NULL, first_us bigint NOT NULL, last_us bigint NOT NULL,
+    how text NOT NULL, similarity double precision, reason text NOT NULL, centring text NOT NULL,
+    calibration text NOT NULL, at_us bigint NOT NULL, PRIMARY KEY (camera, epoch, track));
+CREATE INDEX assignments_by_person ON reid_edge.assignments (person);
+CREATE TABLE reid_edge.decisions (
+    kind text NOT NULL, camera text COLLATE "C" NOT NULL, epoch text COLLATE "C" NOT NULL, track bigint NOT NULL,
+    other_camera text COLLATE "C" NOT NULL, other_epoch text COLLATE "C" NOT NULL, other_track bigint NOT NULL,
+    at_us bigint NOT NULL, decided_by text NOT NULL,
+    PRIMARY KEY (camera, epoch, track, other_camera, other_epoch, other_track));
+CREATE INDEX decisions_by_other ON reid_edge.decisions (other_camera, other_epoch, other_track);
+CREATE TABLE reid_edge.person_events (
+    number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at_us bigint NOT NULL, kind text NOT NULL,
+    person bigint NOT NULL, model_hash text NOT NULL, camera text COLLATE "C" NOT NULL,
+    epoch text COLLATE "C" NOT NULL, track bigint NOT NULL, other bigint, similarity double precision,
+    reason text NOT NULL);
+CREATE INDEX person_events_by_tracklet ON reid_edge.person_events (camera, epoch, track);
+CREATE TABLE reid_edge.people_state (revision bigint NOT NULL, next_person bigint NOT NULL);
+CREATE FUNCTION reid_edge.people_go_with_tracklets() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+    DECLARE one record;
+    BEGIN
+        FOR one IN SELECT DISTINCT camera, epoch, track FROM gone WHERE NOT EXISTS (
+            SELECT 1 FROM reid_edge.observations held
+            WHERE held.camera = gone.camera AND held.epoch = gone.epoch AND held.track = gone.track)
+        LOOP
+            DELETE FROM reid_edge.assignments a
+                WHERE a.camera = one.camera AND a.epoch = one.epoch AND a.track = one.track;
+            DELETE FROM reid_edge.decisions d
+                WHERE d.camera = one.camera AND d.epoch = one.epoch AND d.track = one.track;
+            DELETE FROM reid_edge.decisions d
+                WHERE d.other_camera = one.camera AND d.other_epoch = one.epoch AND d.other_track = one.track;
+            DELETE FROM reid_edge.person_events e
+                WHERE e.camera = one.camera AND e.epoch = one.epoch AND e.track = one.track;
+        END LOOP;
+        RETURN NULL;
+    END $$;
+CREATE TRIGGER people_go_with_tracklets AFTER DELETE ON reid_edge.observations REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION reid_edge.people_go_with_tracklets();
+"""
 TABLES = f"""
 CREATE SCHEMA reid_edge;
 CREATE TABLE reid_edge.settings (name text PRIMARY KEY, value text NOT NULL);
@@ -59,7 +103,7 @@ CREATE FUNCTION reid_edge.audit_keeps_everything() RETURNS trigger LANGUAGE plpg
     $$ BEGIN RAISE EXCEPTION 'the audit can only be added to'; END $$;
 CREATE TRIGGER audit_keeps_everything BEFORE UPDATE OR DELETE OR TRUNCATE ON reid_edge.audit
     FOR EACH STATEMENT EXECUTE FUNCTION reid_edge.audit_keeps_everything();
-"""
+{PEOPLE_TABLES}"""
 
 
 def schema_version(db: Connection) -> int | None:
@@ -90,9 +134,11 @@ def migrate(db: Connection, name: str) -> None:
             return  # another process has done it meanwhile
         log.warning("%s is a gallery of an earlier release: it is migrated to format %d.", name, SCHEMA_VERSION)
         db.execute("SELECT set_config('search_path', 'reid_edge, ' || current_setting('search_path'), true)")
-        _add_checksums(db)
-        _name_erasures(db)
-        _chain_audit(db)
+        if (schema_version(db) or SCHEMA_VERSION) < 2:
+            _add_checksums(db)
+            _name_erasures(db)
+            _chain_audit(db)
+        db.execute(PEOPLE_TABLES)
         db.execute("UPDATE settings SET value = %s WHERE name = 'schema_version'", (str(SCHEMA_VERSION),))
 
 

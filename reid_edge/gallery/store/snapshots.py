@@ -14,11 +14,11 @@ from reid_edge.gallery.store.sql import (
     AUDIT_NAMES,
     GAP_NAMES,
     OWN_SETTINGS,
-    Database,
     SqlStore,
     accepted_model,
     audit_line,
 )
+from reid_edge.gallery.store.sql_people import Database
 
 #: Records of one piece.
 RECORDS = 1000

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any
 
 from reid_edge.errors import ModelMismatchError, StoreError
 from reid_edge.gallery.entries import Record, Selection
@@ -27,6 +27,7 @@ from reid_edge.gallery.store.chain import chained, counted, line_of
 from reid_edge.gallery.store.columns import COLUMNS, Kind
 from reid_edge.gallery.store.erasures import Erasure, json_selection, selection_json, spent_us
 from reid_edge.gallery.store.retention import PREFIX, retention_of, retention_settings
+from reid_edge.gallery.store.sql_people import Database, SqlPeople
 
 #: Most observations that one transaction of a deletion on time deletes: commits wait for it, a second or so.
 MOST_DELETED = 20_000
@@ -59,17 +60,10 @@ _CAMERAS = """
 """
 
 
-class Database(Protocol):
-    """A connection to either engine, within a transaction."""
-
-    def execute(self, sql: str, values: Any = ..., /) -> Any:
-        """Run one statement and return its cursor."""
-
-
 Transaction = contextlib.AbstractContextManager[Database]
 
 
-class SqlStore(abc.ABC):
+class SqlStore(SqlPeople):
     """Base of the SQL stores; see :class:`reid_edge.gallery.store.base.Store` for the public methods.
 
     Attributes:
@@ -82,14 +76,6 @@ class SqlStore(abc.ABC):
     name: str
     mark: str
     piece: str
-
-    @abc.abstractmethod
-    def _reading(self) -> contextlib.AbstractContextManager[Database]:
-        """Begin a transaction that only reads."""
-
-    @abc.abstractmethod
-    def _writing(self) -> contextlib.AbstractContextManager[Database]:
-        """Begin a transaction that writes; it is durable when it ends."""
 
     def _counting(self) -> contextlib.AbstractContextManager[Database]:
         """Begin a transaction that reads so much that it may take minutes."""

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 #: "reid" in ASCII; ``file gallery.db`` shows it.
 APPLICATION_ID = 0x72656964
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _TYPES: dict[Kind, str] = {
     "name": "TEXT NOT NULL",
@@ -27,6 +27,34 @@ _TYPES: dict[Kind, str] = {
     "flag": "INTEGER NOT NULL",
     "model": "INTEGER NOT NULL REFERENCES models",
 }
+PEOPLE_TABLES = """
+CREATE TABLE assignments (
+    camera TEXT NOT NULL, epoch TEXT NOT NULL, track INTEGER NOT NULL, person INTEGER NOT NULL,
+    model_hash TEXT NOT NULL, seq INTEGER NOT NULL, first_us INTEGER NOT NULL, last_us INTEGER NOT NULL,
+    how TEXT NOT NULL, similarity REAL, reason TEXT NOT NULL, centring TEXT NOT NULL, calibration TEXT NOT NULL,
+    at_us INTEGER NOT NULL, PRIMARY KEY (camera, epoch, track)) WITHOUT ROWID;
+CREATE INDEX assignments_by_person ON assignments (person);
+CREATE TABLE decisions (
+    kind TEXT NOT NULL, camera TEXT NOT NULL, epoch TEXT NOT NULL, track INTEGER NOT NULL, other_camera TEXT NOT NULL,
+    other_epoch TEXT NOT NULL, other_track INTEGER NOT NULL, at_us INTEGER NOT NULL, decided_by TEXT NOT NULL,
+    PRIMARY KEY (camera, epoch, track, other_camera, other_epoch, other_track)) WITHOUT ROWID;
+CREATE INDEX decisions_by_other ON decisions (other_camera, other_epoch, other_track);
+CREATE TABLE person_events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, at_us INTEGER NOT NULL, kind TEXT NOT NULL, person INTEGER NOT NULL,
+    model_hash TEXT NOT NULL, camera TEXT NOT NULL, epoch TEXT NOT NULL, track INTEGER NOT NULL, other INTEGER,
+    similarity REAL, reason TEXT NOT NULL);
+CREATE INDEX person_events_by_tracklet ON person_events (camera, epoch, track);
+CREATE TABLE people_state (revision INTEGER NOT NULL, next_person INTEGER NOT NULL);
+CREATE TRIGGER people_go_with_tracklets AFTER DELETE ON observations WHEN NOT EXISTS (
+        SELECT 1 FROM observations WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track)
+    BEGIN
+        DELETE FROM assignments WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track;
+        DELETE FROM decisions WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track;
+        DELETE FROM decisions
+            WHERE other_camera = OLD.camera AND other_epoch = OLD.epoch AND other_track = OLD.track;
+        DELETE FROM person_events WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track;
+    END;
+"""
 TABLES = f"""
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE models (
@@ -54,7 +82,7 @@ CREATE TRIGGER audit_replaces_nothing BEFORE INSERT ON audit WHEN EXISTS (SELECT
     BEGIN SELECT RAISE(ABORT, 'the audit can only be added to'); END;
 CREATE TRIGGER audit_keeps_everything BEFORE DELETE ON audit
     BEGIN SELECT RAISE(ABORT, 'the audit can only be added to'); END;
-"""  # noqa: S608 - no value comes from outside
+{PEOPLE_TABLES}"""  # noqa: S608 - no value comes from outside
 
 
 def statements(script: str) -> Iterator[str]:
@@ -75,7 +103,10 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if _version(connection) < SCHEMA_VERSION:  # no other process has done it meanwhile
-            _from_1_to_2(connection)
+            if _version(connection) < 2:
+                _from_1(connection)
+            else:
+                _add_people(connection)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
@@ -89,8 +120,14 @@ def _version(connection: sqlite3.Connection) -> int:
     return version
 
 
-def _from_1_to_2(db: sqlite3.Connection) -> None:
-    """Add checksums to observations, names to erasures and the chain of hashes to the audit."""
+def _add_people(db: sqlite3.Connection) -> None:
+    """Add the tables of people, which a gallery of format 2 does not have."""
+    for statement in statements(PEOPLE_TABLES):
+        db.execute(statement)
+
+
+def _from_1(db: sqlite3.Connection) -> None:
+    """Add checksums to observations, names to erasures, the chain of hashes to the audit, and what came later."""
     sequence = dict(db.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
     for name in ("observations", "erasures", "audit"):
         db.execute(f"ALTER TABLE {name} RENAME TO old_{name}")

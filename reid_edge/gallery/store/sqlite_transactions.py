@@ -243,6 +243,9 @@ class SqliteTransactions(SqlStore):
     def _writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         return self._transaction("BEGIN IMMEDIATE", counted=True)
 
+    def _many(self, db: Any, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        db.executemany(sql, rows)
+
     def _lock_audit(self, db: Any) -> None:
         """Do nothing: there is one writer at a time anyway."""
 

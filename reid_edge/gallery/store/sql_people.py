@@ -1,0 +1,170 @@
+"""People in the SQL stores: their tables, and the statements that SQLite and PostgreSQL share."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, Protocol
+
+from reid_edge.errors import PeopleChangedError
+from reid_edge.gallery.entries import Key
+from reid_edge.gallery.store.people import Assignment, Decision, PeopleChange, PeopleState, PersonEvent
+
+
+class Database(Protocol):
+    """A connection to either engine, within a transaction."""
+
+    def execute(self, sql: str, values: Any = ..., /) -> Any:
+        """Run one statement and return its cursor."""
+
+
+#: Fields of an assignment, in the order of the columns of its table; the incarnation's column is ``epoch``.
+_COLUMNS = tuple("epoch" if field.name == "incarnation" else field.name for field in fields(Assignment))
+_ASSIGNMENTS = ", ".join(_COLUMNS)
+_DECISIONS = "kind, camera, epoch, track, other_camera, other_epoch, other_track, at_us, decided_by"
+_EVENTS = "at_us, kind, person, model_hash, camera, epoch, track, other, similarity, reason"
+_HELD = (
+    "EXISTS (SELECT 1 FROM observations WHERE observations.camera = {0} AND observations.epoch = {0} "
+    "AND observations.track = {0})"
+)
+
+
+class SqlPeople(abc.ABC):
+    """Base of the SQL stores; see :class:`reid_edge.gallery.store.people.PeopleStore` for the public methods.
+
+    Attributes:
+        mark: Placeholder of a value in the engine's statements.
+    """
+
+    mark: str
+
+    @abc.abstractmethod
+    def _reading(self) -> contextlib.AbstractContextManager[Any]:
+        """Begin a transaction that only reads."""
+
+    @abc.abstractmethod
+    def _many(self, db: Any, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement for each of some rows of values."""
+
+    @abc.abstractmethod
+    def _writing(self) -> contextlib.AbstractContextManager[Any]:
+        """Begin a transaction that writes; it is durable when it ends."""
+
+    def _changing_people(self) -> contextlib.AbstractContextManager[Any]:
+        """Begin a transaction that changes people, alone, and while nothing is erased."""
+        return self._writing()
+
+    def people_state(self) -> PeopleState:
+        """Return the state that a change is to be based on."""
+        with self._reading() as db:
+            return _state(db)
+
+    def assignments(self, person: int | None = None) -> list[Assignment]:
+        """Return the assignments of all people, or of one, by person, first sight and tracklet."""
+        with self._reading() as db:
+            return assignments_of(db, "TRUE" if person is None else f"person = {int(person)}")
+
+    def decisions(self) -> list[Decision]:
+        """Return what operators have said, oldest first."""
+        with self._reading() as db:
+            return decisions_of(db)
+
+    def person_events(self, after: int = 0, *, limit: int) -> list[PersonEvent]:
+        """Return events with larger numbers than one, the smallest first."""
+        with self._reading() as db:
+            return events_of(db, f"number > {int(after)} ORDER BY number LIMIT {int(limit)}")
+
+    def change_people(self, change: PeopleChange, *, revision: int) -> PeopleState:
+        """Store a change in one commit."""
+        with self._changing_people() as db:
+            old = _state(db)
+            if old.revision != revision:
+                raise PeopleChangedError(
+                    "somebody else has changed the people of this gallery meanwhile; nothing was stored. Try again."
+                )
+            self._many(db, self._put_assignment(), [_assignment_row(one) for one in change.assignments])
+            self._many(db, self._put_decision(), [_decision_row(one) for one in change.decisions])
+            self._many(db, self._add_event(), [_event_row(one) for one in change.events])
+            new = PeopleState(revision + 1, max(old.next_person, change.next_person))
+            db.execute("DELETE FROM people_state")
+            db.execute(
+                f"INSERT INTO people_state (revision, next_person) VALUES ({self.mark}, {self.mark})",  # noqa: S608
+                (new.revision, new.next_person),
+            )
+        return new
+
+    def _put_assignment(self) -> str:
+        marks = [f"CAST({self.mark} AS double precision)" if one == "similarity" else self.mark for one in _COLUMNS]
+        changes = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[3:])
+        return (
+            f"INSERT INTO assignments ({_ASSIGNMENTS}) SELECT {', '.join(marks)} WHERE {_HELD.format(self.mark)} "
+            f"ON CONFLICT (camera, epoch, track) DO UPDATE SET {changes}"
+        )
+
+    def _put_decision(self) -> str:
+        held = _HELD.format(self.mark)
+        return (
+            f"INSERT INTO decisions ({_DECISIONS}) SELECT {', '.join([self.mark] * 9)} WHERE {held} AND {held} "
+            "ON CONFLICT (camera, epoch, track, other_camera, other_epoch, other_track) DO UPDATE SET "
+            "kind = excluded.kind, at_us = excluded.at_us, decided_by = excluded.decided_by"
+        )
+
+    def _add_event(self) -> str:
+        marks = [self.mark] * 7 + [f"CAST({self.mark} AS bigint)", f"CAST({self.mark} AS double precision)", self.mark]
+        return f"INSERT INTO person_events ({_EVENTS}) SELECT {', '.join(marks)} WHERE {_HELD.format(self.mark)}"
+
+
+def _assignment_row(one: Assignment) -> tuple[Any, ...]:
+    return (*vars(one).values(), *one.tracklet)
+
+
+def _decision_row(one: Decision) -> tuple[Any, ...]:
+    first, second = sorted((one.first, one.second))
+    return (one.kind, *first, *second, one.at_us, one.by, *first, *second)
+
+
+def _event_row(one: PersonEvent) -> tuple[Any, ...]:
+    fields_ = (one.at_us, one.kind, one.person, one.model_hash, *one.tracklet, one.other, one.similarity, one.reason)
+    return (*fields_, *one.tracklet)
+
+
+def assignments_of(db: Database, where: str = "TRUE") -> list[Assignment]:
+    """Return the assignments of a database within a transaction."""
+    rows = db.execute(
+        f"SELECT {_ASSIGNMENTS} FROM assignments WHERE {where} "  # noqa: S608 - no value from outside
+        "ORDER BY person, first_us, camera, epoch, track"
+    ).fetchall()
+    names = [field.name for field in fields(Assignment)]
+    return [Assignment(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def decisions_of(db: Database) -> list[Decision]:
+    """Return what operators have said, of a database within a transaction."""
+    rows = db.execute(
+        f"SELECT {_DECISIONS} FROM decisions ORDER BY at_us, camera, epoch, track"  # noqa: S608 - no value from outside
+    ).fetchall()
+    return [Decision(kind=row[0], first=_key(row[1:4]), second=_key(row[4:7]), at_us=row[7], by=row[8]) for row in rows]
+
+
+def events_of(db: Database, where: str = "TRUE ORDER BY number") -> list[PersonEvent]:
+    """Return the events of a database within a transaction."""
+    rows = db.execute(f"SELECT number, {_EVENTS} FROM person_events WHERE {where}").fetchall()  # noqa: S608
+    return [
+        PersonEvent(
+            number=row[0], at_us=row[1], kind=row[2], person=row[3], model_hash=row[4], tracklet=_key(row[5:8]),
+            other=row[8], similarity=row[9], reason=row[10],
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def _state(db: Database) -> PeopleState:
+    row = db.execute("SELECT revision, next_person FROM people_state").fetchone()
+    return PeopleState() if row is None else PeopleState(*row)
+
+
+def _key(row: Sequence[Any]) -> Key:
+    camera, incarnation, track = row
+    return camera, incarnation, track

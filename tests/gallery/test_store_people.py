@@ -1,0 +1,164 @@
+"""What every store must do with people, on real engines."""
+
+import dataclasses
+
+import pytest
+
+from reid_edge.errors import PeopleChangedError, StoreError
+from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.store import open_store
+from reid_edge.gallery.store.people import Assignment, Decision, PeopleChange, PeopleState, PersonEvent
+from tests.gallery.stores import DIM, HOUR, MODEL, NOON, record
+
+WITH_PEOPLE = ("sqlite", "postgresql")
+
+
+def assignment(track, person, **changes):
+    usual = {
+        "camera": "door",
+        "incarnation": "e1",
+        "track": track,
+        "person": person,
+        "model_hash": MODEL,
+        "seq": track,
+        "first_us": NOON + track,
+        "last_us": NOON + 1_000_000,
+        "how": "assigned",
+        "similarity": 4.25,
+        "reason": "nearer than strangers are",
+        "centring": "c1",
+        "calibration": "",
+        "at_us": NOON + HOUR,
+    }
+    return Assignment(**{**usual, **changes})
+
+
+def decision(first, second, kind="not same", at_us=NOON):
+    return Decision(kind=kind, first=("door", "e1", first), second=("door", "e1", second), at_us=at_us, by="ann")
+
+
+def event(track, person, kind="new", **changes):
+    usual = {"at_us": NOON, "model_hash": MODEL, "tracklet": ("door", "e1", track), "reason": "nobody is near"}
+    return PersonEvent(kind=kind, person=person, **{**usual, **changes})
+
+
+@pytest.fixture
+def gallery(engine, store):
+    """Six tracklets, the first of which has two observations."""
+    if engine.name not in WITH_PEOPLE:
+        pytest.skip("keeps no people yet")
+    store.accept_model(MODEL, DIM, now_us=NOON)
+    store.add([record(1), *(record(seq, track=seq) for seq in range(2, 7)), record(7, track=1, lasts=HOUR)])
+    return store
+
+
+def test_a_gallery_has_no_people_at_first(gallery):
+    assert gallery.people_state() == PeopleState(0, 1)
+    assert gallery.assignments() == gallery.assignments(1) == gallery.decisions() == []
+    assert gallery.person_events(limit=10) == []
+
+
+def test_what_is_changed_comes_back_whole_and_is_replaced_by_later_changes(gallery):
+    rows = [
+        assignment(1, 2),
+        assignment(2, 1, similarity=None, how="new"),
+        assignment(3, 1, how="unsure", similarity=-2.5),
+    ]
+    events = [event(2, 1), event(1, 2, "merged", other=7, similarity=3.5)]
+    change = PeopleChange(assignments=rows, decisions=[decision(2, 1)], events=events, next_person=3)
+    assert gallery.change_people(change, revision=0) == gallery.people_state() == PeopleState(1, 3)
+    assert gallery.assignments() == [rows[1], rows[2], rows[0]]
+    assert gallery.assignments(1) == rows[1:] and gallery.assignments(9) == []
+    assert gallery.decisions() == [decision(1, 2)]
+    first, second = gallery.person_events(limit=10)
+    assert [dataclasses.replace(one, number=0) for one in (first, second)] == events and first.number < second.number
+    moved = dataclasses.replace(rows[1], person=2, similarity=9.5)
+    change = PeopleChange(assignments=[moved], decisions=[decision(1, 2, "same", at_us=NOON + 1)], next_person=2)
+    assert gallery.change_people(change, revision=1) == PeopleState(2, 3)  # no number is given twice
+    assert gallery.assignments(2) == [rows[0], moved]
+    assert gallery.decisions() == [decision(1, 2, "same", at_us=NOON + 1)]
+
+
+def test_a_change_that_is_based_on_an_earlier_state_is_refused_whole(gallery):
+    gallery.change_people(PeopleChange(assignments=[assignment(1, 1)], next_person=2), revision=0)
+    late = PeopleChange(assignments=[assignment(1, 5), assignment(2, 5)], events=[event(1, 5)], next_person=6)
+    with pytest.raises(PeopleChangedError, match="nothing was stored"):
+        gallery.change_people(late, revision=0)
+    assert gallery.people_state() == PeopleState(1, 2) and gallery.assignments() == [assignment(1, 1)]
+    assert gallery.person_events(limit=10) == []
+
+
+def test_a_change_that_fails_in_the_middle_leaves_nothing(gallery):
+    broken = PeopleChange(assignments=[assignment(1, 1)], events=[event(1, object())], next_person=2)
+    with pytest.raises(Exception):  # noqa: B017 - whatever the engine says of such a value
+        gallery.change_people(broken, revision=0)
+    assert gallery.people_state() == PeopleState() and gallery.assignments() == []
+
+
+def test_nothing_is_kept_of_tracklets_that_are_not_held(gallery):
+    change = PeopleChange(
+        assignments=[assignment(1, 1), assignment(99, 1)],
+        decisions=[decision(1, 99), decision(99, 1, at_us=NOON + 5)],
+        events=[event(99, 1), event(1, 1)],
+        next_person=2,
+    )
+    gallery.change_people(change, revision=0)
+    assert gallery.assignments() == [assignment(1, 1)] and gallery.decisions() == []
+    assert [one.tracklet[2] for one in gallery.person_events(limit=10)] == [1]
+
+
+@pytest.mark.parametrize("how", ["erased", "erased elsewhere", "expired"])
+def test_people_go_with_their_tracklets_however_these_go(gallery, how):
+    rows = [assignment(track, 1 if track < 5 else 2) for track in range(1, 7)]
+    events = [event(track, 1) for track in range(1, 7)]
+    change = PeopleChange(
+        assignments=rows, decisions=[decision(1, 2), decision(3, 2), decision(2, 4)], events=events, next_person=3
+    )
+    gallery.change_people(change, revision=0)
+    for track in (1, 2, 5, 6):
+        selection = Selection(cameras=("door",), incarnation="e1", track=track)
+        if how == "erased":
+            gallery.erase(selection, now_us=NOON)
+    left = [3, 4]
+    if how == "erased elsewhere":
+        gallery.erase(Selection(cameras=("door",), incarnation="e1", track=2), now_us=NOON)
+        rule = gallery.erasures()[0]
+        only = dataclasses.replace(rule, id="ab" * 16, selection=dataclasses.replace(rule.selection, track=6))
+        gallery.apply_erasures([only])
+        left = [1, 3, 4, 5]
+    if how == "expired":
+        gallery.expire(NOON + HOUR)  # the second observation of the first tracklet stays
+        left = [1]
+    assert [one.track for one in gallery.assignments()] == left
+    assert [one.tracklet[2] for one in gallery.person_events(limit=10)] == left
+    assert gallery.decisions() == []
+
+
+def test_events_are_read_from_where_one_left_off(gallery):
+    for round_ in range(3):
+        change = PeopleChange(events=[event(track, round_ + 1) for track in range(1, 4)], next_person=9)
+        gallery.change_people(change, revision=round_)
+    first = gallery.person_events(limit=4)
+    rest = gallery.person_events(first[-1].number, limit=100)
+    assert [one.person for one in (*first, *rest)] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert gallery.person_events(rest[-1].number, limit=100) == []
+
+
+def test_two_processes_see_each_others_people(engine, gallery):
+    del engine
+    uri = gallery._uri if hasattr(gallery, "_uri") else gallery.name
+    other = open_store(uri)
+    try:
+        other.change_people(PeopleChange(assignments=[assignment(3, 1)], next_person=2), revision=0)
+        assert gallery.assignments() == [assignment(3, 1)] and gallery.people_state() == PeopleState(1, 2)
+        with pytest.raises(PeopleChangedError):
+            gallery.change_people(PeopleChange(assignments=[assignment(4, 1)], next_person=2), revision=0)
+    finally:
+        other.close()
+
+
+def test_a_store_without_people_says_so(engine, store):
+    if engine.name in WITH_PEOPLE:
+        pytest.skip("keeps people")
+    with pytest.raises(StoreError, match="SQLite or PostgreSQL"):
+        store.people_state()
