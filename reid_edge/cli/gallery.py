@@ -16,6 +16,7 @@ import typer
 
 from reid_edge.cli.gallery_keeping import backup, check, erasures, restore_backup, roles
 from reid_edge.cli.gallery_options import JsonOption, StoreArgument, UtcOption, opened, print_json
+from reid_edge.cli.gallery_people import identify, people, person
 from reid_edge.cli.gallery_search import erase, search
 from reid_edge.cli.gallery_tracklets import tracklets
 from reid_edge.console import console, error_console, print_table
@@ -276,6 +277,9 @@ gallery_app.command()(search)
 gallery_app.command()(info)
 gallery_app.command()(cameras)
 gallery_app.command()(tracklets)
+gallery_app.command()(identify)
+gallery_app.command()(people)
+gallery_app.command()(person)
 gallery_app.command()(erase)
 gallery_app.command()(expire)
 gallery_app.command("accept-model")(accept_model)

@@ -1,0 +1,224 @@
+"""``reid-edge gallery`` commands about people: identify, people, person."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reid_edge.cli.gallery_options import (
+    INCARNATION_SHOWN,
+    CameraOption,
+    JsonOption,
+    KeyOption,
+    PurposeOption,
+    SinceOption,
+    StoreArgument,
+    UntilOption,
+    UtcOption,
+    opened,
+    print_json,
+    selection_of,
+)
+from reid_edge.console import console, print_table, say
+from reid_edge.files import check_output, write_whole
+from reid_edge.gallery import people as identifying
+from reid_edge.gallery.people_views import PersonSummary, journey, list_people
+from reid_edge.gallery.store.people import Assignment
+from reid_edge.gallery.times import duration_text, now_us, time_text
+from reid_edge.identity.transit import StatedTransits, read_transits
+
+WHAT_SURE_MEANS = (
+    "The number says how much nearer a tracklet is to the person's others than the strangers most like it are; of "
+    "several tracklets it is that of the least similar. It takes 2.25 to be assigned if all are compared together, "
+    "3.25 if one at a time. 'unsure': somebody else is near, but not surely the same."
+)
+PERSON_COLUMNS = (
+    "person", "cameras", "first_us", "last_us", "first_seen", "last_seen", "tracklets", "sure", "similarity",
+    "model_hash",
+)  # fmt: skip
+JOURNEY_COLUMNS = (
+    "camera", "first_us", "last_us", "first_seen", "last_seen", "id", "epoch", "track", "how", "similarity", "reason",
+    "centring", "calibration", "assigned_us", "model_hash",
+)  # fmt: skip
+
+CsvOption = Annotated[
+    str | None, typer.Option("--csv", metavar="FILE|-", help="Write CSV to a new file, or to standard output (-).")
+]
+TransitsOption = Annotated[
+    Path | None,
+    typer.Option(help="TOML file with the shortest times between cameras; see docs/identity.md."),
+]
+PersonArgument = Annotated[int, typer.Argument(metavar="PERSON", min=1, help="Number shown by 'gallery people'.")]
+
+
+def identify(
+    store: StoreArgument,
+    transits: TransitsOption = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Compare all tracklets together anew, also those that have a person.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find out which tracklets show the same person, on all cameras."""
+    times = read_times(transits)
+    with opened(store) as gallery:
+        done = identifying.identify(gallery, now_us=now_us(), again=again, transits=times)
+    if as_json:
+        print_json([dataclasses.asdict(one) for one in done])
+        return
+    if not done:
+        console.print("nothing to do: the gallery holds no tracklet", soft_wrap=True)
+    for one in done:
+        of = f" of the model {one.model_hash[:8]}" if len(done) > 1 else ""
+        happened = ", ".join(f"{count:,} {kind}" for kind, count in sorted(one.events.items())) or "nothing changed"
+        console.print(
+            f"{one.people:,} people{of} in {one.tracklets:,} tracklets: {one.assigned:,} tracklets share a person with "
+            f"others, {one.unsure:,} are unsure, {one.alone:,} alone ({one.looked_at:,} looked at, {one.way}: "
+            f"{happened})",
+            soft_wrap=True,
+        )
+
+
+def read_times(transits: Path | None) -> StatedTransits | None:
+    """Return the times between cameras that a file states; None without a file."""
+    return None if transits is None else read_transits(transits)
+
+
+def people(
+    store: StoreArgument,
+    purpose: PurposeOption,
+    camera: CameraOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    least: Annotated[int, typer.Option("--tracklets", help="Only people with at least this number of tracklets.")] = 1,
+    limit: Annotated[
+        int, typer.Option(help="Largest number of people to list, most recently seen first; at most 10000.")
+    ] = 100,
+    skip: Annotated[int, typer.Option(help="Number of most recently seen people to skip, for the next page.")] = 0,
+    csv_: CsvOption = None,
+    pseudonym_key: KeyOption = None,
+    utc: UtcOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List people with their cameras and times, and how sure each is. The audit records every list."""
+    if csv_ not in (None, "-"):
+        check_output(Path(str(csv_)), force=False)
+    selection = selection_of(camera, since, until, pseudonym_key)
+    with opened(store) as gallery:
+        found = list_people(
+            gallery, selection=selection, purpose=purpose, now_us=now_us(), least_tracklets=least, limit=limit,
+            skip=skip,
+        )  # fmt: skip
+        name = gallery.name
+    rows = [_person_fields(one) for one in found]
+    if csv_ is not None:
+        _write_csv(csv_, PERSON_COLUMNS, [{**row, "cameras": " ".join(row["cameras"])} for row in rows], "people")
+    elif as_json:
+        print_json(rows)
+    else:
+        _print_people(found, name, utc=utc)
+    if len(found) == limit:
+        say(f"There may be more: --skip {skip + limit} shows the next ones.")
+
+
+def person(
+    store: StoreArgument,
+    number: PersonArgument,
+    purpose: PurposeOption,
+    csv_: CsvOption = None,
+    utc: UtcOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where and when a person was seen, and how sure each sighting is. The audit records it."""
+    if csv_ not in (None, "-"):
+        check_output(Path(str(csv_)), force=False)
+    with opened(store) as gallery:
+        found = journey(gallery, number, purpose=purpose, now_us=now_us())
+    rows = [_journey_fields(one) for one in found]
+    if csv_ is not None:
+        _write_csv(csv_, JOURNEY_COLUMNS, rows, "tracklets")
+    elif as_json:
+        print_json(rows)
+    else:
+        _print_journey(found, number, utc=utc)
+
+
+def _write_csv(path: str, columns: Sequence[str], rows: Sequence[dict[str, Any]], what: str) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    if path == "-":
+        sys.stdout.write(text.getvalue())
+    else:
+        write_whole(Path(path), text.getvalue().encode(), private=True)
+        say(f"{path}: {len(rows):,} {what}")
+
+
+def _person_fields(one: PersonSummary) -> dict[str, Any]:
+    values = (
+        one.person, list(one.cameras), one.first_us, one.last_us, time_text(one.first_us, utc=True),
+        time_text(one.last_us, utc=True), one.tracklets, one.sure, _rounded(one.similarity), one.model_hash,
+    )  # fmt: skip
+    return dict(zip(PERSON_COLUMNS, values, strict=True))
+
+
+def _journey_fields(one: Assignment) -> dict[str, Any]:
+    values = (
+        one.camera, one.first_us, one.last_us, time_text(one.first_us, utc=True), time_text(one.last_us, utc=True),
+        one.id, one.incarnation, one.track, one.how, _rounded(one.similarity), one.reason, one.centring,
+        one.calibration, one.at_us, one.model_hash,
+    )  # fmt: skip
+    return dict(zip(JOURNEY_COLUMNS, values, strict=True))
+
+
+def _rounded(similarity: float | None) -> float | None:
+    return None if similarity is None else round(similarity, 3)
+
+
+def _how_sure(word: str, similarity: float | None) -> str:
+    return word if similarity is None else f"{word}, {similarity:.1f}"
+
+
+def _print_people(found: Sequence[PersonSummary], name: str, *, utc: bool) -> None:
+    if not found:
+        console.print(
+            f"nobody found. 'reid-edge gallery identify {name}' gives tracklets that are new to people.", soft_wrap=True
+        )
+        return
+    rows = [
+        [
+            str(one.person),
+            ", ".join(one.cameras),
+            time_text(one.first_us, utc=utc),
+            time_text(one.last_us, utc=utc),
+            f"{one.tracklets:,}",
+            _how_sure(one.sure, one.similarity),
+        ]
+        for one in found
+    ]
+    print_table("people", ["person", "cameras", "first seen", "last seen", "tracklets", "how sure"], rows)
+    console.print(WHAT_SURE_MEANS, soft_wrap=True)
+
+
+def _print_journey(found: Sequence[Assignment], number: int, *, utc: bool) -> None:
+    rows = [
+        [
+            one.camera,
+            time_text(one.first_us, utc=utc),
+            duration_text(one.last_us - one.first_us),
+            f"{one.camera}/{one.incarnation[:INCARNATION_SHOWN]}/{one.seq}",
+            _how_sure(one.how, one.similarity),
+            one.reason,
+        ]
+        for one in found
+    ]
+    print_table(f"person {number}", ["camera", "first seen", "for", "id", "how sure", "reason"], rows, whole=True)
+    console.print(WHAT_SURE_MEANS, soft_wrap=True)

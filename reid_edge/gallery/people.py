@@ -1,0 +1,151 @@
+"""People of a gallery: every tracklet that it holds is given to a person, as a whole or not at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from reid_edge.errors import PeopleChangedError
+from reid_edge.gallery import audit
+from reid_edge.gallery.clock import kept_since_us
+from reid_edge.gallery.held_tracklets import HeldTracklet, name_of, read_tracklets
+from reid_edge.gallery.population import Changes, Circumstances, OnlinePopulation, assigned_together
+from reid_edge.gallery.store import Store
+from reid_edge.gallery.store.people import Assignment, Decision, PeopleChange, PersonEvent
+from reid_edge.identity.constraints import OperatorConstraints
+from reid_edge.identity.people_table import Numbers
+from reid_edge.identity.transit import StatedTransits
+
+#: Attempts while others change the same people.
+ATTEMPTS = 5
+Way = Literal["together", "one at a time", "nothing new"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identified:
+    """What became of the tracklets of one model.
+
+    Attributes:
+        model_hash: The model.
+        way: ``together``: all were compared with all.  ``one at a time``: new ones were compared with known people.
+        tracklets: Number of tracklets held.
+        looked_at: Number of them that were new, or of which more was known.
+        people: Number of people now.
+        assigned: Number of tracklets that share a person with others.
+        unsure: Number of tracklets of their own to whom somebody is near.
+        alone: Number of tracklets to whom nobody is near.
+        events: Number of events by kind.
+    """
+
+    model_hash: str
+    way: Way
+    tracklets: int
+    looked_at: int
+    people: int
+    assigned: int
+    unsure: int
+    alone: int
+    events: dict[str, int]
+
+
+def identify(
+    store: Store, *, now_us: int, again: bool = False, transits: StatedTransits | None = None
+) -> list[Identified]:
+    """Give every tracklet to a person, in one commit; people of different models are different people.
+
+    Where no two tracklets of a model share a person yet, all of them are compared together; else those that are new,
+    or of which more is known, one at a time.
+
+    Args:
+        store: Which gallery.
+        now_us: The time.
+        again: Compare all together in any case.
+        transits: Stated times between cameras; None: none.
+
+    Raises:
+        PeopleChangedError: Others changed the same people at every attempt.
+        ContradictionError: Operators have joined tracklets that cannot be one person.
+        StoreError: The store fails.
+    """
+    store.people_state()  # a store that keeps no people says so before anything is written
+    audit.record(store, "identify", {"again": again}, at_us=now_us)
+    for attempt in range(ATTEMPTS):
+        try:
+            return _identify(store, now_us, again, transits)
+        except PeopleChangedError:
+            if attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError
+
+
+def _identify(store: Store, now_us: int, again: bool, transits: StatedTransits | None) -> list[Identified]:
+    state = store.people_state()
+    known = {name_of(one.tracklet): one for one in store.assignments()}
+    operator = constraints_of(store.decisions())
+    numbers = Numbers(state.next_person)
+    done: list[Identified] = []
+    assignments: list[Assignment] = []
+    events: list[PersonEvent] = []
+    for model_hash, held in sorted(read_tracklets(store, since_us=kept_since_us(store, now_us)).items()):
+        given = Circumstances(model_hash=model_hash, operator=operator, transits=transits, numbers=numbers)
+        of_model = {name: known[name] for name in held if name in known and known[name].model_hash == model_hash}
+        way, looked_at, changes = _changes(held, of_model, given, again=again, at_us=now_us)
+        assignments += changes.assignments.values()
+        events += changes.events
+        now = {**of_model, **changes.assignments}
+        done.append(_identified(model_hash, way, len(held), looked_at, now, changes))
+    if assignments:
+        change = PeopleChange(assignments=assignments, events=events, next_person=numbers.next)
+        store.change_people(change, revision=state.revision)
+    return done
+
+
+def constraints_of(decisions: Sequence[Decision]) -> OperatorConstraints:
+    """Return what operators have said as constraints on tracklets' names.
+
+    Raises:
+        ContradictionError: Their decisions contradict one another.
+    """
+    pairs = {kind: [] for kind in ("same", "not same")}  # type: dict[str, list[tuple[str, str]]]
+    for one in decisions:
+        pairs[one.kind].append((name_of(one.first), name_of(one.second)))
+    return OperatorConstraints(same=tuple(pairs["same"]), not_same=tuple(pairs["not same"]))
+
+
+def _changes(
+    held: Mapping[str, HeldTracklet],
+    known: Mapping[str, Assignment],
+    given: Circumstances,
+    *,
+    again: bool,
+    at_us: int,
+) -> tuple[Way, int, Changes]:
+    fresh = [one for name, one in held.items() if name not in known or known[name].seq < one.seq]
+    if not fresh and not again:
+        return "nothing new", 0, Changes()
+    if again or len({one.person for one in known.values()}) == len(known):
+        return "together", len(fresh), assigned_together(held, known, given, at_us=at_us)
+    population, changes = OnlinePopulation(held, known, given), Changes()
+    for one in sorted(fresh, key=lambda one: (one.last_us, one.key)):
+        population.add(one, changes, at_us=at_us)
+    return "one at a time", len(fresh), changes
+
+
+def _identified(
+    model_hash: str, way: Way, tracklets: int, looked_at: int, now: Mapping[str, Assignment], changes: Changes
+) -> Identified:
+    sizes = Counter(one.person for one in now.values())
+    single = Counter(one.how for one in now.values() if sizes[one.person] == 1)
+    return Identified(
+        model_hash=model_hash,
+        way=way,
+        tracklets=tracklets,
+        looked_at=looked_at,
+        people=len(sizes),
+        assigned=len(now) - single.total(),
+        unsure=single["unsure"],
+        alone=single.total() - single["unsure"],
+        events=dict(Counter(one.kind for one in changes.events)),
+    )

@@ -1,0 +1,261 @@
+"""The people of one model, and how they change: all tracklets together, or one at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from reid_edge.gallery.held_tracklets import HeldTracklet
+from reid_edge.gallery.store.people import Assignment, How, PersonEvent
+from reid_edge.identity.background import LEAST_TRACKLETS, measured_background
+from reid_edge.identity.centring import learnt_centring
+from reid_edge.identity.clustering import People, clustered
+from reid_edge.identity.constraints import CannotLink, OperatorConstraints
+from reid_edge.identity.events import Event
+from reid_edge.identity.online import OnlinePeople
+from reid_edge.identity.people_table import Numbers
+from reid_edge.identity.sightings import gathered
+from reid_edge.identity.transit import StatedTransits
+
+NEAR = "nearer than strangers are"
+UNSURE = "somebody is near, but not surely the same"
+ALONE = "nobody is near"
+SAID_SAME = "an operator says that they are the same"
+TOGETHER_AGAIN = "all tracklets were compared again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """What assignments are made under.
+
+    Attributes:
+        model_hash: The model of the features.
+        operator: What operators have said.
+        transits: Stated times between cameras; None: none.
+        numbers: Gives people their numbers.
+        calibration: Version of the calibration; "" for none.
+    """
+
+    model_hash: str
+    operator: OperatorConstraints
+    transits: StatedTransits | None
+    numbers: Numbers
+    calibration: str = ""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is to be stored.
+
+    Attributes:
+        assignments: New and changed ones by the tracklet's name.
+        events: What became of people.
+    """
+
+    assignments: dict[str, Assignment] = field(default_factory=dict)
+    events: list[PersonEvent] = field(default_factory=list)
+
+
+def assigned_together(
+    held: Mapping[str, HeldTracklet], known: Mapping[str, Assignment], given: Circumstances, *, at_us: int
+) -> Changes:
+    """Assign all tracklets at once; people whose tracklets stay together keep their numbers.
+
+    Args:
+        held: All tracklets of the model by name, at least one.
+        known: Those of them that have a person.
+        given: The circumstances.
+        at_us: The time.
+
+    Raises:
+        ContradictionError: Operators join tracklets that cannot be one person.
+    """
+    sightings = gathered(one.sighting for one in held.values())
+    cannot_link = CannotLink(sightings, operator=given.operator, transits=given.transits)
+    people = clustered(sightings, cannot_link=cannot_link)
+    groups: dict[int, list[int]] = {}
+    for row, group in enumerate(people.people.tolist()):
+        groups.setdefault(group, []).append(row)
+    numbers = _numbers(groups, people, known, given.numbers)
+    changes = Changes()
+    for group, rows in groups.items():
+        for row in rows:
+            how, similarity, reason = _how(people, row, len(rows), given.operator)
+            tracklet = held[people.ids[row]]
+            changes.assignments[people.ids[row]] = _assignment(
+                tracklet, numbers[group], how, similarity, reason, people.centring.version, given, at_us
+            )
+    changes.events.extend(_differences(changes.assignments, known, at_us))
+    return changes
+
+
+class OnlinePopulation:
+    """People of one model to whom tracklets are added one at a time; to be used by one thread.
+
+    Args:
+        held: Tracklets of the model by name, at least one, from which centring and background are learnt.
+        known: The assignments of those that have a person.
+        given: The circumstances.
+
+    Attributes:
+        assignments: All assignments by the tracklet's name.
+        learnt_from: Number of tracklets that centring and background were learnt from.
+    """
+
+    def __init__(self, held: Mapping[str, HeldTracklet], known: Mapping[str, Assignment], given: Circumstances) -> None:
+        sightings = gathered(one.sighting for one in held.values())
+        centring = learnt_centring(sightings)
+        order = sightings.order()
+        enough = len(sightings) >= LEAST_TRACKLETS
+        background = measured_background(centring.applied(sightings)[order]) if enough else None
+        self._given, self._centring = given, centring.version
+        self._online = OnlinePeople(
+            given.model_hash,
+            centring,
+            background,
+            transits=given.transits,
+            operator=given.operator,
+            numbers=given.numbers,
+        )
+        self._online.load((held[name].sighting, one.person) for name, one in known.items() if name in held)
+        self.assignments = {name: one for name, one in known.items() if name in held}
+        self.learnt_from = len(sightings)
+
+    def __len__(self) -> int:
+        return len(self.assignments)
+
+    def add(self, tracklet: HeldTracklet, changes: Changes, *, at_us: int) -> None:
+        """Assign a tracklet, or what is newly known of one; note in ``changes`` what is to be stored."""
+        name = tracklet.sighting.id
+        events = self._online.add(tracklet.sighting)
+        if not events:
+            old = self.assignments[name]
+            new = replace(old, seq=max(old.seq, tracklet.seq), last_us=max(old.last_us, tracklet.last_us),
+                          first_us=min(old.first_us, tracklet.first_us))  # fmt: skip
+            self._put(name, new, changes)
+        for event in events:
+            if event.kind == "merged":
+                self._merge(event.person, changes)
+            else:
+                how: How = "assigned" if event.kind == "assigned" else "unsure" if event.kind == "unsure" else "new"
+                similarity = None if event.similarity is None else float(event.similarity)
+                new = _assignment(
+                    tracklet, event.person, how, similarity, event.reason, self._centring, self._given, at_us
+                )
+                self._put(name, new, changes)
+            changes.events.append(self._stored_event(event, tracklet, at_us))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Forget tracklets that are not held any more."""
+        for name in names:
+            self.assignments.pop(name, None)
+            self._online.remove(name)
+
+    def _put(self, name: str, assignment: Assignment, changes: Changes) -> None:
+        self.assignments[name] = changes.assignments[name] = assignment
+
+    def _merge(self, person: int, changes: Changes) -> None:
+        for name in self._online.members(person):
+            old = self.assignments.get(name)
+            if old is not None and old.person != person:
+                self._put(name, replace(old, person=person), changes)
+
+    def _stored_event(self, event: Event, tracklet: HeldTracklet, at_us: int) -> PersonEvent:
+        return PersonEvent(
+            at_us=at_us,
+            kind="seen again" if event.kind == "assigned" else "new" if event.kind == "unsure" else event.kind,
+            person=event.person,
+            model_hash=self._given.model_hash,
+            tracklet=tracklet.key,
+            other=event.other,
+            similarity=None if event.similarity is None else float(event.similarity),
+            reason=event.reason,
+        )
+
+
+def _assignment(
+    tracklet: HeldTracklet,
+    person: int,
+    how: How,
+    similarity: float | None,
+    reason: str,
+    centring: str,
+    given: Circumstances,
+    at_us: int,
+) -> Assignment:
+    camera, incarnation, track = tracklet.key
+    return Assignment(
+        camera=camera,
+        incarnation=incarnation,
+        track=track,
+        person=person,
+        model_hash=given.model_hash,
+        seq=tracklet.seq,
+        first_us=tracklet.first_us,
+        last_us=tracklet.last_us,
+        how=how,
+        similarity=similarity,
+        reason=reason,
+        centring=centring,
+        calibration=given.calibration,
+        at_us=at_us,
+    )
+
+
+def _how(people: People, row: int, size: int, operator: OperatorConstraints) -> tuple[How, float | None, str]:
+    """Return how a tracklet came to its group of so many, how similar it is, and the reason."""
+    if size > 1:
+        agreement = _finite(people.agreement[row])
+        said = people.ids[row] in operator.groups
+        return ("operator", agreement, SAID_SAME) if said else ("assigned", agreement, NEAR)
+    unsure = people.states[row] == "unsure"
+    return "unsure" if unsure else "new", _finite(people.nearest[row]), UNSURE if unsure else ALONE
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _numbers(
+    groups: Mapping[int, list[int]], people: People, known: Mapping[str, Assignment], numbers: Numbers
+) -> dict[int, int]:
+    """Return the number of each group: that of the person of whom it has most tracklets, or a new one."""
+    shared: Counter[tuple[int, int]] = Counter()
+    for group, rows in groups.items():
+        shared.update((group, known[people.ids[row]].person) for row in rows if people.ids[row] in known)
+    found: dict[int, int] = {}
+    used: set[int] = set()
+    for (group, person), _ in sorted(shared.items(), key=lambda item: (-item[1], item[0][1], item[0][0])):
+        if group not in found and person not in used:
+            found[group] = person
+            used.add(person)
+    for group in groups:
+        if group not in found:
+            found[group] = numbers.next
+            numbers.take(numbers.next)
+    return found
+
+
+def _differences(new: Mapping[str, Assignment], known: Mapping[str, Assignment], at_us: int) -> Iterable[PersonEvent]:
+    """Yield what became of people, in the order in which their tracklets were first seen."""
+    people = {one.person for one in new.values()}
+    seen = {known[name].person for name in new if name in known}
+    merged: set[tuple[int, int]] = set()
+    for name, one in sorted(new.items(), key=lambda item: (item[1].first_us, item[0])):
+        old = known.get(name)
+        usual = PersonEvent(
+            at_us=at_us, kind="new", person=one.person, model_hash=one.model_hash, tracklet=one.tracklet,
+            similarity=one.similarity, reason=one.reason,
+        )  # fmt: skip
+        if old is None:
+            again = one.person in seen
+            seen.add(one.person)
+            yield replace(usual, kind="seen again") if again else usual
+        elif old.person != one.person and old.person in people:
+            yield replace(usual, kind="split", other=old.person, reason=TOGETHER_AGAIN)
+        elif old.person != one.person and (one.person, old.person) not in merged:
+            merged.add((one.person, old.person))
+            yield replace(usual, kind="merged", other=old.person)

@@ -1,0 +1,275 @@
+import contextlib
+import dataclasses
+import sqlite3
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reid_edge.errors import ContradictionError, NoSuchPersonError, PeopleChangedError, StoreError, UsageError
+from reid_edge.gallery import people as module
+from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.people import identify
+from reid_edge.gallery.people_views import journey, list_people
+from reid_edge.gallery.store import open_store
+from reid_edge.gallery.store.people import Decision, PeopleChange
+from reid_edge.gallery.times import now_us
+from reid_edge.identity.transit import StatedTransits
+from tests.gallery.people_scenes import errors, filled, later, scene_records
+from tests.gallery.stores import HOUR, OTHER_MODEL, SECOND
+from tests.identity.scenes import make_scene
+
+WHY = {"purpose": "a test"}
+
+
+@pytest.fixture
+def at():
+    return now_us() - 2 * HOUR
+
+
+@pytest.fixture
+def gallery(sqlite_store):
+    return sqlite_store
+
+
+def one(results):
+    (only,) = results
+    return only
+
+
+def test_all_tracklets_are_compared_together_first_and_everybody_is_found(gallery, at):
+    scene, _ = filled(gallery, at=at)
+    done = one(identify(gallery, now_us=now_us()))
+    assert errors(gallery, scene) == (0, 0)
+    assert (done.way, done.tracklets, done.people, done.assigned, done.events) == (
+        "together", 90, 30, 90, {"new": 30, "seen again": 60},
+    )  # fmt: skip
+    rows = gallery.assignments()
+    assert {row.person for row in rows} == set(range(1, 31)) and gallery.people_state().next_person == 31
+    assert {row.how for row in rows} == {"assigned"} and min(row.similarity for row in rows) > 2.25
+    assert len({row.centring for row in rows}) == 1 and {row.calibration for row in rows} == {""}
+    assert [line.action for line in gallery.audit_entries(9)] == ["identify"]
+    again = one(identify(gallery, now_us=now_us()))
+    assert (again.way, again.looked_at, again.events) == ("nothing new", 0, {})
+    assert gallery.assignments() == rows and gallery.people_state().revision == 1
+
+
+def test_new_tracklets_are_assigned_one_at_a_time_and_the_others_stay_as_they_are(gallery, at):
+    scene = make_scene(people=30, visits=2, shift=1.0)
+    rows = scene_records(scene, at=at)
+    gallery.accept_model(rows[0].entry.model_hash, 64, now_us=at)
+    gallery.add(rows[:90])
+    identify(gallery, now_us=now_us())
+    before = gallery.assignments()
+    gallery.add(rows[90:])
+    done = one(identify(gallery, now_us=now_us()))
+    assert (done.way, done.looked_at, done.people, done.events) == ("one at a time", 90, 30, {"seen again": 90})
+    assert errors(gallery, scene) == (0, 0)
+    after = gallery.assignments()
+    assert [row for row in after if row.track < 90] == before and len(after) == 180
+    assert min(row.similarity for row in after if row.track >= 90) >= 3.25
+
+
+def test_people_keep_their_numbers_when_all_are_compared_again(gallery, at):
+    scene, _ = filled(gallery, at=at)
+    identify(gallery, now_us=now_us())
+    people = {row.tracklet: row.person for row in gallery.assignments()}
+    apart = gallery.assignments(3)
+    wrong = [dataclasses.replace(apart[0], person=40), dataclasses.replace(gallery.assignments(5)[0], person=6)]
+    gallery.change_people(PeopleChange(assignments=wrong, next_person=41), revision=1)
+    done = one(identify(gallery, now_us=now_us(), again=True))
+    assert done.events == {"merged": 1, "split": 1} and errors(gallery, scene) == (0, 0)
+    assert {row.tracklet: row.person for row in gallery.assignments()} == people
+    events = {event.kind: event for event in gallery.person_events(limit=1000)}
+    assert (events["merged"].person, events["merged"].other) == (3, 40)
+    assert (events["split"].person, events["split"].other) == (5, 6)
+
+
+def test_more_of_a_tracklet_is_taken_over_without_an_event(gallery, at):
+    scene, rows = filled(gallery, at=at)
+    identify(gallery, now_us=now_us())
+    events = gallery.person_events(limit=1000)
+    gallery.add([later(rows[7], by=SECOND, seq=500, crops=9)])
+    done = one(identify(gallery, now_us=now_us()))
+    assert (done.looked_at, done.events) == (1, {}) and gallery.person_events(limit=1000) == events
+    (changed,) = [row for row in gallery.assignments() if row.track == 7]
+    assert (changed.seq, changed.last_us) == (500, rows[7].entry.last_us + SECOND) and errors(gallery, scene) == (0, 0)
+
+
+def test_few_tracklets_are_people_of_their_own_until_there_are_enough_to_compare(gallery, at):
+    scene = make_scene(people=30, shift=1.0)
+    rows = scene_records(scene, at=at)
+    gallery.accept_model(rows[0].entry.model_hash, 64, now_us=at)
+    gallery.add(rows[:1])
+    done = one(identify(gallery, now_us=now_us()))
+    assert (done.people, done.alone, done.events) == (1, 1, {"new": 1})
+    gallery.add(rows[:10])
+    assert one(identify(gallery, now_us=now_us())).unsure == 10
+    gallery.add(rows)
+    done = one(identify(gallery, now_us=now_us()))
+    assert done.way == "together" and errors(gallery, scene) == (0, 0)
+    numbers = {row.track: row.person for row in gallery.assignments()}
+    assert [numbers[track] for track in range(10)] == list(range(1, 11))
+
+
+def test_an_empty_gallery_and_one_camera_are_no_errors(gallery, at):
+    assert identify(gallery, now_us=now_us()) == []
+    scene, _ = filled(gallery, at=at, cameras=1, visits=3, shift=0.0)
+    identify(gallery, now_us=now_us())
+    assert errors(gallery, scene) == (0, 0)
+
+
+def test_all_tracklets_of_one_person_are_joined_to_no_stranger_since_there_is_none(gallery, at):
+    filled(gallery, at=at, people=1, visits=10)
+    done = one(identify(gallery, now_us=now_us()))
+    assert done.tracklets == 30 and done.people >= 1
+
+
+def test_people_of_two_models_are_different_people(gallery, at):
+    scene, _ = filled(gallery, at=at)
+    other = scene_records(make_scene(people=30, shift=1.0), at=at, model=OTHER_MODEL, start=1000)
+    entries = [dataclasses.replace(row.entry, track=row.entry.track + 1000) for row in other]
+    gallery.accept_model(OTHER_MODEL, 64, now_us=at)
+    gallery.add([dataclasses.replace(row, entry=entry) for row, entry in zip(other, entries, strict=True)])
+    first, second = identify(gallery, now_us=now_us())
+    assert {first.people, second.people} == {30} and errors(gallery, scene) == (0, 0)
+    models = {row.person: set() for row in gallery.assignments()}
+    for row in gallery.assignments():
+        models[row.person].add(row.model_hash)
+    assert len(models) == 60 and all(len(of_one) == 1 for of_one in models.values())
+
+
+def test_what_two_identify_at_once_is_assigned_once(gallery, at, tmp_path):
+    scene, _ = filled(gallery, at=at)
+    others = [open_store(gallery.name) for _ in range(3)]
+    failures = []
+
+    def work(store):
+        try:
+            identify(store, now_us=now_us())
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(store,)) for store in (gallery, *others)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for store in others:
+        store.close()
+    assert failures == [] and errors(gallery, scene) == (0, 0)
+    assert len(gallery.person_events(limit=1000)) == 90 and gallery.people_state().revision == 1
+
+
+def test_a_gallery_whose_people_always_change_meanwhile_is_left_as_it_is(gallery, at, monkeypatch):
+    filled(gallery, at=at)
+    attempts = []
+
+    def changed(*_, **__):
+        attempts.append(1)
+        raise PeopleChangedError("others")
+
+    monkeypatch.setattr(gallery, "change_people", changed)
+    with pytest.raises(PeopleChangedError):
+        identify(gallery, now_us=now_us())
+    assert len(attempts) == module.ATTEMPTS and gallery.assignments() == []
+
+
+def test_what_is_interrupted_is_not_assigned_by_half(gallery, at, monkeypatch):
+    scene, _ = filled(gallery, at=at)
+    monkeypatch.setattr(type(gallery), "_add_event", lambda _self: "INSERT INTO nowhere VALUES (1)")
+    with pytest.raises(StoreError):
+        identify(gallery, now_us=now_us())
+    assert gallery.assignments() == [] and gallery.people_state().revision == 0
+    monkeypatch.undo()
+    identify(gallery, now_us=now_us())
+    assert errors(gallery, scene) == (0, 0)
+
+
+def test_what_an_operator_has_said_is_respected_and_contradictions_are_refused(gallery, at):
+    _, rows = filled(gallery, at=at)
+    keys = [row.entry.tracklet for row in rows]  # row, row + 30 and row + 60 are of one person
+    said = [
+        Decision(kind="same", first=keys[0], second=keys[31], at_us=at, by="ann"),
+        Decision(kind="not same", first=keys[2], second=keys[32], at_us=at, by="ann"),
+    ]
+    gallery.change_people(PeopleChange(decisions=said), revision=0)
+    identify(gallery, now_us=now_us())
+    people = {row.tracklet: row for row in gallery.assignments()}
+    assert people[keys[0]].person == people[keys[31]].person and people[keys[0]].how == "operator"
+    assert people[keys[2]].person != people[keys[32]].person
+    more = Decision(kind="not same", first=keys[0], second=keys[31], at_us=at + 1, by="bob")
+    gallery.change_people(PeopleChange(decisions=[more]), revision=2)  # in place of the earlier one
+    identify(gallery, now_us=now_us(), again=True)
+    people = {row.tracklet: row.person for row in gallery.assignments()}
+    assert people[keys[0]] != people[keys[31]]
+    chain = [
+        Decision(kind="same", first=keys[2], second=keys[3], at_us=at, by="ann"),
+        Decision(kind="same", first=keys[3], second=keys[32], at_us=at, by="ann"),
+    ]
+    gallery.change_people(PeopleChange(decisions=chain), revision=gallery.people_state().revision)
+    before = gallery.assignments()
+    with pytest.raises(ContradictionError, match="said to be two people, but also one"):
+        identify(gallery, now_us=now_us(), again=True)
+    assert gallery.assignments() == before
+
+
+def test_nobody_is_at_two_cameras_faster_than_one_gets_there(gallery, at):
+    filled(gallery, at=at, people=30, cameras=2)
+    slow = StatedTransits(shortest_s={("camera0", "camera1"): 10_000.0})
+    assert one(identify(gallery, now_us=now_us(), transits=slow)).people == 60
+
+
+def test_what_is_too_old_to_be_kept_is_given_to_nobody(gallery, at):
+    filled(gallery, at=at - 100 * HOUR)
+    assert identify(gallery, now_us=now_us()) == []
+
+
+def test_a_gallery_of_an_earlier_format_gets_people(tmp_path, at):
+    path = tmp_path / "old.db"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript((Path(__file__).parent / "stored" / "v2.sql").read_text())
+    with contextlib.closing(open_store(f"sqlite:{path}")) as store:
+        store.set_retention_hours(8784)
+        assert store.assignments() == []
+        done = identify(store, now_us=store.span(Selection()).last_us)
+        held = store.tracklets(Selection(), limit=100)
+        assert sum(part.tracklets for part in done) == len(store.assignments()) == len(held) > 0
+        store.erase(Selection(cameras=(held[0].camera,)), now_us=at)
+        assert held[0].camera not in {row.camera for row in store.assignments()}
+
+
+def test_people_are_listed_the_last_seen_first_and_a_journey_in_the_order_of_time(gallery, at):
+    scene, rows = filled(gallery, at=at)
+    identify(gallery, now_us=now_us())
+    found = list_people(gallery, selection=Selection(), now_us=now_us(), **WHY)
+    assert [person.last_us for person in found] == sorted((person.last_us for person in found), reverse=True)
+    last = found[0]
+    mine = [rows[row] for row in np.flatnonzero(scene.people == scene.people[-1])]
+    assert (last.cameras, last.tracklets, last.sure) == (("camera0", "camera1", "camera2"), 3, "assigned")
+    assert (last.first_us, last.last_us) == (mine[0].entry.first_us, mine[-1].entry.last_us)
+    seen = journey(gallery, last.person, now_us=now_us(), **WHY)
+    assert [row.tracklet for row in seen] == [row.entry.tracklet for row in mine]
+    assert last.similarity == min(row.similarity for row in seen)
+    assert [row.id for row in seen] == [row.entry.id for row in mine]
+    assert [line.action for line in gallery.audit_entries(2)] == ["people", "person"]
+
+
+def test_lists_are_narrowed_and_paged(gallery, at):
+    _, rows = filled(gallery, at=at)
+    gallery.erase(Selection(cameras=("camera2",), since_us=rows[75].entry.first_us), now_us=at)
+    identify(gallery, now_us=now_us())
+
+    def listed(selection=Selection(), **options):  # noqa: B008
+        return list_people(gallery, selection=selection, now_us=now_us(), **WHY, **options)
+
+    assert len(listed()) == 30 and len(listed(least_tracklets=3)) == len(listed(Selection(cameras=("camera2",)))) == 15
+    early = Selection(until_us=rows[4].entry.first_us)
+    assert len(listed(early)) == 5 and len(listed(Selection(since_us=rows[70].entry.first_us))) == 5
+    assert listed(limit=4, skip=2) == listed()[2:6]
+    for wrong in ({"limit": 0}, {"limit": 10_001}, {"skip": -1}, {"least_tracklets": 0}):
+        with pytest.raises(UsageError, match="expected --limit"):
+            listed(**wrong)
+    with pytest.raises(NoSuchPersonError, match="has no person 99"):
+        journey(gallery, 99, now_us=now_us(), **WHY)
