@@ -94,6 +94,39 @@ def test_mirrored_crops_several_bundles_and_the_distance_are_reported(session_bu
     assert cells["mAP"] == "100.00"
 
 
+def test_centring_and_re_ranking_stand_beside_the_figures_as_now(session_bundle, market, tmp_path, capsys):
+    file = tmp_path / "result.json"
+    evaluate(
+        [session_bundle.path],
+        root=market,
+        engine="openvino",
+        precision="fp32",
+        partial=True,
+        centre=True,
+        rerank=True,
+        json=file,
+    )
+    shown = capsys.readouterr()
+    assert "too few to tell what those of a camera have in common" in shown.err
+    rows = [
+        re.split(r"  +", line.strip()) for line in shown.out.splitlines() if re.search(r"\d\d\.\d\d$", line.strip())
+    ]
+    assert [row[0] for row in rows] == ["as now", "centred", "re-ranked", "centred, re-ranked"]
+    assert {cell for row in rows for cell in row[1:]} == {"100.00"}
+    result = msgspec.json.decode(file.read_bytes(), type=Evaluation)
+    assert [(one.centred, one.reranked) for one in result.treated] == [(True, False), (False, True), (True, True)]
+    assert [one.mean_ap for one in result.treated] == [1.0] * 3
+
+
+def test_centring_needs_cameras(session_bundle, market, tmp_path):
+    pictures = [*sorted((market / "query").iterdir()), *sorted((market / "bounding_box_test").iterdir())]
+    rows = [f"{path},{path.name[:4]},,{'query' if 'query' in str(path) else 'gallery'}" for path in pictures]
+    file = tmp_path / "images.csv"
+    file.write_text("\n".join(["path,identity,camera,split", *rows]) + "\n")
+    with pytest.raises(UsageError, match="5 of 5 images name no camera"):
+        evaluate([session_bundle.path], root=file, dataset="csv", same_camera=True, engine="openvino", centre=True)
+
+
 @pytest.mark.parametrize("split", [None, "all"])
 def test_all_random_splits_are_averaged(session_bundle, viper, capsys, split):
     embedder = Embedder((Extractor(session_bundle, engine="openvino", precision="fp32"),))

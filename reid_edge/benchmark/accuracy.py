@@ -51,6 +51,7 @@ def measure_rankings(
     distance: Distance,
     rule: Rule = "market1501",
     single_shot: bool = False,
+    rerank: bool = False,
 ) -> list[Ranking]:
     """Measure CMC, mAP and mINP on each random split.
 
@@ -60,6 +61,7 @@ def measure_rankings(
         distance: ``cosine`` or ``euclidean``.
         rule: Which gallery images are left out of a query's search.
         single_shot: Take one gallery image of each person at a time, of other cameras than the query's.
+        rerank: Re-rank the first 100 results of each search; not with ``single_shot``.
 
     Raises:
         InputError: No query has a match.
@@ -71,7 +73,7 @@ def measure_rankings(
             for split in embedded.splits
         ]
     return [
-        rank(split["query"], split["gallery"], distance=distance, rule=rule, on_block=on_block)
+        rank(split["query"], split["gallery"], distance=distance, rule=rule, rerank=rerank, on_block=on_block)
         for split in embedded.splits
     ]
 

@@ -9,6 +9,7 @@ from reid_edge.benchmark.embedded import embed_splits
 from reid_edge.benchmark.embedder import SPLITS, Embedder
 from reid_edge.benchmark.evaluation_result import Evaluation, pair_errors, search_errors
 from reid_edge.benchmark.evaluation_task import EvaluationTask
+from reid_edge.benchmark.treatment import evaluate_treated
 from reid_edge.datasets.loading import has_random_splits
 from reid_edge.images import left_out
 from reid_edge.manifest import Distance
@@ -42,6 +43,7 @@ def evaluate_embedder(
         DatasetError: The dataset is not there or not complete, or its tracklets are not known.
         FrameError: A file is not a readable image.
         InputError: No query has a match, or the manifests name different distances and none is given.
+        UsageError: The task asks for centring, and cameras are not known.
     """
     distance = distance or embedder.distance
     numbered = [task.load(number) for number in numbers]
@@ -53,6 +55,7 @@ def evaluate_embedder(
         measure_rankings(embedded, notify, distance=distance, rule=task.rule, single_shot=task.single_shot)
     )
     measured = measure_errors(embedded, notify, distance=distance, rule=task.rule) if errors else None
+    treated = evaluate_treated(embedded, task, notify, distance=distance, errors=errors, say=say)
     queries, gallery = (sum(len(parts[split].features) for parts in embedded.splits) for split in SPLITS)
     bundles = [extractor.bundle for extractor in embedder.extractors]
     return Evaluation(
@@ -75,4 +78,5 @@ def evaluate_embedder(
         mean_inp=mean.mean_inp,
         pairs=pair_errors(measured) if measured is not None else None,
         searches=search_errors(measured) if measured is not None else None,
+        treated=treated,
     )

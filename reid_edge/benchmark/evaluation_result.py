@@ -73,6 +73,31 @@ class SearchErrors:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Treated:
+    """The same features and searches, treated as a gallery can treat them; rates are in [0, 1].
+
+    Attributes:
+        centred: What the features of a camera have in common is taken off, as far as the gallery shows it
+            (``reid_edge.identity.centring``).
+        reranked: The first 100 results of each search are re-ranked (``reid_edge.identity.reranking``).
+        cmc: As in ``Evaluation``.
+        mean_ap: Mean average precision.
+        mean_inp: Mean inverse negative penalty.
+        pairs: Error rates of single pairs; None: not asked for, or re-ranked, where the scores of different queries
+            cannot be compared.
+        searches: Error rates of searches with a threshold; None likewise.
+    """
+
+    centred: bool
+    reranked: bool
+    cmc: tuple[float, ...]
+    mean_ap: float
+    mean_inp: float
+    pairs: PairErrors | None = None
+    searches: SearchErrors | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One or several bundles together on one dataset; rates are in [0, 1].
 
@@ -96,6 +121,7 @@ class Evaluation:
         mean_inp: Mean inverse negative penalty.
         pairs: Error rates of single pairs; None: not asked for.
         searches: Error rates of searches with a threshold; None: not asked for.
+        treated: The same after centring, re-ranking or both, as far as asked for.
     """
 
     format_version: int = FORMAT_VERSION
@@ -118,6 +144,7 @@ class Evaluation:
     mean_inp: float
     pairs: PairErrors | None = None
     searches: SearchErrors | None = None
+    treated: tuple[Treated, ...] = ()
 
 
 def pair_errors(errors: Sequence[Errors]) -> PairErrors:

@@ -29,6 +29,12 @@ class EvaluationTask:
         same_camera: Count matches of the query's own camera too.
         tracklet_gap: Average the features of each tracklet, whose images are at most so many frames apart; None: do
             not.
+        centre: Measure once more with the features of each camera centred.
+        rerank: Measure once more with the first 100 results of each search re-ranked; with ``centre``, both together
+            too.
+
+    Raises:
+        UsageError: ``rerank`` where one gallery image of each person is searched at a time.
     """
 
     dataset: str
@@ -37,6 +43,15 @@ class EvaluationTask:
     partial: bool = False
     same_camera: bool = False
     tracklet_gap: int | None = None
+    centre: bool = False
+    rerank: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rerank and self.single_shot:
+            raise UsageError(
+                f"{self.dataset} is searched with one gallery image of each person at a time, and figures are means "
+                "over all choices of them; re-ranking depends on the choice. Leave out --rerank."
+            )
 
     @property
     def rule(self) -> Rule:

@@ -12,7 +12,9 @@ import typer
 from reid_edge.cli.evaluation_tables import print_evaluation
 from reid_edge.cli.shared_options import (
     EngineOption,
+    FlipOption,
     ForceOption,
+    PartialOption,
     PrecisionOption,
     SkipBadOption,
     ThreadsOption,
@@ -47,7 +49,7 @@ def evaluate(
             "are higher; compare them only with one another.",
         ),
     ] = False,
-    flip: Annotated[bool, typer.Option("--flip", help="Average each feature with that of the mirrored crop.")] = False,
+    flip: FlipOption = False,
     distance: Annotated[
         Literal["cosine", "euclidean"] | None, typer.Option(help="Distance of features. Default: the bundle's.")
     ] = None,
@@ -55,9 +57,7 @@ def evaluate(
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
     trusted_key: TrustedKeyOption = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Accept a subset: do not check the number of images.")
-    ] = False,
+    partial: PartialOption = False,
     skip_bad: SkipBadOption = False,
     thresholds: Annotated[
         bool,
@@ -76,6 +76,22 @@ def evaluate(
     tracklet_gap: Annotated[
         int, typer.Option(min=0, help="Largest gap between two images of a tracklet, frames.")
     ] = 250,
+    centre: Annotated[
+        bool,
+        typer.Option(
+            "--centre",
+            help="Measure also with what the features of each camera have in common taken off, as learnt from the "
+            "gallery without labels.",
+        ),
+    ] = False,
+    rerank: Annotated[
+        bool,
+        typer.Option(
+            "--rerank",
+            help="Measure also with the first 100 results of each search re-ranked (k-reciprocal). With --centre, "
+            "measure both together too.",
+        ),
+    ] = False,
     json: Annotated[
         Path | None, typer.Option("--json", help="Also write all figures to this file (docs/evaluation.md).")
     ] = None,
@@ -86,8 +102,11 @@ def evaluate(
     With a .safetensors checkpoint of the recipes classify or attributes, measure its classifier on the test split.
     """
     if len(bundles) == 1 and bundles[0].suffix == ".safetensors" and bundles[0].is_file():
-        if json is not None or thresholds or tracklets:
-            raise UsageError("--json, --thresholds and --tracklets are for bundles; a classifier has no features.")
+        if json is not None or thresholds or tracklets or centre or rerank:
+            raise UsageError(
+                "--json, --thresholds, --tracklets, --centre and --rerank are for bundles; "
+                "a classifier has no features."
+            )
         _evaluate_classifier(bundles[0], dataset, root, partial=partial, skip_bad=skip_bad)
         return
     from reid_edge.benchmark.embedder import Embedder
@@ -106,6 +125,8 @@ def evaluate(
         partial=partial,
         same_camera=same_camera,
         tracklet_gap=tracklet_gap if tracklets else None,
+        centre=centre,
+        rerank=rerank,
     )
     numbers = task.numbers(opened)
     embedder = Embedder(

@@ -9,7 +9,7 @@ from reid_edge.console import print_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reid_edge.benchmark.evaluation_result import Evaluation, PairErrors, Point, SearchErrors
+    from reid_edge.benchmark.evaluation_result import Evaluation, PairErrors, Point, SearchErrors, Treated
     from reid_edge.evaluation.comparison import Rule
 
 _RANKS = (1, 5, 10, 20)
@@ -25,19 +25,31 @@ _SHOWN = (0.1, 0.01, 0.001, 0.0001)
 
 def print_evaluation(result: Evaluation) -> None:
     """Print the table of ranking quality, and those of error rates if they were measured."""
-    ranks = {f"R{k}": result.cmc[k - 1] for k in _RANKS if k <= len(result.cmc)}
-    figures = {**ranks, "mAP": result.mean_ap, "mINP": result.mean_inp}
-    row = [result.engine, *(percent(value) for value in figures.values())]
-    print_table(_title(result), ("engine", *figures), [row])
-    if result.pairs is not None:
-        _print_pairs(result.pairs)
-    if result.searches is not None:
-        _print_searches(result.searches)
+    figures = _figures(result)
+    if result.treated:
+        rows = [["as now", *figures.values()], *([_words(one), *_figures(one).values()] for one in result.treated)]
+        print_table(f"{_title(result)}; {result.engine}", ("features and search", *figures), rows)
+    else:
+        print_table(_title(result), ("engine", *figures), [[result.engine, *figures.values()]])
+    for words, one in (("", result), *((f", {_words(one)}", one) for one in result.treated)):
+        if one.pairs is not None:
+            _print_pairs(one.pairs, words)
+        if one.searches is not None:
+            _print_searches(one.searches, words)
 
 
 def percent(share: float) -> str:
     """Format a share as per cent, without the sign."""
     return f"{100 * share:.2f}"
+
+
+def _figures(result: Evaluation | Treated) -> dict[str, str]:
+    ranks = {f"R{k}": result.cmc[k - 1] for k in _RANKS if k <= len(result.cmc)}
+    return {name: percent(value) for name, value in {**ranks, "mAP": result.mean_ap, "mINP": result.mean_inp}.items()}
+
+
+def _words(treated: Treated) -> str:
+    return ", ".join(word for word, holds in (("centred", treated.centred), ("re-ranked", treated.reranked)) if holds)
 
 
 def _title(result: Evaluation) -> str:
@@ -53,19 +65,19 @@ def _title(result: Evaluation) -> str:
     )
 
 
-def _print_pairs(errors: PairErrors) -> None:
+def _print_pairs(errors: PairErrors, words: str) -> None:
     title = (
-        f"Two images, one person or not: {errors.mated:,} pairs of one person, {errors.nonmated:,} of two; "
+        f"Two images, one person or not{words}: {errors.mated:,} pairs of one person, {errors.nonmated:,} of two; "
         f"equal error rate {percent(errors.equal_error_rate)} %"
     )
     rows = [_cells(point) for point in _shown(errors.points)]
     print_table(title, ("FMR at most, %", "threshold", "FMR, %", "FNMR, %"), rows or [["–"] * 4])
 
 
-def _print_searches(errors: SearchErrors) -> None:
+def _print_searches(errors: SearchErrors, words: str) -> None:
     title = (
-        f"Search with a threshold: {errors.mated:,} searches for people who are in the gallery, {errors.nonmated:,} "
-        "for people who are not"
+        f"Search with a threshold{words}: {errors.mated:,} searches for people who are in the gallery, "
+        f"{errors.nonmated:,} for people who are not"
     )
     first = {point.limit: point for point in errors.first_rank_points}
     rows = [[*_cells(point), percent(first[point.limit].miss_rate)] for point in _shown(errors.points)]

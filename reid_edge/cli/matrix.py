@@ -11,7 +11,9 @@ import typer
 from reid_edge.cli.evaluation_tables import percent
 from reid_edge.cli.shared_options import (
     EngineOption,
+    FlipOption,
     ForceOption,
+    PartialOption,
     PrecisionOption,
     SkipBadOption,
     ThreadsOption,
@@ -35,14 +37,12 @@ def matrix(
             "--on", metavar="NAME=ROOT", help="Dataset and its folder, NAME=ROOT; one column each. May be repeated."
         ),
     ],
-    flip: Annotated[bool, typer.Option("--flip", help="Average each feature with that of the mirrored crop.")] = False,
+    flip: FlipOption = False,
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
     trusted_key: TrustedKeyOption = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Accept subsets: do not check the number of images.")
-    ] = False,
+    partial: PartialOption = False,
     skip_bad: SkipBadOption = False,
     json: Annotated[
         Path | None, typer.Option("--json", help="Also write all figures of all pairs to this file.")

@@ -22,6 +22,8 @@ TrustedKeyOption = Annotated[
     list[str] | None,
     typer.Option(help="Public key (PEM file or base64) that must have signed the bundle. May be repeated."),
 ]
+FlipOption = Annotated[bool, typer.Option("--flip", help="Average each feature with that of the mirrored crop.")]
+PartialOption = Annotated[bool, typer.Option("--partial", help="Accept a subset: do not check the number of images.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 SkipBadOption = Annotated[
     bool, typer.Option("--skip-bad", help="Skip images that cannot be read, and report how many.")

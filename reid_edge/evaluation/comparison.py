@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import InputError
+from reid_edge.evaluation.reranking import reranked_scores
 from reid_edge.features import l2_normalised
 from reid_edge.manifest import Distance
 
@@ -90,7 +91,9 @@ class Block:
         return ~self.same & self.counted
 
 
-def compare(query: Labelled, gallery: Labelled, *, distance: Distance, rule: Rule) -> Iterator[Block]:
+def compare(
+    query: Labelled, gallery: Labelled, *, distance: Distance, rule: Rule, rerank: bool = False
+) -> Iterator[Block]:
     """Yield the comparisons of all queries, in blocks and in order.
 
     Args:
@@ -98,6 +101,8 @@ def compare(query: Labelled, gallery: Labelled, *, distance: Distance, rule: Rul
         gallery: Labelled gallery; distractors (identity 0) belong in it, junk (identity -1) does not.
         distance: ``cosine`` or ``euclidean``.
         rule: Which gallery images are left out of a query's search.
+        rerank: Re-rank the first 100 results of each search by the neighbours that they share with the query; scores of
+            different queries can then not be compared.
 
     Raises:
         InputError: The features have different numbers of dimensions.
@@ -115,6 +120,8 @@ def compare(query: Labelled, gallery: Labelled, *, distance: Distance, rule: Rul
         scores = of_query[rows] @ of_gallery.T
         if distance == "euclidean":
             scores = _minus_distances(scores, of_query[rows], of_gallery)
+        if rerank:
+            scores = reranked_scores(scores, of_query[rows], of_gallery, _findable(query, rows, gallery, rule))
         same = gallery.identities == query.identities[rows, None]
         yield Block(scores, same, ~_left_out(query, rows, gallery, rule, same))
 
@@ -134,9 +141,15 @@ def _minus_distances(
 
 
 def _left_out(query: Labelled, rows: slice, gallery: Labelled, rule: Rule, same: Bools) -> Bools:
-    if rule == "same-camera":
-        if query.images is None or gallery.images is None:
-            return np.zeros_like(same)
-        return np.asarray(gallery.images == query.images[rows, None])
-    same_camera = np.asarray(gallery.cameras == query.cameras[rows, None])
-    return same_camera if rule == "other-cameras" else same_camera & same
+    if rule == "market1501":
+        return np.asarray(gallery.cameras == query.cameras[rows, None]) & same
+    return ~_findable(query, rows, gallery, rule)
+
+
+def _findable(query: Labelled, rows: slice, gallery: Labelled, rule: Rule) -> Bools:
+    """Return what a search can find that does not know who is who: Q×G."""
+    if rule == "other-cameras":
+        return np.asarray(gallery.cameras != query.cameras[rows, None])
+    if query.images is None or gallery.images is None:
+        return np.ones((len(query.identities[rows]), len(gallery.identities)), np.bool_)
+    return np.asarray(gallery.images != query.images[rows, None])

@@ -41,6 +41,7 @@ def rank(
     distance: Distance = "cosine",
     rule: Rule = "market1501",
     max_rank: int = 20,
+    rerank: bool = False,
     on_block: OnBlock = lambda _queries: None,
 ) -> Ranking:
     """CMC, mAP and mINP, single query.
@@ -54,6 +55,7 @@ def rank(
         distance: ``cosine`` or ``euclidean``.
         rule: Which gallery images are left out of a query's search.
         max_rank: Length of ``cmc``, at most the gallery's size.
+        rerank: Re-rank the first 100 results of each search.
         on_block: Called with the number of queries done in each block.
 
     Raises:
@@ -63,7 +65,7 @@ def rank(
     hits = np.zeros(max_rank)
     precisions: list[float] = []
     penalties: list[float] = []
-    for block in compare(query, gallery, distance=distance, rule=rule):
+    for block in compare(query, gallery, distance=distance, rule=rule, rerank=rerank):
         for row in range(len(block.scores)):
             places = np.flatnonzero(_matches_in_order(block, row))
             if places.size:
