@@ -31,16 +31,21 @@ def print_evaluation(result: Evaluation) -> None:
         print_table(f"{_title(result)}; {result.engine}", ("features and search", *figures), rows)
     else:
         print_table(_title(result), ("engine", *figures), [[result.engine, *figures.values()]])
-    for words, one in (("", result), *((f", {_words(one)}", one) for one in result.treated)):
-        if one.pairs is not None:
-            _print_pairs(one.pairs, words)
-        if one.searches is not None:
-            _print_searches(one.searches, words)
+    _print_errors(result, "")
+    for one in result.treated:
+        _print_errors(one, f", {_words(one)}")
 
 
 def percent(share: float) -> str:
     """Format a share as per cent, without the sign."""
     return f"{100 * share:.2f}"
+
+
+def _print_errors(result: Evaluation | Treated, words: str) -> None:
+    if result.pairs is not None:
+        _print_pairs(result.pairs, words)
+    if result.searches is not None:
+        _print_searches(result.searches, words)
 
 
 def _figures(result: Evaluation | Treated) -> dict[str, str]:
