@@ -18,7 +18,7 @@ from reid_edge.bundle import Bundle, file_entry, open_bundle, write_manifest
 from reid_edge.crops import RESIZE_RULE
 from reid_edge.export.calibration import CalibrationSet, calibration_set
 from reid_edge.export.conversion import quantize_onnx, quantize_openvino, write_ir
-from reid_edge.export.native import add_ranges, native_precisions, plan_of_onnx
+from reid_edge.export.native import int8_plan_of_onnx, native_precisions, plan_of_onnx
 from reid_edge.export.onnx import Deployable, InputFormat, export_onnx
 from reid_edge.export.reference import make_reference
 from reid_edge.export.staging import staged_folder
@@ -196,9 +196,8 @@ class _Export:
 
     def _native(self, precision: Precision) -> Artifact:
         relative = f"native/{precision}.plan"
-        plan = plan_of_onnx(self.folder / ONNX_FILES["fp32"])
-        if precision == "int8":
-            plan = add_ranges(plan, self._calibration_batches())
+        source = self.folder / ONNX_FILES["fp32"]
+        plan = int8_plan_of_onnx(source, self._calibration_batches()) if precision == "int8" else plan_of_onnx(source)
         write_whole(self.folder / relative, plan)
         return self._checked("native", precision, (relative,))
 

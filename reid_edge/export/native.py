@@ -1,20 +1,23 @@
-"""Plans for the native engine: from a network or an ONNX file, and their ranges for INT8."""
+"""Plans for the native engine, from an ONNX file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.numpy_helper
 
 from reid_edge.errors import ConfigError, EngineError
+from reid_edge.export.native_int8 import Int8Rounding
 from reid_edge.export.onnx import InputFormat
 from reid_edge.manifest import Precision
 from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.runtime.engines import Batch
-from reid_edge.runtime.native.library import NativeNetwork, NativePrecision, available_kernels
-from reid_edge.runtime.native.plan import make_plan, with_ranges
+from reid_edge.runtime.native.library import NativePrecision, available_kernels
+from reid_edge.runtime.native.plan import PlannedNetwork, Weights, make_plan, with_ranges
+from reid_edge.types import Size
 
 _PRECISIONS: dict[Precision, NativePrecision] = {"fp32": "fp32", "int8": "int8"}
 
@@ -50,6 +53,28 @@ def plan_of_onnx(source: Path) -> bytes:
     Raises:
         ConfigError: The native engine cannot compute this network.
     """
+    network, size, mean = _network_of_onnx(source)
+    return make_plan(network, size, mean)
+
+
+def int8_plan_of_onnx(source: Path, batches: Iterable[Batch]) -> bytes:
+    """Write the network of an ONNX file as a plan for INT8: with ranges of its activations, and rounded weights.
+
+    Args:
+        source: As for :func:`plan_of_onnx`.
+        batches: Calibration inputs, uint8 N×H×W×3 BGR.
+
+    Raises:
+        ConfigError: The native engine cannot compute this network.
+    """
+    weights, size, mean = _network_of_onnx(source)
+    red, green, blue = (255 * part for part in mean)
+    rounded, ranges = Int8Rounding(PlannedNetwork(weights), np.concatenate(list(batches)), (blue, green, red)).run()
+    return with_ranges(make_plan(rounded, size, mean), ranges)
+
+
+def _network_of_onnx(source: Path) -> tuple[Weights, Size, tuple[float, float, float]]:
+    """Weights, input size, and mean of the training images, RGB."""
     model = onnx.load(source)
     arrays = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
     if "mean_bgr" not in arrays:
@@ -57,21 +82,4 @@ def plan_of_onnx(source: Path) -> bytes:
     _, height, width, _ = (axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim)
     blue, green, red = (float(value) / 255 for value in arrays["mean_bgr"].ravel())
     weights = {name: array for name, array in arrays.items() if name.startswith("network.")}
-    return make_plan(weights, (height, width), (red, green, blue))
-
-
-def add_ranges(plan: bytes, batches: Iterable[Batch]) -> bytes:
-    """Return a plan with the ranges that its activations take, which INT8 needs.
-
-    Args:
-        plan: Without ranges.
-        batches: Calibration inputs, uint8 N×H×W×3 BGR.
-    """
-    network = NativeNetwork(plan)
-    ranges = None
-    for batch in batches:
-        found = network.calibrate(batch)
-        ranges = found if ranges is None else ranges.clip(min=found)
-    if ranges is None:
-        raise ValueError("INT8 needs at least one calibration crop")
-    return with_ranges(plan, ranges)
+    return weights, (height, width), (red, green, blue)

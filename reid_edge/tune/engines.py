@@ -14,7 +14,7 @@ from reid_edge.bundle import Bundle
 from reid_edge.errors import EngineUnavailableError
 from reid_edge.export.conversion import quantize_onnx, quantize_openvino, write_ir
 from reid_edge.export.exporter import Format, tool_versions
-from reid_edge.export.native import add_ranges, native_precisions, plan_of_onnx, why_no_plan
+from reid_edge.export.native import int8_plan_of_onnx, native_precisions, plan_of_onnx, why_no_plan
 from reid_edge.export.tensorrt import build_tensorrt, why_not_here
 from reid_edge.files import write_whole
 from reid_edge.manifest import EngineName, Precision
@@ -189,8 +189,7 @@ class NativeTuning(TuningEngine):
 
     def write(self, source: Path, out: Path, int8: Quantization | None) -> None:
         """Write a plan; see :meth:`TuningEngine.write`."""
-        plan = plan_of_onnx(source)
-        write_whole(out, plan if int8 is None else add_ranges(plan, int8.batches))
+        write_whole(out, plan_of_onnx(source) if int8 is None else int8_plan_of_onnx(source, int8.batches))
 
     def takes(self, variant: NetworkVariant) -> bool:
         """Say so of networks of Lite 3x3 layers."""

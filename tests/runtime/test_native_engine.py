@@ -27,15 +27,14 @@ pytestmark = needs_library
 @pytest.fixture(scope="module")
 def bundle(session_bundle, tmp_path_factory) -> Bundle:
     """The session's bundle with plans in every precision that this machine can run."""
-    from reid_edge.export.native import add_ranges, native_precisions, plan_of_onnx
+    from reid_edge.export.native import int8_plan_of_onnx, native_precisions, plan_of_onnx
 
     folder = shutil.copytree(session_bundle.path, tmp_path_factory.mktemp("native") / "bundle")
     manifest = session_bundle.manifest
     crops, _ = session_bundle.golden()
     for precision in native_precisions():
-        plan = plan_of_onnx(folder / "model.onnx")
-        if precision == "int8":
-            plan = add_ranges(plan, [crop[None] for crop in crops])
+        source = folder / "model.onnx"
+        plan = int8_plan_of_onnx(source, [crops]) if precision == "int8" else plan_of_onnx(source)
         write_whole(folder / f"native/{precision}.plan", plan)
         like = session_bundle.artifact("openvino", precision)
         entry = file_entry(folder, f"native/{precision}.plan")

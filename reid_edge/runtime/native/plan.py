@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -28,20 +29,43 @@ _MAGIC = b"reidplan"
 _MAX_STREAMS = 8
 _NORM_EPSILON = 1e-5
 
-_ADDITION, _ONE_GATE, _GATE_EACH, _CONCATENATION = range(4)
-_NO_NORM, _AFTER_SUM, _BEFORE_SUM = range(3)
-_THEN_BLOCK, _THEN_TRANSITION, _THEN_FEATURE = range(3)
+
+class Fusion(IntEnum):
+    """How the streams of a bottleneck are joined; fixed gates are folded, so that theirs is an addition."""
+
+    ADDITION, ONE_GATE, GATE_EACH, CONCATENATION = range(4)
+
+
+class Norm(IntEnum):
+    """Where a bottleneck has an instance norm: nowhere, after the residual sum, or on the restored branch."""
+
+    NONE, AFTER_SUM, BEFORE_SUM = range(3)
+
+
+class Then(IntEnum):
+    """What follows a bottleneck: the next one, a transition and its pool, or conv5 and the feature."""
+
+    BLOCK, TRANSITION, FEATURE = range(3)
 
 
 @dataclass(frozen=True)
-class _Block:
-    """A bottleneck: the prefix of its weights, channels, norm, and the layer that follows it."""
+class PlannedBlock:
+    """A bottleneck.
+
+    Attributes:
+        name: Prefix of its weights.
+        channels: Of its input, of its streams, of its output.
+        hidden: Of its gate; 0 without one.
+        norm: Its instance norm.
+        then: What follows.
+        after: Name of the transition or conv5 that follows, or empty.
+    """
 
     name: str
     channels: tuple[int, int, int]
     hidden: int
-    norm: int
-    then: int
+    norm: Norm
+    then: Then
     after: str
 
 
@@ -57,8 +81,8 @@ def make_plan(weights: Weights, size: Size, mean: tuple[float, float, float]) ->
     Raises:
         ConfigError: The native engine cannot compute this network; the message says why.
     """
-    network = _Network(weights)
-    values = np.concatenate([array.ravel() for array in network.arrays()])
+    network = PlannedNetwork(weights)
+    values = np.concatenate([array.ravel() for _, array in network.named_arrays()])
     blocks = network.blocks
     header = HEADER.pack(
         _MAGIC,
@@ -66,7 +90,7 @@ def make_plan(weights: Weights, size: Size, mean: tuple[float, float, float]) ->
         *size,
         len(network["fc.weight"]),
         len(network["conv1.conv.weight"]),
-        int("conv1.norm.weight" in network),
+        int(network.stem_norm),
         network.fusion,
         len(network.lengths),
         *(*network.lengths, *[0] * (_MAX_STREAMS - len(network.lengths))),
@@ -90,7 +114,7 @@ def with_ranges(plan: bytes, ranges: Array) -> bytes:
     return plan[: end - 8] + struct.pack("<Q", len(ranges)) + plan[end:] + ranges.astype("<f4").tobytes()
 
 
-class _Network:
+class PlannedNetwork:
     """Reads what a network is from the names and shapes of its weights.
 
     Raises:
@@ -113,8 +137,13 @@ class _Network:
             raise ConfigError(f"the native engine needs the weights '{name}', which this network does not have.")
         return self._weights[name]
 
-    def arrays(self) -> Iterator[Array]:
-        """Yield all weights in the order of a plan.
+    @property
+    def stem_norm(self) -> bool:
+        """Whether conv1 has an instance norm."""
+        return "conv1.norm.weight" in self
+
+    def named_arrays(self) -> Iterator[tuple[str, Array]]:
+        """Yield the names of all weights, and these, in the order of a plan.
 
         Raises:
             ConfigError: Weights of a shape that does not fit, or weights that a plan has no place for.
@@ -122,7 +151,7 @@ class _Network:
         used = set()
         for name, shape in self._order():
             used.add(name)
-            yield self._array(name, shape)
+            yield name, self._array(name, shape)
         if unknown := sorted(set(self._weights) - used - {"mean_bgr"}):
             raise ConfigError(
                 f"the native engine does not compute this network: it has no place for {', '.join(unknown[:3])} "
@@ -132,13 +161,13 @@ class _Network:
     def _array(self, name: str, shape: tuple[int, ...]) -> Array:
         count = int(np.prod(shape))
         if name not in self._weights and name.endswith(".bias"):
-            return np.zeros(count, np.float32)
+            return np.zeros(shape, np.float32)
         array = self[name]
         if name.endswith("gate.fc2.weight") or ".gate.fc2.bias" in name:  # stream-wise: one number for all channels
             array = np.broadcast_to(array.reshape(len(array), -1), (shape[0], array.size // len(array)))
         if array.size != count:
             raise ConfigError(f"the native engine expects '{name}' of {shape}, got {array.shape}.")
-        return array
+        return array.reshape(shape)
 
     def _numbers(self, pattern: str) -> list[int]:
         found = (re.match(pattern, name) for name in self._weights)
@@ -148,31 +177,31 @@ class _Network:
         streams = self._numbers(r"conv2\.0\.streams\.(\d+)\.")
         return [len(self._numbers(rf"conv2\.0\.streams\.{stream}\.(\d+)\.pointwise\.")) for stream in streams]
 
-    def _fusion(self) -> int:
+    def _fusion(self) -> Fusion:
         if "conv2.0.gate.fc1.weight" in self:
-            return _ONE_GATE
+            return Fusion.ONE_GATE
         if "conv2.0.gate.0.fc1.weight" in self:
-            return _GATE_EACH
+            return Fusion.GATE_EACH
         middle, fused = len(self["conv2.0.reduce.conv.weight"]), self["conv2.0.restore.conv.weight"].shape[1]
-        return _ADDITION if fused == middle else _CONCATENATION
+        return Fusion.ADDITION if fused == middle else Fusion.CONCATENATION
 
-    def _blocks(self) -> Iterator[_Block]:
+    def _blocks(self) -> Iterator[PlannedBlock]:
         for stage, after in (("conv2", "transition2"), ("conv3", "transition3"), ("conv4", "conv5")):
             numbers = self._numbers(rf"{stage}\.(\d+)\.")
             for number in numbers:
                 last = number == numbers[-1]
-                then = _THEN_BLOCK if not last else _THEN_FEATURE if after == "conv5" else _THEN_TRANSITION
+                then = Then.BLOCK if not last else Then.FEATURE if after == "conv5" else Then.TRANSITION
                 yield self._block(f"{stage}.{number}", then, after if last else "")
 
-    def _block(self, name: str, then: int, after: str) -> _Block:
+    def _block(self, name: str, then: Then, after: str) -> PlannedBlock:
         middle, inputs = self[f"{name}.reduce.conv.weight"].shape[:2]
         outputs = len(self[f"{name}.restore.conv.weight"])
-        gate = {_ONE_GATE: "gate", _GATE_EACH: "gate.0"}.get(self.fusion)
+        gate = {Fusion.ONE_GATE: "gate", Fusion.GATE_EACH: "gate.0"}.get(self.fusion)
         hidden = len(self[f"{name}.{gate}.fc1.weight"]) if gate else 0
-        norm = _AFTER_SUM if f"{name}.norm.weight" in self else _NO_NORM
+        norm = Norm.AFTER_SUM if f"{name}.norm.weight" in self else Norm.NONE
         if f"{name}.restore.norm.weight" in self:
-            norm = _BEFORE_SUM
-        return _Block(name, (inputs, middle, outputs), hidden, norm, then, after)
+            norm = Norm.BEFORE_SUM
+        return PlannedBlock(name, (inputs, middle, outputs), hidden, norm, then, after)
 
     def _order(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield names and shapes of all weights in the order of a plan."""
@@ -185,7 +214,7 @@ class _Network:
         features, inputs = self["fc.weight"].shape
         yield from _conv("fc", (features, inputs))
 
-    def _order_of(self, block: _Block) -> Iterator[tuple[str, tuple[int, ...]]]:
+    def _order_of(self, block: PlannedBlock) -> Iterator[tuple[str, tuple[int, ...]]]:
         name, (inputs, middle, outputs) = block.name, block.channels
         yield from _conv(f"{name}.reduce.conv", (middle, inputs))
         for stream, length in enumerate(self.lengths):
@@ -196,19 +225,19 @@ class _Network:
         for gate in self._gates():
             yield from _conv(f"{name}.{gate}.fc1", (block.hidden, middle))
             yield from _conv(f"{name}.{gate}.fc2", (middle, block.hidden))
-        fused = middle * (len(self.lengths) if self.fusion == _CONCATENATION else 1)
+        fused = middle * (len(self.lengths) if self.fusion == Fusion.CONCATENATION else 1)
         yield from _conv(f"{name}.restore.conv", (outputs, fused))
         if inputs != outputs:
             yield from _conv(f"{name}.project.conv", (outputs, inputs))
-        if block.norm != _NO_NORM:
-            yield from _affine(f"{name}.norm" if block.norm == _AFTER_SUM else f"{name}.restore.norm", outputs)
+        if block.norm != Norm.NONE:
+            yield from _affine(f"{name}.norm" if block.norm == Norm.AFTER_SUM else f"{name}.restore.norm", outputs)
         if block.after:
             yield from _conv(f"{block.after}.conv", (outputs, outputs))
 
     def _gates(self) -> list[str]:
-        if self.fusion == _ONE_GATE:
+        if self.fusion == Fusion.ONE_GATE:
             return ["gate"]
-        return [f"gate.{stream}" for stream in range(len(self.lengths))] if self.fusion == _GATE_EACH else []
+        return [f"gate.{stream}" for stream in range(len(self.lengths))] if self.fusion == Fusion.GATE_EACH else []
 
 
 def _conv(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
