@@ -11,7 +11,15 @@ from reid_edge.runtime.native.library import NativeNetwork
 from reid_edge.runtime.native.plan import PlannedNetwork, make_plan, with_ranges
 from tests.osnet.random_networks import random_network
 from tests.osnet.variants import VARIANTS
-from tests.runtime.native.networks import MEAN, STD, expected_features, kernels_of, needs_library, plan_of, random_pixels
+from tests.runtime.native.networks import (
+    MEAN,
+    STD,
+    expected_features,
+    kernels_of,
+    needs_library,
+    plan_of,
+    random_pixels,
+)
 
 LITE = {name: variant for name, variant in VARIANTS.items() if variant.convolution == "lite"}
 SIZE = (64, 32)
