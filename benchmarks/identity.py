@@ -23,7 +23,7 @@ import numpy as np
 
 from reid_edge.features import l2_normalised
 from reid_edge.identity.background import measured_background
-from reid_edge.identity.calibration import Scale, calibrated
+from reid_edge.identity.calibration import calibrated, measured_scale
 from reid_edge.identity.centring import learnt_centring
 from reid_edge.identity.clustering import clustered
 from reid_edge.identity.constraints import CannotLink
@@ -181,10 +181,11 @@ def quality(path: Path, span: str) -> None:
         others = read_tracklets(path, 0, 100).sightings
         print(f"| one at a time | {people_found(one_at_a_time(labelled, others), people)} |")
     pairs = CannotLink(sightings).simultaneous_pairs()
-    made = calibrated(sightings, pairs)
+    scale = measured_scale(sightings)
+    made = calibrated(sightings, pairs, scale=scale)
     one, other = np.triu_indices(len(people), 1)
     strangers = people[one] != people[other]
-    everyone = Scale(sightings).of_pairs(np.stack([one, other], axis=1)[strangers])
+    everyone = scale.of_pairs(sightings, np.stack([one, other], axis=1)[strangers])
     print(f"\n{len(pairs)} pairs seen at the same time, of {made.impostor_tracklets} tracklets:")
     for rate in (0.05, 0.01):
         try:

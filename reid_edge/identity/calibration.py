@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,18 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import InputError, UnsupportedRateError
-from reid_edge.identity.background import (
-    RANKS,
-    Background,
-    measured_background,
-    relative_similarity,
-    stranger_levels,
-)
 from reid_edge.identity.centring import Centring, learnt_centring
 from reid_edge.identity.intervals import Rate, check_supported, error_rate, errors_allowed
-from reid_edge.identity.neighbours import nearest
 from reid_edge.identity.sightings import Sightings
-from reid_edge.types import Feature, Features
+from reid_edge.identity.strangers import Strangers, measured_strangers
+from reid_edge.types import Features
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.integer]
@@ -29,54 +23,67 @@ GenuineSource = Literal["labels", "parts of tracklets", "none"]
 Word = Literal["same", "unsure", "other"]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Scale:
-    """Relative similarities of tracklets of a gallery, and of others with them.
-
-    Args:
-        sightings: N tracklets, at least 2.
-        centring: How to centre; None: as the sightings tell.
+    """How the features of a gallery are compared.
 
     Attributes:
-        centring: How the features were centred.
-        features: N×D, centred.
-        background: What similarities are relative to.
-        levels: Level of the strangers most like each tracklet, N.
+        centring: What is taken off the features of each camera.
+        strangers: What similarities are relative to.
     """
 
-    def __init__(self, sightings: Sightings, *, centring: Centring | None = None) -> None:
-        order = sightings.order()
-        self.centring: Centring = centring or learnt_centring(sightings)
-        self.features: Features = self.centring.applied(sightings)
-        self.background: Background = measured_background(self.features[order])
-        found = nearest(self.features, RANKS[1])
-        self.levels: Floats = stranger_levels(found, self.background, among=len(sightings))
+    centring: Centring
+    strangers: Strangers
 
-    def of_pairs(self, pairs: Rows) -> Floats:
-        """Return the relative similarities of pairs of rows, P×2: P."""
-        first, second = pairs[:, 0], pairs[:, 1]
-        cosines = np.einsum("nd,nd->n", self.features[first], self.features[second])
-        return relative_similarity(cosines, self.levels[first], self.levels[second], self.background)
+    @property
+    def version(self) -> str:
+        """Digest of all of this: similarities of different versions are not to be compared."""
+        digest = hashlib.sha256(f"{self.centring.version} {self.strangers.rest:.6g} ".encode())
+        for array in (self.strangers.mean, self.strangers.variances, self.strangers.axes):
+            digest.update(array.astype("<f4").tobytes())
+        return digest.hexdigest()[:16]
 
-    def of_parts(self, rows: Rows, other_parts: Features, cameras: Sequence[str]) -> Floats:
-        """Return the relative similarities of tracklets with features of other parts of the same tracklets.
+    def of_pairs(self, sightings: Sightings, pairs: Rows) -> Floats:
+        """Return the similarities of pairs of rows, P×2: P."""
+        features = self.centring.applied(sightings)
+        return self.strangers.similarity(features[pairs[:, 0]], features[pairs[:, 1]])
 
-        Args:
-            rows: P rows.
-            other_parts: P×D float32, unit length, not centred: of crops that are not in the rows' features.
-            cameras: Their P cameras.
-        """
-        centred = np.stack(
-            [self.centring.applied_to(part, camera) for part, camera in zip(other_parts, cameras, strict=True)]
+    def of_parts(self, parts: Parts) -> Floats:
+        """Return the similarity of both parts of each tracklet: P."""
+        first, second = (
+            np.stack([self.centring.applied_to(row, camera) for row, camera in zip(side, parts.cameras, strict=True)])
+            for side in (parts.first, parts.second)
         )
-        cosines = np.einsum("nd,nd->n", self.features[rows], centred)
-        return relative_similarity(cosines, self.levels[rows], self.levels[rows], self.background)
+        return self.strangers.similarity(first, second)
 
-    def of_query(self, query: Feature) -> Floats:
-        """Return the relative similarity of every tracklet with a centred query, D float32: N."""
-        cosines = self.features @ query
-        found = nearest(query[None], RANKS[1], among=self.features)
-        level = stranger_levels(found, self.background, among=len(self.features))
-        return relative_similarity(cosines, level, self.levels, self.background)
+
+def measured_scale(sightings: Sightings, *, centring: Centring | None = None) -> Scale:
+    """Learn how to compare the features of a gallery.
+
+    Args:
+        sightings: N tracklets.
+        centring: How to centre; None: as the sightings tell.
+
+    Raises:
+        InputError: Fewer than 20 tracklets.
+    """
+    centring = centring or learnt_centring(sightings)
+    return Scale(centring=centring, strangers=measured_strangers(centring.applied(sightings)[sightings.order()]))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parts:
+    """Features of two parts of each of P tracklets that have no crop in common, not centred.
+
+    Attributes:
+        first: P×D float32, unit length.
+        second: Likewise.
+        cameras: P cameras.
+    """
+
+    first: Features
+    second: Features
+    cameras: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +91,7 @@ class CurvePoint:
     """Both error rates at one similarity.
 
     Attributes:
-        similarity: Relative similarity from which two tracklets are called the same person.
+        similarity: Similarity from which two tracklets are called the same person.
         false_match: Share of two people that are called the same.
         miss: Share of pairs of one person that are not; None: no such pairs are known.
     """
@@ -117,8 +124,8 @@ class Calibration:
 
     Attributes:
         model_hash: The model of the features.
-        centring_version: The version of the centring under which the pairs were compared.
-        impostors: Relative similarities of pairs of two people, ascending.
+        scale_version: The version of the scale on which the pairs were compared.
+        impostors: Similarities of pairs of two people, ascending.
         genuine: Those of pairs of one person, ascending; may be empty.
         impostor_tracklets: Number of different tracklets in the impostor pairs: as many pairs are independent at most.
         genuine_tracklets: The same of the genuine pairs.
@@ -130,7 +137,7 @@ class Calibration:
     """
 
     model_hash: str
-    centring_version: str
+    scale_version: str
     impostors: Floats
     genuine: Floats
     impostor_tracklets: int
@@ -199,7 +206,7 @@ class Calibration:
         called ``same``; where they cannot support ``miss_rate``, nothing is called ``other``.
 
         Args:
-            similarity: Relative similarity.
+            similarity: On the same scale.
             compared: Number of tracklets that this is the most similar of.
             false_match_rate: Highest rate of false matches of ``same``.
             miss_rate: Highest rate of misses of ``other``.
@@ -249,35 +256,31 @@ def calibrated(
     sightings: Sightings,
     impostors: Rows,
     *,
+    scale: Scale,
     genuine: Rows | None = None,
-    parts: tuple[Rows, Features] | None = None,
-    centring: Centring | None = None,
+    parts: Parts | None = None,
 ) -> Calibration:
     """Calibrate the similarities of a gallery.
 
     Args:
         sightings: N tracklets.
         impostors: P×2 rows of two people: ``CannotLink.simultaneous_pairs()``, and labelled ones.
+        scale: How to compare them.
         genuine: Q×2 rows of one person, labelled; None: none are.
-        parts: Used where no pairs are labelled: rows, and for each the feature of another part of the same tracklet,
-            Q×D float32 of unit length, not centred.
-        centring: How to centre; None: as the sightings tell.
+        parts: Used where no pairs are labelled.
 
     Raises:
         InputError: There is no impostor pair.
     """
-    scale = Scale(sightings, centring=centring)
     similar, source, tracklets = np.empty(0), "none", 0
     if genuine is not None and len(genuine):
-        similar, source, tracklets = scale.of_pairs(genuine), "labels", len(np.unique(genuine))
-    elif parts is not None and len(parts[0]):
-        rows, features = parts
-        similar = scale.of_parts(rows, features, [sightings.cameras[row] for row in rows])
-        source, tracklets = "parts of tracklets", len(np.unique(rows))
+        similar, source, tracklets = scale.of_pairs(sightings, genuine), "labels", len(np.unique(genuine))
+    elif parts is not None and len(parts.cameras):
+        similar, source, tracklets = scale.of_parts(parts), "parts of tracklets", len(parts.cameras)
     return Calibration(
         model_hash=sightings.model_hash,
-        centring_version=scale.centring.version,
-        impostors=scale.of_pairs(impostors) if len(impostors) else np.empty(0),
+        scale_version=scale.version,
+        impostors=scale.of_pairs(sightings, impostors) if len(impostors) else np.empty(0),
         genuine=similar,
         impostor_tracklets=len(np.unique(impostors)),
         genuine_tracklets=tracklets,

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from reid_edge.errors import InputError, UnsupportedRateError
 from reid_edge.features import l2_normalised
-from reid_edge.identity.calibration import Calibration, Scale, calibrated
+from reid_edge.identity.calibration import Calibration, Parts, calibrated, measured_scale
 from reid_edge.identity.constraints import CannotLink
 from reid_edge.identity.sightings import Sightings
 from tests.identity.scenes import MODEL, make_scene
@@ -12,7 +14,7 @@ from tests.identity.scenes import MODEL, make_scene
 def calibration(impostors, genuine=(), **changes):
     fields = {
         "model_hash": MODEL,
-        "centring_version": "none",
+        "scale_version": "none",
         "impostors": np.asarray(impostors, float),
         "genuine": np.asarray(genuine, float),
         "impostor_tracklets": len(impostors),
@@ -97,17 +99,18 @@ def test_the_likelihood_ratio_rises_with_the_similarity_and_is_near_the_true_one
 def test_without_two_people_at_one_time_there_is_no_calibration():
     scene = make_scene().sightings
     with pytest.raises(InputError, match="no camera has seen two tracklets at the same time"):
-        calibrated(scene, CannotLink(scene).simultaneous_pairs())
+        calibrated(scene, CannotLink(scene).simultaneous_pairs(), scale=measured_scale(scene))
 
 
 def test_people_seen_together_give_the_rate_of_false_matches_of_all_strangers():
     sightings, people = crowded()
-    made = calibrated(sightings, CannotLink(sightings).simultaneous_pairs())
+    scale = measured_scale(sightings)
+    made = calibrated(sightings, CannotLink(sightings).simultaneous_pairs(), scale=scale)
     assert made.genuine_from == "none" and len(made.impostors) == 180 and made.impostor_tracklets == 180
     first, second = np.triu_indices(180, 1)
     strangers = people[first] != people[second]
-    everyone = Scale(sightings).of_pairs(np.stack([first, second], axis=1)[strangers])
-    for similarity in (-0.5, 0.0):
+    everyone = scale.of_pairs(sightings, np.stack([first, second], axis=1)[strangers])
+    for similarity in (1.0, 2.0):
         rate = made.false_match(similarity)
         assert rate.low <= (everyone >= similarity).mean() <= rate.high
 
@@ -117,20 +120,26 @@ def test_parts_of_tracklets_stand_in_for_labels_and_labels_replace_them():
     pairs = CannotLink(sightings).simultaneous_pairs()
     noise = np.random.default_rng(3).normal(size=sightings.features.shape) / 8
     parts = l2_normalised(sightings.features + 0.3 * noise).astype(np.float32)
-    from_parts = calibrated(sightings, pairs, parts=(np.arange(180), parts))
+    scale = measured_scale(sightings)
+    of_parts = Parts(first=sightings.features, second=parts, cameras=sightings.cameras)
+    from_parts = calibrated(sightings, pairs, scale=scale, parts=of_parts)
     assert from_parts.genuine_from == "parts of tracklets" and from_parts.genuine_tracklets == 180
     first, second = np.triu_indices(180, 1)
     same = np.stack([first, second], axis=1)[people[first] == people[second]]
-    from_labels = calibrated(sightings, pairs, genuine=same, parts=(np.arange(180), parts))
+    from_labels = calibrated(sightings, pairs, scale=scale, genuine=same, parts=of_parts)
     assert from_labels.genuine_from == "labels"
     assert np.median(from_parts.genuine) > np.median(from_labels.genuine) > np.median(from_parts.impostors) + 1
 
 
-def test_a_querys_similarities_are_those_of_its_tracklet():
+def test_scales_that_differ_have_different_versions():
     sightings, _ = crowded()
-    scale = Scale(sightings)
-    similar = scale.of_query(scale.features[7])
-    wanted = scale.of_pairs(np.stack([np.full(180, 7), np.arange(180)], axis=1))
-    others = np.arange(180) != 7
-    assert np.corrcoef(similar[others], wanted[others])[0, 1] > 0.999
-    assert similar.argmax() == 7
+    scale = measured_scale(sightings)
+    assert scale.version == measured_scale(sightings.taken(np.arange(180)[::-1])).version
+    assert scale.version != measured_scale(sightings.taken(np.arange(179))).version
+    assert scale.version != replace(scale, strangers=replace(scale.strangers, rest=0.5)).version
+
+
+def test_fewer_than_twenty_tracklets_have_no_scale():
+    sightings, _ = crowded()
+    with pytest.raises(InputError, match=r"at least 20 tracklets .* got 19"):
+        measured_scale(sightings.taken(np.arange(19)))
