@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from reid_edge.cli.gallery_calibrate import calibrate_gallery
 from reid_edge.cli.gallery_keeping import backup, check, erasures, restore_backup, roles
 from reid_edge.cli.gallery_options import JsonOption, StoreArgument, UtcOption, opened, print_json
 from reid_edge.cli.gallery_people import identify, people, person
@@ -23,6 +24,7 @@ from reid_edge.console import console, error_console, print_table
 from reid_edge.errors import UsageError
 from reid_edge.gallery import audit as auditing
 from reid_edge.gallery.clock import kept_since_us
+from reid_edge.gallery.comparison import forget_comparison
 from reid_edge.gallery.deletion import Retention, believe_clock, change_retention, checked_hours
 from reid_edge.gallery.store.base import AuditEntry, CameraSummary, Summary, summarise
 from reid_edge.gallery.store.chain import ChainReport
@@ -210,6 +212,7 @@ def forget_model(store: StoreArgument, model_hash: HashArgument) -> None:
                 f"{gallery.name} holds {held:,} observations of {model_hash}. Erase them first: "
                 f"reid-edge gallery erase {gallery.name} --camera NAME; 'gallery cameras' lists the cameras."
             )
+        forget_comparison(gallery, model_hash)
     console.print(f"{gallery.name} takes no more features of {model_hash}", soft_wrap=True)
 
 
@@ -280,6 +283,7 @@ gallery_app.command()(tracklets)
 gallery_app.command()(identify)
 gallery_app.command()(people)
 gallery_app.command()(person)
+gallery_app.command("calibrate")(calibrate_gallery)
 gallery_app.command()(erase)
 gallery_app.command()(expire)
 gallery_app.command("accept-model")(accept_model)

@@ -22,6 +22,11 @@ Rows = npt.NDArray[np.integer]
 GenuineSource = Literal["labels", "parts of tracklets", "none"]
 Word = Literal["same", "unsure", "other"]
 
+#: Highest rate of false matches of ``same``, for each comparison, and of misses of ``other``.
+FALSE_MATCH_RATE, MISS_RATE = 0.01, 0.05
+#: Number of strangers expected to be as similar, among all compared, from which nothing is ``same``.
+MOST_BY_CHANCE = 0.5
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scale:
@@ -109,7 +114,7 @@ class Verdict:
         word: ``same``, ``unsure`` or ``other``.
         false_match: Share of the pairs of two people that are at least as similar.
         miss: Share of the pairs of one person that are less similar; None: no such pairs are known.
-        by_chance: Number of strangers that would be at least as similar, of those compared.
+        by_chance: Number of strangers that may be at least as similar, of those compared.
     """
 
     word: Word
@@ -196,33 +201,48 @@ class Calibration:
         check_supported(miss_rate, independent, kind="pairs of one person")
         return float(self.genuine[errors_allowed(miss_rate, len(self.genuine), independent)])
 
+    def by_chance(self, similarity: float, compared: int) -> float:
+        """Return how many of so many strangers may be at least so similar: (errors + 1) / (pairs + 1) of them."""
+        errors = len(self.impostors) - int(np.searchsorted(self.impostors, similarity, side="left"))
+        return compared * (errors + 1) / (len(self.impostors) + 1)
+
     def verdict(
-        self, similarity: float, *, compared: int = 1, false_match_rate: float = 0.01, miss_rate: float = 0.05
+        self,
+        similarity: float,
+        *,
+        compared: int = 1,
+        false_match_rate: float = FALSE_MATCH_RATE,
+        miss_rate: float = MISS_RATE,
+        one_camera: bool = False,
     ) -> Verdict:
         """Return what a similarity means, with the rates behind it.
 
-        ``same`` needs a false match rate of at most ``false_match_rate`` over all tracklets compared: with a hundred
-        of them, each may match falsely a hundred times more rarely.  Where the pairs cannot support that, nothing is
-        called ``same``; where they cannot support ``miss_rate``, nothing is called ``other``.
+        ``same`` needs a false match rate of at most ``false_match_rate`` for each comparison, and that less than half a
+        stranger is expected to be as similar among all that were compared.  ``other`` needs a rate of misses of at most
+        ``miss_rate``; between cameras parts of tracklets do not tell it.  What the pairs cannot support is ``unsure``.
 
         Args:
             similarity: On the same scale.
-            compared: Number of tracklets that this is the most similar of.
+            compared: Number of tracklets that were compared.
             false_match_rate: Highest rate of false matches of ``same``.
             miss_rate: Highest rate of misses of ``other``.
+            one_camera: Whether both are of one camera.
 
         Raises:
             InputError: A rate that is not above 0 and below 1, or nothing compared.
         """
         if compared < 1:
             raise InputError(f"expected at least 1 tracklet compared, got {compared}.")
-        false_match, miss = self.false_match(similarity), self.miss(similarity)
+        by_chance = self.by_chance(similarity, compared)
+        misses_known = self.genuine_from == "labels" or one_camera
         word: Word = "unsure"
-        if _reached(similarity, self.similarity_for, false_match_rate / compared):
+        if _reached(similarity, self.similarity_for, false_match_rate) and by_chance < MOST_BY_CHANCE:
             word = "same"
-        elif not _reached(similarity, self.similarity_below_which, miss_rate, otherwise=True):
+        elif misses_known and not _reached(similarity, self.similarity_below_which, miss_rate, otherwise=True):
             word = "other"
-        return Verdict(word=word, false_match=false_match, miss=miss, by_chance=false_match.rate * compared)
+        return Verdict(
+            word=word, false_match=self.false_match(similarity), miss=self.miss(similarity), by_chance=by_chance
+        )
 
     def log_likelihood_ratio(self, similarity: float) -> float:
         """Return how much a similarity speaks for one person, natural logarithm; 0 without genuine pairs.

@@ -136,7 +136,7 @@ def learnt_centring(sightings: Sightings) -> Centring:
         for place, name in enumerate(names)
     }
     weight = _shared_weight(mean, within, worth) if enough else 0.0
-    version = _version(sightings.model_hash, mean, weight, cameras)
+    version = centring_version(sightings.model_hash, mean, weight, cameras)
     return Centring(model_hash=sightings.model_hash, mean=mean, weight=weight, cameras=cameras, version=version)
 
 
@@ -202,7 +202,8 @@ def _shared_weight(mean: Vector, within: float, worth: Vector) -> float:
     return max(0.0, squared - chance) / max(squared, 1e-12)
 
 
-def _version(model_hash: str, mean: Vector, weight: float, cameras: dict[str, CameraMean]) -> str:
+def centring_version(model_hash: str, mean: Vector, weight: float, cameras: dict[str, CameraMean]) -> str:
+    """Return the digest that tells centrings apart; ``none`` if nothing is taken off."""
     if weight == 0 and all(camera.weight == 0 for camera in cameras.values()):
         return "none"
     digest = hashlib.sha256(f"{model_hash} {weight:.6g} ".encode())

@@ -81,6 +81,21 @@ def test_verdicts_are_same_unsure_and_other_with_the_rates_behind_them():
     assert made.verdict(0.6, compared=1000).by_chance == pytest.approx(1000 * made.verdict(0.6).by_chance)
 
 
+def test_same_needs_less_than_half_a_stranger_among_those_compared():
+    made = calibration(np.arange(9999.0))
+    assert made.by_chance(9990, 100) == pytest.approx(100 * 10 / 10_000)
+    assert made.verdict(9990, compared=499).word == "same"
+    assert made.verdict(9990, compared=500).word == "unsure"
+    assert made.verdict(1e9, compared=5000).word == "unsure"  # one in 9999 may be anybody's luck
+
+
+def test_parts_of_tracklets_do_not_tell_who_is_other_between_cameras():
+    made = calibration(np.arange(1000.0), 500 + np.arange(1000.0), genuine_from="parts of tracklets")
+    assert made.verdict(10, one_camera=True).word == "other"
+    assert made.verdict(10).word == "unsure"
+    assert calibration(np.arange(1000.0), 500 + np.arange(1000.0)).verdict(10).word == "other"
+
+
 def test_too_few_pairs_make_every_verdict_unsure():
     made = calibration([0.0, 1.0], [5.0, 6.0])
     assert {made.verdict(similarity).word for similarity in (-9, 3, 99)} == {"unsure"}

@@ -1,0 +1,203 @@
+"""Learn from a gallery how its features compare, and what a similarity means in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.errors import ContradictionError, InputError, StoreError, UsageError
+from reid_edge.gallery import audit
+from reid_edge.gallery.clock import kept_since_us
+from reid_edge.gallery.comparison import Comparison, keep_comparison, kept_comparison, storable
+from reid_edge.gallery.entries import Record
+from reid_edge.gallery.labelled_pairs import LabelledPair, LabelledRows, rows_of
+from reid_edge.gallery.sightings import HeldTracklets, read_tracklets
+from reid_edge.gallery.store import Store
+from reid_edge.identity.calibration import Calibration, calibrated, measured_scale
+from reid_edge.identity.centring import learnt_centring, moved_cameras
+from reid_edge.identity.constraints import CannotLink
+from reid_edge.identity.sightings import Sightings
+from reid_edge.identity.strangers import LEAST_TRACKLETS
+
+Rows = npt.NDArray[np.int64]
+#: Most pairs of a kind; of more, so many are drawn.
+MOST_PAIRS = 20_000
+_NO_LABELS = LabelledRows(np.empty((0, 2), np.int64), np.empty((0, 2), np.int64), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a calibration was made from.
+
+    Attributes:
+        comparison: What was learnt.
+        calibration: The calibration in it.
+        seen_together: Number of pairs that one camera saw at the same time.
+        labelled: Labelled pairs, and how many were left out.
+        moved: Cameras whose mean has changed since the calibration before, by how many times the limit.
+        damaged: What was wrong with the calibration before; "" for nothing.
+    """
+
+    comparison: Comparison
+    calibration: Calibration
+    seen_together: int
+    labelled: LabelledRows
+    moved: dict[str, float]
+    damaged: str = ""
+
+
+def calibrate(
+    store: Store,
+    *,
+    now_us: int,
+    find: Callable[[str], Record],
+    pairs: list[LabelledPair] | None = None,
+    model_hash: str | None = None,
+    since_us: int = 0,
+) -> Report:
+    """Learn how the features of a model compare and what similarities mean; nothing is stored yet.
+
+    Args:
+        store: Which gallery.
+        now_us: This moment.
+        find: Returns the record of an id of the labelled pairs.
+        pairs: Labelled pairs.
+        model_hash: Which model; None: the only one of which there are tracklets.
+        since_us: Leave out what was last seen before.
+
+    Raises:
+        UsageError: Several models, and none is named, or an id of the pairs could be several observations.
+        InputError: Too few tracklets, or no two that are known to be two people.
+        ContradictionError: Labelled pairs contradict one another, or what a camera has seen.
+        StoreError: The store fails.
+    """
+    held = _of_model(store, read_tracklets(store, since_us=max(since_us, kept_since_us(store, now_us))), model_hash)
+    sightings = held.sightings
+    labelled = _NO_LABELS if pairs is None else rows_of(pairs, held, find)
+    comparison = learnt(held, now_us=now_us)
+    together = CannotLink(sightings).simultaneous_pairs()
+    _check_labels(sightings, labelled.same, together)
+    calibration = calibrated(
+        sightings,
+        _drawn(np.unique(np.concatenate([together, labelled.different]), axis=0)),
+        scale=comparison.scale,
+        genuine=_drawn(labelled.same),
+        parts=held.parts,
+    )
+    before, damaged = _before(store, sightings.model_hash)
+    return Report(
+        comparison=replace(comparison, calibration=calibration),
+        calibration=calibration,
+        seen_together=len(together),
+        labelled=labelled,
+        moved=_moved(before, sightings),
+        damaged=damaged,
+    )
+
+
+def keep(store: Store, report: Report, *, now_us: int) -> None:
+    """Store a calibration; it is in the audit."""
+    detail = {
+        "model_hash": report.calibration.model_hash,
+        "version": report.calibration.scale_version,
+        "tracklets": report.comparison.tracklets,
+        "pairs_of_two": len(report.calibration.impostors),
+        "pairs_of_one": len(report.calibration.genuine),
+    }
+    audit.record(store, "calibrate", detail, at_us=now_us)
+    keep_comparison(store, report.comparison)
+
+
+def learnt(held: HeldTracklets, *, now_us: int) -> Comparison:
+    """Learn how the features of a model compare, without what their similarities mean.
+
+    Raises:
+        InputError: Fewer than 20 tracklets.
+    """
+    sightings = held.sightings
+    if len(sightings) < LEAST_TRACKLETS:
+        raise InputError(
+            f"expected at least {LEAST_TRACKLETS} tracklets to compare by, the gallery holds {len(sightings)} of the "
+            f"model {sightings.model_hash[:8]}…. Wait until more people have passed."
+        )
+    return Comparison(
+        scale=measured_scale(sightings, centring=storable(learnt_centring(sightings))),
+        calibration=None,
+        made_us=now_us,
+        first_us=int(sightings.first_s.min() * 1e6),
+        tracklets=len(sightings),
+        observations=held.observations,
+    )
+
+
+def _of_model(store: Store, held: dict[str, HeldTracklets], model_hash: str | None) -> HeldTracklets:
+    chosen = [model for model in held if model_hash is None or model.startswith(model_hash)]
+    if len(chosen) == 1:
+        return held[chosen[0]]
+    models = ", ".join(f"{model} ({len(held[model].keys):,} tracklets)" for model in held) or "none"
+    if not chosen:
+        asked = f" of the model {model_hash}" if model_hash else ""
+        raise InputError(f"{store.name} holds no tracklet{asked} to calibrate by; it holds {models}.")
+    raise UsageError(f"{store.name} holds tracklets of several models: {models}. Name one: --model HASH.")
+
+
+def _check_labels(sightings: Sightings, same: Rows, together: Rows) -> None:
+    seen = {(int(one), int(other)) for one, other in together}
+    for one, other in same:
+        if (int(one), int(other)) in seen:
+            raise ContradictionError(
+                f"the pairs say that {sightings.ids[one]} and {sightings.ids[other]} are one person, but one camera "
+                "saw both at the same time. Take that pair out, or check the camera's clock."
+            )
+
+
+def _drawn(pairs: Rows) -> Rows:
+    if len(pairs) <= MOST_PAIRS:
+        return pairs
+    chosen: Rows = pairs[np.sort(np.random.default_rng(0).choice(len(pairs), MOST_PAIRS, replace=False))]
+    return chosen
+
+
+def _before(store: Store, model_hash: str) -> tuple[Comparison | None, str]:
+    try:
+        return kept_comparison(store, model_hash), ""
+    except StoreError as error:
+        return None, str(error)
+
+
+def _moved(before: Comparison | None, sightings: Sightings) -> dict[str, float]:
+    """Return the cameras whose tracklets since the calibration before have another mean."""
+    if before is None:
+        return {}
+    since = np.flatnonzero(sightings.first_s * 1e6 > before.made_us)
+    return moved_cameras(before.scale.centring, sightings.taken(since)) if len(since) else {}
+
+
+def comparison_for(store: Store, model_hash: str, *, now_us: int) -> Comparison | None:
+    """Return how the features of a model compare: what is stored, or what is learnt now; None if too little is known.
+
+    What is learnt now is stored if the user may do that.  It is learnt again when the gallery has become a quarter
+    older, and once a day; a calibration stays until the next one.
+
+    Raises:
+        StoreError: The store fails, or what is stored is damaged.
+    """
+    known = kept_comparison(store, model_hash)
+    if known is not None and (known.calibration is not None or now_us < _good_until(known)):
+        return known
+    held = read_tracklets(store, since_us=kept_since_us(store, now_us)).get(model_hash)
+    if held is None or len(held.keys) < LEAST_TRACKLETS:
+        return None
+    comparison = learnt(held, now_us=now_us)
+    with contextlib.suppress(StoreError):  # a role that may only read
+        keep_comparison(store, comparison)
+    return comparison
+
+
+def _good_until(comparison: Comparison) -> float:
+    age_us = comparison.made_us - comparison.first_us
+    return comparison.made_us + min(max(age_us / 4, 60e6), 24 * 3600e6)

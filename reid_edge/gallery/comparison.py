@@ -1,0 +1,194 @@
+"""What a gallery keeps of how the features of a model compare: centring, strangers and calibration, in one document.
+
+None of it is a feature of somebody: the mean of a camera is kept if it is worth those of ten people or more.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reid_edge.errors import StoreError
+from reid_edge.gallery.store import Store
+from reid_edge.gallery.store.documents import read_document, remove_document, write_document
+from reid_edge.identity.calibration import Calibration, Scale
+from reid_edge.identity.centring import CameraMean, Centring, centring_version
+from reid_edge.identity.strangers import Strangers
+
+#: Format of the document.
+FORMAT = 1
+#: A camera's mean that is worth fewer people tells too much of them, and is not kept.
+LEAST_PEOPLE = 10.0
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """How the features of one model are compared in one gallery.
+
+    Attributes:
+        scale: Centring and strangers.
+        calibration: What similarities mean; None until ``gallery calibrate`` has told.
+        made_us: When it was learnt.
+        first_us: First sight of any of the tracklets.
+        tracklets: Number of tracklets that it was learnt from.
+        observations: Number of their observations.
+    """
+
+    scale: Scale
+    calibration: Calibration | None
+    made_us: int
+    first_us: int
+    tracklets: int
+    observations: int
+
+
+def storable(centring: Centring) -> Centring:
+    """Return a centring without the means of cameras that tell of fewer than ten people; these count as unknown ones.
+
+    All numbers are rounded as they are stored, so that versions of what is stored and what is used are the same.
+    """
+    kept = {
+        name: replace(camera, mean=_rounded(camera.mean))
+        for name, camera in centring.cameras.items()
+        if camera.people >= LEAST_PEOPLE
+    }
+    mean, weight = _rounded(centring.mean), centring.weight
+    version = centring_version(centring.model_hash, mean, weight, kept)
+    return replace(centring, mean=mean, cameras=kept, version=version)
+
+
+def keep_comparison(store: Store, comparison: Comparison) -> None:
+    """Write what was learnt of a model, in place of what was there.
+
+    Raises:
+        StoreError: The store fails, or the user may not.
+    """
+    write_document(store, _name(comparison.scale.centring.model_hash), _fields(comparison))
+
+
+def kept_comparison(store: Store, model_hash: str) -> Comparison | None:
+    """Return what was learnt of a model; None if nothing was.
+
+    Raises:
+        StoreError: It is damaged, or of a later format; the message says how to renew it.
+    """
+    again = f"Learn it again: reid-edge gallery calibrate {store.name}"
+    try:
+        fields = read_document(store, _name(model_hash))
+        if fields is None:
+            return None
+        if fields["format"] != FORMAT:
+            raise StoreError(
+                f"the calibration in {store.name} has the format {fields['format']}; this release reads {FORMAT}."
+            )
+        comparison = _comparison(model_hash, fields)
+    except StoreError as error:
+        raise StoreError(f"{error} {again}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(f"the calibration in {store.name} is not what was written: {error}. {again}") from error
+    return comparison
+
+
+def forget_comparison(store: Store, model_hash: str) -> bool:
+    """Remove what was learnt of a model; return whether there was anything."""
+    return remove_document(store, _name(model_hash))
+
+
+def _name(model_hash: str) -> str:
+    return f"comparison/{model_hash}"
+
+
+def _fields(comparison: Comparison) -> dict[str, Any]:
+    centring, strangers, made = comparison.scale.centring, comparison.scale.strangers, comparison.calibration
+    return {
+        "format": FORMAT,
+        "made_us": comparison.made_us,
+        "first_us": comparison.first_us,
+        "tracklets": comparison.tracklets,
+        "observations": comparison.observations,
+        "version": comparison.scale.version,
+        "centring": {
+            "mean": _text(centring.mean),
+            "weight": centring.weight,
+            "cameras": {name: _camera_fields(camera) for name, camera in centring.cameras.items()},
+        },
+        "strangers": {
+            "mean": _text(strangers.mean),
+            "axes": _text(strangers.axes),
+            "variances": _text(strangers.variances),
+            "rest": strangers.rest,
+            "tracklets": strangers.tracklets,
+        },
+        "calibration": None
+        if made is None
+        else {
+            "impostors": _text(made.impostors),
+            "genuine": _text(made.genuine),
+            "impostor_tracklets": made.impostor_tracklets,
+            "genuine_tracklets": made.genuine_tracklets,
+            "genuine_from": made.genuine_from,
+        },
+    }
+
+
+def _camera_fields(camera: CameraMean) -> dict[str, Any]:
+    return {**vars(camera), "mean": _text(camera.mean)}
+
+
+def _comparison(model_hash: str, fields: Mapping[str, Any]) -> Comparison:
+    centring, strangers, made = fields["centring"], fields["strangers"], fields["calibration"]
+    cameras = {
+        name: CameraMean(**{**camera, "mean": _array(camera["mean"])}) for name, camera in centring["cameras"].items()
+    }
+    mean, weight = _array(centring["mean"]), float(centring["weight"])
+    version = centring_version(model_hash, mean, weight, cameras)
+    scale = Scale(
+        centring=Centring(model_hash=model_hash, mean=mean, weight=weight, cameras=cameras, version=version),
+        strangers=Strangers(
+            mean=_array(strangers["mean"]),
+            axes=_array(strangers["axes"]).reshape(-1, len(mean)),
+            variances=_array(strangers["variances"]),
+            rest=float(strangers["rest"]),
+            tracklets=int(strangers["tracklets"]),
+        ),
+    )
+    if scale.version != fields["version"]:
+        raise ValueError("its numbers do not fit its version")
+    return Comparison(
+        scale=scale,
+        calibration=None if made is None else _calibration(scale, made),
+        made_us=int(fields["made_us"]),
+        first_us=int(fields["first_us"]),
+        tracklets=int(fields["tracklets"]),
+        observations=int(fields["observations"]),
+    )
+
+
+def _calibration(scale: Scale, fields: Mapping[str, Any]) -> Calibration:
+    return Calibration(
+        model_hash=scale.centring.model_hash,
+        scale_version=scale.version,
+        impostors=_array(fields["impostors"]),
+        genuine=_array(fields["genuine"]),
+        impostor_tracklets=int(fields["impostor_tracklets"]),
+        genuine_tracklets=int(fields["genuine_tracklets"]),
+        genuine_from=fields["genuine_from"],
+    )
+
+
+def _text(array: Floats) -> str:
+    return base64.b64encode(array.astype("<f4").tobytes()).decode()
+
+
+def _array(text: str) -> Floats:
+    return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float64)
+
+
+def _rounded(array: Floats) -> Floats:
+    return array.astype(np.float32).astype(np.float64)
