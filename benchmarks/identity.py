@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reid_edge.evaluation.people import people_quality
 from reid_edge.features import l2_normalised
 from reid_edge.identity.background import measured_background
 from reid_edge.identity.calibration import calibrated, measured_scale
@@ -110,30 +111,12 @@ def reranked(features: np.ndarray, how: str) -> np.ndarray:
 
 
 def people_found(found: np.ndarray, people: np.ndarray) -> str:
-    joined, same = found[:, None] == found, people[:, None] == people
-    upper = np.triu(np.ones(joined.shape, bool), 1)
-    right, false_merges = int((joined & same & upper).sum()), int((joined & ~same & upper).sum())
-    false_splits = int((~joined & same & upper).sum())
-    assigned, wrong = wrong_persons(found, people)
-    f1 = 2 * right / max(2 * right + false_merges + false_splits, 1)
+    quality = people_quality(found, people)
     return (
-        f"{f1:.2f} | {false_merges} | {false_splits} | {100 * assigned / len(people):.1f} | "
-        f"{wrong} of {assigned}: {100 * wrong / max(assigned, 1):.1f} %"
+        f"{quality.pair_f1:.2f} | {quality.false_merges} | {quality.false_splits} | {100 * quality.idf1:.1f} | "
+        f"{100 * quality.hota:.1f} | {100 * (1 - quality.unassigned):.1f} | "
+        f"{quality.with_wrong_person} of {quality.assigned}: {100 * quality.wrong_share:.1f} %"
     )
-
-
-def wrong_persons(found: np.ndarray, people: np.ndarray) -> tuple[int, int]:
-    """Tracklets assigned with others, and those of them with a wrong person: not of the person most of theirs are.
-
-    Where no two of a group are of one person, all are wrong.
-    """
-    assigned = wrong = 0
-    for number in np.unique(found):
-        counts = np.unique(people[found == number], return_counts=True)[1]
-        if counts.sum() > 1:
-            assigned += counts.sum()
-            wrong += counts.sum() - (counts.max() if counts.max() > 1 else 0)
-    return int(assigned), int(wrong)
 
 
 def one_at_a_time(labelled: Labelled, learnt_from: Sightings) -> np.ndarray:
@@ -172,8 +155,8 @@ def quality(path: Path, span: str) -> None:
         print(f"| {how} | {ranking(reranked(raw, how), labelled)} |")
         print(f"| centring, {how} | {ranking(reranked(centred, how), labelled)} |")
     print(
-        "\n| people | pairwise F1 | false merges | false splits | assigned, % | with a wrong person |\n"
-        "|---|---|---|---|---|---|"
+        "\n| people | pairwise F1 | false merges | false splits | IDF1 | HOTA | assigned, % | with a wrong person |\n"
+        "|---|---|---|---|---|---|---|---|"
     )
     for above in (0.5, 1.5, 2.25, 2.5):
         print(f"| clustered, above {above} | {people_found(clustered(sightings, above=above).people, people)} |")

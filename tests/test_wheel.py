@@ -54,7 +54,19 @@ def test_the_metadata_has_the_readme_the_licence_and_every_extra_that_messages_n
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert str(metadata.get_payload()).lstrip().startswith("# reid-edge")
     assert metadata["License-Expression"] == "Apache-2.0"
-    extras = {"openvino", "onnx", "camera", "gallery", "postgresql", "milvus", "export", "train", "explain", "report"}
+    extras = {
+        "openvino",
+        "onnx",
+        "camera",
+        "gallery",
+        "postgresql",
+        "milvus",
+        "export",
+        "train",
+        "explain",
+        "report",
+        "evaluation",
+    }
     assert extras <= set(metadata.get_all("Provides-Extra"))
 
 

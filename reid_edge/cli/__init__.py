@@ -18,6 +18,7 @@ from reid_edge.cli.camera import run
 from reid_edge.cli.checkpoint import complexity, import_checkpoint
 from reid_edge.cli.detector import detector_app
 from reid_edge.cli.evaluate import evaluate
+from reid_edge.cli.evaluate_people import evaluate_people
 from reid_edge.cli.explain import explain
 from reid_edge.cli.export import build, export
 from reid_edge.cli.gallery import gallery_app
@@ -53,6 +54,7 @@ app.command()(verify)
 app.add_typer(bundle_app, name="bundle")
 app.command()(extract)
 app.command()(evaluate)
+app.command()(evaluate_people)
 app.command()(matrix)
 app.command()(benchmark)
 app.command()(report)
