@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from reid_edge.cli.gallery_calibrate import calibrate_gallery
+from reid_edge.cli.gallery_decisions import merge, not_same, split
+from reid_edge.cli.gallery_erasing import erase
 from reid_edge.cli.gallery_keeping import backup, check, erasures, restore_backup, roles
 from reid_edge.cli.gallery_options import JsonOption, StoreArgument, UtcOption, opened, print_json
 from reid_edge.cli.gallery_people import identify, people, person
-from reid_edge.cli.gallery_search import erase, search
+from reid_edge.cli.gallery_search import search
 from reid_edge.cli.gallery_tracklets import tracklets
 from reid_edge.console import console, error_console, print_table
 from reid_edge.errors import UsageError
@@ -284,6 +286,9 @@ gallery_app.command()(identify)
 gallery_app.command()(people)
 gallery_app.command()(person)
 gallery_app.command("calibrate")(calibrate_gallery)
+gallery_app.command()(merge)
+gallery_app.command()(split)
+gallery_app.command("not-same")(not_same)
 gallery_app.command()(erase)
 gallery_app.command()(expire)
 gallery_app.command("accept-model")(accept_model)

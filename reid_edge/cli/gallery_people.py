@@ -204,7 +204,7 @@ def _print_people(found: Sequence[PersonSummary], name: str, *, utc: bool) -> No
         ]
         for one in found
     ]
-    print_table("people", ["person", "cameras", "first seen", "last seen", "tracklets", "how sure"], rows)
+    print_table("people", ["person", "cameras", "first seen", "last seen", "tracklets", "how sure"], rows, whole=True)
     console.print(WHAT_SURE_MEANS, soft_wrap=True)
 
 

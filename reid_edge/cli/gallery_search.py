@@ -28,15 +28,11 @@ from reid_edge.cli.gallery_options import (
     stored_record,
 )
 from reid_edge.cli.shared_options import TrustedKeyOption
-from reid_edge.console import console, error_console, print_table, say
+from reid_edge.console import console, print_table, say
 from reid_edge.errors import UsageError
 from reid_edge.gallery import search as searching
 from reid_edge.gallery.audit import checked_purpose
-from reid_edge.gallery.clock import kept_since_us
-from reid_edge.gallery.deletion import checked_selection, erase_with_receipt
-from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import Store
-from reid_edge.gallery.store.base import CameraSummary
 from reid_edge.gallery.times import duration_text, now_us, time_text
 
 if TYPE_CHECKING:
@@ -91,42 +87,6 @@ def search(
         print_json([_found_fields(one, origin_us) for one in found])
     else:
         _print_found(found, id_ or str(image), utc=utc, origin_us=origin_us)
-
-
-def erase(
-    store: StoreArgument,
-    purpose: PurposeOption,
-    camera: CameraOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
-    track: Annotated[
-        int | None, typer.Option(min=0, max=2**63 - 1, help="Only the tracklet with this number; needs one --camera.")
-    ] = None,
-    incarnation: Annotated[
-        str | None, typer.Option("--epoch", help="Only this incarnation of a camera's outbox; give its whole name.")
-    ] = None,
-    id_: Annotated[str | None, typer.Option("--id", help="The whole tracklet of this stored observation.")] = None,
-    pseudonym_key: KeyOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Erase. Without it, only count what would be erased.")] = False,
-) -> None:
-    """Erase observations by camera, time or tracklet, and print a receipt as JSON."""
-    purpose = checked_purpose(purpose)
-    selection = selection_of(camera, since, until, pseudonym_key, track=track, incarnation=incarnation)
-    if id_ is not None and selection != Selection():
-        raise UsageError("--id means one tracklet: leave out --camera, --since, --until, --track and --epoch.")
-    with opened(store) as gallery:
-        if id_ is not None:
-            selection = stored_record(gallery, id_, pseudonym_key).entry.whole_tracklet
-        checked_selection(selection)
-        if yes:
-            receipt = erase_with_receipt(gallery, selection, purpose=purpose, now_us=now_us())
-            print_json(dataclasses.asdict(receipt))
-            if not receipt.observations:
-                _note_nothing_erased(gallery.cameras(kept_since_us(gallery, now_us())))
-            return
-        count = gallery.span(selection).observations
-    console.print(f"{count:,} observations would be erased from {gallery.name}; --yes erases them.", soft_wrap=True)
-    raise typer.Exit(1)
 
 
 def _query(
@@ -246,11 +206,3 @@ def _print_found(found: Sequence[searching.Found], named: str, *, utc: bool, ori
     position = [] if origin_us is None else ["in the file"]
     print_table(f"nearest to {named}", ["cosine", "track", "first seen", *position, "for", "id"], rows, whole=True)
     console.print(WHAT_A_COSINE_MEANS, soft_wrap=True)
-
-
-def _note_nothing_erased(held: Sequence[CameraSummary]) -> None:
-    """Print on standard error that nothing was erased, and which cameras are held."""
-    names = [one.camera for one in held if one.observations]
-    more = f" and {len(names) - MOST_CAMERAS_NAMED} more" if len(names) > MOST_CAMERAS_NAMED else ""
-    cameras = f"observations of {', '.join(names[:MOST_CAMERAS_NAMED])}{more} are held" if names else "none are held"
-    error_console.print(f"note: nothing was erased: no stored observation is selected; {cameras}.", soft_wrap=True)

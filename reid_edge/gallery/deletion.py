@@ -218,7 +218,8 @@ class Receipt:
         observations: Number of deleted observations.
         cameras: Number of deleted observations of each camera.
         ids_sha256: sha256 of their ids, ``camera/epoch/number``, sorted by key, each followed by a line feed.
-        erasure: Names the rule that keeps them out, in the gallery, its journal and its backups.
+        erasure: Names the rule that keeps them out, in the gallery, its journal and its backups; several, of the
+            tracklets of a person, have spaces between.
         kept_out_until_us: Tracklets that the selection covers are kept out if they begin no later than this.
         leftovers: What is left of their bytes, in words; "none" if nothing is.
         not_promised: What may come back, in words; "" if nothing may.
@@ -281,13 +282,14 @@ def erase_with_receipt(store: Store, selection: Selection, *, purpose: str, now_
         erasure=erased.erasure.id if erased.erasure else "",
         kept_out_until_us=erased.erasure.until_us if erased.erasure else 0,
         leftovers=erased.leftovers,
-        not_promised=_not_promised(clock),
+        not_promised=not_promised(clock),
     )
     audit.record(store, "erase", asdict(receipt), at_us=now_us, purpose=purpose)
     return receipt
 
 
-def _not_promised(clock: GalleryClock) -> str:
+def not_promised(clock: GalleryClock) -> str:
+    """Return what may come back after an erasure because of the clock, in words; "" if nothing may."""
     if not clock.trouble:
         return ""
     return (

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from reid_edge.errors import PeopleChangedError
 from reid_edge.gallery import audit
 from reid_edge.gallery.clock import kept_since_us
 from reid_edge.gallery.held_tracklets import HeldTracklet, name_of, read_tracklets
-from reid_edge.gallery.population import Changes, Circumstances, OnlinePopulation, assigned_together
+from reid_edge.gallery.people_decisions import attempted, renewed
+from reid_edge.gallery.population import (
+    Changes,
+    Circumstances,
+    OnlinePopulation,
+    assigned_together,
+    constraints_of,
+)
 from reid_edge.gallery.store import Store
-from reid_edge.gallery.store.people import Assignment, Decision, PeopleChange, PersonEvent
-from reid_edge.identity.constraints import OperatorConstraints
+from reid_edge.gallery.store.people import Assignment, PeopleChange, PersonEvent
 from reid_edge.identity.people_table import Numbers
 from reid_edge.identity.transit import StatedTransits
 
-#: Attempts while others change the same people.
-ATTEMPTS = 5
 Way = Literal["together", "one at a time", "nothing new"]
 
 
@@ -71,19 +74,15 @@ def identify(
     """
     store.people_state()  # a store that keeps no people says so before anything is written
     audit.record(store, "identify", {"again": again}, at_us=now_us)
-    for attempt in range(ATTEMPTS):
-        try:
-            return _identify(store, now_us, again, transits)
-        except PeopleChangedError:
-            if attempt == ATTEMPTS - 1:
-                raise
-    raise AssertionError
+    done: list[Identified] = attempted(lambda: _identify(store, now_us, again, transits))
+    return done
 
 
 def _identify(store: Store, now_us: int, again: bool, transits: StatedTransits | None) -> list[Identified]:
     state = store.people_state()
     known = {name_of(one.tracklet): one for one in store.assignments()}
-    operator = constraints_of(store.decisions())
+    decisions = store.decisions()
+    operator = constraints_of(decisions)
     numbers = Numbers(state.next_person)
     done: list[Identified] = []
     assignments: list[Assignment] = []
@@ -97,21 +96,10 @@ def _identify(store: Store, now_us: int, again: bool, transits: StatedTransits |
         now = {**of_model, **changes.assignments}
         done.append(_identified(model_hash, way, len(held), looked_at, now, changes))
     if assignments:
-        change = PeopleChange(assignments=assignments, events=events, next_person=numbers.next)
+        said = renewed(decisions, {**known, **{name_of(one.tracklet): one for one in assignments}}.values())
+        change = PeopleChange(assignments=assignments, decisions=said, events=events, next_person=numbers.next)
         store.change_people(change, revision=state.revision)
     return done
-
-
-def constraints_of(decisions: Sequence[Decision]) -> OperatorConstraints:
-    """Return what operators have said as constraints on tracklets' names.
-
-    Raises:
-        ContradictionError: Their decisions contradict one another.
-    """
-    pairs = {kind: [] for kind in ("same", "not same")}  # type: dict[str, list[tuple[str, str]]]
-    for one in decisions:
-        pairs[one.kind].append((name_of(one.first), name_of(one.second)))
-    return OperatorConstraints(same=tuple(pairs["same"]), not_same=tuple(pairs["not same"]))
 
 
 def _changes(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from reid_edge.gallery.held_tracklets import HeldTracklet
-from reid_edge.gallery.store.people import Assignment, How, PersonEvent
+from reid_edge.gallery.held_tracklets import HeldTracklet, name_of
+from reid_edge.gallery.store.people import Assignment, Decision, How, PersonEvent
 from reid_edge.identity.background import LEAST_TRACKLETS, measured_background
 from reid_edge.identity.centring import learnt_centring
 from reid_edge.identity.clustering import People, clustered
-from reid_edge.identity.constraints import CannotLink, OperatorConstraints
+from reid_edge.identity.constraints import CannotLink, OperatorConstraints, Pair
 from reid_edge.identity.events import Event
 from reid_edge.identity.online import OnlinePeople
 from reid_edge.identity.people_table import Numbers
@@ -57,6 +57,18 @@ class Changes:
 
     assignments: dict[str, Assignment] = field(default_factory=dict)
     events: list[PersonEvent] = field(default_factory=list)
+
+
+def constraints_of(decisions: Sequence[Decision]) -> OperatorConstraints:
+    """Return what operators have said as constraints on tracklets' names.
+
+    Raises:
+        ContradictionError: Their decisions contradict one another.
+    """
+    pairs: dict[str, list[Pair]] = {"same": [], "not same": []}
+    for one in decisions:
+        pairs[one.kind].append((name_of(one.first), name_of(one.second)))
+    return OperatorConstraints(same=tuple(pairs["same"]), not_same=tuple(pairs["not same"]))
 
 
 def assigned_together(

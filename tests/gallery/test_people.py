@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reid_edge.errors import ContradictionError, NoSuchPersonError, PeopleChangedError, StoreError, UsageError
-from reid_edge.gallery import people as module
+from reid_edge.gallery import people_decisions as module
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.people import identify
 from reid_edge.gallery.people_views import journey, list_people

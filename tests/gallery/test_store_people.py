@@ -79,6 +79,16 @@ def test_what_is_changed_comes_back_whole_and_is_replaced_by_later_changes(galle
     assert gallery.decisions() == [decision(1, 2, "same", at_us=NOON + 1)]
 
 
+def test_a_decision_is_withdrawn_or_replaced(gallery):
+    gallery.change_people(PeopleChange(decisions=[decision(1, 2), decision(3, 4)]), revision=0)
+    change = PeopleChange(decisions=[decision(5, 6)], withdrawn=[decision(2, 1, "same", at_us=9)])
+    gallery.change_people(change, revision=1)
+    assert gallery.decisions() == [decision(3, 4), decision(5, 6)]
+    swapped = PeopleChange(decisions=[decision(3, 4, "same")], withdrawn=[decision(3, 4)])
+    gallery.change_people(swapped, revision=2)
+    assert gallery.decisions() == [decision(3, 4, "same"), decision(5, 6)]
+
+
 def test_a_change_that_is_based_on_an_earlier_state_is_refused_whole(gallery):
     gallery.change_people(PeopleChange(assignments=[assignment(1, 1)], next_person=2), revision=0)
     late = PeopleChange(assignments=[assignment(1, 5), assignment(2, 5)], events=[event(1, 5)], next_person=6)

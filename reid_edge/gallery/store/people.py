@@ -134,12 +134,14 @@ class PeopleChange:
     Attributes:
         assignments: Put in place of those of the same tracklets.
         decisions: Put in place of those of the same tracklets.
+        withdrawn: Decisions that are deleted, before others are put.
         events: What became of people by it, without numbers.
         next_person: Number that the next new person gets.
     """
 
     assignments: Sequence[Assignment] = ()
     decisions: Sequence[Decision] = ()
+    withdrawn: Sequence[Decision] = ()
     events: Sequence[PersonEvent] = ()
     next_person: int = 1
 

@@ -85,6 +85,7 @@ class SqlPeople(abc.ABC):
                     "somebody else has changed the people of this gallery meanwhile; nothing was stored. Try again."
                 )
             self._many(db, self._put_assignment(), [_assignment_row(one) for one in change.assignments])
+            self._many(db, self._withdraw_decision(), [_pair(one) for one in change.withdrawn])
             self._many(db, self._put_decision(), [_decision_row(one) for one in change.decisions])
             self._many(db, self._add_event(), [_event_row(one) for one in change.events])
             new = PeopleState(revision + 1, max(old.next_person, change.next_person))
@@ -111,6 +112,10 @@ class SqlPeople(abc.ABC):
             "kind = excluded.kind, at_us = excluded.at_us, decided_by = excluded.decided_by"
         )
 
+    def _withdraw_decision(self) -> str:
+        names = ("camera", "epoch", "track", "other_camera", "other_epoch", "other_track")
+        return f"DELETE FROM decisions WHERE {' AND '.join(f'{name} = {self.mark}' for name in names)}"  # noqa: S608
+
     def _add_event(self) -> str:
         marks = [self.mark] * 7 + [f"CAST({self.mark} AS bigint)", f"CAST({self.mark} AS double precision)", self.mark]
         return f"INSERT INTO person_events ({_EVENTS}) SELECT {', '.join(marks)} WHERE {_HELD.format(self.mark)}"
@@ -121,8 +126,12 @@ def _assignment_row(one: Assignment) -> tuple[Any, ...]:
 
 
 def _decision_row(one: Decision) -> tuple[Any, ...]:
+    return (one.kind, *_pair(one), one.at_us, one.by, *_pair(one))
+
+
+def _pair(one: Decision) -> tuple[Any, ...]:
     first, second = sorted((one.first, one.second))
-    return (one.kind, *first, *second, one.at_us, one.by, *first, *second)
+    return (*first, *second)
 
 
 def _event_row(one: PersonEvent) -> tuple[Any, ...]:

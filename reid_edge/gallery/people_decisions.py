@@ -1,0 +1,275 @@
+"""What operators decide of people: two are one, one is two, or two shall never be one.
+
+Decisions are kept as constraints on tracklets, which later assignments respect, and each is in the audit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reid_edge.errors import ContradictionError, MixedModelsError, NoSuchTrackletError, PeopleChangedError, UsageError
+from reid_edge.gallery import audit
+from reid_edge.gallery.entries import Key
+from reid_edge.gallery.held_tracklets import name_of, read_tracklets
+from reid_edge.gallery.people_views import tracklets_of
+from reid_edge.gallery.population import SAID_SAME, constraints_of
+from reid_edge.gallery.store import Store
+from reid_edge.gallery.store.people import Assignment, Decision, DecisionKind, PeopleChange, PeopleState, PersonEvent
+from reid_edge.identity.constraints import APART, LEAST_OVERLAP_S, seen_together
+
+#: Tracklets of a person, the last seen, that a decision about the person is kept on.
+KEPT_ON = 20
+#: Attempts while others change the same people.
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """Who decides, when and why.
+
+    Attributes:
+        at_us: The time.
+        purpose: Reason in the operator's words, for the audit.
+        withdraw: Withdraw earlier decisions that contradict this one; else it is refused.
+    """
+
+    at_us: int
+    purpose: str
+    withdraw: bool = False
+
+
+def attempted(work: Callable[[], Any]) -> Any:
+    """Do what changes people; begin again if others have changed them meanwhile.
+
+    Raises:
+        PeopleChangedError: They did so at every attempt.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return work()
+        except PeopleChangedError:
+            continue
+    return work()
+
+
+def merge(store: Store, people: Sequence[int], by: Operator) -> int:
+    """Make several people one, who keeps the first number; return it.
+
+    Raises:
+        UsageError: There is no purpose, or fewer than two different people.
+        NoSuchPersonError: One of them is not there.
+        MixedModelsError: They are of different models.
+        ContradictionError: They cannot be one person, by an earlier decision or by what a camera saw.
+        StoreError: The store fails.
+    """
+    distinct = list(dict.fromkeys(people))
+    if len(distinct) < 2:
+        raise UsageError(f"expected at least two different people to merge, got {', '.join(map(str, people))}.")
+    return int(_recorded(store, "merge", {"people": distinct}, by, lambda: _merge(store, distinct, by)))
+
+
+def split(store: Store, person: int, tracklets: Sequence[Key], by: Operator) -> int:
+    """Make a new person of some of a person's tracklets; return the new number.
+
+    Raises:
+        UsageError: There is no purpose, no tracklet, or none would be left.
+        NoSuchPersonError: There is no such person.
+        NoSuchTrackletError: A tracklet is not the person's.
+        ContradictionError: By an earlier decision they are one person.
+        StoreError: The store fails.
+    """
+    detail = {"person": person, "tracklets": [name_of(key) for key in tracklets]}
+    return int(_recorded(store, "split", detail, by, lambda: _split(store, person, set(tracklets), by)))
+
+
+def keep_apart(store: Store, first: int, second: int, by: Operator) -> None:
+    """Never make two people one.
+
+    Raises:
+        UsageError: There is no purpose, or it is the same person twice.
+        NoSuchPersonError: One of them is not there.
+        StoreError: The store fails.
+    """
+    if first == second:
+        raise UsageError(
+            f"{first} is one person; 'reid-edge gallery split {store.name} {first} --id ID' takes tracklets away."
+        )
+    _recorded(store, "not-same", {"people": [first, second]}, by, lambda: _keep_apart(store, first, second, by))
+
+
+def renewed(decisions: Sequence[Decision], assignments: Iterable[Assignment]) -> list[Decision]:
+    """Return the decisions that keep people apart whose later tracklets are under no decision yet.
+
+    A decision goes with its tracklets; the people for whom it was made may be seen for longer.
+    """
+    last: dict[int, Assignment] = {}
+    person_of: dict[Key, int] = {}
+    for row in assignments:
+        person_of[row.tracklet] = row.person
+        if row.person not in last or last[row.person].last_us < row.last_us:
+            last[row.person] = row
+    known = {frozenset((one.first, one.second)) for one in decisions}
+    new: dict[frozenset[Key], Decision] = {}
+    for one in decisions:
+        if one.kind != "not same" or one.first not in person_of or one.second not in person_of:
+            continue
+        first, second = last[person_of[one.first]].tracklet, last[person_of[one.second]].tracklet
+        pair = frozenset((first, second))
+        if first != second and pair not in known:
+            new[pair] = replace(one, first=first, second=second)
+    return list(new.values())
+
+
+def _recorded(store: Store, action: str, detail: dict[str, Any], by: Operator, work: Callable[[], Any]) -> Any:
+    """Do what an operator has decided, with a line in the audit before."""
+    purpose = audit.checked_purpose(by.purpose)
+    store.people_state()  # a store that keeps no people says so before anything is written
+    audit.record(store, action, {**detail, "withdraw": by.withdraw}, at_us=by.at_us, purpose=purpose)
+    return attempted(work)
+
+
+def _merge(store: Store, people: Sequence[int], by: Operator) -> int:
+    state, decisions = store.people_state(), store.decisions()
+    groups = [tracklets_of(store, person) for person in people]
+    models = sorted({one.model_hash for group in groups for one in group})
+    if len(models) > 1:
+        raise MixedModelsError(
+            f"people {', '.join(map(str, people))} have features of {len(models)} models, which cannot be compared: "
+            f"{', '.join(models)}."
+        )
+    against = [one for one in decisions if one.kind == "not same" and _between(one, groups)]
+    _refuse_or_withdraw(against, by, "two people")
+    _check_not_seen_together(store, groups)
+    newest = _newest([one for group in groups for one in group])  # it goes last
+    said = [
+        _decision("same", newest, one.tracklet, by)
+        for group in groups
+        for one in _last(group)
+        if one.tracklet != newest
+    ]
+    moved = [replace(one, person=people[0], how="operator", similarity=None, reason=SAID_SAME, at_us=by.at_us)
+             for group in groups[1:] for one in group]  # fmt: skip
+    events = [
+        PersonEvent(
+            at_us=by.at_us, kind="merged", person=people[0], model_hash=models[0], tracklet=_newest(group),
+            other=group[0].person, reason=SAID_SAME,
+        )
+        for group in groups[1:]
+    ]  # fmt: skip
+    _store(store, state, decisions, said, against, moved, events)
+    return people[0]
+
+
+def _split(store: Store, person: int, leaving: set[Key], by: Operator) -> int:
+    state, decisions = store.people_state(), store.decisions()
+    rows = tracklets_of(store, person)
+    foreign = sorted(leaving - {one.tracklet for one in rows})
+    if foreign:
+        raise NoSuchTrackletError(
+            f"{', '.join(map(name_of, foreign))} is not of person {person}; 'gallery person' lists the tracklets."
+        )
+    gone = [one for one in rows if one.tracklet in leaving]
+    left = [one for one in rows if one.tracklet not in leaving]
+    if not gone or not left:
+        raise UsageError(
+            f"expected some, but not all, of the {len(rows):,} tracklets of person {person}; got {len(gone):,}."
+        )
+    against = [one for one in decisions if one.kind == "same" and _between(one, (gone, left))]
+    _refuse_or_withdraw(against, by, "one person")
+    new = state.next_person
+    moved = [replace(one, person=new, how="operator", similarity=None, reason=APART, at_us=by.at_us) for one in gone]
+    events = [
+        PersonEvent(
+            at_us=by.at_us, kind="split", person=new, model_hash=one.model_hash, tracklet=one.tracklet, other=person,
+            reason=APART,
+        )
+        for one in gone
+    ]  # fmt: skip
+    said = list(_all_pairs(gone, left, by))
+    _store(store, replace(state, next_person=new + 1), decisions, said, against, moved, events)
+    return new
+
+
+def _keep_apart(store: Store, first: int, second: int, by: Operator) -> None:
+    state, decisions = store.people_state(), store.decisions()
+    said = list(_all_pairs(tracklets_of(store, first), tracklets_of(store, second), by))
+    _store(store, state, decisions, said, [], [], [])
+
+
+def _store(
+    store: Store,
+    state: PeopleState,
+    decisions: Sequence[Decision],
+    said: Sequence[Decision],
+    withdrawn: Sequence[Decision],
+    moved: Sequence[Assignment],
+    events: Sequence[PersonEvent],
+) -> None:
+    replaced = {frozenset((one.first, one.second)) for one in (*said, *withdrawn)}
+    constraints_of([*(one for one in decisions if frozenset((one.first, one.second)) not in replaced), *said])
+    change = PeopleChange(
+        assignments=moved, decisions=said, withdrawn=withdrawn, events=events, next_person=state.next_person
+    )
+    store.change_people(change, revision=state.revision)
+
+
+def _refuse_or_withdraw(against: Sequence[Decision], by: Operator, what: str) -> None:
+    if against and not by.withdraw:
+        one = against[0]
+        raise ContradictionError(
+            f"{one.by} has said that {name_of(one.first)} and {name_of(one.second)} are {what}. "
+            "--withdraw withdraws that."
+        )
+
+
+def _between(decision: Decision, groups: Sequence[Sequence[Assignment]]) -> bool:
+    """Return whether a decision is about tracklets of two different groups."""
+    place = {one.tracklet: number for number, group in enumerate(groups) for one in group}
+    first, second = place.get(decision.first), place.get(decision.second)
+    return first is not None and second is not None and first != second
+
+
+def _all_pairs(first: Sequence[Assignment], second: Sequence[Assignment], by: Operator) -> Iterator[Decision]:
+    for one, other in itertools.product(_last(first), _last(second)):
+        yield _decision("not same", one.tracklet, other.tracklet, by)
+
+
+def _decision(kind: DecisionKind, first: Key, second: Key, by: Operator) -> Decision:
+    return Decision(kind=kind, first=first, second=second, at_us=by.at_us, by=audit.current_user())
+
+
+def _last(rows: Sequence[Assignment]) -> list[Assignment]:
+    return sorted(rows, key=lambda one: (-one.last_us, one.tracklet))[:KEPT_ON]
+
+
+def _newest(rows: Sequence[Assignment]) -> Key:
+    return _last(rows)[0].tracklet
+
+
+def _check_not_seen_together(store: Store, groups: Sequence[Sequence[Assignment]]) -> None:
+    """Refuse people whom one camera saw at the same time in distinct boxes.
+
+    Raises:
+        ContradictionError: It did.
+    """
+    doubtful = [
+        (one, other)
+        for first, second in itertools.combinations(groups, 2)
+        for one, other in itertools.product(first, second)
+        if one.camera == other.camera
+        and min(one.last_us, other.last_us) - max(one.first_us, other.first_us) >= LEAST_OVERLAP_S * 1e6
+    ]
+    if not doubtful:
+        return
+    held = read_tracklets(store, since_us=0).get(doubtful[0][0].model_hash, {})  # for their boxes
+    for one, other in doubtful:
+        first, second = held.get(name_of(one.tracklet)), held.get(name_of(other.tracklet))
+        if first and second and seen_together(first.sighting, second.sighting):
+            raise ContradictionError(
+                f"people {one.person} and {other.person} cannot be one: the camera {one.camera} saw {one.id} and "
+                f"{other.id} at the same time. If one of the two is with the wrong person, split it off first: "
+                f"reid-edge gallery split {store.name} {one.person} --id {one.id}"
+            )

@@ -1,0 +1,69 @@
+"""Erasure of a person: all tracklets that are known to be the person's, with a receipt."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+
+from reid_edge.gallery import audit
+from reid_edge.gallery.clock import GalleryClock, latest_us
+from reid_edge.gallery.deletion import Receipt, ids_sha256, not_promised
+from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.held_tracklets import name_of
+from reid_edge.gallery.people_views import tracklets_of
+from reid_edge.gallery.store import Store
+from reid_edge.gallery.store.base import Erased
+
+#: What an erasure of a person cannot reach.
+UNRECOGNISED = (
+    "tracklets of the same person that were given to nobody, or to somebody else, are held still: look for them with "
+    "'gallery search' before, or erase by camera and time"
+)
+
+
+def erase_person(store: Store, person: int, *, purpose: str, now_us: int) -> Receipt:
+    """Delete all tracklets of a person, and what is known of the person, and keep the tracklets out from now on.
+
+    Each tracklet is erased in a commit of its own.  If it is interrupted, the person has those that are left, and it
+    can be repeated; the audit gets an entry before and one after.
+
+    Args:
+        store: Which gallery.
+        person: Number of the person.
+        purpose: Reason in the user's words, for the audit.
+        now_us: The machine's time of day.  Where it is behind the gallery's own count, the count decides.
+
+    Raises:
+        UsageError: No purpose is given.
+        NoSuchPersonError: There is no such person.
+        StoreError: The store fails.
+    """
+    purpose = audit.checked_purpose(purpose)
+    rows = tracklets_of(store, person)
+    asked = {"person": person, "tracklets": [name_of(one.tracklet) for one in rows]}
+    audit.record(store, "erase asked", {"asked": asked}, at_us=now_us, purpose=purpose)
+    clock = GalleryClock(store, wall=lambda: now_us)
+    done: list[Erased] = []
+    for one in rows:
+        selection = Selection(cameras=(one.camera,), incarnation=one.incarnation, track=one.track)
+        at_us = max(clock.now().latest_us, latest_us(store, now_us))
+        done.append(store.erase(selection, now_us=at_us, boot=clock.boot))
+    keys = sorted(key for erased in done for key in erased.keys)
+    rules = [erased.erasure for erased in done if erased.erasure is not None]
+    promised = not_promised(clock)
+    receipt = Receipt(
+        store=store.name,
+        at_us=now_us,
+        by=audit.current_user(),
+        asked=asked,
+        purpose=purpose,
+        observations=len(keys),
+        cameras=dict(Counter(camera for camera, _, _ in keys)),
+        ids_sha256=ids_sha256(keys),
+        erasure=" ".join(rule.id for rule in rules),
+        kept_out_until_us=min((rule.until_us for rule in rules), default=0),
+        leftovers=next((erased.leftovers for erased in done if erased.leftovers != "none"), "none"),
+        not_promised=f"{promised}; {UNRECOGNISED}" if promised else UNRECOGNISED,
+    )
+    audit.record(store, "erase", asdict(receipt), at_us=now_us, purpose=purpose)
+    return receipt

@@ -1,0 +1,88 @@
+"""The commands about people, as an operator types them."""
+
+import contextlib
+import csv
+import io
+import json
+
+import pytest
+
+from reid_edge.gallery.store import open_store
+from reid_edge.gallery.times import now_us
+from tests.gallery.people_scenes import filled
+from tests.gallery.stores import HOUR
+from tests.gallery.test_commands import WHY, failure, gallery
+
+
+@pytest.fixture
+def uri(tmp_path):
+    """Thirty people, three tracklets each."""
+    address = f"sqlite:{tmp_path / 'gallery.db'}"
+    with contextlib.closing(open_store(address)) as store:
+        filled(store, at=now_us() - HOUR)
+    return address
+
+
+def people(uri, *options):
+    return json.loads(gallery("people", uri, "--json", *options, *WHY))
+
+
+def test_people_are_found_listed_and_followed(uri, tmp_path):
+    assert "nobody found" in gallery("people", uri, *WHY)
+    assert "30 people in 90 tracklets: 90 tracklets share a person" in " ".join(gallery("identify", uri).split())
+    assert json.loads(gallery("identify", uri, "--json"))[0]["way"] == "nothing new"
+    found = people(uri)
+    assert len(found) == 30 and found[0]["cameras"] == ["camera0", "camera1", "camera2"]
+    assert (found[0]["tracklets"], found[0]["sure"]) == (3, "assigned") and found[0]["similarity"] > 2.25
+    shown = gallery("people", uri, "--limit", 2, "--skip", 1, *WHY)
+    assert "camera0, camera1, camera2" in shown and "assigned, " in shown
+    assert len(people(uri, "--camera", "nowhere")) == 0 and len(people(uri, "--tracklets", 3, "--since", "2h")) == 30
+    rows = list(csv.DictReader(io.StringIO(gallery("people", uri, "--csv", "-", *WHY))))
+    assert len(rows) == 30 and rows[0]["cameras"] == "camera0 camera1 camera2"
+    number = found[0]["person"]
+    file = tmp_path / "journey.csv"
+    gallery("person", uri, number, "--csv", file, *WHY)
+    journey = list(csv.DictReader(file.open()))
+    assert [row["camera"] for row in journey] == ["camera0", "camera1", "camera2"]
+    assert "exists already" in failure("person", uri, number, "--csv", file, *WHY)
+    shown = gallery("person", uri, number, *WHY)
+    assert journey[0]["id"] in shown and "nearer than strangers are" in shown
+    assert json.loads(gallery("person", uri, number, "--json", *WHY))[0]["id"] == journey[0]["id"]
+    assert "has no person 99" in failure("person", uri, 99, *WHY)
+    assert "--purpose" in gallery("people", uri, code=2) and "--purpose" in gallery("person", uri, 1, code=2)
+
+
+def test_an_operator_merges_splits_and_keeps_apart(uri):
+    gallery("identify", uri)
+    assert "they are person 2 now" in gallery("merge", uri, 2, 1, *WHY)
+    (merged,) = people(uri, "--tracklets", 6)
+    assert merged["person"] == 2
+    ids = [row["id"] for row in json.loads(gallery("person", uri, 2, "--json", *WHY)) if row["track"] in (0, 30, 60)]
+    options = [part for one in ids for part in ("--id", one)]
+    assert "--withdraw" in failure("split", uri, 2, *options, *WHY)
+    assert "they are person 31 now" in gallery("split", uri, 2, *options, "--withdraw", *WHY)
+    assert "stay two people" in gallery("not-same", uri, 3, 4, *WHY)
+    assert "ContradictionError" in failure("merge", uri, 3, 4, *WHY)
+    actions = [line["action"] for line in json.loads(gallery("audit", uri, "--json"))]
+    assert [one for one in actions if one in ("merge", "split", "not-same")] == [
+        "merge", "split", "split", "not-same", "merge",
+    ]  # fmt: skip
+
+
+def test_a_person_is_erased_by_number(uri):
+    gallery("identify", uri)
+    assert "3 tracklets of person 7 would be erased" in gallery("erase", uri, "--person", 7, *WHY, code=1)
+    receipt = json.loads(gallery("erase", uri, "--person", 7, "--yes", *WHY))
+    assert (receipt["observations"], receipt["asked"]["person"]) == (3, 7)
+    assert "has no person 7" in failure("person", uri, 7, *WHY)
+    assert "--person means all tracklets" in failure("erase", uri, "--person", 1, "--camera", "camera0", *WHY)
+    assert "--id means one tracklet" in failure("erase", uri, "--person", 1, "--id", "camera0/e1/1", *WHY)
+
+
+def test_times_between_cameras_are_read_from_a_file(uri, tmp_path):
+    file = tmp_path / "times.toml"
+    file.write_text('[[transit]]\ncameras = ["camera0", "camera1"]\nshortest_s = 86400\n')
+    gallery("identify", uri, "--transits", file)
+    assert len(people(uri)) > 30
+    file.write_text("[[transit]]\ncamera = 1\n")
+    assert "SettingsError" in failure("identify", uri, "--transits", file)
