@@ -126,20 +126,40 @@ int reid_native_describe(const reid_native_engine *e, reid_native_info *info) {
 
 /* ---- runs ---- */
 
+/* Before it is checked, the end may be no address at all. */
+static picture picture_in(const reid_native_crop *c) {
+  const uint8_t *end = (const uint8_t *)((uintptr_t)c->buffer + c->buffer_bytes);
+  return (picture){c->pixels, (ptrdiff_t)c->stride, c->height, c->width, end};
+}
+
+static int crop_fits(const reid_native_crop *c, int height, int width) {
+  picture image = picture_in(c);
+  return picture_fits(&image, c->buffer, c->buffer_bytes, height, width);
+}
+
 typedef struct {
   reid_native_engine *engine;
-  const uint8_t *pixels;
+  const uint8_t *pixels;          /* of crops of the network's size; NULL: `pictures` are crops of any */
+  const reid_native_crop *pictures;
   float *features;
   int crops;
   int apart;         /* crops that each thread computes alone; all threads share each of the others */
   atomic_int next;   /* of those */
 } batch;
 
-static void run_crop(batch *b, int crop, int scratch, team_member who) {
+static picture picture_of(const batch *b, int crop) {
+  const plan_header *h = &b->engine->network.header;
+  if (b->pixels)
+    return (picture){b->pixels + (size_t)crop * h->height * h->width * 3, (ptrdiff_t)h->width * 3, (int)h->height,
+                     (int)h->width, NULL};
+  return picture_in(&b->pictures[crop]);
+}
+
+static void run_crop(const batch *b, int crop, int scratch, team_member who) {
   reid_native_engine *e = b->engine;
-  const plan_header *h = &e->network.header;
-  network_run(&e->network, &e->crops[scratch], &e->threads[who.count > 1 ? who.index : scratch], who,
-              b->pixels + (size_t)crop * h->height * h->width * 3, b->features + (size_t)crop * h->feature_dim, NULL);
+  picture image = picture_of(b, crop);
+  network_run(&e->network, &e->crops[scratch], &e->threads[who.count > 1 ? who.index : scratch], who, &image,
+              b->features + (size_t)crop * e->network.header.feature_dim, NULL);
 }
 
 static void run_share(void *context, int thread) {
@@ -150,43 +170,85 @@ static void run_share(void *context, int thread) {
   for (int crop = b->apart; crop < b->crops; crop++) run_crop(b, crop, 0, together);
 }
 
-/* Check a call's sizes; both products fit, since a plan's numbers are small and crops are at most INT_MAX. */
-static int check_call(const reid_native_engine *e, const uint8_t *pixels, size_t pixels_bytes, size_t crops) {
-  if (!e || !pixels || crops > INT32_MAX) return REID_NATIVE_BAD_ARGUMENT;
-  const plan_header *h = &e->network.header;
-  if (pixels_bytes != crops * h->height * h->width * 3) return REID_NATIVE_BAD_ARGUMENT;
-  return e->made_in == getpid() ? REID_NATIVE_OK : REID_NATIVE_FORKED;
-}
-
-int reid_native_run(reid_native_engine *e, const uint8_t *pixels, size_t pixels_bytes, size_t crops, float *features,
-                    size_t features_bytes) {
-  int status = check_call(e, pixels, pixels_bytes, crops);
-  if (status) return status;
-  if (!features || features_bytes != crops * e->network.header.feature_dim * sizeof *features)
-    return REID_NATIVE_BAD_ARGUMENT;
-  batch b = {.engine = e, .pixels = pixels, .features = features, .crops = (int)crops};
+static void run_batch(batch b, size_t crops, float *features) {
+  reid_native_engine *e = b.engine;
+  b.features = features;
+  b.crops = (int)crops;
   b.apart = b.crops / e->count * e->count;
   pthread_mutex_lock(&e->lock);
   team_run(e->team, run_share, &b);
   pthread_mutex_unlock(&e->lock);
-  return REID_NATIVE_OK;
+}
+
+/* Products fit: a plan's numbers are small, and crops are at most INT32_MAX. */
+static int check_features(const reid_native_engine *e, size_t crops, const float *features, size_t features_bytes) {
+  if (!features || features_bytes != crops * e->network.header.feature_dim * sizeof *features)
+    return REID_NATIVE_BAD_ARGUMENT;
+  return e->made_in == getpid() ? REID_NATIVE_OK : REID_NATIVE_FORKED;
+}
+
+static int check_pixels(const reid_native_engine *e, const uint8_t *pixels, size_t pixels_bytes, size_t crops) {
+  if (!e || !pixels || crops > INT32_MAX) return REID_NATIVE_BAD_ARGUMENT;
+  const plan_header *h = &e->network.header;
+  return pixels_bytes == crops * h->height * h->width * 3 ? REID_NATIVE_OK : REID_NATIVE_BAD_ARGUMENT;
+}
+
+int reid_native_run(reid_native_engine *e, const uint8_t *pixels, size_t pixels_bytes, size_t crops, float *features,
+                    size_t features_bytes) {
+  int status = check_pixels(e, pixels, pixels_bytes, crops);
+  if (!status) status = check_features(e, crops, features, features_bytes);
+  if (!status) run_batch((batch){.engine = e, .pixels = pixels}, crops, features);
+  return status;
+}
+
+int reid_native_run_crops(reid_native_engine *e, const reid_native_crop *crops, size_t count, float *features,
+                          size_t features_bytes) {
+  if (!e || !crops || count > INT32_MAX) return REID_NATIVE_BAD_ARGUMENT;
+  for (size_t i = 0; i < count; i++)
+    if (!crop_fits(&crops[i], (int)e->network.header.height, (int)e->network.header.width))
+      return REID_NATIVE_BAD_ARGUMENT;
+  int status = check_features(e, count, features, features_bytes);
+  if (!status) run_batch((batch){.engine = e, .pictures = crops}, count, features);
+  return status;
 }
 
 int reid_native_calibrate(reid_native_engine *e, const uint8_t *pixels, size_t pixels_bytes, size_t crops, float *ranges,
                           size_t ranges_bytes) {
-  int status = check_call(e, pixels, pixels_bytes, crops);
+  int status = check_pixels(e, pixels, pixels_bytes, crops);
   if (status) return status;
   reid_native_info info;
   reid_native_describe(e, &info);
   if (!ranges || ranges_bytes != info.ranges * sizeof *ranges || info.precision != REID_NATIVE_FP32)
     return REID_NATIVE_BAD_ARGUMENT;
+  if (e->made_in != getpid()) return REID_NATIVE_FORKED;
   float *feature = malloc((size_t)info.feature_dim * sizeof *feature);
   if (!feature) return REID_NATIVE_NO_MEMORY;
+  const batch b = {.engine = e, .pixels = pixels};
   pthread_mutex_lock(&e->lock);
-  for (size_t i = 0; i < crops; i++)
-    network_run(&e->network, &e->crops[0], &e->threads[0], (team_member){0, 1, NULL},
-                pixels + i * (size_t)info.height * (size_t)info.width * 3, feature, ranges);
+  for (size_t i = 0; i < crops; i++) {
+    picture image = picture_of(&b, (int)i);
+    network_run(&e->network, &e->crops[0], &e->threads[0], (team_member){0, 1, NULL}, &image, feature, ranges);
+  }
   pthread_mutex_unlock(&e->lock);
   free(feature);
   return REID_NATIVE_OK;
+}
+
+int reid_native_resize(const reid_native_crop *crop, int precision, const char *name, int height, int width,
+                       uint8_t *pixels, size_t pixels_bytes) {
+  const kernels *k = find_kernels(precision, name);
+  if (!k) return REID_NATIVE_NO_KERNELS;
+  if (!crop || !pixels || height < 1 || width < 1 || height > MOST_SIDE || width > MOST_SIDE ||
+      pixels_bytes != (size_t)height * (size_t)width * 3 || !crop_fits(crop, height, width))
+    return REID_NATIVE_BAD_ARGUMENT;
+  memory taken = {0};
+  resizer r;
+  int failed = resizer_take(&r, k, height, width, &taken);
+  if (!failed) {
+    picture image = picture_in(crop);
+    resizer_start(&r, &image);
+    for (int y = 0; y < height; y++) memcpy(pixels + (size_t)y * width * 3, resizer_row(&r, y), (size_t)width * 3);
+  }
+  memory_free(&taken);
+  return failed ? REID_NATIVE_NO_MEMORY : REID_NATIVE_OK;
 }

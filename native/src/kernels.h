@@ -41,6 +41,16 @@ typedef struct {
   float mean_bgr[3];
 } stem;
 
+/* How a row is resized.  Each output lies between two pixels of the source.  Tables and outputs have room for a vector
+ * behind the last. */
+typedef struct {
+  int pixels;          /* of the output */
+  int near;            /* 1: both pixels of outputs 2 i and 2 i + 1 lie within 16 bytes */
+  int32_t *offsets;    /* [pixels]: byte of the first of the two */
+  uint8_t *shuffles;   /* [pixels][8]: if near, which of those bytes are B B G G R R of the two pixels */
+  int16_t *weights[2]; /* [x even, odd][x / 2][8]: of the two pixels by turns */
+} resize_columns;
+
 typedef struct {
   const char *name;
   int precision;   /* reid_native_precision */
@@ -75,6 +85,14 @@ typedef struct {
   /* max(pixels x scale + shift + identity x ratio + addend, 0) as elements; identity and addend may be NULL. */
   void (*normalise)(const float *pixels, int count, int channels, const float *scale, const float *shift,
                     const void *identity, const float *ratio, const float *addend, void *out);
+  /* Resizing (resize.c).  One row across: sums of products >> 4. */
+  void (*resize_across)(const uint8_t *row, const resize_columns *, int16_t *out);
+  /* Two such rows, weighted. */
+  void (*resize_down)(const int16_t *upper, const int16_t *lower, int16_t upper_weight, int16_t lower_weight, int count,
+                      uint8_t *out);
+  /* Put bytes into sums, or add them; the mean of `factor` such sums, for each column and colour. */
+  void (*add_bytes)(const uint8_t *row, int count, int add, uint32_t *sums);
+  void (*average)(const uint32_t *sums, int columns, int factor, uint8_t *out);
   /* ReLU of a linear layer; weights [vector of outputs][inputs][lanes]. */
   void (*dense)(const float *in, const float *weights, const float *bias, int inputs, int vectors, float *out);
 } kernels;

@@ -108,6 +108,7 @@ int thread_scratch_take(thread_scratch *s, const network *n, memory *m) {
   size_t channels = MOST_OF(n, most(b->out_padded, b->middle_padded)), features = (size_t)n->fc_vectors * n->k->lanes;
   if (channels < (size_t)n->stem_padded) channels = (size_t)n->stem_padded;
   int failed = 0;
+  failed |= resizer_take(&s->resizer, n->k, (int)n->header.height, (int)n->header.width, m);
   failed |= !(s->image_rows = memory_take(m, IMAGE_RING, n->image_stride));
   failed |= !(s->zero_row = memory_take(m, 1, n->image_stride));
   failed |= !(s->stem_rows = memory_take(m, STEM_RING * (size_t)n->stem_width * n->stem_padded, element));

@@ -6,6 +6,7 @@
 #include "kernels.h"
 #include "memory.h"
 #include "plan.h"
+#include "resize.h"
 #include "team.h"
 
 typedef struct {
@@ -55,6 +56,7 @@ typedef struct {
 
 /* Scratch of one thread. */
 typedef struct {
+  resizer resizer;
   void *image_rows;          /* a ring of 8 */
   void *zero_row;            /* an image row of zeros */
   void *stem_rows;           /* a ring of 3 */
@@ -76,9 +78,9 @@ int thread_scratch_take(thread_scratch *s, const network *n, memory *m);
 /* Which member of a team of `count` computes each stream: the longest first, each to the one with least to do. */
 void network_share_streams(const network *n, int count, int owners[MAX_STREAMS]);
 
-/* Compute one crop as a member of a team, each member with its own thread scratch.  ranges: NULL, or where a team of one
+/* Compute one crop, of any size that fits, as a member of a team, each member with its own thread scratch.  ranges: NULL, or where a team of one
  * records the largest values (reid_native_calibrate). */
-void network_run(const network *n, crop_scratch *crop, thread_scratch *mine, team_member who, const uint8_t *pixels,
+void network_run(const network *n, crop_scratch *crop, thread_scratch *mine, team_member who, const picture *image,
                  float *feature, float *ranges);
 
 #endif

@@ -21,7 +21,7 @@ extern "C" {
 #define REID_NATIVE_API __attribute__((visibility("default")))
 
 /* Grows by one with each change to the functions below or to the format of plans. */
-#define REID_NATIVE_ABI 2
+#define REID_NATIVE_ABI 3
 
 /* What a function returns.  Names and numbers stay as they are; the Python side maps them to its errors. */
 typedef enum {
@@ -85,6 +85,26 @@ REID_NATIVE_API int reid_native_describe(const reid_native_engine *engine, reid_
  */
 REID_NATIVE_API int reid_native_run(reid_native_engine *engine, const uint8_t *pixels, size_t pixels_bytes,
                                     size_t crops, float *features, size_t features_bytes);
+
+/* A picture in memory: BGR, three bytes a pixel, one pixel right behind the other. */
+typedef struct {
+  const uint8_t *buffer; /* memory that may be read; a picture that does not lie within it is refused */
+  uint64_t buffer_bytes;
+  const uint8_t *pixels; /* its first pixel */
+  int64_t stride;        /* bytes from a row to the next, of either sign */
+  int32_t height, width; /* 1 to 8192 pixels */
+} reid_native_crop;
+
+/* As reid_native_run, of crops of any size, each resized by the rule `box-bilinear` (reid_edge/crops.py). */
+REID_NATIVE_API int reid_native_run_crops(reid_native_engine *engine, const reid_native_crop *crops, size_t count,
+                                          float *features, size_t features_bytes);
+
+/* Resize a crop as reid_native_run_crops does, by kernels as in reid_native_create.
+ *
+ * pixels     Receives height x width x 3 uint8.
+ */
+REID_NATIVE_API int reid_native_resize(const reid_native_crop *crop, int precision, const char *kernels, int height,
+                                       int width, uint8_t *pixels, size_t pixels_bytes);
 
 /* Compute features of crops by an FP32 engine, and raise `ranges` to the largest value that each channel of each stored
  * activation took.  `ranges` holds reid_native_info.ranges floats >= 0 (zeros before the first call); appended to a plan

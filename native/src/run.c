@@ -1,6 +1,6 @@
 /* Runs a network on one crop, by rows, as a team of threads.
  *
- *   stem     image rows -> 7x7 rows -> max pool -> the first block's reduce, one row after another: no map of the 7x7
+ *   stem     image rows, resized -> 7x7 rows -> max pool -> the first block's reduce, one row after another: no map of the 7x7
  *            convolution is ever stored
  *   streams  each stream of a block is one pipeline: a row enters its first pointwise layer, and the rows behind it go
  *            through all its layers in line buffers of three rows
@@ -69,25 +69,19 @@ static void norm_factors(const run *r, int pieces, int channels, int padded, dou
 
 /* ---- the stem ---- */
 
-typedef struct {
-  const uint8_t *pixels;
-  int loaded; /* image rows before this one are in the ring, the last eight of them */
-} image_reader;
-
 static void *image_row(const run *r, int y) { return (char *)r->mine->image_rows + (y & 7) * r->n->image_stride; }
 
 static void *stem_row(const run *r, int y) {
   return at(r, r->mine->stem_rows, (size_t)(y % 3) * r->n->stem_width, r->n->stem_padded);
 }
 
-/* Compute one row of the 7x7 convolution. */
-static void convolve_row(const run *r, image_reader *image, int y, int linear, void *out) {
+/* Compute one row of the 7x7 convolution.  loaded: image rows before this one are in the ring, the last eight of them. */
+static void convolve_row(const run *r, int *loaded, int y, int linear, void *out) {
   const network *n = r->n;
   int height = (int)n->header.height, last = 2 * y + STEM_PAD < height ? 2 * y + STEM_PAD : height - 1;
   const void *rows[STEM_SIDE];
-  for (; image->loaded <= last; image->loaded++)
-    n->k->image_row(&n->stem, image->pixels + (size_t)image->loaded * n->header.width * 3,
-                    image_row(r, image->loaded));
+  for (; *loaded <= last; ++*loaded)
+    n->k->image_row(&n->stem, resizer_row(&r->mine->resizer, *loaded), image_row(r, *loaded));
   for (int i = 0; i < STEM_SIDE; i++) {
     int from = 2 * y - STEM_PAD + i;
     rows[i] = from < 0 || from >= height ? r->mine->zero_row : image_row(r, from);
@@ -95,9 +89,9 @@ static void convolve_row(const run *r, image_reader *image, int y, int linear, v
   n->k->stem_row(&n->stem, rows, n->stem_bias + (size_t)n->stem_row_class[y] * n->stem_class_floats, linear, out);
 }
 
-static image_reader read_from(const uint8_t *pixels, int stem_row) {
+static int first_image_row(int stem_row) {
   int first = 2 * stem_row - STEM_PAD;
-  return (image_reader){pixels, first > 0 ? first : 0};
+  return first > 0 ? first : 0;
 }
 
 /* Pool three rows of the stem into row y of the first block's input, and reduce that row. */
@@ -125,12 +119,12 @@ static float *partial_at(const run *r, int which, int piece, int padded) {
 }
 
 /* The 7x7 convolution of the whole image, its mean and its variance: an instance norm needs them before any row. */
-static void stem_statistics(const run *r, const uint8_t *pixels) {
+static void stem_statistics(const run *r) {
   const network *n = r->n;
   int height = n->stem_height, first = share(height, r->who.index, r->who), end = share(height, r->who.index + 1, r->who);
-  image_reader image = read_from(pixels, first);
+  int loaded = first_image_row(first);
   for (int y = first; y < end; y++) {
-    convolve_row(r, &image, y, 1, linear_row(r, y));
+    convolve_row(r, &loaded, y, 1, linear_row(r, y));
     n->k->add_pixels(linear_row(r, y), n->stem_width, n->stem.outputs, NULL, partial_at(r, 0, y, n->stem_padded));
   }
   team_wait(r->who);
@@ -143,18 +137,18 @@ static void stem_statistics(const run *r, const uint8_t *pixels) {
   norm_factors(r, height, n->stem.outputs, n->stem_padded, places, n->stem_gamma, n->stem_beta);
 }
 
-static void run_stem(const run *r, const uint8_t *pixels) {
+static void run_stem(const run *r) {
   const network *n = r->n;
   int first = share(n->height, r->who.index, r->who), end = share(n->height, r->who.index + 1, r->who);
-  if (n->header.stem_norm) stem_statistics(r, pixels);
+  if (n->header.stem_norm) stem_statistics(r);
   int next = first ? 2 * first - 1 : 0; /* row of the convolution */
-  image_reader image = read_from(pixels, next);
+  int loaded = first_image_row(next);
   for (int y = first; y < end; y++) {
     for (; next <= 2 * y + 1 && next < n->stem_height; next++) {
       if (n->header.stem_norm)
         n->k->normalise(linear_row(r, next), n->stem_width, n->stem.outputs, r->mine->scale, r->mine->shift, NULL, NULL,
                         NULL, stem_row(r, next));
-      else convolve_row(r, &image, next, 0, stem_row(r, next));
+      else convolve_row(r, &loaded, next, 0, stem_row(r, next));
     }
     pool_and_reduce(r, y);
   }
@@ -379,11 +373,12 @@ static void run_feature(const run *r, float *feature) {
   if (to > from) memcpy(feature + from, r->mine->floats, (size_t)(to - from) * sizeof *feature);
 }
 
-void network_run(const network *n, crop_scratch *crop, thread_scratch *mine, team_member who, const uint8_t *pixels,
+void network_run(const network *n, crop_scratch *crop, thread_scratch *mine, team_member who, const picture *image,
                  float *feature, float *ranges) {
   run r = {.n = n, .crop = crop, .mine = mine, .who = who, .ranges = ranges};
   network_share_streams(n, who.count, r.owners);
-  run_stem(&r, pixels);
+  resizer_start(&mine->resizer, image);
+  run_stem(&r);
   for (uint32_t i = 0; i < n->header.blocks; i++) {
     team_wait(who);
     run_streams(&r, &n->blocks[i]);

@@ -18,7 +18,7 @@ from reid_edge.errors import BoxError, BundleVersionError, FrameError, UsageErro
 from reid_edge.features import l2_normalised
 from reid_edge.images import read_images
 from reid_edge.manifest import EngineChoice, InputSpec, PrecisionChoice
-from reid_edge.runtime.engines import Batch, EngineOptions, choose_engine
+from reid_edge.runtime.engines import Batch, CropEngine, EngineOptions, choose_engine
 from reid_edge.types import Features, Image
 
 #: Image files held in memory at a time.
@@ -92,6 +92,9 @@ class Extractor:
             threads=threads, device=device, cache_dir=_default_cache_dir() if cache_dir == "default" else cache_dir
         )
         self.artifact, self._engine = choose_engine(self.bundle, engine, precision, options)
+        self._crop_engine: CropEngine | None = None
+        if self._spec.normalised_in == "graph" and isinstance(self._engine, CropEngine):
+            self._crop_engine = self._engine
         sizes = self._engine.batch_sizes or range(1, self.artifact.max_batch + 1)
         self._batch_sizes = tuple(size for size in sizes if size <= (max_batch or self.artifact.max_batch))
         self._pixels: Image = np.empty((self._batch_sizes[-1], *self._spec.size, 3), np.uint8)
@@ -176,9 +179,13 @@ class Extractor:
         features = np.empty((len(crops), manifest.features.dim), np.float32)
         with self._lock:
             for start, size in _chunks(len(crops), self._batch_sizes):
-                batch = self._batch(crops[start : start + size])
-                features[start : start + size] = self._engine.infer(batch)
+                features[start : start + size] = self._infer(crops[start : start + size])
         return l2_normalised(features) if manifest.features.norm == "l2" else features
+
+    def _infer(self, crops: Sequence[Image]) -> Features:
+        if self._crop_engine:
+            return self._crop_engine.infer_crops(crops)
+        return self._engine.infer(self._batch(crops))
 
     def _batch(self, crops: Sequence[Image]) -> Batch:
         pixels = self._pixels[: len(crops)]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from reid_edge.bundle import Bundle, file_entry, open_bundle, write_manifest
+from reid_edge.crops import crop_boxes, resize_into
 from reid_edge.errors import BundleCorruptError, EngineUnavailableError
-from reid_edge.features import row_cosines
+from reid_edge.features import l2_normalised, row_cosines
 from reid_edge.files import write_whole
 from reid_edge.manifest import with_artifact
 from reid_edge.runtime.engines import EngineOptions, load_engine
@@ -111,3 +112,26 @@ def test_features_do_not_depend_on_threads_or_on_the_rest_of_the_batch(bundle):
     together = one(list(crops))
     assert np.array_equal(together, two(list(crops)))
     assert np.array_equal(together, np.concatenate([one([crop]) for crop in crops]))
+
+
+def test_boxes_of_a_frame_are_resized_in_the_engine_to_the_same_features(bundle, rng):
+    frame = rng.integers(0, 256, (540, 960, 3), np.uint8)
+    boxes = [[10.5, 20, 200, 500], [900, 400, 2000, 2000], [-5, -5, 3, 3], [0, 0, 960, 540], [33, 44, 34, 45]]
+    for precision in ("fp32", "int8"):
+        extractor = Extractor(bundle, engine="native", precision=precision, max_batch=4)
+        crops, _ = crop_boxes(frame, boxes)
+        pixels = np.empty((len(crops), *bundle.manifest.input.size, 3), np.uint8)
+        for crop, out in zip(crops, pixels, strict=True):
+            resize_into(crop, out)
+        expected = l2_normalised(extractor.infer(pixels))
+        np.testing.assert_array_equal(extractor(frame, boxes), expected)
+        np.testing.assert_array_equal(extractor(frame[::-1][::-1], boxes), expected)
+        np.testing.assert_array_equal(extractor([crop.copy() for crop in crops]), expected)
+
+
+def test_a_crop_larger_than_the_library_resizes_is_resized_before(bundle):
+    crop = np.random.default_rng(1).integers(0, 256, (9000, 10, 3), np.uint8)
+    pixels = np.empty((1, *bundle.manifest.input.size, 3), np.uint8)
+    resize_into(crop, pixels[0])
+    extractor = Extractor(bundle, engine="native", precision="fp32")
+    np.testing.assert_array_equal(extractor([crop]), l2_normalised(extractor.infer(pixels)))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
 from reid_edge.errors import UsageError
 from reid_edge.tuning_record import MAX_THREADS
-from reid_edge.types import Features
+from reid_edge.types import Features, Image
 
 #: uint8 N×H×W×3 or float32 N×3×H×W, as the bundle's input spec says.
 Batch = npt.NDArray[Any]
@@ -58,6 +59,22 @@ class Engine(Protocol):
 
         Args:
             batch: B inputs as the bundle's input spec describes them.
+
+        Returns:
+            B×D float32, not normalised; a fresh array.
+        """
+        ...
+
+
+@runtime_checkable
+class CropEngine(Engine, Protocol):
+    """An engine that resizes crops by itself, for files that take pixels."""
+
+    def infer_crops(self, crops: Sequence[Image]) -> Features:
+        """Compute features of crops, each resized by the rule ``box-bilinear`` (:func:`reid_edge.crops.resize_into`).
+
+        Args:
+            crops: B pictures, h×w×3 uint8 BGR, B an allowed batch size; views of a frame are not copied.
 
         Returns:
             B×D float32, not normalised; a fresh array.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from reid_edge.crops import resize_into
 from reid_edge.errors import EngineUnavailableError
 from reid_edge.manifest import Artifact
 from reid_edge.runtime.engines.base import Batch, EngineOptions
 from reid_edge.runtime.native.library import PORTABLE, NativeNetwork, NativePrecision
+from reid_edge.runtime.native.pictures import MOST_SIDE
 from reid_edge.system.limits import usable_cpus
 from reid_edge.tuning_record import Execution, FloatType
-from reid_edge.types import Features
+from reid_edge.types import Features, Image
 
 _FLOATS: dict[FloatType, NativePrecision] = {"f32": "fp32", "bf16": "bf16"}
 
@@ -45,6 +49,17 @@ class NativeEngine:
             raise EngineUnavailableError(
                 "the native engine has no kernels for this CPU's instructions; to use it all the same: --engine native"
             )
+
+    def infer_crops(self, crops: Sequence[Image]) -> Features:
+        """See :class:`~reid_edge.runtime.engines.base.CropEngine`."""
+        return self._network.run_crops([self._resizable(crop) for crop in crops])
+
+    def _resizable(self, crop: Image) -> Image:
+        if max(crop.shape[:2]) <= MOST_SIDE:
+            return crop
+        resized = np.empty((*self._network.info.size, 3), np.uint8)
+        resize_into(crop, resized)
+        return resized
 
     def infer(self, batch: Batch) -> Features:
         """See :class:`~reid_edge.runtime.engines.base.Engine`."""

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from collections.abc import Sequence
+from ctypes import (
+    POINTER,
+    Structure,
+    byref,
+    c_char,
+    c_char_p,
+    c_int,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import BundleCorruptError, BundleVersionError, EngineError, EngineUnavailableError, ReidEdgeError
-from reid_edge.types import Features
+from reid_edge.runtime.native.pictures import pictures, with_whole_pixels
+from reid_edge.types import Features, Image, Size
 
 NativePrecision = Literal["fp32", "bf16", "int8"]
 
@@ -21,7 +36,7 @@ NativePrecision = Literal["fp32", "bf16", "int8"]
 PORTABLE = "portable"
 LIBRARY = Path(__file__).with_name("libreid_native.so")
 #: REID_NATIVE_ABI of ``native/src/reid_native.h`` that this file is written for.
-ABI = 2
+ABI = 3
 
 _PRECISIONS: dict[NativePrecision, int] = {"fp32": 0, "bf16": 1, "int8": 2}
 _MESSAGE_BYTES = 500
@@ -51,6 +66,19 @@ class _Info(Structure):
         ("ranges", c_uint64),
         ("memory_bytes", c_uint64),
         ("kernels", c_char_p),
+    )
+
+
+class _Crop(Structure):
+    """reid_native_crop."""
+
+    _fields_ = (
+        ("buffer", c_uint64),
+        ("buffer_bytes", c_uint64),
+        ("pixels", c_uint64),
+        ("stride", c_int64),
+        ("height", c_int32),
+        ("width", c_int32),
     )
 
 
@@ -121,6 +149,34 @@ def stem_products(precision: NativePrecision, kernels: str) -> int:
     return products
 
 
+def resize(crop: Image, size: Size, precision: NativePrecision, kernels: str) -> Image:
+    """Resize a crop as :meth:`NativeNetwork.run_crops` does.
+
+    Args:
+        crop: h×w×3 uint8, of no more than 8192 pixels a side.
+        size: Height and width of the result, pixels.
+        precision: Of the kernels.
+        kernels: One of :func:`available_kernels`.
+
+    Raises:
+        EngineUnavailableError: The library is not installed, or has no such kernels for this CPU.
+        EngineError: A size that it does not do, no memory, or a picture that reaches beyond its memory.
+    """
+    out = np.empty((*size, 3), np.uint8)
+    kept = with_whole_pixels([crop])
+    status = _library().reid_native_resize(
+        *(_described(kept), _PRECISIONS[precision], kernels.encode(), *size),
+        *(out.ctypes.data, out.nbytes),
+    )
+    if status:
+        raise _ERRORS[status](f"the native engine cannot resize {crop.shape} to {size} (status {status}).")
+    return out
+
+
+def _described(crops: Sequence[Image]) -> ctypes.Array[_Crop]:
+    return (_Crop * len(crops))(*(_Crop(*picture) for picture in pictures(crops)))
+
+
 class NativeNetwork:
     """A plan, loaded.  Several threads may call it; calls are served one after another.
 
@@ -186,6 +242,30 @@ class NativeNetwork:
         self._call("run", pixels, features)
         return features
 
+    def run_crops(self, crops: Sequence[Image]) -> Features:
+        """Compute features of crops of any size, each resized by the rule ``box-bilinear``.
+
+        Args:
+            crops: N pictures, h×w×3 uint8 BGR, of no more than 8192 pixels a side.
+
+        Returns:
+            N×D float32, not normalised.
+
+        Raises:
+            EngineError: A larger crop, one that reaches beyond its memory, or the process is a fork of the one that
+                loaded the plan.
+        """
+        features = np.empty((len(crops), self.info.feature_dim), np.float32)
+        kept = with_whole_pixels(crops)
+        described = _described(kept)
+        self._check(
+            "run_crops",
+            self._functions.reid_native_run_crops(
+                self._engine, described, len(kept), features.ctypes.data, features.nbytes
+            ),
+        )
+        return features
+
     def calibrate(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return the largest value of each channel of each activation, in the order of a plan's ranges.
 
@@ -201,7 +281,11 @@ class NativeNetwork:
 
     def _call(self, name: str, pixels: npt.NDArray[np.uint8], out: npt.NDArray[np.float32]) -> None:
         function = getattr(self._functions, f"reid_native_{name}")
-        status = function(self._engine, pixels.ctypes.data, pixels.nbytes, len(pixels), out.ctypes.data, out.nbytes)
+        self._check(
+            name, function(self._engine, pixels.ctypes.data, pixels.nbytes, len(pixels), out.ctypes.data, out.nbytes)
+        )
+
+    def _check(self, name: str, status: int) -> None:
         if status == _FORKED:
             raise EngineError(
                 f"{self._name} was loaded before this process was forked, and its threads are not here. Make the "
@@ -265,5 +349,10 @@ def _declare(library: ctypes.CDLL) -> None:
     library.reid_native_peak.argtypes = (c_int, c_char_p, c_uint32)
     library.reid_native_peak.restype = c_uint64
     library.reid_native_stem_products.argtypes = (c_int, c_char_p)
+    library.reid_native_run_crops.argtypes = (c_void_p, POINTER(_Crop), c_size_t, c_void_p, c_size_t)
+    library.reid_native_resize.argtypes = (
+        *(POINTER(_Crop), c_int, c_char_p, c_int, c_int),
+        *(c_void_p, c_size_t),
+    )
     for function in (library.reid_native_run, library.reid_native_calibrate):
         function.argtypes = (c_void_p, c_void_p, c_size_t, c_size_t, c_void_p, c_size_t)
