@@ -37,11 +37,11 @@ _LIBRARIES = ("boxmot", "numpy", "onnxruntime", "opencv-python-headless", "openv
               "torchreid", "torchvision")  # fmt: skip
 #: What cannot take part anywhere that this script runs.
 _NEVER = {
-    "BoxMOT TensorRT, Core ML": "they want an NVIDIA GPU and a Mac",
-    "BoxMOT TFLite, TorchScript": "not tried: TFLite wants a converter of its own, TorchScript is torch again",
-    "BoxMOT, native C++": "its wheel holds no library: it is built with CMake from C++ headers of ONNX Runtime and "
-    "OpenCV, which the Python packages do not bring",
-    "torchreid's export": "the package of the registry has none; BoxMOT's export of the same network stands for it",
+    "BoxMOT TensorRT, Core ML": "they need an NVIDIA GPU and a Mac",
+    "BoxMOT TFLite, TorchScript": "not tried: TFLite needs a converter of its own, and TorchScript is torch again",
+    "BoxMOT, native C++": "its wheel has no library. It is built with CMake from C++ headers of ONNX Runtime and OpenCV, "
+    "which the Python packages do not include",
+    "torchreid's export": "the package on PyPI has none; BoxMOT's export of the same network is measured instead",
 }
 
 

@@ -90,7 +90,7 @@ def _agreement(found: Comparison) -> str:
         "load, s",
         "peak RSS, MiB",
     ]
-    lines = ["## Do they compute the same?\n", *_table_head(head)]
+    lines = ["## Do they compute the same features?\n", *_table_head(head)]
     for name, parts in cells.items():
         entry = memory.get(name)
         more = [f"{entry.load_s:.1f}", f"{entry.peak_rss_mb or 0:.0f}"] if entry else ["", ""]
