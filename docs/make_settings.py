@@ -34,6 +34,7 @@ UNSET = {
     "filter.max_width": 400.0,
     "person.max_height_change": 0.06,
     "person.min_travel": 0.5,
+    "person.max_height_ratio": 1.5,
     "filter.max_height": 800.0,
     "tracker.high_confidence": 0.6,
     "upstream.tls": {name: f"/etc/reid-edge/{file}" for name, file in

@@ -100,17 +100,18 @@ class DetectionStage:
             for frame in self._source:
                 with self.heartbeat:
                     self._skip() if self._is_off() else self._process(frame)
-            self._queue.put([], self._check.end(self._tracker.finish()))
+            self._queue.put([], self._check.finish(self._tracker.finish()))
         finally:
             self._queue.finish()
 
     def _skip(self) -> None:
         self.stats.off += 1
-        if self._tracker.live:
+        if self._tracker.live or len(self._check):
             self._end_all()
 
     def _end_all(self, correction_us: int = 0) -> None:
-        ended = self._check.end(replace(track, correction_us=correction_us) for track in self._tracker.finish())
+        judged = self._check.finish(self._tracker.finish())
+        ended = tuple(replace(track, correction_us=correction_us) for track in judged)
         self._selector.end(ended)
         self._queue.put([], ended)
 
@@ -159,7 +160,15 @@ class DetectionStage:
         return [
             QueuedCrop(
                 compact_copy(crop, input_size),
-                CropDetails(track, frame.captured_us, tuple(box), score, value, self._check.failing(track)),
+                CropDetails(
+                    track,
+                    frame.captured_us,
+                    tuple(box),
+                    score,
+                    value,
+                    failing=self._check.failing(track),
+                    usual_height=self._check.usual_height(track),
+                ),
                 seen_s,
                 extractor,
             )

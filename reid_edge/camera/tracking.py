@@ -55,12 +55,14 @@ class EndedTrack:
         correction_us: What is to be added to all times of the track: it ended because the clock was wrong, and was set.
         failing: Why it is not published (:mod:`~reid_edge.camera.person_check`); "" if it may be; None if it was not
             judged at its end.
+        usual_height: Median height of its boxes, as a fraction of the frame's; 0 if that is not known.
     """
 
     track: int
     last_us: int
     correction_us: int = 0
     failing: str | None = None
+    usual_height: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

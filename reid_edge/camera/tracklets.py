@@ -20,6 +20,10 @@ from reid_edge.upstream.observation import Observation
 LEAST_WEIGHT = 1e-3
 #: Crops in a mean from which another crop may be doubted: the first crop of a track is often a bad one.
 SURE_CROPS = 2
+#: Natural logarithm of a crop's height over the usual one of its track → how surely it shows the same, whole person.
+LIKENESS = ((0.1, 0.3), (1.0, 0.1))
+#: Number of crops of a tracklet among which the best one is chosen.
+CANDIDATES = 64
 
 
 class TrackletSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,6 +57,7 @@ class CropDetails:
         quality: Estimate of :func:`~reid_edge.camera.crop_selector.crop_quality`, 0 to 1.
         failing: Why its track could not be published if it ended now (:mod:`~reid_edge.camera.person_check`); "" if it
             could.
+        usual_height: Median height of its track's boxes so far, as a fraction of the frame's; 0 if that is not known.
     """
 
     track: int
@@ -61,19 +66,33 @@ class CropDetails:
     confidence: float
     quality: float
     failing: str = ""
+    usual_height: float = 0.0
 
     @property
     def worth(self) -> float:
         """How much the crop says of a person: its quality times the detector's score."""
         return self.quality * self.confidence
 
+    def likeness(self, usual_height: float) -> float:
+        """Rate by its height how surely the crop shows what the track shows, 0.1 to 1.
+
+        A box that has lost the head, or has taken in somebody else, is lower or higher than the others of its track.
+
+        Args:
+            usual_height: Median height of the track's boxes; 0 if that is not known.
+        """
+        height = self.box[3] - self.box[1]
+        if usual_height <= 0 or height <= 0:
+            return 1.0
+        return float(np.interp(abs(np.log(height / usual_height)), *LIKENESS))
+
 
 class _Tracklet:
-    """Sums over the crops of one person, the best crop, and a doubted one that may show someone else."""
+    """Sums over the crops of one person, the best crops, and a doubted one that may show someone else."""
 
     def __init__(self, details: CropDetails, feature: Feature) -> None:
         self.number: int | None = None
-        self.best = details
+        self.candidates: list[CropDetails] = []
         self.first_us = self.last_us = details.captured_us
         self.total = np.zeros(len(feature))
         self.weight = 0.0
@@ -81,8 +100,16 @@ class _Tracklet:
         self.crops = 0
         self.published_us: int | None = None
         self.doubted: tuple[CropDetails, Feature] | None = None
-        self.failing = details.failing
+        self.failing, self.usual_height = details.failing, details.usual_height
         self.add(details, feature)
+
+    @property
+    def best(self) -> CropDetails:
+        """The crop that shows the person best: of great worth, and as high as the track usually is."""
+        return max(self.candidates, key=self._value)
+
+    def _value(self, crop: CropDetails) -> float:
+        return crop.worth * crop.likeness(self.usual_height)
 
     def add(self, details: CropDetails, feature: Feature) -> None:
         weight = max(details.worth, LEAST_WEIGHT)
@@ -93,23 +120,28 @@ class _Tracklet:
         self.first_us = min(self.first_us, details.captured_us)
         if details.captured_us >= self.last_us:
             self.last_us, self.failing = details.captured_us, details.failing
-        if details.worth > self.best.worth:
-            self.best = details
+            self.usual_height = details.usual_height
+        self.candidates.append(details)
+        if len(self.candidates) > CANDIDATES:
+            self.candidates.remove(min(self.candidates, key=self._value))
         self.doubted = None
 
     def shift(self, correction_us: int) -> None:
         self.first_us += correction_us
         self.last_us += correction_us
-        self.best = replace(self.best, captured_us=self.best.captured_us + correction_us)
+        if correction_us:
+            self.candidates = [replace(crop, captured_us=crop.captured_us + correction_us) for crop in self.candidates]
 
 
 class Tracklets:
     """Averages the features of live tracks and makes the observations to publish.
 
     To be used by one thread.  An observation has the mean of a tracklet's features, weighted by the quality of their
-    crops times the detector's scores, at unit length, with the box and time of the best crop.
+    crops times the detector's scores, at unit length, with the box and time of the best crop.  Which one that
+    is depends on its quality, its score, and how near its height is to the usual one of the track.
 
-    A tracklet whose track fails the check of persons is held back; if it still does at its end, it is left out.
+    A tracklet whose track fails the check of persons is held back; if it still does at its end, it is left out.  One
+    that waits for its check (``unproven``) is held back too, and is published if it ends without one.
 
     A track is one tracklet as long as it shows one person.  A crop unlike the mean of two or more is held back.  If the
     next one is unlike the mean too, and like the one held back, the track now shows someone else, and the two begin
@@ -208,13 +240,14 @@ class Tracklets:
                 tracklet.last_us = max(tracklet.last_us, track.last_us)
                 tracklet.shift(track.correction_us)
                 tracklet.failing = tracklet.failing if track.failing is None else track.failing
+                tracklet.usual_height = track.usual_height or tracklet.usual_height
                 published += self._conclude(tracklet)
             self._watcher.ended(track)
         return published
 
     def _conclude(self, tracklet: _Tracklet) -> list[Observation]:
         """Make the final observation of a tracklet, unless it fails and nothing of it was published."""
-        if tracklet.failing and tracklet.number is None:
+        if tracklet.failing not in ("", "unproven") and tracklet.number is None:
             self.withheld[tracklet.failing] += 1
             return []
         return [self._publish(tracklet, final=True)]

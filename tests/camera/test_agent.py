@@ -354,7 +354,7 @@ def test_a_file_loses_nothing_however_slow_the_engine(settings):
 
 def test_observations_wait_in_memory_while_the_disk_is_full(settings):
     unreachable = {"upstream.uri": "http://127.0.0.1:9", "upstream.insecure": True, "operation.drain_s": 0}
-    often = {"gate.mode": "every", "tracklet.early_s": 0.2, "tracklet.every_s": 0.2}
+    often = {"gate.mode": "every", "tracklet.early_s": 0.2, "tracklet.every_s": 0.2, "person.evidence_s": 0.0}
     config = settings({"source.realtime": True, "source.loop": True, **often, **unreachable})
     with running(config) as agent:
         wait_until(lambda: agent.publisher.stats.published > 0)
@@ -390,6 +390,7 @@ def test_it_starts_on_a_disk_that_takes_nothing_and_delivers_all_once_it_does(
     settings, session_bundle, small_disk, kind, rows_wait, caplog
 ):
     live = {"source.realtime": True, "source.loop": True, "gate.mode": "every", "tracklet.early_s": 0.2}
+    live["person.evidence_s"] = 0.0  # publish at once, though nobody was seen before
     config = settings({"operation.state_dir": str(small_disk), **live})
     if rows_wait:
         with contextlib.closing(Outbox(small_disk / "outbox.db")) as outbox:
@@ -438,6 +439,7 @@ def test_a_new_bundle_is_taken_up_while_running_and_never_mixes_with_the_old_one
     link = tmp_path / "bundle"
     link.symlink_to(session_bundle.path)
     live = {"source.realtime": True, "source.loop": True, "gate.mode": "every", "tracklet.early_s": 0.2}
+    live["person.evidence_s"] = 0.0  # publish at once, though nobody was seen before
     config = settings({"engine.bundle": str(link), "engine.max_batch": 2, **live})
     with running(config) as agent:
         wait_until(lambda: agent.delivery.stats.acknowledged > 0)

@@ -1,4 +1,18 @@
-from reid_edge.camera.detection_stage import OffSwitch
+"""The first stage ends what it began, and takes no frame while it is off."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from reid_edge.camera.crop_queue import CropQueue
+from reid_edge.camera.crop_selector import CropSelector
+from reid_edge.camera.detection_stage import DetectionStage, OffSwitch
+from reid_edge.camera.filters import DetectionFilter, FilterSettings
+from reid_edge.camera.frames import Detections, Frame
+from reid_edge.camera.person_check import PersonCheck
+from reid_edge.camera.tracking import Tracker
+
+START = 1_760_000_000_000_000
 
 
 def test_no_switch_is_never_off():
@@ -27,3 +41,63 @@ def test_a_path_that_may_not_be_looked_for_counts_as_off(tmp_path):
     switch = OffSwitch(tmp_path / ("x" * 300), every_s=0)
     assert switch()
     assert "cannot be checked" in switch.trouble
+
+
+class Frames(list):
+    """A source of frames."""
+
+    live = False
+
+
+def stage_of(frames, *, is_off=lambda: False):
+    """A detection stage in which somebody walks across the picture once, and its queue."""
+    queue = CropQueue(limit=1000, drop_oldest=False, budget_s=10)
+    extractor = SimpleNamespace(bundle=SimpleNamespace(manifest=SimpleNamespace(input=SimpleNamespace(size=(32, 16)))))
+    stage = DetectionStage(
+        Frames(frames), walker, DetectionFilter(FilterSettings()), Tracker(), PersonCheck(by_motion=True),
+        CropSelector(), queue, is_off=is_off, extractor=lambda: extractor,
+    )  # fmt: skip
+    return stage, queue
+
+
+def walker(frame):
+    if frame.index >= 15:
+        return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32))
+    box = [50 + 15 * frame.index, 60, 90 + 15 * frame.index, 160]
+    return Detections(np.array([box], np.float32), np.array([0.9], np.float32))
+
+
+def frame_of(index, correction_us=0):
+    return Frame(np.zeros((240, 640, 3), np.uint8), START + index * 100_000 + correction_us, index, correction_us)
+
+
+def ended_in(queue):
+    found = []
+    while (work := queue.take(1000, timeout_s=0)) is not None and (work.crops or work.ended):
+        found += work.ended
+    return found
+
+
+def test_a_track_that_waits_to_be_judged_is_judged_when_the_source_ends():
+    stage, queue = stage_of(map(frame_of, range(40)))
+    stage.run()
+    [ended] = ended_in(queue)
+    assert ended.failing == "" and 0.3 < ended.usual_height < 0.5
+
+
+def test_a_track_that_waits_to_be_judged_is_judged_when_the_camera_is_switched_off():
+    seen = []
+    stage, queue = stage_of(map(frame_of, range(40)), is_off=lambda: len(seen) >= 35)
+    stage._watcher.saw = lambda *_: seen.append(len(stage._check))
+    stage.run()
+    assert seen[30] == 1  # its track has ended, and waits
+    assert len(stage._check) == 0
+    assert [ended.failing for ended in ended_in(queue)] == [""]
+
+
+def test_a_track_that_waits_to_be_judged_gets_the_right_times_when_the_clock_is_set():
+    frames = [*map(frame_of, range(35)), *(frame_of(index, 3_600_000_000) for index in range(35, 40))]
+    stage, queue = stage_of(frames)
+    stage.run()
+    [ended] = ended_in(queue)
+    assert ended.correction_us == 3_600_000_000 and ended.failing == ""

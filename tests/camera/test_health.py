@@ -30,7 +30,7 @@ from tests.conftest import REPOSITORY
 
 AWAY = {"upstream.uri": "http://127.0.0.1:9", "upstream.insecure": True, "operation.drain_s": 0}
 LIVE = {"source.realtime": True, "source.loop": True}
-OFTEN = {"gate.mode": "every", "tracklet.early_s": 0.1, "tracklet.every_s": 0.1}
+OFTEN = {"gate.mode": "every", "tracklet.early_s": 0.1, "tracklet.every_s": 0.1, "person.evidence_s": 0.0}
 
 
 @pytest.fixture(autouse=True)

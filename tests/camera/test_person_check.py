@@ -1,10 +1,18 @@
 """Tracks of one whole person pass; parts, furniture, cars' shadows and things that only change do not."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from reid_edge.camera.crop_selector import CropSelector, crop_quality
+from reid_edge.camera.detectors import MotionSettings, open_detector
 from reid_edge.camera.person_check import PersonCheck, PersonSettings
-from reid_edge.camera.tracking import EndedTrack, TrackedBoxes
+from reid_edge.camera.sources import SourceSettings, open_source
+from reid_edge.camera.tracking import EndedTrack, TrackedBoxes, Tracker
+
+VTEST = Path(os.environ.get("REID_EDGE_DATA", "/nonexistent"), "vtest.avi")
 
 START = 1_760_000_000_000_000
 SIZE_WH = (640, 480)
@@ -24,7 +32,7 @@ def walk(
         check.update(tracked(box, score(frame), track), START + frame * 100_000, SIZE_WH)
     if crop:
         check.chose([track])
-    [ended] = check.end([EndedTrack(track, START)])
+    [ended] = check.finish([EndedTrack(track, START)])
     return ended.failing
 
 
@@ -33,6 +41,14 @@ def test_somebody_who_walks_passes(by_motion):
     check = PersonCheck(by_motion=by_motion)
     assert walk(check) == ""
     assert (check.passed, check.failed.total(), len(check)) == (1, 0, 0)
+
+
+def test_a_track_of_few_boxes_is_short_however_long_it_lasts():
+    for boxes, verdict in ((3, "short"), (4, "")):
+        check = PersonCheck()
+        for frame in range(boxes):
+            check.update(tracked([100, 200, 140, 300]), START + frame * 5_000_000, SIZE_WH)
+        assert check.failing(1) == verdict
 
 
 @pytest.mark.parametrize("boxes", [1, 3, 5])
@@ -124,3 +140,157 @@ def test_only_strong_scores_give_crops():
 
 def test_a_track_without_a_box_is_short():
     assert PersonCheck().failing(7) == "short"
+
+
+def across(check, track, *, height=100.0, bottom=300.0, second=0.0):
+    """A track that ends; which tracks are judged then, and how."""
+    for frame in range(10):
+        x = 100 + 15 * frame
+        check.update(tracked([x, bottom - height, x + 40, bottom], track=track), at(second + frame / 10), SIZE_WH)
+    check.chose([track])
+    return {judged.track: judged.failing for judged in check.end([EndedTrack(track, at(second + 1))])}
+
+
+def at(second):
+    return START + round(second * 1e6)
+
+
+def nobody():
+    return TrackedBoxes(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64), ())
+
+
+def test_a_track_of_motion_waits_until_three_others_were_seen_in_its_place():
+    check = PersonCheck(by_motion=True)
+    assert [across(check, track, second=2 * track) for track in (1, 2, 3)] == [{}, {}, {}]
+    assert len(check) == 3 and (check.passed, check.failed.total()) == (0, 0)
+    assert across(check, 4, second=8) == {1: "", 2: "", 3: "", 4: ""}
+    assert len(check) == 0 and check.passed == 4
+    assert across(check, 5, second=10) == {5: ""}
+
+
+def test_a_track_of_motion_waits_for_a_minute_at_most():
+    check = PersonCheck(by_motion=True)
+    assert across(check, 1) == {}
+    check.update(nobody(), at(59), SIZE_WH)
+    assert check.end([]) == ()
+    check.update(nobody(), at(60), SIZE_WH)
+    [judged] = check.end([])
+    assert (judged.track, judged.failing) == (1, "")
+    assert check.end([]) == ()
+
+
+@pytest.mark.parametrize(("height", "verdict"), [(60, "odd_size"), (70, ""), (100, ""), (140, ""), (160, "odd_size")])
+def test_what_is_much_lower_or_higher_than_others_in_its_place_is_not_one_whole_person(height, verdict):
+    check = PersonCheck(by_motion=True)
+    for track in (1, 2, 3, 4):
+        across(check, track, second=2 * track)
+    across(check, 5, height=height, second=10)
+    last = {judged.track: judged.failing for judged in check.finish([])} or {5: ""}
+    assert last == {5: verdict}
+    assert check.failed == ({verdict: 1} if verdict else {})
+
+
+def test_a_track_of_another_height_is_judged_by_those_that_come_after_it_too():
+    check = PersonCheck(by_motion=True)
+    for track in (1, 2, 3):
+        across(check, track, height=60, second=2 * track)  # legs, before anybody came whole
+    assert 4 not in across(check, 4, height=100, second=8)
+    judged = {}
+    for track in range(5, 12):
+        judged |= across(check, track, height=100, second=2 * track)
+    judged |= {each.track: each.failing for each in check.finish([])}
+    assert all(judged[track] == "" for track in range(4, 12))
+
+
+def test_only_those_in_the_same_place_are_compared():
+    check = PersonCheck(by_motion=True)
+    for track in (1, 2, 3, 4):
+        across(check, track, bottom=400, height=150, second=2 * track)
+    across(check, 5, bottom=120, height=60, second=10)  # far away
+    assert [(judged.track, judged.failing) for judged in check.finish([])] == [(5, "")]
+
+
+def test_boxes_at_the_edge_of_the_frame_do_not_tell_a_height():
+    check = PersonCheck(by_motion=True)
+    for track in (1, 2, 3, 4):
+        across(check, track, second=2 * track)
+    for frame in range(9):  # somebody comes in over the left edge, cut off in four boxes of nine
+        box = [0, 250, 40, 300] if frame < 4 else [20 * frame, 200, 40 + 20 * frame, 300]
+        check.update(tracked(box, track=5), at(10 + frame / 10), SIZE_WH)
+    assert check.failing(5) == ""
+
+
+def test_a_live_track_of_motion_is_not_published_early_where_nobody_was_seen_before():
+    check = PersonCheck(by_motion=True)
+    for frame in range(700):
+        box = [100 + frame / 2, 200, 140 + frame / 2, 300]
+        check.update(tracked(box), at(frame / 10), SIZE_WH)
+        if frame == 599:
+            assert check.failing(1) == "unproven"
+    assert check.failing(1) == ""  # a minute has passed
+
+
+def test_a_model_is_asked_for_no_evidence():
+    check = PersonCheck()
+    assert across(check, 1) == {1: ""}
+    assert across(PersonCheck(PersonSettings(max_height_ratio=1.5)), 1) == {}
+    assert across(PersonCheck(PersonSettings(max_height_ratio=1.5, evidence_s=0)), 1) == {1: ""}
+
+
+def test_waiting_does_not_count_against_motion():
+    """Those that fail are judged at once, those that pass perhaps a minute later: all count from their end on."""
+    check = PersonCheck(by_motion=True)
+    assert [across(check, track, second=2 * track) for track in (1, 2)] == [{}, {}]
+    assert check.passed == 0 and check.passing == (2, 2)
+
+
+def test_short_tracks_tell_no_height():
+    check = PersonCheck(by_motion=True)
+    for track in range(1, 20):
+        walk(check, boxes=3, step=1, height=lambda frame: 50.0, track=track)
+    assert across(check, 20) == {}
+
+
+def test_motion_does_not_suit_a_scene_where_more_tracklets_fail_than_pass():
+    for by_motion in (True, False):
+        check = PersonCheck(by_motion=by_motion)
+        for track in (1, 2, 3):
+            walk(check, boxes=2, track=track)
+        assert not check.mostly_failed  # too few to tell
+        walk(check, track=4)
+        assert check.mostly_failed == by_motion
+        for track in (5, 6):
+            walk(check, track=track)
+        assert not check.mostly_failed
+
+
+def test_the_usual_height_is_the_median_of_the_strong_boxes():
+    check = PersonCheck()
+    assert check.usual_height(1) == 0
+    for frame, height in enumerate((100, 100, 50, 110, 100)):
+        check.update(tracked([100, 300 - height, 140, 300]), at(frame), SIZE_WH)
+    check.update(tracked([100, 20, 140, 300], score=0.3), at(6), SIZE_WH)
+    assert check.usual_height(1) == pytest.approx(100 / 480)
+    [judged] = check.finish([EndedTrack(1, at(7))])
+    assert judged.usual_height == pytest.approx(100 / 480)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not VTEST.exists(), reason="REID_EDGE_DATA holds no vtest.avi")
+def test_motion_suits_a_real_street_all_the_time():
+    detector, tracker = open_detector(MotionSettings()), Tracker()
+    check, selector = PersonCheck(by_motion=True), CropSelector()
+    with open_source(SourceSettings(uri=str(VTEST))) as source:
+        for frame in source:
+            height, width = frame.image.shape[:2]
+            seen = tracker.update(detector(frame), frame.captured_us)
+            check.update(seen, frame.captured_us, (width, height))
+            strong = check.strong(seen.scores)
+            quality = crop_quality(seen.boxes, width=width, height=height)
+            chosen = selector.select(seen.take(strong), quality[strong], frame.captured_us).rows
+            check.chose(seen.tracks[strong][chosen].tolist())
+            check.end(seen.ended)
+            assert not check.out_of_depth, frame.index
+    check.finish(tracker.finish())
+    assert check.passed >= 30 and check.passed > 2 * check.failed.total()
+    assert not check.failed["odd_size"]

@@ -46,6 +46,8 @@ def camera(session_bundle, street, tmp_path):
         max_batch = 2
         [tracklet]
         early_s = 0.2
+        [person]
+        evidence_s = 0
         [upstream]
         uri = "sqlite:{tmp_path}/gallery.db"
         [operation]

@@ -293,3 +293,47 @@ def test_the_detectors_score_weighs_a_crop():
     assert published.box == sure.box
     expected = unit(0.54 + 0.24 * 0.8, 0.24 * 0.6)
     np.testing.assert_allclose(published.feature, expected, atol=1e-6)
+
+
+def sized(second, height, quality=0.5, usual=0.0):
+    return CropDetails(1, START + round(second * SECOND), (0.1, 0.9 - height, 0.3, 0.9), 0.9, quality, "", usual)
+
+
+def test_the_best_crop_is_as_high_as_its_track_usually_is():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    for crop in (sized(0, 0.3, quality=1.0), sized(1, 0.5, quality=0.8), sized(2, 0.75, quality=1.0)):
+        tracklets.add(crop, unit(1, 2))
+    [published] = tracklets.end([EndedTrack(1, START + 3 * SECOND, usual_height=0.5)])
+    assert published.captured_us == START + SECOND
+
+
+def test_of_crops_that_all_have_another_height_the_best_is_taken():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    for crop in (sized(0, 0.2, quality=0.6), sized(1, 0.2, quality=0.9), sized(2, 0.2, quality=0.7)):
+        tracklets.add(crop, unit(1, 2))
+    [published] = tracklets.end([EndedTrack(1, START + 3 * SECOND, usual_height=0.5)])
+    assert published.captured_us == START + SECOND
+
+
+def test_before_the_end_the_height_so_far_counts():
+    tracklets = Tracklets(TrackletSettings(early_s=2), model_hash=MODEL)
+    assert tracklets.add(sized(0, 0.3, quality=1.0, usual=0.3), unit(1, 2)) == []
+    assert tracklets.add(sized(1, 0.5, quality=0.8, usual=0.4), unit(1, 2)) == []
+    [published] = tracklets.add(sized(2, 0.5, quality=0.7, usual=0.5), unit(1, 2))
+    assert published.captured_us == START + SECOND
+
+
+def test_a_tracklet_that_waits_for_its_check_is_published_at_an_end_that_is_not_judged():
+    tracklets = Tracklets(TrackletSettings(early_s=0), model_hash=MODEL)
+    assert tracklets.add(failing(0, "unproven"), unit(1, 2)) == []
+    assert len(tracklets.finish()) == 1
+    assert not tracklets.withheld
+
+
+def test_few_crops_of_a_tracklet_are_remembered_the_best_among_them():
+    tracklets = Tracklets(AT_END, model_hash=MODEL)
+    for second in range(500):
+        tracklets.add(sized(second, 0.5, quality=1.0 if second == 3 else 0.5), unit(1, 2))
+    assert len(tracklets._live[1].candidates) == 64
+    [published] = tracklets.end([EndedTrack(1, START + 501 * SECOND, usual_height=0.5)])
+    assert published.captured_us == START + 3 * SECOND and published.crops == 500

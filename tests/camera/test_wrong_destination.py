@@ -61,6 +61,8 @@ def run(session_bundle, street, tmp_path):
             max_batch = 2
             [tracklet]
             early_s = 0.2
+            [person]
+            evidence_s = 0
             [upstream]
             uri = "{gallery.uri}"
             insecure = true

@@ -56,6 +56,7 @@ FAILING = {
     "cut_off": "it lies at the edge of the frame most of the time",
     "unsteady": "its height changes too much, as with body parts or several people",
     "still": "it has hardly moved",
+    "odd_size": "it is much lower or higher than others in its place, as legs, small animals and two people are",
     "out_of_depth": "few moving things here look like one whole person, so 'motion' does not suit the scene",
 }
 
