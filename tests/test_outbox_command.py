@@ -34,7 +34,7 @@ def test_list_finds_the_cameras_of_this_user(folder, tmp_path, monkeypatch):
     home = tmp_path / "home"
     (home / ".local/state/reid-edge").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setattr("reid_edge.cli.outbox._STATE", (Path("~/.local/state/reid-edge"),))
+    monkeypatch.setattr("reid_edge.cli.state_folders.ROOTS", (Path("~/.local/state/reid-edge"),))
     assert "No outbox in" in run("outbox", "list").stdout
     (home / ".local/state/reid-edge/gate").symlink_to(folder)
     assert "mqtts://north" in run("outbox", "list").stdout

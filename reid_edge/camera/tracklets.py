@@ -182,6 +182,11 @@ class Tracklets:
     def __len__(self) -> int:
         return len(self._live)
 
+    @property
+    def next_tracklet(self) -> int:
+        """Number of the next tracklet that is published."""
+        return self._next
+
     def add(self, details: CropDetails, feature: Feature) -> list[Observation]:
         """Add the feature of a crop.
 

@@ -234,14 +234,25 @@ def _warn_of_repetition(settings: AgentSettings, file: Path) -> None:
         )
 
 
-def _note_run(agent: Agent, file: Path) -> None:
-    from reid_edge.camera.played_files import note_played
+def _note_run(agent: Agent, file: Path, first_track: int) -> None:
+    from reid_edge.camera.played_files import PlayedFile, note_played, version_of
 
-    if agent.publisher.stats.published:
-        try:
-            note_played(agent.settings.state_dir, file, now_us=now_us())
-        except (OSError, OutputError) as error:
-            log.warning("a second run of %s will not be noticed: %s", file, error)
+    if not agent.publisher.stats.published:
+        return
+    try:
+        run = PlayedFile(
+            file=str(file.resolve()),
+            version=version_of(file),
+            at_us=now_us(),
+            camera=agent.camera,
+            epoch=agent.outbox.incarnation,
+            first_track=first_track,
+            next_track=agent.pipeline.tracklets.next_tracklet,
+            first_us=None if agent.settings.source.loop else agent.pipeline.source.stats.first_us,
+        )
+        note_played(agent.settings.state_dir, run)
+    except (OSError, OutputError) as error:
+        log.warning("a second run of %s will not be noticed, nor places in it shown: %s", file, error)
 
 
 def _refuse_nothing_stored(agent: Agent) -> None:
@@ -283,11 +294,11 @@ def _run(settings: AgentSettings, *, any_port: bool) -> None:
         with contextlib.closing(agent), _status(agent, settings.operation.listen, any_port=any_port):
             signals.on_reload(agent.reload)
             signals.on_stop(agent.stop)
-            stats = agent.pipeline.source.stats
+            stats, first_track = agent.pipeline.source.stats, agent.pipeline.tracklets.next_tracklet
             with followed(agent.pipeline.source.name, lambda: stats.position, stats.expected, log.info):
                 agent.run()
             if is_file:
-                _note_run(agent, file)
+                _note_run(agent, file, first_track)
             with output_may_be_full():
                 _report(agent)
             _refuse_nothing_stored(agent)

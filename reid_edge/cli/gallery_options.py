@@ -38,7 +38,10 @@ KeyOption = Annotated[
 ]
 FileStartOption = Annotated[
     str | None,
-    typer.Option(help="Time of a file's first frame, as 'run' shows it: adds the positions in the file, in seconds."),
+    typer.Option(
+        help="Time of a file's first frame, as 'run' shows it, for positions in the file. Default: the runs of files "
+        "on this machine."
+    ),
 ]
 PurposeOption = Annotated[str, typer.Option(help="Reason for the command; it is written to the audit.")]
 
@@ -60,11 +63,6 @@ def opened(uri: str, *, create: bool = False) -> Iterator[Store]:
 def print_json(value: Any) -> None:
     """Print a value that JSON can hold."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
-
-
-def file_origin_us(file_start: str | None) -> int | None:
-    """Return the time of a file's first frame, microseconds since 1970 UTC; None if it is not given."""
-    return None if file_start is None else parse_time(file_start, now_us=now_us())
 
 
 def selection_of(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reid_edge.cli.file_positions import FilePositions
 from reid_edge.cli.gallery_options import (
     CameraOption,
     FileStartOption,
@@ -20,7 +21,6 @@ from reid_edge.cli.gallery_options import (
     StoreArgument,
     UntilOption,
     UtcOption,
-    file_origin_us,
     opened,
     print_json,
     selection_of,
@@ -77,16 +77,16 @@ def search(
     cameras: searching.Cameras = "same" if same_camera else "other" if other_cameras else "all"
     selection = selection_of(camera, since, until, pseudonym_key)
     opened_bundle = None if bundle is None else _opened_bundle(bundle, trusted_key or ())
-    origin_us = file_origin_us(file_start)
+    positions = FilePositions(file_start)
     with opened(store) as gallery:
         query = _query(gallery, image=image, box=box, bundle=opened_bundle, id_=id_, key=pseudonym_key)
         found = searching.search(
             gallery, query, selection=selection, purpose=purpose, now_us=now_us(), top=top, cameras=cameras
         )
     if as_json:
-        print_json([_found_fields(one, origin_us) for one in found])
+        print_json([_found_fields(one, positions) for one in found])
     else:
-        _print_found(found, id_ or str(image), utc=utc, origin_us=origin_us)
+        _print_found(found, id_ or str(image), positions, utc=utc)
 
 
 def _query(
@@ -177,32 +177,33 @@ def _joined(box: Sequence[float]) -> str:
     return ",".join(f"{part:g}" for part in box)
 
 
-def _found_fields(found: searching.Found, origin_us: int | None) -> dict[str, Any]:
+def _found_fields(found: searching.Found, positions: FilePositions) -> dict[str, Any]:
     best = found.best
     key = {"camera": best.camera, "epoch": best.incarnation, "seq": best.seq}
     seen = {name: value for name, value in dataclasses.asdict(best).items() if name != "incarnation"}
-    times: dict[str, float] = {"first_us": found.first_us, "last_us": found.last_us}
-    if origin_us is not None:
-        times["position_s"] = (found.first_us - origin_us) / 1e6
+    times: dict[str, Any] = {"first_us": found.first_us, "last_us": found.last_us}
+    if (position := positions.of(best, found.first_us)) is not None:
+        times |= {"position_s": position.seconds, "file": position.file}
     return {"id": best.id, "cosine": round(found.cosine, 6), **key, **seen, **times}
 
 
-def _print_found(found: Sequence[searching.Found], named: str, *, utc: bool, origin_us: int | None = None) -> None:
+def _print_found(found: Sequence[searching.Found], named: str, positions: FilePositions, *, utc: bool) -> None:
     """Print tracklets, best first."""
     if not found:
         console.print("nothing found: no other tracklet of these cameras and that time is held", soft_wrap=True)
         return
+    places = [positions.of(one.best, one.first_us) for one in found]
     rows = [
         [
             f"{one.cosine:.3f}",
             str(one.best.track),
             time_text(one.first_us, utc=utc),
-            *([] if origin_us is None else [f"{(one.first_us - origin_us) / 1e6:.2f} s"]),
+            *([str(place or "")] if any(places) else []),
             duration_text(one.last_us - one.first_us),
             short_id(one.best),
         ]
-        for one in found
+        for one, place in zip(found, places, strict=True)
     ]
-    position = [] if origin_us is None else ["in the file"]
+    position = ["in the file"] if any(places) else []
     print_table(f"nearest to {named}", ["cosine", "track", "first seen", *position, "for", "id"], rows, whole=True)
     console.print(WHAT_A_COSINE_MEANS, soft_wrap=True)

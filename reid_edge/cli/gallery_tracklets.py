@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from reid_edge.cli.file_positions import FilePositions
 from reid_edge.cli.gallery_options import (
     CameraOption,
     FileStartOption,
@@ -21,7 +22,6 @@ from reid_edge.cli.gallery_options import (
     StoreArgument,
     UntilOption,
     UtcOption,
-    file_origin_us,
     opened,
     print_json,
     selection_of,
@@ -34,8 +34,10 @@ from reid_edge.gallery.times import duration_text, now_us, time_text
 
 COLUMNS = (
     "id", "camera", "epoch", "track", "first_us", "last_us", "first_seen", "last_seen", "captured_us", "crops",
-    "quality", "confidence", "x1", "y1", "x2", "y2", "final", "observations", "model_hash", "position_s",
+    "quality", "confidence", "x1", "y1", "x2", "y2", "final", "observations", "model_hash", "position_s", "file",
 )  # fmt: skip
+#: First characters from which a spreadsheet takes a cell for a formula.
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def tracklets(
@@ -59,10 +61,10 @@ def tracklets(
     """List the stored tracklets, without their features. The audit records every list."""
     if csv_ not in (None, "-"):
         check_output(Path(str(csv_)), force=False)
-    selection, origin_us = selection_of(camera, since, until, pseudonym_key), file_origin_us(file_start)
+    selection, positions = selection_of(camera, since, until, pseudonym_key), FilePositions(file_start)
     with opened(store) as gallery:
         found = list_tracklets(gallery, selection=selection, purpose=purpose, now_us=now_us(), limit=limit, skip=skip)
-    rows = [_fields(one, origin_us) for one in found]
+    rows = [_fields(one, positions) for one in found]
     if csv_ == "-":
         sys.stdout.write(_csv(rows))
     elif csv_ is not None:
@@ -71,53 +73,55 @@ def tracklets(
     elif as_json:
         print_json(rows)
     else:
-        _print(found, utc=utc, origin_us=origin_us)
+        _print(found, positions, utc=utc)
     if len(found) == limit:
         say(f"There may be more: --skip {skip + limit} shows the next ones.")
 
 
-def _fields(one: Listed, origin_us: int | None) -> dict[str, Any]:
+def _fields(one: Listed, positions: FilePositions) -> dict[str, Any]:
     entry, span = one.newest, one.span
+    place = positions.of(entry, span.first_us)
     values = (
         entry.id, entry.camera, entry.incarnation, entry.track, span.first_us, span.last_us,
         time_text(span.first_us, utc=True), time_text(span.last_us, utc=True), entry.captured_us, entry.crops,
         round(entry.quality, 4), round(entry.confidence, 4), *(round(edge, 5) for edge in entry.box), entry.final,
-        span.observations, entry.model_hash, _position_s(one, origin_us),
+        span.observations, entry.model_hash, place and place.seconds, place and place.file,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def _position_s(one: Listed, origin_us: int | None) -> float | None:
-    """Return the time from a file's first frame to the first sight of a tracklet."""
-    return None if origin_us is None else (one.span.first_us - origin_us) / 1e6
-
-
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as CSV; a name that a spreadsheet would compute begins with an apostrophe."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({**row, "file": _harmless(row["file"])} for row in rows)
     return text.getvalue()
 
 
-def _print(found: Sequence[Listed], *, utc: bool, origin_us: int | None) -> None:
+def _harmless(text: str | None) -> str | None:
+    return f"'{text}" if text is not None and text.startswith(_FORMULAS) else text
+
+
+def _print(found: Sequence[Listed], positions: FilePositions, *, utc: bool) -> None:
     if not found:
         console.print("nothing found: no tracklet of these cameras and that time is held", soft_wrap=True)
         return
+    places = [positions.of(one.newest, one.span.first_us) for one in found]
     rows = [
         [
             short_id(one.newest),
             str(one.newest.track),
             time_text(one.span.first_us, utc=utc),
-            *([] if origin_us is None else [f"{_position_s(one, origin_us):.2f} s"]),
+            *([str(place or "")] if any(places) else []),
             duration_text(one.span.last_us - one.span.first_us),
             str(one.newest.crops),
             f"{one.newest.quality:.2f}",
             " ".join(f"{edge:.2f}" for edge in one.newest.box),
             one.newest.model_hash[:8],
         ]
-        for one in found
+        for one, place in zip(found, places, strict=True)
     ]
-    position = [] if origin_us is None else ["in the file"]
+    position = ["in the file"] if any(places) else []
     headers = ["id", "track", "first seen", *position, "for", "crops", "quality", "box, fractions of frame", "model"]
     print_table("tracklets, the last seen first", headers, rows, whole=True)

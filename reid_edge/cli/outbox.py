@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reid_edge.cli.state_folders import ROOTS, state_folders
 from reid_edge.console import console, extra, print_table
 from reid_edge.errors import UsageError
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 outbox_app = typer.Typer(
     no_args_is_help=True, help="List, move or discard observations that wait in the outboxes of this machine's cameras."
 )
-
-#: Where 'reid-edge run' and the systemd unit keep the state of cameras, a folder each.
-_STATE = (Path("~/.local/state/reid-edge"), Path("/var/lib/reid-edge"))
 
 OutboxArgument = Annotated[Path, typer.Argument(help="Path of an outbox, as 'reid-edge outbox list' shows it.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
@@ -46,12 +42,12 @@ def list_outboxes(
             f"there is no {', no '.join(absent)}; give the state folder of a camera, as in operation.state_dir."
         )
     given = [folder if folder.is_dir() else folder.parent for folder in folders or ()]
-    reports = [report for folder in given or list(_state_folders()) for report in survey(folder)]
+    reports = [report for folder in given or list(state_folders()) for report in survey(folder)]
     if as_json:
         sys.stdout.write(json.dumps([_plain(report) for report in reports], indent=2) + "\n")
         return
     if not reports:
-        searched = ", ".join(map(str, given or [folder.expanduser() for folder in _STATE]))
+        searched = ", ".join(map(str, given or [folder.expanduser() for folder in ROOTS]))
         console.print(f"No outbox in {searched}. Give the state folder of a camera, as in operation.state_dir.")
         return
     headers = ("camera", "gallery", "rows", "MB", "oldest", "gaps", "missing", "outbox")
@@ -105,13 +101,6 @@ def discard_rows(
     else:
         with_gaps = ", and the file with its gaps is deleted: its gallery never learns of them" if undeclared else ""
         console.print(f"{discarded:,} observations discarded{with_gaps}.", soft_wrap=True)
-
-
-def _state_folders() -> Iterator[Path]:
-    """Yield the folders in which cameras of this machine have kept state."""
-    for root in _STATE:
-        if (folder := root.expanduser()).is_dir() and os.access(folder, os.R_OK | os.X_OK):
-            yield from sorted(each for each in folder.iterdir() if each.is_dir())
 
 
 def _asked(question: str) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from reid_edge.cli.file_positions import FilePositions
 from reid_edge.gallery.store import open_store
 from reid_edge.signing import SigningKey
 from reid_edge.upstream.outbox import Outbox
@@ -375,7 +376,9 @@ def played(session_bundle, street, tmp_path):
     return played
 
 
-def test_a_file_older_than_the_retention_is_refused_until_the_store_keeps_it_and_a_second_run_is_told(played, tmp_path):
+def test_a_file_older_than_the_retention_is_refused_until_the_store_keeps_it_and_a_second_run_is_told(
+    played, tmp_path, street, monkeypatch
+):
     old = played("--start", "5d", "--listen", "")
     assert old.returncode == 1
     assert "--retention-hours 145" in " ".join(old.stderr.split())
@@ -388,6 +391,14 @@ def test_a_file_older_than_the_retention_is_refused_until_the_store_keeps_it_and
     again = played("--start", "5d", "--listen", "")
     assert again.returncode == 0, again.stderr
     assert "was run for camera camera before" in again.stderr
+    with contextlib.closing(open_store(f"sqlite:{tmp_path}/gallery.db")) as store, store.snapshot() as snapshot:
+        entries = [record.entry for piece in snapshot.records() for record in piece]
+    monkeypatch.setattr("reid_edge.cli.state_folders.ROOTS", (tmp_path,))
+    positions = FilePositions(None)
+    places = {(entry.incarnation, entry.track): positions.of(entry, entry.first_us) for entry in entries}
+    assert len(places) >= 2 and {place.file for place in places.values()} == {Path(street).name}
+    seconds = [round(place.seconds, 3) for place in places.values()]
+    assert all(0 <= at < 30 and seconds.count(at) % 2 == 0 for at in seconds)  # the same people, in both runs
 
 
 def test_a_file_all_of_which_is_refused_does_not_end_well(played, tmp_path):

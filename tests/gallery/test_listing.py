@@ -9,6 +9,7 @@ import stat
 
 import pytest
 
+from reid_edge.camera.played_files import PlayedFile, note_played
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.store import open_store
 from tests.gallery.stores import HOUR, SECOND, batch, record, unit
@@ -46,6 +47,67 @@ def test_positions_in_a_file_are_counted_from_its_first_frame(uri, now):  # noqa
     assert float(row["position_s"]) == pytest.approx((now - HOUR - began_us) / SECOND)
     assert "in the file" in gallery(*options) and f"{float(row['position_s']):.2f} s" in gallery(*options)
     assert "in the file" not in gallery("tracklets", uri, *WHY)
+
+
+@pytest.fixture
+def a_run(tmp_path, monkeypatch):
+    """Notes a run of a file, in which the cameras' tracklets were seen."""
+    monkeypatch.setattr("reid_edge.cli.state_folders.ROOTS", (tmp_path / "states",))
+
+    def a_run(first_us, file="street.avi", epoch="abcdef0123456789", first_track=1, next_track=2):
+        (tmp_path / "states" / "door").mkdir(parents=True, exist_ok=True)
+        run = PlayedFile(
+            file=f"/videos/{file}",
+            version="1 2",
+            at_us=0,
+            camera="door",
+            epoch=epoch,
+            first_track=first_track,
+            next_track=next_track,
+            first_us=first_us,
+        )
+        note_played(tmp_path / "states" / "door", run)
+
+    return a_run
+
+
+def test_positions_are_shown_of_files_that_were_run_on_this_machine(uri, now, a_run):  # noqa: F811
+    options = ("tracklets", uri, "--since", "90m", "--camera", "door", *WHY)
+    (plain,) = json.loads(gallery(*options, "--json"))
+    assert (plain["position_s"], plain["file"]) == (None, None)
+    a_run(now - HOUR - 90 * SECOND)
+    (row,) = json.loads(gallery(*options, "--json"))
+    assert row["file"] == "street.avi" and row["position_s"] == pytest.approx(90)
+    assert "90.00 s of street.avi" in gallery(*options)
+    began = datetime.datetime.fromtimestamp((now - HOUR) // SECOND - 30, datetime.timezone.utc).isoformat()
+    (given,) = json.loads(gallery(*options, "--json", "--file-start", began))
+    assert given["file"] is None and given["position_s"] == pytest.approx(30, abs=1)
+
+
+@pytest.mark.parametrize("other", [{"epoch": "0" * 16}, {"first_track": 2, "next_track": 9}, {"next_track": 1}])
+def test_a_tracklet_of_another_run_gets_no_position(uri, now, a_run, other):  # noqa: F811
+    a_run(now - HOUR, **other)
+    (row,) = json.loads(gallery("tracklets", uri, "--since", "90m", "--camera", "door", "--json", *WHY))
+    assert row["position_s"] is None
+
+
+def test_a_looped_file_and_a_damaged_note_give_no_position(uri, now, a_run, tmp_path):  # noqa: F811
+    options = ("tracklets", uri, "--since", "90m", "--camera", "door", "--json", *WHY)
+    a_run(None)
+    assert json.loads(gallery(*options))[0]["position_s"] is None
+    note = tmp_path / "states" / "door" / "played.json"
+    for damaged in (b"", b"{}", b"[1, {}]", note.read_bytes()[:-5], b"\xff" * 40):
+        note.write_bytes(damaged)
+        assert json.loads(gallery(*options))[0]["position_s"] is None
+
+
+@pytest.mark.parametrize("first", "=+-@")
+def test_a_files_name_is_no_formula_in_csv(uri, now, a_run, first):  # noqa: F811
+    a_run(now - HOUR, file=first + "HYPERLINK(1).avi")
+    (row,) = csv.DictReader(
+        io.StringIO(gallery("tracklets", uri, "--camera", "door", "--since", "90m", "--csv", "-", *WHY))
+    )
+    assert row["file"] == f"'{first}HYPERLINK(1).avi"
 
 
 def test_an_id_is_printed_whole_however_long_the_cameras_name_is(tmp_path, now):  # noqa: F811
