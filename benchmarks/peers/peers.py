@@ -39,8 +39,8 @@ _LIBRARIES = ("boxmot", "numpy", "onnxruntime", "opencv-python-headless", "openv
 _NEVER = {
     "BoxMOT TensorRT, Core ML": "they need an NVIDIA GPU and a Mac",
     "BoxMOT TFLite, TorchScript": "not tried: TFLite needs a converter of its own, and TorchScript is torch again",
-    "BoxMOT, native C++": "its wheel has no library. It is built with CMake from C++ headers of ONNX Runtime and OpenCV, "
-    "which the Python packages do not include",
+    "BoxMOT, native C++": "its wheel has no library. It is built with CMake from C++ headers of ONNX Runtime and "
+    "OpenCV, which the Python packages do not include",
     "torchreid's export": "the package on PyPI has none; BoxMOT's export of the same network is measured instead",
 }
 

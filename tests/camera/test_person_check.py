@@ -103,6 +103,9 @@ def test_motion_is_out_of_its_depth_while_few_of_the_last_tracklets_are_people()
     assert not check.out_of_depth  # too few to tell
     walk(check, boxes=2, track=16)
     assert check.out_of_depth and check.passing == (0, 16)
+    for frame in range(10):
+        check.update(tracked([100 + 15 * frame, 200, 140 + 15 * frame, 300], track=99), at(frame / 10), SIZE_WH)
+    assert check.failing(99) == "out_of_depth"
     assert walk(check, track=17) == "out_of_depth"
     for track in range(18, 40):
         walk(check, track=track)
@@ -213,10 +216,11 @@ def test_only_those_in_the_same_place_are_compared():
 def test_boxes_at_the_edge_of_the_frame_do_not_tell_a_height():
     check = PersonCheck(by_motion=True)
     for track in (1, 2, 3, 4):
-        across(check, track, second=2 * track)
-    for frame in range(9):  # somebody comes in over the left edge, cut off in four boxes of nine
-        box = [0, 250, 40, 300] if frame < 4 else [20 * frame, 200, 40 + 20 * frame, 300]
-        check.update(tracked(box, track=5), at(10 + frame / 10), SIZE_WH)
+        across(check, track, bottom=300, second=4 * track)
+        across(check, track + 10, bottom=200, second=4 * track + 2)
+    for frame in range(12):  # somebody comes in over the left edge: half of their boxes are cut off
+        box = [0, 150, 40, 200] if frame < 6 else [20 * frame, 200, 40 + 20 * frame, 300]
+        check.update(tracked(box, track=5), at(20 + frame / 10), SIZE_WH)
     assert check.failing(5) == ""
 
 
