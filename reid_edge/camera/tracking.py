@@ -119,6 +119,7 @@ class Tracker:
         self._places: dict[str, _Place] = {}
         self._next = 1
         self._now_us = 0
+        self._origin_us = 0
 
     @property
     def live(self) -> int:
@@ -135,7 +136,7 @@ class Tracker:
             detections: Boxes of one frame; there may be none.
             captured_us: Capture time, microseconds since 1970 UTC; a time before the last one counts as the last one.
         """
-        ended = self._end_all() if captured_us - self._now_us > self._lifespan_us else ()
+        ended = self._end_all(captured_us) if captured_us - self._now_us > self._lifespan_us else ()
         self._now_us = max(captured_us, self._now_us)
         usable = self._usable(detections)
         boxes = np.asarray(detections.boxes[usable], np.float32)
@@ -151,7 +152,7 @@ class Tracker:
     def finish(self) -> tuple[EndedTrack, ...]:
         """End every live track: no more frames will come, or the next ones have times of another clock."""
         self._now_us = 0
-        return self._end_all()
+        return self._end_all(0)
 
     def _usable(self, detections: Detections) -> npt.NDArray[np.intp]:
         boxes, scores = detections.boxes, detections.scores
@@ -170,7 +171,7 @@ class Tracker:
             np.ascontiguousarray(boxes),
             np.ascontiguousarray(scores),
             np.zeros(len(boxes), np.uintp),
-            self._now_us * 1000,
+            (self._now_us - self._origin_us) * 1000,  # 64 bits of nanoseconds since 1970 end in 2262
         )
         return infos
 
@@ -202,7 +203,8 @@ class Tracker:
         alive = {active.info.uuid for active in self._bytetrack.get_active_tracks()}
         return self._end(uuid for uuid in tuple(self._live) if uuid not in alive)
 
-    def _end_all(self) -> tuple[EndedTrack, ...]:
+    def _end_all(self, origin_us: int) -> tuple[EndedTrack, ...]:
+        self._origin_us = origin_us
         # The library matches before it checks ages: after a gap it would continue tracks that ended long ago.
         self._bytetrack = self._new_bytetrack()
         return self._end(tuple(self._live))

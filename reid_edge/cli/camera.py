@@ -100,7 +100,7 @@ def run(
         "engine.threads": threads,
         "engine.trusted_keys": trusted_key or None,
         "source.uri": source,
-        "source.start": start and _moment(start),
+        "source.start": None if start is None else _moment(start),
         "camera.name": camera,
         "upstream.uri": upstream,
         "upstream.insecure": insecure or None,

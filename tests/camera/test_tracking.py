@@ -1,3 +1,4 @@
+import datetime
 import sys
 
 import msgspec
@@ -93,6 +94,17 @@ def test_after_a_gap_in_the_frames_nobody_is_continued():
     later = tracker.update(found([10, 10, 50, 120]), START + 10 * SECOND)
     assert later.ended == (EndedTrack(1, START),)
     assert later.tracks.tolist() == [2]
+
+
+@pytest.mark.parametrize("year", [1970, 2262, 9999])
+def test_a_clock_of_any_year_will_do(year):
+    began_us = round(datetime.datetime(year, 12, 31, 23, 59, tzinfo=datetime.timezone.utc).timestamp()) * SECOND
+    tracker = Tracker(TrackerSettings(lifespan_s=1))
+    for frame in range(5):
+        seen = tracker.update(found([10, 10, 50, 120]), began_us + frame * SECOND // 10)
+        assert seen.tracks.tolist() == [1]
+    assert tracker.finish() == (EndedTrack(1, began_us + 4 * SECOND // 10),)
+    assert tracker.update(found([10, 10, 50, 120]), began_us + SECOND).tracks.tolist() == [2]
 
 
 def test_finishing_ends_every_track_and_numbers_go_on():
