@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import DAMAGE
 from reid_edge.gallery.store.chain import check_chain
+from reid_edge.gallery.store.people import AllPeople, PeopleChange
 from reid_edge.gallery.store.snapshots import Snapshot
 
 #: Settings of one gallery that another must not be given.
@@ -46,6 +47,7 @@ def copy_contents(held: Snapshot, target: Store) -> Contents:
     target.change_settings({name: value for name, value in held.settings().items() if not name.startswith(_OF_ONE)})
     erasures = held.erasures()
     observations -= len(target.apply_erasures(erasures).keys)
+    _copy_people(held.people(), target)
     lines = held.audit()
     target.restore_audit(lines)
     report = check_chain(lines)
@@ -58,3 +60,15 @@ def copy_contents(held: Snapshot, target: Store) -> Contents:
         audit_head=report.head,
         audit_faults=report.faults,
     )
+
+
+def _copy_people(people: AllPeople, target: Store) -> None:
+    """Write people into a store that has none; numbers that were given stay given."""
+    if people.state.revision:
+        change = PeopleChange(
+            assignments=people.assignments,
+            decisions=people.decisions,
+            events=people.events,
+            next_person=people.state.next_person,
+        )
+        target.change_people(change, revision=target.people_state().revision)

@@ -76,7 +76,7 @@ def make_milvus(uri, version):
 MAKE = {"sqlite": make_sqlite, "postgresql": make_postgresql, "milvus": make_milvus}
 
 
-@pytest.fixture(params=["sqlite v1", "sqlite v2", "postgresql v1", "milvus v1"])
+@pytest.fixture(params=["sqlite v1", "sqlite v2", "sqlite v3", "postgresql v1", "postgresql v2", "milvus v1"])
 def uri(request, engines):
     name, version = request.param.split()
     engine = engines(name)
@@ -142,15 +142,16 @@ def test_a_gallery_made_now_holds_the_same_tables_and_bytes(tmp_path):
         contextlib.closing(sqlite3.connect(tmp_path / "now.db")) as db,
         contextlib.closing(sqlite3.connect(":memory:")) as stored,
     ):
-        stored.executescript((STORED / "v2.sql").read_text())
+        stored.executescript((STORED / "v3.sql").read_text())
         assert statements(db) == statements(stored)
         for pragma in ("application_id", "user_version"):
             assert db.execute(f"PRAGMA {pragma}").fetchone() == stored.execute(f"PRAGMA {pragma}").fetchone()
 
 
-def test_an_old_file_that_was_brought_to_this_format_has_the_same_tables_as_a_new_one(tmp_path):
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_an_old_file_that_was_brought_to_this_format_has_the_same_tables_as_a_new_one(tmp_path, version):
     path = tmp_path / "old.db"
-    make_sqlite(f"sqlite:{path}", "v1")
+    make_sqlite(f"sqlite:{path}", version)
     open_store(f"sqlite:{path}").close()
     open_store(f"sqlite:{tmp_path / 'new.db'}").close()
     assert schema(path) == schema(tmp_path / "new.db")

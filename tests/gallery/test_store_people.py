@@ -4,13 +4,14 @@ import dataclasses
 
 import pytest
 
-from reid_edge.errors import PeopleChangedError, StoreError
+from reid_edge.errors import PeopleChangedError
+from reid_edge.gallery.backup import back_up
 from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.restore import restore
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.people import Assignment, Decision, PeopleChange, PeopleState, PersonEvent
+from reid_edge.gallery.store.sqlite_beside import journal_text
 from tests.gallery.stores import DIM, HOUR, MODEL, NOON, record
-
-WITH_PEOPLE = ("sqlite", "postgresql")
 
 
 def assignment(track, person, **changes):
@@ -43,10 +44,8 @@ def event(track, person, kind="new", **changes):
 
 
 @pytest.fixture
-def gallery(engine, store):
+def gallery(store):
     """Six tracklets, the first of which has two observations."""
-    if engine.name not in WITH_PEOPLE:
-        pytest.skip("keeps no people yet")
     store.accept_model(MODEL, DIM, now_us=NOON)
     store.add([record(1), *(record(seq, track=seq) for seq in range(2, 7)), record(7, track=1, lasts=HOUR)])
     return store
@@ -154,8 +153,7 @@ def test_events_are_read_from_where_one_left_off(gallery):
     assert gallery.person_events(rest[-1].number, limit=100) == []
 
 
-def test_two_processes_see_each_others_people(engine, gallery):
-    del engine
+def test_two_processes_see_each_others_people(gallery):
     uri = gallery._uri if hasattr(gallery, "_uri") else gallery.name
     other = open_store(uri)
     try:
@@ -167,8 +165,21 @@ def test_two_processes_see_each_others_people(engine, gallery):
         other.close()
 
 
-def test_a_store_without_people_says_so(engine, store):
-    if engine.name in WITH_PEOPLE:
-        pytest.skip("keeps people")
-    with pytest.raises(StoreError, match="SQLite or PostgreSQL"):
-        store.people_state()
+def test_people_are_in_backups_and_come_back_without_what_was_erased_since(gallery, tmp_path, engine):
+    rows = [assignment(1, 1), assignment(2, 1), assignment(3, 2)]
+    change = PeopleChange(
+        assignments=rows, decisions=[decision(2, 3)], events=[event(1, 1), event(3, 2)], next_person=8
+    )
+    gallery.change_people(change, revision=0)
+    back_up(gallery, tmp_path / "backup.db", now_us=NOON)
+    gallery.erase(Selection(cameras=("door",), incarnation="e1", track=2), now_us=NOON)
+    journal = tmp_path / "erasures"
+    journal.write_text(journal_text(gallery.erasures()))
+    uri = engine.uri()
+    restore(tmp_path / "backup.db", uri, now_us=NOON, journals=[journal])
+    other = open_store(uri)
+    assert other.assignments() == [rows[0], rows[2]] and other.decisions() == []
+    assert [one.tracklet[2] for one in other.person_events(limit=9)] == [1, 3]
+    assert other.people_state().next_person == 8
+    other.close()
+    engine.give_back(uri)

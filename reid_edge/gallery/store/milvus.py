@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from reid_edge.errors import ModelMismatchError, StoreError
-from reid_edge.gallery.entries import Match, Record, Selection
+from reid_edge.gallery.entries import Key, Match, Record, Selection
 from reid_edge.gallery.store.base import (
     ELSEWHERE,
     AcceptedModel,
@@ -55,6 +55,7 @@ from reid_edge.gallery.store.milvus_collections import (
 )
 from reid_edge.gallery.store.milvus_gaps import add_gaps, all_gaps
 from reid_edge.gallery.store.milvus_meta import Meta
+from reid_edge.gallery.store.milvus_people import MilvusPeople, of_one_outbox
 from reid_edge.gallery.store.milvus_snapshot import MilvusSnapshot
 from reid_edge.gallery.store.people import Assignment, Decision, PeopleChange, PeopleState, PersonEvent
 from reid_edge.gallery.store.retention import CHECK, PREFIX, retention_of, retention_settings
@@ -85,6 +86,7 @@ class MilvusStore:
         self.name = self._client.name
         self._meta = Meta(self._client)
         self._lines = AuditLines(self._meta, self.name)
+        self._people = MilvusPeople(self._meta, self._held_tracklets)
         self._lock = threading.RLock()
         self._depth = 0
         self._ready: frozenset[str] = frozenset()
@@ -172,6 +174,7 @@ class MilvusStore:
                 self._client.delete(collection, old)
             self._meta.remove_before("gap", before_us)
             self._meta.remove_before("erasure", spent_us(before_us))
+            self._people.expire(before_us)
             self._sweep()
         return expired
 
@@ -345,29 +348,41 @@ class MilvusStore:
         ]
 
     def people_state(self) -> PeopleState:
-        """Refuse: people are not kept in Milvus yet."""
-        raise self._no_people()
+        """Return the state that a change of people is to be based on."""
+        with self._session():
+            return self._people.state()
 
-    def assignments(self, person: int | None = None) -> list[Assignment]:  # noqa: ARG002
-        """Refuse."""
-        raise self._no_people()
+    def assignments(self, person: int | None = None) -> list[Assignment]:
+        """Return the assignments of all people, or of one."""
+        with self._session(LONG_S):
+            return self._people.assignments(person)
 
     def decisions(self) -> list[Decision]:
-        """Refuse."""
-        raise self._no_people()
+        """Return what operators have said, oldest first."""
+        with self._session():
+            return self._people.decisions()
 
-    def person_events(self, after: int = 0, *, limit: int) -> list[PersonEvent]:  # noqa: ARG002
-        """Refuse."""
-        raise self._no_people()
+    def person_events(self, after: int = 0, *, limit: int) -> list[PersonEvent]:
+        """Return events with larger numbers than one, the smallest first."""
+        with self._session(LONG_S):
+            return self._people.events(after, limit)
 
-    def change_people(self, change: PeopleChange, *, revision: int) -> PeopleState:  # noqa: ARG002
-        """Refuse."""
-        raise self._no_people()
+    def change_people(self, change: PeopleChange, *, revision: int) -> PeopleState:
+        """Store a change; of two that are made at the same moment both may be stored."""
+        with self._session(LONG_S):
+            return self._people.change(change, revision)
 
-    def _no_people(self) -> StoreError:
-        return StoreError(
-            f"{self.name}: people are not kept in a gallery in Milvus yet; use a gallery in SQLite or PostgreSQL."
-        )
+    def _held_tracklets(self, tracklets: set[Key]) -> set[Key]:
+        """Return those of some tracklets of which there are observations."""
+        found: set[Key] = set()
+        for (camera, incarnation), tracks in of_one_outbox(tracklets).items():
+            of_it = f"camera == {json.dumps(camera)} and epoch == {json.dumps(incarnation)}"
+            for start in range(0, len(tracks), ROWS):
+                where = f"{of_it} and track in {tracks[start : start + ROWS]}"
+                for model in self._collections():
+                    rows = self._client.rows(collection_of(model), where, ["id", "track"])
+                    found.update((camera, incarnation, row["track"]) for row in rows)
+        return found
 
     def close(self) -> None:
         """Close the connection."""
@@ -451,14 +466,17 @@ class MilvusStore:
 
     def _delete(self, selection: Selection) -> set[tuple[str, str, int]]:
         """Delete the selected observations until none is left; return their keys."""
-        keys: set[tuple[str, str, int]] = set()
-        while found := [(model, row) for model, row in self._selected(selection, ())]:
+        keys: set[Key] = set()
+        tracklets: set[Key] = set()
+        while found := [(model, row) for model, row in self._selected(selection, ["track"])]:
+            tracklets.update((row["camera"], row["epoch"], row["track"]) for _, row in found)
             keys.update((row["camera"], row["epoch"], row["seq"]) for _, row in found)
             for start in range(0, len(found), ROWS):
                 some = found[start : start + ROWS]
                 for model in {model for model, _ in some}:
                     ids = [row["id"] for owner, row in some if owner == model]
                     self._client.delete(collection_of(model), f"id in {json.dumps(ids)}")
+        self._people.forget(tracklets)
         return keys
 
 

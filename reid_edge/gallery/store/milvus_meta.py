@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from reid_edge.errors import StoreError
-from reid_edge.gallery.store.milvus_client import TEXT_BYTES, Client, DataType, Row
+from reid_edge.gallery.store.milvus_client import ROWS, TEXT_BYTES, Client, DataType, Row
 
 META = "reid_edge_meta"
 META_FIELDS = {
@@ -56,15 +56,19 @@ class Meta:
         if rows:
             self._client.put(META, rows)
 
-    def bodies(self, kind: str, *, from_us: int | None = None, start: str = "") -> dict[str, Any]:
+    def bodies(
+        self, kind: str, *, from_us: int | None = None, before_us: int | None = None, start: str = ""
+    ) -> dict[str, Any]:
         """Return the bodies of the entries of one kind, by name.
 
         Args:
             kind: Which kind.
             from_us: Only those with a number from this one on.
+            before_us: Only those with a smaller number than this one.
             start: Only those whose names begin so.
         """
         where = f'kind == "{kind}"' + ("" if from_us is None else f" and at_us >= {from_us}")
+        where += "" if before_us is None else f" and at_us < {before_us}"
         if start:  # an underscore may stand for any character there: the names are looked at again below
             where += f" and name like {json.dumps(f'{kind}/{start}%')}"
         rows = self._client.rows(META, where, ["name", "body"])
@@ -84,6 +88,12 @@ class Meta:
     def remove(self, kind: str, name: str) -> None:
         """Delete an entry."""
         self._client.delete(META, f"name == {_quoted(kind, name)}")
+
+    def remove_names(self, kind: str, names: list[str]) -> None:
+        """Delete the entries of some names."""
+        for start in range(0, len(names), ROWS):
+            some = [f"{kind}/{name}" for name in names[start : start + ROWS]]
+            self._client.delete(META, f"name in {json.dumps(some)}")
 
     def remove_kind(self, kind: str) -> None:
         """Delete all entries of one kind."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from reid_edge.gallery.entries import Record
 from reid_edge.gallery.store.base import AcceptedModel, AuditEntry, Erasure, StoredGap
+from reid_edge.gallery.store.people import AllPeople
 from reid_edge.gallery.store.snapshots import RECORDS
 
 if TYPE_CHECKING:
@@ -47,6 +48,16 @@ class MilvusSnapshot:
     def erasures(self) -> list[Erasure]:
         """Return the erasures in force."""
         return self._store.erasures()
+
+    def people(self) -> AllPeople:
+        """Return whose each tracklet is, what operators decided, and the events."""
+        store = self._store
+        return AllPeople(
+            state=store.people_state(),
+            assignments=store.assignments(),
+            decisions=store.decisions(),
+            events=store.person_events(limit=2**31 - 1),
+        )
 
     def audit(self) -> list[AuditEntry]:
         """Return all lines of the audit, oldest first."""

@@ -146,6 +146,23 @@ class PeopleChange:
     next_person: int = 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class AllPeople:
+    """All that a store holds of people, as a backup takes it.
+
+    Attributes:
+        state: The state.
+        assignments: All assignments.
+        decisions: All decisions.
+        events: All events.
+    """
+
+    state: PeopleState
+    assignments: Sequence[Assignment]
+    decisions: Sequence[Decision]
+    events: Sequence[PersonEvent]
+
+
 class PeopleStore(Protocol):
     """The part of a store that holds people."""
 

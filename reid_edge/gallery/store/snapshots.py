@@ -10,6 +10,7 @@ from reid_edge.errors import StoreError
 from reid_edge.gallery.entries import Record
 from reid_edge.gallery.store.base import DAMAGE, AcceptedModel, AuditEntry, Erasure, Store, StoredGap
 from reid_edge.gallery.store.chain import check_chain
+from reid_edge.gallery.store.people import AllPeople
 from reid_edge.gallery.store.sql import (
     AUDIT_NAMES,
     GAP_NAMES,
@@ -18,7 +19,7 @@ from reid_edge.gallery.store.sql import (
     accepted_model,
     audit_line,
 )
-from reid_edge.gallery.store.sql_people import Database
+from reid_edge.gallery.store.sql_people import Database, all_people
 
 #: Records of one piece.
 RECORDS = 1000
@@ -47,6 +48,9 @@ class Snapshot(Protocol):
 
     def erasures(self) -> list[Erasure]:
         """Return the erasures in force."""
+
+    def people(self) -> AllPeople:
+        """Return whose each tracklet is, what operators decided, and the events."""
 
     def audit(self) -> list[AuditEntry]:
         """Return all lines of the audit, oldest first."""
@@ -95,6 +99,10 @@ class SqlSnapshot:
         """Return the erasures in force."""
         return SqlStore.erasures_of(self._db)
 
+    def people(self) -> AllPeople:
+        """Return whose each tracklet is, what operators decided, and the events."""
+        return all_people(self._db)
+
     def audit(self) -> list[AuditEntry]:
         """Return all lines of the audit, oldest first."""
         rows = self._db.execute(f"SELECT {AUDIT_NAMES} FROM audit ORDER BY number").fetchall()  # noqa: S608 - constant
@@ -114,7 +122,7 @@ def check(store: Store) -> str:
         for _ in held.records():
             pass
         report = check_chain(held.audit())
-        held.gaps(), held.erasures()
+        held.gaps(), held.erasures(), held.people()
     faults = [*found, *(f"audit: {fault}" for fault in report.faults[:5])]
     store.damaged.note_structure("; ".join(faults))
     with contextlib.suppress(StoreError):  # a role that may only read

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from reid_edge.errors import PeopleChangedError
 from reid_edge.gallery.entries import Key
-from reid_edge.gallery.store.people import Assignment, Decision, PeopleChange, PeopleState, PersonEvent
+from reid_edge.gallery.store.people import AllPeople, Assignment, Decision, PeopleChange, PeopleState, PersonEvent
 
 
 class Database(Protocol):
@@ -167,6 +167,11 @@ def events_of(db: Database, where: str = "TRUE ORDER BY number") -> list[PersonE
         )
         for row in rows
     ]  # fmt: skip
+
+
+def all_people(db: Database) -> AllPeople:
+    """Return all that a database holds of people, within a transaction."""
+    return AllPeople(state=_state(db), assignments=assignments_of(db), decisions=decisions_of(db), events=events_of(db))
 
 
 def _state(db: Database) -> PeopleState:
