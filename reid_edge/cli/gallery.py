@@ -19,7 +19,8 @@ from reid_edge.cli.gallery_decisions import merge, not_same, split
 from reid_edge.cli.gallery_erasing import erase
 from reid_edge.cli.gallery_keeping import backup, check, erasures, restore_backup, roles
 from reid_edge.cli.gallery_options import JsonOption, StoreArgument, UtcOption, opened, print_json
-from reid_edge.cli.gallery_people import identify, people, person
+from reid_edge.cli.gallery_people import TransitsOption, events, identify, person, read_times
+from reid_edge.cli.gallery_people import people as list_people
 from reid_edge.cli.gallery_search import search
 from reid_edge.cli.gallery_tracklets import tracklets
 from reid_edge.console import console, error_console, print_table
@@ -81,6 +82,10 @@ def serve(
         str | None, typer.Option(help="Separate address for /healthz and /metrics: http://127.0.0.1:PORT.")
     ] = None,
     retention_hours: HoursOption = None,
+    people: Annotated[
+        bool, typer.Option("--people", help="Give each tracklet to a person as it comes, as 'identify' does.")
+    ] = False,
+    transits: TransitsOption = None,
     quota_rows: Annotated[float, typer.Option(help="Observations that one camera may send in an hour.")] = 36_000,
     quota_megabytes: Annotated[
         float, typer.Option(help="Megabytes of observations that one camera may send in an hour, as stored.")
@@ -111,7 +116,15 @@ def serve(
         rows=quota_rows, megabytes=quota_megabytes, gaps=quota_gaps, outboxes=quota_outboxes, models=quota_models
     )
     endpoints = Endpoints(
-        listen=listen, mqtt=mqtt, name=name, tls=tls, insecure=insecure, operations=operations, quota=quota
+        listen=listen,
+        mqtt=mqtt,
+        name=name,
+        tls=tls,
+        insecure=insecure,
+        operations=operations,
+        quota=quota,
+        people=people,
+        transits=read_times(transits),
     )
     if retention_hours is not None:
         checked_hours(retention_hours)
@@ -283,8 +296,9 @@ gallery_app.command()(info)
 gallery_app.command()(cameras)
 gallery_app.command()(tracklets)
 gallery_app.command()(identify)
-gallery_app.command()(people)
+gallery_app.command("people")(list_people)
 gallery_app.command()(person)
+gallery_app.command()(events)
 gallery_app.command("calibrate")(calibrate_gallery)
 gallery_app.command()(merge)
 gallery_app.command()(split)

@@ -1,10 +1,11 @@
-"""``reid-edge gallery`` commands about people: identify, people, person."""
+"""``reid-edge gallery`` commands about people: identify, people, person, events."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import io
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +29,11 @@ from reid_edge.cli.gallery_options import (
 )
 from reid_edge.console import console, print_table, say
 from reid_edge.files import check_output, write_whole
+from reid_edge.foreign_text import printable
 from reid_edge.gallery import people as identifying
-from reid_edge.gallery.people_views import PersonSummary, journey, list_people
-from reid_edge.gallery.store.people import Assignment
+from reid_edge.gallery.people_messages import event_fields
+from reid_edge.gallery.people_views import PersonSummary, follow_events, journey, list_people
+from reid_edge.gallery.store.people import Assignment, PersonEvent
 from reid_edge.gallery.times import duration_text, now_us, time_text
 from reid_edge.identity.transit import StatedTransits, read_transits
 
@@ -47,6 +50,11 @@ JOURNEY_COLUMNS = (
     "camera", "first_us", "last_us", "first_seen", "last_seen", "id", "epoch", "track", "how", "similarity", "reason",
     "centring", "calibration", "assigned_us", "model_hash",
 )  # fmt: skip
+
+#: What the other person of an event is to it.
+_OTHER = {"new": "near", "seen again": "near", "merged": "with", "split": "from"}
+#: Seconds between two looks for new events.
+FOLLOW_S = 1.0
 
 CsvOption = Annotated[
     str | None, typer.Option("--csv", metavar="FILE|-", help="Write CSV to a new file, or to standard output (-).")
@@ -148,6 +156,40 @@ def person(
         print_json(rows)
     else:
         _print_journey(found, number, utc=utc)
+
+
+def events(
+    store: StoreArgument,
+    purpose: PurposeOption,
+    after: Annotated[int, typer.Option(min=0, help="Only events with a larger number than this.")] = 0,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Largest number of events; with --follow, of the first look.")
+    ] = 100,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on and show events as they come, until stopped.")
+    ] = False,
+    utc: UtcOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,
+) -> None:
+    """Show what became of people: new, seen again, merged, split. The audit records it."""
+    with opened(store) as gallery:
+        shown = follow_events(
+            gallery, after=after, limit=limit, purpose=purpose, now_us=now_us(), every_s=FOLLOW_S if follow else None
+        )
+        for event in shown:
+            text = json.dumps(event_fields(event)) if as_json else _event_text(event, utc=utc)
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+
+
+def _event_text(event: PersonEvent, *, utc: bool) -> str:
+    camera, incarnation, track = event.tracklet
+    other = "" if event.other is None else f" ({_OTHER[event.kind]} {event.other})"
+    return (
+        f"{event.number}  {time_text(event.at_us, utc=utc)}  person {event.person} {event.kind}{other}: "
+        f"{printable(camera)}/{incarnation[:INCARNATION_SHOWN]} tracklet {track}, "
+        f"{_how_sure(event.reason, event.similarity)}"
+    )
 
 
 def _write_csv(path: str, columns: Sequence[str], rows: Sequence[dict[str, Any]], what: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from reid_edge.errors import ModelMismatchError, StoreError, UsageError
 from reid_edge.gallery.admission import Admission, Circumstances, SortedBatch
 from reid_edge.gallery.deletion import Retention
+from reid_edge.gallery.entries import Record
 from reid_edge.gallery.health import CommitRecord
 from reid_edge.gallery.quota import Quota
 from reid_edge.gallery.replay import ReplayLog
@@ -69,6 +70,7 @@ class Collector:
         expire_every_s: Seconds between two applications of the retention.
         clock: Returns the machine's time of day, microseconds since 1970 UTC.
         read: Reads the machine's other clocks, against which that one is checked.
+        stored: Called with what was committed, observations that had been stored before included; must not block.
 
     Attributes:
         name: Name of the gallery.
@@ -90,7 +92,9 @@ class Collector:
         expire_every_s: float = 60.0,
         clock: Callable[[], int] = now_us,
         read: Callable[[], Reading] = read_clocks,
+        stored: Callable[[Sequence[Record]], None] | None = None,
     ) -> None:
+        self._tell_stored = stored
         self.name = checked_wire_name(name, "the name of a gallery", UsageError)
         self._store = store
         self._lock = threading.Lock()
@@ -193,6 +197,8 @@ class Collector:
         except ModelMismatchError as error:  # another gallery is in its place now
             raise StoreError(f"the gallery was replaced while it was open: {error}") from error
         self.commits.succeeded()
+        if self._tell_stored is not None and records:
+            self._tell_stored(records)
         return added
 
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from reid_edge.backoff import TRANSIENT_S, Backoff
 from reid_edge.errors import SettingsError, StoreError, TransportError
 from reid_edge.gallery.collector import Collector
+from reid_edge.gallery.people_messages import event_payload, people_topic
+from reid_edge.gallery.store.people import PersonEvent
 from reid_edge.sparse_log import SparseLog
 from reid_edge.upstream.mqtt import NOT_AUTHORISED, Message, MqttLink, acknowledgements_topic, observations_topic
 from reid_edge.upstream.tls import TlsFiles
@@ -102,7 +104,7 @@ class MqttCollector:
         self.answers = Backoff(LOG)
         self._collector = collector
         self._group = group = checked_wire_name(group or collector.name, "the name of a gallery", SettingsError)
-        self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Message | PersonEvent | None] = queue.SimpleQueue()
         self._held: Counter[str] = Counter()
         self._holding = threading.Lock()
         self._log = SparseLog(LOG)
@@ -134,6 +136,10 @@ class MqttCollector:
         if not self.connected:
             return self.backoff.reason or self.link.backoff.reason or f"{self.link.uri}: connecting"
         return self.backoff.reason or self.answers.reason
+
+    def tell(self, event: PersonEvent) -> None:
+        """Publish what became of a person; nobody learns of it here while there is no connection."""
+        self._queue.put(event)
 
     def leave_if_stuck(self) -> None:
         """Leave the messages to other collectors of the group while a commit does not end."""
@@ -184,8 +190,11 @@ class MqttCollector:
         try:
             message = self._queue.get()
             while message is not None:
-                messages.append(message)
-                size += len(message.payload)
+                if isinstance(message, PersonEvent):
+                    self._publish_event(message)
+                else:
+                    messages.append(message)
+                    size += len(message.payload)
                 if size >= _MOST_BYTES:
                     return messages, False
                 message = self._queue.get_nowait()
@@ -219,6 +228,12 @@ class MqttCollector:
                 self.stats.unanswered - unanswered,
             )
 
+    def _publish_event(self, event: PersonEvent) -> None:
+        """Publish an event; who was not connected reads the table of events."""
+        with contextlib.suppress(TransportError):
+            wait_s = _ACK_TIMEOUT_S if self.link.connected else 0.0
+            self.link.publish(people_topic(self._group, event), event_payload(self._group, event), timeout_s=wait_s)
+
     def _answer(self, camera: str, ack: bytes) -> None:
         try:
             # Without a connection waiting is of no use: the camera will send again.
@@ -235,7 +250,8 @@ class MqttCollector:
         self.link.leave(self.backoff.failed(reason))
         with contextlib.suppress(queue.Empty):
             while (message := self._queue.get_nowait()) is not None:
-                self._let_go([message])
+                if isinstance(message, Message):
+                    self._let_go([message])
             self._queue.put(None)
 
     def _judged(self, code: int) -> None:

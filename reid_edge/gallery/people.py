@@ -9,6 +9,7 @@ from typing import Literal
 
 from reid_edge.gallery import audit
 from reid_edge.gallery.clock import kept_since_us
+from reid_edge.gallery.comparison import kept_comparison
 from reid_edge.gallery.held_tracklets import HeldTracklet, name_of, read_tracklets
 from reid_edge.gallery.people_decisions import attempted, renewed
 from reid_edge.gallery.population import (
@@ -88,7 +89,13 @@ def _identify(store: Store, now_us: int, again: bool, transits: StatedTransits |
     assignments: list[Assignment] = []
     events: list[PersonEvent] = []
     for model_hash, held in sorted(read_tracklets(store, since_us=kept_since_us(store, now_us)).items()):
-        given = Circumstances(model_hash=model_hash, operator=operator, transits=transits, numbers=numbers)
+        given = Circumstances(
+            model_hash=model_hash,
+            operator=operator,
+            transits=transits,
+            numbers=numbers,
+            calibration=calibration_version(store, model_hash),
+        )
         of_model = {name: known[name] for name in held if name in known and known[name].model_hash == model_hash}
         way, looked_at, changes = _changes(held, of_model, given, again=again, at_us=now_us)
         assignments += changes.assignments.values()
@@ -100,6 +107,12 @@ def _identify(store: Store, now_us: int, again: bool, transits: StatedTransits |
         change = PeopleChange(assignments=assignments, decisions=said, events=events, next_person=numbers.next)
         store.change_people(change, revision=state.revision)
     return done
+
+
+def calibration_version(store: Store, model_hash: str) -> str:
+    """Return the version of a model's calibration; "" if it was never calibrated."""
+    kept = kept_comparison(store, model_hash)
+    return kept.scale.version if kept is not None and kept.calibration is not None else ""
 
 
 def _changes(

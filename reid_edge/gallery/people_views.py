@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,7 @@ from reid_edge.gallery import audit
 from reid_edge.gallery.clock import kept_since_us
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.store import Store
-from reid_edge.gallery.store.people import Assignment
+from reid_edge.gallery.store.people import Assignment, PersonEvent
 
 #: Most people of a list.
 MOST_LISTED = 10_000
@@ -113,6 +114,36 @@ def journey(store: Store, person: int, *, purpose: str, now_us: int) -> list[Ass
         raise no_person(store, person)
     audit.record(store, "person", {"person": person, "ids": [one.id for one in rows]}, at_us=now_us, purpose=purpose)
     return rows
+
+
+def follow_events(
+    store: Store, *, after: int, limit: int, purpose: str, now_us: int, every_s: float | None = None
+) -> Iterator[PersonEvent]:
+    """Yield events with larger numbers than one, the smallest first; that they are shown is in the audit before.
+
+    Args:
+        store: Which gallery.
+        after: The number.
+        limit: Largest number of events, or of those that are read at a time.
+        purpose: Reason in the user's words, for the audit.
+        now_us: The time.
+        every_s: Seconds between two looks for new events, without end; None: look once.
+
+    Raises:
+        UsageError: There is no purpose.
+        StoreError: The store fails.
+    """
+    purpose = audit.checked_purpose(purpose)
+    detail = {"after": after, "limit": limit, "follow": every_s is not None}
+    audit.record(store, "events", detail, at_us=now_us, purpose=purpose)
+    while True:
+        page = store.person_events(after, limit=limit)
+        yield from page
+        after = page[-1].number if page else after
+        if every_s is None:
+            return
+        if not page:
+            time.sleep(every_s)
 
 
 def tracklets_of(store: Store, person: int) -> list[Assignment]:

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 from reid_edge.errors import GalleryError, UsageError
 from reid_edge.gallery.collector import DEFAULT_NAME, Collector
 from reid_edge.gallery.health import Health, Problem, probing
+from reid_edge.gallery.live_people import LivePeople
 from reid_edge.gallery.quota import Quota
 from reid_edge.gallery.store import Store
+from reid_edge.gallery.store.people import PersonEvent
 from reid_edge.gallery.times import now_us
 from reid_edge.gallery.twins import Twins, TwinsRecord
+from reid_edge.identity.transit import StatedTransits
 from reid_edge.systemd import notify, watchdog_interval_s
 from reid_edge.upstream.tls import TlsFiles, client_context, endpoint
 from reid_edge.wire_names import checked_wire_name
@@ -70,6 +73,8 @@ class Endpoints:
         insecure: Plain text is allowed on loopback.
         operations: Address ``http://`` on loopback for ``/healthz`` and ``/metrics`` alone; None for none.
         quota: What each camera may bring.
+        people: Give tracklets to people as they come.
+        transits: Stated times between cameras; None: none.
 
     Raises:
         UsageError: There is neither ``listen`` nor ``mqtt``.
@@ -82,6 +87,8 @@ class Endpoints:
     insecure: bool = False
     operations: str | None = None
     quota: Quota = field(default_factory=Quota)
+    people: bool = False
+    transits: StatedTransits | None = None
 
     def __post_init__(self) -> None:
         if self.listen is None and self.mqtt is None:
@@ -113,13 +120,19 @@ class GalleryService:
         from reid_edge.gallery.http import HttpServer, gallery_app, operations_app
         from reid_edge.gallery.metrics import GalleryMetrics
 
-        self.collector = Collector(store, name=endpoints.name, quota=endpoints.quota)
+        people = LivePeople(store, transits=endpoints.transits, tell=self._tell) if endpoints.people else None
+        if people is not None:
+            store.people_state()  # whether it can be read, now and not later
+        taken = None if people is None else people.take
+        self.collector = Collector(store, name=endpoints.name, quota=endpoints.quota, stored=taken)
         self.addresses: list[str] = []
         self._servers: list[HttpServer] = []
         self._twins = TwinsRecord(store)
         closing.enter_context(self.collector.retention.running())
         closing.enter_context(probing(store, self.collector.commits, self._record_twins))
         self._mqtt = self._connected(endpoints, closing)
+        if people is not None:
+            closing.enter_context(people.running())
         self.health = Health((self._store_problems, self._broker_problems, self._camera_problems))
         metrics = GalleryMetrics(self.collector, self._mqtt, health=self.health, servers=self._servers)
         if endpoints.listen is not None:
@@ -179,6 +192,10 @@ class GalleryService:
 
     def _record_twins(self) -> None:
         self._twins.write(self._present_twins())
+
+    def _tell(self, event: PersonEvent) -> None:
+        if self._mqtt is not None:
+            self._mqtt.tell(event)
 
     def _connected(self, endpoints: Endpoints, closing: contextlib.ExitStack) -> MqttCollector | None:
         if endpoints.mqtt is None:

@@ -9,6 +9,8 @@ import pytest
 
 from reid_edge.errors import ContradictionError, NoSuchPersonError, PeopleChangedError, StoreError, UsageError
 from reid_edge.gallery import people_decisions as module
+from reid_edge.gallery.calibrating import calibrate, keep
+from reid_edge.gallery.comparison import kept_comparison
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.people import identify
 from reid_edge.gallery.people_views import journey, list_people
@@ -16,6 +18,7 @@ from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.people import Decision, PeopleChange
 from reid_edge.gallery.times import now_us
 from reid_edge.identity.transit import StatedTransits
+from tests.gallery.crowds import crowd
 from tests.gallery.people_scenes import errors, filled, later, scene_records
 from tests.gallery.stores import HOUR, OTHER_MODEL, SECOND
 from tests.identity.scenes import make_scene
@@ -219,6 +222,16 @@ def test_nobody_is_at_two_cameras_faster_than_one_gets_there(gallery, at):
     filled(gallery, at=at, people=30, cameras=2)
     slow = StatedTransits(shortest_s={("camera0", "camera1"): 10_000.0})
     assert one(identify(gallery, now_us=now_us(), transits=slow)).people == 60
+
+
+def test_assignments_keep_the_version_of_the_calibration_that_there_was(gallery):
+    rows, _ = crowd(observations=2, start=now_us() - 2 * HOUR)
+    gallery.accept_model(rows[0].entry.model_hash, 64, now_us=now_us())
+    gallery.add(rows)
+    keep(gallery, calibrate(gallery, now_us=now_us(), find=gallery.find), now_us=now_us())
+    version = kept_comparison(gallery, rows[0].entry.model_hash).scale.version
+    identify(gallery, now_us=now_us())
+    assert version and {row.calibration for row in gallery.assignments()} == {version}
 
 
 def test_what_is_too_old_to_be_kept_is_given_to_nobody(gallery, at):

@@ -1,0 +1,174 @@
+"""People while observations arrive: what the collector has stored is given to people at once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from reid_edge.errors import PeopleChangedError, ReidEdgeError
+from reid_edge.gallery.clock import kept_since_us
+from reid_edge.gallery.entries import Record
+from reid_edge.gallery.held_tracklets import gathered_tracklets, name_of, read_tracklets
+from reid_edge.gallery.people import calibration_version, identify
+from reid_edge.gallery.population import Changes, Circumstances, OnlinePopulation, constraints_of
+from reid_edge.gallery.repeating import repeating
+from reid_edge.gallery.store import Store
+from reid_edge.gallery.store.people import Assignment, PeopleChange, PersonEvent
+from reid_edge.gallery.times import now_us
+from reid_edge.identity.people_table import Numbers
+from reid_edge.identity.transit import StatedTransits
+from reid_edge.sparse_log import SparseLog
+
+log = logging.getLogger(__name__)
+
+#: New observations are looked at so often, seconds.
+EVERY_S = 1.0
+#: Tracklets that are not held any more are forgotten so often, and tracklets stored by others found, seconds.
+COMPARED_EVERY_S = 60.0
+#: All tracklets are compared together again each time that there are twice as many, as long as these are at most so
+#: many: a minute's work.
+MOST_TOGETHER = 20_000
+#: Least number of tracklets of which strangers can be known.
+LEAST = 20
+#: Events that are read at a time.
+PAGE = 1000
+
+
+class LivePeople:
+    """Gives tracklets to people as they come; :meth:`take` may be called from any thread, the rest from one.
+
+    Args:
+        store: Which gallery.
+        transits: Stated times between cameras; None: none.
+        tell: Called with each event of the gallery's people, whoever made it, from the start on.
+        clock: Returns the machine's time of day, microseconds since 1970 UTC.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        transits: StatedTransits | None = None,
+        tell: Callable[[PersonEvent], None] | None = None,
+        clock: Callable[[], int] = now_us,
+    ) -> None:
+        self._store, self._transits, self._tell, self._clock = store, transits, tell, clock
+        self._queue: queue.SimpleQueue[Sequence[Record]] = queue.SimpleQueue()
+        self._populations: dict[str, OnlinePopulation] = {}
+        self._numbers = Numbers(1)
+        self._revision = -1
+        self._compare_at_s = 0.0
+        self._told: int | None = None
+        self._log = SparseLog(log)
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Note what has been stored."""
+        self._queue.put(records)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Work from a thread of its own until the block ends."""
+        with repeating(self.work_or_log, doing="giving tracklets to people", every_s=EVERY_S):
+            yield
+
+    def work_or_log(self) -> None:
+        """Work; a failure is logged, and everything is read again the next time."""
+        try:
+            self.work()
+        except ReidEdgeError as error:
+            self._revision = -1
+            self._log.warning("failed", "tracklets are not given to people for now: %s", error)
+
+    def work(self) -> None:
+        """Give what has arrived to people, and tell of events.
+
+        Raises:
+            StoreError: The store fails.
+            ContradictionError: Operators have joined tracklets that cannot be one person.
+        """
+        records = [record for some in self._drained() for record in some]
+        if self._told is None:
+            self._told = self._last_event()
+        if self._store.people_state().revision != self._revision:
+            self._read_again(again=False)
+        elif records:
+            self._assign(records)
+        if time.monotonic() >= self._compare_at_s:
+            self._forget_what_is_gone()
+        grown = [one for one in self._populations.values() if len(one) >= max(2 * one.learnt_from, LEAST)]
+        if grown:
+            self._read_again(again=sum(map(len, self._populations.values())) <= MOST_TOGETHER)
+        self._tell_events()
+
+    def _drained(self) -> Iterator[Sequence[Record]]:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._queue.get_nowait()
+
+    def _read_again(self, *, again: bool) -> None:
+        """Give all tracklets of the gallery to people, and go on from there."""
+        identify(self._store, now_us=self._clock(), again=again, transits=self._transits)
+        state, assignments = self._store.people_state(), self._store.assignments()
+        operator = constraints_of(self._store.decisions())
+        self._numbers = Numbers(state.next_person)
+        known = {name_of(one.tracklet): one for one in assignments}
+        held = read_tracklets(self._store, since_us=kept_since_us(self._store, self._clock()))
+        self._populations = {
+            model_hash: OnlinePopulation(
+                tracklets,
+                {name: known[name] for name in tracklets if name in known and known[name].model_hash == model_hash},
+                Circumstances(
+                    model_hash=model_hash,
+                    operator=operator,
+                    transits=self._transits,
+                    numbers=self._numbers,
+                    calibration=calibration_version(self._store, model_hash),
+                ),
+            )
+            for model_hash, tracklets in held.items()
+        }
+        self._revision = state.revision
+        self._compare_at_s = time.monotonic() + COMPARED_EVERY_S
+
+    def _assign(self, records: Sequence[Record]) -> None:
+        assignments: list[Assignment] = []
+        events: list[PersonEvent] = []
+        for model_hash, tracklets in gathered_tracklets(records).items():
+            population = self._populations.get(model_hash)
+            if population is None:
+                self._read_again(again=False)
+                return
+            changes = Changes()
+            for one in sorted(tracklets.values(), key=lambda one: (one.last_us, one.key)):
+                population.add(one, changes, at_us=self._clock())
+            assignments += changes.assignments.values()
+            events += changes.events
+        change = PeopleChange(assignments=assignments, events=events, next_person=self._numbers.next)
+        try:
+            self._revision = self._store.change_people(change, revision=self._revision).revision
+        except PeopleChangedError:
+            self._read_again(again=False)
+
+    def _forget_what_is_gone(self) -> None:
+        """Forget tracklets that have been deleted."""
+        self._compare_at_s = time.monotonic() + COMPARED_EVERY_S
+        held = {name_of(one.tracklet) for one in self._store.assignments()}
+        for population in self._populations.values():
+            population.remove([name for name in population.assignments if name not in held])
+
+    def _last_event(self) -> int:
+        last = 0
+        while page := self._store.person_events(last, limit=PAGE):
+            last = page[-1].number
+        return last
+
+    def _tell_events(self) -> None:
+        if self._tell is None:
+            return
+        while page := self._store.person_events(self._told or 0, limit=PAGE):
+            for event in page:
+                self._tell(event)
+                self._told = event.number

@@ -1,0 +1,131 @@
+import dataclasses
+
+import pytest
+
+from reid_edge.errors import StoreError
+from reid_edge.gallery import live_people as module
+from reid_edge.gallery.collector import Collector
+from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.live_people import LivePeople
+from reid_edge.gallery.people import identify
+from reid_edge.gallery.people_decisions import Operator, merge
+from reid_edge.gallery.times import now_us
+from tests.gallery.people_scenes import errors, later, scene_records
+from tests.gallery.stores import HOUR, MODEL, OTHER_MODEL, SECOND, batch
+from tests.identity.scenes import make_scene
+
+
+@pytest.fixture
+def at():
+    return now_us() - 2 * HOUR
+
+
+@pytest.fixture
+def gallery(sqlite_store, at):
+    sqlite_store.accept_model(MODEL, 64, now_us=at)
+    return sqlite_store
+
+
+@pytest.fixture
+def scene():
+    return make_scene(people=30, visits=2, shift=1.0)
+
+
+def deliver(gallery, live, rows):
+    """What cameras send arrives, and is looked at."""
+    gallery.add(rows)
+    live.take(rows)
+    live.work()
+
+
+def test_tracklets_are_given_to_people_as_they_come_from_the_first_one_on(gallery, scene, at):
+    told = []
+    live = LivePeople(gallery, tell=told.append)
+    rows = scene_records(scene, at=at)
+    for start in range(0, len(rows), 10):
+        deliver(gallery, live, rows[start : start + 10])
+    assert errors(gallery, scene) == (0, 0)
+    assert [event.number for event in told] == [event.number for event in gallery.person_events(limit=1000)]
+    kinds = [event.kind for event in told]
+    assert kinds.count("seen again") > 100 and kinds.count("new") <= 60
+    assert len({one.person for one in gallery.assignments()}) == 30
+
+
+def test_nothing_is_read_again_for_a_tracklet_that_arrives(gallery, scene, at, monkeypatch):
+    live = LivePeople(gallery)
+    rows = scene_records(scene, at=at)
+    deliver(gallery, live, rows[:100])
+    monkeypatch.setattr(module, "read_tracklets", None)
+    monkeypatch.setattr(module, "identify", None)
+    deliver(gallery, live, rows[100:150])
+    deliver(gallery, live, [later(rows[120], by=SECOND, seq=900, crops=9)])
+    by_track = {one.track: one for one in gallery.assignments()}
+    assert len(by_track) == 150 and by_track[120].seq == 900
+
+
+def test_what_operators_and_others_change_meanwhile_is_taken_over(gallery, scene, at):
+    told = []
+    live = LivePeople(gallery, tell=told.append)
+    rows = scene_records(scene, at=at)
+    deliver(gallery, live, rows[:90])
+    person = {one.track: one.person for one in gallery.assignments()}
+    merge(gallery, [person[0], person[1]], Operator(at_us=now_us(), purpose="a test"))
+    gallery.add(rows[90:100])
+    identify(gallery, now_us=now_us())  # another process
+    deliver(gallery, live, rows[100:])
+    people = {one.track: one.person for one in gallery.assignments()}
+    assert len(people) == 180 and {people[row] for row in (0, 1, 30, 31)} == {person[0]}
+    assert [event.person for event in told if event.kind == "merged"] == [person[0]]
+
+
+def test_what_was_erased_is_forgotten_and_assigned_to_nobody(gallery, scene, at, monkeypatch):
+    live = LivePeople(gallery)
+    rows = scene_records(scene, at=at)
+    deliver(gallery, live, rows[:90])
+    gallery.erase(Selection(cameras=("camera0",)), now_us=now_us())
+    live.take(rows[:1])  # it was on its way
+    live.work()
+    assert {one.camera for one in gallery.assignments()} == {"camera1", "camera2"}
+    monkeypatch.setattr(live, "_compare_at_s", 0.0)
+    live.work()
+    assert {len(population) for population in live._populations.values()} == {60}
+
+
+def test_another_model_and_an_empty_gallery_are_no_errors(gallery, scene, at):
+    live = LivePeople(gallery)
+    live.work()
+    rows = scene_records(scene, at=at)
+    deliver(gallery, live, rows[:30])
+    other = scene_records(scene, at=at, model=OTHER_MODEL, start=1000)
+    entries = [dataclasses.replace(row.entry, track=row.entry.track + 1000) for row in other]
+    gallery.accept_model(OTHER_MODEL, 64, now_us=at)
+    deliver(gallery, live, [dataclasses.replace(row, entry=entry) for row, entry in zip(other, entries, strict=True)])
+    assert len(gallery.assignments()) == 210
+    assert {one.model_hash for one in gallery.assignments()} == {MODEL, OTHER_MODEL}
+
+
+def test_after_a_failure_everything_is_made_up_for(gallery, scene, at, monkeypatch, caplog):
+    live = LivePeople(gallery)
+    rows = scene_records(scene, at=at)
+    deliver(gallery, live, rows[:90])
+
+    def fails(*_, **__):
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gallery, "change_people", fails)
+        gallery.add(rows[90:100])
+        live.take(rows[90:100])
+        live.work_or_log()
+    assert "the disk is full" in caplog.text and len(gallery.assignments()) == 90
+    live.work_or_log()
+    assert len(gallery.assignments()) == 100
+
+
+def test_the_collector_tells_what_it_has_stored(gallery, scene, at):
+    live = LivePeople(gallery)
+    collector = Collector(gallery, stored=live.take)
+    rows = [row for row in scene_records(scene, at=at) if row.entry.camera == "camera0"]
+    collector.receive([batch(rows, camera="camera0")])
+    live.work()
+    assert len(gallery.assignments()) == len(rows)
