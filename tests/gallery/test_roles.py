@@ -11,13 +11,17 @@ from reid_edge.gallery.audit import verify
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.deletion import Retention, erase_with_receipt
 from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.people import identify
+from reid_edge.gallery.people_decisions import Operator, merge
+from reid_edge.gallery.people_views import list_people
+from reid_edge.gallery.person_erasure import erase_person
 from reid_edge.gallery.search import query_by_feature, search
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.base import summarise
 from reid_edge.upstream.message import decode_ack
-from tests.gallery.stores import DIM, HOUR, MODEL, batch, record, unit
+from tests.gallery.stores import DIM, HOUR, MODEL, SECOND, batch, record, unit
 
-ROLES = ("collector", "searcher", "eraser", "auditor")
+ROLES = ("collector", "searcher", "eraser", "auditor", "operator")
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ def refused(store, statement):
 
 def test_each_role_does_its_work_and_no_other(opened_as):
     now_us = time.time_ns() // 1000
-    collector, searcher, eraser, auditor = map(opened_as, ROLES)
+    collector, searcher, eraser, auditor = map(opened_as, ROLES[:4])
     receive = Collector(collector, expire_every_s=0).receive
     rows = [record(seq, at=now_us - HOUR) for seq in range(1, 6)]
     assert decode_ack(receive([batch(rows)])[0]).seqs == (1, 2, 3, 4, 5)
@@ -97,7 +101,7 @@ def test_nobody_rewrites_the_audit_and_only_the_auditor_reads_it(opened_as):
 
 
 def test_the_searcher_deletes_and_writes_nothing_and_the_auditor_sees_no_observation(opened_as):
-    searcher, eraser, auditor = map(opened_as, ROLES[1:])
+    searcher, eraser, auditor = map(opened_as, ROLES[1:4])
     for statement in (
         "DELETE FROM reid_edge.observations",
         "UPDATE reid_edge.observations SET track = 1",
@@ -129,3 +133,23 @@ def test_who_may_add_to_the_audit_cannot_end_it_or_make_it_unreadable(opened_as,
     audited(store, "search", {}, at_us=3)
     assert [entry.number for entry in auditor.audit_entries(9)] == [1, 2, 3]
     assert verify(auditor).faults[0].startswith("line 2 does not follow")
+
+
+def test_an_operator_decides_of_people_and_deletes_nothing_and_people_go_with_what_an_eraser_deletes(opened_as):
+    now_us = time.time_ns() // 1000
+    collector, searcher, eraser, auditor, operator = map(opened_as, ROLES)
+    Collector(collector).receive([batch([record(seq, at=now_us - HOUR + seq * 10 * SECOND) for seq in range(1, 6)])])
+    identify(collector, now_us=now_us)
+    identify(operator, now_us=now_us, again=True)
+    merge(operator, [1, 2], Operator(at_us=now_us, purpose="a test"))
+    refused(operator, "DELETE FROM reid_edge.observations")
+    assert len(list_people(searcher, selection=Selection(), purpose="a test", now_us=now_us)) == 4
+    with pytest.raises(StoreError, match="permission denied"):
+        merge(searcher, [1, 3], Operator(at_us=now_us, purpose="a test"))
+    with pytest.raises(StoreError, match="permission denied"):
+        auditor.assignments()
+    assert erase_person(eraser, 1, purpose="a right", now_us=now_us).observations == 2
+    assert {one.person for one in searcher.assignments()} == {3, 4, 5} and searcher.decisions() == []
+    assert Retention(collector).apply() == 0
+    collector.set_retention_hours(0.5)
+    assert Retention(collector).apply() == 3 and searcher.assignments() == []
