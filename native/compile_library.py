@@ -29,6 +29,7 @@ PROCESSORS = ("x86_64", "aarch64")
 #: Files that are for one processor, with the instructions that they may use.
 INSTRUCTION_SETS = {
     "avx2": ("x86_64", ["-mavx2", "-mfma", "-mf16c"]),
+    "avx2int8": ("x86_64", ["-mavx2", "-mfma", "-mf16c"]),
     "avx2vnni": ("x86_64", ["-mavx2", "-mfma", "-mf16c", "-mavxvnni"]),
     "avx512": ("x86_64", ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"]),
     "avx512vnni": ("x86_64", ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma"]),
@@ -37,8 +38,9 @@ INSTRUCTION_SETS = {
         ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mavx512bf16", "-mfma"],
     ),
     "avx512int8": ("x86_64", ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma"]),
+    "avx512vl": ("x86_64", ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma"]),
     "neon": ("aarch64", []),
-    "neondot": ("aarch64", ["-march=armv8.2-a+dotprod"]),
+    "neondot": ("aarch64", ["-mcpu=generic+dotprod"]),
 }
 _FLAGS = [
     *(

@@ -66,6 +66,6 @@ ALWAYS void store_tile(element *out, int stride, const V v[][4], const int pixel
 static int runs_here(void) { return cpu_has(CPU_AVX512BF16 | CPU_AVX512VNNI); }
 
 const kernels avx512bf16_kernels = {
-    .name = "avx512bf16", .precision = REID_NATIVE_BF16, .runs_here = runs_here, .stem_bytes = STEM_BYTES,
+    .name = "avx512bf16", .precision = REID_NATIVE_BF16, .runs_here = runs_here,
 #include "kernels_table.inc"
 };

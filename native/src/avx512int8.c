@@ -11,8 +11,8 @@ typedef __m128i raw;
 #define STORES_CLAMP 1
 
 ALWAYS sum zero_sum(void) { return (sum){0}; }
-ALWAYS factor load_factor(const element *in) { return four_bytes(in); }
-ALWAYS sum dot(sum a, factor f, const char *weights) { return dot_bytes(a, f, weights); }
+ALWAYS factor load_factor(const element *in) { return load_taps(in); }
+ALWAYS sum dot(sum a, factor f, const char *weights) { return dot_taps(a, f, weights); }
 ALWAYS V sum_to_float(sum a) { return __builtin_convertvector(a, V); }
 ALWAYS V load_elements(const element *p) {
   return (V)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
@@ -101,6 +101,6 @@ ALWAYS void store_tile(element *out, int stride, const V v[][4], const int pixel
 static int runs_here(void) { return cpu_has(CPU_AVX512VNNI); }
 
 const kernels avx512int8_kernels = {
-    .name = "avx512vnni", .precision = REID_NATIVE_INT8, .runs_here = runs_here, .stem_bytes = STEM_BYTES,
+    .name = "avx512vnni", .precision = REID_NATIVE_INT8, .runs_here = runs_here,
 #include "kernels_table.inc"
 };

@@ -12,6 +12,6 @@
 static int runs_here(void) { return cpu_has(CPU_AVX512VNNI); }
 
 const kernels avx512vnni_kernels = {
-    .name = "avx512vnni", .precision = REID_NATIVE_FP32, .runs_here = runs_here, .stem_bytes = STEM_BYTES,
+    .name = "avx512vnni", .precision = REID_NATIVE_FP32, .runs_here = runs_here,
 #include "kernels_table.inc"
 };

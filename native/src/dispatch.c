@@ -6,19 +6,21 @@
 
 extern const kernels portable_kernels;
 #ifdef __x86_64__
-extern const kernels avx2_kernels, avx512_kernels, avx512vnni_kernels, avx512bf16_kernels, avx512int8_kernels;
+extern const kernels avx2_kernels, avx512_kernels, avx512vnni_kernels, avx512bf16_kernels, avx512int8_kernels,
+    avx512vl_kernels, avx2vnni_kernels, avx2int8_kernels;
 #endif
 #ifdef __aarch64__
-extern const kernels neon_kernels;
+extern const kernels neon_kernels, neondot_kernels;
 #endif
 
 /* The fastest first. */
 static const kernels *const all[] = {
 #ifdef __x86_64__
     &avx512vnni_kernels, &avx512_kernels, &avx2_kernels, &avx512bf16_kernels, &avx512int8_kernels,
+    &avx512vl_kernels, &avx2vnni_kernels, &avx2int8_kernels,
 #endif
 #ifdef __aarch64__
-    &neon_kernels,
+    &neon_kernels, &neondot_kernels,
 #endif
     &portable_kernels,
 };

@@ -1,8 +1,8 @@
 /* What an instruction set gives the engine: a table of functions on rows of pixels.
  *
  * A map is stored pixel by pixel, each with its channels padded to a multiple of `lanes`; padding holds zeros.  Stored
- * activations are *elements*: float32, bfloat16 or uint8 (`element` bytes), all of them >= 0, since every one comes from
- * a ReLU.  A uint8 stands for value = byte x scale of its channel; all scales are folded into weights, biases and the
+ * activations are *elements*: float32, bfloat16 or uint8 (perhaps in 16 bits; `element` bytes), all of them >= 0, since
+ * every one comes from a ReLU.  A uint8 stands for value = byte x scale of its channel; all scales are folded into weights, biases and the
  * factors below, so that kernels know of none but those. */
 #ifndef REID_NATIVE_KERNELS_H
 #define REID_NATIVE_KERNELS_H
@@ -55,10 +55,13 @@ typedef struct {
   const char *name;
   int precision;   /* reid_native_precision */
   int lanes;       /* floats of a vector: channels are padded to a multiple */
-  int group;       /* inputs that one product of a lane takes: 1, 2 (bfloat16) or 4 (uint8) */
+  int group;       /* inputs that one product of a lane takes: 1, 2 (bfloat16; INT8 in 16 bits) or 4 (INT8) */
   int element;     /* bytes of a stored activation */
+  int offset;      /* INT8: taken from inputs before a product; weights then begin with their sums times this, in int32 */
   int vectors;     /* most vectors of outputs that are computed at a time */
-  int stem_bytes;  /* 0: the stem takes float32 minus the mean; else bytes, and weights of so many */
+  int stem_bytes;  /* 0: the stem takes float32 minus the mean; else the image's bytes, and weights of so many */
+  int stem_group;  /* taps that one product of a lane takes */
+  int pixel;       /* bytes of a colour of an image row as the stem takes it */
   int (*runs_here)(void); /* whether this CPU has the instructions */
 
   /* One row of the image as the stem takes it, with STEM_PAD pixels of zeros on both sides: those stay untouched. */

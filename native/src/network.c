@@ -18,7 +18,7 @@ static void set_stem(network *n) {
   n->width = (n->stem_width + 1) / 2;
   n->stem_padded = round_up((int)h->stem_channels, n->k->lanes);
   /* Two pixels more than the taps touch: byte kernels read whole words. */
-  n->image_stride = (size_t)(h->width + 2 * STEM_PAD + 2) * 3 * (n->k->stem_bytes ? 1 : sizeof(float));
+  n->image_stride = (size_t)(h->width + 2 * STEM_PAD + 2) * 3 * (size_t)n->k->pixel;
   n->image_stride = (n->image_stride + 63) / 64 * 64;
   n->stem = (stem){.outputs = (int)h->stem_channels, .out_stride = n->stem_padded, .image_width = (int)h->width,
                    .out_width = n->stem_width};

@@ -38,7 +38,7 @@ static float *next(packer *p, size_t count) {
   return floats;
 }
 
-static int scaled(const packer *p) { return p->n->k->element == 1; }
+static int scaled(const packer *p) { return p->n->k->precision == REID_NATIVE_INT8; }
 static int padded(const packer *p, int channels) { return round_up(channels, p->n->k->lanes); }
 
 /* Copy channels into the network's memory, padded with zeros, each times a factor over a divisor (NULL: 1). */
@@ -80,28 +80,41 @@ static uint16_t bfloat16(float x) {
   return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16); /* to the nearest, ties to even */
 }
 
-static void put_weight(void *packed, size_t at, int group, float w) {
-  if (group == 1) ((float *)packed)[at] = w;
-  else if (group == 2) ((uint16_t *)packed)[at] = bfloat16(w);
-  else ((int8_t *)packed)[at] = (int8_t)fmaxf(-127, fminf(127, rintf(w)));
+/* An integer weight: four fill a lane as bytes, two as 16 bits. */
+static void put_integer(void *packed, size_t at, int group, int w) {
+  if (group == 4) ((int8_t *)packed)[at] = (int8_t)w;
+  else ((int16_t *)packed)[at] = (int16_t)w;
+}
+
+/* Put a weight; returns the integer that it is for INT8. */
+static int put_weight(void *packed, size_t at, const kernels *k, float w) {
+  int integer = k->precision == REID_NATIVE_INT8 ? (int)fmaxf(-127, fminf(127, rintf(w))) : 0;
+  if (k->precision == REID_NATIVE_INT8) put_integer(packed, at, k->group, integer);
+  else if (k->group == 2) ((uint16_t *)packed)[at] = bfloat16(w);
+  else ((float *)packed)[at] = w;
+  return integer;
 }
 
 /* Weights [outputs][inputs] times the inputs' scales over q, for the kernels.  places: where an input lies in memory
- * (NULL: at its own number); groups: of inputs in memory. */
+ * (NULL: at its own number); groups: of inputs in memory.  With an offset each block begins with its first sums. */
 static void *pack_1x1(packer *p, const float *weights, int outputs, int inputs, const float *in_scale, const float *q,
                       int groups) {
   const kernels *k = p->n->k;
-  int total = padded(p, outputs) / k->lanes, first = 0;
-  char *packed = memory_take(&p->n->memory, (size_t)total * groups, (size_t)k->lanes * 4);
+  int total = padded(p, outputs) / k->lanes, first = 0, sums = k->offset != 0;
+  size_t rows = (size_t)(groups + sums);
+  char *packed = memory_take(&p->n->memory, (size_t)total * rows, (size_t)k->lanes * 4);
   p->failed |= !packed;
   if (p->failed) return NULL;
   for (int b = 0, vectors; (vectors = block_vectors(total, k->vectors, b)); b++, first += vectors) {
     for (int o = first * k->lanes; o < outputs && o < (first + vectors) * k->lanes; o++) {
+      size_t begin = (size_t)first * rows + (size_t)(o / k->lanes - first);
+      int sum = 0;
       for (int i = 0; i < inputs; i++) {
-        size_t vector = (size_t)first * groups + (size_t)(i / k->group) * vectors + (o / k->lanes - first);
+        size_t vector = begin + (size_t)(sums + i / k->group) * vectors;
         size_t at = (vector * k->lanes + o % k->lanes) * k->group + i % k->group;
-        put_weight(packed, at, k->group, weights[(size_t)o * inputs + i] * in_scale[i] / q[o]);
+        sum += put_weight(packed, at, k, weights[(size_t)o * inputs + i] * in_scale[i] / q[o]);
       }
+      if (sums) ((int32_t *)(void *)packed)[begin * k->lanes + o % k->lanes] = sum * k->offset;
     }
   }
   return packed;
@@ -337,27 +350,32 @@ static int classes(uint8_t *class_of, taps found[STEM_SIDE * STEM_SIDE], int out
   return count;
 }
 
-/* Integer weights for u8 x s8 products, [vector][7 rows][6 words][lanes][4]; `weights` become what these stand for. */
+/* Integer weights for stem_bytes.inc, [vector](first sums)[7 rows][words][lanes][group]; `weights` become what these
+ * stand for. */
 static void pack_stem_bytes(packer *p, float *weights, const float *out_scale) {
   network *n = p->n;
-  enum { WORDS = (STEM_ROW + 3) / 4 };
-  int lanes = n->k->lanes, outputs = n->stem.outputs, bytes = n->k->stem_bytes;
-  size_t packed = (size_t)n->stem_padded * STEM_SIDE * WORDS * 4;
-  int8_t *high = memory_take(&n->memory, packed, 1), *low = memory_take(&n->memory, packed, 1);
+  int lanes = n->k->lanes, outputs = n->stem.outputs, bytes = n->k->stem_bytes, group = n->k->stem_group;
+  int words = (STEM_ROW + group - 1) / group, sums = n->k->offset != 0, rows = sums + STEM_SIDE * words;
+  size_t packed = (size_t)n->stem_padded * rows * 4;
+  char *high = memory_take(&n->memory, packed, 1), *low = memory_take(&n->memory, packed, 1);
   float *steps = unit_steps(p, outputs);
   p->failed |= !high || !low;
   for (int o = 0; !p->failed && o < outputs; o++) {
     float most = 1e-12f;
+    size_t begin = (size_t)(o / lanes) * rows;
+    int sum = 0;
     for (int i = 0; i < STEM_SIDE * STEM_ROW; i++) most = fmaxf(most, fabsf(weights[o * STEM_SIDE * STEM_ROW + i]));
     steps[o] = most / (bytes == 2 ? 127 * 128 : 127);
     for (int i = 0; i < STEM_SIDE * STEM_ROW; i++) {
       float *w = &weights[o * STEM_SIDE * STEM_ROW + i];
       int q = (int)rintf(*w / steps[o]), upper = bytes == 2 ? (int)rintf((float)q / 128) : q, y = i / STEM_ROW, x = i % STEM_ROW;
-      size_t at = ((((size_t)(o / lanes) * STEM_SIDE + y) * WORDS + x / 4) * lanes + o % lanes) * 4 + x % 4;
-      high[at] = (int8_t)upper;
-      low[at] = (int8_t)(bytes == 2 ? q - 128 * upper : 0);
+      size_t at = ((begin + (size_t)(sums + y * words + x / group)) * lanes + o % lanes) * group + x % group;
+      put_integer(high, at, group, upper);
+      put_integer(low, at, group, bytes == 2 ? q - 128 * upper : 0);
+      sum += upper;
       *w = (float)q * steps[o];
     }
+    if (sums) ((int32_t *)(void *)high)[begin * lanes + o % lanes] = sum * n->k->offset;
   }
   n->stem.weights = high;
   n->stem.weights_low = bytes == 2 ? low : NULL;

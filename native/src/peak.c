@@ -7,9 +7,11 @@
 enum { PEAK_PIXELS = 24, PEAK_GROUPS = 64, PEAK_VECTORS = 3 };
 
 /* Memory whose elements, floats or bytes, are all 1: sums of zeros could be cheaper than a network's. */
-static uint32_t *ones(memory *m, size_t words, int element) {
+static uint32_t *ones(memory *m, size_t words, const kernels *k) {
   uint32_t *found = memory_take(m, words, sizeof *found);
-  for (size_t i = 0; found && i < words; i++) found[i] = element == 4 ? 0x3f800000 : element == 2 ? 0x3f803f80 : 0x01010101;
+  uint32_t integer = k->element == 1 ? 0x01010101 : 0x00010001, number = k->element == 4 ? 0x3f800000 : 0x3f803f80;
+  uint32_t one = k->precision == REID_NATIVE_INT8 ? integer : number;
+  for (size_t i = 0; found && i < words; i++) found[i] = one;
   return found;
 }
 
@@ -18,8 +20,8 @@ uint64_t reid_native_peak(int precision, const char *name, uint32_t rounds) {
   if (!k) return 0;
   int vectors = k->vectors < PEAK_VECTORS ? k->vectors : PEAK_VECTORS, outputs = vectors * k->lanes;
   memory m = {0};
-  const void *in = ones(&m, PEAK_PIXELS * PEAK_GROUPS, k->element);
-  const void *weights = ones(&m, (size_t)PEAK_GROUPS * outputs, k->element);
+  const void *in = ones(&m, PEAK_PIXELS * PEAK_GROUPS, k);
+  const void *weights = ones(&m, (size_t)(PEAK_GROUPS + 1) * outputs, k);
   void *out = memory_take(&m, (size_t)PEAK_PIXELS * outputs, sizeof(float));
   conv c = {.weights = weights, .weights2 = weights, .groups = PEAK_GROUPS, .stride = PEAK_GROUPS * k->group,
             .outputs = outputs, .out_stride = outputs};

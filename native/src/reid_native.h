@@ -48,7 +48,7 @@ typedef struct reid_native_engine reid_native_engine;
 REID_NATIVE_API int reid_native_abi(void);
 
 /* Return the name of the n-th kernel set that this CPU can run, the fastest first, for a precision; NULL after the
- * last.  Names: "avx512vnni", "avx512", "avx2vnni", "avx2", "neondot", "neon", "portable". */
+ * last.  Names: "avx512vnni", "avx512", "avx512vl", "avx2vnni", "avx2", "neondot", "neon", "portable". */
 REID_NATIVE_API const char *reid_native_kernels(int precision, int n);
 
 /* Make an engine.

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from reid_edge.osnet.architecture import OSNetConfig
+from reid_edge.runtime.native.library import NativeNetwork
+from reid_edge.runtime.native.plan import with_ranges
 from tests.conftest import REPOSITORY
 from tests.osnet.random_networks import random_network
 from tests.osnet.variants import VARIANTS
@@ -25,11 +27,8 @@ pytestmark = [
 def run_plan(tmp_path_factory):
     """A program that runs a plan, for aarch64."""
     program = tmp_path_factory.mktemp("arm") / "run_plan"
-    native = REPOSITORY / "native"
-    sources = [native / "run_plan.c", *(path for path in (native / "src").glob("*.c") if "avx" not in path.name)]
-    zig = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", "-static"]
-    flags = ["-std=gnu11", "-O2", "-ffp-contract=fast", "-fno-sanitize=all"]
-    subprocess.run([*zig, *flags, "-o", str(program), *map(str, sources), "-lm"], check=True)
+    command = [sys.executable, "native/compile_library.py", str(program), "--target", "aarch64"]
+    subprocess.run([*command, "--program", "native/run_plan.c"], cwd=REPOSITORY, check=True)
     return program
 
 
@@ -46,3 +45,18 @@ def test_features_on_arm(run_plan, tmp_path, name, kernels):
         command = ["qemu-aarch64", str(run_plan), str(plan), "fp32", kernels, threads, str(len(pixels))]
         done = subprocess.run(command, input=pixels.tobytes(), capture_output=True, check=True)
         assert cosine(np.frombuffer(done.stdout, np.float32).reshape(expected.shape), expected) >= 0.999999
+
+
+def test_int8_on_arm_is_int8_on_x86_but_for_the_order_of_float_sums(run_plan, tmp_path):
+    size = (61, 38)
+    config = OSNetConfig(width=0.3, size=size, variant=VARIANTS["5 addition"])  # no gates, whose means' sums differ
+    plan, pixels = plan_of(random_network(config, seed=1).float()), random_pixels(3, size, seed=2)
+    plan = with_ranges(plan, NativeNetwork(plan).calibrate(pixels))
+    expected = NativeNetwork(plan, precision="int8").run(pixels)
+    (tmp_path / "int8.plan").write_bytes(plan)
+    command = [str(run_plan), str(tmp_path / "int8.plan"), "int8", "neondot", "2", str(len(pixels))]
+    done = subprocess.run(
+        ["qemu-aarch64", "-cpu", "max", *command], input=pixels.tobytes(), capture_output=True, check=True
+    )
+    got = np.frombuffer(done.stdout, np.float32).reshape(expected.shape)
+    assert np.abs(got - expected).max() <= 1e-6 * np.abs(expected).max()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -106,6 +107,39 @@ def test_random_networks_in_int8(kernels, config, seed, threads):
     plan = with_ranges(plan, NativeNetwork(plan, threads=threads).calibrate(pixels))
     got = NativeNetwork(plan, kernels=kernels, threads=threads, precision="int8").run(pixels)
     assert np.linalg.norm(got - expected) <= 0.2 * np.linalg.norm(expected)
+
+
+def _int8_plan(network, pixels):
+    plan = plan_of(network.float())
+    return with_ranges(plan, NativeNetwork(plan).calibrate(pixels))
+
+
+@pytest.mark.parametrize("name", ["1 primary", "4 concatenation", "5 addition", "IBN"])
+def test_all_kernels_in_int8_compute_the_same_numbers(name):
+    """Without gates and norms to the last bit; with them but for means, whose sums have another order."""
+    size = (61, 38)
+    network = random_network(OSNetConfig(width=0.3, size=size, variant=VARIANTS[name]), seed=10)
+    pixels = random_pixels(3, size, seed=11)
+    plan = _int8_plan(network, pixels)
+    first, *others = (NativeNetwork(plan, kernels=kernels, precision="int8").run(pixels) for kernels in INT8)
+    limit = 0 if name in ("4 concatenation", "5 addition") else 0.01
+    for other in others:
+        assert np.linalg.norm(other - first) <= limit * np.linalg.norm(first)
+
+
+@pytest.mark.parametrize("kernels", INT8)
+def test_the_largest_products_of_int8_do_not_saturate(kernels):
+    """All bytes are 255 and all weights 127 where each channel is the same and positive."""
+    size = (32, 32)
+    network = random_network(OSNetConfig(width=0.25, size=size), seed=12)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if name.endswith(("conv.weight", "pointwise.weight")):
+                weight.fill_(1 / weight[0].numel())
+    pixels = np.full((1, *size, 3), 255, np.uint8)
+    expected = expected_features(network, pixels)
+    got = NativeNetwork(_int8_plan(network, pixels), kernels=kernels, precision="int8").run(pixels)
+    assert np.linalg.norm(got - expected) <= 0.02 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("fp32", 0.999999), ("bf16", 0.9999), ("int8", 0.99)])
