@@ -11,6 +11,7 @@ import numpy as np
 
 from reid_edge.errors import FrameError
 from reid_edge.types import Image
+from reid_edge.wording import counted
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 _SUFFIXES_AT_END = re.compile(rf"(?:{'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})+$", re.IGNORECASE)
@@ -103,7 +104,7 @@ def read_images(paths: Iterable[Path], *, skip_bad: bool = False) -> Iterator[tu
 def left_out(unreadable: Sequence[Path], total: int) -> str:
     """Say how many of ``total`` images cannot be read and are left out, and name the first three."""
     named = ", ".join(map(str, unreadable[:3])) + (" …" if len(unreadable) > 3 else "")
-    return f"{len(unreadable):,} of {total:,} images cannot be read and are left out: {named}"
+    return f"{len(unreadable):,} of {counted(total, 'image')} left out, unreadable: {named}"
 
 
 def decoded_image(data: bytes, path: Path) -> Image:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from reid_edge.manifest import Artifact, EngineName, InputSpec, Manifest, model_hash
+from reid_edge.wording import counted
 
 #: Fewest and most files of an artifact.
 _FILES: dict[EngineName, tuple[int, int]] = {
@@ -73,6 +74,6 @@ def _broken_artifact(artifact: Artifact) -> Iterator[str]:
     fewest, most = _FILES[artifact.engine]
     if not fewest <= len(artifact.files) <= most:
         expected = str(most) if fewest == most else f"{fewest} to {most}"
-        yield f"{artifact.name} has {len(artifact.files)} files; expected {expected}"
+        yield f"{artifact.name} has {counted(len(artifact.files), 'file')}; expected {expected}"
     if (artifact.plan is None) == (artifact.engine == "tensorrt"):
         yield f"{artifact.name} has {'no' if artifact.plan is None else 'a'} record of a TensorRT plan"

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from reid_edge.wording import counted
+
 FloatType = Literal["f32", "bf16", "f16"]
 #: More than any edge device has cores; engines start as many threads as they are given.
 MAX_THREADS = 512
@@ -27,7 +29,7 @@ class Execution:
     float_type: FloatType = "f32"
 
     def __str__(self) -> str:
-        threads = "threads of the engine's choice" if self.threads is None else f"{self.threads} threads"
+        threads = "threads of the engine's choice" if self.threads is None else f"{counted(self.threads, 'thread')}"
         return f"{threads}, {self.streams} streams, {self.float_type}"
 
 

@@ -123,7 +123,7 @@ def test_extract_leaves_bad_files_out_on_request_and_counts_them(session_bundle,
     assert not out.exists()
     run = run_command("extract", session_bundle.path, folder, "--out", out, "--skip-bad")
     assert run.returncode == 0
-    assert f"2 of 5 images cannot be read and are left out: {folder / '0.png'}, {folder / '1.png'}" in run.stderr
+    assert f"2 of 5 images left out, unreadable: {folder / '0.png'}, {folder / '1.png'}" in run.stderr
     assert np.load(out).shape == (3, 512)
     names = (tmp_path / "f.sources.txt").read_text().splitlines()
     assert [Path(name).name for name in names] == ["2.png", "3.png", "4.png"]
@@ -137,13 +137,13 @@ def test_explain_leaves_bad_files_out_on_request(checkpoint, crops, tmp_path):
     assert "bad.png is not a readable image" in failure(*arguments, cwd=tmp_path)
     run = run_command(*arguments, "--skip-bad", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    assert "1 of 3 images cannot be read and are left out: below/bad.png" in run.stderr
+    assert "1 of 3 images left out, unreadable: below/bad.png" in run.stderr
     assert (tmp_path / "e.png").exists()
 
 
 def test_extract_of_nothing_readable_is_an_error(session_bundle, tmp_path):
     (tmp_path / "1.png").write_bytes(b"no image")
-    assert "none of the 1 images can be read" in failure(
+    assert "none of 1 image can be read" in failure(
         "extract", session_bundle.path, tmp_path, "--skip-bad", "--out", tmp_path / "f.npy"
     )
 
@@ -240,7 +240,7 @@ def test_evaluate_prints_ranking_quality(session_bundle, tmp_path):
         cv2.imwrite(str(tmp_path / "query" / f"{identity:04}_c1s1_000001_00.jpg"), crop)
         cv2.imwrite(str(tmp_path / "bounding_box_test" / f"{identity:04}_c2s1_000001_00.jpg"), crop)
     printed = success("evaluate", session_bundle.path, "--root", tmp_path, "--partial", "--precision", "int8")
-    assert "5 of 5 queries have a match, 5 gallery" in printed
+    assert "5 of 5 queries with a match, 5 gallery" in printed
     assert printed.count("100.00") == 4  # R1, R5, mAP, mINP
     assert "market1501's query split has 3,368" in failure("evaluate", session_bundle.path, "--root", tmp_path)
 

@@ -58,7 +58,7 @@ def table(capsys):
 def test_one_bundle_on_market1501(session_bundle, market, capsys):
     evaluate([session_bundle.path], root=market, engine="openvino", precision="fp32", partial=True)
     title, cells = table(capsys)
-    assert title == "market1501: 5 of 5 queries have a match, 5 gallery, cosine distance"
+    assert title == "market1501: 5 of 5 queries with a match, 5 gallery, cosine distance"
     assert cells["engine"].startswith("openvino/fp32 on openvino")
     assert {name: value for name, value in cells.items() if name != "engine"} == {
         "R1": "100.00",
@@ -76,8 +76,8 @@ def test_bad_images_are_left_out_on_request_and_counted(session_bundle, market, 
         evaluate([session_bundle.path], root=root, engine="openvino", partial=True)
     evaluate([session_bundle.path], root=root, engine="openvino", partial=True, skip_bad=True)
     shown = capsys.readouterr()
-    assert "2 of 10 images cannot be read and are left out" in shown.err
-    assert "3 of 4 queries have a match, 4 gallery" in shown.out
+    assert "2 of 10 images left out, unreadable" in shown.err
+    assert "3 of 4 queries with a match, 4 gallery" in shown.out
     assert "2 unreadable images left out" in " ".join(shown.out.split())
     for path in (root / "query").iterdir():
         path.write_bytes(b"")
@@ -137,7 +137,7 @@ def test_all_random_splits_are_averaged(session_bundle, viper, capsys, split):
     evaluate([session_bundle.path], root=viper, dataset="viper", split=split, engine="openvino", partial=True)
     title, cells = table(capsys)
     assert title == (
-        "viper, mean of 10 random splits: 80 of 80 queries have a match, 80 gallery, cosine distance, each query "
+        "viper, mean of 10 random splits: 80 of 80 queries with a match, 80 gallery, cosine distance, each query "
         "searched for in the other camera"
     )
     assert cells["R1"] == f"{100 * sum(ranking.rank1 for ranking in each) / 10:.2f}"
@@ -205,7 +205,7 @@ def test_cuhk03_of_2014_is_the_mean_of_twenty_single_shot_searches(session_bundl
     evaluate([session_bundle.path], root=tmp_path, dataset="cuhk03-classic", engine="openvino", partial=True)
     title, cells = table(capsys)
     assert title == (
-        "cuhk03-classic, mean of 20 random splits: 120 of 120 queries have a match, 120 gallery, cosine distance, each "
+        "cuhk03-classic, mean of 20 random splits: 120 of 120 queries with a match, 120 gallery, cosine distance, each "
         "query searched for in the other camera, one gallery image of each person at a time"
     )
     assert cells["mAP"] == cells["mINP"]
@@ -233,7 +233,7 @@ def test_images_of_one_camera_are_ranked_on_request_and_told_apart(session_bundl
     evaluate([session_bundle.path], root=one_camera, dataset="folder", same_camera=True, engine="openvino")
     title, cells = table(capsys)
     assert title == (
-        "folder: 4 of 4 queries have a match, 4 gallery, cosine distance, matches of the same camera counted: not "
+        "folder: 4 of 4 queries with a match, 4 gallery, cosine distance, matches of the same camera counted: not "
         "comparable with figures across cameras"
     )
     assert cells["R1"] == "100.00"
@@ -313,8 +313,8 @@ def test_tracklets_are_averaged_on_request(session_bundle, crossing, capsys):
     images = table(capsys)
     evaluate([session_bundle.path], root=crossing, engine="openvino", partial=True, tracklets=True)
     title, cells = table(capsys)
-    assert images[0].startswith("market1501: 40 of 40 queries have a match, 40 gallery, cosine")
-    assert title == "market1501: 20 of 20 queries have a match, 20 gallery tracklets, cosine distance"
+    assert images[0].startswith("market1501: 40 of 40 queries with a match, 40 gallery, cosine")
+    assert title == "market1501: 20 of 20 queries with a match, 20 gallery tracklets, cosine distance"
     assert float(cells["mAP"]) > float(images[1]["mAP"])  # the mean has less noise
     evaluate([session_bundle.path], root=crossing, engine="openvino", partial=True, tracklets=True, tracklet_gap=24)
     assert table(capsys)[1] == images[1]

@@ -19,6 +19,7 @@ from reid_edge.system.cpu import isa_limit
 from reid_edge.system.energy import missing_reason
 from reid_edge.system.limits import usable_cpus
 from reid_edge.tuning_record import FloatType
+from reid_edge.wording import counted
 
 _FLOATS: dict[FloatType, str] = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 #: Bottlenecks of the paper's primary model.
@@ -174,7 +175,7 @@ def not_run_of(failure: Failure, model: int) -> NotRun:
         model: Index of its bundle among the result's models.
     """
     variant = failure.variant
-    threads = "" if variant.threads is None else f" with {variant.threads} threads"
+    threads = "" if variant.threads is None else f" with {counted(variant.threads, 'thread')}"
     return NotRun(
         model=model,
         artifact=f"{variant.engine}/{variant.precision}{threads}",

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from reid_edge.system.cpu import cache_sizes
 from reid_edge.system.limits import free_memory, usable_cpus
 from reid_edge.system.sysfs import ROOT
+from reid_edge.wording import counted
 
 _ARRAYS = 3
 _TIMES_CACHE = 4
@@ -55,7 +56,8 @@ def measure_bandwidth(seconds: float, threads: int | None = None, root: Path = R
         }
     best = max(rates, key=lambda name: rates[name])
     size = f"{array_bytes >> 20} MiB" + ("" if large_enough else ", less than 4 times the caches")
-    return rates[best], f"STREAM {best}, {_ARRAYS} arrays of {size}, {threads} threads, NumPy {np.__version__}"
+    method = f"STREAM {best}, {_ARRAYS} arrays of {size}, {counted(threads, 'thread')}, NumPy {np.__version__}"
+    return rates[best], method
 
 
 def _array_bytes(root: Path) -> tuple[int, bool]:

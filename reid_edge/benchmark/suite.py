@@ -32,6 +32,7 @@ from reid_edge.runtime import Extractor
 from reid_edge.system.conditions import read_conditions
 from reid_edge.system.device import describe_device
 from reid_edge.system.energy import find_meter
+from reid_edge.wording import counted
 
 
 def benchmark_bundles(paths: Sequence[Path], options: BenchmarkOptions, notify: Notify) -> BenchmarkResult:
@@ -137,7 +138,9 @@ def _timed(
         rounds=options.rounds,
         seconds=options.seconds,
         budget_seconds=options.budget(bundles),
-        on_step=notify(f"timing {len(variants)} variants", step_count(len(variants), len(queries), options.rounds)),
+        on_step=notify(
+            f"timing {counted(len(variants), 'variant')}", step_count(len(variants), len(queries), options.rounds)
+        ),
         energy_meter=find_meter(),
     )
     if not timings:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reid_edge.benchmark.result import Energy, Scenario
 from reid_edge.manifest import EngineName, Precision
+from reid_edge.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Variant:
     @property
     def name(self) -> str:
         """A name for messages, e.g. ``openvino/int8 of bundle, 2 threads``."""
-        threads = "" if self.threads is None else f", {self.threads} thread{'s' if self.threads > 1 else ''}"
+        threads = "" if self.threads is None else f", {counted(self.threads, 'thread')}"
         return f"{self.engine}/{self.precision} of {self.bundle.name}{threads}"
 
 

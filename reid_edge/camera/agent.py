@@ -19,6 +19,7 @@ from reid_edge.errors import ReidEdgeError
 from reid_edge.systemd import notify, watchdog_interval_s
 from reid_edge.upstream.delivery import Delivery
 from reid_edge.upstream.outbox import OUTBOX, removed_if_new
+from reid_edge.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -195,5 +196,5 @@ class Agent:
         self.delivery.stop(drain_s=self.settings.operation.drain_s)
         lost, left = self.publisher.stats.unwritten, self.outbox.depth
         if lost:
-            log.error("%d observations are lost: the outbox could not be written", lost)
-        log.info("stopped; %d observations wait in the outbox for the next start", left)
+            log.error("%s lost: the outbox could not be written", counted(lost, "observation"))
+        log.info("stopped; %s left in the outbox for the next start", counted(left, "observation"))

@@ -29,6 +29,7 @@ from reid_edge.upstream.message import decode_ack, encode_batch
 from reid_edge.upstream.observation import Ack
 from reid_edge.upstream.outbox import Destination, Outbox
 from reid_edge.upstream.transport import Transport
+from reid_edge.wording import counted
 
 #: Longest time to wait for a frame of the camera, or for an answer of the gallery.
 ANSWER_S = 10.0
@@ -115,7 +116,7 @@ def _outbox(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
     except OutboxInUseError:
         return Finding("outbox", "ok", f"{path}: in use, an agent is running")
     closing.callback(outbox.close)
-    waits = f"{outbox.path}: {outbox.depth} observations wait"
+    waits = f"{outbox.path}: {counted(outbox.depth, 'waiting observation')}"
     wanted = Destination.of(name_on_the_wire(settings.camera), settings.upstream.uri)
     if outbox.depth and outbox.destination not in ("", str(wanted)):
         waits += (

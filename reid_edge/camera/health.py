@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from reid_edge.camera.detectors import trouble_of
 from reid_edge.camera.person_check import BETTER_DETECTOR
 from reid_edge.upstream.clocks import PLAUSIBLE_US
+from reid_edge.wording import counted
 
 if TYPE_CHECKING:
     from reid_edge.camera.agent import Agent
@@ -132,7 +133,10 @@ class Examination:
         yield "store", self._failing_store()
         yield "undelivered", self._undelivered(now_s)
         if delivery.refused_waiting:
-            yield "refused", f"the gallery refuses {delivery.refused_waiting} observations: {delivery.last_refusal}"
+            yield (
+                "refused",
+                f"the gallery refuses {counted(delivery.refused_waiting, 'observation')}: {delivery.last_refusal}",
+            )
         yield "foreign_gallery", self._foreign_gallery(now_s)
         yield "name", getattr(agent.transport, "conflict", "")
         yield "delivery", delivery.internal_error(RECENT_S)
@@ -188,7 +192,7 @@ class Examination:
         if not stats.unwritten and self._agent.outbox.is_open:
             return ""
         reason = f": {stats.error}" if stats.error else ""
-        return f"the outbox cannot be written: {stats.unwritten} observations wait in memory{reason}"
+        return f"the outbox cannot be written: {counted(stats.unwritten, 'observation')} in memory{reason}"
 
     def _failing_store(self) -> str:
         stats = self._agent.delivery.stats

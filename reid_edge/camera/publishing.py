@@ -21,6 +21,7 @@ from reid_edge.upstream.outbox import OUTBOX, SCHEMES, Destination, Outbox, When
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
 from reid_edge.upstream.recent_counts import RecentCounts
 from reid_edge.upstream.transport import Transport
+from reid_edge.wording import counted
 
 if TYPE_CHECKING:
     from reid_edge.gallery.collector import Collector
@@ -104,7 +105,7 @@ class Publisher:
         """Write all that waits, before the end; what cannot be written now is lost, and declared if that can be."""
         self._write(len(self._unwritten))
         if self._unwritten:
-            log.error("%d observations are lost: %s", len(self._unwritten), self.stats.error)
+            log.error("%s lost: %s", counted(len(self._unwritten), "observation"), self.stats.error)
             self._lose(len(self._unwritten))
             self._unwritten.clear()
         self._count_unwritten()

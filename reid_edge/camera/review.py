@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from reid_edge.camera.person_check import BETTER_DETECTOR
 from reid_edge.camera.pipeline import Pipeline
+from reid_edge.wording import counted
 
 #: Reasons of the filter that say nothing of a wrong setting: low scores and boxes of one person are usual.
 USUAL = ("confidence", "overlap")
@@ -75,7 +76,7 @@ def suspicions(counts: Counts) -> list[str]:
     found = [
         (
             counts.off > 0 and not counts.frames,
-            f"The camera was switched off for all of its {counts.off:,} frames (camera.off_switch).",
+            f"The camera was switched off for all of {counted(counts.off, 'frame')} (camera.off_switch).",
         ),
         (
             counts.frames >= FEW_FRAMES and not counts.detections,
@@ -93,11 +94,11 @@ def suspicions(counts: Counts) -> list[str]:
         ),
         (
             counts.unreadable > counts.frames / 20,
-            f"{counts.unreadable:,} frames could not be decoded, against {counts.frames:,} that could.",
+            f"{counted(counts.unreadable, 'frame')} could not be decoded, against {counts.frames:,} that could.",
         ),
         (
             counts.overload > counts.embedded / 20,
-            f"{counts.overload:,} crops were dropped because the engine is too slow, and {counts.embedded:,} were not.",
+            f"The engine is too slow: {counted(counts.overload, 'crop')} dropped, {counts.embedded:,} embedded.",
         ),
     ]
     return [text for wrong, text in found if wrong] + _filtered(counts)

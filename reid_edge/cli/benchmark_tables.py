@@ -10,6 +10,7 @@ from rich.table import Table
 
 from reid_edge.benchmark.result import BenchmarkResult, ModelEntry, Run
 from reid_edge.console import console
+from reid_edge.wording import counted
 
 TIME_HEADERS = ("p50 ms", "95 % of p50", "p90", "p95", "p99", "crops/s", "GFLOP/s", "of peak")
 VARIANT_HEADERS = ("size", "load", "first query", "peak RSS", "energy", "mAP", "R1")
@@ -47,7 +48,7 @@ def _times(runs: Sequence[Run]) -> Table:
     table = _table(("query", "variant"), TIME_HEADERS)
     table.add_column("", no_wrap=True)
     for query in dict.fromkeys((run.scenario, run.crops) for run in runs):
-        text = f"{query[0]}, {query[1]} crop{'s' if query[1] > 1 else ''}"
+        text = f"{query[0]}, {counted(query[1], 'crop')}"
         for run in runs:
             if (run.scenario, run.crops) == query:
                 table.add_row(text, *_time_cells(run))
@@ -94,7 +95,7 @@ def _variant_cells(model: ModelEntry, runs: Sequence[Run]) -> list[str]:
 
 
 def _variant(run: Run) -> str:
-    threads = "" if run.threads is None else f", {run.threads} thread{'s' if run.threads > 1 else ''}"
+    threads = "" if run.threads is None else f", {counted(run.threads, 'thread')}"
     return f"{run.engine}/{run.precision}{threads}"
 
 

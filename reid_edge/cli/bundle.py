@@ -20,6 +20,7 @@ from reid_edge.cli.shared_options import (
 )
 from reid_edge.console import console, extra, print_table, progress_bars, say
 from reid_edge.errors import ReidEdgeError
+from reid_edge.wording import counted
 
 if TYPE_CHECKING:
     from reid_edge.manifest import Artifact, Manifest
@@ -63,7 +64,7 @@ def verify(
     opened = open_bundle(bundle, trusted_keys=trusted_key or ())
     results = verify_bundle(opened, engine, precision, EngineOptions(threads=threads))
     print_table(
-        f"{bundle}: {len(opened.manifest.entries())} files as exported",
+        f"{bundle}: {counted(len(opened.manifest.entries()), 'file')} as exported",
         ("engine", "result", "detail"),
         [[result.artifact.name, result.outcome, result.detail] for result in results],
     )

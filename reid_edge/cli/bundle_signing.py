@@ -11,6 +11,7 @@ import typer
 from reid_edge.cli.shared_options import BundleArgument, ForceOption
 from reid_edge.console import console
 from reid_edge.errors import SigningKeyError, UsageError
+from reid_edge.wording import counted
 
 bundle_app = typer.Typer(no_args_is_help=True, help="Sign a bundle, and check who signed it.")
 
@@ -63,7 +64,7 @@ def sign(
     Bundle(folder, manifest).check_files()
     write_whole(folder / SIGNATURE, loaded.sign(text))
     console.print(
-        f"{folder / SIGNATURE}: {len(manifest.entries())} files of {manifest.created}, signed by "
+        f"{folder / SIGNATURE}: {counted(len(manifest.entries()), 'file')} of {manifest.created}, signed by "
         f"{loaded.public.fingerprint}",
         soft_wrap=True,
     )
@@ -83,7 +84,7 @@ def verify(
     opened.check_files()
     manifest = opened.manifest
     console.print(
-        f"{bundle}: {len(manifest.entries())} files of {manifest.created}, as signed by {opened.signed_by}",
+        f"{bundle}: {counted(len(manifest.entries()), 'file')} of {manifest.created}, as signed by {opened.signed_by}",
         soft_wrap=True,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reid_edge.console import print_table
+from reid_edge.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,18 +63,19 @@ def _title(result: Evaluation) -> str:
     if len(result.splits) > 1:
         which += f", mean of {len(result.splits)} random splits"
     tracklets = " tracklets" if result.tracklet_gap is not None else ""
-    unreadable = f", {result.unreadable:,} unreadable images left out" if result.unreadable else ""
+    unreadable = f", {counted(result.unreadable, 'unreadable image')} left out" if result.unreadable else ""
     single_shot = ", one gallery image of each person at a time" if result.single_shot else ""
     return (
-        f"{which}: {result.queries_with_match:,} of {result.queries:,} queries have a match, {result.gallery:,} "
-        f"gallery{tracklets}, {result.distance} distance{_RULES[result.rule]}{single_shot}{unreadable}"
+        f"{which}: {result.queries_with_match:,} of {counted(result.queries, 'query', 'queries')} with a match, "
+        f"{result.gallery:,} gallery{tracklets}, {result.distance} distance"
+        f"{_RULES[result.rule]}{single_shot}{unreadable}"
     )
 
 
 def _print_pairs(errors: PairErrors, words: str) -> None:
     title = (
-        f"Two images, one person or not{words}: {errors.mated:,} pairs of one person, {errors.nonmated:,} of two; "
-        f"equal error rate {percent(errors.equal_error_rate)} %"
+        f"Two images, one person or not{words}: {counted(errors.mated, 'pair')} of one person, "
+        f"{errors.nonmated:,} of two; equal error rate {percent(errors.equal_error_rate)} %"
     )
     rows = [_cells(point) for point in _shown(errors.points)]
     print_table(title, ("FMR at most, %", "threshold", "FMR, %", "FNMR, %"), rows or [["–"] * 4])
@@ -81,8 +83,8 @@ def _print_pairs(errors: PairErrors, words: str) -> None:
 
 def _print_searches(errors: SearchErrors, words: str) -> None:
     title = (
-        f"Search with a threshold{words}: {errors.mated:,} searches for people who are in the gallery, "
-        f"{errors.nonmated:,} for people who are not"
+        f"Search with a threshold{words}: {counted(errors.mated, 'search', 'searches')} for people who are in the "
+        f"gallery, {errors.nonmated:,} for people who are not"
     )
     first = {point.limit: point for point in errors.first_rank_points}
     rows = [[*_cells(point), percent(first[point.limit].miss_rate)] for point in _shown(errors.points)]

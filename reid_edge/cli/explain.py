@@ -10,6 +10,7 @@ import typer
 from reid_edge.cli.shared_options import ForceOption, SkipBadOption
 from reid_edge.console import console, extra, progress_bars, say
 from reid_edge.errors import FrameError
+from reid_edge.wording import counted
 
 PAGE = Path("explain.html")
 
@@ -46,7 +47,7 @@ def explain(
         on_block = notify("running images through the network", len(paths))
         explanation = explain_checkpoint(loaded, paths, options, name=checkpoint.name, on_block=on_block)
     write(explanation)
-    console.print(f"{out}: {explanation.title}, {len(paths)} images\n{PRIVACY}", soft_wrap=True)
+    console.print(f"{out}: {explanation.title}, {counted(len(paths), 'image')}\n{PRIVACY}", soft_wrap=True)
 
 
 def _readable(paths: list[Path]) -> list[Path]:
@@ -54,7 +55,7 @@ def _readable(paths: list[Path]) -> list[Path]:
 
     readable = [path for path, image in read_images(paths, skip_bad=True) if image is not None]
     if not readable:
-        raise FrameError(f"none of the {len(paths):,} images can be read, e.g. {paths[0]}. Copy them again.")
+        raise FrameError(f"none of {counted(len(paths), 'image')} can be read, e.g. {paths[0]}. Copy them again.")
     if unreadable := sorted(set(paths) - set(readable)):
         say(left_out(unreadable, len(paths)))
     return readable

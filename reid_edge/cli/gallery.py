@@ -34,6 +34,7 @@ from reid_edge.gallery.store.chain import ChainReport
 from reid_edge.gallery.times import now_us, time_text
 from reid_edge.gallery.twins import known_twins
 from reid_edge.upstream.message import MOST_NUMBERS
+from reid_edge.wording import counted
 
 if TYPE_CHECKING:
     from reid_edge.upstream.tls import TlsFiles
@@ -182,7 +183,7 @@ def expire(
             believe_clock(gallery, retention)
         count = retention.apply()
         hours = gallery.retention_hours()
-    console.print(f"{count:,} observations deleted that were last seen more than {hours:g} hours ago")
+    console.print(f"{counted(count, 'observation')} last seen more than {hours:g} hours ago deleted")
     if retention.trouble:
         error_console.print(f"deletion has to wait: {retention.trouble}.", soft_wrap=True)
         raise typer.Exit(1)
@@ -224,7 +225,7 @@ def forget_model(store: StoreArgument, model_hash: HashArgument) -> None:
         auditing.record(gallery, "forget-model", {"model_hash": model_hash}, at_us=now_us())
         if held := gallery.forget_model(model_hash):
             raise UsageError(
-                f"{gallery.name} holds {held:,} observations of {model_hash}. Erase them first: "
+                f"{gallery.name} holds {counted(held, 'observation')} of {model_hash}. Erase first: "
                 f"reid-edge gallery erase {gallery.name} --camera NAME; 'gallery cameras' lists the cameras."
             )
         forget_comparison(gallery, model_hash)
@@ -275,7 +276,7 @@ def _report_chain(report: ChainReport, store: str, *, as_json: bool) -> None:
         for fault in report.faults:
             error_console.print(f"audit of {store}: {fault}", soft_wrap=True)
         console.print(
-            f"{report.lines:,} lines, {'BROKEN' if report.faults else 'whole'}; last hash {report.head}\n"
+            f"{counted(report.lines, 'line')}, {'BROKEN' if report.faults else 'whole'}; last hash {report.head}\n"
             + (
                 "keep the gallery's file as it is, and compare with 'reid-edge gallery audit' of its backups"
                 if report.faults
@@ -336,7 +337,7 @@ def _print_summary(summary: Summary, *, utc: bool) -> None:
         ["observations", f"{summary.observations:,}"],
         ["first seen", time_text(summary.first_us, utc=utc)],
         ["last seen", time_text(summary.last_us, utc=utc)],
-        ["missing", f"{summary.lost:,} in {summary.gaps:,} gaps"],
+        ["missing", f"{summary.lost:,} in {counted(summary.gaps, 'gap')}"],
         *([["for other galleries", f"{summary.elsewhere:,}, not stored here"]] if summary.elsewhere else []),
         ["kept for", f"{summary.retention_hours:g} hours"],
         *([["damaged", summary.damage]] if summary.damage else []),

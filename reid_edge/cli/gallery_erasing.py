@@ -30,6 +30,7 @@ from reid_edge.gallery.people_views import tracklets_of
 from reid_edge.gallery.person_erasure import UNRECOGNISED, erase_person
 from reid_edge.gallery.store.base import CameraSummary
 from reid_edge.gallery.times import now_us
+from reid_edge.wording import counted
 
 #: Most cameras that a note names.
 MOST_CAMERAS_NAMED = 10
@@ -75,7 +76,8 @@ def erase(
                 _note_nothing_erased(gallery.cameras(kept_since_us(gallery, now_us())))
             return
         count = gallery.span(selection).observations
-    console.print(f"{count:,} observations would be erased from {gallery.name}; --yes erases them.", soft_wrap=True)
+    would = f"{counted(count, 'observation')} would be erased from {gallery.name}; erase with --yes."
+    console.print(would, soft_wrap=True)
     raise typer.Exit(1)
 
 
@@ -87,8 +89,8 @@ def _erase_person(store: str, person: int, purpose: str, *, yes: bool) -> None:
         count = len(tracklets_of(gallery, person))
         name = gallery.name
     console.print(
-        f"{count:,} tracklets of person {person} would be erased from {name}; --yes erases them. Not among them: "
-        f"{UNRECOGNISED}.",
+        f"{counted(count, 'tracklet')} of person {person} would be erased from {name}; erase with --yes. Not among "
+        f"them: {UNRECOGNISED}.",
         soft_wrap=True,
     )
     raise typer.Exit(1)

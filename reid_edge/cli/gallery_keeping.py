@@ -18,6 +18,7 @@ from reid_edge.gallery.store import snapshots
 from reid_edge.gallery.store.postgresql_roles import roles_sql
 from reid_edge.gallery.store.sqlite_beside import journal_text
 from reid_edge.gallery.times import now_us, time_text
+from reid_edge.wording import counted
 
 
 def backup(
@@ -55,8 +56,8 @@ def restore_backup(
         return
     made = time_text(done.backup_us or None, utc=utc)
     console.print(
-        f"{done.observations:,} observations restored from the backup of {made}; {done.erased:,} were left out, erased "
-        f"by {done.erasures:,} later erasures",
+        f"{counted(done.observations, 'observation')} restored from the backup of {made}; {done.erased:,} left out "
+        f"because of {counted(done.erasures, 'later erasure')}",
         soft_wrap=True,
     )
     if done.set_aside:
@@ -89,11 +90,12 @@ def roles() -> None:
 
 def _print_contents(contents: Contents, file: Path) -> None:
     console.print(
-        f"{file}: {contents.observations:,} observations, {contents.gaps:,} gaps, {contents.erasures:,} erasures, "
-        f"{contents.audit_lines:,} lines of audit, last hash {contents.audit_head}",
+        f"{file}: {counted(contents.observations, 'observation')}, {counted(contents.gaps, 'gap')}, "
+        f"{counted(contents.erasures, 'erasure')}, {counted(contents.audit_lines, 'line')} of audit, last hash "
+        f"{contents.audit_head}",
         soft_wrap=True,
     )
     if contents.damaged:
-        error_console.print(f"{contents.damaged:,} damaged observations were left out", soft_wrap=True)
+        error_console.print(f"{counted(contents.damaged, 'damaged observation')} left out", soft_wrap=True)
     for fault in contents.audit_faults:
         error_console.print(f"audit: {fault}", soft_wrap=True)

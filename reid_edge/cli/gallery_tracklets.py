@@ -31,6 +31,7 @@ from reid_edge.console import console, print_table, say
 from reid_edge.files import check_output, write_whole
 from reid_edge.gallery.listing import Listed, list_tracklets
 from reid_edge.gallery.times import duration_text, now_us, time_text
+from reid_edge.wording import counted
 
 COLUMNS = (
     "id", "camera", "epoch", "track", "first_us", "last_us", "first_seen", "last_seen", "captured_us", "crops",
@@ -69,7 +70,7 @@ def tracklets(
         sys.stdout.write(_csv(rows))
     elif csv_ is not None:
         write_whole(Path(csv_), _csv(rows).encode(), private=True)
-        say(f"{csv_}: {len(rows):,} tracklets")
+        say(f"{csv_}: {counted(len(rows), 'tracklet')}")
     elif as_json:
         print_json(rows)
     else:

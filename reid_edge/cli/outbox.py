@@ -13,6 +13,7 @@ import typer
 from reid_edge.cli.state_folders import ROOTS, state_folders
 from reid_edge.console import console, extra, print_table
 from reid_edge.errors import UsageError
+from reid_edge.wording import counted
 
 if TYPE_CHECKING:
     from reid_edge.upstream.outbox.transfer import Report
@@ -69,13 +70,13 @@ def move_rows(
         outbox,
         to,
         agreed=lambda report, there: (
-            yes or _asked(f"Move {report.rows:,} observations of camera {report.camera} to {there.gallery}?")
+            yes or _asked(f"Move {counted(report.rows, 'observation')} of camera {report.camera} to {there.gallery}?")
         ),
     )
     if as_json:
         sys.stdout.write(json.dumps({"moved": moved, "outbox": str(path)}) + "\n")
     else:
-        console.print(f"{moved:,} observations moved to {path}.", soft_wrap=True)
+        console.print(f"{counted(moved, 'observation')} moved to {path}.", soft_wrap=True)
 
 
 @outbox_app.command("discard")
@@ -100,7 +101,7 @@ def discard_rows(
         sys.stdout.write(json.dumps({"discarded": discarded}) + "\n")
     else:
         with_gaps = ", and the file with its gaps is deleted: its gallery never learns of them" if undeclared else ""
-        console.print(f"{discarded:,} observations discarded{with_gaps}.", soft_wrap=True)
+        console.print(f"{counted(discarded, 'observation')} discarded{with_gaps}.", soft_wrap=True)
 
 
 def _asked(question: str) -> bool:
@@ -111,7 +112,7 @@ def _asked(question: str) -> bool:
 
 def _discarding(report: Report, *, undeclared: bool) -> str:
     gaps = f", and the gaps that count {report.missing:,} more" if undeclared and report.missing else ""
-    return f"Discard {report.rows:,} observations of {_whose(report)}{gaps} for good?"
+    return f"Discard {counted(report.rows, 'observation')} of {_whose(report)}{gaps} for good?"
 
 
 def _whose(report: Report) -> str:

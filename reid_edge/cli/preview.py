@@ -20,6 +20,7 @@ from reid_edge.cli.camera import (
 from reid_edge.cli.shared_options import ForceOption, TrustedKeyOption
 from reid_edge.console import console, extra, progress_bars
 from reid_edge.system.private_memory import keep_memory_private
+from reid_edge.wording import counted
 
 PAGE = Path("preview.html")
 
@@ -76,4 +77,7 @@ def preview(
     for text in suspicions(counts):
         console.print(text, soft_wrap=True)
     written = f"{out} and {video}" if video else str(out)
-    console.print(f"{written}: {counts.frames:,} frames, {counts.detections:,} boxes\n{PRIVACY}", soft_wrap=True)
+    console.print(
+        f"{written}: {counted(counts.frames, 'frame')}, {counted(counts.detections, 'box', 'boxes')}\n{PRIVACY}",
+        soft_wrap=True,
+    )

@@ -17,6 +17,7 @@ from reid_edge.errors import TuningError, UsageError
 from reid_edge.images import left_out
 from reid_edge.manifest import EngineName
 from reid_edge.tuning_record import Trial
+from reid_edge.wording import counted
 
 if TYPE_CHECKING:
     from reid_edge.datasets.labelled_images import LabelledImage, Split
@@ -147,7 +148,7 @@ def show_tuning(bundle: Bundle) -> None:
     ]
     print_table(f"{bundle.path}: {tuning.objective}", ("candidate", "stage", "median", "95 %", "outcome", "note"), rows)
     console.print(
-        f"{len(tuning.trials) - len(timed)} more candidates failed, or there was no time for them; "
+        f"{counted(len(tuning.trials) - len(timed), 'more candidate')} failed or left out for lack of time; "
         f"all are in the manifest: reid-edge inspect {shlex.quote(str(bundle.path))} --json",
         soft_wrap=True,
     )

@@ -14,6 +14,7 @@ from reid_edge.datasets.boxes import MARKET1501, load_boxes
 from reid_edge.datasets.labelled_images import LabelledImage, check_size
 from reid_edge.datasets.layout import locate, read_mat, require_files, variable
 from reid_edge.errors import DatasetError
+from reid_edge.wording import counted
 
 AttributeSplit = Literal["train", "val", "test"]
 #: Datasets that have a split ``val`` of their own.
@@ -100,7 +101,8 @@ def _market1501(root: Path, split: AttributeSplit, partial: bool) -> Attributes:
         raise DatasetError(f"{folder}: the {split} split holds nothing but distractors. Unpack Market-1501 again.")
     if unknown := sorted({image.identity for image in images} - people.keys()):
         raise DatasetError(
-            f"{folder / _MARKET_FILE} has no attributes of {len(unknown)} identities of the {split} split, e.g. "
+            f"{folder / _MARKET_FILE} has no attributes of {counted(len(unknown), 'identity', 'identities')} of the "
+            f"{split} split, e.g. "
             f"{unknown[0]:04d}. Is it Market-1501's?"
         )
     return _attributes_of(images, people, names)

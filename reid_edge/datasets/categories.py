@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from reid_edge.datasets.layout import folders_in, images_in, locate
 from reid_edge.errors import DatasetError
+from reid_edge.wording import counted
 
 CategorySplit = Literal["train", "test"]
 #: Names that :func:`load_categories` takes.
@@ -121,7 +122,8 @@ def _check_counts(name: str, root: Path, split: CategorySplit, categories: Categ
     images, names = _COUNTS[name]
     if (len(categories.labels), len(categories.names)) != (images[split], names):
         raise DatasetError(
-            f"{root} holds {len(categories.labels):,} images of {len(categories.names):,} categories; {name}'s {split} "
+            f"{root} holds {counted(len(categories.labels), 'image')} of "
+            f"{counted(len(categories.names), 'category', 'categories')}; {name}'s {split} "
             f"split has {images[split]:,} of {names:,}. Unpack it again, or use --partial for an intended subset."
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from reid_edge.errors import DatasetError
+from reid_edge.wording import counted
 
 Split = Literal["train", "query", "gallery"]
 #: Identity of boxes that are neither a person of the dataset nor a distractor; they are left out of every split.
@@ -43,7 +44,7 @@ class SplitSize:
     identities: int
 
     def __str__(self) -> str:
-        return f"{self.images:,} images of {self.identities:,} identities"
+        return f"{counted(self.images, 'image')} of {counted(self.identities, 'identity', 'identities')}"
 
 
 #: The table counts 900 "identities" in GRID's gallery: 125, and 775 distractors, each a person of its own.

@@ -10,6 +10,7 @@ from typing import Any
 
 from reid_edge.errors import DatasetError, MissingExtraError
 from reid_edge.images import IMAGE_SUFFIXES, is_image, is_left_behind
+from reid_edge.wording import counted
 
 #: Folders that are searched below the one that the user gave: archives are unpacked into folders of their own name.
 _DEPTH = 3
@@ -103,7 +104,7 @@ def require_files(paths: Sequence[Path], list_file: Path) -> None:
     if missing:
         named = ", ".join(map(str, missing[:3]))
         raise DatasetError(
-            f"{list_file} names {len(paths):,} images, of which {len(missing):,} are not there: {named}"
+            f"{list_file} names {counted(len(paths), 'image')}, {len(missing):,} of them missing: {named}"
             f"{' …' if len(missing) > 3 else ''}. Unpack the dataset again."
         )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from reid_edge.datasets.labelled_images import JUNK, LabelledImage, Split, without_junk
 from reid_edge.datasets.layout import folders_in, images_in, locate
 from reid_edge.errors import DatasetError
+from reid_edge.wording import counted
 
 _SPLITS: tuple[Split, ...] = ("train", "query", "gallery")
 #: Number of the camera in a file name: ``17_c3_0001.jpg``.
@@ -131,7 +132,7 @@ def _read_rows(file: Path) -> list[_Row]:
         raise DatasetError(f"{file} is not a readable CSV file ({error}). Give the file with --root.") from error
     if bad:
         more = f" … and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
-        raise DatasetError(f"{file} has {len(bad):,} bad rows: {'; '.join(bad[:_LISTED])}{more}.")
+        raise DatasetError(f"{file} has {counted(len(bad), 'bad row')}: {'; '.join(bad[:_LISTED])}{more}.")
     return rows
 
 

@@ -18,6 +18,7 @@ from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.datasets.layout import entry, images_in, locate, read_mat, variable
 from reid_edge.errors import DatasetError
 from reid_edge.images import bare_name
+from reid_edge.wording import counted
 
 #: Random splits of each dataset (paper, section 4.1).
 SPLITS = 10
@@ -98,7 +99,8 @@ def load_viper(root: Path, split: Split, number: int) -> list[LabelledImage]:
     views = [_viper_view(entry(folder, name) or folder / name, n) for n, name in enumerate(_VIPER_CAMERAS, 1)]
     if unpaired := sorted(set(views[0]) ^ set(views[1])):
         raise DatasetError(
-            f"{folder}: {len(unpaired)} people are not seen by both cameras, e.g. number {unpaired[0] - 1:03d}. "
+            f"{folder}: {counted(len(unpaired), 'person', 'people')} not seen by both cameras, e.g. number "
+            f"{unpaired[0] - 1:03d}. "
             "Unpack VIPeR again."
         )
     train = training_half("viper", number, views[0])

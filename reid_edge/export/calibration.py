@@ -28,6 +28,7 @@ from reid_edge.manifest import Calibration
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.progress import Notify
 from reid_edge.types import Image, Size
+from reid_edge.wording import counted
 
 _log = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ def folder_set(folder: Path, size: Size, *, skip_bad: bool = False) -> Calibrati
         raise CalibrationError(f"{error} Or use --calibration default, which needs none.") from error
     if len(paths) < MIN_CROPS:
         raise CalibrationError(
-            f"{folder} holds {len(paths)} images; at least {MIN_CROPS} person crops are needed. "
+            f"{folder} holds {counted(len(paths), 'image')}; at least {MIN_CROPS} person crops are needed. "
             "Or use --calibration default, which needs none."
         )
     unreadable: list[Path] = []

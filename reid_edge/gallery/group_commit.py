@@ -13,6 +13,7 @@ from typing import TypeVar
 from reid_edge.errors import StoreError
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.uploads import Upload
+from reid_edge.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class GroupCommit:
             acks = await in_daemon(lambda: self._collector.receive(payloads, senders=senders))
         except Exception as error:  # every request must be answered
             if not isinstance(error, StoreError):
-                log.exception("cannot store a group of %d batches: unexpected error", len(group))
+                log.exception("cannot store a group of %s: unexpected error", counted(len(group), "batch", "batches"))
             for each in group:
                 if not each.ack.done():
                     each.ack.set_exception(error)

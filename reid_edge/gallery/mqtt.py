@@ -25,6 +25,7 @@ from reid_edge.sparse_log import SparseLog
 from reid_edge.upstream.mqtt import NOT_AUTHORISED, Message, MqttLink, acknowledgements_topic, observations_topic
 from reid_edge.upstream.tls import TlsFiles
 from reid_edge.wire_names import checked_wire_name
+from reid_edge.wording import counted
 
 LOG = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ class MqttCollector:
             self._disconnect_for_a_while(f"cannot store: {error}")
             return
         except Exception as error:  # the thread's last resort: a collector that hangs would keep the group's share
-            LOG.exception("cannot store a group of %d batches: unexpected error", len(messages))
+            LOG.exception("cannot store a group of %s: unexpected error", counted(len(messages), "batch", "batches"))
             self._disconnect_for_a_while(f"{type(error).__name__}: {error}")
             return
         self.backoff.succeeded()

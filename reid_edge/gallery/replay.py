@@ -16,6 +16,7 @@ from reid_edge.gallery.store import Store
 from reid_edge.gallery.times import time_text
 from reid_edge.upstream.message import check_replay
 from reid_edge.upstream.observation import Replay
+from reid_edge.wording import counted
 
 _SETTING = "replay"
 #: What a camera sends again has come once nothing more of it has come for so long.
@@ -108,4 +109,4 @@ class ReplayLog:
             for camera, _ in ended:
                 self._asked[camera].came = 0
         for camera, count in ended:
-            log.info("%s has sent %d observations from before it was asked to", camera, count)
+            log.info("%s has sent %s from before it was asked to", camera, counted(count, "observation"))

@@ -27,6 +27,7 @@ from reid_edge.gallery.store.base import Erasure
 from reid_edge.gallery.store.sqlite import SqliteStore
 from reid_edge.gallery.store.sqlite_beside import journal_path, mark_path, read_journal
 from reid_edge.upstream.observation import Replay
+from reid_edge.wording import counted
 
 _HOUR_US = 3600 * 1_000_000
 
@@ -140,7 +141,7 @@ def _restore(backup: SqliteStore, digest: str, uri: str, newer: list[Erasure], n
         audit.record(target, "restore", {**asdict(done), "backup_sha256": digest}, at_us=now_us)
         found = target.span(Selection()).observations
         if found != done.observations:
-            raise StoreError(f"{target.name} holds {found} observations instead of {done.observations}.")
+            raise StoreError(f"{target.name} holds {counted(found, 'observation')} instead of {done.observations:,}.")
     return done
 
 
@@ -166,7 +167,8 @@ def _emptied(uri: str, *, force: bool, now_us: int) -> Iterator[tuple[Store, lis
         if not empty and not (force and able):
             way = "or set it aside with --force" if able else "which Milvus needs"
             raise UsageError(
-                f"{store.name} holds {held:,} observations, an audit or models: restore into a new database, {way}."
+                f"{store.name} holds {counted(held, 'observation')}, an audit or models: restore into a new "
+                f"database, {way}."
             )
         if isinstance(store, SetsAside):
             with store.set_aside(f"reid_edge_replaced_{now_us}", drop=empty) as name:

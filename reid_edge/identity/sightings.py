@@ -11,6 +11,7 @@ import numpy.typing as npt
 from reid_edge.errors import ContradictionError, InputError, MixedModelsError
 from reid_edge.features import l2_normalised
 from reid_edge.types import Feature, Features
+from reid_edge.wording import counted
 
 Floats = npt.NDArray[np.float64]
 #: M×5 float64: seconds, and x1 y1 x2 y2 as fractions of the frame.
@@ -185,7 +186,7 @@ def _check_shapes(sightings: Sightings) -> None:
         raise InputError(
             f"expected {count} cameras, times and features (N×D), and boxes M×5 of all or none; got {shapes[0]} "
             f"cameras, times {sightings.first_s.shape} and {sightings.last_s.shape}, features "
-            f"{sightings.features.shape}, {len(sightings.boxes)} arrays of boxes."
+            f"{sightings.features.shape}, {counted(len(sightings.boxes), 'array')} of boxes."
         )
 
 

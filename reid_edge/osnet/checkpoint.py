@@ -22,6 +22,7 @@ from reid_edge.osnet.architecture import BASE_SIZE, NetworkVariant, OSNetConfig
 from reid_edge.osnet.file_kinds import is_safetensors, why_no_checkpoint
 from reid_edge.osnet.network import OSNet
 from reid_edge.types import Size
+from reid_edge.wording import counted
 
 FORMAT_VERSION = 1
 METADATA_KEY = "reid_edge"
@@ -160,8 +161,8 @@ def check_state(state: dict[str, Tensor], expected: dict[str, Tensor], *, what: 
     ]
     if problems := missing + unexpected + misshaped:
         raise CheckpointMismatchError(
-            f"{what}: {len(missing)} tensors missing, {len(unexpected)} unexpected, {len(misshaped)} mis-shaped "
-            f"for this OSNet:\n  " + "\n  ".join(problems)
+            f"{what}: {counted(len(missing), 'tensor')} missing, {len(unexpected)} unexpected, {len(misshaped)} "
+            f"mis-shaped for this OSNet:\n  " + "\n  ".join(problems)
         )
 
 
@@ -173,7 +174,9 @@ def check_values(state: dict[str, Tensor], *, what: str) -> None:
     """
     problems = [f"{name}: {problem}" for name, tensor in state.items() if (problem := _problem(tensor))]
     if problems:
-        raise CheckpointMismatchError(f"{what}: {len(problems)} tensors cannot be used:\n  " + "\n  ".join(problems))
+        raise CheckpointMismatchError(
+            f"{what}: {counted(len(problems), 'tensor')} cannot be used:\n  " + "\n  ".join(problems)
+        )
 
 
 def _problem(tensor: Tensor) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from reid_edge.errors import CheckpointMismatchError
 from reid_edge.foreign_text import one_line
+from reid_edge.wording import counted
 
 #: A tensor that every OSNet has, under the same name in every layout; no other tensor's name ends so.
 _ANCHOR = "conv5.conv.weight"
@@ -39,7 +40,7 @@ class NestedWeights:
             return ""
         shown = ", ".join(self.others[:3]) + (", …" if len(self.others) > 3 else "")
         count = len(self.others)
-        left = f"; left out: {shown} ({count} tensor{'s' if count > 1 else ''})" if count else ""
+        left = f"; left out: {shown} ({counted(count, 'tensor')})" if count else ""
         where = f"under '{self.place}'" if self.place else "at the top"
         return one_line(f"weights found {where}{left}.")
 
@@ -122,7 +123,7 @@ def _what_else(loaded: object) -> str:
         tensors = [str(key) for held in (loaded, *loaded.values()) for key in _tensor_names(held)]
         if tensors:
             shown = ", ".join(tensors[:5])
-            return f"is not an OSNet: no {_ANCHOR} among its {len(tensors)} tensors ({shown}, …)."
+            return f"is not an OSNet: no {_ANCHOR} among its {counted(len(tensors), 'tensor')} ({shown}, …)."
         keys = ", ".join(map(str, list(loaded)[:5]))
         return f"holds no tensors; expected a state dict. Its entries are: {keys or 'none'}."
     return f"holds no tensors by name; expected a state dict, got {type(loaded).__name__}."

@@ -24,6 +24,7 @@ from reid_edge.osnet.nested_weights import NestedWeights, find_weights
 from reid_edge.osnet.network import OSNet
 from reid_edge.osnet.weight_file import read_weight_file
 from reid_edge.types import Size
+from reid_edge.wording import counted
 
 #: torchreid's name of a module → ours, applied in this order.  What only OSNet-AIN's file has comes first.
 _RENAMES = tuple(
@@ -144,7 +145,7 @@ def _variant(state: dict[str, Tensor]) -> NetworkVariant:
 def _infer_width(state: dict[str, Tensor], path: Path) -> float:
     if absent := [name for name in _STAGE_WEIGHTS if name not in state or state[name].ndim != 4]:
         raise CheckpointMismatchError(
-            f"{path} is not an OSNet: no {', '.join(absent)} among its {len(state)} tensors "
+            f"{path} is not an OSNet: no {', '.join(absent)} among its {counted(len(state), 'tensor')} "
             f"({', '.join(list(state)[:5])}, …)."
         )
     channels = tuple(state[name].shape[0] for name in _STAGE_WEIGHTS)

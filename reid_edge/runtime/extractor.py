@@ -20,6 +20,7 @@ from reid_edge.images import read_images
 from reid_edge.manifest import EngineChoice, InputSpec, PrecisionChoice
 from reid_edge.runtime.engines import Batch, CropEngine, EngineOptions, choose_engine
 from reid_edge.types import Features, Image
+from reid_edge.wording import counted
 
 #: Image files held in memory at a time.
 FILES_AT_ONCE = 32
@@ -131,8 +132,8 @@ class Extractor:
         if skipped:
             listed = "; ".join(f"box {box.index}: {box.reason}" for box in skipped[:10])
             raise BoxError(
-                f"{len(skipped)} boxes hold no pixel: {listed}. Leave them out, or use Extractor.extract, "
-                "which skips and reports them."
+                f"{counted(len(skipped), 'box', 'boxes')} without a pixel: {listed}. Leave such boxes out, or use "
+                "Extractor.extract, which skips and reports them."
             )
         return self._features(crops)
 
@@ -235,7 +236,7 @@ def extract_files(
         blocks.append(extractor([image for _, image in block if image is not None]))
         on_block(len(block))
     if not kept:
-        raise FrameError(f"none of the {len(paths):,} images can be read, e.g. {paths[0]}. Copy them again.")
+        raise FrameError(f"none of {counted(len(paths), 'image')} can be read, e.g. {paths[0]}. Copy them again.")
     readable = set(kept)
     unreadable = tuple(path for path in paths if path not in readable)
     return FileFeatures(np.concatenate(blocks), tuple(kept), unreadable)

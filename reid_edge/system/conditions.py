@@ -9,6 +9,7 @@ from pathlib import Path
 
 from reid_edge.system.limits import quota_throttles, usable_cpus
 from reid_edge.system.sysfs import ROOT, numbered, read_integer, read_text
+from reid_edge.wording import counted
 
 #: A sensor that heated up more than this many degrees while timing is worth a note.
 NOTABLE_RISE_C = 10.0
@@ -57,7 +58,7 @@ def read_conditions(root: Path = ROOT) -> Condition:
 def changes(before: Condition, after: Condition, root: Path = ROOT) -> tuple[str, ...]:
     """Note, one sentence each, throttling and heating between two moments, and a machine that was busy at the first."""
     notes = [
-        f"Throttled while timing: {name} counted {count - before.throttle_events.get(name, 0)} times more."
+        f"Throttled while timing: {name} counted {counted(count - before.throttle_events.get(name, 0), 'more time')}."
         for name, count in after.throttle_events.items()
         if count > before.throttle_events.get(name, 0)
     ]

@@ -23,6 +23,7 @@ from reid_edge.training.resolve import to_tables
 from reid_edge.training.sampling import Use, generator
 from reid_edge.training.settings import ModelSettings, TrainSettings
 from reid_edge.types import PerChannel
+from reid_edge.wording import counted
 
 
 class ReIDModel(nn.Module):
@@ -161,7 +162,7 @@ def _trained_on(settings: TrainSettings) -> str:
         return described(data.dataset, data.split)
     else:
         name = data.dataset
-    return name + (f", {data.identities} identities" if data.identities else "")
+    return name + (f", {counted(data.identities, 'identity', 'identities')}" if data.identities else "")
 
 
 def _shareable(settings: TrainSettings) -> Tables:

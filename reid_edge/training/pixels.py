@@ -20,6 +20,7 @@ from reid_edge.errors import DatasetError, FrameError
 from reid_edge.images import read_image
 from reid_edge.system.limits import usable_cpus
 from reid_edge.types import PerChannel, Size
+from reid_edge.wording import counted
 
 #: Number of images that a task of the thread pool has decoded, and messages on those that cannot be read.
 _Done: TypeAlias = "tuple[int, list[str]]"
@@ -273,7 +274,7 @@ def _refuse(problems: Sequence[str]) -> None:
     if problems:
         rest = f"\n… and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         raise DatasetError(
-            f"{len(problems)} image file{'s' * (len(problems) > 1)} cannot be used; copy again, or use --skip-bad:\n"
+            f"{counted(len(problems), 'image file')} cannot be used; copy again, or use --skip-bad:\n"
             + "\n".join(problems[:_NAMED])
             + rest
         )

@@ -16,6 +16,7 @@ from reid_edge.datasets.categories import Categories
 from reid_edge.errors import DatasetError
 from reid_edge.images import left_out, read_images
 from reid_edge.system.limits import usable_cpus
+from reid_edge.wording import counted
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def readable_rows(paths: Sequence[Path]) -> npt.NDArray[np.int64]:
     with ThreadPoolExecutor(usable_cpus(), "readable") as pool:
         good = np.fromiter(pool.map(_is_readable, paths), np.bool_, len(paths))
     if not good.any():
-        raise DatasetError(f"none of the {len(paths):,} images can be read, e.g. {paths[0]}. Copy them again.")
+        raise DatasetError(f"none of {counted(len(paths), 'image')} can be read, e.g. {paths[0]}. Copy them again.")
     if unreadable := [path for path, fine in zip(paths, good, strict=True) if not fine]:
         _log.warning("%s", left_out(unreadable, len(paths)))
     return np.flatnonzero(good)

@@ -14,6 +14,7 @@ from reid_edge.osnet.architecture import OSNetConfig, parse_size
 from reid_edge.settings import Tables, checked_settings, flattened, overridden
 from reid_edge.training.recipes import RECIPES, recipe_for
 from reid_edge.training.settings import RecipeName, TrainSettings
+from reid_edge.wording import counted
 
 GUIDE = "docs/training.md"
 #: What stands for None in TOML, which has no word for it.
@@ -175,7 +176,7 @@ def _schedule_complaints(settings: TrainSettings) -> list[str]:
         )
     stages = {"warmup": schedule.warmup, "frozen": schedule.frozen}
     found += [
-        f"schedule.{key}: {epochs} epochs of {schedule.epochs} leave none to train in; use fewer, or 0."
+        f"schedule.{key}: {counted(epochs, 'epoch')} of {schedule.epochs}: none is left to train in. Use fewer, or 0."
         for key, epochs in stages.items()
         if epochs >= schedule.epochs
     ]
@@ -237,7 +238,7 @@ def _stretched(tables: Tables, layer: Mapping[str, object], notes: list[str]) ->
 
 
 def _counted(epochs: int) -> str:
-    return f"{epochs} epoch{'s' * (epochs > 1)}"
+    return counted(epochs, "epoch")
 
 
 def _without_none(tables: Tables) -> Tables:

@@ -33,6 +33,7 @@ from reid_edge.training.step import Stepper, half_precision
 from reid_edge.training.stopping import StopRequest
 from reid_edge.training.task import TrainingData, load_training_data
 from reid_edge.types import PerChannel
+from reid_edge.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +185,7 @@ def _open_logger(parts: Parts, state: SavedState, say: Callable[[str], object]) 
     write_whole(parts.folder.config, f"{MARK}\n\n{to_toml(parts.settings)}".encode())
     figures = parts.evaluator.columns(parts.settings.networks) if parts.evaluator else ()
     logger = RunLogger(parts.folder, figures, step=state.progress.step, say=say)
-    logger.log(f"{tool_versions()}, {torch.get_num_threads()} threads")
+    logger.log(f"{tool_versions()}, {counted(torch.get_num_threads(), 'thread')}")
     logger.line(_begin_line(parts, state))
     return logger
 
@@ -192,7 +193,8 @@ def _open_logger(parts: Parts, state: SavedState, say: Callable[[str], object]) 
 def _begin_line(parts: Parts, state: SavedState) -> str:
     training_data, steps = parts.training_data, parts.steps_per_epoch
     text = (
-        f"{len(training_data.targets):,} images, {training_data.classes:,} classes, {steps:,} steps an epoch, "
+        f"{counted(len(training_data.targets), 'image')}, {counted(training_data.classes, 'class', 'classes')}, "
+        f"{counted(steps, 'step')} an epoch, "
         f"{parts.settings.run.precision} on {parts.stepper.device.type}"
     )
     if state.progress.step:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from reid_edge.errors import CollapseError
+from reid_edge.wording import counted
 
 #: Steps in a row under the limit before a run stops.
 PATIENCE_STEPS = 200
@@ -84,7 +85,7 @@ class CollapseWatch:
 
     def _message(self, spread: float, steps: int, step: int) -> str:
         return (
-            f"the features have collapsed: their spread was under {self.limit:g} for {steps:,} steps and is "
+            f"the features have collapsed: their spread was under {self.limit:g} for {counted(steps, 'step')} and is "
             f"{spread:.2g} at step {step:,} (0: the same feature for every image). The last good checkpoint is kept. "
             "A triplet loss from random weights does this: start it later (--set loss.triplet_start=EPOCH), "
             "or on features of unit length (--set loss.triplet_normalised=true), or leave it out "

@@ -12,6 +12,7 @@ from reid_edge.datasets.labelled_images import LabelledImage, Split
 from reid_edge.manifest import EngineName, Precision
 from reid_edge.progress import Notify
 from reid_edge.runtime import Extractor
+from reid_edge.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ class MeanAveragePrecision:
     ) -> None:
         self._base, self._engine, self._splits, self._max_drop, self._notify = base, engine, splits, max_drop, notify
         self._exact: float | None = None
-        counts = f"{len(splits['query']):,} queries, {len(splits['gallery']):,} gallery"
+        counts = f"{counted(len(splits['query']), 'query', 'queries')}, {len(splits['gallery']):,} gallery"
         self.text = f"mAP at most {max_drop:g} under FP32's on market1501 ({counts})"
 
     def judge(self, bundle: Bundle) -> Judgement:

@@ -16,6 +16,7 @@ from reid_edge.errors import UsageError
 from reid_edge.manifest import Artifact
 from reid_edge.progress import Notify
 from reid_edge.system.energy import EnergyMeter
+from reid_edge.wording import counted
 
 Goal = Literal["p50", "p99", "throughput", "energy"]
 #: Crops a query for throughput, where nobody waits for a single one.
@@ -62,7 +63,7 @@ class Objective:
     @property
     def text(self) -> str:
         """Description for tables and the manifest."""
-        crops = f"{self.query.crops} crop{'s' if self.query.crops > 1 else ''}"
+        crops = counted(self.query.crops, "crop")
         return {
             "p50": f"p50 of {crops}, ms",
             "p99": f"p99 of {crops}, ms",

@@ -144,7 +144,7 @@ def test_a_damaged_image_ends_it_before_anything_is_timed_or_is_left_out_and_not
     given = ("benchmark", *options, *QUICK, "--root", root, "--partial")
     message = failure(*given)
     assert "0000_c2s1_000001_00.jpg" in message and "--skip-bad" in message and "timing" not in message
-    assert "1 of 11 images cannot be read and are left out" in " ".join(success(*given, "--skip-bad").split())
+    assert "1 of 11 images left out, unreadable" in " ".join(success(*given, "--skip-bad").split())
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_no_threads_are_refused_before_anything_runs():
 
 def test_arrays_are_four_times_the_last_cache_or_what_memory_allows(tmp_path):
     _, how = memory_bandwidth.measure_bandwidth(0.01, 1, plant(tmp_path, NUC))
-    assert "3 arrays of 64 MiB, 1 threads" in how  # 4 × 8 MiB would be less than the least
+    assert "3 arrays of 64 MiB, 1 thread," in how  # 4 × 8 MiB would be less than the least
     plant(tmp_path, {"proc/meminfo": "MemTotal: 200000 kB\nMemAvailable: 98304 kB\n"})
     rate, how = memory_bandwidth.measure_bandwidth(0.01, 1, tmp_path)
     assert "3 arrays of 16 MiB, less than 4 times the caches" in how

@@ -103,7 +103,7 @@ def test_a_gallery_in_this_process_that_is_damaged_or_deletes_nothing_makes_it_u
         with contextlib.closing(sqlite3.connect(tmp_path / "gallery.db", timeout=30)) as db, db:
             db.execute("UPDATE observations SET quality = quality + 1")
         gallery_of(agent).retention._look()
-        wait_until(lambda: "stored observations are damaged" in text_of(agent, "store"))
+        wait_until(lambda: "damaged observation" in text_of(agent, "store"))
 
         def fail(*_):
             raise StoreError("the disk is on fire")

@@ -104,7 +104,7 @@ def test_what_cannot_be_written_at_the_end_is_lost_and_said_so(unwritable, outbo
     publisher.publish([observation(1)])
     publisher.flush()
     assert (publisher.stats.unwritten, publisher.stats.lost) == (0, 1)
-    assert "1 observations are lost" in caplog.text
+    assert "1 observation lost" in caplog.text
     outbox.expire()
     assert [gap.count for gap in outbox.gaps()] == [1]
 

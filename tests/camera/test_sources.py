@@ -279,7 +279,7 @@ def bad_inputs(tmp_path):
         "folder": "no image in the folder",
         "videos": "It holds a video: --source .*/videos/a.avi",
         "two videos": r"2 videos.* for video in '.*/two videos'/\*.avi; do reid-edge run .*\$video",
-        "torn": "none of the 1 images",
+        "torn": "none of 1 image",
     }
 
 

@@ -34,7 +34,7 @@ def test_someone_without_attributes_and_a_missing_file_are_errors(tmp_path):
         load_attributes("market1501", tmp_path, "train", partial=True)
     trees.market_attributes(tmp_path)
     trees.touch(tmp_path / "bounding_box_train", "0011_c1s1_000451_03.jpg")
-    with pytest.raises(DatasetError, match=r"has no attributes of 1 identities of the train split, e\.g\. 0011"):
+    with pytest.raises(DatasetError, match=r"has no attributes of 1 identity of the train split, e\.g\. 0011"):
         load_attributes("market1501", tmp_path, "train", partial=True)
     with pytest.raises(DatasetError, match="12,936 images of 751 identities"):
         load_attributes("market1501", tmp_path, "train")
@@ -66,7 +66,7 @@ def test_pa100k_that_is_not_whole_is_an_error(tmp_path):
     with pytest.raises(DatasetError, match="names 3 images; PA-100K's train split has 80,000"):
         load_attributes("pa100k", tmp_path, "train")
     (tmp_path / "data" / "000002.jpg").unlink()
-    with pytest.raises(DatasetError, match=r"names 3 images, of which 1 are not there: .*000002\.jpg"):
+    with pytest.raises(DatasetError, match=r"names 3 images, 1 of them missing: .*000002\.jpg"):
         load_attributes("pa100k", tmp_path, "train", partial=True)
     (tmp_path / "annotation.mat").write_bytes(b"nothing")
     with pytest.raises(DatasetError, match="not a readable MATLAB file"):

@@ -48,7 +48,7 @@ def test_there_are_twenty_splits(root):
 
 
 def test_another_number_of_people_is_an_error(root):
-    with pytest.raises(DatasetError, match=r"holds 3 images of 1 identities; .*query split has 100 identities"):
+    with pytest.raises(DatasetError, match=r"holds 3 images of 1 identity; .*query split has 100 identities"):
         load_split("cuhk03-classic", root, "query")
 
 

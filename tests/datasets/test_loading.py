@@ -103,7 +103,7 @@ def test_msmt17_follows_its_lists_without_its_validation_list(tmp_path, version)
 def test_msmt17s_bad_line_and_missing_image_are_named(tmp_path):
     trees.msmt17(tmp_path, 1)
     (tmp_path / "test/0003/0003_003_03_0303morning_0021_2.jpg").unlink()
-    with pytest.raises(DatasetError, match=r"names 2 images, of which 1 are not there: .*0003_003_03"):
+    with pytest.raises(DatasetError, match=r"names 2 images, 1 of them missing: .*0003_003_03"):
         load("msmt17", tmp_path, "gallery")
     with (tmp_path / "list_gallery.txt").open("a") as file:
         file.write("0004/strange.jpg\n")
@@ -144,7 +144,7 @@ def test_ten_halvings_differ_and_do_not_change(tmp_path):
 
 def test_someone_whom_one_camera_did_not_see_is_an_error(tmp_path):
     (trees.viper(tmp_path, 4) / "VIPeR/cam_b/006_90.bmp").unlink()
-    with pytest.raises(DatasetError, match=r"1 people are not seen by both cameras, e\.g\. number 006"):
+    with pytest.raises(DatasetError, match=r"1 person not seen by both cameras, e\.g\. number 006"):
         load("viper", tmp_path, "train")
 
 

@@ -131,7 +131,7 @@ def test_a_size_that_one_camera_lied_about_is_put_right_while_it_runs(collector,
     assert lie(1).seqs == (1,)
     assert "expected 1 numbers" in receive(collector, [honest]).refused[0].reason
     uri = f"sqlite:{tmp_path / 'gallery.db'}"
-    assert "holds 1 observations" in run_command("gallery", "forget-model", uri, MODEL).stderr
+    assert "holds 1 observation of" in run_command("gallery", "forget-model", uri, MODEL).stderr
     assert run_command("gallery", "erase", uri, "--camera", "liar", "--purpose", "lies", "--yes").returncode == 0
     assert run_command("gallery", "forget-model", uri, MODEL).returncode == 0
     assert run_command("gallery", "accept-model", uri, MODEL, "--numbers", "512").returncode == 0

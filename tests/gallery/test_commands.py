@@ -84,7 +84,7 @@ def uri(tmp_path, now):
 
 def test_info_and_cameras_say_what_is_held(uri):
     shown = gallery("info", uri)
-    for text in ("observations", "7 in 1 gaps", "72 hours", f"{MODEL}, 512 numbers", "door", "yard"):
+    for text in ("observations", "7 in 1 gap", "72 hours", f"{MODEL}, 512 numbers", "door", "yard"):
         assert text in shown
     facts = json.loads(gallery("info", uri, "--json"))
     assert (facts["observations"], facts["lost"], facts["retention_hours"]) == (3, 7, 72)
@@ -126,7 +126,7 @@ def test_info_and_cameras_set_apart_what_was_sent_to_other_galleries(uri, now):
         sent = [record(seq, unit(512, seed=1), at=now - HOUR) for seq in range(1, 6)]
         Collector(store).receive([batch(sent, camera="yard", incarnation="e2", galleries=("north",))])
     shown = gallery("info", uri)
-    assert "7 in 1 gaps" in shown
+    assert "7 in 1 gap" in shown
     assert "5, not stored here" in shown
     facts = json.loads(gallery("info", uri, "--json"))
     assert (facts["gaps"], facts["lost"], facts["elsewhere"]) == (1, 7, 5)
@@ -160,7 +160,7 @@ def test_a_search_by_id_finds_the_person_elsewhere_and_is_accounted_for(uri, now
 
 def test_erasing_shows_first_and_gives_a_receipt_then(uri, tmp_path):
     asked = ("erase", uri, "--camera", "door", "--since", "90m", *WHY)
-    assert "1 observations would be erased" in failure(*asked)
+    assert "1 observation would be erased" in failure(*asked)
     receipt = json.loads(gallery(*asked, "--yes"))
     assert (receipt["observations"], receipt["cameras"], receipt["leftovers"]) == (1, {"door": 1}, "none")
     assert unit(512, seed=1).astype("<f2").tobytes() in (tmp_path / "gallery.db").read_bytes()  # the yard's
@@ -212,9 +212,7 @@ def test_ids_in_the_table_of_a_search_can_be_copied(tmp_path, now):
 
 def test_retention_is_changed_applied_and_accounted_for(uri):
     assert "0 observations" in gallery("expire", uri)
-    assert "1 observations deleted that were last seen more than 1.5 hours ago" in gallery(
-        "expire", uri, "--retention-hours", 1.5
-    )
+    assert "1 observation last seen more than 1.5 hours ago deleted" in gallery("expire", uri, "--retention-hours", 1.5)
     assert json.loads(gallery("info", uri, "--json"))["retention_hours"] == 1.5
     changed, expired = json.loads(gallery("audit", uri, "--json"))
     assert (changed["action"], changed["detail"]) == ("retention", {"hours": 1.5, "before": 72.0})
@@ -232,11 +230,11 @@ def test_a_clock_that_is_ahead_deletes_nothing_until_a_person_says_that_it_is_ri
     right = time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: right() + 4 * 24 * HOUR * 1000)
     code, output, errors = call("expire", uri)
-    assert (code, "0 observations deleted" in output) == (1, True)
+    assert (code, "0 observations last seen" in output) == (1, True)
     assert "96 hours ahead" in errors
     assert "--clock-is-right" in errors
     assert json.loads(gallery("audit", uri, "--json")) == []
-    assert "50 observations deleted" in gallery("expire", uri, "--clock-is-right")
+    assert "50 observations last seen" in gallery("expire", uri, "--clock-is-right")
     said, expired = json.loads(gallery("audit", uri, "--json"))
     assert (said["action"], expired["action"], expired["detail"]["observations"]) == ("clock", "expire", 50)
 
@@ -268,7 +266,7 @@ def test_a_backup_is_made_checked_and_restored_by_commands(uri, tmp_path):
     (tmp_path / "kept").write_text(gallery("erasures", uri))
     shown = gallery("restore", backup, new, "--erasures", tmp_path / "kept")
     assert "2 observations restored" in shown
-    assert "1 were left out" in shown
+    assert "1 left out" in shown
     assert json.loads(gallery("cameras", new, "--json"))[0]["camera"] == "door"
     assert "sets it aside" in call("restore", backup, new)[2]
     assert ".replaced-" in gallery("restore", backup, new, "--force")
@@ -276,8 +274,8 @@ def test_a_backup_is_made_checked_and_restored_by_commands(uri, tmp_path):
         db.execute("UPDATE observations SET track = track + 1")
         db.commit()
     code, _, errors = call("check", new)
-    assert (code, "2 stored observations are damaged" in errors) == (1, True)
-    assert "2 stored observations are damaged" in json.loads(gallery("info", new, "--json"))["damage"]
+    assert (code, "2 damaged observations left out" in errors) == (1, True)
+    assert "2 damaged observations left out" in json.loads(gallery("info", new, "--json"))["damage"]
 
 
 def test_what_is_older_than_the_retention_is_shown_by_no_command_though_it_is_there(uri):

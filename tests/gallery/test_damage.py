@@ -161,7 +161,7 @@ def test_a_damaged_row_is_left_out_counted_and_shown_and_a_backup_says_so(sqlite
         found = search(sqlite_store, QUERY, selection=selection, purpose="a test", now_us=NOON)
         assert sorted(one.best.seq for one in found) == [1, 5]
     assert len(sqlite_store.damaged) == 3
-    assert "3 stored observations are damaged" in check(sqlite_store)
+    assert "3 damaged observations left out" in check(sqlite_store)
     assert "gallery restore BACKUP" in sqlite_store.damaged.trouble
     assert back_up(sqlite_store, tmp_path / "b.db", now_us=NOON).damaged == 3
 

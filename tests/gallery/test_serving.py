@@ -131,7 +131,7 @@ def test_damage_of_the_store_and_a_clock_that_may_be_wrong_are_problems(serve, s
     store.damaged.note("door/e1/1")
     status, said = ask(service)
     assert status == 503
-    assert "1 stored observations are damaged" in said
+    assert "1 damaged observation left out" in said
     clock = service.collector.retention.clock
     clock._state = dataclasses.replace(clock._state, wall_us=clock._state.wall_us + 4 * 24 * 3600 * SECOND)
     assert "96 hours ahead" in ask(service)[1]

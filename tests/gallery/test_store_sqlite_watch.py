@@ -88,7 +88,7 @@ def test_damage_of_old_rows_is_found_by_looks_in_turn_and_new_ones_are_stored(st
     for _ in range(8):
         monkeypatch.setattr(sqlite_module, "LOOK_S", 0.001)
         store.look()
-    assert "1 stored observations are damaged" in store.damaged.trouble
+    assert "1 damaged observation left out" in store.damaged.trouble
     assert store.add([record(3001)]).stored == 1
 
 

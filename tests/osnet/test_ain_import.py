@@ -92,7 +92,7 @@ def test_plain_blocks_under_the_names_of_ain_are_the_primary_model(tmp_path):
 def test_a_missing_tensor_is_listed(state, tmp_path, lost, listed):
     del state[lost]
     torch.save(state, tmp_path / "ain.pth")
-    with pytest.raises(CheckpointMismatchError, match=rf"1 tensors missing, 0 unexpected(.|\n)*{listed}"):
+    with pytest.raises(CheckpointMismatchError, match=rf"1 tensor missing, 0 unexpected(.|\n)*{listed}"):
         import_torchreid(tmp_path / "ain.pth")
 
 

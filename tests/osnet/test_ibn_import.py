@@ -56,7 +56,7 @@ def test_a_plain_file_is_found_to_be_the_primary_model(tmp_path):
 def test_a_file_with_one_of_two_instance_norms_lists_what_is_missing(state, tmp_path):
     del state["conv2.1.IN.weight"]
     torch.save(state, tmp_path / "ibn.pth")
-    with pytest.raises(CheckpointMismatchError, match=r"1 tensors missing.*\n.*missing     conv2\.1\.norm\.weight"):
+    with pytest.raises(CheckpointMismatchError, match=r"1 tensor missing.*\n.*missing     conv2\.1\.norm\.weight"):
         import_torchreid(tmp_path / "ibn.pth")
 
 

@@ -128,7 +128,7 @@ def test_an_object_that_holds_itself_ends():
 @pytest.mark.parametrize(
     ("loaded", "problem"),
     [
-        ({"layer1.0.conv1.weight": torch.zeros(1)}, r"is not an OSNet: .* among its 1 tensors \(layer1\.0\.conv1\."),
+        ({"layer1.0.conv1.weight": torch.zeros(1)}, r"is not an OSNet: .* among its 1 tensor \(layer1\.0\.conv1\."),
         ({"model": {"layer1.weight": torch.zeros(1)}}, r"is not an OSNet: .*layer1\.weight"),
         ({"epoch": 3}, "holds no tensors; expected a state dict. Its entries are: epoch"),
         ({}, "Its entries are: none"),

@@ -68,7 +68,7 @@ def test_everything_wrong_is_listed(state, tmp_path):
     with pytest.raises(CheckpointMismatchError) as caught:
         import_torchreid(tmp_path / "m.pth")
     message = str(caught.value)
-    assert "1 tensors missing, 1 unexpected, 1 mis-shaped" in message
+    assert "1 tensor missing, 1 unexpected, 1 mis-shaped" in message
     assert "missing     conv2.0.streams.1.1.depthwise.weight" in message
     assert "unexpected  conv4.1.conv2e.0.conv1.weight" in message
     assert "mis-shaped  conv5.norm.weight: expected (154,), got (7,)" in message

@@ -98,7 +98,7 @@ def test_bad_images_are_left_out_on_request_with_their_labels(tmp_path, recipe, 
     for path in bad:
         path.write_bytes(path.read_bytes()[:99])
     after = training_data(tmp_path, recipe, data__skip_bad=True, **more)
-    assert "2 of 16 images cannot be read and are left out" in caplog.text
+    assert "2 of 16 images left out, unreadable" in caplog.text
     both = [*after.images, *after.held_out.images]
     assert len(both) == 14
     assert not set(both) & set(bad)
@@ -120,7 +120,7 @@ def test_attributes_of_bad_images_go_with_them(tmp_path):
     assert kept.values.tolist() == [[0], [1]]
     for path in paths:
         path.write_bytes(b"")
-    with pytest.raises(DatasetError, match="none of the 3 images can be read"):
+    with pytest.raises(DatasetError, match="none of 3 images can be read"):
         readable_attributes(attributes)
 
 

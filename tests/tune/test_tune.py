@@ -303,4 +303,4 @@ def test_a_damaged_image_of_the_dataset_ends_it_at_once_or_is_left_out_and_count
     assert damaged.name in message and "--skip-bad" in message
     readable = readable_labelled(tmp_path, partial=True, skip_bad=True)
     assert [len(readable[split]) for split in ("query", "gallery")] == [2, 1]
-    assert f"1 of 4 images cannot be read and are left out: {damaged}" in " ".join(capsys.readouterr().err.split())
+    assert f"1 of 4 images left out, unreadable: {damaged}" in " ".join(capsys.readouterr().err.split())

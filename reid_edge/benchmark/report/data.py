@@ -11,6 +11,7 @@ from reid_edge.benchmark.result import SCENARIOS, BenchmarkResult, ModelEntry, P
 from reid_edge.errors import InputError
 from reid_edge.manifest import ENGINES, PRECISIONS
 from reid_edge.system.device import Device
+from reid_edge.wording import counted
 
 SHORT_HASH = 8
 
@@ -236,7 +237,7 @@ def threads_text(threads: int | None) -> str:
     """Return e.g. ``2 threads``, or that the engine chose."""
     if threads is None:
         return "threads: engine's choice"
-    return "1 thread" if threads == 1 else f"{threads} threads"
+    return counted(threads, "thread")
 
 
 def named_apart(results: Sequence[BenchmarkResult]) -> list[BenchmarkResult]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from reid_edge.camera.detectors.line_server import LineServer
 from reid_edge.camera.frames import Detections, Frame, no_detections
+from reid_edge.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +193,8 @@ class JsonLinesDetector:
     def _count_malformed(self, error: Exception) -> None:
         self.counts.malformed += 1
         if str(self.counts.malformed).strip("0") == "1":  # the 1st, 10th, 100th …
-            logger.warning("%d malformed lines of detections so far; the last: %s", self.counts.malformed, error)
+            malformed = counted(self.counts.malformed, "malformed line")
+            logger.warning("%s of detections so far; the last: %s", malformed, error)
 
 
 def _detections(boxes: list[list[float]]) -> Detections:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from reid_edge.camera.detectors.box_file import NO_SCORE, Corners, read_box_file
 from reid_edge.camera.frames import Boxes, Detections, Frame
 from reid_edge.errors import DetectorError
+from reid_edge.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +74,8 @@ class MotChallengeDetector:
         self._boxes = _checked_unit(file.boxes, settings, path).astype(np.float32)
         self._scores = _mapped(file.scores, low, high, path)
         self._may_be_corners = settings.form is None and file.looks_like_corners
-        self.description = (
-            f"{path.name}: {len(self._frames)} boxes in {len(np.unique(self._frames))} frames, counted from {first}"
-        )
+        boxes, frames = counted(len(self._frames), "box", "boxes"), counted(len(np.unique(self._frames)), "frame")
+        self.description = f"{path.name}: {boxes} in {frames}, counted from {first}"
 
     def __call__(self, frame: Frame) -> Detections:
         """See :class:`~reid_edge.camera.detectors.Detector`.
@@ -148,7 +148,7 @@ def _mapped(scores: npt.NDArray[np.float64], low: float, high: float, path: Path
     if outside.any():
         lowest, highest = _advised_range(scores[~absent])
         raise DetectorError(
-            f"detections {path}: {np.count_nonzero(outside)} scores lie outside {low:g} to {high:g}, "
+            f"detections {path}: {counted(int(np.count_nonzero(outside)), 'score')} outside {low:g} to {high:g}, "
             f"e.g. {scores[outside][0]:g}. Set score_range = [{lowest:g}, {highest:g}] "
             f"(--set detector.score_range=[{lowest:g},{highest:g}]), or the range that your detector documents; "
             "filter.confidence then is a part of it."

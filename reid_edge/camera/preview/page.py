@@ -16,6 +16,7 @@ from reid_edge.camera.settings import AgentSettings
 from reid_edge.errors import MissingExtraError
 from reid_edge.pages import jpeg_uri, page_asset, page_template
 from reid_edge.redaction import redacted, scrubbed
+from reid_edge.wording import counted
 
 if TYPE_CHECKING:
     from reid_edge.camera.preview.running import PreviewOptions
@@ -128,7 +129,7 @@ def clock(passed_us: int) -> str:
 def verdict(track: SeenTrack) -> str:
     """Say whether a track was published, and why if not."""
     if track.published:
-        parts = [f"{number} ({crops} crop{'s' * (crops != 1)})" for number, crops in track.published.items()]
+        parts = [f"{number} ({counted(crops, 'crop')})" for number, crops in track.published.items()]
         return f"published as tracklet {' and '.join(parts)}"
     if track.failing:
         return f"not published: {FAILING.get(track.failing, track.failing)} ({track.failing.replace('_', ' ')})"
@@ -143,8 +144,9 @@ def _card(track: SeenTrack, first_us: int, length_us: int) -> _Card:
     shown = track.shown(chosen=True), track.shown(chosen=False)
     chosen, others = track.chosen.total(), track.left.total()
     facts = (
-        f"{clock(track.first_us - first_us)} to {clock(track.last_us - first_us)}, {track.boxes:,} boxes, scores "
-        f"{track.lowest:.2f} to {track.highest:.2f}; {chosen:,} crops chosen ({shown[0]} shown), "
+        f"{clock(track.first_us - first_us)} to {clock(track.last_us - first_us)}, "
+        f"{counted(track.boxes, 'box', 'boxes')}, scores "
+        f"{track.lowest:.2f} to {track.highest:.2f}; {counted(chosen, 'crop')} chosen ({shown[0]} shown), "
         f"{others:,} not ({shown[1]} shown" + (f"; reasons: {listed(dict(track.left))}" if track.left else "") + ")"
     )
     pictures = [_picture(crop, first_us) for crop in sorted(track.crops, key=lambda crop: crop.captured_us)]
@@ -187,8 +189,8 @@ def _left_out(recorder: Recorder, options: PreviewOptions) -> list[str]:
     limits, found = options.limits, []
     if recorder.not_kept:
         found.append(
-            f"{recorder.not_kept:,} later tracks are counted and not shown: the page has room for {limits.tracks:,}. "
-            "Shorten it with --seconds to see fewer, or cut the video."
+            f"{counted(recorder.not_kept, 'later track')} counted and not shown: the page has room for "
+            f"{limits.tracks:,}. Shorten it with --seconds to see fewer, or cut the video."
         )
     if any(track.chosen.total() > track.shown(chosen=True) for track in recorder.tracks.values()):
         found.append(f"Of a track at most {limits.chosen} chosen crops are shown, of all {limits.crops:,}.")

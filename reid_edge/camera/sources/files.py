@@ -24,6 +24,7 @@ from reid_edge.camera.sources.source import SourceStats
 from reid_edge.errors import FrameError, SettingsError, SourceError
 from reid_edge.images import IMAGE_SUFFIXES, is_image, read_image
 from reid_edge.types import Image
+from reid_edge.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ class ImageFolder:
         self.duration_us = round((len(self._paths) - 1) * self._step_us)
         self.expected = len(self._paths)
         if not any(_load(image) is not None for image in self._paths):
-            raise SourceError(f"none of the {len(self._paths)} images in {path} can be read. Copy them again.")
+            raise SourceError(f"none of {counted(len(self._paths), 'image')} in {path} can be read. Copy them again.")
 
     def play(self) -> Iterator[Picture]:
         """Yield the images in order."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from reid_edge.errors import ReidEdgeError, StoreError
 from reid_edge.sparse_log import SparseLog
+from reid_edge.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -93,5 +94,5 @@ class DamagedRows:
         said = [self._loss] if self._loss and time.monotonic() < self._loss_until_s else []
         said += [self._structure] if self._structure else []
         if shown:
-            said.append(f"{len(shown)} stored observations are damaged and left out of answers ({some})")
+            said.append(f"{counted(len(shown), 'damaged observation')} left out of answers ({some})")
         return "; ".join([*said, repair_advice(self._name)]) if said else ""

@@ -21,6 +21,7 @@ from reid_edge.checked_lines import checked_line, text_of_line
 from reid_edge.errors import OutputError
 from reid_edge.files import sync_folder, write_whole
 from reid_edge.gallery.store.erasures import Erasure, erasure_fields, fields_erasure
+from reid_edge.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def read_journal(path: Path) -> list[Erasure]:
         if erasure is not None and (erasure.id not in held or held[erasure.id].until_us < erasure.until_us):
             held[erasure.id] = erasure
     if damaged:
-        log.warning("%d lines of the journal of erasures %s are damaged, and left out.", damaged, path)
+        log.warning("%s of the journal of erasures %s left out.", counted(damaged, "damaged line"), path)
     return list(held.values())
 
 

@@ -21,6 +21,7 @@ from reid_edge.gallery.store.sql import SqlStore
 from reid_edge.gallery.store.sqlite_beside import ErasureJournal, Mark, MarkFile, journal_path, mark_path
 from reid_edge.gallery.store.sqlite_file import connect, repair_advice, store_errors
 from reid_edge.gallery.store.sqlite_watch import FileWatch
+from reid_edge.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class SqliteTransactions(SqlStore):
         held = {erasure.id: erasure for erasure in self.erasures()}
         missing = [one for one in written.values() if held.get(one.id) != one and not _later(held.get(one.id), one)]
         if missing:
-            log.warning("%d erasures of %s are only in its journal; they are applied now.", len(missing), self._path)
+            log.warning("%s of %s only in its journal: applied now.", counted(len(missing), "erasure"), self._path)
             erased = self.apply_erasures(missing)
             detail = {"erasures": [one.id for one in missing], "observations": len(erased.keys)}
             self.audit_append(

@@ -13,6 +13,7 @@ from reid_edge.training.explain.activations import overlay
 from reid_edge.training.explain.clusters import Clustering
 from reid_edge.training.explain.explanation import PRIVACY, Explanation, signed
 from reid_edge.types import Image
+from reid_edge.wording import counted
 
 try:
     from matplotlib.figure import Figure
@@ -87,7 +88,7 @@ def _rows(explanation: Explanation) -> Iterator[tuple[str, Image]]:
 
 
 def _title(figure: Figure, explanation: Explanation, width: int, height: int) -> None:
-    about = f"{len(explanation.paths)} images"
+    about = counted(len(explanation.paths), "image")
     if explanation.clustering is not None:
         held = 100 * explanation.clustering.explained
         about += f"; {len(explanation.clustering.clusters)} clusters of gates hold {held:.0f} % of their variance"
@@ -103,7 +104,7 @@ def _title(figure: Figure, explanation: Explanation, width: int, height: int) ->
 
 def _cluster_text(explanation: Explanation, clustering: Clustering, number: int) -> str:
     cluster = clustering.clusters[number]
-    lines = [f"Cluster {number + 1}: {cluster.size} images", "weight of each stream, against all images:"]
+    lines = [f"Cluster {number + 1}: {counted(cluster.size, 'image')}", "weight of each stream, against all images:"]
     numbers = clustering.stream_means(cluster), clustering.stream_differences(cluster)
     for stream, mean, difference in zip(explanation.stream_names(), *numbers, strict=True):
         lines.append(f"  {stream}:  {mean:.4f}  ({signed(difference)})")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from reid_edge.foreign_text import one_line
 from reid_edge.sparse_log import SparseLog
+from reid_edge.wording import counted
 
 #: Problems, refusals and foreign galleries are told apart up to so many kinds.
 MOST_KINDS = 16
@@ -147,8 +148,8 @@ class DeliveryLog:
     def unsent(self, count: int) -> None:
         """Note that rows were acknowledged that were never made."""
         self._stats.unsent_acks += 1
-        text = "%d observations are acknowledged that this camera has never made: ignored"
-        self._sparse.warning("unsent", text, count)
+        text = "%s acknowledged that this camera has never made: ignored"
+        self._sparse.warning("unsent", text, counted(count, "observation"))
 
     def refusals(self, reasons: Sequence[str], waiting: int) -> None:
         """Log the kinds of refusal that are new; all are new again once no refused row is ``waiting``."""

@@ -15,6 +15,7 @@ from reid_edge.upstream.message import decode_ack
 from reid_edge.upstream.observation import Ack, Replay
 from reid_edge.upstream.outbox import Outbox
 from reid_edge.upstream.transport import Transport
+from reid_edge.wording import counted
 
 LOOK_S = 0.5
 REPLAY_AGAIN_S = 600.0
@@ -92,11 +93,10 @@ class Receiver:
         self._stats.replayed += count
         since = datetime.fromtimestamp(min(replay.since_us, _LAST_US) // 1_000_000, timezone.utc)
         _LOG.info(
-            "gallery '%s' was restored, and asks for what was seen since %s: %d observations that it had acknowledged "
-            "are sent again",
+            "gallery '%s' was restored, and asks for what was seen since %s; sent again: %s that it had acknowledged",
             shown(gallery) or self._transport.name,
             since.isoformat(sep=" "),
-            count,
+            counted(count, "observation"),
         )
         self._progress.from_the_start = True
         self._progress.wake()

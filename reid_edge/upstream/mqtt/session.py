@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from reid_edge.errors import BatchTooLargeError, MissingExtraError, TransportError
 from reid_edge.upstream.dialling import connected
 from reid_edge.upstream.tls import Endpoint, certificate_advice
+from reid_edge.wording import counted
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
@@ -199,7 +200,9 @@ class MqttSession:
         if now_s > self._deadline:
             self._fail("no answer in time")
         elif self.unconfirmed and now_s - self._progress_s > _CONFIRM_S:
-            self._fail(f"the broker has confirmed none of {len(self.unconfirmed)} messages for {_CONFIRM_S:g} s")
+            self._fail(
+                f"the broker has confirmed none of {counted(len(self.unconfirmed), 'message')} for {_CONFIRM_S:g} s"
+            )
 
     def _turn(self, selector: selectors.BaseSelector, sock: Any) -> bool:
         """Wait until there is something to read or write, and do it; return False once the connection has ended."""

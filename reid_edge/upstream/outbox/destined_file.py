@@ -15,6 +15,7 @@ from reid_edge.upstream.outbox.destination import beside
 from reid_edge.upstream.outbox.file import OutboxFile, Result, SetAsideError
 from reid_edge.upstream.outbox.records import State
 from reid_edge.upstream.recent_counts import RecentCounts
+from reid_edge.wording import counted
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,10 +72,10 @@ class DestinedFile:
             kept = kept.with_name(f"{kept.stem}-{secrets.token_hex(2)}{kept.suffix}")
         self.file.exchange(kept, beside(self.file.path, self.destination))
         _LOG.warning(
-            "in the outbox %s, %d observations of %s wait, and this is %s: they are kept in %s. To see, move or "
-            "discard them: reid-edge outbox list %s",
+            "the outbox %s has %s of %s, and this is %s: kept in %s. To see, move or discard what waits there: "
+            "reid-edge outbox list %s",
             self.file.path,
-            state.rows,
+            counted(state.rows, "waiting observation"),
             state.destination,
             self.destination,
             kept.name,

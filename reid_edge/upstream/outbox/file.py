@@ -26,6 +26,7 @@ from reid_edge.upstream.outbox.mark import Mark, MarkFile
 from reid_edge.upstream.outbox.records import NOTHING_DROPPED, State, malformed
 from reid_edge.upstream.outbox.rescue import build_fresh, build_rescued
 from reid_edge.upstream.outbox.tables import note_loss, save_state
+from reid_edge.wording import counted
 
 Result = TypeVar("Result")
 #: After an attempt to open that failed and took longer, the next is made after so many times as long.
@@ -116,10 +117,10 @@ class OutboxFile:
         with self.lock:
             if self.undeclared and not self._closed:
                 _LOG.error(
-                    "%d observations could not be written to the outbox %s: %s.",
-                    self.undeclared,
+                    "%s could not be written to the outbox %s. %s.",
+                    counted(self.undeclared, "observation"),
                     self.path,
-                    "they are lost" if self._waiting else "they will be declared as lost when it is opened again",
+                    "Lost" if self._waiting else "To be declared as lost when it is opened again",
                 )
             self._closed = True
             self._disconnect()
@@ -200,9 +201,9 @@ class OutboxFile:
         self._mark.write(self._marked(), sync=True)
         if lost:
             _LOG.warning(
-                "%d observations are missing in the outbox %s, which is damaged or older than it should be: they are "
-                "declared as lost. Check the disk.",
-                lost,
+                "%s missing in the outbox %s, which is damaged or older than it should be, and now declared as lost. "
+                "Check the disk.",
+                counted(lost, "observation"),
                 self.path,
             )
 
@@ -228,11 +229,11 @@ class OutboxFile:
             return
         _LOG.log(
             logging.ERROR if closing and waited else logging.WARNING,
-            "the outbox %s was %s while in use: %d observations that waited in it are lost. A new "
-            "one is started, which declares them as a gap. Stop the camera before you move its outbox.",
+            "the outbox %s was %s while in use, with %s waiting in it: lost. A new one is "
+            "started, which declares the loss as a gap. Stop the camera before you move its outbox.",
             self.path,
             what,
-            waited,
+            counted(waited, "observation"),
         )
         self._start_over(self._take_place)
 
@@ -250,10 +251,9 @@ class OutboxFile:
         mark = self._mark.mark
         if mark is not None and mark.undelivered and self._known is None:
             _LOG.warning(
-                "the outbox %s is gone, and %d observations that waited in it. A new one is started, which declares "
-                "them as a gap.",
+                "the outbox %s is gone, with %s waiting in it. A new one is started, which declares the loss as a gap.",
                 self.path,
-                mark.undelivered,
+                counted(mark.undelivered, "observation"),
             )
         build_fresh(self.path, mark, lost=0 if mark is None else mark.undelivered)
         folder.install(self.path)

@@ -401,7 +401,7 @@ def test_an_outbox_that_is_removed_while_it_runs_is_begun_anew_and_the_loss_decl
         assert len(outbox.set_aside) == (removal is put_another_outbox_there)
         with pytest.raises(OutboxError, match="in use"):
             Outbox(path)
-    assert "5 observations that waited in it are lost" in caplog.text
+    assert "with 5 observations waiting in it: lost" in caplog.text
     with opened(path) as outbox:
         assert tracks(outbox) == [6]
         assert outbox.dropped["lost"] == 5
@@ -431,7 +431,7 @@ def test_closing_an_outbox_that_was_removed_says_how_many_are_lost(ram_path, cap
         remove_folder(path)
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    assert "removed while in use: 2 observations" in record.getMessage()
+    assert "removed while in use, with 2 observations" in record.getMessage()
     with opened(path) as outbox:
         assert [(gap.count, gap.reason) for gap in outbox.gaps()] == [(2, "lost")]
 
@@ -478,7 +478,7 @@ def test_a_row_whose_bytes_changed_is_lost_alone_and_declared(ram_path, caplog):
         assert outbox.depth == 27
         assert sum(gap.count for gap in outbox.gaps()) == 3
         assert outbox.set_aside == []
-    assert "3 observations are missing" in caplog.text
+    assert "3 observations missing" in caplog.text
 
 
 def test_damaged_files_do_not_pile_up_and_expire_like_rows(ram_path):

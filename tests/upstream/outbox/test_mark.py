@@ -52,7 +52,7 @@ def test_rows_that_a_shortened_log_lacks_are_declared_under_their_numbers(ram_pa
         assert (gap.count, gap.reason) == (120 - len(there), "lost")
         assert outbox.last_seq > 120
         assert outbox.set_aside == []
-    assert f"{120 - len(there)} observations are missing" in caplog.text
+    assert f"{120 - len(there)} observations missing" in caplog.text
     with opened(path) as outbox:
         assert lost(outbox) == 120 - len(there)  # not declared twice
 
@@ -87,7 +87,7 @@ def test_a_file_that_is_gone_is_declared_by_the_next(ram_path, caplog):
     with opened(path) as outbox:
         assert outbox.incarnation != incarnation
         assert lost(outbox) == 5
-    assert "is gone, and 5 observations" in caplog.text
+    assert "is gone, with 5 observations" in caplog.text
     with opened(path) as outbox:
         assert lost(outbox) == 5
 

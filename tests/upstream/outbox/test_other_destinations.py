@@ -23,7 +23,7 @@ def test_rows_that_wait_for_another_gallery_are_kept_beside_and_taken_up_again(r
         assert (tracks(outbox), outbox.gap_count, outbox.destination) == ([], 0, SOUTH)
         assert outbox.incarnation != north
         outbox.put([observed(3)])
-    assert "2 observations of camera cam to mqtts://north wait" in caplog.text
+    assert "2 waiting observations of camera cam to mqtts://north" in caplog.text
     assert "reid-edge outbox list" in caplog.text
     with opened(path, destination=NORTH) as outbox:
         assert (tracks(outbox), outbox.incarnation) == ([1, 2], north)

@@ -15,6 +15,7 @@ from reid_edge.camera.detectors.model.network import Outputs
 from reid_edge.camera.frames import Detections, no_detections
 from reid_edge.errors import DetectorError
 from reid_edge.types import Size
+from reid_edge.wording import counted
 
 Array = npt.NDArray[np.float32]
 YoloForm = Literal["v5", "v8", "end2end"]
@@ -88,7 +89,9 @@ def yolo(
     first = 5 if form == "v5" else 4
     of_classes = rows[:, first : None if classes is None else first + classes]
     if person >= of_classes.shape[1]:
-        raise DetectorError(f"the detector has {of_classes.shape[1]} classes, no class {person}. Correct 'person'.")
+        raise DetectorError(
+            f"the detector has {counted(of_classes.shape[1], 'class', 'classes')}, no class {person}. Correct 'person'."
+        )
     scores = of_classes[:, person] * rows[:, 4] if form == "v5" else of_classes[:, person]
     candidates = np.flatnonzero(scores >= min_score)
     candidates = candidates[of_classes[candidates].argmax(1) == person]

@@ -19,6 +19,7 @@ from reid_edge.camera.detectors.model.yolo_layout import YoloLayout, yolo_layout
 from reid_edge.camera.frames import Detections
 from reid_edge.errors import DetectorError
 from reid_edge.types import Size
+from reid_edge.wording import counted
 
 #: Names of people in lists of classes.
 _PEOPLE = ("person", "pedestrian", "people", "human")
@@ -187,7 +188,11 @@ def _ssd_person(settings: ModelSettings, says: SelfDescription) -> int:
         return _named_person(settings, says.classes)
     if settings.output != "auto":
         return _SSD_PERSON
-    classes = f"{layer[0]} classes, number {layer[1]} the background," if layer else "an unknown number of classes"
+    classes = (
+        f"{counted(layer[0], 'class', 'classes')}, number {layer[1]} the background,"
+        if layer
+        else "an unknown number of classes"
+    )
     raise DetectorError(
         f"{settings.path} is an SSD with {classes} and does not name them: write {_as_table(settings)} with person = "
         "the index of the class person (often 1; 15 of Pascal VOC's 21)."
