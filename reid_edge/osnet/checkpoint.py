@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from torch import Tensor
 import reid_edge
 from reid_edge.errors import CheckpointError, CheckpointMismatchError, OutputError
 from reid_edge.files import check_output, write_whole
+from reid_edge.foreign_text import one_line
 from reid_edge.osnet.architecture import BASE_SIZE, NetworkVariant, OSNetConfig
 from reid_edge.osnet.file_kinds import is_safetensors, why_no_checkpoint
 from reid_edge.osnet.network import OSNet
@@ -27,6 +29,8 @@ from reid_edge.wording import counted
 FORMAT_VERSION = 1
 METADATA_KEY = "reid_edge"
 HEAD_KEY = "reid_edge_head"
+#: Number of problems of a checkpoint that are named.
+_MOST_LISTED = 20
 #: What the names of a head's tensors in the file begin with; no tensor of the network does.
 HEAD_PREFIX = "head."
 FEATURE_DIM = OSNetConfig.feature_dim
@@ -150,10 +154,10 @@ def check_state(state: dict[str, Tensor], expected: dict[str, Tensor], *, what: 
     """Compare names and shapes of two state dicts; nothing is left out, nothing is let in.
 
     Raises:
-        CheckpointMismatchError: Lists everything missing, unexpected or mis-shaped.
+        CheckpointMismatchError: Counts what is missing, unexpected or mis-shaped, and names the first of it.
     """
     missing = [f"missing     {name} {tuple(expected[name].shape)}" for name in expected if name not in state]
-    unexpected = [f"unexpected  {name} {tuple(state[name].shape)}" for name in state if name not in expected]
+    unexpected = [f"unexpected  {one_line(name)} {tuple(state[name].shape)}" for name in state if name not in expected]
     misshaped = [
         f"mis-shaped  {name}: expected {tuple(tensor.shape)}, got {tuple(state[name].shape)}"
         for name, tensor in expected.items()
@@ -162,7 +166,7 @@ def check_state(state: dict[str, Tensor], expected: dict[str, Tensor], *, what: 
     if problems := missing + unexpected + misshaped:
         raise CheckpointMismatchError(
             f"{what}: {counted(len(missing), 'tensor')} missing, {len(unexpected)} unexpected, {len(misshaped)} "
-            f"mis-shaped for this OSNet:\n  " + "\n  ".join(problems)
+            f"mis-shaped for this OSNet:\n  {_listed(problems)}"
         )
 
 
@@ -170,18 +174,27 @@ def check_values(state: dict[str, Tensor], *, what: str) -> None:
     """Refuse tensors that hold no plain finite numbers.
 
     Raises:
-        CheckpointMismatchError: Lists every tensor that is sparse, without data, complex, or holds NaN or infinity.
+        CheckpointMismatchError: Counts the tensors that are sparse, without data, quantized, complex, or hold NaN or
+            infinity, and names the first of them.
     """
-    problems = [f"{name}: {problem}" for name, tensor in state.items() if (problem := _problem(tensor))]
+    problems = [f"{one_line(name)}: {problem}" for name, tensor in state.items() if (problem := _problem(tensor))]
     if problems:
         raise CheckpointMismatchError(
-            f"{what}: {counted(len(problems), 'tensor')} cannot be used:\n  " + "\n  ".join(problems)
+            f"{what}: {counted(len(problems), 'tensor')} cannot be used:\n  {_listed(problems)}"
         )
+
+
+def _listed(problems: Sequence[str]) -> str:
+    """Return the first problems, a line each."""
+    more = [f"… and {len(problems) - _MOST_LISTED:,} more"] if len(problems) > _MOST_LISTED else []
+    return "\n  ".join([*problems[:_MOST_LISTED], *more])
 
 
 def _problem(tensor: Tensor) -> str:
     if tensor.layout != torch.strided or tensor.is_meta:
         return "sparse, or without data"
+    if tensor.is_quantized:
+        return "quantized; import the weights from before that, and quantize with reid-edge export"
     if tensor.is_complex():
         return "complex"
     return "" if bool(torch.isfinite(tensor).all()) else "holds NaN or infinity"

@@ -60,6 +60,20 @@ def test_every_kind_of_file_computes_what_its_weights_compute(state, tmp_path, w
         assert torch.allclose(checkpoint.network()(x), obvious_osnet(x, state), atol=1e-5)
 
 
+def test_a_name_neither_begins_a_line_nor_steers_a_terminal(state, tmp_path):
+    state["evil\x1b[2J\nname"] = torch.zeros(1)
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(CheckpointMismatchError, match=r"unexpected  evil\\x1b\[2J name \(1,\)$"):
+        import_torchreid(tmp_path / "m.pth")
+
+
+def test_of_very_many_problems_the_first_are_listed(state, tmp_path):
+    torch.save({name: value * float("nan") for name, value in state.items()}, tmp_path / "m.pth")
+    with pytest.raises(CheckpointMismatchError, match=r"… and \d+ more$") as caught:
+        import_torchreid(tmp_path / "m.pth")
+    assert str(caught.value).count("holds NaN") == 20
+
+
 def test_everything_wrong_is_listed(state, tmp_path):
     del state["conv2.0.conv2b.1.conv2.weight"]
     state["conv4.1.conv2e.0.conv1.weight"] = torch.zeros(2)
@@ -95,10 +109,12 @@ def test_a_tensor_with_a_prefix_of_its_own_is_refused(state, tmp_path, prefix):
     [
         (lambda tensor: tensor * float("nan"), "holds NaN"),
         (lambda tensor: tensor.to_sparse(), "sparse"),
+        (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "quantized"),
         (lambda tensor: tensor.to("meta"), "without data"),
         (lambda tensor: tensor.to(torch.complex64), "complex"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 def test_weights_that_are_no_plain_numbers_are_refused(state, tmp_path, spoil, problem):
     state["conv5.conv.weight"] = spoil(state["conv5.conv.weight"])
     torch.save(state, tmp_path / "m.pth")
