@@ -15,6 +15,7 @@ from reid_edge.benchmark.report.figures import all_figures, roofs
 from reid_edge.console import extra
 from reid_edge.files import write_whole
 from reid_edge.pages import page_asset, page_template
+from reid_edge.wording import counted
 
 #: Plotly's line patterns in SVG.
 SVG_DASHES = {"solid": "", "dash": "8 5", "dot": "2 4", "dashdot": "8 4 2 4"}
@@ -41,6 +42,7 @@ def page(report: ReportData) -> str:
         report=report,
         tables=tables,
         models_of=models_of,
+        counted=counted,
         figures=figures,
         legend=[(variant, tone, SYMBOLS[variant.split("/")[1]]) for tone, variant in enumerate(report.variants)],  # type: ignore[index]
         dashes=_dashes(report),

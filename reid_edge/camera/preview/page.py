@@ -106,7 +106,7 @@ def page(
         length=clock(length_us),
         privacy=PRIVACY,
         wrong=wrong,
-        counted=_counted(recorder, counts),
+        counts=_counted(recorder, counts),
         cards=cards,
         published=sum(card.published for card in cards),
         picture=jpeg_uri(recorder.picture) if recorder.picture else "",
@@ -114,6 +114,7 @@ def page(
         masks=len(settings.filter.masks),
         left_out=_left_out(recorder, options),
         settings=_settings(settings),
+        counted=counted,
         style=page_asset(__package__, "page.css"),
     )
 
