@@ -245,7 +245,7 @@ def test_check_says_that_rows_wait_for_another_gallery_and_how_to_move_them(run,
     done = run("--config", camera, "--state-dir", tmp_path / "state", "--check")
     said = "".join(done.stdout.split())
     assert done.returncode == 0, done.stderr
-    assert "1observationswaitfornorthhttps://old:8443,andthisis" in said
+    assert "1waitingobservationfornorthhttps://old:8443,andthisis" in said
     assert "reid-edgeoutboxmoveFILE--tosqlite:" in said
     assert [file.name for file in (tmp_path / "state").glob("outbox.*.db")] == []
 
