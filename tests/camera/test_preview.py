@@ -56,7 +56,12 @@ def test_the_page_shows_every_track_and_nothing_else_is_written(settings, tmp_pa
     assert len(cards) >= 3
     assert all("data:image/jpeg;base64," in card for _, card in cards)
     assert text.count("published as tracklet") >= 3
-    for shown in ("chosen: the first good one", "in the tracklet&#39;s feature", "1 mask, blacked out", "tracker.min_iou"):
+    for shown in (
+        "chosen: the first good one",
+        "in the tracklet&#39;s feature",
+        "1 mask, blacked out",
+        "tracker.min_iou",
+    ):
         assert shown in text, shown
     assert "hush" not in text
     assert not re.search(r"<script|https?://|src=\"(?!data:)", text)
