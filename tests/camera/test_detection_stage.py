@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from reid_edge.camera.crop_queue import CropQueue
-from reid_edge.camera.crop_selector import CropSelector
+from reid_edge.camera.crop_selector import CropSelector, CropSelectorSettings
 from reid_edge.camera.detection_stage import DetectionStage, OffSwitch
 from reid_edge.camera.filters import DetectionFilter, FilterSettings
 from reid_edge.camera.frames import Detections, Frame
@@ -86,13 +86,33 @@ def test_a_track_that_waits_to_be_judged_is_judged_when_the_source_ends():
 
 
 def test_a_track_that_waits_to_be_judged_is_judged_when_the_camera_is_switched_off():
-    seen = []
-    stage, queue = stage_of(map(frame_of, range(40)), is_off=lambda: len(seen) >= 35)
-    stage._watcher.saw = lambda *_: seen.append(len(stage._check))
+    waiting = []
+
+    def is_off():
+        waiting.append(len(stage._check))
+        return len(waiting) > 35
+
+    stage, queue = stage_of(map(frame_of, range(40)), is_off=is_off)
     stage.run()
-    assert seen[30] == 1  # its track has ended, and waits
-    assert len(stage._check) == 0
+    assert waiting[30:36] == [1] * 6  # its track has ended, and waits
+    assert waiting[36:] == [0] * 4
     assert [ended.failing for ended in ended_in(queue)] == [""]
+
+
+def test_crops_are_of_strong_boxes_and_know_what_the_check_says_so_far():
+    stage, queue = stage_of(map(frame_of, range(40)))
+    stage._detector = lambda frame: replace_scores(walker(frame), 0.55 if frame.index % 5 == 1 else 0.9)
+    stage._selector = CropSelector(CropSelectorSettings(mode="every"))
+    stage.run()
+    crops = queue.take(1000, timeout_s=0).crops
+    assert len(crops) == 12 and all(crop.details.confidence > 0.6 for crop in crops)
+    assert [crop.details.failing for crop in crops][::11] == ["short", "unproven"]
+    assert all(0.35 < crop.details.usual_height < 0.5 for crop in crops)
+    assert stage._check.passed == 1
+
+
+def replace_scores(found, score):
+    return Detections(found.boxes, np.full(len(found), score, np.float32))
 
 
 def test_a_track_that_waits_to_be_judged_gets_the_right_times_when_the_clock_is_set():
