@@ -251,7 +251,7 @@ def test_waiting_does_not_count_against_motion():
 def test_short_tracks_tell_no_height():
     check = PersonCheck(by_motion=True)
     for track in range(1, 20):
-        walk(check, boxes=3, step=1, height=lambda frame: 50.0, track=track)
+        walk(check, boxes=3, track=track)
     assert across(check, 20) == {}
 
 

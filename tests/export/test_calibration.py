@@ -80,7 +80,7 @@ def test_bad_images_of_a_folder_are_left_out_on_request_and_recorded(crops_with_
     assert "6 of 60 images left out, unreadable" in caplog.text
     for path in crops_with_bad_ones.glob("[1-3]*.png"):
         path.write_bytes(b"")
-    with pytest.raises(CalibrationError, match=r"images cannot be read .* At least 40 person crops are needed"):
+    with pytest.raises(CalibrationError, match=r"images left out, unreadable: .* At least 40 person crops are needed"):
         folder_set(crops_with_bad_ones, (64, 32), skip_bad=True)
 
 
