@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,38 +24,45 @@ from reid_edge.cli.gallery_options import (
     opened,
     print_json,
     selection_of,
-    short_id,
     stored_record,
 )
+from reid_edge.cli.search_answer import found_fields, notes, print_found
 from reid_edge.cli.shared_options import TrustedKeyOption
-from reid_edge.console import console, print_table, say
+from reid_edge.console import console, say
 from reid_edge.errors import UsageError
 from reid_edge.gallery import search as searching
 from reid_edge.gallery.audit import checked_purpose
+from reid_edge.gallery.ranking import ranking_for
 from reid_edge.gallery.store import Store
-from reid_edge.gallery.times import duration_text, now_us, time_text
+from reid_edge.gallery.times import now_us
+from reid_edge.identity.calibration import FALSE_MATCH_RATE
 
 if TYPE_CHECKING:
-    from reid_edge.bundle import Bundle
+    import numpy as np
+    import numpy.typing as npt
 
-MOST_CAMERAS_NAMED = 20
-WHAT_A_COSINE_MEANS = (
-    "A cosine sorts: 1 is the same picture. It is no probability: different people often reach 0.7 and more, and the "
-    "first one is only the most similar person that is stored. Look at the video before you believe it."
-)
+    from reid_edge.bundle import Bundle
+    from reid_edge.runtime.extractor import Extractor
 
 
 def search(
     store: StoreArgument,
     purpose: PurposeOption,
-    image: Annotated[Path | None, typer.Option(help="Picture of the person.")] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="Picture of the person. May be repeated: the mean of several pictures finds more."),
+    ] = None,
     box: Annotated[
-        str | None, typer.Option(help="Part of the picture: x1,y1,x2,y2 in pixels; all of it if not given.")
+        list[str] | None,
+        typer.Option(
+            help="Part of the picture: x1,y1,x2,y2 in pixels; all of it if not given. With several pictures, one each."
+        ),
     ] = None,
     bundle: Annotated[Path | None, typer.Option(help="Bundle that the cameras use; needed with --image.")] = None,
     trusted_key: TrustedKeyOption = None,
     id_: Annotated[
-        str | None, typer.Option("--id", help="Stored observation to search for: CAMERA/EPOCH/NUMBER.")
+        list[str] | None,
+        typer.Option("--id", help="Stored observation to search for: CAMERA/EPOCH/NUMBER. May be repeated."),
     ] = None,
     camera: CameraOption = None,
     since: SinceOption = None,
@@ -65,6 +72,15 @@ def search(
         bool, typer.Option("--other-cameras", help="Search all cameras but that of --id.")
     ] = False,
     top: Annotated[int, typer.Option(help="Largest number of tracklets to list.")] = 10,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="List first what shares neighbours with the person searched for.")
+    ] = False,
+    false_match_rate: Annotated[
+        float, typer.Option(help="Largest share of strangers that may be called the same person.")
+    ] = FALSE_MATCH_RATE,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Exact order of the cosines: no centring, no re-ranking, no verdict.")
+    ] = False,
     pseudonym_key: KeyOption = None,
     file_start: FileStartOption = None,
     utc: UtcOption = False,
@@ -76,34 +92,58 @@ def search(
         raise UsageError("give --same-camera or --other-cameras, not both.")
     cameras: searching.Cameras = "same" if same_camera else "other" if other_cameras else "all"
     selection = selection_of(camera, since, until, pseudonym_key)
+    if plain and rerank:
+        raise UsageError("give --rerank or --plain, not both.")
     opened_bundle = None if bundle is None else _opened_bundle(bundle, trusted_key or ())
     positions = FilePositions(file_start)
     with opened(store) as gallery:
-        query = _query(gallery, image=image, box=box, bundle=opened_bundle, id_=id_, key=pseudonym_key)
-        found = searching.search(
-            gallery, query, selection=selection, purpose=purpose, now_us=now_us(), top=top, cameras=cameras
+        query = _query(
+            gallery, images=image or (), boxes=box or (), bundle=opened_bundle, ids=id_ or (), key=pseudonym_key
         )
+        now = now_us()
+        ranking = (
+            None
+            if plain
+            else ranking_for(gallery, query.model_hash, now_us=now, rerank=rerank, false_match_rate=false_match_rate)
+        )
+        found = searching.search(
+            gallery, query, selection=selection, purpose=purpose, now_us=now, top=top, cameras=cameras, ranking=ranking
+        )
+    named = ", ".join([*map(str, image or ()), *(id_ or ())])
     if as_json:
-        print_json([_found_fields(one, positions) for one in found])
+        print_json([found_fields(one, positions) for one in found])
+        if ranking is not None and ranking.trouble:
+            say(f"warning: {ranking.trouble}")
     else:
-        _print_found(found, id_ or str(image), positions, utc=utc)
+        print_found(found, named, positions, utc=utc)
+        for note in notes(gallery.name, found, ranking) if found else ():
+            console.print(note, soft_wrap=True)
 
 
 def _query(
-    store: Store, *, image: Path | None, box: str | None, bundle: Bundle | None, id_: str | None, key: Path | None
+    store: Store,
+    *,
+    images: Sequence[Path],
+    boxes: Sequence[str],
+    bundle: Bundle | None,
+    ids: Sequence[str],
+    key: Path | None,
 ) -> searching.Query:
     """Return the query that the options describe.
 
     Raises:
-        UsageError: There is neither an image with its bundle nor an id, or both.
-        ModelMismatchError: The gallery holds no features of the bundle's model.
-        NoSuchObservationError: Nothing is stored under the id.
+        UsageError: There is neither an image with its bundle nor an id, or not one box for each picture.
+        ModelMismatchError: The gallery holds no features of the bundle's model, or the queries are of several.
+        NoSuchObservationError: Nothing is stored under an id.
     """
-    if id_ is not None and image is None and bundle is None and box is None:
-        return searching.query_of(stored_record(store, id_, key))
-    if id_ is None and image is not None and bundle is not None:
-        return _query_by_image(store, image, box, bundle)
-    raise UsageError("give --image FILE and --bundle FOLDER, or --id ID.")
+    if bool(images) != (bundle is not None) or not (images or ids):
+        raise UsageError("give --image FILE and --bundle FOLDER, or --id ID.")
+    if boxes and len(boxes) != len(images):
+        raise UsageError(f"give one --box for each --image, or none; got {len(boxes)} for {len(images)}.")
+    queries = [searching.query_of(stored_record(store, name, key)) for name in ids]
+    if bundle is not None:
+        queries += _queries_by_images(store, images, boxes, bundle)
+    return searching.joined_query(queries)
 
 
 def _opened_bundle(path: Path, trusted_keys: Sequence[str]) -> Bundle:
@@ -112,23 +152,40 @@ def _opened_bundle(path: Path, trusted_keys: Sequence[str]) -> Bundle:
     return open_bundle(path, trusted_keys=trusted_keys)
 
 
-def _query_by_image(store: Store, image: Path, box: str | None, bundle: Bundle) -> searching.Query:
-    from reid_edge.images import decoded_image
+def _queries_by_images(
+    store: Store, images: Sequence[Path], boxes: Sequence[str], bundle: Bundle
+) -> list[searching.Query]:
     from reid_edge.runtime.extractor import Extractor
 
-    manifest = bundle.manifest
-    searching.require_model(store, manifest.model_hash)
-    boxes = None if box is None else [_box(box)]
-    if not image.exists():
-        raise UsageError(f"--image {image}: there is no such file; give the path of a picture.")
-    content = _content(image)  # once: the audit names the picture that was searched for
-    pixels = decoded_image(content, image)
-    _check_box(None if boxes is None else boxes[0], (pixels.shape[1], pixels.shape[0]))
+    searching.require_model(store, bundle.manifest.model_hash)
+    read = [_Picture.read(image, boxes[place] if boxes else None) for place, image in enumerate(images)]
     extractor = Extractor(bundle)
-    features = extractor([pixels]) if boxes is None else extractor(pixels, boxes)
-    box_given = None if boxes is None else boxes[0]
-    sha256 = hashlib.sha256(content).hexdigest()
-    return searching.query_by_feature(features[0], manifest.model_hash, image_sha256=sha256, box=box_given)
+    return [picture.query(extractor, bundle.manifest.model_hash) for picture in read]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picture:
+    """A picture to search for: its pixels, the part that is looked at, and the digest of its file for the audit."""
+
+    pixels: npt.NDArray[np.uint8]
+    box: list[float] | None
+    sha256: str
+
+    @classmethod
+    def read(cls, image: Path, box: str | None) -> _Picture:
+        from reid_edge.images import decoded_image
+
+        part = None if box is None else _box(box)
+        if not image.exists():
+            raise UsageError(f"--image {image}: there is no such file; give the path of a picture.")
+        content = _content(image)  # once: the audit names the picture that was searched for
+        pixels = decoded_image(content, image)
+        _check_box(part, (pixels.shape[1], pixels.shape[0]))
+        return cls(pixels, part, hashlib.sha256(content).hexdigest())
+
+    def query(self, extractor: Extractor, model_hash: str) -> searching.Query:
+        features = extractor([self.pixels]) if self.box is None else extractor(self.pixels, [self.box])
+        return searching.query_by_feature(features[0], model_hash, image_sha256=self.sha256, box=self.box)
 
 
 def _content(image: Path) -> bytes:
@@ -175,35 +232,3 @@ def _check_box(box: Sequence[float] | None, size_wh: tuple[int, int]) -> None:
 
 def _joined(box: Sequence[float]) -> str:
     return ",".join(f"{part:g}" for part in box)
-
-
-def _found_fields(found: searching.Found, positions: FilePositions) -> dict[str, Any]:
-    best = found.best
-    key = {"camera": best.camera, "epoch": best.incarnation, "seq": best.seq}
-    seen = {name: value for name, value in dataclasses.asdict(best).items() if name != "incarnation"}
-    times: dict[str, Any] = {"first_us": found.first_us, "last_us": found.last_us}
-    if (position := positions.of(best, found.first_us)) is not None:
-        times |= {"position_s": position.seconds, "file": position.file}
-    return {"id": best.id, "cosine": round(found.cosine, 6), **key, **seen, **times}
-
-
-def _print_found(found: Sequence[searching.Found], named: str, positions: FilePositions, *, utc: bool) -> None:
-    """Print tracklets, best first."""
-    if not found:
-        console.print("nothing found: no other tracklet of these cameras and that time is held", soft_wrap=True)
-        return
-    places = [positions.of(one.best, one.first_us) for one in found]
-    rows = [
-        [
-            f"{one.cosine:.3f}",
-            str(one.best.track),
-            time_text(one.first_us, utc=utc),
-            *([str(place or "")] if any(places) else []),
-            duration_text(one.last_us - one.first_us),
-            short_id(one.best),
-        ]
-        for one, place in zip(found, places, strict=True)
-    ]
-    position = ["in the file"] if any(places) else []
-    print_table(f"nearest to {named}", ["cosine", "track", "first seen", *position, "for", "id"], rows, whole=True)
-    console.print(WHAT_A_COSINE_MEANS, soft_wrap=True)

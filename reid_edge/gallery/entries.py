@@ -71,12 +71,13 @@ class Record:
     feature: Feature
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Match:
-    """An entry and the cosine of its feature with the query's."""
+    """An entry, the cosine of its feature with the query's, and that feature: D float32, unit length."""
 
     entry: Entry
     cosine: float
+    feature: Feature
 
 
 @dataclass(frozen=True, kw_only=True)

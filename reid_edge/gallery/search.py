@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from reid_edge.errors import ModelMismatchError, NoSuchObservationError, UsageError
 from reid_edge.features import l2_normalised
 from reid_edge.gallery import audit
 from reid_edge.gallery.clock import kept_since_us
 from reid_edge.gallery.entries import Entry, Key, Match, Record, Selection, not_before, parse_id
+from reid_edge.gallery.ranking import CANDIDATES, Ranking
 from reid_edge.gallery.store import Store
+from reid_edge.identity.calibration import Verdict
 from reid_edge.types import Feature
 
 #: Most tracklets of an answer: more than a person looks at; keeps an audit entry small.
@@ -33,12 +37,29 @@ class Query:
         model_hash: The model that made it.
         source: Origin of the feature, for the audit: ``{"image_sha256": …}`` or ``{"id": …}``; never the feature.
         tracklet: Tracklet of the query if it is stored itself; left out of the answer.
+        parts: The queries whose mean it is; empty: it is one itself.
     """
 
     feature: Feature
     model_hash: str
     source: dict[str, Any]
     tracklet: Key | None = None
+    parts: tuple[Query, ...] = ()
+
+    @property
+    def each(self) -> tuple[Query, ...]:
+        """The queries whose mean it is, or itself."""
+        return self.parts or (self,)
+
+    @property
+    def tracklets(self) -> frozenset[Key]:
+        """The tracklets of the query that are stored themselves."""
+        return frozenset(one.tracklet for one in self.each if one.tracklet is not None)
+
+    @property
+    def cameras(self) -> tuple[str | None, ...]:
+        """The camera of each of its parts; None for a picture."""
+        return tuple(None if one.tracklet is None else one.tracklet[0] for one in self.each)
 
 
 @dataclass(frozen=True)
@@ -50,12 +71,16 @@ class Found:
         cosine: Cosine of that observation's feature with the query's.
         first_us: First sight of the tracklet.
         last_us: Last sight of it so far.
+        similarity: Similarity of its newest observation with the query, relative to strangers; None: not calibrated.
+        verdict: What that means.
     """
 
     best: Entry
     cosine: float
     first_us: int
     last_us: int
+    similarity: float | None = None
+    verdict: Verdict | None = None
 
 
 def require_model(store: Store, model_hash: str) -> None:
@@ -98,6 +123,33 @@ def query_of(record: Record) -> Query:
     )
 
 
+def joined_query(queries: Sequence[Query]) -> Query:
+    """Make one query of several pictures and observations of one person: the mean of their features.
+
+    On people who were not tuned on, the mean found more than the best of the single answers did (``docs/identity.md``).
+
+    Raises:
+        ModelMismatchError: They are of several models.
+        UsageError: There is none.
+    """
+    if not queries:
+        raise UsageError("give --image FILE and --bundle FOLDER, or --id ID.")
+    models = sorted({query.model_hash for query in queries})
+    if len(models) > 1:
+        raise ModelMismatchError(
+            f"the queries are of {len(models)} models, which cannot be compared: {', '.join(models)}."
+        )
+    if len(queries) == 1:
+        return queries[0]
+    mean = l2_normalised(np.stack([query.feature for query in queries]).mean(axis=0)[None])[0]
+    return Query(
+        feature=mean,
+        model_hash=models[0],
+        source={"mean_of": [query.source for query in queries]},
+        parts=tuple(queries),
+    )
+
+
 def find_one(store: Store, text: str, *, now_us: int) -> Record:
     """Return the record of an id.
 
@@ -130,6 +182,7 @@ def search(
     now_us: int,
     top: int = 10,
     cameras: Cameras = "all",
+    ranking: Ranking | None = None,
 ) -> list[Found]:
     """Return the tracklets nearest to a query, best first; the search is in the audit before it returns.
 
@@ -143,6 +196,8 @@ def search(
         now_us: Time of the search.
         top: Number of tracklets.
         cameras: ``same`` for the query's own camera only, ``other`` for the other cameras only.
+        ranking: How to order the answer and judge it (:func:`~reid_edge.gallery.ranking.ranking_for`); None: exactly by
+            cosine, without a verdict.
 
     Raises:
         UsageError: There is no purpose, ``top`` is out of range, or ``cameras`` is given for a query of no camera.
@@ -155,8 +210,11 @@ def search(
     require_model(store, query.model_hash)
     selection = _restricted(selection, query, cameras)
     since_us = kept_since_us(store, now_us)
-    best = _best_of_tracklets(store, query, not_before(selection, since_us), top)
-    found = [_found(store, match, since_us) for match in best]
+    chosen = not_before(selection, since_us)
+    if ranking is None:
+        found = [_found(store, match, query, since_us) for match in _best_of_tracklets(store, query, chosen, top)]
+    else:
+        found = _ranked(store, query, chosen, top, ranking, since_us)
     detail = {
         "query": query.source,
         "model_hash": query.model_hash,
@@ -164,6 +222,7 @@ def search(
         "cameras": cameras,
         "top": top,
         "kept_since_us": since_us,
+        **({} if ranking is None else ranking.described()),
         "ids": [one.best.id for one in found],
     }
     audit.record(store, "search", detail, at_us=now_us, purpose=purpose)
@@ -173,35 +232,62 @@ def search(
 def _restricted(selection: Selection, query: Query, cameras: Cameras) -> Selection:
     if cameras == "all":
         return selection
-    if query.tracklet is None:
+    own = tuple(sorted({camera for camera, _, _ in query.tracklets}))
+    if not own:
         raise UsageError("--same-camera and --other-cameras are for a search by --id: an image has no camera.")
-    camera = query.tracklet[0]
     if cameras == "other":
-        return replace(selection, not_cameras=(*selection.not_cameras, camera))
-    if selection.cameras and camera not in selection.cameras:
-        raise UsageError(f"--same-camera means {camera}, which is not among those of --camera.")
-    return replace(selection, cameras=(camera,))
+        return replace(selection, not_cameras=(*selection.not_cameras, *own))
+    same = tuple(camera for camera in own if not selection.cameras or camera in selection.cameras)
+    if not same:
+        raise UsageError(f"--same-camera means {', '.join(own)}, which is not among those of --camera.")
+    return replace(selection, cameras=same)
 
 
 def _best_of_tracklets(store: Store, query: Query, selection: Selection, top: int) -> list[Match]:
     """Return the nearest observation of each of the nearest tracklets."""
-    wanted = (top + 1) * OBSERVATIONS_OF_A_TRACKLET
+    best: dict[Key, Match] = {}
+    for match in _nearest(store, query.feature, query, selection, top):
+        best.setdefault(match.entry.tracklet, match)
+    return list(best.values())[:top]
+
+
+def _nearest(store: Store, feature: Feature, query: Query, selection: Selection, tracklets: int) -> list[Match]:
+    """Return the observations nearest to a feature, of so many tracklets other than the query's, if there are."""
+    wanted = (tracklets + 1) * OBSERVATIONS_OF_A_TRACKLET
     while True:
         wanted = min(wanted, MOST_OBSERVATIONS)
-        matches = store.search(query.feature, model_hash=query.model_hash, selection=selection, top=wanted)
-        best: dict[Key, Match] = {}
-        for match in matches:
-            best.setdefault(match.entry.tracklet, match)
-        if query.tracklet is not None:
-            best.pop(query.tracklet, None)
-        if len(best) >= top or len(matches) < wanted or wanted == MOST_OBSERVATIONS:
-            return list(best.values())[:top]
+        matches = store.search(feature, model_hash=query.model_hash, selection=selection, top=wanted)
+        others = [match for match in matches if match.entry.tracklet not in query.tracklets]
+        held = {match.entry.tracklet for match in others}
+        if len(held) >= tracklets or len(matches) < wanted or wanted == MOST_OBSERVATIONS:
+            return others
         wanted *= 4
 
 
-def _found(store: Store, match: Match, since_us: int) -> Found:
+def _ranked(store: Store, query: Query, selection: Selection, top: int, ranking: Ranking, since_us: int) -> list[Found]:
+    """Return the tracklets that are best by a ranking, with verdicts if it is calibrated."""
+    feature = ranking.mean([(one.feature, camera) for one, camera in zip(query.each, query.cameras, strict=True)])
+    matches = _nearest(store, feature, query, selection, max(top, CANDIDATES))
+    found = [_found(store, match, query, since_us) for match in ranking.best(feature, matches, top)]
+    if not found or not ranking.calibrated:
+        return found
+    compared = ranking.compared(store.span(selection).observations)
+    return [_judged(store, one, feature, query, ranking, compared) for one in found]
+
+
+def _found(store: Store, match: Match, query: Query, since_us: int) -> Found:
     entry = match.entry
     span = store.span(not_before(entry.whole_tracklet, since_us))
     first_us = entry.first_us if span.first_us is None else span.first_us
     last_us = entry.last_us if span.last_us is None else span.last_us
-    return Found(entry, match.cosine, first_us, last_us)
+    return Found(entry, min(1.0, float(match.feature @ query.feature)), first_us, last_us)
+
+
+def _judged(store: Store, one: Found, feature: Feature, query: Query, ranking: Ranking, compared: int) -> Found:
+    """Return what was found with its verdict, by its newest observation, as the calibration compared tracklets."""
+    spans = store.tracklets(one.best.whole_tracklet, limit=1)
+    seq = spans[0].seq if spans else one.best.seq
+    records = store.find(one.best.camera, one.best.incarnation, seq)
+    newest = next((record for record in records if record.entry.incarnation == one.best.incarnation), None)
+    judged = None if newest is None else ranking.judged(feature, query.cameras, newest, compared)
+    return one if judged is None else replace(one, similarity=judged[0], verdict=judged[1])

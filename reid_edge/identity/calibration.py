@@ -25,7 +25,9 @@ Word = Literal["same", "unsure", "other"]
 #: Highest rate of false matches of ``same``, for each comparison, and of misses of ``other``.
 FALSE_MATCH_RATE, MISS_RATE = 0.01, 0.05
 #: Number of strangers expected to be as similar, among all compared, from which nothing is ``same``.
-MOST_BY_CHANCE = 0.5
+MOST_BY_CHANCE = 0.2
+#: Least number of pairs from which a tail is fitted.
+LEAST_TAIL = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,7 +116,7 @@ class Verdict:
         word: ``same``, ``unsure`` or ``other``.
         false_match: Share of the pairs of two people that are at least as similar.
         miss: Share of the pairs of one person that are less similar; None: no such pairs are known.
-        by_chance: Number of strangers that may be at least as similar, of those compared.
+        by_chance: Number of strangers expected to be at least as similar, of those compared.
     """
 
     word: Word
@@ -202,9 +204,19 @@ class Calibration:
         return float(self.genuine[errors_allowed(miss_rate, len(self.genuine), independent)])
 
     def by_chance(self, similarity: float, compared: int) -> float:
-        """Return how many of so many strangers may be at least so similar: (errors + 1) / (pairs + 1) of them."""
-        errors = len(self.impostors) - int(np.searchsorted(self.impostors, similarity, side="left"))
-        return compared * (errors + 1) / (len(self.impostors) + 1)
+        """Return how many of so many strangers are expected to be at least so similar.
+
+        Among the most similar tenth of the pairs an exponential tail is fitted, which goes on where no pair is left
+        (excesses over a high threshold: Pickands, Annals of Statistics 1975, with shape 0).
+        """
+        pairs = len(self.impostors)
+        tail = max(LEAST_TAIL, pairs // 10)
+        if pairs < 2 * tail or similarity <= self.impostors[-tail - 1]:
+            errors = pairs - int(np.searchsorted(self.impostors, similarity, side="left"))
+            return compared * (errors + 1) / (pairs + 1)
+        start = float(self.impostors[-tail - 1])
+        excess = max(float((self.impostors[-tail:] - start).mean()), 1e-9)
+        return float(compared * tail / pairs * np.exp(-(similarity - start) / excess))
 
     def verdict(
         self,
@@ -217,9 +229,10 @@ class Calibration:
     ) -> Verdict:
         """Return what a similarity means, with the rates behind it.
 
-        ``same`` needs a false match rate of at most ``false_match_rate`` for each comparison, and that less than half a
-        stranger is expected to be as similar among all that were compared.  ``other`` needs a rate of misses of at most
-        ``miss_rate``; between cameras parts of tracklets do not tell it.  What the pairs cannot support is ``unsure``.
+        ``same`` needs a false match rate of at most ``false_match_rate`` for each comparison, and that fewer than 0.2
+        strangers are expected to be as similar among all that were compared.  ``other`` needs a rate of misses of at
+        most ``miss_rate``; between cameras parts of tracklets do not tell it.  What the pairs cannot support is
+        ``unsure``.
 
         Args:
             similarity: On the same scale.

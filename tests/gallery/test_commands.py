@@ -145,8 +145,11 @@ def test_a_search_by_id_finds_the_person_elsewhere_and_is_accounted_for(uri, now
     assert [one["id"] for one in again] == ["door/abcdef0123456789/1", "door/abcdef0123456789/2"]
     assert list(again[0]) == [
         *("id", "cosine", "camera", "epoch", "seq", "model_hash", "track", "captured_us", "first_us", "last_us"),
-        *("box", "confidence", "quality", "crops", "final"),
+        *("box", "confidence", "quality", "crops", "final", "verdict", "similarity", "false_match_rate"),
+        *("false_match_limit", "miss_rate", "strangers_expected"),
     ]
+    assert again[0]["verdict"] is None
+    assert "reid-edge gallery calibrate sqlite:" in shown
     assert again[0]["cosine"] == pytest.approx(1, abs=1e-3)
     assert not any("feature" in field for field in again[0])
     old = json.loads(gallery("search", uri, "--id", "yard/e1/1", "--until", "90m", "--json", *WHY))

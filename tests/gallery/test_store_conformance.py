@@ -51,6 +51,7 @@ def test_what_is_added_is_found_and_got_back_whole(gallery):
     best = found(gallery, rows[2].feature, top=1)[0]
     assert best.entry == rows[2].entry
     assert best.cosine == pytest.approx(1.0, abs=2e-3)
+    np.testing.assert_allclose(best.feature, rows[2].feature, atol=1e-3)
     (back,) = gallery.find("door", "e1", 3)
     assert back.entry == rows[2].entry
     assert back.feature.dtype == np.float32

@@ -81,12 +81,20 @@ def test_verdicts_are_same_unsure_and_other_with_the_rates_behind_them():
     assert made.verdict(0.6, compared=1000).by_chance == pytest.approx(1000 * made.verdict(0.6).by_chance)
 
 
-def test_same_needs_less_than_half_a_stranger_among_those_compared():
-    made = calibration(np.arange(9999.0))
-    assert made.by_chance(9990, 100) == pytest.approx(100 * 10 / 10_000)
-    assert made.verdict(9990, compared=499).word == "same"
-    assert made.verdict(9990, compared=500).word == "unsure"
-    assert made.verdict(1e9, compared=5000).word == "unsure"  # one in 9999 may be anybody's luck
+def test_same_needs_that_hardly_a_stranger_of_all_those_compared_is_as_similar():
+    made = calibration(np.random.default_rng(0).exponential(size=2000))
+    assert made.by_chance(0.5, 100) == pytest.approx(100 * np.exp(-0.5), rel=0.05)
+    for similarity in (6.0, 9.0, 12.0):  # where hardly a pair is left, and where none is
+        assert 1 / 4 < made.by_chance(similarity, 1000) / (1000 * np.exp(-similarity)) < 4
+    assert made.verdict(8.0, compared=100).word == "same"
+    assert made.verdict(8.0, compared=2000).word == "unsure"
+    assert made.verdict(14.0, compared=2000).word == "same"
+    chances = [made.by_chance(similarity, 10) for similarity in np.linspace(0, 12, 400)]
+    assert chances == sorted(chances, reverse=True)
+
+
+def test_from_a_handful_of_pairs_no_tail_is_made_up():
+    assert calibration(np.arange(19.0)).by_chance(1e9, 100) == pytest.approx(100 / 20)
 
 
 def test_parts_of_tracklets_do_not_tell_who_is_other_between_cameras():

@@ -118,7 +118,7 @@ class MilvusStore:
                 collection_of(model_hash), feature.astype(np.float32), condition(selection), [*NAMES, "feature"], top
             )
         found = [(self._record(row, model_hash), row["distance"]) for row in rows]
-        return [Match(record.entry, min(1.0, cosine)) for record, cosine in found if record is not None]
+        return [Match(record.entry, min(1.0, cosine), record.feature) for record, cosine in found if record is not None]
 
     def find(self, camera: str, incarnation_start: str, seq: int) -> list[Record]:
         """Return the records of a camera and number whose incarnation begins so."""

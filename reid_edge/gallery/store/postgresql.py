@@ -108,7 +108,7 @@ class PostgresqlStore(SqlStore):
                 (query, model_hash, *values, top),
             ).fetchall()
         found = [(self._record((*row[:-1], model_hash)), row[-1]) for row in rows]
-        return [Match(record.entry, min(1.0, cosine)) for record, cosine in found if record is not None]
+        return [Match(record.entry, min(1.0, cosine), record.feature) for record, cosine in found if record is not None]
 
     def find(self, camera: str, incarnation_start: str, seq: int) -> list[Record]:
         """Return the records of a camera and number whose incarnation begins so."""

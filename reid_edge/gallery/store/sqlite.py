@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.gallery.entries import Entry, Match, Record, Selection
+from reid_edge.gallery.entries import Match, Record, Selection
 from reid_edge.gallery.store.base import Added, AuditEntry, Erased, Erasure, StoredGap
 from reid_edge.gallery.store.columns import COLUMNS, checksum_of, intact_entry, row_of
 from reid_edge.gallery.store.damage import DamagedRows
@@ -89,11 +89,11 @@ class SqliteStore(SqliteTransactions):
             scored = self._scores_of_all if by_time_alone else self._scores_of_some
             numbers, scores = scored(db, model[0], feature, selection)
             chosen = best(scores, top)
-            entries = [self._entry(db, int(number), model_hash) for number in numbers[chosen]]
+            records = [self._numbered(db, int(number), model_hash) for number in numbers[chosen]]
         return [
-            Match(entry, min(1.0, float(score)))
-            for entry, score in zip(entries, scores[chosen], strict=True)
-            if entry is not None
+            Match(record.entry, min(1.0, float(score)), record.feature)
+            for record, score in zip(records, scores[chosen], strict=True)
+            if record is not None
         ]
 
     def find(self, camera: str, incarnation_start: str, seq: int) -> list[Record]:
@@ -233,14 +233,13 @@ class SqliteStore(SqliteTransactions):
                 self._note_damage(number)
         return features_of(blobs, dim)
 
-    def _entry(self, db: sqlite3.Connection, number: int, model_hash: str) -> Entry | None:
-        """Return the entry of a row; None if it is damaged, of which note is taken."""
+    def _numbered(self, db: sqlite3.Connection, number: int, model_hash: str) -> Record | None:
+        """Return the record of a row; None if it is damaged, of which note is taken."""
         row = db.execute(
             f"SELECT {COLUMN_NAMES}, number, feature, checksum FROM observations WHERE number = ?",  # noqa: S608
             (number,),
         ).fetchone()
-        record = self._record((*row, model_hash))
-        return None if record is None else record.entry
+        return self._record((*row, model_hash))
 
     def _record(self, row: Sequence[Any]) -> Record | None:
         """Return the record of a row that ends with number, feature, checksum and hash of the model."""
