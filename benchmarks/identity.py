@@ -158,8 +158,9 @@ def quality(path: Path, span: str) -> None:
         "\n| people | pairwise F1 | false merges | false splits | IDF1 | HOTA | assigned, % | with a wrong person |\n"
         "|---|---|---|---|---|---|---|---|"
     )
-    for above in (0.5, 1.5, 2.25, 2.5):
-        print(f"| clustered, above {above} | {people_found(clustered(sightings, above=above).people, people)} |")
+    for above in (0.5, 1.5, 2.25, None):
+        what = "default" if above is None else f"above {above}"
+        print(f"| clustered, {what} | {people_found(clustered(sightings, above=above).people, people)} |")
     if first >= 100:
         others = read_tracklets(path, 0, 100).sightings
         print(f"| one at a time | {people_found(one_at_a_time(labelled, others), people)} |")

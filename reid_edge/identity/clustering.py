@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from reid_edge.identity.background import (
     LEAST_TRACKLETS,
-    RANKS,
     Background,
     measured_background,
     relative_similarity,
@@ -21,13 +20,11 @@ from reid_edge.identity.centring import Centring, learnt_centring
 from reid_edge.identity.constraints import CannotLink
 from reid_edge.identity.neighbours import Neighbours, nearest, pairs_of
 from reid_edge.identity.sightings import Sightings
+from reid_edge.identity.sureness import SAME_CAMERA, sure_limit
 
 Floats = npt.NDArray[np.float64]
 State = Literal["assigned", "unsure", "alone"]
 
-#: Relative similarity from which two groups of tracklets are one person: at most about one in a hundred assigned
-#: tracklets was with a wrong person where this was chosen (docs/identity.md).
-SURE = 2.25
 #: Relative similarity below which a tracklet's nearest is no candidate.
 POSSIBLE = 0.5
 #: Neighbours of a tracklet that are candidates for a merge.
@@ -64,12 +61,13 @@ def clustered(
     *,
     cannot_link: CannotLink | None = None,
     centring: Centring | None = None,
-    above: float = SURE,
+    above: float | None = None,
 ) -> People:
     """Group tracklets to people.
 
     The two groups of largest mean relative similarity (:mod:`reid_edge.identity.background`) are merged, again and
     again, as long as it is at least ``above`` and the constraints allow it (average linkage; Sokal and Michener 1958).
+    Tracklets of one camera count as less similar than they are, since strangers do too.
     Groups are compared if a tracklet of one is among the 20 nearest of one of the other.  The answer does not depend
     on the order of the sightings.
 
@@ -80,7 +78,8 @@ def clustered(
         sightings: N tracklets of one model.
         cannot_link: Constraints, made of the same sightings; None: those that the sightings themselves tell.
         centring: How to centre; None: as the sightings tell.
-        above: Smallest mean relative similarity of a merge.
+        above: Smallest mean relative similarity of a merge; None: the lowest at which about one match in a hundred is
+            expected to be of two people (:func:`reid_edge.identity.sureness.sure_limit`).
 
     Raises:
         MixedModelsError: The centring is of another model.
@@ -92,8 +91,8 @@ def clustered(
     found = nearest(features, CANDIDATES)
     enough = len(sightings) >= LEAST_TRACKLETS
     background = measured_background(features) if enough else None
-    linkage = _Linkage(features, order, cannot_link, background, found)
-    groups = linkage.merged(pairs_of(found), above)
+    linkage = _Linkage(features, sightings.camera_numbers[order], order, cannot_link, background, found)
+    groups = linkage.merged(pairs_of(found), sure_limit(linkage.nearest_relative()) if above is None else above)
     return _as_people(sightings, order, groups, linkage, centring)
 
 
@@ -101,12 +100,13 @@ class _Linkage:
     """Groups of rows, with what their mean similarities are computed from.
 
     The mean cosine of two groups is the product of their mean features; the mean relative similarity takes the mean of
-    their members' levels off that.
+    their members' levels off that, and what the share of pairs of one camera calls for.
     """
 
     def __init__(
         self,
         features: npt.NDArray[np.float32],
+        cameras: npt.NDArray[np.int64],
         order: npt.NDArray[np.int64],
         cannot_link: CannotLink,
         background: Background | None,
@@ -119,6 +119,8 @@ class _Linkage:
             np.zeros(len(features)) if background is None else stranger_levels(found, background, among=len(features))
         )
         self._order = order
+        self._numbers = cameras
+        self._cameras: list[dict[int, int]] = [{int(camera): 1} for camera in cameras]
         self._places = {int(row): place for place, row in enumerate(order)}
         self._cannot_link = cannot_link
         self._means = features.astype(np.float32).copy()
@@ -168,12 +170,21 @@ class _Linkage:
         similar = relative_similarity(cosines, self._mean_levels[near], self._mean_levels[one], self.background)
         for place in np.flatnonzero(similar >= above):
             low, high = sorted((one, near[place]))
+            similarity = float(similar[place]) - SAME_CAMERA * self._share_of_one_camera(low, high)
+            if similarity < above:
+                continue
             # rounded, so that sums in another order do not change which of two equal ones comes first
-            entry = (-round(float(similar[place]), 5), low, high, self._version[low], self._version[high])
+            entry = (-round(similarity, 5), low, high, self._version[low], self._version[high])
             if only_after:
                 heap.append(entry)
             else:
                 heapq.heappush(heap, entry)
+
+    def _share_of_one_camera(self, one: int, other: int) -> float:
+        """Return the share of the pairs between two groups that are of one camera."""
+        fewer, more = sorted((self._cameras[one], self._cameras[other]), key=len)
+        pairs = sum(count * more.get(camera, 0) for camera, count in fewer.items())
+        return pairs / (len(self._members[one]) * len(self._members[other]))
 
     def _between(self, one: int, other: int) -> str | None:
         return self._cannot_link.between(
@@ -194,6 +205,9 @@ class _Linkage:
         self._means[one] = share * self._means[one] + (1 - share) * self._means[other]
         self._mean_levels[one] = share * self._mean_levels[one] + (1 - share) * self._mean_levels[other]
         self._members[one] += self._members.pop(other)
+        for camera, count in self._cameras[other].items():
+            self._cameras[one][camera] = self._cameras[one].get(camera, 0) + count
+        self._cameras[other] = {}
         self._version[one] += 1
         self._version[other] = -1
         self._joined_to[other] = one
@@ -212,11 +226,8 @@ class _Linkage:
             return np.full(len(self.features), -np.inf)
         others = np.maximum(self.found.rows, 0)
         similar = relative_similarity(
-            self.found.cosines[:, : RANKS[0]],
-            self.levels[:, None],
-            self.levels[others[:, : RANKS[0]]],
-            self.background,
-        )
+            self.found.cosines, self.levels[:, None], self.levels[others], self.background
+        ) - SAME_CAMERA * (self._numbers[:, None] == self._numbers[others])
         best: Floats = similar.max(axis=1)
         return best
 
@@ -229,7 +240,9 @@ class _Linkage:
         rest = len(members) - 1
         cosines = (self.features[members] @ total - squares) / rest
         levels = self.levels[members]
-        return relative_similarity(cosines, levels, (levels.sum() - levels) / rest, self.background)
+        similar = relative_similarity(cosines, levels, (levels.sum() - levels) / rest, self.background)
+        own = self._numbers[members]
+        return similar - SAME_CAMERA * ((own[:, None] == own).sum(axis=1) - 1) / rest
 
 
 def _as_people(

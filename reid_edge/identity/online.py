@@ -17,6 +17,7 @@ from reid_edge.identity.events import Event
 from reid_edge.identity.neighbours import BLOCK
 from reid_edge.identity.people_table import Numbers, PeopleTable
 from reid_edge.identity.sightings import Sighting, joined
+from reid_edge.identity.sureness import SAME_CAMERA
 from reid_edge.identity.transit import StatedTransits
 from reid_edge.types import Feature
 
@@ -198,7 +199,7 @@ class OnlinePeople:
     def _first(self, sighting: Sighting, feature: Feature) -> tuple[Event, ...]:
         cosines, level = self._compared(feature)
         nearest: tuple[int, float] | None = None
-        for number, similarity in self._ranked(cosines, level):
+        for number, similarity in self._ranked(cosines, level, sighting.camera):
             nearest = nearest or (number, similarity)
             if similarity < self._above:
                 break
@@ -243,7 +244,10 @@ class OnlinePeople:
         if number not in table.people:  # it was the only one
             return self._first(newest, feature)
         person = table.people[number]
-        similarity = self._similarity(float(table.means[person.slot] @ feature), level, table.levels[person.slot])
+        similarity = self._similarity(
+            float(table.means[person.slot] @ feature), level, table.levels[person.slot],
+            table.share_of_one_camera(number, {newest.camera: 1}),
+        )  # fmt: skip
         reason = self._forbids(number, [newest])
         if reason is None and similarity is not None and similarity < POSSIBLE and not self._held(name, number):
             reason = "with more crops it is no nearer than strangers are"
@@ -270,7 +274,8 @@ class OnlinePeople:
                 continue
             mine = self._table.people[number].slot
             cosine = float(self._table.means[mine] @ self._table.means[slot])
-            similarity = self._similarity(cosine, self._table.levels[mine], self._table.levels[slot])
+            share = self._table.share_of_one_camera(number, self._table.people[other].cameras)
+            similarity = self._similarity(cosine, self._table.levels[mine], self._table.levels[slot], share)
             if similarity is None or similarity < self._above:
                 continue
             if self._forbids(number, self._table.members_of(other)) is None:
@@ -308,7 +313,7 @@ class OnlinePeople:
         means = np.where(known.any(axis=1), sums / np.maximum(known.sum(axis=1), 1), lowest)
         return np.clip(means, lowest, lowest + SLACK * self._background.spread)
 
-    def _ranked(self, cosines: Floats32, level: float) -> list[tuple[int, float]]:
+    def _ranked(self, cosines: Floats32, level: float, camera: str) -> list[tuple[int, float]]:
         """Return the people looked at and their relative similarities, the most similar first."""
         slots = [slot for slot in _largest(cosines, LOOKED_AT) if self._table.slots[slot] >= 0]
         numbers = [int(self._table.slots[slot]) for slot in slots]
@@ -316,12 +321,14 @@ class OnlinePeople:
             return [(number, -np.inf) for number in numbers]
         levels = np.full(len(slots), level)
         similar = relative_similarity(cosines[slots], levels, self._table.levels[slots], self._background)
+        similar -= SAME_CAMERA * np.array([self._table.share_of_one_camera(number, {camera: 1}) for number in numbers])
         return [(numbers[place], float(similar[place])) for place in np.argsort(-similar, kind="stable")]
 
-    def _similarity(self, cosine: float, first: float, second: float) -> float | None:
+    def _similarity(self, cosine: float, first: float, second: float, share: float) -> float | None:
+        """Return the relative similarity of two groups of whose pairs a share is of one camera."""
         if self._background is None:
             return None
-        return (cosine - (first + second) / 2) / self._background.spread
+        return (cosine - (first + second) / 2) / self._background.spread - SAME_CAMERA * share
 
     def _refresh_levels(self) -> None:
         """Compute the levels of all tracklets from the people as they are."""

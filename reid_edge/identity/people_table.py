@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,11 +40,13 @@ class Person:
     Attributes:
         slot: Its row in the table's arrays.
         members: Its tracklets by id.
+        cameras: Number of them by camera.
         last_s: When it was last seen.
     """
 
     slot: int
     members: dict[str, Sighting] = field(default_factory=dict)
+    cameras: Counter[str] = field(default_factory=Counter)
     last_s: float = -np.inf
 
 
@@ -82,6 +85,17 @@ class PeopleTable:
         """Return a number that nobody has had; it is taken once a tracklet is placed under it."""
         return self._numbers.next
 
+    def share_of_one_camera(self, number: int, cameras: Mapping[str, int]) -> float:
+        """Return the share of the pairs of a person's tracklets with others that are of one camera.
+
+        Args:
+            number: The person.
+            cameras: Number of the others by camera.
+        """
+        person = self.people[number]
+        pairs = sum(count * person.cameras[camera] for camera, count in cameras.items())
+        return pairs / (len(person.members) * sum(cameras.values()))
+
     def members_of(self, number: int) -> Iterator[Sighting]:
         """Yield the tracklets of a person."""
         yield from self.people[number].members.values()
@@ -104,6 +118,7 @@ class PeopleTable:
         self.means[person.slot] = (count * self.means[person.slot] + feature) / (count + 1)
         self.levels[person.slot] = (count * self.levels[person.slot] + level) / (count + 1)
         person.members[sighting.id] = sighting
+        person.cameras[sighting.camera] += 1
         person.last_s = max(person.last_s, sighting.last_s)
         self.person_of[sighting.id] = number
         self.features[sighting.id], self.level_of[sighting.id] = feature, level
@@ -112,7 +127,7 @@ class PeopleTable:
         """Take a tracklet away from its person, who goes if it was the only one."""
         number = self.person_of.pop(name)
         person = self.people[number]
-        del person.members[name]
+        person.cameras[person.members.pop(name).camera] -= 1
         feature, level = self.features.pop(name), self.level_of.pop(name)
         if not person.members:
             self._drop(number)
@@ -137,6 +152,7 @@ class PeopleTable:
         self.means[kept.slot] = share * self.means[kept.slot] + (1 - share) * self.means[left.slot]
         self.levels[kept.slot] = share * self.levels[kept.slot] + (1 - share) * self.levels[left.slot]
         kept.members.update(left.members)
+        kept.cameras.update(left.cameras)
         kept.last_s = max(kept.last_s, left.last_s)
         self.person_of.update(dict.fromkeys(left.members, stays))
         self._drop(gone)

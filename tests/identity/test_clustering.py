@@ -7,6 +7,7 @@ from reid_edge.identity.centring import learnt_centring
 from reid_edge.identity.clustering import clustered
 from reid_edge.identity.constraints import CannotLink, OperatorConstraints
 from reid_edge.identity.sightings import Sightings
+from reid_edge.identity.sureness import SAME_CAMERA
 from reid_edge.identity.transit import StatedTransits
 from tests.identity.scenes import MODEL, agreement, make_scene
 
@@ -78,7 +79,9 @@ def test_merges_are_those_of_average_linkage_over_all_pairs():
     background = found.background
     highest = background.reached_by(8 / 30) + 1.5 * background.spread
     levels = np.clip(ranked[:, 4:12].mean(axis=1), background.median, highest)
+    numbers = sightings.camera_numbers
     relative = (cosines - (levels[:, None] + levels) / 2) / background.spread
+    relative -= SAME_CAMERA * (numbers[:, None] == numbers)
     cannot, groups = CannotLink(sightings), [[row] for row in range(30)]
     while True:  # every pair of groups, the nearest that may be merged first
         pairs = [
