@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -147,6 +148,8 @@ def test_two_people_whom_later_tracklets_bring_together_are_merged_with_the_reas
     [merged] = [event for event in events if event.kind == "merged"]
     assert merged.reason == "nearer than strangers are" and merged.similarity >= 2.25 and merged.person < merged.other
     assert len({online.person_of(view.id) for view in views}) == 1
+    person = online._table.people[merged.person]
+    assert person.cameras == Counter(view.camera for view in views)
 
 
 def test_an_operator_joins_and_parts():
@@ -247,7 +250,7 @@ def test_wrong_models_and_cameras_are_refused():
         online.add(replace(row, camera="elsewhere"))
 
 
-def test_means_stay_those_of_the_members_after_many_changes():
+def test_means_and_cameras_stay_those_of_the_members_after_many_changes():
     scene = make_scene(people=10, cameras=3, visits=4, noise=0.9)
     online = empty(scene.sightings, above=1.0)
     rows = rows_of(scene.sightings)
@@ -260,3 +263,4 @@ def test_means_stay_those_of_the_members_after_many_changes():
         person = online._table.people[number]
         members = [centring.applied_to(one.feature, one.camera) for one in person.members.values()]
         assert np.allclose(online._table.means[person.slot], np.mean(members, axis=0), atol=1e-5)
+        assert +person.cameras == Counter(one.camera for one in person.members.values())
