@@ -242,7 +242,8 @@ class _Linkage:
         levels = self.levels[members]
         similar = relative_similarity(cosines, levels, (levels.sum() - levels) / rest, self.background)
         own = self._numbers[members]
-        return similar - SAME_CAMERA * ((own[:, None] == own).sum(axis=1) - 1) / rest
+        agreement: Floats = similar - SAME_CAMERA * ((own[:, None] == own).sum(axis=1) - 1) / rest
+        return agreement
 
 
 def _as_people(
