@@ -9,6 +9,7 @@
 enum {
   WEIGHT_ONE = 2048,
   BEHIND = 16,  /* bytes behind a pixel's first that kernels may read */
+  AHEAD = 2,    /* rows that are asked for ahead */
   AROUND = 64,  /* numbers behind a row that they may write */
 };
 
@@ -60,12 +61,20 @@ static void set_column(resize_columns *c, int x, int left, float behind) {
   else for (int i = 0; i < 6; i++) c->shuffles[x * 8 + i] = (uint8_t)(from + i / 2 + i % 2 * 3);
 }
 
+/* Ask for a row that will be read soon: each is on another page of memory, and processors do not look ahead that far. */
+static void ask_for(const resizer *r, int y) {
+  if (y >= r->from.height) return;
+  const uint8_t *first = r->from.pixels + (ptrdiff_t)y * r->from.stride;
+  for (int i = 0; i < r->from.width * 3; i += 64) __builtin_prefetch(first + i);
+}
+
 void resizer_start(resizer *r, const picture *from) {
   int rows = from->height / r->height, columns = from->width / r->width, factor = rows < columns ? rows : columns;
   r->from = *from;
   r->factor = factor < 1 ? 1 : factor;
   r->held[0] = r->held[1] = -1;
   r->columns.near = 1;
+  for (int y = 0; y < AHEAD * r->factor; y++) ask_for(r, y);
   int width = from->width / r->factor;
   for (int x = 0; x < r->width; x++) {
     float behind;
@@ -77,6 +86,7 @@ void resizer_start(resizer *r, const picture *from) {
 /* Row y of the picture, its blocks averaged, with bytes behind it that may be read. */
 static const uint8_t *source_row(resizer *r, int y) {
   const uint8_t *first = r->from.pixels + (ptrdiff_t)y * r->factor * r->from.stride;
+  for (int i = 0; i < r->factor; i++) ask_for(r, (y + AHEAD) * r->factor + i);
   const int columns = r->from.width / r->factor;
   if (r->factor == 1) {
     if (r->from.end - first >= columns * 3 + BEHIND) return first;

@@ -46,16 +46,17 @@ static void record(const run *r, const void *pixels, size_t count, int channels,
 
 /* ---- statistics of whole maps ---- */
 
-/* mean[c] = sum of `pieces` partial sums over `pixels`. */
+/* mean[c] = sum of `pieces` partial sums over `pixels`; 0 in the padding, where other blocks have left numbers. */
 static void mean_of(const float *partial, int pieces, int channels, int padded, double pixels, float *mean) {
   for (int c = 0; c < channels; c++) {
     double total = 0;
     for (int i = 0; i < pieces; i++) total += partial[(size_t)i * padded + c];
     mean[c] = (float)(total / pixels);
   }
+  memset(mean + channels, 0, (size_t)(padded - channels) * sizeof *mean);
 }
 
-/* Instance norm as a factor and a summand: gamma (x - mean) / sqrt(variance + epsilon) + beta. */
+/* Instance norm as a factor and a summand: gamma (x - mean) / sqrt(variance + epsilon) + beta.  Padding stays 0. */
 static void norm_factors(const run *r, int pieces, int channels, int padded, double pixels, const float *gamma,
                          const float *beta) {
   thread_scratch *m = r->mine;
@@ -65,6 +66,7 @@ static void norm_factors(const run *r, int pieces, int channels, int padded, dou
     m->scale[c] = gamma[c] / sqrtf(m->scale[c] + r->n->header.norm_epsilon);
     m->shift[c] = beta[c] - m->mean[c] * m->scale[c];
   }
+  memset(m->shift + channels, 0, (size_t)(padded - channels) * sizeof *m->shift);
 }
 
 /* ---- the stem ---- */

@@ -12,7 +12,6 @@ from ctypes import (
     c_char_p,
     c_int,
     c_int32,
-    c_int64,
     c_size_t,
     c_uint32,
     c_uint64,
@@ -66,19 +65,6 @@ class _Info(Structure):
         ("ranges", c_uint64),
         ("memory_bytes", c_uint64),
         ("kernels", c_char_p),
-    )
-
-
-class _Crop(Structure):
-    """reid_native_crop."""
-
-    _fields_ = (
-        ("buffer", c_uint64),
-        ("buffer_bytes", c_uint64),
-        ("pixels", c_uint64),
-        ("stride", c_int64),
-        ("height", c_int32),
-        ("width", c_int32),
     )
 
 
@@ -165,16 +151,12 @@ def resize(crop: Image, size: Size, precision: NativePrecision, kernels: str) ->
     out = np.empty((*size, 3), np.uint8)
     kept = with_whole_pixels([crop])
     status = _library().reid_native_resize(
-        *(_described(kept), _PRECISIONS[precision], kernels.encode(), *size),
+        *(b"".join(pictures(kept)), _PRECISIONS[precision], kernels.encode(), *size),
         *(out.ctypes.data, out.nbytes),
     )
     if status:
         raise _ERRORS[status](f"the native engine cannot resize {crop.shape} to {size} (status {status}).")
     return out
-
-
-def _described(crops: Sequence[Image]) -> ctypes.Array[_Crop]:
-    return (_Crop * len(crops))(*(_Crop(*picture) for picture in pictures(crops)))
 
 
 class NativeNetwork:
@@ -257,7 +239,7 @@ class NativeNetwork:
         """
         features = np.empty((len(crops), self.info.feature_dim), np.float32)
         kept = with_whole_pixels(crops)
-        described = _described(kept)
+        described = b"".join(pictures(kept))
         self._check(
             "run_crops",
             self._functions.reid_native_run_crops(
@@ -349,9 +331,9 @@ def _declare(library: ctypes.CDLL) -> None:
     library.reid_native_peak.argtypes = (c_int, c_char_p, c_uint32)
     library.reid_native_peak.restype = c_uint64
     library.reid_native_stem_products.argtypes = (c_int, c_char_p)
-    library.reid_native_run_crops.argtypes = (c_void_p, POINTER(_Crop), c_size_t, c_void_p, c_size_t)
+    library.reid_native_run_crops.argtypes = (c_void_p, c_char_p, c_size_t, c_void_p, c_size_t)
     library.reid_native_resize.argtypes = (
-        *(POINTER(_Crop), c_int, c_char_p, c_int, c_int),
+        *(c_char_p, c_int, c_char_p, c_int, c_int),
         *(c_void_p, c_size_t),
     )
     for function in (library.reid_native_run, library.reid_native_calibrate):

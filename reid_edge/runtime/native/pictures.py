@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,24 +15,9 @@ from reid_edge.types import Image
 MOST_SIDE = 8192
 
 
-class Picture(NamedTuple):
-    """reid_native_crop of ``native/src/reid_native.h``: addresses, bytes and pixels.
-
-    Attributes:
-        buffer: Start of the memory that holds the picture.
-        buffer_bytes: Its size; the library refuses a picture that reaches beyond.
-        pixels: First pixel.
-        stride: From a row to the next, of either sign.
-        height: Rows.
-        width: Pixels of a row, which lie one behind the other.
-    """
-
-    buffer: int
-    buffer_bytes: int
-    pixels: int
-    stride: int
-    height: int
-    width: int
+#: reid_native_crop of ``native/src/reid_native.h``: address and size of the memory that holds a picture, address of its
+#: first pixel, bytes from a row to the next, rows, pixels of a row.
+PICTURE = struct.Struct("=QQQqii")
 
 
 def with_whole_pixels(images: Iterable[Image]) -> list[Image]:
@@ -39,13 +25,14 @@ def with_whole_pixels(images: Iterable[Image]) -> list[Image]:
     return [image if image.strides[1:] == (3, 1) else np.ascontiguousarray(image) for image in images]
 
 
-def pictures(images: Iterable[Image]) -> Iterator[Picture]:
-    """Describe pictures of :func:`with_whole_pixels`, which the caller keeps."""
+def pictures(images: Iterable[Image]) -> Iterator[bytes]:
+    """Yield a :data:`PICTURE` of each of :func:`with_whole_pixels`, which the caller keeps."""
     last, buffer = None, (0, 0)
     for image in images:
         if last is None or image.base is not last:  # crops of one frame have one base
             last, buffer = image.base, _extent(_owner(image))
-        yield Picture(*buffer, _address(image), image.strides[0], *image.shape[:2])
+        height, width, _ = image.shape
+        yield PICTURE.pack(*buffer, _address(image), image.strides[0], height, width)
 
 
 def _owner(image: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -10,9 +10,8 @@ from numpy.lib.stride_tricks import as_strided
 
 from reid_edge.crops import crop_boxes, resize_into
 from reid_edge.errors import EngineError
-from reid_edge.runtime.native import library
 from reid_edge.runtime.native.library import NativeNetwork, available_kernels, resize
-from reid_edge.runtime.native.pictures import MOST_SIDE, pictures, with_whole_pixels
+from reid_edge.runtime.native.pictures import MOST_SIDE, PICTURE, pictures
 from tests.runtime.native.networks import kernels_of, needs_library
 from tests.runtime.native.plans import random_plan
 
@@ -153,23 +152,27 @@ def test_a_picture_beyond_its_memory_is_refused():
     np.testing.assert_array_equal(network.run_crops([claiming(frame, rows=1)[:-1]]), whole)
 
 
-@pytest.mark.parametrize("field", ["buffer", "buffer_bytes", "pixels", "stride", "height", "width"])
+FIELDS = ("buffer", "buffer_bytes", "pixels", "stride", "height", "width")
+
+
+@pytest.mark.parametrize("field", FIELDS)
 def test_descriptions_of_random_numbers_never_reach_outside(field):
     """The library's own checks, without those of the Python side."""
     rng = np.random.default_rng(11)
     network, frame = NativeNetwork(random_plan(2).encode()), np.zeros((64, 48, 3), np.uint8)
     features = np.empty((1, network.info.feature_dim), np.float32)
-    ((true,),) = (list(pictures(with_whole_pixels([frame]))),)
-    numbers = [0, 1, -1, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63), 2**64 - 1, *rng.integers(-(2**40), 2**40, 50)]
+    true = dict(zip(FIELDS, PICTURE.unpack(next(pictures([frame]))), strict=True))
+    lowest, highest = {"stride": (-(2**63), 2**63), "height": (-(2**31), 2**31), "width": (-(2**31), 2**31)}.get(
+        field, (0, 2**64)
+    )
+    numbers = [0, 1, -1, lowest, highest - 1, true[field] + 1, 2 * true[field], *rng.integers(-(2**40), 2**40, 50)]
     for number in numbers:
-        picture = library._Crop(*true)
-        setattr(picture, field, int(number))
-        value = getattr(picture, field)
+        value = (int(number) - lowest) % (highest - lowest) + lowest
+        picture = PICTURE.pack(*(true | {field: value}).values())
+        if field == "buffer_bytes" and value >= true[field]:
+            continue  # what the caller says of its memory cannot be checked
         status = network._functions.reid_native_run_crops(
             network._engine, picture, 1, features.ctypes.data, features.nbytes
         )
-        smaller = field in ("height", "width") and 0 < value <= getattr(true, field)
-        still = field == "stride" and 0 <= value <= true.stride
-        if field == "buffer_bytes" and value >= true.buffer_bytes:
-            continue  # what the caller says of its memory cannot be checked
-        assert status == (0 if smaller or still or value == getattr(true, field) else 3), number
+        least = {"stride": 0, "height": 1, "width": 1}.get(field, true[field])
+        assert status == (0 if least <= value <= true[field] else 3), value
