@@ -40,13 +40,16 @@ def cosine_limit(manifest: Manifest, artifact: Artifact) -> float:
     return exported[0].cosine_min - INT8_TOLERANCE
 
 
-def require_agreement(infer: Callable[[Image], Features], bundle: Bundle, artifact: Artifact) -> None:
+def require_agreement(infer: Callable[[Image], Features], bundle: Bundle, artifact: Artifact) -> float:
     """Run the golden crops of a bundle whose files take pixels, one at a time.
 
     Args:
         infer: Computes features of N×H×W×3 uint8, BGR, by the artifact.
         bundle: Holds the crops and the checkpoint's features.
         artifact: What is run.
+
+    Returns:
+        The lowest cosine similarity.
 
     Raises:
         BundleCorruptError: The golden file is missing or changed.
@@ -60,3 +63,4 @@ def require_agreement(infer: Callable[[Image], Features], bundle: Bundle, artifa
             f"{artifact.name} computes other features here than where it was exported: cosine {cosine:.6f}, limit "
             f"{limit:.5f}. Please report this, with the output of: reid-edge doctor"
         )
+    return cosine

@@ -59,6 +59,10 @@ class Extractor:
         trusted_keys: Public keys (PEM files, or base64), one of which must have signed the bundle; none: a bundle is
             taken as it is.  For an opened bundle they are given to :func:`~reid_edge.bundle.open_bundle`.
 
+    Attributes:
+        golden_cosine: Lowest cosine similarity to the checkpoint's features of the golden crops, where ``auto`` has
+            compared them; else None.
+
     Raises:
         UsageError: ``threads`` or ``max_batch`` below 1, or ``trusted_keys`` for an opened bundle.
         BundleError: No usable bundle there, or none that a trusted key has signed.
@@ -92,7 +96,8 @@ class Extractor:
         options = EngineOptions(
             threads=threads, device=device, cache_dir=_default_cache_dir() if cache_dir == "default" else cache_dir
         )
-        self.artifact, self._engine = choose_engine(self.bundle, engine, precision, options)
+        chosen = choose_engine(self.bundle, engine, precision, options)
+        self.artifact, self._engine, self.golden_cosine = chosen
         self._crop_engine: CropEngine | None = None
         if self._spec.normalised_in == "graph" and isinstance(self._engine, CropEngine):
             self._crop_engine = self._engine

@@ -115,9 +115,13 @@ def verify_artifact(bundle: Bundle, artifact: Artifact, options: EngineOptions) 
 def check_extractor(extractor: Extractor) -> float:
     """Compare an extractor's features of the golden crops with the checkpoint's, and return the lowest similarity.
 
+    Where that was done when its engine was chosen, it is not done again.
+
     Raises:
         ParityError: It is below the limit.
     """
+    if extractor.golden_cosine is not None:
+        return extractor.golden_cosine
     manifest = extractor.bundle.manifest
     crops, expected = extractor.bundle.golden()
     cosine = float(np.nan_to_num(row_cosines(extractor(list(crops)), expected).min(), nan=-1.0))

@@ -16,7 +16,7 @@ from reid_edge.manifest import with_artifact
 from reid_edge.runtime.engines import EngineOptions, load_engine
 from reid_edge.runtime.engines import native as native_engine
 from reid_edge.runtime.extractor import Extractor
-from reid_edge.runtime.golden import verify_bundle
+from reid_edge.runtime.golden import check_extractor, verify_bundle
 from reid_edge.runtime.native import library
 from reid_edge.runtime.native.library import available_kernels
 from reid_edge.tuning_record import Execution
@@ -135,3 +135,16 @@ def test_a_crop_larger_than_the_library_resizes_is_resized_before(bundle):
     resize_into(crop, pixels[0])
     extractor = Extractor(bundle, engine="native", precision="fp32")
     np.testing.assert_array_equal(extractor([crop]), l2_normalised(extractor.infer(pixels)))
+
+
+def test_golden_crops_are_run_once_where_auto_has_compared_them(bundle, monkeypatch):
+    extractor = Extractor(bundle)
+    assert extractor.artifact.engine == "native"
+    monkeypatch.setattr(Extractor, "_features", None)
+    assert check_extractor(extractor) == extractor.golden_cosine >= 0.99999
+
+
+def test_golden_crops_are_compared_where_the_engine_was_named(bundle):
+    extractor = Extractor(bundle, engine="native", precision="fp32")
+    assert extractor.golden_cosine is None
+    assert check_extractor(extractor) >= 0.99999

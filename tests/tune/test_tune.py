@@ -140,11 +140,11 @@ def test_auto_takes_the_tuned_file_on_this_device_and_it_is_verified(tuned):
 def test_on_another_class_of_device_auto_warns_and_takes_a_plain_file(tuned, tmp_path, caplog):
     device = replace(tuned.manifest.tuning.device, cpus=64, instruction_sets=("AMX-INT8",))
     elsewhere = replace(tuned.manifest, tuning=replace(tuned.manifest.tuning, device=device))
-    artifact, _ = choose_engine(Bundle(tuned.path, elsewhere), "auto", "auto", EngineOptions())
+    artifact, *_ = choose_engine(Bundle(tuned.path, elsewhere), "auto", "auto", EngineOptions())
     assert artifact.name == "openvino/fp32"
     assert "tuned on another class of device" in caplog.text
     assert "CPUs: there 64" in caplog.text
-    asked, _ = choose_engine(Bundle(tuned.path, elsewhere), "openvino", "tuned", EngineOptions())
+    asked, *_ = choose_engine(Bundle(tuned.path, elsewhere), "openvino", "tuned", EngineOptions())
     assert asked.name == "openvino/tuned"
 
 

@@ -63,8 +63,11 @@ def choose_engine(
     engine: EngineChoice,
     precision: PrecisionChoice,
     options: EngineOptions,
-) -> tuple[Artifact, Engine]:
+) -> tuple[Artifact, Engine, float | None]:
     """Load the artifact that was asked for, or with ``auto`` the first that this device can run.
+
+    Returns:
+        The artifact, the engine, and its lowest cosine similarity to the golden features, where they were compared.
 
     Raises:
         UsageError: There is no engine or precision of that name.
@@ -79,11 +82,11 @@ def choose_engine(
     reasons = []
     for artifact in _candidates(bundle, engine, precision):
         try:
-            loaded = load_engine(bundle, artifact, options)
+            loaded, cosine = load_engine(bundle, artifact, options), None
             if engine == "auto" and isinstance(loaded, NativeEngine):
                 loaded.require_own_kernels()
-                require_agreement(loaded.infer, bundle, artifact)  # nobody else uses these kernels
-            return artifact, loaded
+                cosine = require_agreement(loaded.infer, bundle, artifact)  # nobody else uses these kernels
+            return artifact, loaded, cosine
         except (EngineError, MissingExtraError) as error:
             if engine != "auto":
                 raise
