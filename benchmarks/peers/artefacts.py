@@ -126,14 +126,14 @@ def _boxmot_export(weights: Path) -> dict[str, str]:
 
 def _reid_edge_export(source: Path, bundle: Path) -> None:
     command = [str(Path(sys.executable).with_name("reid-edge")), "export", "--checkpoint", str(source)]
-    choices = ["--formats", "onnx,openvino", "--precision", "fp32,int8", "--no-latency", "--out", str(bundle)]
+    choices = ["--formats", "onnx,openvino,native", "--precision", "fp32,int8", "--no-latency", "--out", str(bundle)]
     subprocess.run([*command, *choices], check=True, stdout=subprocess.DEVNULL)
 
 
 def _code_hash() -> str:
     """Hash the code that determines a bundle's content."""
     digest = hashlib.sha256()
-    for part in ("export", "osnet"):
+    for part in ("export", "osnet", "runtime/native"):
         for file in sorted((_PACKAGE / part).rglob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:12]

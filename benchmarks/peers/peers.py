@@ -63,17 +63,20 @@ def peer_contenders(made: Artefacts) -> list[Contender]:
     ]
 
 
+_SHOWN: dict[str, str] = {"native": "native", "openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+
+
 def bundle_contenders(label: str, path: Path) -> tuple[list[Contender], list[Contender]]:
     """Return the files of a bundle that run on a CPU, or its tuned ones; and their raw limits, OpenVINO alone."""
     manifest = open_bundle(path).manifest
-    artifacts = [one for one in manifest.artifacts if one.engine in ("openvino", "onnxruntime")]
+    artifacts = [one for one in manifest.artifacts if one.engine in _SHOWN]
     if manifest.tuning is not None:
         artifacts = [one for one in artifacts if one.precision == "tuned"]
     whole, raw = [], []
     for artifact in artifacts:
         if artifact.precision == "fp16":  # on a CPU it runs as FP32
             continue
-        shown = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}[artifact.engine]
+        shown = _SHOWN[artifact.engine]
         name = f"{label} {shown} {artifact.precision.upper()}"
         floats = artifact.execution.float_type if artifact.execution else "f32"
         common = {"path": str(path), "engine": artifact.engine, "precision": artifact.precision, "floats": floats}
