@@ -242,7 +242,7 @@ class _Linkage:
         levels = self.levels[members]
         similar = relative_similarity(cosines, levels, (levels.sum() - levels) / rest, self.background)
         own = self._numbers[members]
-        agreement: Floats = similar - SAME_CAMERA * ((own[:, None] == own).sum(axis=1) - 1) / rest
+        agreement: Floats = similar - SAME_CAMERA * (np.bincount(own)[own] - 1) / rest
         return agreement
 
 
