@@ -7,11 +7,19 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from reid_edge.camera.tracking import EndedTrack
 from reid_edge.camera.tracklets import CropDetails
-from reid_edge.runtime import Extractor
-from reid_edge.types import Image
+from reid_edge.types import Image, Size
+
+
+class CutFor(Protocol):
+    """What crops are cut for: a model, or whatever else takes crops of one size."""
+
+    @property
+    def input_size(self) -> Size:
+        """Height and width, pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +37,7 @@ class QueuedCrop:
     pixels: Image
     details: CropDetails
     seen_s: float
-    extractor: Extractor
+    extractor: CutFor
 
 
 @dataclass(frozen=True, eq=False)

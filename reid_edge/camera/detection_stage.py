@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_edge.camera.crop_queue import CropQueue, QueuedCrop
+from reid_edge.camera.crop_queue import CropQueue, CutFor, QueuedCrop
 from reid_edge.camera.crop_selector import CropSelector, crop_quality
 from reid_edge.camera.detectors import Detector
 from reid_edge.camera.filters import DetectionFilter
@@ -21,7 +21,6 @@ from reid_edge.camera.tracklets import CropDetails
 from reid_edge.camera.vitals import Heartbeat
 from reid_edge.camera.watcher import Watcher
 from reid_edge.crops import crop_boxes, resize_into
-from reid_edge.runtime import Extractor
 from reid_edge.types import Image, Size
 
 
@@ -72,7 +71,7 @@ class DetectionStage:
         queue: CropQueue,
         *,
         is_off: Callable[[], bool],
-        extractor: Callable[[], Extractor],
+        extractor: Callable[[], CutFor],
         watcher: Watcher | None = None,
     ) -> None:
         self._source = source
@@ -156,7 +155,7 @@ class DetectionStage:
         # The filter has clipped every box to the frame: none is skipped.
         crops, _ = crop_boxes(frame.image, tracked.boxes[rows])
         extractor = self._extractor()
-        input_size = extractor.bundle.manifest.input.size
+        input_size = extractor.input_size
         return [
             QueuedCrop(
                 compact_copy(crop, input_size),

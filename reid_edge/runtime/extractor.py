@@ -19,7 +19,7 @@ from reid_edge.features import l2_normalised
 from reid_edge.images import read_images
 from reid_edge.manifest import EngineChoice, InputSpec, PrecisionChoice
 from reid_edge.runtime.engines import Batch, CropEngine, EngineOptions, choose_engine
-from reid_edge.types import Features, Image
+from reid_edge.types import Features, Image, Size
 from reid_edge.wording import counted
 
 #: Image files held in memory at a time.
@@ -105,6 +105,11 @@ class Extractor:
         self._batch_sizes = tuple(size for size in sizes if size <= (max_batch or self.artifact.max_batch))
         self._pixels: Image = np.empty((self._batch_sizes[-1], *self._spec.size, 3), np.uint8)
         self._lock = threading.Lock()
+
+    @property
+    def input_size(self) -> Size:
+        """Height and width of the network's input, pixels."""
+        return self._spec.size
 
     @property
     def description(self) -> str:
