@@ -9,6 +9,7 @@
     │   ├── CheckpointUnsafeError      the file holds code, not only weights
     │   └── CheckpointMismatchError    weights missing, unexpected or mis-shaped
     ├── CalibrationError         no usable calibration crops
+    ├── AdaptationError         crops that a checkpoint cannot be adapted with
     ├── OutputError              nowhere to write, or something is there already
     ├── ParityError              an exported file does not compute what the checkpoint computes
     ├── QuantizationRejected     INT8 changes the ranking more than allowed
@@ -105,6 +106,10 @@ class CheckpointMismatchError(CheckpointError):
 
 class CalibrationError(ReidEdgeError):
     """No usable calibration crops."""
+
+
+class AdaptationError(ReidEdgeError):
+    """Crops that a checkpoint cannot be adapted with: too few, or too much alike."""
 
 
 class OutputError(ReidEdgeError):

@@ -72,7 +72,10 @@ class FeatureSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """The network and the checkpoint that it came from; ``variant``: how it differs from the paper's primary model."""
+    """The network and the checkpoint that it came from.
+
+    ``variant``: how it differs from the paper's primary model; ``adapted``: to which places it was adapted, with what.
+    """
 
     width: Scale
     parameters: Count
@@ -82,6 +85,7 @@ class ModelSpec:
     recipe: str
     metrics: dict[str, float] = field(default_factory=dict)
     variant: str = ""
+    adapted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

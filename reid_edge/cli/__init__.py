@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 import reid_edge
+from reid_edge.cli.adapt import adapt
 from reid_edge.cli.benchmark import benchmark
 from reid_edge.cli.bundle import doctor, extract, inspect, verify
 from reid_edge.cli.bundle_signing import bundle_app
@@ -44,6 +45,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(explain)
 app.command("import")(import_checkpoint)
+app.command()(adapt)
 app.command()(export)
 app.command()(complexity)
 app.command()(build)

@@ -146,6 +146,7 @@ def _bundle_facts(manifest: Manifest) -> dict[str, str]:
         + f", {manifest.model.parameters:,} parameters",
         "model hash": manifest.model_hash,
         "trained on": manifest.model.dataset,
+        "adapted": "; ".join(manifest.model.adapted) or "no",
         "input": f"{manifest.input.size[0]}x{manifest.input.size[1]} {manifest.input.dtype} {manifest.input.layout} "
         f"{manifest.input.color_order}, resized by {manifest.input.resize}, "
         f"normalised in the {manifest.input.normalised_in}",
@@ -178,6 +179,7 @@ def _checkpoint_facts(checkpoint: Checkpoint) -> dict[str, str]:
         "sha256 of the weights": checkpoint.sha256,
         "input": f"{info.size[0]}x{info.size[1]} {info.color_order}, mean {_shown(info.mean)}, std {_shown(info.std)}",
         "trained on": info.dataset,
+        "adapted": "; ".join(map(str, info.adaptations)) or "no",
         "recipe": f"{info.recipe}; --json prints its settings" if info.training else info.recipe,
         "figures": ", ".join(f"{name} {100 * value:.2f}" for name, value in info.metrics.items()) or "none",
         "classifier": "none" if head is None else f"{len(head.names)} {head.kind} outputs",

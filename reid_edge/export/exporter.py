@@ -111,9 +111,7 @@ def export_bundle(
         ParityError: A file does not compute what the checkpoint computes.
         QuantizationRejected: INT8 changes the ranking too much.
     """
-    size = options.size or checkpoint.info.size
-    replace(checkpoint.info.config, size=size)
-    checkpoint = replace(checkpoint, info=replace(checkpoint.info, size=size))
+    checkpoint = checkpoint.at_size(options.size or checkpoint.info.size)
     with staged_folder(options.out, force=options.force) as folder:
         _Export(checkpoint, options, folder, notify, calibration).run()
     return open_bundle(options.out)
@@ -256,6 +254,7 @@ class _Export:
                 recipe=info.recipe,
                 metrics=info.metrics,
                 variant=str(info.variant),
+                adapted=tuple(map(str, info.adaptations)),
             ),
             artifacts=(),
             golden=file_entry(self.folder, GOLDEN),

@@ -6,7 +6,7 @@ import hashlib
 import platform
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,31 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """Origin of batch-norm statistics that were replaced by those of a place (:mod:`reid_edge.osnet.adaptation`).
+
+    Attributes:
+        place: Name of the place.
+        origin: Where the crops came from: folders or videos, and how many tracks.
+        created: When, UTC, in ISO 8601.
+        crops: Number of crops.
+        checkpoint_sha256: Hash of the weights before.
+    """
+
+    place: str
+    origin: str
+    created: str
+    crops: int = 0
+    checkpoint_sha256: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"to {self.place} with {self.crops:,} crops of {self.origin}, {self.created}, "
+            f"from {self.checkpoint_sha256[:12]}…"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointInfo:
     """Metadata of a checkpoint.
 
@@ -57,6 +82,7 @@ class CheckpointInfo:
         code_commit: Commit of the code that trained it, where known.
         source: Where the weights came from, for imported ones: file name and sha256.
         training: The resolved configuration of the training run, as JSON has it; empty for imported weights.
+        adaptations: Places whose statistics the batch norms have taken on, the last one last; empty as trained.
     """
 
     width: float
@@ -72,6 +98,7 @@ class CheckpointInfo:
     code_commit: str = "unknown"
     source: str = ""
     training: dict[str, Any] = field(default_factory=dict)
+    adaptations: tuple[Adaptation, ...] = ()
     format_version: int = FORMAT_VERSION
 
     @property
@@ -136,6 +163,15 @@ class Checkpoint:
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
+
+    def at_size(self, size: Size) -> Checkpoint:
+        """Return the same weights for another input size.
+
+        Raises:
+            ConfigError: A size too small for the network.
+        """
+        replace(self.info.config, size=size)
+        return replace(self, info=replace(self.info, size=size))
 
     def network(self) -> OSNet:
         """The network with these weights, in evaluation mode, float32.
