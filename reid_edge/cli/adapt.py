@@ -83,7 +83,7 @@ def adapt(
     """Adapt a checkpoint to a place by the statistics of unlabelled crops, which are not stored.
 
     The result is another model: export it, compare it by 'reid-edge evaluate' if you have labels, and give it to all
-    cameras of the place. Features of the two models cannot be compared; 'gallery migrate' brings old ones over.
+    cameras of the place. Features of the two models cannot be compared.
     """
     if not crops and not source:
         raise UsageError("give --crops FOLDER of person crops of this place, or --source VIDEO of it.")

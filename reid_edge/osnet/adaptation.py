@@ -29,6 +29,8 @@ MIN_CROPS = 128
 MAX_CROPS = 2048
 #: Crops whose statistics are computed together.
 BATCH = 64
+#: Batches whose features are compared before and after.
+COMPARED = 2
 SEED = 0
 #: Root mean square difference of two crops' pixels, 0 to 255, under which they are almost one picture, and batch norm
 #: would blow up what little they differ by.  Those of Market-1501 differ by 71.
@@ -62,7 +64,7 @@ class Adapted:
     Attributes:
         checkpoint: The new one; its hash is another, and its figures are unknown.
         layers: Changes, in the order of the network.
-        cosine: Mean cosine similarity of the new and the old feature of the same crop.
+        cosine: Mean cosine similarity of the new and the old feature of the same crop, of up to 128 crops.
         similarity: Mean cosine similarity of two different crops, before and after.
     """
 
@@ -86,8 +88,8 @@ def check_crops(count: int, *, of_videos: bool = False) -> None:
     if count < MIN_CROPS:
         more = "a longer video, or several (--source again)" if of_videos else "more pictures of this place"
         raise AdaptationError(
-            f"{count} different crops are too few to tell what people look like here: at least {MIN_CROPS} are needed, "
-            f"and 640 are better. Give {more}; the checkpoint that there is works as before."
+            f"{count} different crops are too few to tell what people look like here: at least {MIN_CROPS} are needed. "
+            f"Give {more}; the checkpoint that there is works as before."
         )
 
 
@@ -108,11 +110,12 @@ def adapt(checkpoint: Checkpoint, crops: Image, about: Adaptation, notify: Notif
     network = checkpoint.network()
     norms = batch_norms(network)
     batches = _batches(len(crops))
-    step = notify("computing this place's statistics", 3 * len(batches))
-    before = _features(network, checkpoint, crops, batches, step)
+    compared = batches[:COMPARED]
+    step = notify("computing this place's statistics", len(batches) + 2 * len(compared))
+    before = _features(network, checkpoint, crops, compared, step)
     old = {name: (_mean(norm).clone(), _variance(norm).clone()) for name, norm in norms.items()}
     _learn(network, norms, checkpoint, crops, batches, step)
-    after = _features(network, checkpoint, crops, batches, step)
+    after = _features(network, checkpoint, crops, compared, step)
     info = checkpoint.info
     done = replace(about, checkpoint_sha256=checkpoint.sha256, crops=len(crops))
     state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
@@ -173,7 +176,7 @@ def _features(
     batches: list[np.ndarray[tuple[int], np.dtype[np.intp]]],
     step: Callable[..., object],
 ) -> Features:
-    """Compute features of all crops, in the order of the batches: N×512 float32."""
+    """Compute features of the crops of batches, in their order: N×512 float32."""
     outputs = []
     for rows in batches:
         outputs.append(network(_input(checkpoint, crops[rows])))
