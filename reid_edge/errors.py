@@ -37,6 +37,7 @@
     ├── IdentityError           people cannot be told apart from what was given
     │   ├── MixedModelsError           features of several models in one comparison
     │   ├── ContradictionError         an operator's constraints, or sightings, that contradict one another
+    │   ├── PairsError                 pairs of features that no map between two models can be learnt from
     │   ├── NoSuchTrackletError        a tracklet that is of no person
     │   └── UnsupportedRateError       too few pairs for the error rate that was asked for
     ├── UpstreamError
@@ -50,6 +51,7 @@
         ├── ModelMismatchError         features of a model that the gallery does not hold
         ├── PeopleChangedError         somebody else has changed people meanwhile
         ├── NoSuchPersonError          no person has that number
+        ├── MigrationRejected          a map between two models that loses too much
         └── NoSuchObservationError     nothing is stored under that id
 
 A message says what was expected, what came, and what to do next.
@@ -228,6 +230,10 @@ class ContradictionError(IdentityError, ValueError):
     """Constraints of an operator, or sightings, that cannot all be true."""
 
 
+class PairsError(IdentityError, ValueError):
+    """Pairs of features that no map between two models can be learnt from, or a file that holds none."""
+
+
 class NoSuchTrackletError(IdentityError, LookupError):
     """A tracklet that is of no person."""
 
@@ -288,6 +294,10 @@ class PeopleChangedError(GalleryError):
 
 class NoSuchPersonError(GalleryError, LookupError):
     """No person of the gallery has that number."""
+
+
+class MigrationRejected(GalleryError):  # noqa: N818 - a verdict, not a malfunction
+    """A map between two models that loses more of the ranking than the limit."""
 
 
 class NoSuchObservationError(GalleryError, LookupError):

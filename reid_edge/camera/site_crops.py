@@ -37,11 +37,22 @@ SEED = 0
 
 @dataclass(frozen=True)
 class SiteCrops:
-    """Crops, each H×W×3 uint8 BGR, of ``tracks`` tracks; ``refused`` tracks were not like one whole person."""
+    """Crops of the people in a video.
+
+    Attributes:
+        crops: Each H×W×3 uint8, BGR.
+        track_of: Number of the track of each crop, from the tracker.
+        refused: Number of tracks that were not like one whole person.
+    """
 
     crops: list[Image]
-    tracks: int
+    track_of: list[int]
     refused: int
+
+    @property
+    def tracks(self) -> int:
+        """Number of the tracks that the crops are of."""
+        return len(set(self.track_of))
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,7 @@ def collect_crops(
             stage.run()
         except KeyboardInterrupt:
             source.stop()
-    return SiteCrops(kept.crops, kept.tracks, kept.refused)
+    return SiteCrops(kept.crops, kept.track_of, kept.refused)
 
 
 class _Collector(CropQueue):
@@ -117,7 +128,7 @@ class _Collector(CropQueue):
         self._seen: dict[int, int] = defaultdict(int)
         self._random = random.Random(SEED)  # noqa: S311 - a sample, no secret
         self.crops: list[Image] = []
-        self.tracks = 0
+        self.track_of: list[int] = []
         self.refused = 0
 
     def put(self, crops: Sequence[QueuedCrop], ended: Iterable[EndedTrack] = ()) -> list[QueuedCrop]:
@@ -142,8 +153,9 @@ class _Collector(CropQueue):
         if track.failing:
             self.refused += bool(waiting)
         elif waiting and len(self.crops) < self._most:
-            self.tracks += 1
-            self.crops += waiting[: self._most - len(self.crops)]
+            taken = waiting[: self._most - len(self.crops)]
+            self.crops += taken
+            self.track_of += [track.track] * len(taken)
             if len(self.crops) >= self._most:
                 self._enough()
 

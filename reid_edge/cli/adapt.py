@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import datetime
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
-from reid_edge.cli.camera import Assignments, Config, DetectorName, camera_settings
+from reid_edge.cli.camera import Assignments, Config, DetectorName
+from reid_edge.cli.place_crops import CameraOptions, PlaceSeconds, PlaceSources, video_crops
 from reid_edge.cli.shared_options import ForceOption, SkipBadOption
 from reid_edge.console import console, extra, print_table, progress_bars, say
 from reid_edge.errors import AdaptationError, UsageError
@@ -19,7 +19,6 @@ from reid_edge.redaction import redacted
 from reid_edge.system.private_memory import keep_memory_private
 
 if TYPE_CHECKING:
-    from reid_edge.camera.site_crops import SiteCrops
     from reid_edge.osnet.adaptation import Adapted
     from reid_edge.osnet.checkpoint import Checkpoint
     from reid_edge.progress import Notify
@@ -29,16 +28,6 @@ if TYPE_CHECKING:
 MOST_LAYERS = 5
 #: Change of a layer's mean that the report counts, in standard deviations.
 FAR = 0.05
-
-
-@dataclass(frozen=True)
-class _CameraOptions:
-    """What 'run' takes alike, and the length to watch, seconds."""
-
-    config: Path | None
-    detector: str | None
-    assignments: tuple[str, ...]
-    seconds: float | None
 
 
 def adapt(
@@ -52,12 +41,7 @@ def adapt(
         list[Path] | None,
         typer.Option(help="Folder of person crops of this place, one person each, no labels. May be repeated."),
     ] = None,
-    source: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Video of this place (as 'run --source'); its people are cut out in memory. Repeat it for each camera."
-        ),
-    ] = None,
+    source: PlaceSources = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Checkpoint of the bundle. Default: the one that ships, if the bundle was made from that."),
@@ -66,14 +50,7 @@ def adapt(
     detector: DetectorName = None,
     config: Config = None,
     set_: Assignments = None,
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1,
-            help="Length to watch each --source, seconds. Default: until there are enough crops, or the file ends.",
-            show_default=False,
-        ),
-    ] = None,
+    seconds: PlaceSeconds = None,
     out: Annotated[
         Path | None, typer.Option(help="The .safetensors to write. Default: NAME_adapted.safetensors, in this folder.")
     ] = None,
@@ -83,7 +60,7 @@ def adapt(
     """Adapt a checkpoint to a place by the statistics of unlabelled crops, which are not stored.
 
     The result is another model: export it, compare it by 'reid-edge evaluate' if you have labels, and give it to all
-    cameras of the place. Features of the two models cannot be compared.
+    cameras of the place. Features of the two models cannot be compared; 'gallery migrate' brings old ones over.
     """
     if not crops and not source:
         raise UsageError("give --crops FOLDER of person crops of this place, or --source VIDEO of it.")
@@ -99,13 +76,13 @@ def adapt(
         f"{model.resolve().name.removesuffix('.safetensors').removesuffix('.pth')}_adapted.safetensors"
     )
     check_output(target, force=force, parents=True)
-    camera = _CameraOptions(config, detector, tuple(set_ or ()), seconds)
+    camera = CameraOptions(config, detector, tuple(set_ or ()), seconds)
     with progress_bars() as notify:
         pictures, origins = _folder_crops(crops or [], loaded.info.size, MAX_CROPS, notify, skip_bad=skip_bad)
         videos = source or []
         for number, uri in enumerate(videos):
             share = -(-(MAX_CROPS - len(pictures)) // (len(videos) - number))
-            found = _video_crops(uri, model, loaded.info.size, share, camera, notify)
+            found = video_crops(uri, model, loaded.info.size, share, camera, notify)
             pictures += found.crops
             origins.append(f"{found.tracks:,} tracks of {redacted(uri)}")
         pictures = different_crops(pictures)
@@ -170,22 +147,6 @@ def _folder_crops(
     if unreadable:
         say(left_out(unreadable, len(chosen)))
     return pictures, [str(folder) for folder in folders]
-
-
-def _video_crops(uri: str, model: Path, size: Size, most: int, camera: _CameraOptions, notify: Notify) -> SiteCrops:
-    """Cut the people out of a video, in memory."""
-    with extra("camera", "looking at a video"):
-        from reid_edge.camera.site_crops import collect_crops
-
-    # No engine embeds anything here: the settings only ask for the name of a bundle.
-    given = {"source.uri": uri, "engine.bundle": str(model)}
-    settings = camera_settings(camera.config, given, camera.detector, camera.assignments)
-    found = collect_crops(settings, size, most=most, seconds=camera.seconds, notify=notify)
-    say(
-        f"{redacted(uri)}: {len(found.crops):,} crops of {found.tracks:,} tracks; {found.refused:,} other tracks were "
-        "not like one whole person"
-    )
-    return found
 
 
 def _now() -> str:

@@ -18,6 +18,7 @@ from reid_edge.cli.gallery_calibrate import calibrate_gallery
 from reid_edge.cli.gallery_decisions import merge, not_same, split
 from reid_edge.cli.gallery_erasing import erase
 from reid_edge.cli.gallery_keeping import backup, check, erasures, restore_backup, roles
+from reid_edge.cli.gallery_migration import migrate, pairs
 from reid_edge.cli.gallery_options import JsonOption, StoreArgument, UtcOption, opened, print_json
 from reid_edge.cli.gallery_people import TransitsOption, events, identify, person, read_times
 from reid_edge.cli.gallery_people import people as list_people
@@ -308,6 +309,8 @@ gallery_app.command()(erase)
 gallery_app.command()(expire)
 gallery_app.command("accept-model")(accept_model)
 gallery_app.command("forget-model")(forget_model)
+gallery_app.command()(pairs)
+gallery_app.command()(migrate)
 gallery_app.command()(audit)
 gallery_app.command()(backup)
 gallery_app.command("restore")(restore_backup)

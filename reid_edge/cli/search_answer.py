@@ -19,6 +19,10 @@ WHAT_A_COSINE_MEANS = (
     "A cosine sorts: 1 is the same picture. It is no probability: different people often reach 0.7 and more, and the "
     "first one is only the most similar person that is stored. Look at the video before you believe it."
 )
+WHAT_MAPPED_MEANS = (
+    "mapped: stored by another model, and compared through the map of 'gallery migrate'. Such cosines are lower than "
+    "those of one model, and get no verdict."
+)
 
 
 def found_fields(found: searching.Found, positions: FilePositions) -> dict[str, Any]:
@@ -29,7 +33,15 @@ def found_fields(found: searching.Found, positions: FilePositions) -> dict[str, 
     times: dict[str, Any] = {"first_us": found.first_us, "last_us": found.last_us}
     if (position := positions.of(best, found.first_us)) is not None:
         times |= {"position_s": position.seconds, "file": position.file}
-    return {"id": best.id, "cosine": round(found.cosine, 6), **key, **seen, **times, **_judged_fields(found)}
+    return {
+        "id": best.id,
+        "cosine": round(found.cosine, 6),
+        "mapped": found.mapped,
+        **key,
+        **seen,
+        **times,
+        **_judged_fields(found),
+    }
 
 
 def _judged_fields(found: searching.Found) -> dict[str, Any]:
@@ -56,7 +68,7 @@ def print_found(found: Sequence[searching.Found], named: str, positions: FilePos
     rows = [
         [
             *(_judged_cells(one) if judged else []),
-            f"{one.cosine:.3f}",
+            f"{one.cosine:.3f}" + " mapped" * one.mapped,
             str(one.best.track),
             time_text(one.first_us, utc=utc),
             *([str(place or "")] if any(places) else []),
@@ -84,6 +96,8 @@ def _judged_cells(one: searching.Found) -> list[str]:
 
 def notes(store: str, found: Sequence[searching.Found], ranking: Ranking | None) -> Iterator[str]:
     """Yield what an answer does not say itself."""
+    if any(one.mapped for one in found):
+        yield WHAT_MAPPED_MEANS
     if ranking is None or not ranking.calibrated:
         command = f"reid-edge gallery calibrate {store}"
         yield f"{WHAT_A_COSINE_MEANS} '{command}' learns from which similarity it is one person."

@@ -13,6 +13,7 @@ from reid_edge.features import l2_normalised
 from reid_edge.gallery import audit
 from reid_edge.gallery.clock import kept_since_us
 from reid_edge.gallery.entries import Entry, Key, Match, Record, Selection, not_before, parse_id
+from reid_edge.gallery.migration import mapped_queries
 from reid_edge.gallery.ranking import CANDIDATES, Ranking
 from reid_edge.gallery.store import Store
 from reid_edge.identity.calibration import Verdict
@@ -73,6 +74,8 @@ class Found:
         last_us: Last sight of it so far.
         similarity: Similarity of its newest observation with the query, relative to strangers; None: not calibrated.
         verdict: What that means.
+        mapped: It was stored by another model than the query's, and compared through a map between the two
+            (:mod:`reid_edge.gallery.migration`); it has no verdict.
     """
 
     best: Entry
@@ -81,6 +84,7 @@ class Found:
     last_us: int
     similarity: float | None = None
     verdict: Verdict | None = None
+    mapped: bool = False
 
 
 def require_model(store: Store, model_hash: str) -> None:
@@ -186,7 +190,9 @@ def search(
 ) -> list[Found]:
     """Return the tracklets nearest to a query, best first; the search is in the audit before it returns.
 
-    What is older than the retention is not returned, whether it is deleted yet or not.
+    Tracklets of other models follow, in the order of their cosines, where the gallery keeps a map between the two
+    models: cosines across models are lower than those of one, and are not judged.  What is older than the retention is
+    not returned, whether it is deleted yet or not.
 
     Args:
         store: Gallery to search.
@@ -194,7 +200,7 @@ def search(
         selection: Which observations to compare.
         purpose: Reason in the user's words, for the audit.
         now_us: Time of the search.
-        top: Number of tracklets.
+        top: Number of tracklets, of each model.
         cameras: ``same`` for the query's own camera only, ``other`` for the other cameras only.
         ranking: How to order the answer and judge it (:func:`~reid_edge.gallery.ranking.ranking_for`); None: exactly by
             cosine, without a verdict.
@@ -215,9 +221,14 @@ def search(
         found = [_found(store, match, query, since_us) for match in _best_of_tracklets(store, query, chosen, top)]
     else:
         found = _ranked(store, query, chosen, top, ranking, since_us)
+    mapped = _through_maps(store, query)
+    for other in mapped:
+        nearest = _best_of_tracklets(store, other, chosen, top)
+        found += [replace(_found(store, match, other, since_us), mapped=True) for match in nearest]
     detail = {
         "query": query.source,
         "model_hash": query.model_hash,
+        **({"mapped_to": [other.model_hash for other in mapped]} if mapped else {}),
         "selection": selection.described(),
         "cameras": cameras,
         "top": top,
@@ -227,6 +238,14 @@ def search(
     }
     audit.record(store, "search", detail, at_us=now_us, purpose=purpose)
     return found
+
+
+def _through_maps(store: Store, query: Query) -> list[Query]:
+    """Return the query as each other model would see it to which there is a map."""
+    return [
+        replace(query, feature=feature, model_hash=model_hash)
+        for model_hash, feature in mapped_queries(store, query.feature, query.model_hash).items()
+    ]
 
 
 def _restricted(selection: Selection, query: Query, cameras: Cameras) -> Selection:

@@ -35,6 +35,7 @@ def test_the_people_of_a_video_are_cut_out_and_nothing_is_written(settings, tmp_
     monkeypatch.chdir(tmp_path)
     found = collect_crops(settings(), SIZE, most=1000)
     assert found.tracks >= 3
+    assert len(found.track_of) == len(found.crops)
     assert found.tracks <= len(found.crops) <= MOST_OF_A_TRACK * found.tracks
     assert {crop.shape for crop in found.crops} == {(*SIZE, 3)}
     assert list(tmp_path.iterdir()) == []
@@ -54,7 +55,7 @@ def test_tracks_that_are_not_like_one_whole_person_are_left_out():
     kept = collector()
     kept.put([queued(1), queued(2)])
     kept.put([], [EndedTrack(1, 0, failing="short"), EndedTrack(2, 0, failing=""), EndedTrack(3, 0, failing="short")])
-    assert (len(kept.crops), kept.tracks, kept.refused) == (1, 1, 1)
+    assert (len(kept.crops), kept.track_of, kept.refused) == (1, [2], 1)
 
 
 def test_a_long_track_counts_for_no_more_than_its_share_from_all_of_its_time():

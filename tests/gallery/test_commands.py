@@ -144,7 +144,8 @@ def test_a_search_by_id_finds_the_person_elsewhere_and_is_accounted_for(uri, now
     again = json.loads(gallery("search", uri, "--id", "yard/e1/1", "--other-cameras", "--json", *WHY))
     assert [one["id"] for one in again] == ["door/abcdef0123456789/1", "door/abcdef0123456789/2"]
     assert list(again[0]) == [
-        *("id", "cosine", "camera", "epoch", "seq", "model_hash", "track", "captured_us", "first_us", "last_us"),
+        *("id", "cosine", "mapped", "camera", "epoch", "seq"),
+        *("model_hash", "track", "captured_us", "first_us", "last_us"),
         *("box", "confidence", "quality", "crops", "final", "verdict", "similarity", "false_match_rate"),
         *("false_match_limit", "miss_rate", "strangers_expected"),
     ]
