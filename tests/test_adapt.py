@@ -93,7 +93,7 @@ def test_bad_input_is_refused_and_nothing_is_written(place, tmp_path):
     (few / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     assert "--skip-bad" in failure("adapt", start, "--crops", few, "--out", out)
     skipped = failure("adapt", start, "--crops", few, "--out", out, "--skip-bad")
-    assert "1 of 4 images cannot be read" in skipped
+    assert "1 of 4 images left out, unreadable" in skipped
     assert "3 different crops are too few" in skipped
     assert "neither an image nor a folder" in failure("adapt", start, "--crops", tmp_path / "none", "--out", out)
     np.save(tmp_path / "x.npy", np.zeros(3))
