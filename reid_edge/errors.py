@@ -21,7 +21,9 @@
     ├── SigningKeyError          a key that signs bundles, or checks them, cannot be used
     ├── EngineError
     │   ├── EngineUnavailableError     not installed, or the bundle has no file for it
-    │   └── PlanMismatchError          a plan built for another device or library version
+    │   ├── PlanMismatchError          a plan built for another device or library version
+    │   └── GpuError                   CUDA reported an error
+    │       └── GpuMemoryError               the GPU has no memory left
     ├── InputError               data that cannot be used
     │   ├── FrameError                 a frame or crop of wrong type, dtype or shape
     │   └── BoxError                   a box array of wrong shape, or empty or non-finite boxes
@@ -160,6 +162,14 @@ class EngineUnavailableError(EngineError):
 
 class PlanMismatchError(EngineError):
     """A TensorRT plan that was built for another device or library version."""
+
+
+class GpuError(EngineError):
+    """CUDA reported an error; the message has its number, its name and the remedy."""
+
+
+class GpuMemoryError(GpuError):
+    """The GPU has no memory left for what was to be done."""
 
 
 class InputError(ReidEdgeError, ValueError):

@@ -149,6 +149,9 @@ class PlanStamp:
         built_precision: Number of layers by the precision that the engine reports; empty when the engine could not be
             asked, since that takes a GPU.
         batches: Smallest, preferred and largest batch of the optimisation profile.
+        multiprocessors: Number of the GPU's multiprocessors, which tells the modules of a Jetson family apart; 0 in
+            plans of earlier releases.
+        memory_bytes: Memory of the GPU, a Jetson's whole memory; 0 in plans of earlier releases.
     """
 
     library: str
@@ -157,6 +160,8 @@ class PlanStamp:
     compute_capability: str
     built_precision: dict[str, Count]
     batches: tuple[Count, Count, Count]
+    multiprocessors: Count = 0
+    memory_bytes: Count = 0
 
 
 @dataclass(frozen=True, kw_only=True)

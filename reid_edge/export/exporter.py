@@ -22,7 +22,7 @@ from reid_edge.export.native import int8_plan_of_onnx, native_precisions, plan_o
 from reid_edge.export.onnx import Deployable, InputFormat, export_onnx
 from reid_edge.export.reference import make_reference
 from reid_edge.export.staging import staged_folder
-from reid_edge.export.tensorrt import build_tensorrt
+from reid_edge.export.tensorrt import build_tensorrt, plan_precisions
 from reid_edge.files import write_whole
 from reid_edge.manifest import (
     Artifact,
@@ -265,7 +265,9 @@ class _Export:
 
 def makable(name: Format) -> tuple[Precision, ...]:
     """Return the precisions of a format's files that can be made here."""
-    return native_precisions() if name == "native" else tuple(ONNX_FILES)
+    if name == "native":
+        return native_precisions()
+    return plan_precisions() if name == "tensorrt" else tuple(ONNX_FILES)
 
 
 def tool_versions() -> dict[str, str]:

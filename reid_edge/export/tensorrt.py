@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -23,9 +24,18 @@ from reid_edge.errors import EngineError, EngineUnavailableError, OutputError, P
 from reid_edge.files import write_whole
 from reid_edge.manifest import Artifact, FileEntry, PlanStamp, Precision, with_artifact
 from reid_edge.runtime.agreement import cosine_limit
+from reid_edge.runtime.cuda import Gpu, GpuStream, find_gpu, open_gpu
 from reid_edge.runtime.engines import EngineOptions
-from reid_edge.runtime.engines.tensorrt import find_gpu, load_library, make_logger
+from reid_edge.runtime.engines.tensorrt import stamp_device, tensor_names
 from reid_edge.runtime.golden import verify_artifact
+from reid_edge.runtime.tensorrt_library import (
+    TENSORRT,
+    buildable_precisions,
+    library_log,
+    load_library,
+    make,
+    why_not_on,
+)
 
 #: Folder of the plans in a bundle.
 PLANS = "tensorrt"
@@ -37,14 +47,35 @@ def why_not_here() -> EngineError | None:
     """Return the reason why no plan can be built on this machine, or None when one can."""
     try:
         library = load_library()
-    except EngineUnavailableError as error:
+        obstacle = why_not_on(library, _gpu_for(library))
+    except EngineError as error:
         return error
-    if library.__name__ == "tensorrt" and find_gpu() is None:
-        return EngineUnavailableError(
-            "tensorrt builds a plan on the GPU that will run it, and CUDA finds none here. "
+    return EngineUnavailableError(obstacle) if obstacle else None
+
+
+def _gpu_for(library: ModuleType) -> Gpu | None:
+    """Return the GPU that plans are built on; None without one, where the library does not need it.
+
+    Raises:
+        EngineUnavailableError: It needs one.
+    """
+    try:
+        return open_gpu()
+    except EngineError as error:
+        if library.__name__ != TENSORRT:
+            return None
+        raise EngineUnavailableError(
+            f"tensorrt builds a plan on the GPU that will run it: {error} "
             "Run this on the device: reid-edge build BUNDLE --engine tensorrt"
-        )
-    return None
+        ) from error
+
+
+def plan_precisions() -> tuple[Precision, ...]:
+    """Return the precisions of plans that can be built with the library that is here; without one, those of any."""
+    try:
+        return buildable_precisions(load_library())
+    except EngineUnavailableError:
+        return ("fp32", "fp16", "int8")
 
 
 def build_into_bundle(
@@ -144,13 +175,18 @@ def build_tensorrt(
         usual_batch: The batch that the plan is to be fastest at.
 
     Raises:
-        EngineUnavailableError: No TensorRT library, or the bundle has no such ONNX file.
+        EngineUnavailableError: No TensorRT library, one that has no such precision, or no such ONNX file.
         EngineError: The library could not parse or build.
         BundleCorruptError: The ONNX file has changed.
         ParityError: The plan does not compute what the checkpoint computes.
         OutputError: The folder cannot be written.
     """
     source = bundle.artifact("onnxruntime", precision)
+    if (source.int8 or precision == "int8") and "int8" not in plan_precisions():
+        raise EngineUnavailableError(
+            "TensorRT-RTX has no convolutions in INT8: choose fp16, which it is made for, or use the full library: "
+            "pip install 'reid-edge[tensorrt]'."
+        )
     entry = source.files[0]
     content, stamp = build_plan(
         bundle.read(entry), name=entry.path, max_batch=max_batch or source.max_batch, usual_batch=usual_batch
@@ -203,23 +239,21 @@ def build_plan(onnx: bytes, *, name: str, max_batch: int, usual_batch: int = USU
     """
     if (obstacle := why_not_here()) is not None:
         raise obstacle
-    library, gpu = load_library(), find_gpu()
-    logger = make_logger(library)
-    builder = library.Builder(logger)
+    library = load_library()
+    gpu = _gpu_for(library)
+    log = library_log(library)
+    builder = make(library, "a builder", lambda: library.Builder(log))
     network = builder.create_network(_network_flags(library))
-    _parser = _parsed(library, logger, network, onnx, name)  # owns weights until the plan is built
+    _parser = _parsed(library, network, onnx, name)  # owns weights until the plan is built
     batches = (1, min(usual_batch, max_batch), max_batch)
-    built = builder.build_serialized_network(network, _config(builder, network, batches))
-    if built is None:
-        raise EngineError(f"{library.__name__} {library.__version__} could not build {name}; see its log.")
-    plan = bytes(built)
+    config = _config(builder, network, batches)
+    plan = bytes(make(library, f"a plan of {name}", lambda: builder.build_serialized_network(network, config)))
     return plan, PlanStamp(
         library=library.__name__,
         version=library.__version__,
-        device=gpu.name if gpu else "",
-        compute_capability=gpu.compute_capability if gpu else "",
-        built_precision=_built_precision(library, logger, plan) if gpu else {},
+        built_precision=_built_precision(library, plan, batches[1]) if gpu else {},
         batches=batches,
+        **stamp_device(gpu),
     )
 
 
@@ -235,16 +269,15 @@ def count_layers(onnx: bytes, name: str) -> int:
         EngineError: The library could not parse it.
     """
     library = load_library()
-    logger = make_logger(library)
-    builder = library.Builder(logger)
+    builder = make(library, "a builder", lambda: library.Builder(library_log(library)))
     network = builder.create_network(_network_flags(library))
-    _parsed(library, logger, network, onnx, name)
+    _parsed(library, network, onnx, name)
     return int(network.num_layers)
 
 
-def _parsed(library: ModuleType, logger: Any, network: Any, onnx: bytes, name: str) -> Any:
+def _parsed(library: ModuleType, network: Any, onnx: bytes, name: str) -> Any:
     """Fill a network; returns the parser."""
-    parser = library.OnnxParser(network, logger)
+    parser = library.OnnxParser(network, library_log(library))
     if not parser.parse(onnx):
         errors = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
         raise EngineError(f"{library.__name__} {library.__version__} cannot parse {name}: {errors}")
@@ -269,24 +302,59 @@ def _config(builder: Any, network: Any, batches: tuple[int, int, int]) -> Any:
     return config
 
 
-def _built_precision(library: ModuleType, logger: Any, plan: bytes) -> dict[str, int]:
-    """Ask the engine in which precision each layer was built."""
-    engine = library.Runtime(logger).deserialize_cuda_engine(plan)
-    if engine is None:
-        return {}
-    inspector = engine.create_engine_inspector()
-    return count_precisions(inspector.get_engine_information(library.LayerInformationFormat.JSON))
+def _built_precision(library: ModuleType, plan: bytes, batch: int) -> dict[str, int]:
+    """Ask the engine in which precision each layer was built; empty where it does not say.
+
+    Without an execution context that knows the shape, the answer is "N/A due to dynamic shapes".
+    """
+    stream = GpuStream()
+    try:
+        runtime = make(library, "a runtime", lambda: library.Runtime(library_log(library)))
+        engine = make(library, "an engine of the plan", lambda: runtime.deserialize_cuda_engine(plan))
+        context = make(library, "an execution context", engine.create_execution_context)
+        crops, _features = tensor_names(library, engine)
+        context.set_input_shape(crops, (batch, *tuple(engine.get_tensor_shape(crops))[1:]))
+        inspector = engine.create_engine_inspector()
+        inspector.execution_context = context
+        found = count_precisions(inspector.get_engine_information(library.LayerInformationFormat.JSON))
+        del inspector, context, engine
+    finally:
+        stream.close()
+    return found
+
+
+#: Names of types in the inspector's words, and what we call them.
+_TYPES = {
+    "fp32": "FP32",
+    "float": "FP32",
+    "fp16": "FP16",
+    "half": "FP16",
+    "int8": "INT8",
+    "bf16": "BF16",
+    "bfp16": "BF16",
+}
+_OTHER_TYPES = re.compile(r"\b(fp8|fp4|int32|int64|uint8|bool)\b", re.IGNORECASE)
+_KNOWN_TYPES = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
 
 
 def count_precisions(inspection: str) -> dict[str, int]:
-    """Count layers by the type of their first output, from an engine inspector's JSON.
+    """Count layers by the type that they compute in, from an engine inspector's JSON.
 
-    ``{"Layers": [{"Outputs": [{"Format/Datatype": "Row major linear FP32"}]}, …]}``: the last word is the type
-    (TensorRT developer guide, "Engine Inspector").
+    A layer has ``"Outputs": [{"Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}]``: the type is
+    one of the words.  Newer releases have it in ``"Datatype"``.  Where neither tells, ``"Weights": {"Type": "Half"}``
+    does.  (TensorRT developer guide, "Engine Inspector".)
     """
-    types: Counter[str] = Counter()
-    for layer in json.loads(inspection).get("Layers", []):
-        if isinstance(layer, dict) and (outputs := layer.get("Outputs")):
-            words = str(outputs[0].get("Format/Datatype", outputs[0].get("Datatype", "unknown"))).split()
-            types[words[-1] if words else "unknown"] += 1
-    return dict(types)
+    layers = [layer for layer in json.loads(inspection).get("Layers", []) if isinstance(layer, dict)]
+    return dict(Counter(_type_of(layer) for layer in layers if layer.get("Outputs")))
+
+
+def _type_of(layer: dict[str, Any]) -> str:
+    output, weights = layer["Outputs"][0], layer.get("Weights")
+    texts = [str(output.get("Datatype", "")), str(output.get("Format/Datatype", ""))]
+    texts += [str(weights.get("Type", ""))] if isinstance(weights, dict) else []
+    for text in texts:
+        if found := _KNOWN_TYPES.search(text):
+            return _TYPES[found[1].lower()]
+        if found := _OTHER_TYPES.search(text):
+            return found[1].upper()
+    return "unknown"

@@ -36,7 +36,6 @@ _LIBRARIES = (
     "tensorrt",
     "tensorrt-rtx",
     "tensorrt-rtx-cu13",
-    "cuda-python",
 )
 _NVIDIA_SMI = ("--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader")
 _NVIDIA_SMI_SECONDS = 20

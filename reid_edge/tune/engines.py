@@ -15,14 +15,15 @@ from reid_edge.errors import EngineUnavailableError
 from reid_edge.export.conversion import quantize_onnx, quantize_openvino, write_ir
 from reid_edge.export.exporter import Format, tool_versions
 from reid_edge.export.native import int8_plan_of_onnx, native_precisions, plan_of_onnx, why_no_plan
-from reid_edge.export.tensorrt import build_tensorrt, why_not_here
+from reid_edge.export.tensorrt import build_tensorrt, plan_precisions, why_not_here
 from reid_edge.files import write_whole
 from reid_edge.manifest import EngineName, Precision
 from reid_edge.osnet.architecture import NetworkVariant
+from reid_edge.runtime.cuda import find_gpu
 from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines import Batch
-from reid_edge.runtime.engines.tensorrt import find_gpu, load_library
 from reid_edge.runtime.native.library import available_kernels
+from reid_edge.runtime.tensorrt_library import load_library
 from reid_edge.system.cpu import cpu_flags
 from reid_edge.tuning_record import DeviceClass, FloatType
 
@@ -204,21 +205,23 @@ class TensorRTTuning(TuningEngine):
     """TensorRT: a plan is built from an ONNX file, which says the precision of every layer.
 
     Plans are built on the device that runs them. Without a GPU ``tensorrt_rtx`` builds too, and nothing can be timed.
-    INT8 leaves the rest in float32, since NNCF quantizes no float16.
+    INT8 leaves the rest in float32, since NNCF quantizes no float16; ``tensorrt_rtx`` has none.
     """
 
     name = "tensorrt"
     file_engine = "onnxruntime"
     files = {"model.tuned.onnx": ".onnx"}  # noqa: RUF012 - read only
     formats = ("onnx", "tensorrt")
-    plain = ("fp32", "fp16", "int8")
-    int8_float_types = ("f32",)
+    int8_float_types: tuple[FloatType, ...] = ("f32",)
     half_weights = True
 
     def __init__(self, crops: int) -> None:
         super().__init__(crops)
         if (obstacle := why_not_here()) is not None:
             raise obstacle
+        self.plain = plan_precisions()
+        if "int8" not in self.plain:
+            self.int8_float_types = ()
 
     def write(self, source: Path, out: Path, int8: Quantization | None) -> None:
         """Write the ONNX file that the plan is built from; see :meth:`TuningEngine.write`."""

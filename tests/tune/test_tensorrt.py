@@ -1,5 +1,6 @@
 """Plans are really built where a TensorRT library is installed, as .ci/run does; timing them takes a GPU."""
 
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -14,8 +15,7 @@ from reid_edge.export.tensorrt import why_not_here
 from reid_edge.osnet.checkpoint import save_checkpoint
 from reid_edge.osnet.rewrites import Rewrite
 from reid_edge.progress import silent
-from reid_edge.runtime.engines import tensorrt as tensorrt_engine
-from reid_edge.runtime.engines.tensorrt import Gpu
+from reid_edge.runtime.cuda import Gpu, find_gpu
 from reid_edge.tune import candidates, engines, tuner
 from reid_edge.tune.candidates import Candidate, grid, refinements
 from reid_edge.tune.dry_run import DryRunResult, dry_run
@@ -34,21 +34,20 @@ def options(out, **changes):
 
 @pytest.fixture
 def no_gpu():
-    if tensorrt_engine.find_gpu() is not None:
+    if find_gpu() is not None:
         pytest.skip("there is a GPU here")
 
 
 @pytest.fixture
 def library(monkeypatch):
-    """As if one were installed: for what does not use it."""
+    """As if the full one were installed: for what does not use it."""
     monkeypatch.setattr(engines, "why_not_here", lambda: None)
+    monkeypatch.setattr(engines, "plan_precisions", lambda: ("fp32", "fp16", "int8"))
 
 
 def test_without_a_library_the_error_says_what_to_install_and_nothing_is_written(tmp_path, monkeypatch):
-    def no_library(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr(tensorrt_engine.importlib, "import_module", no_library)
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
     for act in (tune, dry_run):
         with pytest.raises(EngineUnavailableError, match=r"reid-edge\[tensorrt-rtx\]"):
             act(tiny_checkpoint(), options(tmp_path / "b"), silent)
