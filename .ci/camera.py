@@ -18,7 +18,7 @@ imported = subprocess.run(
     [
         sys.executable,
         "-c",
-        "import time; t = time.perf_counter(); import reid_edge.runtime; print(time.perf_counter() - t)",
+        "import time; t = time.perf_counter(); from reid_edge.runtime import Extractor; print(time.perf_counter() - t)",
     ],
     capture_output=True,
     text=True,

@@ -14,7 +14,6 @@ from reid_edge.bundle import Bundle
 from reid_edge.cli.shared_options import SkipBadOption
 from reid_edge.console import console, extra, print_table, progress_bars, say
 from reid_edge.errors import TuningError, UsageError
-from reid_edge.images import left_out
 from reid_edge.manifest import EngineName
 from reid_edge.tuning_record import Trial
 from reid_edge.wording import counted
@@ -112,6 +111,7 @@ def readable_labelled(root: Path, *, partial: bool, skip_bad: bool) -> dict[Spli
     """Read query and gallery, and say which images are left out."""
     from reid_edge.benchmark.embedder import load_splits
     from reid_edge.benchmark.readable import readable_splits
+    from reid_edge.images import left_out
 
     splits = load_splits(root, partial=partial)
     with progress_bars() as notify:
