@@ -302,7 +302,8 @@ def test_real_people_in_a_real_frame(session_bundle, checkpoint, real_data):
 
 def test_the_runtime_imports_no_torch_and_imports_fast():
     code = (
-        "import sys, time; start = time.perf_counter(); from reid_edge.runtime import Extractor; took = time.perf_counter() - start;"
+        "import sys, time; start = time.perf_counter(); from reid_edge.runtime import Extractor;"
+        "took = time.perf_counter() - start;"
         "heavy = {'torch', 'nncf', 'openvino', 'onnxruntime', 'tensorrt', 'onnx', 'safetensors'} & set(sys.modules);"
         "assert not heavy, heavy; print(took)"
     )
