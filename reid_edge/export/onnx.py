@@ -21,6 +21,8 @@ from reid_edge.osnet.network import OSNet
 
 INPUT = "crops"
 OUTPUT = "features"
+#: The newest that the parser of TensorRT 10.3 takes (onnx-tensorrt 10.0 to 10.3: opset 9 to 20), which JetPack 6 has.
+OPSET = 20
 
 InputFormat = Literal["pixels", "tensor"]
 
@@ -66,6 +68,7 @@ def export_onnx(network: Deployable, path: Path) -> None:
             network,
             (network.example(),),
             dynamo=True,
+            opset_version=OPSET,
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_shapes=({0: torch.export.Dim("batch")},),

@@ -5,7 +5,9 @@ import json
 import sys
 import types
 
+import onnx
 import pytest
+import torch
 
 from reid_edge.bundle import open_bundle
 from reid_edge.errors import (
@@ -16,6 +18,7 @@ from reid_edge.errors import (
     PlanMismatchError,
 )
 from reid_edge.export import tensorrt as builder
+from reid_edge.export.onnx import export_onnx
 from reid_edge.export.tensorrt import build_into_bundle, count_precisions, plan_precisions, why_not_here
 from reid_edge.manifest import Parity, PlanStamp
 from reid_edge.runtime import Extractor
@@ -80,6 +83,27 @@ def test_a_plan_that_computes_something_else_on_the_gpu_is_refused(bundle_copy, 
         with pytest.raises(ParityError, match=r"0\.900000, at least 0\.99"):
             build_into_bundle(bundle_copy, ["fp16"], max_batch=None, on_step=lambda: None)
         assert open_bundle(bundle_copy.path).manifest == bundle_copy.manifest
+
+
+#: onnx-tensorrt's docs/operators.md for TensorRT 10.0 to 10.3.
+OPSETS_OF_TENSORRT_10_3 = range(9, 21)
+
+
+def test_the_opset_is_one_that_tensorrt_10_3_parses_whatever_torch_would_choose(session_bundle, monkeypatch, tmp_path):
+    asked = {}
+
+    def export(*_arguments, **how):
+        asked.update(how)
+        raise InterruptedError
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    with pytest.raises(InterruptedError):
+        export_onnx(types.SimpleNamespace(example=lambda: None), tmp_path / "model.onnx")
+    assert asked["opset_version"] in OPSETS_OF_TENSORRT_10_3
+    for artifact in session_bundle.manifest.artifacts:
+        if artifact.engine == "onnxruntime":
+            (opset,) = onnx.load_from_string(session_bundle.read(artifact.files[0])).opset_import
+            assert opset.version in OPSETS_OF_TENSORRT_10_3, artifact.name
 
 
 @needs_library
