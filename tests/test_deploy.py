@@ -70,6 +70,40 @@ def test_the_gallerys_unit_gives_serve_options_that_there_are():
     assert all(option in help_text for option in options)
 
 
+def test_the_cameras_unit_may_open_cameras_and_the_gpu():
+    """ProtectClock implies DeviceAllow=char-rtc, which in older systemd (JetPack 6 has 249) forbids all else."""
+    lines = UNIT.read_text().splitlines()
+    for setting in ("ProtectClock", "PrivateDevices", "DeviceAllow", "DevicePolicy"):
+        assert not [line for line in lines if line.startswith(setting)]
+    (tasks,) = [int(line.partition("=")[2]) for line in lines if line.startswith("TasksMax=")]
+    assert tasks >= 256  # OpenCV, FFmpeg, GStreamer, CUDA and TensorRT together
+
+
+def test_a_jetsons_drop_in_gives_the_groups_of_the_gpu_and_the_socket_of_csi_cameras():
+    lines = (UNIT.parent / "jetson.conf").read_text().splitlines()
+    for line in ("SupplementaryGroups=video render", "PrivateTmp=no", "After=nvargus-daemon.service"):
+        assert line in lines
+    assert "reid-edge@.service.d/jetson.conf" in (UNIT.parent / "README.md").read_text()
+
+
+@needs_systemd
+def test_systemd_finds_no_fault_with_the_unit_and_the_jetsons_drop_in(tmp_path):
+    unit = tmp_path / "reid-edge@north.service"
+    text = UNIT.read_text() + "\n" + (UNIT.parent / "jetson.conf").read_text()
+    unit.write_text(text.replace("/opt/reid-edge/bin/reid-edge", "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
+    assert not [line for line in done.stderr.splitlines() if unit.name in line]
+
+
+@pytest.mark.parametrize("path", [path for path in CONTAINERS if "jetson" in path.name], ids=lambda path: path.name)
+def test_a_jetsons_container_keeps_the_systems_opencv_and_a_numpy_that_it_was_built_for(path):
+    text = path.read_text()
+    for words in ("--system-site-packages", "'numpy<2'", "pip uninstall -y opencv-python-headless", "GStreamer:"):
+        assert words in text
+    assert "cuda-python" not in text
+    assert "usermod -aG video,render reid-edge" in text
+
+
 @pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: path.name)
 def test_a_container_installs_extras_that_exist_and_is_no_root(path):
     text = path.read_text()
