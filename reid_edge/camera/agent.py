@@ -169,7 +169,7 @@ class Agent:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             model = load_model(self.settings.engine)
-        except ReidEdgeError as error:
+        except (ReidEdgeError, MemoryError) as error:
             self.failed_reloads += 1
             self.reload_trouble = f"the bundle could not be loaded again, the old one is in use: {error}"
             log.error("the new bundle cannot be used, the old one stays: %s", error)

@@ -27,6 +27,7 @@ Kind = Literal[
     "out_of_depth",
     "hanging",
     "reload",
+    "no_gpu",
     "dropped",
     "outbox",
     "store",
@@ -55,7 +56,7 @@ LOG_AGAIN_S = 60.0
 #: Kinds that are logged once a minute where they happen.
 _LOGGED_ELSEWHERE = frozenset({"outbox", "store", "delivery"})
 #: Kinds that nothing but other settings ends: logged once.
-_LOGGED_ONCE = frozenset({"out_of_depth"})
+_LOGGED_ONCE = frozenset({"out_of_depth", "no_gpu"})
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +129,7 @@ class Examination:
         for name in hanging_stages(agent):
             yield "hanging", f"{name} hangs"
         yield "reload", agent.reload_trouble
+        yield "no_gpu", self._unused_plan()
         yield "dropped", self._dropped()
         yield "outbox", self._unwritten()
         yield "store", self._failing_store()
@@ -176,6 +178,15 @@ class Examination:
             f"only {passed} of the last {judged} moving things look like one whole person; none is published until "
             f"that changes, or person.min_passing = 0. The detector 'motion' does not suit this scene: "
             f"{BETTER_DETECTOR}; 'reid-edge preview' shows what it sees"
+        )
+
+    def _unused_plan(self) -> str:
+        extractor = self._agent.pipeline.embedding.extractor
+        if not (reason := extractor.unused_plan):
+            return ""
+        return (
+            f"{extractor.artifact.name} computes the features, though the bundle has a TensorRT plan: {reason} "
+            "To accept that, name the engine in engine.engine"
         )
 
     def _dropped(self) -> str:

@@ -17,7 +17,7 @@ from reid_edge.crops import RESIZE_RULE, SkippedBox, check_image, crop_boxes, no
 from reid_edge.errors import BoxError, BundleVersionError, FrameError, UsageError
 from reid_edge.features import l2_normalised
 from reid_edge.images import read_images
-from reid_edge.manifest import EngineChoice, InputSpec, PrecisionChoice
+from reid_edge.manifest import Artifact, EngineChoice, InputSpec, PrecisionChoice
 from reid_edge.runtime.engines import Batch, CropEngine, EngineOptions, choose_engine
 from reid_edge.types import Features, Image, Size
 from reid_edge.wording import counted
@@ -96,7 +96,8 @@ class Extractor:
         options = EngineOptions(
             threads=threads, device=device, cache_dir=_default_cache_dir() if cache_dir == "default" else cache_dir
         )
-        chosen = choose_engine(self.bundle, engine, precision, options)
+        self._unused_plans: list[str] = []
+        chosen = choose_engine(self.bundle, engine, precision, options, on_refusal=self._note_unused_plan)
         self.artifact, self._engine, self.golden_cosine = chosen
         self._crop_engine: CropEngine | None = None
         if self._spec.normalised_in == "graph" and isinstance(self._engine, CropEngine):
@@ -115,6 +116,15 @@ class Extractor:
     def description(self) -> str:
         """Name artifact, library and device, e.g. for a log."""
         return f"{self.artifact.name} on {self._engine.description}"
+
+    @property
+    def unused_plan(self) -> str:
+        """Say why the bundle's TensorRT plan was passed over for the CPU; "" where it runs, or none is there."""
+        return "" if self.artifact.engine == "tensorrt" else next(iter(self._unused_plans), "")
+
+    def _note_unused_plan(self, artifact: Artifact, reason: str) -> None:
+        if artifact.engine == "tensorrt":
+            self._unused_plans.append(f"{artifact.name}: {reason}")
 
     @property
     def engine_description(self) -> str:

@@ -15,7 +15,8 @@ from reid_edge.camera.detectors import JsonLinesSettings, open_detector, trouble
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.health import KINDS, Examination, Growth, HealthMonitor, Problem, ProblemLog
 from reid_edge.camera.status import AgentMetrics, StatusServer
-from reid_edge.errors import StoreError
+from reid_edge.errors import GpuMemoryError, StoreError
+from reid_edge.runtime import Extractor
 from tests.camera.test_agent import (  # noqa: F401 - fixtures
     full_disk,
     kinds,
@@ -48,6 +49,32 @@ def gallery_of(agent):
 
 
 # --- the agent
+
+
+def test_a_plan_that_is_not_used_makes_it_unhealthy_and_is_logged_once(settings, monkeypatch):  # noqa: F811
+    with opened(settings({})) as agent:
+        assert "no_gpu" not in {problem.kind for problem in Examination(agent)()}
+        monkeypatch.setattr(Extractor, "unused_plan", "tensorrt/fp16: the plan was built for another Orin.")
+        (problem,) = [problem for problem in Examination(agent)() if problem.kind == "no_gpu"]
+    assert problem.text.startswith(
+        "openvino/fp32 computes the features, though the bundle has a TensorRT plan: tensorrt"
+    )
+    assert "another Orin" in problem.text
+    assert "engine.engine" in problem.text
+
+
+@pytest.mark.parametrize("error", [GpuMemoryError("cuMemAlloc_v2 failed"), MemoryError("4 MB")])
+def test_a_reload_for_which_there_is_no_memory_keeps_the_old_bundle(settings, monkeypatch, error):  # noqa: F811
+    def no_memory(_settings):
+        raise error
+
+    with opened(settings({})) as agent:
+        old = agent.pipeline.embedding.extractor
+        monkeypatch.setattr("reid_edge.camera.agent.load_model", no_memory)
+        agent._reload()
+        assert agent.pipeline.embedding.extractor is old
+        assert agent.failed_reloads == 1
+        assert str(error) in agent.reload_trouble
 
 
 def test_observations_that_are_dropped_make_it_unhealthy_and_are_logged_once(settings, caplog):  # noqa: F811

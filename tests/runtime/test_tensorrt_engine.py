@@ -54,6 +54,16 @@ def test_auto_takes_the_plan_in_fp16(planned):
     assert extractor.engine_description == "tensorrt 10.3.0 Orin"
 
 
+def test_a_plan_that_cannot_run_is_said_once_with_the_reason(planned, driver, caplog):
+    assert Extractor(planned).unused_plan == ""
+    driver.gpu("Orin", "8.7", 16, 62 << 30)
+    extractor = Extractor(planned)
+    assert extractor.artifact.engine != "tensorrt"
+    assert extractor.unused_plan.startswith("tensorrt/fp16: the plan was built for Orin")
+    assert caplog.text.count("tensorrt/fp16 is not used") == 1
+    assert Extractor(planned, engine=extractor.artifact.engine).unused_plan == ""
+
+
 def test_every_batch_size_is_run_once_recorded_and_then_launched(planned, crops, driver):
     engine, before = loaded(planned), driver.launches
     for size in (1, 3, 2, 3, 1, 6):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from reid_edge.bundle import Bundle
 from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, UsageError
@@ -64,8 +65,18 @@ def choose_engine(
     engine: EngineChoice,
     precision: PrecisionChoice,
     options: EngineOptions,
+    *,
+    on_refusal: Callable[[Artifact, str], object] = lambda _artifact, _reason: None,
 ) -> tuple[Artifact, Engine, float | None]:
     """Load the artifact that was asked for, or with ``auto`` the first that this device can run.
+
+    Args:
+        bundle: Has the artifacts.
+        engine: Of the artifact.
+        precision: Of the artifact.
+        options: Options of the engines.
+        on_refusal: With ``auto``, called for each artifact that would have been preferred, with the reason why it
+            cannot run here.
 
     Returns:
         The artifact, the engine, and its lowest cosine similarity to the golden features, where they were compared.
@@ -94,6 +105,7 @@ def choose_engine(
             level = logging.WARNING if isinstance(error, EngineError) else logging.INFO
             _logger.log(level, "%s is not used: %s", artifact.name, error)
             reasons.append(f"  {artifact.name}: {error}")
+            on_refusal(artifact, str(error))
     raise EngineUnavailableError(
         f"no engine on this device can run {bundle.path}:\n" + "\n".join(reasons) + "\nSee also: reid-edge doctor"
     )
