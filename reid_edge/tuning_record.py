@@ -42,7 +42,8 @@ class DeviceClass:
         instruction_sets: Instruction sets that matter to inference.
         cpus: Logical CPUs that the process may use.
         isa_limit: ``ONEDNN_MAX_CPU_ISA`` where set.
-        gpu: Name of the GPU, for files that run there.
+        gpu: Name of the GPU, for files that run there, with what tells modules of one name apart.
+        power_mode: A Jetson's power mode, which sets clocks and cores; "" elsewhere, and in earlier bundles.
     """
 
     cpu: str
@@ -50,6 +51,7 @@ class DeviceClass:
     cpus: int
     isa_limit: str = ""
     gpu: str = ""
+    power_mode: str = ""
 
     def differences(self, here: DeviceClass) -> list[str]:
         """List the facts that make ``here`` another class; the CPU's name is none: it differs within a family."""
@@ -58,6 +60,7 @@ class DeviceClass:
             ("CPUs", str(self.cpus), str(here.cpus)),
             ("ONEDNN_MAX_CPU_ISA", self.isa_limit or "not set", here.isa_limit or "not set"),
             ("GPU", self.gpu or here.gpu, here.gpu),
+            ("power mode", self.power_mode or here.power_mode, here.power_mode),
         )
         return [f"{name}: there {there}, here {now or 'none'}" for name, there, now in facts if there != now]
 

@@ -107,6 +107,11 @@ class Gpu:
     multiprocessors: int = 0
     memory_bytes: int = 0
 
+    @property
+    def model(self) -> str:
+        """Name it so that modules of one family differ, e.g. ``Orin with 8 multiprocessors``."""
+        return f"{self.name} with {self.multiprocessors} multiprocessors" if self.multiprocessors else self.name
+
     def __str__(self) -> str:
         """Describe it for a person."""
         size = f", {self.multiprocessors} multiprocessors" if self.multiprocessors else ""

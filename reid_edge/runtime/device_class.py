@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reid_edge.system.cpu import cpu_name, instruction_sets, isa_limit
+from reid_edge.system.jetson import describe_jetson, power_mode
 from reid_edge.system.limits import usable_cpus
 from reid_edge.system.sysfs import ROOT
 from reid_edge.tuning_record import DeviceClass
@@ -14,7 +15,7 @@ def current_device_class(gpu: str = "", root: Path = ROOT) -> DeviceClass:
     """Describe this device by the facts that decide whether a choice made on another device holds here.
 
     Args:
-        gpu: Name of the GPU, for files that run there.
+        gpu: The GPU as :attr:`reid_edge.runtime.cuda.Gpu.model` names it, for files that run there.
         root: Folder that holds the system's files.
     """
     return DeviceClass(
@@ -23,4 +24,5 @@ def current_device_class(gpu: str = "", root: Path = ROOT) -> DeviceClass:
         cpus=usable_cpus(root),
         isa_limit=isa_limit(),
         gpu=gpu,
+        power_mode=power_mode(root) if describe_jetson(root) else "",
     )

@@ -245,7 +245,7 @@ class TensorRTTuning(TuningEngine):
     def device(self) -> DeviceClass:
         """Name the GPU besides what holds on any device."""
         gpu = find_gpu()
-        return current_device_class(gpu.name if gpu else "")
+        return current_device_class(gpu.model if gpu else "")
 
     def tools(self) -> dict[str, str]:
         """Versions of what takes part, TensorRT's among them."""

@@ -83,6 +83,16 @@ def test_a_tuned_file_names_the_gpu_that_it_is_for(library, monkeypatch):
     assert device.differences(replace(device, gpu="Orin Nano")) == ["GPU: there Orin, here Orin Nano"]
 
 
+def test_a_tuned_file_is_for_one_module_of_a_family_and_one_power_mode(library, monkeypatch):
+    monkeypatch.setattr(engines, "find_gpu", lambda: Gpu("Orin", "8.7", multiprocessors=16))
+    device = replace(tuning_engines("tensorrt", 1)[0].device(), power_mode="MAXN (0)")
+    there, here = "Orin with 16 multiprocessors", "Orin with 8 multiprocessors"
+    assert device.differences(replace(device, gpu=here)) == [f"GPU: there {there}, here {here}"]
+    assert device.differences(replace(device, power_mode="15W (2)")) == ["power mode: there MAXN (0), here 15W (2)"]
+    earlier = replace(device, power_mode="")
+    assert earlier.differences(device) == []
+
+
 @needs_library
 def test_without_a_gpu_the_command_builds_prints_and_fails(tmp_path, monkeypatch, no_gpu, capsys):
     monkeypatch.setattr(candidates, "REWRITES", (Rewrite(),))

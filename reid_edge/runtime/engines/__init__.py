@@ -138,7 +138,7 @@ def _tuned_for_this_device(bundle: Bundle) -> list[Artifact]:
     if tuning is None:
         return []
     gpu = find_gpu() if tuning.device.gpu else None
-    if differences := tuning.device.differences(current_device_class(gpu.name if gpu else "")):
+    if differences := tuning.device.differences(current_device_class(gpu.model if gpu else "")):
         _logger.warning(
             "%s was tuned on another class of device (%s): its tuned file may be slower here than the plain ones. "
             "Tune on this device: reid-edge tune",
