@@ -57,7 +57,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         engine: Engine, as in ``reid-edge extract``.
         precision: Precision, as in ``reid-edge extract``.
         threads: CPU threads of the engine. Default: the engine decides.
-        device: OpenVINO's name of the device.
+        device: CPU; OpenVINO's GPU, GPU.1, NPU or AUTO; or ONNX Runtime's CUDA, TENSORRT, OPENVINO, DML. A TensorRT
+            plan runs on the GPU without it.
         max_batch: Largest number of crops computed at once. Each batch size up to it costs memory.
         trusted_keys: Public keys (PEM files or base64). If any is given, the bundle must be signed by one of them
             (docs/bundle.md).

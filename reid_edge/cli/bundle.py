@@ -11,6 +11,7 @@ import typer
 import reid_edge
 from reid_edge.cli.shared_options import (
     BundleArgument,
+    DeviceOption,
     EngineOption,
     ForceOption,
     PrecisionOption,
@@ -54,6 +55,7 @@ def verify(
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
+    device: DeviceOption = "CPU",
     trusted_key: TrustedKeyOption = None,
 ) -> None:
     """Check a bundle's hashes, and the features of its golden crops on each engine of this device."""
@@ -62,7 +64,7 @@ def verify(
     from reid_edge.runtime.golden import verify_bundle
 
     opened = open_bundle(bundle, trusted_keys=trusted_key or ())
-    results = verify_bundle(opened, engine, precision, EngineOptions(threads=threads))
+    results = verify_bundle(opened, engine, precision, EngineOptions(threads=threads, device=device))
     print_table(
         f"{bundle}: {counted(len(opened.manifest.entries()), 'file')} as exported",
         ("engine", "result", "detail"),
@@ -87,6 +89,7 @@ def extract(
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
+    device: DeviceOption = "CPU",
     trusted_key: TrustedKeyOption = None,
     skip_bad: SkipBadOption = False,
     force: ForceOption = False,
@@ -99,7 +102,9 @@ def extract(
 
     check_feature_file(out, force=force)
     paths = list_images(inputs)
-    extractor = Extractor(bundle, engine=engine, precision=precision, threads=threads, trusted_keys=trusted_key or ())
+    extractor = Extractor(
+        bundle, engine=engine, precision=precision, threads=threads, device=device, trusted_keys=trusted_key or ()
+    )
     with progress_bars() as notify:
         on_block = notify(f"extracting with {extractor.description}", len(paths))
         extracted = extract_files(extractor, paths, on_block, skip_bad=skip_bad)

@@ -11,6 +11,7 @@ import typer
 
 from reid_edge.cli.evaluation_tables import print_evaluation
 from reid_edge.cli.shared_options import (
+    DeviceOption,
     EngineOption,
     FlipOption,
     ForceOption,
@@ -56,6 +57,7 @@ def evaluate(
     engine: EngineOption = "auto",
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
+    device: DeviceOption = "CPU",
     trusted_key: TrustedKeyOption = None,
     partial: PartialOption = False,
     skip_bad: SkipBadOption = False,
@@ -130,7 +132,10 @@ def evaluate(
     )
     numbers = task.numbers(opened)
     embedder = Embedder(
-        tuple(Extractor(bundle, engine=engine, precision=precision, threads=threads) for bundle in opened), flip=flip
+        tuple(
+            Extractor(bundle, engine=engine, precision=precision, threads=threads, device=device) for bundle in opened
+        ),
+        flip=flip,
     )
     with progress_bars() as notify:
         result = evaluate_embedder(

@@ -18,6 +18,12 @@ PrecisionOption = Annotated[
     PrecisionChoice, typer.Option(help="Which file runs. auto: the tuned file if it was tuned here, else a float file.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: the engine decides.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        help="Device: CPU; OpenVINO's GPU, GPU.1, NPU, AUTO; or ONNX Runtime's CUDA, TENSORRT, OPENVINO, DML."
+    ),
+]
 TrustedKeyOption = Annotated[
     list[str] | None,
     typer.Option(help="Public key (PEM file or base64) that must have signed the bundle. May be repeated."),

@@ -53,7 +53,8 @@ class Extractor:
         precision: ``fp32``, ``fp16``, ``int8``, ``tuned``, or ``auto``: tuned on the class of device that it was tuned
             for, else fp16 on TensorRT and fp32 elsewhere.
         threads: CPU threads; None leaves the choice to the engine, within affinity and CPU quota.
-        device: OpenVINO's name of the device, e.g. ``CPU`` or ``GPU``.
+        device: ``CPU``, a device of OpenVINO or a provider of ONNX Runtime
+            (:class:`~reid_edge.runtime.engines.EngineOptions`); on another than the CPU, ``auto`` takes fp16.
         cache_dir: Where models compiled by OpenVINO are kept; ``default`` is ``~/.cache/reid-edge``, None keeps none.
         max_batch: Most crops in one call of the engine, which saves memory; None: as many as the file takes.
         trusted_keys: Public keys (PEM files, or base64), one of which must have signed the bundle; none: a bundle is

@@ -92,7 +92,7 @@ def choose_engine(
             f"precisions: {', '.join(PRECISIONS)}; or auto."
         )
     reasons = []
-    for artifact in _candidates(bundle, engine, precision):
+    for artifact in _candidates(bundle, engine, precision, on_cpu=options.on_cpu):
         try:
             loaded, cosine = load_engine(bundle, artifact, options), None
             if engine == "auto" and isinstance(loaded, NativeEngine):
@@ -111,18 +111,20 @@ def choose_engine(
     )
 
 
-def _candidates(bundle: Bundle, engine: EngineChoice, precision: PrecisionChoice) -> list[Artifact]:
+def _candidates(bundle: Bundle, engine: EngineChoice, precision: PrecisionChoice, *, on_cpu: bool) -> list[Artifact]:
     """List the bundle's artifacts that fit, the one to try first in front.
+
+    Other devices than the CPU compute in float16 by themselves, so fp16 comes first there.
 
     Raises:
         EngineUnavailableError: The bundle holds none.
     """
     held = {(artifact.engine, artifact.precision): artifact for artifact in bundle.manifest.artifacts}
-    tuned = _tuned_for_this_device(bundle) if precision == "auto" else []
+    tuned = _tuned_for_this_device(bundle) if precision == "auto" and on_cpu else []
     plain = [
         held[name, wanted]
         for name in (AUTO_ORDER if engine == "auto" else (engine,))
-        for wanted in (_AUTO_PRECISION[name] if precision == "auto" else (precision,))
+        for wanted in (_order(_AUTO_PRECISION[name], on_cpu=on_cpu) if precision == "auto" else (precision,))
         if (name, wanted) in held
     ]
     found = [artifact for artifact in tuned if engine in ("auto", artifact.engine)] + plain
@@ -130,6 +132,10 @@ def _candidates(bundle: Bundle, engine: EngineChoice, precision: PrecisionChoice
         names = ", ".join(artifact.name for artifact in bundle.manifest.artifacts)
         raise EngineUnavailableError(f"{bundle.path} holds no {engine}/{precision}; it holds {names}.")
     return found
+
+
+def _order(precisions: tuple[Precision, ...], *, on_cpu: bool) -> tuple[Precision, ...]:
+    return precisions if on_cpu else tuple(sorted(precisions, key=lambda one: one != "fp16"))
 
 
 def _tuned_for_this_device(bundle: Bundle) -> list[Artifact]:

@@ -23,7 +23,8 @@ class EngineOptions:
 
     Attributes:
         threads: CPU threads; None leaves the choice to the engine, within affinity and CPU quota.
-        device: OpenVINO's name of the device, e.g. ``CPU`` or ``GPU``; other engines ignore it.
+        device: ``CPU``, where TensorRT runs on the GPU all the same; a device of OpenVINO: ``GPU``, ``GPU.1``, ``NPU``,
+            ``AUTO``; or a provider of ONNX Runtime: ``CUDA``, ``TENSORRT``, ``OPENVINO``, ``DML`` and so on.
         cache_dir: Folder for compiled models between starts; None keeps none.  Where nothing can be kept, or what is
             there is damaged, models are compiled again.
 
@@ -38,6 +39,11 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads not in range(1, MAX_THREADS + 1):
             raise UsageError(f"threads must be from 1 to {MAX_THREADS}, got {self.threads!r}.")
+
+    @property
+    def on_cpu(self) -> bool:
+        """Return True where no other device than the CPU was asked for."""
+        return self.device == "CPU"
 
 
 class Engine(Protocol):

@@ -37,6 +37,8 @@ class NativeEngine:
     batch_sizes: tuple[int, ...] | None = None
 
     def __init__(self, files: Mapping[str, bytes], artifact: Artifact, options: EngineOptions) -> None:
+        if not options.on_cpu:
+            raise EngineUnavailableError(f"the native engine runs on the CPU, not on {options.device}.")
         ((name, plan),) = files.items()
         execution = artifact.execution or Execution()
         threads = options.threads or execution.threads or usable_cpus()

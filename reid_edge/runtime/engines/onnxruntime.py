@@ -1,15 +1,15 @@
-"""ONNX Runtime on the CPU: sessions, and the engine that makes features with one; any batch, no compilation."""
+"""ONNX Runtime by any of its providers: sessions, and the engine that makes features with one; any batch."""
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reid_edge.errors import EngineError, MissingExtraError
+from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError
 from reid_edge.manifest import Artifact
 from reid_edge.runtime.engines.base import Batch, EngineOptions
 from reid_edge.system.threads import thread_limit
@@ -37,8 +37,9 @@ def open_session(
     external: Mapping[str, bytes] | Path | None = None,
     threads: int | None = None,
     spinning: bool = True,
+    device: str = "CPU",
 ) -> Any:
-    """Load an ONNX model as an ``onnxruntime.InferenceSession`` on the CPU.
+    """Load an ONNX model as an ``onnxruntime.InferenceSession``.
 
     Args:
         model: Content of the file.
@@ -49,15 +50,18 @@ def open_session(
         threads: CPU threads; None: ONNX Runtime's choice, or as many as this process may use where that is less
             (:func:`~reid_edge.system.threads.thread_limit`).
         spinning: Whether threads spin while they wait for work: faster, but they keep their cores from other work.
+        device: ``CPU``, or the provider that computes (:func:`providers_for`).
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
+        EngineUnavailableError: This ONNX Runtime has no such provider, or the provider does not work here.
         EngineError: It cannot read the model, or the weights that the model names.
     """
     try:
         import onnxruntime as library
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "onnx", purpose) from error
+    providers = providers_for(device, library.get_available_providers())
     options = library.SessionOptions()
     options.log_severity_level = _LOG_ERRORS
     if not spinning:
@@ -71,9 +75,45 @@ def open_session(
         if isinstance(external, Mapping) and external:
             sizes = [len(content) for content in external.values()]
             options.add_external_initializers_from_files_in_memory(list(external), list(external.values()), sizes)
-        return library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = library.InferenceSession(model, options, providers=providers)
     except Exception as error:  # its exceptions have no common base of their own
         raise EngineError(f"{name} is not a model that ONNX Runtime {library.__version__} reads: {error}") from error
+    if (used := session.get_providers()[0]) != (asked := _name(providers[0])):  # it falls back without an error
+        raise EngineUnavailableError(
+            f"ONNX Runtime {library.__version__} has {asked}, but its libraries do not load here, and it took {used}. "
+            "Install what that provider needs (CUDA: the CUDA and cuDNN of its release)."
+        )
+    return session
+
+
+def providers_for(device: str, available: Sequence[str]) -> list[Any]:
+    """List the providers of a session, the one that was asked for in front.
+
+    Args:
+        device: ``CPU``; or a provider by its name without "ExecutionProvider", in any case, with the number of the
+            device where there are several: ``CUDA``, ``CUDA.1``, ``TENSORRT``, ``OPENVINO``, ``DML``.
+        available: The providers of the ONNX Runtime that is installed.
+
+    Raises:
+        EngineUnavailableError: It has no such provider; the message lists those that it has.
+    """
+    kind, _, number = device.partition(".")
+    names = {name.removesuffix("ExecutionProvider").upper(): name for name in available}
+    if kind.upper() not in names or (number and not number.isdigit()):
+        raise EngineUnavailableError(
+            f"ONNX Runtime has no device '{device}' here; it has {', '.join(names)}. Others come with another package "
+            "in place of 'onnxruntime': onnxruntime-gpu (CUDA, TENSORRT), onnxruntime-openvino, onnxruntime-directml."
+        )
+    chosen = names[kind.upper()]
+    options = {"device_id": number} if number else {}
+    beneath = [names["CUDA"]] if kind.upper() == "TENSORRT" and "CUDA" in names else []
+    cpu = [] if kind.upper() == "CPU" else [names["CPU"]]
+    return [(name, options) if options else name for name in (chosen, *beneath)] + cpu
+
+
+def _name(provider: Any) -> str:
+    name: str = provider if isinstance(provider, str) else provider[0]
+    return name
 
 
 class OnnxRuntimeEngine:
@@ -91,10 +131,12 @@ class OnnxRuntimeEngine:
         threads = options.threads or (artifact.execution.threads if artifact.execution else None)
         (name, model), *others = files.items()
         external = {posixpath.relpath(other, posixpath.dirname(name)): content for other, content in others}
-        self._session = open_session(model, "the ONNX Runtime engine", name=name, external=external, threads=threads)
+        self._session = open_session(
+            model, "the ONNX Runtime engine", name=name, external=external, threads=threads, device=options.device
+        )
         self._files = files  # the session may use weights where they lie
         self._input = self._session.get_inputs()[0].name
-        self.description = f"onnxruntime {onnxruntime_version()} CPU"
+        self.description = f"onnxruntime {onnxruntime_version()} {options.device}"
 
     def infer(self, batch: Batch) -> Features:
         """See :class:`~reid_edge.runtime.engines.base.Engine`."""

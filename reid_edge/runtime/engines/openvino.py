@@ -24,6 +24,9 @@ from reid_edge.types import Features
 #: A static batch of 8 takes 0.8 of a dynamic one's time (benchmarks/README.md); sizes between are put together.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
+#: Devices that choose among others.
+_VIRTUAL = ("AUTO", "MULTI", "HETERO")
+
 _logger = logging.getLogger(__name__)
 _making = threading.Lock()
 
@@ -127,7 +130,7 @@ def compile_network(
     """
     core = openvino_core(purpose)
     try:
-        return core.compile_model(model, device, _chosen(device, threads, properties or {}))
+        return core.compile_model(model, device, _supported(core, device, _chosen(device, threads, properties or {})))
     except RuntimeError as error:  # e.g. bf16 where ONEDNN_MAX_CPU_ISA forbids it
         raise EngineError(
             f"{purpose}: OpenVINO {openvino_version()} cannot compile the model for {device} (devices here: "
@@ -152,7 +155,7 @@ class OpenVINOEngine:
 
     def __init__(self, files: Mapping[str, bytes], artifact: Artifact, options: EngineOptions) -> None:
         core = openvino_core(self._purpose)
-        if options.device not in core.available_devices:
+        if not has_device(core.available_devices, options.device):
             raise EngineError(f"OpenVINO has no device '{options.device}' here; it has {_devices(core)}.")
         (self._name, self._model), (_, self._weights) = files.items()
         self._device = options.device
@@ -162,7 +165,9 @@ class OpenVINOEngine:
         self._requests: dict[int, list[Any]] = {}
         self._cache = _open_cache(core, options)
         self.batch_sizes: tuple[int, ...] | None = tuple(size for size in BATCH_SIZES if size <= artifact.max_batch)
-        device_name = core.get_property(options.device, "FULL_DEVICE_NAME").strip()
+        device_name = options.device
+        if not _is_virtual(options.device):
+            device_name = core.get_property(options.device, "FULL_DEVICE_NAME").strip()
         self.description = f"openvino {openvino_version()} {device_name}"
 
     def infer(self, batch: Batch) -> Features:
@@ -212,7 +217,8 @@ class OpenVINOEngine:
             return None
         chosen = _chosen(self._device, self._threads, properties)
         try:
-            compiled = openvino_core(self._purpose).import_model(held, self._device, chosen)
+            core = openvino_core(self._purpose)
+            compiled = core.import_model(held, self._device, _supported(core, self._device, chosen))
         except RuntimeError as error:
             self._cache.discard(key, shortened(str(error).strip()))
             return None
@@ -261,10 +267,40 @@ def _chosen(device: str, threads: int | None, properties: Mapping[str, Any]) -> 
     return chosen
 
 
+def has_device(available: Sequence[str], device: str) -> bool:
+    """Return True for a device that OpenVINO has, and for one that chooses among others, e.g. ``AUTO:GPU,CPU``.
+
+    Args:
+        available: OpenVINO's names: ``GPU`` where there is one GPU, ``GPU.0`` and ``GPU.1`` where there are two.
+        device: The name that was asked for.
+    """
+    kind, _, number = device.partition(".")
+    if _is_virtual(device):
+        named = device.partition(":")[2].split(",") if ":" in device else []
+        return all(has_device(available, name.strip("-^ ").partition("(")[0]) for name in named)
+    return device in available or (number == "0" and kind in available) or (not number and f"{kind}.0" in available)
+
+
+def _is_virtual(device: str) -> bool:
+    return device.partition(":")[0] in _VIRTUAL
+
+
+def _supported(core: Any, device: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out properties that the device's plugin does not know, and would refuse.
+
+    On the CPU nothing is left out: a refusal there is an answer, e.g. to bfloat16.  A device that chooses among others
+    passes on what it does not know itself; without the type a CPU with AVX512-BF16 would compute in bfloat16.
+    """
+    if device == "CPU" or _is_virtual(device):
+        return dict(properties)
+    known = core.get_property(device, "SUPPORTED_PROPERTIES")
+    return {name: value for name, value in properties.items() if name in known}
+
+
 def _open_cache(core: Any, options: EngineOptions) -> CompiledCache | None:
-    if options.cache_dir is None or "EXPORT_IMPORT" not in core.get_property(
-        options.device, "OPTIMIZATION_CAPABILITIES"
-    ):
+    if options.cache_dir is None or _is_virtual(options.device):
+        return None
+    if "EXPORT_IMPORT" not in core.get_property(options.device, "OPTIMIZATION_CAPABILITIES"):
         return None
     return open_cache(options.cache_dir / "compiled")
 
@@ -287,5 +323,6 @@ def _output(request: Any) -> Features:
 
 def _properties(artifact: Artifact, execution: Execution, options: EngineOptions) -> dict[str, Any]:
     # Without the hint a CPU with AMX or AVX512-BF16 runs "FP32" in bfloat16, and features drift from the checkpoint's.
-    half = artifact.float_precision != "fp32" and options.device != "CPU"
+    # A device that chooses others may choose the CPU, where float16 is emulated and less exact than a GPU's.
+    half = artifact.float_precision != "fp32" and not options.on_cpu and not _is_virtual(options.device)
     return {"INFERENCE_PRECISION_HINT": "f16" if half else execution.float_type}

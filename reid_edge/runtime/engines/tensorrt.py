@@ -86,6 +86,8 @@ class TensorRTEngine:
     batch_sizes: tuple[int, ...] | None = None
 
     def __init__(self, files: Mapping[str, bytes], artifact: Artifact, options: EngineOptions) -> None:
+        if not options.on_cpu:
+            raise EngineUnavailableError(f"TensorRT plans run on the first GPU of CUDA; leave out '{options.device}'.")
         (name, plan), *_ = files.items()
         stamp = artifact.plan
         if stamp is None:
