@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
-from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, shortened
+from reid_edge.errors import EngineError, EngineUnavailableError, shortened
 
 #: NumPy's own words, and those of modules that were built for another NumPy.
 _OTHER_NUMPY = ("numpy.core.multiarray", "_ARRAY_API", "compiled using NumPy 1", "numpy.dtype size changed")
@@ -113,14 +113,15 @@ def _native() -> Finding:
 
 
 def _openvino() -> Finding:
+    try:
+        import_module("openvino")  # alone, since our engines load OpenCV, too
+    except ModuleNotFoundError as error:
+        if error.name == "openvino":
+            return _missing("OpenVINO", "openvino")
+        raise
     from reid_edge.runtime.engines.openvino import openvino_core, openvino_version
 
-    try:
-        devices = ", ".join(openvino_core("doctor").available_devices)
-    except MissingExtraError as error:
-        if isinstance(error.__cause__, ModuleNotFoundError):
-            return _missing("OpenVINO", "openvino")
-        raise error.__cause__ or error from None
+    devices = ", ".join(openvino_core("doctor").available_devices)
     return Finding("OpenVINO", f"{openvino_version()}, devices {devices}")
 
 
