@@ -66,7 +66,7 @@ def test_openvinos_auto_computes_the_same_features(session_bundle, rng):
 
 
 def test_on_another_device_fp16_comes_first_and_engines_of_the_cpu_are_passed_over(session_bundle):
-    artifact, _ = choose_engine(session_bundle, "auto", "auto", EngineOptions(device="AUTO"))
+    artifact, _engine, _cosine = choose_engine(session_bundle, "auto", "auto", EngineOptions(device="AUTO"))
     assert artifact.name == "openvino/fp16"
     with pytest.raises(EngineError, match=r"no device 'GPU\.7' here; it has CPU"):
         choose_engine(session_bundle, "openvino", "auto", EngineOptions(device="GPU.7"))
