@@ -238,7 +238,7 @@ def test_what_is_no_folder_is_no_bundle(tmp_path, path):
 RULES = {
     "lists onnxruntime/fp32 2 times": lambda m: m["artifacts"].append(m["artifacts"][0]),
     "different contents": lambda m: m["artifacts"][0]["files"].append({**m["golden"], "sha256": "0" * 64}),
-    "has 1 files; expected 2": lambda m: m["artifacts"][3]["files"].pop(),
+    "has 1 file; expected 2": lambda m: m["artifacts"][3]["files"].pop(),
     "is uint8 NHWC BGR, not uint8 NHWC RGB": lambda m: m["input"].update(color_order="RGB"),
     "under the name of another model": lambda m: m["input"].update(mean=[0.1, 0.2, 0.3]),
     "a record of a TensorRT plan": lambda m: m["artifacts"][0].update(

@@ -21,7 +21,7 @@ def test_errors_and_metrics_are_printed_and_written(files, tmp_path):
     file = tmp_path / "figures.json"
     ran = CliRunner().invoke(app, ["evaluate-people", *files, "--json", str(file)])
     assert ran.exit_code == 0, ran.output
-    assert "1 tracklets of" in ran.output.replace("\n", " ")
+    assert "left out: 1 tracklet of" in ran.output.replace("\n", " ")
     assert "4 tracklets of 2 people, found as 2 people; 0 missing" in " ".join(ran.output.split())
     assert "1 of 3: 33.33 %" in " ".join(ran.output.split())
     figures = json.loads(file.read_text())

@@ -13,6 +13,7 @@ from reid_edge.cli.evaluation_tables import percent
 from reid_edge.cli.shared_options import ForceOption
 from reid_edge.console import extra, print_table, say
 from reid_edge.files import check_output, write_whole
+from reid_edge.wording import counted
 
 if TYPE_CHECKING:
     from reid_edge.evaluation.people import PeopleQuality
@@ -43,7 +44,7 @@ def evaluate_people(
         check_output(json, force=force)
     rows = compared(read_people(found), read_people(truth))
     if rows.left_out:
-        say(f"{rows.left_out:,} tracklets of {found} are not in {truth} and are left out")
+        say(f"not in {truth}, and left out: {counted(rows.left_out, 'tracklet')} of {found}")
     quality = people_quality(rows.found, rows.true)
     _print(quality)
     if json is not None:
@@ -53,7 +54,8 @@ def evaluate_people(
 
 def _print(quality: PeopleQuality) -> None:
     print_table(
-        f"{quality.tracklets:,} tracklets of {quality.people:,} people, found as {quality.found:,} people; "
+        f"{counted(quality.tracklets, 'tracklet')} of {counted(quality.people, 'person', 'people')}, "
+        f"found as {counted(quality.found, 'person', 'people')}; "
         f"{quality.missing:,} missing",
         ("false merges, pairs", "false splits, pairs", "pairs F1, %", "assigned, %", "of them with a wrong person"),
         [

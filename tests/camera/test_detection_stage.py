@@ -52,7 +52,7 @@ class Frames(list):
 def stage_of(frames, *, is_off=lambda: False):
     """A detection stage in which somebody walks across the picture once, and its queue."""
     queue = CropQueue(limit=1000, drop_oldest=False, budget_s=10)
-    extractor = SimpleNamespace(bundle=SimpleNamespace(manifest=SimpleNamespace(input=SimpleNamespace(size=(32, 16)))))
+    extractor = SimpleNamespace(input_size=(32, 16))
     stage = DetectionStage(
         Frames(frames), walker, DetectionFilter(FilterSettings()), Tracker(), PersonCheck(by_motion=True),
         CropSelector(), queue, is_off=is_off, extractor=lambda: extractor,

@@ -281,7 +281,7 @@ def test_a_file_of_open_size_needs_one_and_runs_with_it(tiny, engine):
         ({"output": "fastestdet"}, "FastestDet gives"),
         ({"output": "yolo", "size": (32, 32)}, "64×64, size says 32×32"),
         ({"output": "yolo", "layout": "NHWC"}, "not a colour picture"),
-        ({"output": "yolo", "person": 3}, "1 classes, no class 3"),
+        ({"output": "yolo", "person": 3}, "1 class, no class 3"),
         ({"output": "yolo", "form": "end2end"}, "of form end2end"),
     ],
 )

@@ -2,6 +2,7 @@
 //
 // It is strict where a GPU is: a thread needs a context, copies need memory of this driver, addresses on the "GPU" are
 // none of the host, and a recorded graph does nothing before it is launched.  fake_* is for the tests.
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,7 +25,7 @@ static Block blocks[MOST];
 static int streams, graphs, started, contexts, launches, flags;
 static size_t used;
 static __thread void *current;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;  // work may collect garbage, which closes other streams
 
 static int faulty(const char *name) {
     if (strcmp(name, fault.name) || fault.after-- > 0) return OK;

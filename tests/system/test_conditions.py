@@ -67,7 +67,7 @@ def test_throttling_heat_and_load_are_noted(tmp_path):
         },
     )
     assert changes(before, read_conditions(root), root) == (
-        "Throttled while timing: cpu3 counted 6 times more.",
+        "Throttled while timing: cpu3 counted 6 more times.",
         "Heated up while timing: coretemp Package id 0 from 46 to 88 °C.",
         "Busy before the first round: load average 4.50.",
     )

@@ -199,15 +199,18 @@ class TensorRTEngine:
             raise EngineError(f"{self._name} does not take a batch of {size}, as its manifest says. {REBUILD}")
 
     def _work(self, context: Any, size: int) -> Callable[[], None]:
-        """Return what gives the stream the work of one batch size."""
+        """Return what gives the stream the work of one batch size; it holds no engine, so that one is freed at once."""
         stream, crops, features = self._stream, self._buffers[self._input], self._buffers[self._output]
+        crop_bytes, feature_bytes = size * self._crop_bytes, size * self._feature_bytes
+        library, name = self._library, self._name
 
         def work() -> None:
-            stream.upload(crops, size * self._crop_bytes)
+            stream.upload(crops, crop_bytes)
             if not context.execute_async_v3(stream.handle):
-                reason = library_log(self._library).take_errors()
-                raise GpuError(f"TensorRT could not run {self._name} on a batch of {size}: {reason}")
-            stream.download(features, size * self._feature_bytes)
+                raise GpuError(
+                    f"TensorRT could not run {name} on a batch of {size}: {library_log(library).take_errors()}"
+                )
+            stream.download(features, feature_bytes)
 
         return work
 

@@ -28,11 +28,15 @@ KERNELS = kernels_of("fp32")
 LITE = {name: variant for name, variant in VARIANTS.items() if variant.convolution == "lite"}
 
 
+#: The largest of many features is about as large; one alone may be almost zero, and its error is not.
+USUAL_FEATURE = 0.5
+
+
 def _assert_features(network, pixels, kernels, threads=1):
     expected = expected_features(network, pixels)
     got = NativeNetwork(plan_of(network.float()), kernels=kernels, threads=threads).run(pixels)
     assert got.shape == expected.shape
-    assert np.abs(got - expected).max() <= 2e-5 * np.abs(expected).max()
+    assert np.abs(got - expected).max() <= 2e-5 * max(np.abs(expected).max(), USUAL_FEATURE)
     if np.linalg.norm(expected, axis=1).min() > 0:
         assert cosine(got, expected) >= 0.999999
 
