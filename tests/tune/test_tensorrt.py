@@ -11,7 +11,7 @@ from reid_edge.cli.tune import tune as tune_command
 from reid_edge.errors import EngineError, EngineUnavailableError, TuningError
 from reid_edge.export import tensorrt as builder
 from reid_edge.export.reference import Reference
-from reid_edge.export.tensorrt import why_not_here
+from reid_edge.export.tensorrt import plan_precisions, why_not_here
 from reid_edge.osnet.checkpoint import save_checkpoint
 from reid_edge.osnet.rewrites import Rewrite
 from reid_edge.progress import silent
@@ -107,9 +107,10 @@ def test_without_a_gpu_the_command_builds_prints_and_fails(tmp_path, monkeypatch
     monkeypatch.setattr(builder, "build_plan", second_fails)
     save_checkpoint(tiny_checkpoint(), tmp_path / "tiny.safetensors")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TuningError, match=r"2 of 3 plans could be built: CUDA finds no GPU here"):
+    plans = len(plan_precisions())
+    with pytest.raises(TuningError, match=rf"{plans - 1} of {plans} plans could be built: CUDA finds no GPU here"):
         tune_command(checkpoint=[tmp_path / "tiny.safetensors"], engine="tensorrt", crops=3)
-    assert asked == 3 * [{"max_batch": 32, "usual_batch": 3}]
+    assert asked == plans * [{"max_batch": 32, "usual_batch": 3}]
     printed = capsys.readouterr().out
     assert "tensorrt, plain, fp16" in printed
     assert "built, not timed: no GPU here" in printed
@@ -167,10 +168,10 @@ def test_the_fastest_plan_that_keeps_the_accuracy_is_chosen(tmp_path, monkeypatc
     assert bundle.artifact("onnxruntime", "tuned").parity.cosine_min > 0.999
     bundle.check_files()
     tuning = bundle.manifest.tuning
-    assert tuning.gains == {f"plain export tensorrt/{name}": 2.0 for name in ("fp32", "fp16", "int8")}
+    assert tuning.gains == {f"plain export tensorrt/{name}": 2.0 for name in plan_precisions()}
     assert tuning.device.gpu == "Orin"
     # What the plain exports compute can be chosen in the end, whatever the stages took.
-    tried = {f"plain, {precision}" for precision in ("fp32", "fp16", "int8")} | {"merge, fp32", "merge, fp16"}
+    tried = {f"plain, {precision}" for precision in plan_precisions()} | {"merge, fp32", "merge, fp16"}
     assert {trial.name for trial in tuning.trials} == {f"tensorrt, {name}" for name in tried}
     # The plain ones for the export and for their candidates, the others once, though stages and the choice ask for it.
-    assert sorted(builds.values()) == [1, 1, 2, 2, 2]
+    assert sorted(builds.values()) == [1, 1] + [2] * len(plan_precisions())
