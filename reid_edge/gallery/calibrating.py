@@ -14,8 +14,8 @@ from reid_edge.gallery import audit
 from reid_edge.gallery.clock import kept_since_us
 from reid_edge.gallery.comparison import Comparison, keep_comparison, kept_comparison, storable
 from reid_edge.gallery.entries import Record
+from reid_edge.gallery.held_tracklets import ModelTracklets, read_model_tracklets
 from reid_edge.gallery.labelled_pairs import LabelledPair, LabelledRows, rows_of
-from reid_edge.gallery.sightings import HeldTracklets, read_tracklets
 from reid_edge.gallery.store import Store
 from reid_edge.identity.calibration import Calibration, calibrated, measured_scale
 from reid_edge.identity.centring import learnt_centring, moved_cameras
@@ -75,7 +75,9 @@ def calibrate(
         ContradictionError: Labelled pairs contradict one another, or what a camera has seen.
         StoreError: The store fails.
     """
-    held = _of_model(store, read_tracklets(store, since_us=max(since_us, kept_since_us(store, now_us))), model_hash)
+    held = _of_model(
+        store, read_model_tracklets(store, since_us=max(since_us, kept_since_us(store, now_us))), model_hash
+    )
     sightings = held.sightings
     labelled = _NO_LABELS if pairs is None else rows_of(pairs, held, find)
     comparison = learnt(held, now_us=now_us)
@@ -112,7 +114,7 @@ def keep(store: Store, report: Report, *, now_us: int) -> None:
     keep_comparison(store, report.comparison)
 
 
-def learnt(held: HeldTracklets, *, now_us: int) -> Comparison:
+def learnt(held: ModelTracklets, *, now_us: int) -> Comparison:
     """Learn how the features of a model compare, without what their similarities mean.
 
     Raises:
@@ -134,7 +136,7 @@ def learnt(held: HeldTracklets, *, now_us: int) -> Comparison:
     )
 
 
-def _of_model(store: Store, held: dict[str, HeldTracklets], model_hash: str | None) -> HeldTracklets:
+def _of_model(store: Store, held: dict[str, ModelTracklets], model_hash: str | None) -> ModelTracklets:
     chosen = [model for model in held if model_hash is None or model.startswith(model_hash)]
     if len(chosen) == 1:
         return held[chosen[0]]
@@ -189,7 +191,7 @@ def comparison_for(store: Store, model_hash: str, *, now_us: int) -> Comparison 
     known = kept_comparison(store, model_hash)
     if known is not None and (known.calibration is not None or now_us < _good_until(known)):
         return known
-    held = read_tracklets(store, since_us=kept_since_us(store, now_us)).get(model_hash)
+    held = read_model_tracklets(store, since_us=kept_since_us(store, now_us)).get(model_hash)
     if held is None or len(held.keys) < LEAST_TRACKLETS:
         return None
     comparison = learnt(held, now_us=now_us)

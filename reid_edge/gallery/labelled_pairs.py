@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from reid_edge.errors import ContradictionError, NoSuchObservationError, UsageError
 from reid_edge.gallery.entries import Record, parse_id
-from reid_edge.gallery.sightings import HeldTracklets
+from reid_edge.gallery.held_tracklets import ModelTracklets
 
 #: Largest file, and most pairs: more than a person labels.
 MOST_BYTES, MOST_PAIRS = 8 * 2**20, 20_000
@@ -96,7 +96,7 @@ def _checked_id(name: str, path: Path, line: int) -> None:
         raise UsageError(f"{path}, line {line}: {error}") from error
 
 
-def rows_of(pairs: list[LabelledPair], held: HeldTracklets, find: Callable[[str], Record]) -> LabelledRows:
+def rows_of(pairs: list[LabelledPair], held: ModelTracklets, find: Callable[[str], Record]) -> LabelledRows:
     """Return labelled pairs as rows of the tracklets of one model.
 
     Args:

@@ -3,9 +3,9 @@ import pytest
 
 from reid_edge.errors import ContradictionError, InputError, UnsupportedRateError, UsageError
 from reid_edge.gallery.calibrating import calibrate, keep
+from reid_edge.gallery.held_tracklets import read_model_tracklets
 from reid_edge.gallery.labelled_pairs import LabelledPair, read_pairs
 from reid_edge.gallery.search import find_one
-from reid_edge.gallery.sightings import read_tracklets
 from tests.gallery.crowds import crowd, filled
 from tests.gallery.stores import HOUR, MODEL, NOON, OTHER_MODEL, SECOND
 
@@ -30,7 +30,7 @@ def test_people_seen_together_calibrate_without_labels_and_hold_for_all_stranger
     assert report.calibration.genuine_from == "none"
     similarity = report.calibration.similarity_for(0.01)
     one, other = np.triu_indices(1200, 1)
-    held = read_tracklets(sqlite_store)[MODEL]
+    held = read_model_tracklets(sqlite_store)[MODEL]
     person = people[[key[2] - 1 for key in held.keys]]
     strangers = np.stack([one, other], axis=1)[person[one] != person[other]]
     assert 0 < (report.comparison.scale.of_pairs(held.sightings, strangers) >= similarity).mean() <= 0.01

@@ -9,7 +9,7 @@ from reid_edge.errors import StoreError
 from reid_edge.gallery.calibrating import calibrate, comparison_for, keep
 from reid_edge.gallery.comparison import forget_comparison, kept_comparison
 from reid_edge.gallery.entries import Selection
-from reid_edge.gallery.sightings import read_tracklets
+from reid_edge.gallery.held_tracklets import read_model_tracklets
 from reid_edge.gallery.store.documents import read_document, write_document
 from tests.gallery.crowds import crowd, filled
 from tests.gallery.stores import HOUR, MODEL, NOON, OTHER_MODEL, SECOND
@@ -36,7 +36,7 @@ def test_a_calibration_comes_back_from_each_store_as_it_was_kept(store):
     assert (back.made_us, back.tracklets, back.observations) == (LATER, 180, 180)
     for similarity in (-1.0, 0.0, 2.5):
         assert back.calibration.false_match(similarity) == report.calibration.false_match(similarity)
-    sightings = read_tracklets(store)[MODEL].sightings
+    sightings = read_model_tracklets(store)[MODEL].sightings
     pairs = np.array([[0, 1], [5, 90]])
     assert back.scale.of_pairs(sightings, pairs) == pytest.approx(report.comparison.scale.of_pairs(sightings, pairs))
     assert kept_comparison(store, OTHER_MODEL) is None
@@ -48,7 +48,7 @@ def test_tracklets_are_read_from_each_store_by_model_with_their_newest_feature_a
     rows, _ = crowd(people=8, observations=3)
     others, _ = crowd(people=2, first_track=500, model=OTHER_MODEL)
     filled(store, [*rows, *others])
-    held = read_tracklets(store)
+    held = read_model_tracklets(store)
     assert sorted(held) == sorted([MODEL, OTHER_MODEL]) and len(held[OTHER_MODEL].keys) == 6
     ours = held[MODEL]
     assert (len(ours.keys), ours.observations, len(ours.parts.cameras)) == (24, 72, 24)
@@ -58,7 +58,7 @@ def test_tracklets_are_read_from_each_store_by_model_with_their_newest_feature_a
     assert ours.sightings.first_s[place] * SECOND == pytest.approx(newest.entry.first_us)
     assert ours.sightings.last_s[place] * SECOND == pytest.approx(newest.entry.last_us)
     assert ours.sightings.boxes[place].shape == (3, 5)
-    assert len(read_tracklets(store, since_us=NOON + 60 * SECOND)[MODEL].keys) < 24
+    assert len(read_model_tracklets(store, since_us=NOON + 60 * SECOND)[MODEL].keys) < 24
 
 
 @pytest.mark.parametrize("damage", ["format", "numbers", "missing", "nonsense", "version"])

@@ -2,6 +2,7 @@ import contextlib
 import dataclasses
 import sqlite3
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from reid_edge.gallery import people_decisions as module
 from reid_edge.gallery.calibrating import calibrate, keep
 from reid_edge.gallery.comparison import kept_comparison
 from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.held_tracklets import read_model_tracklets
 from reid_edge.gallery.people import identify
 from reid_edge.gallery.people_views import journey, list_people
 from reid_edge.gallery.store import open_store
@@ -19,8 +21,9 @@ from reid_edge.gallery.store.people import Decision, PeopleChange
 from reid_edge.gallery.times import now_us
 from reid_edge.identity.transit import StatedTransits
 from tests.gallery.crowds import crowd
+from tests.gallery.crowds import filled as crowded
 from tests.gallery.people_scenes import errors, filled, later, scene_records
-from tests.gallery.stores import HOUR, OTHER_MODEL, SECOND
+from tests.gallery.stores import HOUR, MODEL, NOON, OTHER_MODEL, SECOND
 from tests.identity.scenes import make_scene
 
 WHY = {"purpose": "a test"}
@@ -39,6 +42,14 @@ def gallery(sqlite_store):
 def one(results):
     (only,) = results
     return only
+
+
+def test_features_of_zeros_have_no_person_and_stop_nobody_elses(gallery):
+    rows = crowd(observations=2)[0]
+    first = rows[0].entry.tracklet
+    crowded(gallery, [replace(row, feature=0 * row.feature) if row.entry.tracklet == first else row for row in rows])
+    assert one(identify(gallery, now_us=NOON + HOUR)).tracklets == len(rows) / 2 - 1
+    assert len(read_model_tracklets(gallery)[MODEL].keys) == len(rows) / 2 - 1
 
 
 def test_all_tracklets_are_compared_together_first_and_everybody_is_found(gallery, at):
