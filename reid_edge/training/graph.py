@@ -87,9 +87,14 @@ class Repeated:
         """True if the next call replays a recording."""
         return self._replay is not None
 
-    def forget(self) -> None:
-        """Drop the recording, after a change of what the work does."""
+    def forget(self, *, shapes: bool = False) -> None:
+        """Drop the recording, after a change of what the work does.
+
+        Args:
+            shapes: Also take inputs of other shapes from now on.
+        """
         self._replay = None
+        self._inputs = None if shapes else self._inputs
         self._warmed = 0
 
     def __call__(self, *inputs: Tensor | None) -> None:

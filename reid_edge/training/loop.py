@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from reid_edge.errors import DivergedError, StoppedError
+from reid_edge.osnet.architecture import format_size
 from reid_edge.osnet.checkpoint import save_checkpoint
 from reid_edge.training import distributed
-from reid_edge.training.augment import Augmenter
+from reid_edge.training.curriculum import TrainingInputs
 from reid_edge.training.evaluator import Evaluator, Figures, endings, named
 from reid_edge.training.folder import RunFolder
 from reid_edge.training.model import CheckpointMaker
 from reid_edge.training.optimisation import frozen, rate
-from reid_edge.training.pixels import PixelSource
 from reid_edge.training.run_logger import RunLogger
 from reid_edge.training.sampling import numbers, rank_slice
 from reid_edge.training.settings import TrainSettings
@@ -27,6 +27,7 @@ from reid_edge.training.state import SavedState, save_state
 from reid_edge.training.step import Stepper
 from reid_edge.training.stopping import CollapseWatch, StopRequest
 from reid_edge.training.task import TrainingData
+from reid_edge.types import PerChannel
 
 #: Steps between checks of the loss; each check waits for the device.
 CHECK_STEPS = 50
@@ -44,8 +45,9 @@ class Parts:
         batches: Returns the batches of an epoch, as indices of training images, over all processes.
         steps_per_epoch: Number of batches of an epoch.
         training_data: Training images with their targets.
-        source: Pixels of the training images.
-        augmenter: Makes training images of pixels.
+        inputs: Pixels of the training images, at the size of the epoch.
+        mean: Mean that the input is normalised with, RGB, full scale = 1.
+        std: Standard deviation that it is normalised with, likewise.
         stepper: Takes the optimisation steps.
         evaluator: Evaluates models on held-out images; None if nothing is held out.
         checkpoint_maker: Makes checkpoints of models.
@@ -56,8 +58,9 @@ class Parts:
     batches: Callable[[int], list[Tensor]]
     steps_per_epoch: int
     training_data: TrainingData
-    source: PixelSource
-    augmenter: Augmenter
+    inputs: TrainingInputs
+    mean: PerChannel
+    std: PerChannel
     stepper: Stepper
     evaluator: Evaluator | None
     checkpoint_maker: CheckpointMaker
@@ -112,7 +115,10 @@ class Loop:
     def _epoch(self, epoch: int) -> None:
         begun, first = time.monotonic(), self._progress.step - epoch * self._steps_per_epoch
         batches = self._parts.batches(epoch)[first:]
-        self._parts.source.prefetch(rank_slice(batch, distributed.rank(), distributed.world()) for batch in batches)
+        self._enter_size(epoch)
+        self._parts.inputs.source.prefetch(
+            rank_slice(batch, distributed.rank(), distributed.world()) for batch in batches
+        )
         for number, batch in enumerate(batches, 1):
             self._step(batch)
             if self._progress.step % CHECK_STEPS == 0 or number == len(batches):
@@ -121,12 +127,20 @@ class Loop:
                 self._end_epoch(epoch, number * self._settings.batch.size / max(time.monotonic() - begun, 1e-9))
             self._stop_or_save()
 
+    def _enter_size(self, epoch: int) -> None:
+        """Go on to the epoch's input size, if it is another one."""
+        parts = self._parts
+        if parts.inputs.enter(epoch):
+            parts.stepper.augment_with(parts.inputs.augmenter(parts.mean, parts.std))
+            if self._logger is not None:
+                self._logger.line(f"from epoch {epoch + 1} on the input is {format_size(parts.inputs.size)}")
+
     def _step(self, batch: Tensor) -> None:
         parts, rank, world = self._parts, distributed.rank(), distributed.world()
         own = rank_slice(batch, rank, world)
-        pixels = parts.source.batch(own)
-        drawn = numbers(self._settings.run.seed, self._progress.step, len(batch), parts.augmenter.columns)
-        partners = self._partners(batch, pixels) if parts.augmenter.needs_partner else None
+        augmenter, pixels = parts.stepper.augmenter, parts.inputs.source.batch(own)
+        drawn = numbers(self._settings.run.seed, self._progress.step, len(batch), augmenter.columns)
+        partners = self._partners(batch, pixels) if augmenter.needs_partner else None
         own_drawn = rank_slice(drawn, rank, world)
         parts.stepper(pixels, parts.training_data.targets[own], own_drawn, partners, self._progress.step)
         self._progress.step += 1
@@ -137,7 +151,7 @@ class Loop:
         half, world = len(batch) // 2, distributed.world()
         if world == 1:
             return pixels.roll(half, 0)
-        return self._parts.source.batch(rank_slice(batch.roll(half), distributed.rank(), world))
+        return self._parts.inputs.source.batch(rank_slice(batch.roll(half), distributed.rank(), world))
 
     def _stop_or_save(self) -> None:
         """Stop if a signal asked for it; save if ``run.save_minutes`` have passed."""

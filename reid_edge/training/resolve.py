@@ -10,22 +10,24 @@ import msgspec
 import tomli_w
 
 from reid_edge.errors import ConfigError, SettingsError
-from reid_edge.osnet.architecture import OSNetConfig, parse_size
+from reid_edge.osnet.architecture import OSNetConfig, format_size, parse_size
 from reid_edge.settings import Tables, checked_settings, flattened, overridden
 from reid_edge.training.recipes import RECIPES, recipe_for
 from reid_edge.training.settings import RecipeName, TrainSettings
+from reid_edge.types import Size
 from reid_edge.wording import counted
 
 GUIDE = "docs/training.md"
 #: What stands for None in TOML, which has no word for it.
 NONE = "none"
-_OPTIONAL = ("data.identities", "model.start", "loss.triplet_margin", "batch.instances")
+_OPTIONAL = ("data.identities", "model.start", "loss.triplet_margin", "batch.instances", "schedule.balanced_start")
 _EPOCHS = "schedule.epochs"
 #: What is expected of keys whose type alone does not say it.
 _FORMS = {"model.size": "expected HEIGHTxWIDTH in pixels, e.g. '256x128', or [256, 128]"}
 #: Least number of evaluations of a run with few epochs.
 _EVALUATIONS = 10
-_STAGES = ("schedule.warmup", "schedule.frozen", "loss.triplet_start")
+_STAGES = ("schedule.warmup", "schedule.frozen", "schedule.balanced_start", "loss.triplet_start")
+_MILESTONES = ("schedule.milestones", "schedule.size_milestones")
 
 
 def resolve(recipe: str | None, file: Tables, given: Mapping[str, object]) -> tuple[TrainSettings, tuple[str, ...]]:
@@ -70,15 +72,22 @@ def from_tables(tables: Tables, *, origin: str) -> TrainSettings:
     tables = overridden(tables, {})
     model = tables.get("model")
     if isinstance(model, dict) and isinstance(size := model.get("size"), str):
-        try:
-            model["size"] = parse_size(size)
-        except ConfigError as error:
-            raise SettingsError(f"{origin}: model.size: {error}") from error
+        model["size"] = _size(size, f"{origin}: model.size")
+    schedule = tables.get("schedule")
+    if isinstance(schedule, dict) and isinstance(sizes := schedule.get("sizes"), (list, tuple)):
+        schedule["sizes"] = [_size(one, f"{origin}: schedule.sizes") if isinstance(one, str) else one for one in sizes]
     nothing = {key: None for key, value in flattened(tables).items() if value == NONE and key in _OPTIONAL}
     for key in nothing:
         table, _, name = key.rpartition(".")
         tables[table][name] = None
     return checked_settings(tables, TrainSettings, origin=origin, guide=GUIDE, forms=_FORMS)
+
+
+def _size(text: str, where: str) -> Size:
+    try:
+        return parse_size(text)
+    except ConfigError as error:
+        raise SettingsError(f"{where}: {error}") from error
 
 
 def to_tables(settings: TrainSettings) -> Tables:
@@ -110,14 +119,7 @@ def check(settings: TrainSettings) -> None:
 
 def _complaints(settings: TrainSettings) -> list[str]:
     found = [*_model_complaints(settings), *_loss_complaints(settings), *_schedule_complaints(settings)]
-    instances, size = settings.batch.instances, settings.batch.size
-    if instances is not None and size % instances:
-        found.append(
-            f"batch.size: expected a multiple of batch.instances, which is {instances}, got {size}; "
-            f"use {max(1, size // instances) * instances}."
-        )
-    elif instances is not None and size == instances:
-        found.append(f"batch.size: one identity of {instances} images fills a batch; use a larger one.")
+    found += [*_curriculum_complaints(settings), *_batch_complaints(settings)]
     if settings.optimiser.name == "sgd" and settings.optimiser.nesterov and not settings.optimiser.momentum:
         found.append("optimiser.nesterov: needs momentum; give optimiser.momentum, e.g. 0.9, or set it to false.")
     if settings.data.identities is not None and settings.task != "identity":
@@ -144,7 +146,8 @@ def _loss_complaints(settings: TrainSettings) -> list[str]:
     if loss.triplet and settings.batch.instances is None:
         found.append(
             "loss.triplet: needs several images of each identity in a batch; give batch.instances, e.g. "
-            "--set batch.instances=4, or --set loss.triplet=0."
+            "--set batch.instances=4 (1: shuffled batches, in which few images have a partner), or "
+            "--set loss.triplet=0."
         )
     if loss.triplet and loss.triplet_start >= settings.schedule.epochs:
         found.append(
@@ -185,6 +188,61 @@ def _schedule_complaints(settings: TrainSettings) -> list[str]:
     return found
 
 
+def _curriculum_complaints(settings: TrainSettings) -> list[str]:
+    schedule, asked, found = settings.schedule, settings.model.size, []
+    milestones = list(schedule.size_milestones)
+    names = [format_size(size) for size in schedule.sizes]
+    if names and schedule.sizes[-1] != asked:
+        found.append(
+            f"schedule.sizes: the last size is {names[-1]}, but the network is for {format_size(asked)} (model.size); "
+            f"end with that size, or give --size {names[-1]}."
+        )
+    if len(milestones) != max(len(names) - 1, 0):
+        found.append(
+            f"schedule.size_milestones: {counted(len(names), 'size')} need {max(len(names) - 1, 0)} epochs at which "
+            f"the next size begins, got {milestones}; with few epochs in all, give them too."
+        )
+    if milestones != sorted(set(milestones)):
+        found.append(f"schedule.size_milestones: expected ascending epochs, got {milestones}.")
+    elif milestones and milestones[-1] >= schedule.epochs:
+        found.append(
+            f"schedule.size_milestones: epoch {milestones[-1]} is not among the {schedule.epochs} epochs, so the run "
+            f"would end at another size than {format_size(asked)}; begin the last size earlier."
+        )
+    for size in schedule.sizes:
+        try:
+            OSNetConfig(width=settings.model.width, size=size, variant=settings.model.variant)
+        except ConfigError as error:
+            found.append(f"schedule.sizes: {error}")
+    return found
+
+
+def _batch_complaints(settings: TrainSettings) -> list[str]:
+    instances, size, start = settings.batch.instances, settings.batch.size, settings.schedule.balanced_start
+    if start is not None and settings.balanced_start is None:
+        return ["schedule.balanced_start: give the images of each identity in a batch too, --set batch.instances=4."]
+    if start is not None and start >= settings.schedule.epochs:
+        return [
+            f"schedule.balanced_start: epoch {start} is not among the {settings.schedule.epochs} epochs (counted from "
+            "0); start earlier, or leave it and batch.instances out."
+        ]
+    if instances is None or instances == 1:
+        return []
+    if size % instances:
+        return [
+            f"batch.size: expected a multiple of batch.instances, which is {instances}, got {size}; "
+            f"use {max(1, size // instances) * instances}."
+        ]
+    if size == instances:
+        return [f"batch.size: one identity of {instances} images fills a batch; use a larger one."]
+    if settings.task == "identity" and not settings.loss.triplet and start is None:
+        return [
+            "batch.instances: identity-balanced batches are for the triplet loss, and cost accuracy without it; leave "
+            "it out (none), give --set loss.triplet=0.5, or ask for them with --set schedule.balanced_start=0."
+        ]
+    return []
+
+
 def _no_start(recipe: str) -> str:
     return (
         f"schedule.frozen: the recipe '{recipe}' first trains the classifier alone, on a network that has "
@@ -223,7 +281,7 @@ def _stretched(tables: Tables, layer: Mapping[str, object], notes: list[str]) ->
             continue
         if key in _STAGES and isinstance(value, int) and value:
             moved[key] = min(max(1, round(value * new / old)), new - 1)
-        elif key == "schedule.milestones" and isinstance(value, (list, tuple)):
+        elif key in _MILESTONES and isinstance(value, (list, tuple)) and value:
             scaled = (round(epoch * new / old) for epoch in value)
             moved[key] = sorted({epoch for epoch in scaled if 0 < epoch < new})
         elif key == "run.evaluate_every" and isinstance(value, int) and value:

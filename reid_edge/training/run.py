@@ -17,13 +17,13 @@ from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, 
 from reid_edge.osnet.shipped import find_checkpoint
 from reid_edge.progress import Notify, silent
 from reid_edge.training import distributed
-from reid_edge.training.augment import Augmenter, source_size
+from reid_edge.training.curriculum import TrainingInputs, pixel_opener
 from reid_edge.training.evaluator import Evaluator
 from reid_edge.training.folder import MARK, RunFolder, check_new, check_resumable, claimed
 from reid_edge.training.loop import Loop, Parts
 from reid_edge.training.losses import Objective
 from reid_edge.training.model import CheckpointMaker, make_models
-from reid_edge.training.pixels import Images, PixelSource, open_pixels, pixel_statistics
+from reid_edge.training.pixels import PixelSource, pixel_statistics
 from reid_edge.training.resolve import check, to_tables, to_toml
 from reid_edge.training.run_logger import RunLogger, check_packages
 from reid_edge.training.sampling import balanced_batches, check_balance, shuffled_batches
@@ -133,18 +133,21 @@ def _prepare(
     models = make_models(settings, training_data.classes, start)
     batches = _sampler(settings, training_data)
     steps_per_epoch = len(batches(0))
-    source = _pixels(training_data.images, settings, device, notify, "reading training images")
-    state = saved or _begun(settings, training_data, *_statistics(settings, source, start))
+    images = training_data.images
+    open_at = pixel_opener(images, settings, device, notify("reading training images", len(images)))
+    epoch = saved.progress.step // steps_per_epoch if saved else 0
+    inputs = TrainingInputs(settings, open_at, device, min(epoch, settings.schedule.epochs - 1))
+    state = saved or _begun(settings, training_data, *_statistics(settings, inputs.source, start))
     evaluator = None
-    if training_data.held_out is not None:
-        held_out = _pixels(training_data.held_out.images, settings, device, notify, "reading held-out images")
-        evaluator = Evaluator(held_out, training_data.held_out.score, settings.model.size, state.mean, state.std)
-    augmenter = Augmenter(settings.augment, settings.model.size, state.mean, state.std, device)
+    if (held_out := training_data.held_out) is not None:
+        on_image = notify("reading held-out images", len(held_out.images))
+        pixels = pixel_opener(held_out.images, settings, device, on_image)(settings.model.size)
+        evaluator = Evaluator(pixels, held_out.score, settings.model.size, state.mean, state.std)
     rates = None if training_data.positive_rates is None else training_data.positive_rates.to(device)
     stepper = Stepper(
         models,
         Objective(settings, rates),
-        augmenter,
+        inputs.augmenter(state.mean, state.std),
         settings,
         device=device,
         steps_per_epoch=steps_per_epoch,
@@ -157,8 +160,9 @@ def _prepare(
         batches=batches,
         steps_per_epoch=steps_per_epoch,
         training_data=training_data,
-        source=source,
-        augmenter=augmenter,
+        inputs=inputs,
+        mean=state.mean,
+        std=state.std,
         stepper=stepper,
         evaluator=evaluator,
         checkpoint_maker=CheckpointMaker(settings, training_data.names, state.mean, state.std),
@@ -219,18 +223,19 @@ def _begun(settings: TrainSettings, training_data: TrainingData, mean: PerChanne
 def _sampler(settings: TrainSettings, training_data: TrainingData) -> Callable[[int], list[Tensor]]:
     """Return the function that draws an epoch's batches; refuse here, or at its first call, what cannot be drawn."""
     size, instances, seed = settings.batch.size, settings.batch.instances, settings.run.seed
-    if instances is None:
-        count = len(training_data.targets)
+    count, start = len(training_data.targets), settings.balanced_start
+    if instances is None or start is None:
         return lambda epoch: shuffled_batches(count, size, seed=seed, epoch=epoch)
     identities = training_data.targets.tolist()
     names = None if isinstance(training_data.images, np.ndarray) else training_data.images
     check_balance(identities, size, instances, names=names)
-    return lambda epoch: balanced_batches(identities, size, instances, seed=seed, epoch=epoch)
 
+    def batches(epoch: int) -> list[Tensor]:
+        if epoch < start:
+            return shuffled_batches(count, size, seed=seed, epoch=epoch)
+        return balanced_batches(identities, size, instances, seed=seed, epoch=epoch)
 
-def _pixels(images: Images, settings: TrainSettings, device: torch.device, notify: Notify, text: str) -> PixelSource:
-    size, memory_bytes = source_size(settings.augment, settings.model.size), int(settings.data.memory_gb * 1e9)
-    return open_pixels(images, size, device, memory_bytes=memory_bytes, on_image=notify(text, len(images)))
+    return batches
 
 
 def _statistics(

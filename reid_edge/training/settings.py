@@ -160,6 +160,12 @@ class ScheduleSettings:
         gamma: Factor at each milestone, for ``step``.
         warmup: Number of first epochs in which the rate rises linearly, step by step, from a hundredth of it.
         frozen: Number of first epochs in which only the classifier trains; they count towards ``epochs``.
+        balanced_start: First epoch with identity-balanced batches (``batch.instances``), counted from 0. Default: the
+            first one with triplet loss, without which they cost accuracy (docs/training.md).
+        sizes: Input sizes, HEIGHTxWIDTH, in the order in which they are trained at; the last one is ``model.size``.
+            Small images cost little, and most can be learned from them. Held-out images are always evaluated at
+            ``model.size``. Default: that size throughout.
+        size_milestones: Epochs at which the next one of ``sizes`` begins.
     """
 
     epochs: Count = 350
@@ -168,6 +174,9 @@ class ScheduleSettings:
     gamma: Positive = 0.1
     warmup: CountOrNone = 0
     frozen: CountOrNone = 0
+    balanced_start: CountOrNone | None = None
+    sizes: tuple[Size, ...] = ()
+    size_milestones: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,11 +185,12 @@ class BatchSettings:
 
     Attributes:
         size: Number of images in a step, over all processes.
-        instances: Number of images of each identity in a batch (identity-balanced sampler). Default: plain shuffling.
+        instances: Number of images of each identity in a batch (identity-balanced sampler, for the triplet loss). 1:
+            plain shuffling, also with triplet loss. Default: plain shuffling.
     """
 
     size: Annotated[int, Meta(ge=2)] = 64
-    instances: Annotated[int, Meta(ge=2)] | None = None
+    instances: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,3 +237,10 @@ class TrainSettings:
     def networks(self) -> int:
         """Number of networks that learn side by side."""
         return 2 if self.loss.mutual else 1
+
+    @property
+    def balanced_start(self) -> int | None:
+        """First epoch with identity-balanced batches; None: all batches are shuffled."""
+        if self.batch.instances in (None, 1):
+            return None
+        return self.loss.triplet_start if self.schedule.balanced_start is None else self.schedule.balanced_start

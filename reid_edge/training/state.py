@@ -132,7 +132,10 @@ def check_settings(state: SavedState, settings: TrainSettings) -> None:
         ResumeError: Settings differ; the message lists each key with its old and new value.
     """
     added = to_tables(TrainSettings(recipe=settings.recipe))  # by later releases, at its default
-    begun = overridden(added, flattened(state.settings))
+    held = flattened(state.settings)
+    if held.get("batch.instances", "none") != "none":  # without this key, all batches were balanced
+        added["schedule"]["balanced_start"] = 0
+    begun = overridden(added, held)
     changed = [one for one in differences(begun, to_tables(settings)) if one[0] not in CHANGEABLE]
     if changed:
         listed = "\n  ".join(f"{key}: was {old!r}, is {new!r}" for key, old, new in changed)

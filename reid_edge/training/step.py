@@ -33,6 +33,7 @@ class Stepper:
 
     Attributes:
         models: Models that are trained.
+        augmenter: Makes training images of pixels.
         evaluated: Models that are evaluated and saved: the moving average if ``run.ema`` is on, else ``models``.
         optimiser: Optimiser of torch.
         device: Device of models and batches.
@@ -73,7 +74,7 @@ class Stepper:
         synchronise_batch_norms(models, device)
         models.to(memory_format=self._format)  # type: ignore[call-overload]
         self._objective = objective
-        self._augmenter = augmenter
+        self.augmenter = augmenter
         self._settings = settings
         self.device = device
         self._dtype = next(models.parameters()).dtype
@@ -116,9 +117,14 @@ class Stepper:
             self._new_weight.set(self._ema.new_weight(step))
         self._enter(frozen=frozen(schedule, step, self._steps_per_epoch))
 
+    def augment_with(self, augmenter: Augmenter) -> None:
+        """Take another augmentation, for inputs of another size, from the next step on."""
+        self.augmenter = augmenter
+        self._work.forget(shapes=True)
+
     def images(self, pixels: Tensor, numbers: Tensor, partners: Tensor | None) -> Tensor:
         """Return a batch's training images, in the models' dtype and layout; all on the device."""
-        images = self._augmenter(pixels, numbers, partners)
+        images = self.augmenter(pixels, numbers, partners)
         return images.to(self._dtype, memory_format=self._format)
 
     def gradients(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:

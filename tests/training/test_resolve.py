@@ -103,6 +103,15 @@ def test_the_start_of_the_triplet_loss_moves_too():
     assert resolved(None, file, schedule__epochs=35).loss.triplet_start == 7
 
 
+def test_the_course_of_sizes_moves_too_and_comes_back_from_its_own_toml(tmp_path):
+    file = {"schedule": {"epochs": 100, "sizes": ["128x64", "256x128"], "size_milestones": [60]}}
+    settings = resolved(None, file, schedule__epochs=10)
+    assert settings.schedule.size_milestones == (6,)
+    assert settings.schedule.sizes == ((128, 64), (256, 128))
+    (tmp_path / "own.toml").write_text(to_toml(settings))
+    assert resolve(None, read_settings(tmp_path / "own.toml", guide=""), {})[0] == settings
+
+
 @pytest.mark.parametrize(
     ("recipe", "given", "message"),
     [
@@ -127,6 +136,37 @@ def test_the_start_of_the_triplet_loss_moves_too():
         ("scratch", {"loss.triplet": 0.5}, "loss.triplet: needs several images of each identity"),
         ("scratch", {"batch.instances": 5}, "batch.size: expected a multiple of batch.instances"),
         ("scratch", {"batch.instances": 64}, "batch.size: one identity"),
+        ("scratch", {"batch.instances": 4}, "batch.instances: identity-balanced batches are for the triplet loss"),
+        ("scratch", {"schedule.balanced_start": 4}, "schedule.balanced_start: give the images of each identity"),
+        (
+            "scratch",
+            {"loss.triplet": 0.5, "batch.instances": 4, "schedule.balanced_start": 350},
+            "schedule.balanced_start: epoch 350 is not among the 350",
+        ),
+        (
+            "scratch",
+            {"schedule.sizes": ["128x64", "192x96"], "schedule.size_milestones": [9]},
+            "schedule.sizes: the last size is 192x96, but the network is for 256x128",
+        ),
+        ("scratch", {"schedule.sizes": ["128x64", "256x128"]}, "schedule.size_milestones: 2 sizes need 1 epochs"),
+        ("scratch", {"schedule.size_milestones": [9]}, "schedule.size_milestones: 0 sizes need 0"),
+        (
+            "scratch",
+            {"schedule.sizes": ["128x64", "256x128"], "schedule.size_milestones": [350]},
+            "so the run would end at another size than 256x128",
+        ),
+        (
+            "scratch",
+            {"schedule.sizes": ["9x9", "99x99", "256x128"], "schedule.size_milestones": [9, 3]},
+            "schedule.size_milestones: expected ascending",
+        ),
+        (
+            "scratch",
+            {"schedule.sizes": ["12x9", "256x128"], "schedule.size_milestones": [9]},
+            "schedule.sizes: size 12x9 is too small",
+        ),
+        ("scratch", {"schedule.sizes": ["12"]}, "schedule.sizes: size must be HEIGHTxWIDTH"),
+        ("scratch", {"schedule.sizes": "128x64"}, "schedule.sizes: expected"),
         ("finetune", {}, "--start CHECKPOINT"),
         ("cross-domain", {}, "--set schedule.frozen=0"),
         ("scratch", {"schedule.milestones": [400]}, "schedule.milestones: epoch 400 is not among the 350"),
@@ -163,8 +203,8 @@ def test_a_cosine_schedule_needs_no_milestones_that_fit():
 
 def test_differences_are_listed_by_key():
     old = to_tables(resolved())
-    new = to_tables(resolved(run__seed=5, batch__instances=4))
-    assert sorted(differences(old, new)) == [("batch.instances", "none", 4), ("run.seed", 1, 5)]
+    new = to_tables(resolved(run__seed=5, data__identities=4))
+    assert sorted(differences(old, new)) == [("data.identities", "none", 4), ("run.seed", 1, 5)]
 
 
 def test_the_run_is_named_by_what_is_trained():

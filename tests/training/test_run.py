@@ -444,7 +444,7 @@ def test_a_start_of_another_width_is_refused(whole, people, tmp_path):
         ({"data__validation": 7}, DatasetError, "leave 1 to train on"),
         ({"data__identities": 9}, DatasetError, "9 identities asked for"),
         ({"batch__size": 64}, DatasetError, "batch.size"),
-        ({"batch__size": 32, "batch__instances": 2}, DatasetError, "batch.size"),
+        ({"batch__size": 32, "batch__instances": 2, "loss__triplet": 0.5}, DatasetError, "batch.size"),
         ({"data__dataset": "markt1501"}, DatasetError, "markt1501"),
         ({"run__device": "cuda"}, SettingsError, "cuda"),
         ({"run__graph": "on"}, SettingsError, "run.graph"),
@@ -464,7 +464,7 @@ def test_whom_a_balanced_sampler_cannot_take_is_named_by_the_image(tmp_path):
     for other in others:
         other.unlink()
     with pytest.raises(DatasetError, match=f"have one image only.*{re.escape(str(only))}"):
-        train(configured(people, batch__instances=2), tmp_path / "run")
+        train(configured(people, batch__instances=2, loss__triplet=0.5), tmp_path / "run")
 
 
 def test_categories_may_be_balanced_too(people):
