@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from reid_edge.camera.frame_edge import touch_edge
 from reid_edge.camera.frames import Boxes
 from reid_edge.camera.tracking import EndedTrack, TrackedBoxes
 
@@ -35,8 +36,6 @@ ASPECT: Curve = ((0.15, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 1.0), (0.5, 0.84, 0
 VISIBLE: Curve = ((0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), (0.05, 0.15, 0.28, 0.51, 0.77, 0.90, 0.95, 1.0))
 #: mAP kept by boxes at the frame's edge, on video.  A constant: how much of the person lies beyond it is not known.
 AT_EDGE = 0.6
-#: Distance to the edge, as a fraction of the frame, within which a box counts as at the edge.
-EDGE = 0.005
 
 
 class CropSelectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -182,13 +181,6 @@ def aspect_term(sizes: Boxes) -> Terms:
 def edge_term(boxes: Boxes, width: int, height: int) -> Terms:
     """Return the mAP kept by boxes (N×4, pixels), by whether they lie at the edge of the frame."""
     return np.where(touch_edge(boxes, width, height), AT_EDGE, 1.0)
-
-
-def touch_edge(boxes: Boxes, width: int, height: int) -> npt.NDArray[np.bool_]:
-    """Tell which boxes (N×4, pixels) lie at the edge of a frame of this size: N booleans."""
-    near = np.array([width, height]) * EDGE
-    at_edge = (boxes[:, :2] <= near) | (boxes[:, 2:] >= np.array([width, height]) - near)
-    return np.asarray(at_edge.any(axis=1), np.bool_)
 
 
 def visible_term(boxes: Boxes) -> Terms:

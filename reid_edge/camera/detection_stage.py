@@ -13,6 +13,7 @@ from reid_edge.camera.crop_queue import CropQueue, CutFor, QueuedCrop
 from reid_edge.camera.crop_selector import CropSelector, crop_quality
 from reid_edge.camera.detectors import Detector
 from reid_edge.camera.filters import DetectionFilter
+from reid_edge.camera.frame_edge import touch_edge
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.person_check import PersonCheck
 from reid_edge.camera.sources import Source
@@ -151,6 +152,7 @@ class DetectionStage:
         self.stats.chosen += len(rows)
         if not len(rows):
             return []
+        at_edge = touch_edge(tracked.boxes[rows], width, height)
         fractions = np.clip(tracked.boxes[rows] / np.array([width, height, width, height], np.float32), 0, 1)
         # The filter has clipped every box to the frame: none is skipped.
         crops, _ = crop_boxes(frame.image, tracked.boxes[rows])
@@ -167,16 +169,18 @@ class DetectionStage:
                     value,
                     failing=self._check.failing(track),
                     usual_height=self._check.usual_height(track),
+                    at_edge=edge,
                 ),
                 seen_s,
                 extractor,
             )
-            for crop, track, box, score, value in zip(
+            for crop, track, box, score, value, edge in zip(
                 crops,
                 tracked.tracks[rows].tolist(),
                 fractions.tolist(),
                 tracked.scores[rows].tolist(),
                 quality[rows].tolist(),
+                at_edge.tolist(),
                 strict=True,
             )
         ]

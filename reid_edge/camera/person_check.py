@@ -1,8 +1,8 @@
 """Tell tracks of one walking or standing person from those of body parts, furniture, cars and shadows.
 
-No pixels are read: the check goes by how long a track lasts, how sure the detector is of it, how steady its height is,
-and, for a detector that goes by movement, how far it has moved and whether it is as high as others in its place
-(``benchmarks/gallery_content.py``).
+No pixels are read: the check goes by how long a track lasts, how sure the detector is of it, whether the edge of the
+frame cuts it off, how steady its height is, and, for a detector that goes by movement, how far it has moved and whether
+it is as high as others in its place (``benchmarks/gallery_content.py``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.camera.crop_selector import touch_edge
+from reid_edge.camera.frame_edge import cut_off, touch_edge
 from reid_edge.camera.tracking import EndedTrack, TrackedBoxes
 from reid_edge.camera.usual_heights import Heights, TrackHeights, UsualHeights
 
@@ -45,6 +45,9 @@ class PersonSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         min_boxes: Smallest number of strong boxes of a track.
         min_s: Shortest time from the first of them to the last, seconds.
         min_strong: Smallest part of a track's boxes that are strong.
+        min_whole: Smallest number of a track's strong boxes that the edge of the frame does not cut off, or half of its
+            strong boxes if that is fewer. With the detector ``motion``, half of them must lie inside the frame. 0
+            publishes people who are cut off in every box.
         max_height_change: Largest median change of height from one strong box to the next, as a fraction. Default: 0.06
             for the detector ``motion``, no limit for others.
         min_travel: Smallest distance that a track must have moved from its first place, in heights of its box. Default:
@@ -60,6 +63,7 @@ class PersonSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     min_boxes: Annotated[int, msgspec.Meta(ge=1)] = 4
     min_s: NotNegative = 0.5
     min_strong: Fraction = 0.5
+    min_whole: Annotated[int, msgspec.Meta(ge=0)] = 4
     max_height_change: NotNegative | None = None
     min_travel: NotNegative | None = None
     max_height_ratio: Annotated[float, msgspec.Meta(ge=1)] | None = None
@@ -76,29 +80,41 @@ class _Track:
     start: npt.NDArray[np.float32]
     boxes: int = 0
     strong: int = 0
-    cut_off: int = 0
+    whole: int = 0
+    inside: int = 0
     has_crop: bool = False
     height: float = 0.0
     total_height: float = 0.0
     farthest: float = 0.0
     changes: deque[float] = field(default_factory=lambda: deque(maxlen=_CHANGES))
     heights: deque[float] = field(default_factory=lambda: deque(maxlen=_HEIGHTS))
+    heights_at_edge: deque[float] = field(default_factory=lambda: deque(maxlen=_HEIGHTS))
     by_place: TrackHeights = field(default_factory=TrackHeights)
 
-    def add(self, box: npt.NDArray[np.float32], captured_us: int, frame_height: int, *, cut_off: bool) -> None:
-        """Add a strong box."""
+    def add(
+        self, box: npt.NDArray[np.float32], captured_us: int, frame_height: int, *, whole: bool, inside: bool
+    ) -> None:
+        """Add a strong box, which is whole or cut off by the edge of the frame, and inside the frame or at its edge."""
         height = float(box[3] - box[1])
-        self.heights.append(height / frame_height)
-        if cut_off:
-            self.cut_off += 1
-        else:
+        self.whole += whole
+        if inside:
+            self.inside += 1
+            self.heights.append(height / frame_height)
             self.by_place.add(box, frame_height)
+        else:
+            self.heights_at_edge.append(height / frame_height)
         if self.strong:
             self.changes.append(abs(float(np.log(height / self.height))))
         self.height, self.last_us = height, captured_us
         self.strong += 1
         self.total_height += height
         self.farthest = max(self.farthest, float(np.hypot(*(_centre(box) - self.start))))
+
+    @property
+    def usual_height(self) -> float:
+        """Median height of the strong boxes, of those inside the frame if there are any; 0 if there is none."""
+        heights = self.heights or self.heights_at_edge
+        return float(np.median(list(heights))) if heights else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,15 +191,15 @@ class PersonCheck:
     def update(self, tracked: TrackedBoxes, captured_us: int, size_wh: tuple[int, int]) -> None:
         """Take note of the boxes of a frame, which has this width and height in pixels."""
         self._now_us = captured_us
-        cut_off = touch_edge(tracked.boxes, *size_wh)
-        columns = tracked.boxes, self.strong(tracked.scores), cut_off, tracked.tracks.tolist()
-        for box, is_strong, is_cut_off, number in zip(*columns, strict=True):
+        whole, inside = ~cut_off(tracked.boxes, *size_wh), ~touch_edge(tracked.boxes, *size_wh)
+        columns = tracked.boxes, self.strong(tracked.scores), whole, inside, tracked.tracks.tolist()
+        for box, is_strong, is_whole, is_inside, number in zip(*columns, strict=True):
             track = self._tracks.get(number)
             if track is None:
                 track = self._tracks[number] = _Track(captured_us, captured_us, _centre(box))
             track.boxes += 1
             if is_strong:
-                track.add(box, captured_us, size_wh[1], cut_off=bool(is_cut_off))
+                track.add(box, captured_us, size_wh[1], whole=bool(is_whole), inside=bool(is_inside))
 
     def chose(self, numbers: Iterable[int]) -> None:
         """Take note that crops of these live tracks were chosen, so that they are tracklets."""
@@ -202,9 +218,12 @@ class PersonCheck:
         return odd if odd == "odd_size" else "out_of_depth" if self.out_of_depth else odd
 
     def usual_height(self, number: int) -> float:
-        """Return the median height of a live track's strong boxes, as a fraction of the frame's; 0 if it has none."""
+        """Return the median height of a live track's strong boxes, as a fraction of the frame's; 0 if it has none.
+
+        Those at the edge of the frame count only where there are no others.
+        """
         track = self._tracks.get(number)
-        return _median(track.heights) if track is not None else 0.0
+        return track.usual_height if track is not None else 0.0
 
     def end(self, ended: Iterable[EndedTrack]) -> tuple[EndedTrack, ...]:
         """Take note that tracks have ended, and judge those that can be judged now.
@@ -248,7 +267,7 @@ class PersonCheck:
         if ended.seen.has_crop:
             self._count(against)
         failing = against or ("out_of_depth" if self.out_of_depth else "")
-        return replace(ended.track, failing=failing, usual_height=_median(ended.seen.heights))
+        return replace(ended.track, failing=failing, usual_height=ended.seen.usual_height)
 
     def _count(self, against: Failing) -> None:
         if against:
@@ -271,17 +290,17 @@ class PersonCheck:
             return "short"
         if track.strong < settings.min_strong * track.boxes:
             return "weak"
-        if self._by_motion and track.cut_off > track.strong / 2:
+        if self._is_cut_off(track):
             return "cut_off"
         if track.changes and float(np.median(track.changes)) > self._max_change:
             return "unsteady"
         return "still" if track.farthest < self._min_travel * track.total_height / track.strong else ""
 
+    def _is_cut_off(self, track: _Track) -> bool:
+        """Tell whether the edge of the frame cuts off too many boxes; with motion, every box at the edge is."""
+        half, least = track.strong / 2, self._settings.min_whole
+        return track.inside < half if self._by_motion and least else track.whole < min(half, least)
+
 
 def _centre(box: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return (box[:2] + box[2:]) * np.float32(0.5)
-
-
-def _median(heights: Iterable[float]) -> float:
-    known = list(heights)
-    return float(np.median(known)) if known else 0.0

@@ -22,6 +22,8 @@ LEAST_WEIGHT = 1e-3
 SURE_CROPS = 2
 #: Natural logarithm of a crop's height over the usual one of its track → how surely it shows the same, whole person.
 LIKENESS = ((0.1, 0.3), (1.0, 0.1))
+#: Value of a crop at the edge of the frame among the crops of its tracklet, as a multiple of that of another.
+VALUE_AT_EDGE = 0.5
 #: Number of crops of a tracklet among which the best one is chosen.
 CANDIDATES = 64
 
@@ -58,6 +60,7 @@ class CropDetails:
         failing: Why its track could not be published if it ended now (:mod:`~reid_edge.camera.person_check`); "" if it
             could.
         usual_height: Median height of its track's boxes so far, as a fraction of the frame's; 0 if that is not known.
+        at_edge: Its box lies at the edge of the frame.
     """
 
     track: int
@@ -67,6 +70,7 @@ class CropDetails:
     quality: float
     failing: str = ""
     usual_height: float = 0.0
+    at_edge: bool = False
 
     @property
     def worth(self) -> float:
@@ -105,11 +109,11 @@ class _Tracklet:
 
     @property
     def best(self) -> CropDetails:
-        """The crop that shows the person best: of great worth, and as high as the track usually is."""
+        """The crop that shows the person best: of great worth, inside the frame, as high as the track usually is."""
         return max(self.candidates, key=self._value)
 
     def _value(self, crop: CropDetails) -> float:
-        return crop.worth * crop.likeness(self.usual_height)
+        return crop.worth * crop.likeness(self.usual_height) * (VALUE_AT_EDGE if crop.at_edge else 1.0)
 
     def add(self, details: CropDetails, feature: Feature) -> None:
         weight = max(details.worth, LEAST_WEIGHT)

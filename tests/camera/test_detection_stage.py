@@ -111,6 +111,20 @@ def test_crops_are_of_strong_boxes_and_know_what_the_check_says_so_far():
     assert stage._check.passed == 1
 
 
+def test_crops_know_whether_they_lie_at_the_edge_of_the_frame():
+    stage, queue = stage_of(map(frame_of, range(40)))
+    stage._selector = CropSelector(CropSelectorSettings(mode="every"))
+    stage.run()
+    crops = [crop.details for crop in queue.take(1000, timeout_s=0).crops]
+    assert {crop.at_edge for crop in crops} == {False}
+    stage, queue = stage_of(map(frame_of, range(40)))
+    stage._selector = CropSelector(CropSelectorSettings(mode="every"))
+    stage._detector = lambda frame: Detections(walker(frame).boxes * [1, 0, 1, 1], walker(frame).scores)
+    stage.run()
+    crops = [crop.details for crop in queue.take(1000, timeout_s=0).crops]
+    assert crops and {crop.at_edge for crop in crops} == {True}
+
+
 def replace_scores(found, score):
     return Detections(found.boxes, np.full(len(found), score, np.float32))
 

@@ -96,6 +96,46 @@ def test_what_lies_at_the_edge_of_the_frame_most_of_the_time_is_cut_off_with_mot
         assert [ended.failing for ended in check.end([EndedTrack(1, START)])] == [verdict]
 
 
+def in_place(check, boxes):
+    """A track with these boxes at 10 frames a second, and what is against it."""
+    for frame, box in enumerate(boxes):
+        check.update(tracked(box), START + frame * 100_000, SIZE_WH)
+    return check.failing(1)
+
+
+WHOLE, LEGS, HALF = [300, 200, 340, 300], [300, 0, 360, 100], [0, 200, 25, 300]
+CLOSE, SHOULDERS = [300, 280, 460, 480], [300, 330, 460, 480]
+
+
+@pytest.mark.parametrize(
+    ("box", "verdict"), [(WHOLE, ""), (LEGS, "cut_off"), (HALF, "cut_off"), (CLOSE, ""), (SHOULDERS, "cut_off")]
+)
+def test_a_model_s_track_that_the_edge_cuts_off_in_every_box_is_not_published(box, verdict):
+    assert in_place(PersonCheck(), [box] * 10) == verdict
+    assert in_place(PersonCheck(PersonSettings(min_whole=0)), [box] * 10) == ""
+
+
+def test_somebody_who_comes_into_the_frame_passes_once_a_few_boxes_are_whole():
+    assert in_place(PersonCheck(), [LEGS] * 30 + [WHOLE] * 3) == "cut_off"
+    assert in_place(PersonCheck(), [LEGS] * 30 + [WHOLE] * 4) == ""
+    assert in_place(PersonCheck(), [LEGS] * 3 + [WHOLE] * 3) == ""  # half of a short track is enough
+    assert in_place(PersonCheck(PersonSettings(min_whole=1)), [LEGS] * 30 + [WHOLE]) == ""
+
+
+def test_nothing_is_cut_off_where_the_rule_is_switched_off_for_motion():
+    at_edge = [[100 + 15 * frame, 380, 140 + 15 * frame, 480] for frame in range(10)]
+    settings = PersonSettings(min_whole=0, evidence_s=0)
+    assert in_place(PersonCheck(settings, by_motion=True), at_edge) == ""
+
+
+def test_the_usual_height_is_that_inside_the_frame():
+    check = PersonCheck()
+    in_place(check, [[300, 0, 340, 50]] * 10)
+    assert check.usual_height(1) == pytest.approx(50 / 480)
+    in_place(check, [WHOLE] * 2)
+    assert check.usual_height(1) == pytest.approx(100 / 480)
+
+
 def test_motion_is_out_of_its_depth_while_few_of_the_last_tracklets_are_people():
     check = PersonCheck(by_motion=True)
     for track in range(1, 16):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -297,6 +298,15 @@ def test_the_detectors_score_weighs_a_crop():
 
 def sized(second, height, quality=0.5, usual=0.0):
     return CropDetails(1, START + round(second * SECOND), (0.1, 0.9 - height, 0.3, 0.9), 0.9, quality, "", usual)
+
+
+def test_the_best_crop_lies_inside_the_frame_unless_that_is_a_poor_one():
+    for quality, best in ((0.5, 1), (0.3, 0)):
+        tracklets = Tracklets(AT_END, model_hash=MODEL)
+        tracklets.add(replace(details(quality=0.9), at_edge=True), unit(1, 2))
+        tracklets.add(details(second=1, quality=quality), unit(1, 2))
+        [published] = tracklets.end([ended(1)])
+        assert published.captured_us == START + best * SECOND
 
 
 def test_the_best_crop_is_as_high_as_its_track_usually_is():

@@ -54,7 +54,7 @@ WORDS = {
 FAILING = {
     "short": "the track is too short to tell whether it is a person",
     "weak": "most of its scores are too low",
-    "cut_off": "it lies at the edge of the frame most of the time",
+    "cut_off": "the edge of the frame cuts it off in nearly all boxes: no head, or a half of a body",
     "unsteady": "its height changes too much, as with body parts or several people",
     "still": "it has hardly moved",
     "odd_size": "it is much lower or higher than others in its place, as legs, small animals and two people are",
