@@ -30,8 +30,8 @@ from reid_edge.osnet.architecture import format_size, parse_size
 from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from reid_edge.training.augment import Augmenter
 from reid_edge.training.distributed import pick_device
-from reid_edge.training.losses import Objective
 from reid_edge.training.model import make_models
+from reid_edge.training.objective import Objective
 from reid_edge.training.pixels import PixelSource, open_pixels
 from reid_edge.training.recipes import RECIPES
 from reid_edge.training.sampling import balanced_batches, numbers

@@ -57,6 +57,10 @@ def train(
     start: Annotated[
         Path | None, typer.Option(help="Weights to start from: a reid-edge .safetensors or torchreid .pth.")
     ] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(help="Frozen network to learn from: a checkpoint, or a finished run's folder. May be repeated."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: auto.")] = None,
     config: Annotated[
@@ -89,6 +93,7 @@ def train(
         "model.width": width,
         "model.size": _size(size, resolution),
         "model.start": start and str(start),
+        "distill.teachers": [str(one) for one in teacher] if teacher else None,
         "schedule.epochs": epochs,
         "batch.size": batch,
         "optimiser.learning_rate": lr,

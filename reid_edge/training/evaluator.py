@@ -24,7 +24,7 @@ from reid_edge.osnet.checkpoint import Checkpoint, Head
 from reid_edge.progress import Notify, silent
 from reid_edge.training import distributed
 from reid_edge.training.augment import centre, normalise, source_size
-from reid_edge.training.model import ReIDModel
+from reid_edge.training.model import ReIDModel, classifier_of
 from reid_edge.training.pixels import Images, PixelSource, open_pixels
 from reid_edge.training.readable import readable_attributes, readable_categories
 from reid_edge.training.settings import AugmentSettings, DataSettings
@@ -244,8 +244,6 @@ def _test_split(head: Head, dataset: str, root: Path, *, partial: bool, skip_bad
         _check_names(head, categories.names)
         if skip_bad:
             categories = readable_categories(categories)
-        if skip_bad:
-            categories = readable_categories(categories)
         return HeldOutImages(images=categories.images, score=CategoryScore(categories=categories.labels))
     attributes = load_attributes(dataset, root, "test", partial=partial)
     _check_names(head, attributes.names)
@@ -265,7 +263,5 @@ def _check_names(head: Head, names: tuple[str, ...]) -> None:
 def _restored(checkpoint: Checkpoint, head: Head) -> ReIDModel:
     model = ReIDModel(checkpoint.info.config, len(head.names))
     model.network.load_state_dict(checkpoint.network().state_dict())
-    with torch.no_grad():
-        model.head.weight.copy_(head.weight)
-        model.head.bias.copy_(head.bias)
+    model.head = classifier_of(head)
     return model.eval()

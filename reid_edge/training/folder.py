@@ -39,6 +39,11 @@ class RunFolder:
         return self.path / "state.pt"
 
     @property
+    def teachers(self) -> Path:
+        """Teachers' features of the training images, for resuming."""
+        return self.path / "teachers.safetensors"
+
+    @property
     def metrics(self) -> Path:
         """Metrics, CSV, one row an epoch."""
         return self.path / "metrics.csv"
@@ -74,7 +79,9 @@ class RunFolder:
     def files(self) -> list[Path]:
         """Return the paths of all files of a run."""
         every = [one(network) for one in (self.best, self.last) for network in range(self.networks)]
-        return [self.config, self.state, self.metrics, self.curves, self.log, self.board, self.lock, *every]
+        return [
+            self.config, self.state, self.teachers, self.metrics, self.curves, self.log, self.board, self.lock, *every,
+        ]  # fmt: skip
 
     def _checkpoint(self, what: str, network: int) -> Path:
         return self.path / (f"{what}-{network + 1}.safetensors" if self.networks > 1 else f"{what}.safetensors")

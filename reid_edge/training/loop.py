@@ -27,6 +27,7 @@ from reid_edge.training.state import SavedState, save_state
 from reid_edge.training.step import Stepper
 from reid_edge.training.stopping import CollapseWatch, StopRequest
 from reid_edge.training.task import TrainingData
+from reid_edge.training.teaching import TeachingStaff
 from reid_edge.types import PerChannel
 
 #: Steps between checks of the loss; each check waits for the device.
@@ -48,6 +49,7 @@ class Parts:
         inputs: Pixels of the training images, at the size of the epoch.
         mean: Mean that the input is normalised with, RGB, full scale = 1.
         std: Standard deviation that it is normalised with, likewise.
+        staff: Teachers of the run; None: there are none.
         stepper: Takes the optimisation steps.
         evaluator: Evaluates models on held-out images; None if nothing is held out.
         checkpoint_maker: Makes checkpoints of models.
@@ -61,6 +63,7 @@ class Parts:
     inputs: TrainingInputs
     mean: PerChannel
     std: PerChannel
+    staff: TeachingStaff | None
     stepper: Stepper
     evaluator: Evaluator | None
     checkpoint_maker: CheckpointMaker
@@ -142,7 +145,8 @@ class Loop:
         drawn = numbers(self._settings.run.seed, self._progress.step, len(batch), augmenter.columns)
         partners = self._partners(batch, pixels) if augmenter.needs_partner else None
         own_drawn = rank_slice(drawn, rank, world)
-        parts.stepper(pixels, parts.training_data.targets[own], own_drawn, partners, self._progress.step)
+        known = parts.staff.known(own) if parts.staff else None
+        parts.stepper(pixels, parts.training_data.targets[own], own_drawn, partners, self._progress.step, known)
         self._progress.step += 1
         self._advance()
 
@@ -214,7 +218,7 @@ class Loop:
 
     def _save_checkpoints(self, number: int, network: nn.Module, figures: Figures) -> None:
         parts, progress = self._parts, self._progress
-        checkpoint = parts.checkpoint_maker.checkpoint(network, figures)
+        checkpoint = parts.checkpoint_maker.checkpoint(network, figures, steps=progress.step)
         save_checkpoint(checkpoint, parts.folder.last(number), force=True)
         score = figures[parts.evaluator.best_by] if parts.evaluator else None
         if score is None or score > progress.best[number]:

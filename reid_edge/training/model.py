@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 from dataclasses import fields
@@ -33,15 +34,24 @@ class ReIDModel(nn.Module):
 
     Attributes:
         network: The feature extractor, which goes into checkpoints.
+        neck: Batch norm of the features that the classifier takes, or nothing.
         head: Linear classifier, 512 → C identities, categories or attributes.
+
+    Args:
+        config: Configuration of the network.
+        classes: C.
+        neck: Put a batch norm without shift in front of a classifier whose bias stays 0 (BNNeck; Luo et al., "Bag of
+            tricks and a strong baseline for deep person re-identification", CVPRW 2019, section 3.6).
     """
 
-    def __init__(self, config: OSNetConfig, classes: int) -> None:
+    def __init__(self, config: OSNetConfig, classes: int, *, neck: bool = False) -> None:
         super().__init__()
         self.network = OSNet(config)
+        self.neck = _neck(config.feature_dim) if neck else nn.Identity()
         self.head = nn.Linear(config.feature_dim, classes)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
+        self.head.bias.requires_grad = not neck
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Compute features and logits.
@@ -55,7 +65,34 @@ class ReIDModel(nn.Module):
         """
         features = at_least_float32(self.network(images))
         with torch.autocast(images.device.type, enabled=False):
-            return features, self.head(features)
+            return features, self.head(self.neck(features))
+
+    def classifier(self) -> nn.Linear:
+        """Return neck and head as one linear layer, a copy: what the classifier computes in evaluation mode."""
+        joined = copy.deepcopy(self.head)
+        if isinstance(self.neck, nn.BatchNorm1d):
+            assert self.neck.running_mean is not None
+            assert self.neck.running_var is not None
+            with torch.no_grad():
+                scale = self.neck.weight / torch.sqrt(self.neck.running_var + self.neck.eps)
+                joined.bias.add_(joined.weight @ (self.neck.bias - scale * self.neck.running_mean))
+                joined.weight.mul_(scale)
+        return joined
+
+
+def _neck(features: int) -> nn.BatchNorm1d:
+    neck = nn.BatchNorm1d(features)
+    neck.bias.requires_grad = False
+    return neck
+
+
+def classifier_of(head: Head) -> nn.Linear:
+    """Return a checkpoint's classifier as a layer, 512 → C."""
+    layer = nn.Linear(head.weight.shape[1], len(head.names))
+    with torch.no_grad():
+        layer.weight.copy_(head.weight)
+        layer.bias.copy_(head.bias)
+    return layer
 
 
 def make_models(settings: TrainSettings, classes: int, start: Checkpoint | None) -> nn.ModuleList:
@@ -82,7 +119,8 @@ def make_models(settings: TrainSettings, classes: int, start: Checkpoint | None)
 def _make(settings: ModelSettings, classes: int, start: Checkpoint | None, seed: int) -> ReIDModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = ReIDModel(OSNetConfig(width=settings.width, size=settings.size, variant=settings.variant), classes)
+        config = OSNetConfig(width=settings.width, size=settings.size, variant=settings.variant)
+        model = ReIDModel(config, classes, neck=settings.neck)
     if start is not None:
         check_state(start.state, model.network.state_dict(), what="checkpoint to start from")
         check_values(start.state, what="checkpoint to start from")
@@ -121,14 +159,24 @@ class CheckpointMaker:
         names: Names of categories or attributes, stored with the classifier.
         mean: Mean that the input is normalised with, RGB, full scale = 1.
         std: Standard deviation that it is normalised with, likewise.
+        teachers: Hashes of the teachers' weights.
     """
 
-    def __init__(self, settings: TrainSettings, names: tuple[str, ...], mean: PerChannel, std: PerChannel) -> None:
+    def __init__(
+        self,
+        settings: TrainSettings,
+        names: tuple[str, ...],
+        mean: PerChannel,
+        std: PerChannel,
+        *,
+        teachers: tuple[str, ...] = (),
+    ) -> None:
         self._settings, self._names, self._mean, self._std = settings, names, mean, std
+        self._teachers = teachers
         self._commit = code_commit()
 
-    def checkpoint(self, model: nn.Module, figures: dict[str, float]) -> Checkpoint:
-        """Make a model's checkpoint, with its figures on held-out images."""
+    def checkpoint(self, model: nn.Module, figures: dict[str, float], *, steps: int) -> Checkpoint:
+        """Make a model's checkpoint, with its figures on held-out images, after a number of steps."""
         assert isinstance(model, ReIDModel)
         settings = self._settings
         info = CheckpointInfo(
@@ -142,7 +190,7 @@ class CheckpointMaker:
             metrics={f"{settings.data.dataset}-heldout/{name}": value for name, value in figures.items()},
             tools=tool_versions(),
             code_commit=self._commit,
-            training=_shareable(settings),
+            training=_shareable(settings) | {"done": {"steps": steps, "teachers": list(self._teachers)}},
         )
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.network.state_dict().items()}
         return Checkpoint(info, state, self._head(model))
@@ -150,7 +198,8 @@ class CheckpointMaker:
     def _head(self, model: ReIDModel) -> Head | None:
         if self._settings.task == "identity":
             return None
-        weight, bias = model.head.weight.detach().cpu().clone(), model.head.bias.detach().cpu().clone()
+        layer = model.classifier().cpu()
+        weight, bias = layer.weight.detach(), layer.bias.detach()
         return Head(names=self._names, weight=weight, bias=bias, kind=self._settings.task)
 
 
@@ -169,6 +218,7 @@ def _shareable(settings: TrainSettings) -> Tables:
     """Return the settings as tables for a file that others get: of each path only the last part."""
     tables = to_tables(settings)
     tables["data"]["root"] = settings.data.root.name
+    tables["distill"]["teachers"] = [path.name for path in settings.distill.teachers]
     if settings.model.start is not None:
         tables["model"]["start"] = settings.model.start.name
     return tables

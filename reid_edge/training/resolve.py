@@ -119,7 +119,7 @@ def check(settings: TrainSettings) -> None:
 
 def _complaints(settings: TrainSettings) -> list[str]:
     found = [*_model_complaints(settings), *_loss_complaints(settings), *_schedule_complaints(settings)]
-    found += [*_curriculum_complaints(settings), *_batch_complaints(settings)]
+    found += [*_curriculum_complaints(settings), *_batch_complaints(settings), *_teacher_complaints(settings)]
     if settings.optimiser.name == "sgd" and settings.optimiser.nesterov and not settings.optimiser.momentum:
         found.append("optimiser.nesterov: needs momentum; give optimiser.momentum, e.g. 0.9, or set it to false.")
     if settings.data.identities is not None and settings.task != "identity":
@@ -241,6 +241,22 @@ def _batch_complaints(settings: TrainSettings) -> list[str]:
             "it out (none), give --set loss.triplet=0.5, or ask for them with --set schedule.balanced_start=0."
         ]
     return []
+
+
+def _teacher_complaints(settings: TrainSettings) -> list[str]:
+    distill, found = settings.distill, []
+    if not distill.teachers:
+        return []
+    if not (distill.feature or distill.relations or distill.logits):
+        return ["distill: all three weights are 0, so the teachers teach nothing; leave them out, or give a weight."]
+    if distill.feature and len(distill.teachers) > 1:
+        found.append(
+            f"distill.feature: {len(distill.teachers)} teachers have feature spaces of their own, and the network can "
+            "have one only; teach how images relate: --set distill.feature=0 --set distill.relations=100."
+        )
+    if distill.logits and settings.task == "attributes":
+        found.append("distill.logits: attributes have no classes; set it to 0.")
+    return found
 
 
 def _no_start(recipe: str) -> str:

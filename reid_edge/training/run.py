@@ -21,8 +21,8 @@ from reid_edge.training.curriculum import TrainingInputs, pixel_opener
 from reid_edge.training.evaluator import Evaluator
 from reid_edge.training.folder import MARK, RunFolder, check_new, check_resumable, claimed
 from reid_edge.training.loop import Loop, Parts
-from reid_edge.training.losses import Objective
 from reid_edge.training.model import CheckpointMaker, make_models
+from reid_edge.training.objective import Objective
 from reid_edge.training.pixels import PixelSource, pixel_statistics
 from reid_edge.training.resolve import check, to_tables, to_toml
 from reid_edge.training.run_logger import RunLogger, check_packages
@@ -32,6 +32,8 @@ from reid_edge.training.state import Progress, SavedState, check_data, check_set
 from reid_edge.training.step import Stepper, half_precision
 from reid_edge.training.stopping import StopRequest
 from reid_edge.training.task import TrainingData, load_training_data
+from reid_edge.training.teachers import Teacher, check_same_teachers, load_teachers
+from reid_edge.training.teaching import make_staff
 from reid_edge.types import PerChannel
 from reid_edge.wording import counted
 
@@ -130,6 +132,9 @@ def _prepare(
     if saved is not None:
         check_data(saved, settings, training_data.fingerprint)
     start = find_checkpoint(settings.model.start, None, say) if settings.model.start and saved is None else None
+    teachers = load_teachers(settings, training_data, folder.path, start, say)
+    if saved is not None:
+        check_same_teachers(saved.teachers, teachers)
     models = make_models(settings, training_data.classes, start)
     batches = _sampler(settings, training_data)
     steps_per_epoch = len(batches(0))
@@ -137,7 +142,17 @@ def _prepare(
     open_at = pixel_opener(images, settings, device, notify("reading training images", len(images)))
     epoch = saved.progress.step // steps_per_epoch if saved else 0
     inputs = TrainingInputs(settings, open_at, device, min(epoch, settings.schedule.epochs - 1))
-    state = saved or _begun(settings, training_data, *_statistics(settings, inputs.source, start))
+    state = saved or _begun(settings, training_data, teachers, *_statistics(settings, inputs.source, start))
+    staff = make_staff(
+        teachers,
+        settings,
+        training_data,
+        folder.teachers,
+        normalised_by=(state.mean, state.std),
+        device=device,
+        half=half_precision(settings.run, device),
+        notify=notify,
+    )
     evaluator = None
     if (held_out := training_data.held_out) is not None:
         on_image = notify("reading held-out images", len(held_out.images))
@@ -151,6 +166,7 @@ def _prepare(
         settings,
         device=device,
         steps_per_epoch=steps_per_epoch,
+        staff=staff,
     )
     if saved is not None:
         stepper.load_state_dict(state.stepper)
@@ -163,15 +179,18 @@ def _prepare(
         inputs=inputs,
         mean=state.mean,
         std=state.std,
+        staff=staff,
         stepper=stepper,
         evaluator=evaluator,
-        checkpoint_maker=CheckpointMaker(settings, training_data.names, state.mean, state.std),
+        checkpoint_maker=CheckpointMaker(settings, training_data.names, state.mean, state.std, teachers=state.teachers),
     )
     return parts, state
 
 
 def _train(parts: Parts, state: SavedState, notify: Notify, say: Callable[[str], object] | None) -> None:
     """Run the loop; ``say`` is None in all processes but the first, which alone writes."""
+    if say is not None and parts.staff is not None:
+        parts.staff.save(parts.folder.teachers)
     logger = None if say is None else _open_logger(parts, state, say)
     advance = notify("training", parts.settings.schedule.epochs * parts.steps_per_epoch)
     advance(state.progress.step)
@@ -208,13 +227,20 @@ def _begin_line(parts: Parts, state: SavedState) -> str:
     return text
 
 
-def _begun(settings: TrainSettings, training_data: TrainingData, mean: PerChannel, std: PerChannel) -> SavedState:
+def _begun(
+    settings: TrainSettings,
+    training_data: TrainingData,
+    teachers: tuple[Teacher, ...],
+    mean: PerChannel,
+    std: PerChannel,
+) -> SavedState:
     return SavedState(
         settings=to_tables(settings),
         data=training_data.fingerprint,
         torch_version=str(torch.__version__),
         mean=mean,
         std=std,
+        teachers=tuple(teacher.sha256 for teacher in teachers),
         progress=Progress(best=[float("-inf")] * settings.networks),
         stepper={},
     )

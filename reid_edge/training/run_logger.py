@@ -25,7 +25,9 @@ DRAW_SECONDS = 60.0
 WHOLE = ("epoch", "step")
 Row = dict[str, float]
 #: Parts of a row that are drawn as losses.
-LOSSES = ("loss", "cross_entropy", "triplet", "entropy", "mutual")
+LOSSES = (
+    "loss", "cross_entropy", "triplet", "entropy", "mutual", "taught_feature", "taught_relations", "taught_logits",
+)  # fmt: skip
 
 
 class RunLogger:

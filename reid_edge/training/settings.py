@@ -63,6 +63,8 @@ class ModelSettings:
         size: Input height and width, pixels.
         variant: Differences from the paper's primary model.
         start: Checkpoint with the weights to start from. Default: random weights.
+        neck: Batch norm between the feature and the classifier, which then has no bias of its own (BNNeck; Luo et al.,
+            2019). Checkpoints of people hold the feature before it.
         statistics: Source of the pixel mean and standard deviation that normalise the input (supplement B, Table 12a).
             With ``start``, ``imagenet`` means the checkpoint's own.
     """
@@ -71,6 +73,7 @@ class ModelSettings:
     size: Size = BASE_SIZE
     variant: NetworkVariant = field(default_factory=NetworkVariant)
     start: Path | None = None
+    neck: bool = False
     statistics: Literal["imagenet", "dataset"] = "imagenet"
 
 
@@ -128,6 +131,29 @@ class LossSettings:
     triplet_start: CountOrNone = 0
     entropy: NotNegative = 0.0
     mutual: NotNegative = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings:
+    """Frozen teachers, from which the network learns besides the labels.
+
+    Attributes:
+        teachers: Checkpoints of any width, size and variant of OSNet, or folders of finished runs. Default: none.
+        feature: Weight of 1 − cosine between the features of the network and of its one teacher.
+        relations: Weight of the mean squared difference between the cosines of all pairs of a batch and those of the
+            teachers.
+        logits: Weight of the divergence from the teachers' predictions; needs folders of runs on the same images.
+        temperature: Temperature of the predictions that are compared.
+        view: Images that the teachers see. ``clean``: each training image and its mirror image at the teacher's own
+            size, once, before the first step; ``same``: what the network sees, augmented, in each step.
+    """
+
+    teachers: tuple[Path, ...] = ()
+    feature: NotNegative = 10.0
+    relations: NotNegative = 0.0
+    logits: NotNegative = 0.0
+    temperature: Positive = 4.0
+    view: Literal["clean", "same"] = "clean"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +254,7 @@ class TrainSettings:
     model: ModelSettings = field(default_factory=ModelSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     loss: LossSettings = field(default_factory=LossSettings)
+    distill: DistillSettings = field(default_factory=DistillSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     batch: BatchSettings = field(default_factory=BatchSettings)

@@ -22,6 +22,7 @@ FORMAT_VERSION = 1
 CHANGEABLE = (
     "data.memory_gb",
     "data.root",
+    "distill.teachers",
     "run.collapse_spread",
     "run.device",
     "run.evaluate_every",
@@ -66,6 +67,7 @@ class SavedState:
         mean: Mean that the input is normalised with, RGB, full scale = 1.
         std: Standard deviation that it is normalised with, likewise.
         progress: Progress of the run.
+        teachers: Hashes of the teachers' weights.
         stepper: Models, optimiser, averaged weights, sums (:meth:`reid_edge.training.step.Stepper.state_dict`).
     """
 
@@ -76,6 +78,7 @@ class SavedState:
     std: tuple[float, float, float]
     progress: Progress
     stepper: dict[str, Any]
+    teachers: tuple[str, ...] = ()
 
 
 def save_state(path: Path, state: SavedState) -> None:

@@ -12,7 +12,7 @@ from reid_edge.training import distributed
 from reid_edge.training.augment import Augmenter
 from reid_edge.training.distributed import synchronise_batch_norms
 from reid_edge.training.graph import CudaGraphs, Recorder, Repeated
-from reid_edge.training.losses import Objective
+from reid_edge.training.objective import Objective
 from reid_edge.training.optimisation import (
     ModelEma,
     frozen,
@@ -23,6 +23,7 @@ from reid_edge.training.optimisation import (
     triplet_weight,
 )
 from reid_edge.training.settings import RunSettings, TrainSettings
+from reid_edge.training.teaching import TeachingStaff
 
 
 class Stepper:
@@ -45,6 +46,7 @@ class Stepper:
         settings: The run's settings.
         device: Device to train on; see :func:`reid_edge.training.distributed.pick_device`.
         steps_per_epoch: Whole batches of an epoch.
+        staff: Teachers of the run; None: there are none.
         recorder: Recorder, for tests; otherwise ``run.graph`` decides.
 
     Raises:
@@ -61,6 +63,7 @@ class Stepper:
         *,
         device: torch.device,
         steps_per_epoch: int,
+        staff: TeachingStaff | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         _check_share(settings.batch.size)
@@ -74,6 +77,7 @@ class Stepper:
         synchronise_batch_norms(models, device)
         models.to(memory_format=self._format)  # type: ignore[call-overload]
         self._objective = objective
+        self._staff = staff
         self.augmenter = augmenter
         self._settings = settings
         self.device = device
@@ -94,7 +98,15 @@ class Stepper:
         """True if the next step of the same stage replays a recording."""
         return self._work.recorded
 
-    def __call__(self, pixels: Tensor, targets: Tensor, numbers: Tensor, partners: Tensor | None, step: int) -> None:
+    def __call__(
+        self,
+        pixels: Tensor,
+        targets: Tensor,
+        numbers: Tensor,
+        partners: Tensor | None,
+        step: int,
+        known: Tensor | None = None,
+    ) -> None:
         """Take one step; returns before the device has done it.
 
         Args:
@@ -103,9 +115,10 @@ class Stepper:
             numbers: N×columns float32, uniform on [0, 1), for the augmentation.
             partners: N×3×h×w uint8, images that patches are taken from; None if the augmentation needs none.
             step: Steps done before this one.
+            known: N×T×512 float16, what T teachers make of these images, if that was computed before.
         """
         self.prepare(step)
-        self._work(pixels, targets, numbers, partners)
+        self._work(pixels, targets, numbers, partners, known)
         self._counted += 1
 
     def prepare(self, step: int) -> None:
@@ -127,12 +140,13 @@ class Stepper:
         images = self.augmenter(pixels, numbers, partners)
         return images.to(self._dtype, memory_format=self._format)
 
-    def gradients(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def gradients(self, images: Tensor, targets: Tensor, known: Tensor | None = None) -> dict[str, Tensor]:
         """Compute the parameters' gradients, which replace the last ones, and return the objective's parts."""
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             outputs = [model(images) for model in self.models]
-        parts = self._objective(outputs, targets, self._triplet.tensor)
+        taught = self._staff(images, known) if self._staff else None
+        parts = self._objective(outputs, targets, self._triplet.tensor, taught)
         parts["loss"].backward()  # type: ignore[no-untyped-call]
         return parts
 
@@ -195,8 +209,10 @@ class Stepper:
             ) from error
         self._work.forget()
 
-    def _step(self, pixels: Tensor, targets: Tensor, numbers: Tensor, partners: Tensor | None) -> None:
-        self.update(self.gradients(self.images(pixels, numbers, partners), targets))
+    def _step(
+        self, pixels: Tensor, targets: Tensor, numbers: Tensor, partners: Tensor | None, known: Tensor | None
+    ) -> None:
+        self.update(self.gradients(self.images(pixels, numbers, partners), targets, known))
 
     def _enter(self, *, frozen: bool) -> None:
         # Checked at each step, because an evaluation in between leaves the models in evaluation mode.

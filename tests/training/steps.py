@@ -5,8 +5,8 @@ import torch
 from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.training.augment import Augmenter
 from reid_edge.training.distributed import rank, world
-from reid_edge.training.losses import Objective
 from reid_edge.training.model import make_models
+from reid_edge.training.objective import Objective
 from reid_edge.training.sampling import numbers, rank_slice
 from reid_edge.training.settings import (
     AugmentSettings,

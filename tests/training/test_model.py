@@ -131,7 +131,9 @@ def kept(recipe, **data):
         data=dataclasses.replace(config.data, **data) if data else config.data,
     )
     model = make_models(config, 3, None)[0]
-    return CheckpointMaker(config, ("a", "b", "c"), IMAGENET_MEAN, IMAGENET_STD).checkpoint(model, {"mAP": 0.5})
+    return CheckpointMaker(config, ("a", "b", "c"), IMAGENET_MEAN, IMAGENET_STD).checkpoint(
+        model, {"mAP": 0.5}, steps=7
+    )
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -155,3 +157,35 @@ def test_every_recipes_checkpoint_names_its_dataset_and_recipe(recipe):
 def test_a_checkpoint_says_which_part_of_a_dataset_it_has_seen(data, said):
     assert kept("scratch", **data).info.dataset == said
     assert kept("scratch", **data).info.training["data"]["validation"] == DataSettings().validation
+
+
+def test_a_neck_is_part_of_the_classifier_and_not_of_the_feature():
+    torch.manual_seed(0)
+    model = ReIDModel(OSNetConfig(width=0.1, size=(32, 16)), 4, neck=True)
+    images = torch.randn(6, 3, 32, 16)
+    for _ in range(3):
+        model(images)  # moves the statistics
+    with torch.no_grad():
+        model.neck.weight.uniform_(0.5, 2)
+    model.eval()
+    features, logits = model(images)
+    torch.testing.assert_close(features, model.network(images))
+    torch.testing.assert_close(model.classifier()(features), logits, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(model.head(features), logits, atol=1e-3)
+
+
+def test_the_classifier_of_a_neck_has_neither_shift_nor_bias():
+    model = ReIDModel(OSNetConfig(width=0.1, size=(32, 16)), 4, neck=True)
+    still = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert still == ["neck.bias", "head.bias"]
+
+
+def test_a_checkpoint_of_categories_has_the_neck_in_its_classifier():
+    config = dataclasses.replace(RECIPES["classify"], model=ModelSettings(width=0.1, size=(32, 32), neck=True))
+    model = make_models(config, 3, None)[0]
+    with torch.no_grad():
+        model.neck.running_mean.uniform_(-1, 1)
+    maker = CheckpointMaker(config, ("a", "b", "c"), IMAGENET_MEAN, IMAGENET_STD)
+    head = maker.checkpoint(model, {}, steps=1).head
+    features, logits = model.eval()(torch.randn(2, 3, 32, 32))
+    torch.testing.assert_close(features @ head.weight.T + head.bias, logits)

@@ -8,7 +8,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.nn import functional
 
 from reid_edge.errors import SettingsError
-from reid_edge.training.losses import Objective, attribute_loss, entropy, hard_triplet, mutual_divergence, spread
+from reid_edge.training.losses import attribute_loss, entropy, hard_triplet, mutual_divergence, spread
+from reid_edge.training.objective import Objective
 from reid_edge.training.settings import LossSettings, TrainSettings
 
 FIGURES = {"cross_entropy", "triplet", "entropy", "mutual", "accuracy", "spread"}

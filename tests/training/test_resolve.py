@@ -167,6 +167,18 @@ def test_the_course_of_sizes_moves_too_and_comes_back_from_its_own_toml(tmp_path
         ),
         ("scratch", {"schedule.sizes": ["12"]}, "schedule.sizes: size must be HEIGHTxWIDTH"),
         ("scratch", {"schedule.sizes": "128x64"}, "schedule.sizes: expected"),
+        (
+            "scratch",
+            {"distill.teachers": ["a.pth"], "distill.feature": 0},
+            "distill: all three weights are 0",
+        ),
+        ("scratch", {"distill.teachers": ["a.pth", "b.pth"]}, "distill.feature: 2 teachers have feature spaces"),
+        (
+            "attributes",
+            {**START, "distill.teachers": ["a.pth"], "distill.logits": 1},
+            "distill.logits: attributes have no classes",
+        ),
+        ("scratch", {"distill.temperature": 0}, "distill.temperature"),
         ("finetune", {}, "--start CHECKPOINT"),
         ("cross-domain", {}, "--set schedule.frozen=0"),
         ("scratch", {"schedule.milestones": [400]}, "schedule.milestones: epoch 400 is not among the 350"),

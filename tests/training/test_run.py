@@ -264,7 +264,17 @@ def test_a_state_that_holds_code_is_refused(people, tmp_path):
 
 def test_a_state_keeps_the_keys_that_runs_of_older_releases_have(whole):
     stored = torch.load(whole[0] / "state.pt", weights_only=True)
-    assert stored.keys() == {"format", "config", "data", "torch_version", "mean", "std", "progress", "stepper"}
+    assert stored.keys() == {
+        "format",
+        "config",
+        "data",
+        "torch_version",
+        "mean",
+        "std",
+        "progress",
+        "stepper",
+        "teachers",
+    }
     assert stored["stepper"].keys() == {"learners", "optimiser", "average", "sums", "counted"}
     assert {".".join(name.split(".")[:2]) for name in stored["stepper"]["learners"]} == {"0.network", "0.head"}
     progress = {"step", "seconds", "sums", "summed_steps", "best", "figures", "rows", "finished"}

@@ -8,8 +8,8 @@ import torch
 
 from reid_edge.errors import ResumeError, SettingsError
 from reid_edge.training.augment import Augmenter
-from reid_edge.training.losses import Objective
 from reid_edge.training.model import make_models
+from reid_edge.training.objective import Objective
 from reid_edge.training.settings import (
     AugmentSettings,
     LossSettings,

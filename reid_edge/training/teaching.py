@@ -1,0 +1,223 @@
+"""Teachers at work: their features of all training images, computed once, or of each batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from reid_edge.files import write_whole
+from reid_edge.progress import Notify
+from reid_edge.training.augment import centre, normalise, source_size
+from reid_edge.training.distillation import Taught
+from reid_edge.training.pixels import Images, open_pixels
+from reid_edge.training.settings import AugmentSettings, TrainSettings
+from reid_edge.training.task import TrainingData
+from reid_edge.training.teachers import Teacher, check_normalisation
+from reid_edge.types import PerChannel
+
+#: Images that go through a teacher at once.
+_BATCH = 128
+#: Key of the metadata of kept features.
+_KEY = "reid_edge_teachers"
+
+
+@dataclass(frozen=True, eq=False)
+class KnownFeatures:
+    """The teachers' features of all training images.
+
+    Attributes:
+        features: N×T×512 float16, on the CPU.
+        key: Hash of all that decides them.
+    """
+
+    features: Tensor
+    key: str
+
+    def save(self, path: Path) -> None:
+        """Write them, whole or not at all, unless the file has them already.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        if _kept_key(path) != self.key:
+            write_whole(path, safetensors.torch.save({"features": self.features}, {_KEY: self.key}))
+
+    @classmethod
+    def kept(cls, path: Path, key: str) -> KnownFeatures | None:
+        """Read what :meth:`save` wrote; None if there is nothing with this key, or the file is damaged."""
+        if _kept_key(path) != key:
+            return None
+        try:
+            with safetensors.safe_open(str(path), framework="pt") as file:
+                return cls(file.get_tensor("features").clone(), key)
+        except (safetensors.SafetensorError, OSError):
+            return None
+
+
+def _kept_key(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            return (file.metadata() or {}).get(_KEY)
+    except (safetensors.SafetensorError, OSError):
+        return None
+
+
+def _key(teachers: Sequence[Teacher], fingerprint: str, *, half: bool) -> str:
+    each = [[teacher.sha256, teacher.info.size, teacher.info.mean, teacher.info.std] for teacher in teachers]
+    return hashlib.sha256(msgspec.json.encode([each, fingerprint, half])).hexdigest()
+
+
+class TeachingStaff:
+    """Teachers at work: says what they make of a batch.
+
+    Args:
+        teachers: At least one.
+        settings: The run's settings.
+        device: Device of the batches.
+        half: Compute in bfloat16.
+        known: The teachers' features of all training images; None: they see each batch as the network that learns
+            does (``distill.view`` is ``same``).
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        settings: TrainSettings,
+        device: torch.device,
+        *,
+        half: bool,
+        known: KnownFeatures | None,
+    ) -> None:
+        self._half, self._known, self._device = half, known, device
+        self._networks = [teacher.network.to(device) for teacher in teachers] if known is None else []
+        wanted = teachers if settings.distill.logits else ()
+        self._classifiers = [teacher.classifier.to(device) for teacher in wanted if teacher.classifier is not None]
+
+    def known(self, indices: Tensor) -> Tensor | None:
+        """Return the features of training images by number, N×T×512 float16; None if each batch is looked at anew."""
+        return None if self._known is None else self._known.features[indices]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, known: Tensor | None) -> Taught:
+        """Return what the teachers say of a batch.
+
+        Args:
+            images: N×3×H×W, as the network that learns sees them.
+            known: Features of these images, from :meth:`known`.
+        """
+        if known is None:
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+                features = torch.stack([network(images.float()) for network in self._networks], 1).float()
+        else:
+            features = known.float()
+        logits = [classifier(features[:, number]) for number, classifier in enumerate(self._classifiers)]
+        return Taught(features, logits)
+
+    def save(self, path: Path) -> None:
+        """Write the known features, if there are any, for a run that goes on.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        if self._known is not None:
+            self._known.save(path)
+
+
+def make_staff(
+    teachers: Sequence[Teacher],
+    settings: TrainSettings,
+    training_data: TrainingData,
+    kept: Path,
+    *,
+    normalised_by: tuple[PerChannel, PerChannel],
+    device: torch.device,
+    half: bool,
+    notify: Notify,
+) -> TeachingStaff | None:
+    """Put teachers to work; those that see clean images do their work here, unless a run that goes on has kept it.
+
+    Args:
+        teachers: Teachers of the run.
+        settings: The run's settings.
+        training_data: The run's images.
+        kept: File of features that an earlier session may have written.
+        normalised_by: Mean and standard deviation of the run's input.
+        device: Device of the batches.
+        half: Compute in bfloat16.
+        notify: Starts a progress bar with a text and a number of steps.
+
+    Returns:
+        The teachers; None if there are none.
+
+    Raises:
+        CheckpointMismatchError: A teacher that is to see what the network sees normalises it otherwise.
+    """
+    if not teachers:
+        return None
+    known = None
+    if settings.distill.view == "same":
+        check_normalisation(teachers, *normalised_by)
+    else:
+        key = _key(teachers, training_data.fingerprint, half=half)
+        known = KnownFeatures.kept(kept, key)
+        if known is None:
+            images = training_data.images
+            on_image = notify("teachers look at the images", len(images) * len(teachers))
+            features = known_features(teachers, images, settings.augment, device, half=half, on_image=on_image)
+            known = KnownFeatures(features, key)
+    return TeachingStaff(teachers, settings, device, half=half, known=known)
+
+
+def known_features(
+    teachers: Sequence[Teacher],
+    images: Images,
+    augment: AugmentSettings,
+    device: torch.device,
+    *,
+    half: bool,
+    on_image: Callable[[int], object] = lambda _count: None,
+) -> Tensor:
+    """Compute the teachers' features of all images, each at the teacher's own size and by its own normalisation.
+
+    A feature is the mean of those of the image and of its mirror image: the network that learns sees both.
+
+    Args:
+        teachers: T teachers.
+        images: N files, or N×h×w×3 uint8 BGR.
+        augment: The run's augmentation, of which only ``crop`` matters: such images are cropped in the middle.
+        device: Device to compute on.
+        half: Compute in bfloat16.
+        on_image: Called with the number of images done since the last call; N × T in all.
+
+    Returns:
+        N×T×512 float16 on the CPU.
+    """
+    found = torch.empty(len(images), len(teachers), 512, dtype=torch.float16)
+    for number, teacher in enumerate(teachers):
+        source = open_pixels(images, source_size(augment, teacher.info.size), device, memory_bytes=0)
+        network = teacher.network.to(device)
+        batches = torch.split(torch.arange(len(images)), _BATCH)
+        source.prefetch(batches)
+        for batch in batches:
+            pixels = normalise(centre(source.batch(batch), teacher.info.size), teacher.info.mean, teacher.info.std)
+            found[batch, number] = _mirrored_mean(network, pixels, half=half).half().cpu()
+            on_image(len(batch))
+        network.cpu()
+    return found
+
+
+@torch.inference_mode()
+def _mirrored_mean(network: nn.Module, pixels: Tensor, *, half: bool) -> Tensor:
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=half):
+        both: list[Tensor] = [network(pixels), network(pixels.flip(3))]
+    return (both[0].float() + both[1].float()) / 2
