@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from reid_edge.camera.detectors import trouble_of
 from reid_edge.camera.person_check import BETTER_DETECTOR
-from reid_edge.upstream.clocks import PLAUSIBLE_US
+from reid_edge.upstream.clocks import is_plausible
 from reid_edge.wording import counted
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Examination:
 
     def _wrong_clock(self) -> str:
         ahead_s = self._agent.pipeline.source.stats.clock_ahead_us / 1e6
-        if (now_s := wall_s()) < PLAUSIBLE_US / 1e6:
+        if not is_plausible(round((now_s := wall_s()) * 1e6)):
             return f"the clock shows {time.strftime('%Y-%m-%d', time.gmtime(now_s))}: set it, e.g. by a time server"
         if ahead_s:
             way = "forward" if ahead_s > 0 else "back"

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from reid_edge.errors import MessageError, OutboxError
-from reid_edge.upstream.clocks import PLAUSIBLE_US
+from reid_edge.upstream.clocks import is_plausible
 from reid_edge.upstream.message import last_seen_us, restamped
 from reid_edge.upstream.outbox import Outbox
 
@@ -15,17 +15,17 @@ log = logging.getLogger(__name__)
 
 
 class Restamping:
-    """Moves the times of rows of this process from 1970 to now when they are sent, once it is known what now is.
+    """Moves times of rows of this process that cannot be right to now when they are sent, once it is known what now is.
 
-    A board without a battery begins in 1970, and the gallery would refuse what it saw until it found a time server.
-    How far its clock was moved then is how far those times were wrong.  The outbox keeps the right times, so that a
-    later process sends them too, also to a gallery that asks for them again.  What an earlier process left with wrong
-    times stays as it is, also where the outbox could be opened only later: numbers that it gives then are above all
-    before.
+    A board without a battery begins in 1970, one with a damaged clock perhaps after 2099, and the gallery would refuse
+    what it saw until it found a time server.  How far its clock was moved then is how far those times were wrong.  The
+    outbox keeps the right times, so that a later process sends them too, also to a gallery that asks for them again.
+    What an earlier process left with wrong times stays as it is, also where the outbox could be opened only later:
+    numbers that it gives then are above all before.
 
     Args:
         outbox: As it is before anything is put.
-        found_us: Returns what is to be added to times before 2026; 0 while that is not known.
+        found_us: Returns what is to be added to times that cannot be right; 0 while that is not known.
     """
 
     def __init__(self, outbox: Outbox, *, found_us: Callable[[], int]) -> None:
@@ -52,7 +52,7 @@ class Restamping:
 
     def _amended(self, data: bytes, found_us: int) -> bytes:
         try:
-            if last_seen_us(data) >= PLAUSIBLE_US:
+            if is_plausible(last_seen_us(data)):
                 return data
             right = restamped(data, found_us)
         except MessageError:  # the gallery will refuse it, and say why

@@ -17,6 +17,7 @@ from reid_edge.gallery.store.base import ELSEWHERE, AcceptedModel, StoredGap
 from reid_edge.gallery.times import duration_text
 from reid_edge.gallery.twins import Twins
 from reid_edge.sparse_log import SparseLog
+from reid_edge.upstream.clocks import IMPLAUSIBLE_US
 from reid_edge.upstream.message import decode_batch, encode_ack
 from reid_edge.upstream.observation import Ack, Batch, Gap, Observation, Refusal, Replay
 from reid_edge.wire_names import EXPECTED, is_wire_name
@@ -44,7 +45,7 @@ def time_fault(seen: Observation, *, now_us: int, oldest_us: int) -> Fault | Non
         return Fault("time", "expected times with 0 < first_us ≤ captured_us ≤ last_us.")
     if seen.last_us - seen.first_us > LONGEST_TRACKLET_US:
         return Fault("time", "a tracklet cannot last longer than a week.")
-    if seen.last_us > now_us + CLOCK_TOLERANCE_US:
+    if seen.last_us > now_us + CLOCK_TOLERANCE_US or seen.last_us >= IMPLAUSIBLE_US:
         return Fault(
             "future",
             "last seen later than the gallery's clock shows: the camera's clock is ahead, or its video file was "

@@ -2,7 +2,8 @@
 
 A clock that is days ahead for a moment must delete nothing, and one that is behind must refuse nothing for ever.  So a
 gallery counts the time itself, with the kernel's count since the boot, which nobody sets, and keeps the count in its
-store.  The machine's time of day is believed at once where it agrees with that count.  Where it does not (it was set;
+store.  The machine's time of day is believed at once where it agrees with that count, or
+where the count lies after 2099.  Where it does not (it was set;
 the machine was off, or a snapshot of it was resumed), it is believed
 
 * when cameras on other machines send what they have just seen, stamped near it, for 15 minutes in which it is not set,
@@ -27,7 +28,7 @@ from reid_edge.gallery.entries import CLOCK_TOLERANCE_US, Selection
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.chain import UNREADABLE
 from reid_edge.gallery.times import duration_text, now_us, time_text
-from reid_edge.upstream.clocks import STEADY_US, STEP_US, Reading, read_clocks
+from reid_edge.upstream.clocks import IMPLAUSIBLE_US, STEADY_US, STEP_US, Reading, read_clocks
 
 #: A clock that nobody confirms is believed after it has run for so long without being set.
 ALONE_US = 24 * 3600 * 1_000_000
@@ -109,7 +110,8 @@ def advanced(state: ClockState, reading: Reading) -> ClockState:
     was_set = abs(moved_us) > STEP_US if same else moved_us < -STEP_US or not state.in_doubt
     believed_us = state.believed_us + passed_us
     steady_us = 0 if was_set else state.steady_us + passed_us
-    if abs(reading.wall_us - believed_us) <= CLOCK_TOLERANCE_US and steady_us >= STEADY_US:
+    agrees = abs(reading.wall_us - believed_us) <= CLOCK_TOLERANCE_US and steady_us >= STEADY_US
+    if agrees or believed_us >= IMPLAUSIBLE_US > reading.wall_us:
         believed_us = reading.wall_us
     return ClockState(reading.boot, reading.boot_us, reading.wall_us, believed_us, steady_us)
 
@@ -260,14 +262,14 @@ class GalleryClock:
 
 
 def _states(store: Store) -> list[ClockState]:
-    """Return the readable states of a store: a damaged one is as good as none."""
+    """Return the usable states of a store: one that is damaged, or counts from after 2099, is as good as none."""
     states = []
     for text in store.settings(_SETTING).values():
         try:
             states.append(msgspec.json.decode(text, type=ClockState))
         except msgspec.DecodeError:
             continue
-    return states
+    return [state for state in states if state.believed_us < IMPLAUSIBLE_US]
 
 
 def latest_us(store: Store, wall_us: int) -> int:

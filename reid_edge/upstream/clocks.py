@@ -11,8 +11,8 @@ from pathlib import Path
 STEADY_US = 15 * 60 * 1_000_000
 #: A clock that moves by more against ``CLOCK_BOOTTIME`` from one reading to the next has been set.
 STEP_US = 5 * 1_000_000
-#: 2026-01-01: no earlier time of day is believed.
-PLAUSIBLE_US = 1_767_225_600_000_000
+#: 2026-01-01 and 2100-01-01: no earlier time of day is believed, and none from then on.
+PLAUSIBLE_US, IMPLAUSIBLE_US = 1_767_225_600_000_000, 4_102_444_800_000_000
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _UPTIME = Path("/proc/uptime")
@@ -32,6 +32,11 @@ class Reading:
     boot: str
     boot_us: int
     wall_us: int
+
+
+def is_plausible(wall_us: int) -> bool:
+    """Tell whether a time of day, microseconds since 1970 UTC, may be right at all: it lies from 2026 to 2099."""
+    return PLAUSIBLE_US <= wall_us < IMPLAUSIBLE_US
 
 
 def read_clocks() -> Reading:

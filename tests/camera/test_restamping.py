@@ -9,6 +9,7 @@ import pytest
 
 from reid_edge.camera.restamping import Restamping
 from reid_edge.errors import MessageError, OutboxError
+from reid_edge.upstream.clocks import IMPLAUSIBLE_US
 from reid_edge.upstream.delivery import Delivery
 from reid_edge.upstream.message import decode_batch, decode_observation, encode_ack, encode_observation, restamped
 from reid_edge.upstream.observation import Ack, Replay
@@ -77,6 +78,13 @@ def test_rows_of_before_the_clock_was_set_are_delivered_with_the_right_times(out
     right = [20 * MINUTE, 30 * MINUTE + FOUND_US, 40 * MINUTE + FOUND_US]
     assert times == {track: (at - 5, at, at + 7) for track, at in enumerate(right, 1)}
     assert outbox.depth == 0
+
+
+def test_rows_from_after_2099_are_moved_back(outbox):
+    amend = Restamping(outbox, found_us=lambda: FOUND_US - IMPLAUSIBLE_US)
+    outbox.put([seen_at(1, IMPLAUSIBLE_US + MINUTE), seen_at(2, FOUND_US + 2 * MINUTE)])
+    rows = amend(outbox.incarnation, outbox.pending(0, 10))
+    assert [decode_observation(data).captured_us - FOUND_US for _, data in rows] == [MINUTE, 2 * MINUTE]
 
 
 def test_rows_of_an_earlier_process_stay_as_they_are_though_the_disk_took_the_outbox_only_later(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reid_edge.camera.sources.clock import BELIEVED_US, STEP_US, CaptureClock
-from reid_edge.upstream.clocks import PLAUSIBLE_US
+from reid_edge.upstream.clocks import IMPLAUSIBLE_US, PLAUSIBLE_US
 
 SECOND = 10**9
 YEAR = 365 * 86400 * SECOND
@@ -82,23 +82,37 @@ def test_while_a_clock_is_not_believed_it_says_how_far_it_is_ahead(clocks):
     assert clock.ahead_us == -3_600_000_000
 
 
-def test_a_machine_without_a_battery_has_the_right_time_as_soon_as_it_is_set():
-    clocks = Clocks(wall=100 * SECOND)
+@pytest.mark.parametrize("start", [-60 * YEAR, 100 * SECOND, 140 * YEAR], ids=["1910", "1970", "2109"])
+def test_a_machine_without_a_battery_has_the_right_time_as_soon_as_it_is_set(start):
+    clocks = Clocks(wall=start)
     clock = clocks.capture_clock()
     times, _ = clocks.run(clock, 30)
-    assert times[-1] < 200_000_000
+    begin_us = max(0, start // 1000)  # no observation can be from before 1970
+    assert begin_us <= times[0] and times[-1] < begin_us + 100_000_000
     clocks.wall = NOW
     times, errors = clocks.run(clock, 1)
     assert not errors.any()
-    assert clock.correction_us == clock.found_us == pytest.approx(NOW // 1000, abs=2e8)
+    assert clock.correction_us == clock.found_us == pytest.approx(NOW // 1000 - begin_us, abs=2e8)
     clocks.wall += 3600 * SECOND  # and is set once more
     clocks.run(clock, 70)
-    assert clock.found_us == clock.correction_us == pytest.approx(NOW // 1000 + 3600e6, abs=2e8)
+    assert clock.found_us == clock.correction_us == pytest.approx(NOW // 1000 - begin_us + 3600e6, abs=2e8)
 
 
-def test_a_time_before_2026_is_never_believed_after_a_later_one(clocks):
+def test_of_two_times_that_cannot_be_right_the_first_goes_on(clocks):
+    clocks.wall = 100 * SECOND
     clock = clocks.capture_clock()
-    clocks.wall = 0
+    for wall in (140 * YEAR, 5 * YEAR, -YEAR):
+        clocks.wall = wall
+        clocks.run(clock, 300)
+    assert clock.now_us() == 100_000_000 + 900_000_000 and clock.correction_us == clock.found_us == 0
+    clocks.wall = NOW
+    assert clock.now_us() == NOW // 1000 and clock.found_us == NOW // 1000 - 1_000_000_000
+
+
+@pytest.mark.parametrize("wall", [-YEAR, 0, 140 * YEAR])
+def test_a_time_that_cannot_be_right_is_never_believed_after_one_that_can(clocks, wall):
+    clock = clocks.capture_clock()
+    clocks.wall = wall
     times, _ = clocks.run(clock, 600)
     assert times[-1] == NOW // 1000 + 600_000_000
     assert clock.correction_us == 0
@@ -151,7 +165,7 @@ EVENT = st.tuples(
 )
 
 
-@given(events=st.lists(EVENT, max_size=12), start=st.sampled_from([NOW, 0, NOW + 2 * YEAR]))
+@given(events=st.lists(EVENT, max_size=12), start=st.sampled_from([NOW, 0, NOW + 2 * YEAR, 140 * YEAR]))
 def test_however_the_wall_clock_is_set_times_go_on_and_are_right_within_two_minutes(events, start):
     clocks = Clocks(wall=start)
     clock = clocks.capture_clock()
@@ -164,5 +178,5 @@ def test_however_the_wall_clock_is_set_times_go_on_and_are_right_within_two_minu
     assert (np.diff(steady) > 0).all()
     assert (np.diff(steady) <= 500_000 + STEP_US).all()
     _, errors = clocks.run(clock, BELIEVED_US / 1e6 + 10, every_ms=500)
-    if clocks.wall // 1000 >= PLAUSIBLE_US + 100_000_000:
+    if PLAUSIBLE_US + 100_000_000 <= clocks.wall // 1000 < IMPLAUSIBLE_US:
         assert errors[-1] == 0

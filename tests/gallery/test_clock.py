@@ -223,6 +223,18 @@ def test_a_clock_that_goes_back_refuses_nothing_for_ever(gallery, machine):
     assert kept_since_us(gallery.store, machine()) == machine() - 72 * HOUR
 
 
+def test_a_count_from_after_2099_gives_way_at_once(gallery, machine):
+    machine.error_us = 100 * 365 * DAY
+    gallery.start()  # the whole machine, and so its count, is a century ahead
+    gallery.collector.retention.clock.believe()
+    assert gallery.receive().seqs == ()
+    machine.error_us = 0
+    assert gallery.receive().seqs and kept_since_us(gallery.store, machine()) < machine.true_us
+    assert gallery.collector.retention.clock.trouble == ""
+    gallery.start()
+    assert gallery.collector.retention.clock.now().believed_us == machine.true_us
+
+
 def test_a_person_is_believed_at_once_and_by_the_collector_that_runs(gallery, machine):
     gallery.receive()
     machine.pause(4 * DAY)

@@ -19,7 +19,7 @@ from reid_edge.gallery.quota import Quota
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.base import summarise
 from reid_edge.upstream import observation_pb2
-from reid_edge.upstream.clocks import Reading
+from reid_edge.upstream.clocks import IMPLAUSIBLE_US, Reading
 from reid_edge.upstream.message import MOST_IN_GAP, decode_ack, encode_batch, encode_observation
 from reid_edge.upstream.observation import Ack, Gap
 from tests.commands import run_command
@@ -263,6 +263,13 @@ def test_what_is_from_the_future_has_two_causes(sqlite_store):
     collector = Collector(sqlite_store, clock=lambda: NOON)
     ack = decode_ack(collector.receive([batch([record(1, at=NOON + HOUR)])])[0])
     assert "clock is ahead, or its video file" in ack.refused[0].reason
+
+
+def test_what_is_from_after_2099_is_refused_whatever_the_gallery_s_own_clock_says(sqlite_store):
+    collector = Collector(sqlite_store, clock=lambda: IMPLAUSIBLE_US + HOUR)
+    for at, is_refused in ((IMPLAUSIBLE_US - 1, False), (IMPLAUSIBLE_US, True)):
+        ack = decode_ack(collector.receive([batch([record(1, at=at, lasts=0)])])[0])
+        assert ["clock is ahead" in refused.reason for refused in ack.refused] == [True] * is_refused
 
 
 def test_an_acknowledgement_says_which_gallery_has_committed(sqlite_store, clock):

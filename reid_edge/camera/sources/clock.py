@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from reid_edge.upstream.clocks import PLAUSIBLE_US
+from reid_edge.upstream.clocks import is_plausible
 
 #: A wall clock that differs by no more than this is followed smoothly: NTP's slewing, small steps, leap seconds.
 STEP_US = 2_000_000
@@ -25,8 +25,8 @@ class CaptureClock:
     * A wall clock that was set, by more than two seconds, is not believed for a minute: times go on from what they
       were.  So a clock that is a year ahead for a second stamps nothing wrong.  If it stays, times are set to it, and
       the difference is added to ``correction_us``: times of different ``correction_us`` must not be compared.
-    * A time before 2026 is never believed after a later one.  The first later time is believed at once: a machine
-      without a battery has found its time server.
+    * A time before 2026 or after 2099 is never believed, except as the first one.  The first time between is believed
+      at once: a machine without a battery, or with a damaged one, has found its time server.
 
     To be used by one thread; ``ahead_us`` and ``correction_us`` may be read from any.
 
@@ -36,15 +36,15 @@ class CaptureClock:
 
     Attributes:
         correction_us: Sum of the steps by which times were set to the wall clock so far.
-        found_us: What is to be added to times before 2026, once the first later one is known; 0 before, or if there are
-            none.
+        found_us: What is to be added to times before 2026 or after 2099, once one between is known; 0 before, or if
+            there are none.
         ahead_us: How far the wall clock is ahead of the last capture time, while it is not believed; else 0.
     """
 
     def __init__(self, *, wall_ns: Callable[[], int] = time.time_ns, monotonic_ns: Callable[[], int] = boot_ns) -> None:
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
-        self._last_us = wall_ns() // 1000
+        self._last_us = self._wall_us()
         self._last_boot_us = monotonic_ns() // 1000
         self._doubted: tuple[int, int] | None = None  # offset to the other clock, and since when it is that
         self.correction_us = 0
@@ -53,7 +53,7 @@ class CaptureClock:
 
     def now_us(self) -> int:
         """Return microseconds since 1970 UTC; never less than the last time, unless ``correction_us`` has changed."""
-        wall_us, boot_us = self._wall_ns() // 1000, self._monotonic_ns() // 1000
+        wall_us, boot_us = self._wall_us(), self._monotonic_ns() // 1000
         elapsed_us = max(0, boot_us - self._last_boot_us)
         expected_us = self._last_us + elapsed_us
         if abs(wall_us - expected_us) <= STEP_US:
@@ -62,7 +62,7 @@ class CaptureClock:
         elif self._is_believed(wall_us, boot_us, expected_us):
             self._doubted, self.ahead_us = None, 0
             self.correction_us += wall_us - expected_us
-            if self.found_us or expected_us < PLAUSIBLE_US <= wall_us:
+            if self.found_us or not is_plausible(expected_us):
                 self.found_us = self.correction_us
             self._last_us = wall_us
         else:
@@ -71,11 +71,15 @@ class CaptureClock:
         self._last_boot_us = boot_us
         return self._last_us
 
+    def _wall_us(self) -> int:
+        """Return the wall clock's time; one before 1970 counts as 1970, since no observation can have it."""
+        return max(0, self._wall_ns() // 1000)
+
     def _is_believed(self, wall_us: int, boot_us: int, expected_us: int) -> bool:
         """Tell whether times are to be set to a wall clock that was set."""
-        if (wall_us < PLAUSIBLE_US) != (expected_us < PLAUSIBLE_US):
+        if not is_plausible(wall_us) or not is_plausible(expected_us):
             self._doubted = None
-            return wall_us >= PLAUSIBLE_US
+            return is_plausible(wall_us)
         offset_us = wall_us - boot_us
         if self._doubted is None or abs(offset_us - self._doubted[0]) > STEP_US:
             self._doubted = offset_us, boot_us

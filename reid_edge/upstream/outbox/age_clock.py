@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from reid_edge.upstream.clocks import PLAUSIBLE_US, STEADY_US, STEP_US, Reading, read_clocks
+from reid_edge.upstream.clocks import STEADY_US, STEP_US, Reading, is_plausible, read_clocks
 
 #: A hundred years: no count is larger.
 MOST_AGE_US = 100 * 365 * 86400 * 1_000_000
@@ -49,7 +49,7 @@ class AgeState:
         """
         if self.age_us > MOST_AGE_US:
             return AgeState(age_us=newest_us)
-        if self.steady_wall_us < PLAUSIBLE_US or self.steady_age_us > self.age_us:
+        if not is_plausible(self.steady_wall_us) or self.steady_age_us > self.age_us:
             return replace(self, steady_wall_us=0, steady_age_us=0, steady_boot="")
         return self
 
@@ -87,7 +87,7 @@ class AgeClock:
         if abs(offset_us - self._offset_us) > STEP_US:
             self._steady_since_us = reading.boot_us
         self._offset_us = offset_us
-        if reading.boot_us - self._steady_since_us < STEADY_US or reading.wall_us < PLAUSIBLE_US:
+        if reading.boot_us - self._steady_since_us < STEADY_US or not is_plausible(reading.wall_us):
             return
         state, age_us = self._state, self._age_us(reading)
         if state.steady_wall_us and state.steady_boot != reading.boot:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from reid_edge.upstream.clocks import PLAUSIBLE_US
+from reid_edge.upstream.clocks import is_plausible
 from reid_edge.upstream.message import last_seen_us
 from reid_edge.upstream.observation import Replay
 from reid_edge.upstream.outbox import tables
@@ -70,7 +70,7 @@ def _note(destined: DestinedFile, change: Callable[[Notes], Notes]) -> None:
 def _is_asked_for(row: StoredRow, replay: Replay) -> bool:
     """Return whether a restored gallery asks for a row; it may have been stamped before the clock was set."""
     seen_us = last_seen_us(row[3])
-    return seen_us >= replay.since_us or seen_us < PLAUSIBLE_US
+    return seen_us >= replay.since_us or not is_plausible(seen_us)
 
 
 def _waiting_again(db: sqlite3.Connection, state: State, rows: Sequence[StoredRow]) -> tuple[State, None]:
