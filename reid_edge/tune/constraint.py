@@ -35,7 +35,7 @@ class Constraint(Protocol):
 
 
 class FeatureAgreement:
-    """Constraint that needs no labels: the verdict of INT8 on export (:func:`reid_edge.export.reference.judge`)."""
+    """Constraint that needs no labels: the verdict of INT8 on export (:func:`reid_edge.runtime.verdict.judge`)."""
 
     text = "features agree with the checkpoint's: the verdict of docs/quantization.md"
 
