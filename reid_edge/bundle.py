@@ -142,7 +142,8 @@ class Bundle:
             BundleCorruptError: The file is missing or has changed, or holds something else.
         """
         entry = self.manifest.golden
-        return parse_golden(self.read(entry), self.manifest, str(self.path / entry.path))
+        size, dim = self.manifest.input.size, self.manifest.features.dim
+        return parse_golden(self.read(entry), size=size, dim=dim, name=str(self.path / entry.path))
 
 
 def open_bundle(

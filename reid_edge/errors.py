@@ -13,6 +13,7 @@
     ├── OutputError              nowhere to write, or something is there already
     ├── ParityError              an exported file does not compute what the checkpoint computes
     ├── QuantizationRejected     INT8 changes the ranking more than allowed
+    ├── TargetError              a bundle that lacks what other software needs of it
     ├── TuningError              no form of a network is fast enough here, or keeps the accuracy
     ├── BundleError
     │   ├── BundleCorruptError         a file is missing or a byte has changed
@@ -126,6 +127,10 @@ class ParityError(ReidEdgeError):
 
 class QuantizationRejected(ReidEdgeError):  # noqa: N818 - a verdict, not a malfunction
     """INT8 that changes the ranking more than the limit."""
+
+
+class TargetError(ReidEdgeError):
+    """A bundle, or a file of it, that cannot be made into what other software takes."""
 
 
 class TuningError(ReidEdgeError):

@@ -10,23 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import BundleCorruptError, shortened
-from reid_edge.manifest import Manifest
+from reid_edge.types import Size
 
 #: More than an exporter makes.
 MAX_CROPS = 256
 
 
 def parse_golden(
-    content: bytes, manifest: Manifest, name: str
+    content: bytes, *, size: Size, dim: int, name: str
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Read golden crops and features from the content of an ``.npz`` file.
 
-    Sizes and types are those that the manifest gives, and no memory is taken for others: a packed file of a few
-    kilobytes cannot fill it.
+    No memory is taken for other sizes and types: a packed file of a few kilobytes cannot fill it.
 
     Args:
         content: The file.
-        manifest: Gives the size of crops and the dimensions of features.
+        size: Height and width of the crops.
+        dim: Dimensions of the features.
         name: Of the file, for the error.
 
     Returns:
@@ -35,11 +35,10 @@ def parse_golden(
     Raises:
         BundleCorruptError: It holds something else.
     """
-    height, width = manifest.input.size
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            crops = _array(archive, "crops.npy", np.dtype(np.uint8), (height, width, 3))
-            features = _array(archive, "features.npy", np.dtype(np.float32), (manifest.features.dim,))
+            crops = _array(archive, "crops.npy", np.dtype(np.uint8), (*size, 3))
+            features = _array(archive, "features.npy", np.dtype(np.float32), (dim,))
         if len(crops) != len(features):
             raise ValueError(f"{len(crops)} crops and features of {len(features)}")
         if not np.isfinite(features).all():

@@ -5,10 +5,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import cv2
+import numpy as np
 import pytest
 
+from reid_edge import Selection, open_store, query_by_feature, search
+from reid_edge.export.targets.table import export_target
 from tests.camera.street import street_frames, walker, write_street
 from tests.conftest import REPOSITORY
 
@@ -34,8 +38,8 @@ def folder(session_bundle, tmp_path_factory):
     return folder
 
 
-def _run(folder, *arguments):
-    environment = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": str(REPOSITORY)}
+def _run(folder, *arguments, **variables):
+    environment = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": str(REPOSITORY)} | variables
     run = subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -77,6 +81,23 @@ def test_receive_batches(folder):
     assert int(re.search(r"sent (\d+) times", printed)[1]) > 1
 
 
+def test_deepstreams_features_go_into_a_gallery(folder, session_bundle):
+    export_target(session_bundle, "deepstream", folder / "deepstream", precisions=("fp16",))
+    arguments = ("deepstream", "detector.txt", "tracker.yml", "people.db", "file:///street.avi")
+    path = os.pathsep.join([str(REPOSITORY / "tests" / "deepstream"), str(REPOSITORY)])
+    printed = _run(folder, EXAMPLES / "deepstream_bridge.py", *arguments, PYTHONPATH=path)
+    assert "stored 4 observations in people.db; still waiting 0" in printed
+    even = np.array([3.0, 0.1] * 256, np.float32)  # what the pipeline's nvinfer gives of track 2
+    query = query_by_feature(even / np.linalg.norm(even), session_bundle.manifest.model_hash, image_sha256="0" * 64)
+    store = open_store(f"sqlite:{folder / 'people.db'}")
+    found = search(store, query, selection=Selection(), purpose="test", now_us=time.time_ns() // 1000)
+    store.close()
+    assert [round(one.cosine, 2) for one in found] == [1.0, pytest.approx(0.07, abs=0.01)]
+    assert found[0].best.camera == "deepstream"
+    assert found[0].best.box == pytest.approx((900 / 1920, 200 / 1080, 1050 / 1920, 600 / 1080), abs=1e-3)
+    assert found[0].last_us - found[0].first_us == pytest.approx(4.75e6, abs=1e5)
+
+
 def test_a_video_goes_into_a_gallery_which_is_searched_and_looked_at(folder):
     found = _script(folder, "video_to_gallery.py", "street.avi", "person.jpg").splitlines()
     assert found
@@ -91,5 +112,5 @@ def test_compare_checkpoints(folder):
 def test_the_page_lists_every_example():
     page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     files = [path.relative_to(EXAMPLES).as_posix() for path in [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*/*.ipynb")]]
-    assert len(files) == 7
+    assert len(files) == 8
     assert all(f"({file})" in page for file in files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,11 +21,11 @@ from reid_edge.cli.shared_options import (
     TrustedKeyOption,
 )
 from reid_edge.console import console, extra, print_table, progress_bars, say
-from reid_edge.errors import ReidEdgeError
+from reid_edge.errors import ReidEdgeError, UsageError
 from reid_edge.wording import counted
 
 if TYPE_CHECKING:
-    from reid_edge.manifest import Artifact, Manifest
+    from reid_edge.manifest import Artifact, Manifest, PrecisionChoice
     from reid_edge.osnet.checkpoint import Checkpoint
 
 #: Headers of :func:`bundle_rows`.
@@ -56,9 +57,19 @@ def verify(
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
     device: DeviceOption = "CPU",
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Features that another device computed from the check crops of BUNDLE (a bundle, or a folder of "
+            "'export --for'): .npy, or the folder that qnn-net-run wrote. With --precision, the one it computes in."
+        ),
+    ] = None,
     trusted_key: TrustedKeyOption = None,
 ) -> None:
     """Check a bundle's hashes, and the features of its golden crops on each engine of this device."""
+    if features is not None:
+        _verify_features(bundle, features, precision, trusted_key or ())
+        return
     from reid_edge.bundle import open_bundle
     from reid_edge.runtime.engines import EngineOptions
     from reid_edge.runtime.golden import verify_bundle
@@ -77,6 +88,21 @@ def verify(
         )
     if not any(result.outcome == "right" for result in results):
         raise ReidEdgeError("no file of this bundle could run on this device; 'reid-edge doctor' says what to install.")
+
+
+def _verify_features(folder: Path, features: Path, precision: PrecisionChoice, trusted_keys: Sequence[str]) -> None:
+    from reid_edge.runtime.device_features import verify_features
+
+    if precision not in ("fp32", "fp16", "int8"):
+        raise UsageError("--features needs --precision fp32, fp16 or int8: what the device computes in.")
+    verdict = verify_features(folder, features, precision, trusted_keys=tuple(trusted_keys))
+    outcome = "wrong" if verdict.reasons else "right"
+    print_table(f"{features}", ("precision", "result", "detail"), [[precision, outcome, verdict.detail]])
+    if verdict.reasons:
+        raise ReidEdgeError(
+            f"the device computes other features than the checkpoint: {'; '.join(verdict.reasons)}. Do not use it: "
+            "look at the order of the crops, the colours and the input's scale, or calibrate with other crops."
+        )
 
 
 def extract(

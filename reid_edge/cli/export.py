@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from reid_edge.cli.bundle import BUNDLE_HEADERS, bundle_rows
+from reid_edge.cli.export_target import TargetRequest, make_target
 from reid_edge.cli.shared_options import (
     BundleArgument,
     ForceOption,
@@ -20,6 +21,11 @@ from reid_edge.cli.shared_options import (
 )
 from reid_edge.console import console, extra, print_table, progress_bars, say
 from reid_edge.errors import OutputError, ReidEdgeError, UsageError
+from reid_edge.manifest import Precision
+from reid_edge.runtime.target_folder import TargetName
+
+if TYPE_CHECKING:
+    from reid_edge.osnet.checkpoint import Checkpoint
 
 _FORMATS = ("onnx", "openvino", "native", "tensorrt")
 
@@ -65,22 +71,50 @@ def export(
         bool, typer.Option("--keep-rejected", help="Keep INT8 files that change the ranking too much.")
     ] = False,
     latency: Annotated[bool, typer.Option(help="Time every file after the export.")] = True,
+    target: Annotated[
+        TargetName | None,
+        typer.Option("--for", help="Also make the files that this software takes, in the folder BUNDLE-TARGET."),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="With --for: take this bundle and export none; --out is the folder of the software's files."),
+    ] = None,
     force: ForceOption = False,
 ) -> None:
     """Make a bundle from a checkpoint: ONNX, OpenVINO and TensorRT files, each checked against the checkpoint."""
+    precisions = choices(precision, ("fp32", "fp16", "int8"), "--precision")
+    crops = None if calibration == "default" else Path(calibration)
+    if bundle is not None:
+        if target is None:
+            raise UsageError("--bundle is what --for takes: give --for TARGET too.")
+        made_of = _checkpoint(checkpoint, width) if checkpoint is not None or width is not None else None
+        make_target(
+            TargetRequest(
+                target=target,
+                bundle=bundle,
+                out=out,
+                precisions=precisions,
+                checkpoint=made_of,
+                crops=crops,
+                skip_bad=skip_bad,
+                force=force,
+            )
+        )
+        return
     with extra("export", "exporting"):
         from reid_edge.export.exporter import ExportOptions, Format, export_bundle
         from reid_edge.export.native import why_no_plan
+        from reid_edge.export.targets.table import TARGETS
         from reid_edge.export.tensorrt import why_not_here
         from reid_edge.osnet.architecture import format_size, parse_size, size_of_resolution
-        from reid_edge.osnet.shipped import find_checkpoint
 
     if width is None and checkpoint is None:
         raise UsageError("give --width β (0.25 ships with reid-edge), or --checkpoint FILE.")
     if size is not None and resolution is not None:
         raise UsageError("give --size or --resolution, not both.")
-    loaded = find_checkpoint(checkpoint, width, say)
+    loaded = _checkpoint(checkpoint, width)
     no_native, no_tensorrt = why_no_plan(loaded.info.variant, input_format), why_not_here()
+    formats = formats or (TARGETS[target].format if target else None)
     chosen = _formats(formats, {"native": no_native, "tensorrt": no_tensorrt})
     input_size = loaded.info.size
     if size is not None:
@@ -92,8 +126,8 @@ def export(
         out=out or Path(name),
         size=input_size,
         formats=cast(tuple[Format, ...], chosen),
-        precisions=choices(precision, ("fp32", "fp16", "int8"), "--precision"),  # type: ignore[arg-type]
-        calibration=None if calibration == "default" else Path(calibration),
+        precisions=cast(tuple[Precision, ...], precisions),
+        calibration=crops,
         skip_bad=skip_bad,
         input_format=input_format,
         target_cpu=target_cpu,
@@ -104,17 +138,38 @@ def export(
         time_files=latency,
     )
     with progress_bars() as notify:
-        bundle = export_bundle(loaded, options, notify)
-    print_table(f"{bundle.path}", BUNDLE_HEADERS, bundle_rows(bundle.manifest))
-    if no_native:
+        exported = export_bundle(loaded, options, notify)
+    print_table(f"{exported.path}", BUNDLE_HEADERS, bundle_rows(exported.manifest))
+    if no_native and not target:
         console.print(f"Native engine: {no_native}", soft_wrap=True)
-    if no_tensorrt:
+    if no_tensorrt and not target:
         console.print(
             f"TensorRT: {no_tensorrt}\n  Copy the bundle to the device and run there: "
-            f"reid-edge build {shlex.quote(str(bundle.path))} --engine tensorrt",
+            f"reid-edge build {shlex.quote(str(exported.path))} --engine tensorrt",
             soft_wrap=True,
         )
-    console.print(f"Next: reid-edge verify {shlex.quote(str(bundle.path))}", soft_wrap=True)
+    console.print(f"Next: reid-edge verify {shlex.quote(str(exported.path))}", soft_wrap=True)
+    if target:
+        make_target(
+            TargetRequest(
+                target=target,
+                bundle=exported.path,
+                out=None,
+                precisions=precisions,
+                checkpoint=loaded,
+                crops=crops,
+                skip_bad=skip_bad,
+                force=force,
+            )
+        )
+
+
+def _checkpoint(checkpoint: Path | None, width: float | None) -> Checkpoint:
+    """Read the checkpoint that was named, or the shipped one of a width."""
+    with extra("export", "exporting"):
+        from reid_edge.osnet.shipped import find_checkpoint
+
+    return find_checkpoint(checkpoint, width, say)
 
 
 def _formats(asked: str | None, obstacles: Mapping[str, ReidEdgeError | None]) -> tuple[str, ...]:
@@ -152,7 +207,6 @@ def build(
     """Build TensorRT plans for this device from a bundle's ONNX files, check them, and add them to the bundle."""
     from reid_edge.bundle import open_bundle
     from reid_edge.export.tensorrt import build_into_bundle
-    from reid_edge.manifest import Precision
 
     opened = open_bundle(bundle, trusted_keys=trusted_key or ())
     if precision is None:

@@ -64,7 +64,11 @@ class CalibrationSet:
 
 def shipped_name(checkpoint: Checkpoint, size: Size) -> str:
     """Name the file, under ``calibration/``, of the set made from this very checkpoint at this size."""
-    return f"{checkpoint.sha256[:12]}-{size[0]}x{size[1]}.npz"
+    return _shipped_name(checkpoint.sha256, size)
+
+
+def _shipped_name(checkpoint_sha256: str, size: Size) -> str:
+    return f"{checkpoint_sha256[:12]}-{size[0]}x{size[1]}.npz"
 
 
 def calibration_set(
@@ -89,7 +93,12 @@ def calibration_set(
 
 def shipped_set(checkpoint: Checkpoint, size: Size) -> CalibrationSet | None:
     """Read the set that ships for this very checkpoint at this size, if there is one."""
-    path = asset("calibration", shipped_name(checkpoint, size))
+    return shipped_set_of(checkpoint.sha256, size)
+
+
+def shipped_set_of(checkpoint_sha256: str, size: Size) -> CalibrationSet | None:
+    """Read the set that ships for the checkpoint of a sha256 at this size, if there is one."""
+    path = asset("calibration", _shipped_name(checkpoint_sha256, size))
     return None if path is None else saved_set(path)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import glob
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from reid_edge.bundle import MANIFEST, open_bundle
@@ -18,14 +18,19 @@ NEEDED_BYTES = 256 * 1024 * 1024
 
 
 @contextlib.contextmanager
-def staged_folder(out: Path, *, force: bool) -> Iterator[Path]:
+def staged_folder(out: Path, *, force: bool, why_foreign: Callable[[Path], str] | None = None) -> Iterator[Path]:
     """Yield a temporary folder beside ``out`` that becomes ``out`` when the block ends well, and is removed otherwise.
 
+    Args:
+        out: The folder.
+        force: Replace one that is there.
+        why_foreign: Says why a folder must not be replaced, "" for one that may be; None: only bundles may.
+
     Raises:
-        OutputError: ``out`` exists (with ``force``: and is no bundle), or the disk is full or read-only.
+        OutputError: ``out`` exists (with ``force``: and is foreign), or the disk is full or read-only.
     """
     out = out.resolve()
-    _check_replaceable(out, force)
+    _check_replaceable(out, force, why_foreign or _not_of_a_bundle)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     _remove_abandoned(out)
     missing = [parent for parent in out.parents if not parent.exists()]
@@ -54,12 +59,12 @@ def _remove_abandoned(out: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_replaceable(out: Path, force: bool) -> None:
+def _check_replaceable(out: Path, force: bool, why_foreign: Callable[[Path], str]) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not force:
         raise OutputError(f"{out} exists already; use --force to replace it, or another --out.")
-    if strange := _not_of_a_bundle(out):
+    if strange := why_foreign(out):
         raise OutputError(
             f"{out} exists and {strange}; it is not replaced even with --force. Use another --out, or remove it."
         )

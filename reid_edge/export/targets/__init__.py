@@ -1,0 +1,1 @@
+"""Files for other software, made of a bundle: DeepStream, Triton, OpenVINO Model Server, compilers for NPUs."""

@@ -1,0 +1,2 @@
+def require_version(name, version):
+    assert (name, version) == ("Gst", "1.0")
