@@ -22,8 +22,8 @@ LEAST_WEIGHT = 1e-3
 SURE_CROPS = 2
 #: Natural logarithm of a crop's height over the usual one of its track → how surely it shows the same, whole person.
 LIKENESS = ((0.1, 0.3), (1.0, 0.1))
-#: Value of a crop at the edge of the frame among the crops of its tracklet, as a multiple of that of another.
-VALUE_AT_EDGE = 0.5
+#: Worth of the best crop inside the frame, as a multiple of that of any, from which none at the edge is the best one.
+ENOUGH_INSIDE = 0.5
 #: Number of crops of a tracklet among which the best one is chosen.
 CANDIDATES = 64
 
@@ -110,10 +110,13 @@ class _Tracklet:
     @property
     def best(self) -> CropDetails:
         """The crop that shows the person best: of great worth, inside the frame, as high as the track usually is."""
-        return max(self.candidates, key=self._value)
+        inside = [crop for crop in self.candidates if not crop.at_edge]
+        least = ENOUGH_INSIDE * max(crop.worth for crop in self.candidates)
+        good_inside = any(crop.worth >= least for crop in inside)
+        return max(inside if good_inside else self.candidates, key=self._value)
 
     def _value(self, crop: CropDetails) -> float:
-        return crop.worth * crop.likeness(self.usual_height) * (VALUE_AT_EDGE if crop.at_edge else 1.0)
+        return crop.worth * crop.likeness(self.usual_height)
 
     def add(self, details: CropDetails, feature: Feature) -> None:
         weight = max(details.worth, LEAST_WEIGHT)

@@ -301,11 +301,11 @@ def sized(second, height, quality=0.5, usual=0.0):
 
 
 def test_the_best_crop_lies_inside_the_frame_unless_that_is_a_poor_one():
-    for quality, best in ((0.5, 1), (0.3, 0)):
+    for quality, best in ((0.5, 1), (0.4, 0)):
         tracklets = Tracklets(AT_END, model_hash=MODEL)
         tracklets.add(replace(details(quality=0.9), at_edge=True), unit(1, 2))
-        tracklets.add(details(second=1, quality=quality), unit(1, 2))
-        [published] = tracklets.end([ended(1)])
+        tracklets.add(details(second=1, quality=quality, box=(0.1, 0.0, 0.5, 0.9)), unit(1, 2))  # of an odd height
+        [published] = tracklets.end([EndedTrack(1, START, usual_height=0.2)])
         assert published.captured_us == START + best * SECOND
 
 
