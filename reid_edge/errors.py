@@ -198,10 +198,11 @@ class TrainingError(ReidEdgeError):
 
 
 class StoppedError(TrainingError):
-    """A run that a signal asked to stop; its state is saved.
+    """A run that a signal, or the end of its time, asked to stop; its state is saved.
 
     Attributes:
-        exit_code: What a shell expects of a process that the signal ended: 128 + its number.
+        exit_code: What a shell expects of a process that the signal ended: 128 + its number; 143 for the end of the
+            time.
     """
 
     def __init__(self, message: str, number: int) -> None:

@@ -72,6 +72,12 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder to write the run to. Default: ./train-….")] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder of an interrupted run to continue.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the run in --out.")] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Save the state and stop after so many minutes; --resume continues. Default: no limit."
+        ),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the complete settings as TOML, and exit.")] = False,
 ) -> None:
     """Train OSNet on labelled images with one of the paper's recipes."""
@@ -110,7 +116,9 @@ def train(
     folder = resume or out or run_name(resolved)
     try:
         with progress_bars() if first else contextlib.nullcontext(silent) as notify:
-            result = run(resolved, folder, resume=resume is not None, force=force, notify=notify, say=say)
+            result = run(
+                resolved, folder, resume=resume is not None, force=force, minutes=minutes, notify=notify, say=say
+            )
     except StoppedError as stopped:
         if first:
             say(str(stopped))

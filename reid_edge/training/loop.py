@@ -101,7 +101,7 @@ class Loop:
         """Train to the end.
 
         Raises:
-            StoppedError: A signal asked for a stop; the state is saved.
+            StoppedError: A signal, or the end of the given time, asked for a stop; the state is saved.
             DivergedError: A loss or a weight is not finite; the last good state and checkpoints stay.
             CollapseError: All features have become the same; the last good state and checkpoints stay.
             OutputError: A file cannot be written; its previous version stays.
@@ -158,10 +158,10 @@ class Loop:
         return self._parts.inputs.source.batch(rank_slice(batch.roll(half), distributed.rank(), world))
 
     def _stop_or_save(self) -> None:
-        """Stop if a signal asked for it; save if ``run.save_minutes`` have passed."""
+        """Stop if a signal, or the end of the given time, asks for it; save if ``run.save_minutes`` have passed."""
         step = self._progress.step
         if (distributed.world() == 1 or step % STOP_STEPS == 0) and distributed.any_of(
-            bool(self._stop.number), self._parts.stepper.device
+            self._stop.made, self._parts.stepper.device
         ):
             self._save()
             kept = "its features look collapsed: the state before stays" if self._watch.low else "nothing is lost"

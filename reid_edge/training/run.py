@@ -60,6 +60,7 @@ def train(
     *,
     resume: bool = False,
     force: bool = False,
+    minutes: float | None = None,
     notify: Notify = silent,
     say: Callable[[str], object] = lambda _line: None,
 ) -> TrainResult:
@@ -73,6 +74,7 @@ def train(
         out: Folder of the run (docs/training.md lists its files).
         resume: Go on with the run in ``out``; a finished run is left as it is.
         force: Replace the run in ``out``.
+        minutes: Minutes from now after which the run saves its state and stops, as at a SIGTERM; None: no limit.
         notify: Starts a progress bar with a text and a number of steps.
         say: Called with a line for each epoch.
 
@@ -83,12 +85,13 @@ def train(
         OutputError: ``out`` cannot be used, or the disk is full.
         ResumeError: ``out`` holds no run that can go on with these settings.
         MissingExtraError: A package of the extra ``train`` is not installed.
-        StoppedError: A signal asked for a stop; the run can go on.
+        StoppedError: A signal, or the end of the given time, asked for a stop; the run can go on.
         DivergedError: A loss or a weight is no longer finite.
         CollapseError: All features have become the same.
     """
     check(settings)
     check_packages()
+    stop = StopRequest(minutes)
     device = distributed.pick_device(settings.run.device)
     # The precision that "auto" stands for here influences the result: it stays when the run goes on elsewhere.
     half = half_precision(settings.run, device)
@@ -104,7 +107,7 @@ def train(
             return _result(folder, saved.progress)
         parts, state = _prepare(settings, folder, device, saved, notify, say)
         with claimed(folder, new=not resume) if writes else contextlib.nullcontext():
-            _train(parts, state, notify, say if writes else None)
+            _train(parts, state, stop, notify, say if writes else None)
     return _result(folder, state.progress)
 
 
@@ -187,14 +190,15 @@ def _prepare(
     return parts, state
 
 
-def _train(parts: Parts, state: SavedState, notify: Notify, say: Callable[[str], object] | None) -> None:
+def _train(
+    parts: Parts, state: SavedState, stop: StopRequest, notify: Notify, say: Callable[[str], object] | None
+) -> None:
     """Run the loop; ``say`` is None in all processes but the first, which alone writes."""
     if say is not None and parts.staff is not None:
         parts.staff.save(parts.folder.teachers)
     logger = None if say is None else _open_logger(parts, state, say)
     advance = notify("training", parts.settings.schedule.epochs * parts.steps_per_epoch)
     advance(state.progress.step)
-    stop = StopRequest()
     with contextlib.closing(logger) if logger else contextlib.nullcontext(), stop.listening():
         try:
             Loop(parts, state, stop=stop, logger=logger, advance=advance).run()

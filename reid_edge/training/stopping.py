@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -17,14 +19,23 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """A request to stop this process, made by a signal.
+    """A request to stop this process, made by a signal, or by the end of the time that it was given.
+
+    Args:
+        minutes: Minutes from now until the process is asked to stop; None: it has all the time.
 
     Attributes:
-        number: Number of the signal; 0: no request.
+        number: Number of the signal; 0: there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, minutes: float | None = None) -> None:
         self.number = 0
+        self._end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+
+    @property
+    def made(self) -> bool:
+        """True if the process is asked to stop."""
+        return bool(self.number) or time.monotonic() >= self._end
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:

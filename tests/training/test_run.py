@@ -508,3 +508,13 @@ def test_two_processes_come_to_what_one_comes_to(people, tmp_path):
     one, two = (rows(tmp_path / name) for name in ("one", "two"))
     assert float(two[0]["loss"]) == pytest.approx(float(one[0]["loss"]), abs=1e-3)
     assert done.stdout.count("Next: reid-edge export") == 1
+
+
+def test_a_run_stops_after_the_minutes_it_was_given_and_goes_on(whole, people, tmp_path):
+    with pytest.raises(StoppedError, match="after step 1 of 12") as stopped:
+        train(configured(people), tmp_path / "run", minutes=1e-6)
+    assert stopped.value.exit_code == 143
+    with pytest.raises(StoppedError, match="after step 2 of 12"):
+        train(configured(people), tmp_path / "run", resume=True, minutes=1e-6)
+    train(configured(people), tmp_path / "run", resume=True, minutes=10)
+    same(whole[0], tmp_path / "run")
