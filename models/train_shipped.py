@@ -10,8 +10,11 @@ For each width (0.25, 0.5, 0.75 and 1.0 if none are given) by the recipe in ship
 3. DIR/models/*.safetensors in half precision, a card beside it, and DIR/calibration/*.npz.
 
 --install copies these into the repository: models/, the cards in models/README.md, calibration/; `export --width` takes
-them from there.  Ctrl-C or SIGTERM saves; the same command goes on.  To compare recipes give each its own --config and
---out, and --validate-only.  A try without a GPU, in minutes:
+them from there.  Ctrl-C, SIGTERM or the end of --minutes saves, and the same command goes on.
+
+--config models/finetune.toml starts from other weights (--start, and --source for the card); --teacher adds frozen
+teachers; --whole-only leaves out the first run.  To compare recipes give each its own --config and --out, and
+--validate-only.  A try without a GPU, in minutes:
 
     python models/train_shipped.py --root MARKET1501 --out DIR --widths 0.25 --epochs 1 --identities 20 --size 64x32
 """
@@ -20,12 +23,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -39,14 +45,16 @@ import torch
 from reid_edge.console import console, error_console, progress_bars
 from reid_edge.errors import OutputError, ReidEdgeError, StoppedError
 from reid_edge.export.calibration import shipped_name
+from reid_edge.osnet.architecture import format_size
 from reid_edge.osnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from reid_edge.osnet.complexity import complexity
 from reid_edge.settings import read_settings
 from reid_edge.training.folder import RunFolder
-from reid_edge.training.resolve import resolve, to_tables
+from reid_edge.training.resolve import resolve
 from reid_edge.training.run import train
 from reid_edge.training.settings import TrainSettings
 from reid_edge.training.task import load_training_data
+from reid_edge.wording import counted
 
 HERE = Path(__file__).parent
 DATASET = "market1501"
@@ -76,15 +84,17 @@ class Run:
 def main() -> None:
     """Do everything that is not done yet."""
     arguments = parsed()
+    end = math.inf if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
     plans = {width: configurations(arguments, width) for width in arguments.widths}
     made = []
     for width, (validated, whole) in plans.items():
         name = f"x{width:g}".replace(".", "_")
-        evaluated = run(validated, arguments.out / name / "validated")
+        folder = arguments.out / name
+        evaluated = None if arguments.whole_only else run(validated, folder / "validated", until=end)
         if not arguments.validate_only:
-            shipped = evaluated if arguments.keep_held_out else run(whole, arguments.out / name / "whole")
+            shipped = evaluated if arguments.keep_held_out and evaluated else run(whole, folder / "whole", until=end)
             made.append(arguments.out / "models" / f"osnet_{name}_{DATASET}.safetensors")
-            ship(evaluated, shipped, made[-1])
+            ship(evaluated, shipped, made[-1], source=arguments.source)
     if made:
         calibrate(made, arguments.out / "calibration")
     if arguments.install:
@@ -100,8 +110,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--widths", type=_numbers, default=(0.25, 0.5, 0.75, 1.0), help="e.g. 0.25,1.0")
     parser.add_argument("--seed", type=int, help="the recipe's if not given")
     parser.add_argument("--validation", type=int, default=100, help="identities held out of the first run")
-    parser.add_argument("--validate-only", action="store_true", help="train and evaluate, ship nothing")
-    parser.add_argument("--keep-held-out", action="store_true", help="ship what was evaluated; do not train on all")
+    parser.add_argument("--start", type=Path, help="checkpoint to start from, for a recipe that needs one")
+    parser.add_argument("--source", help="where the start comes from, its data and licence, for the card")
+    parser.add_argument("--teacher", type=Path, action="append", help="frozen network to learn from; may be repeated")
+    parser.add_argument("--minutes", type=float, help="save and stop after so many; the same command goes on")
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument("--validate-only", action="store_true", help="train and evaluate, ship nothing")
+    kept.add_argument("--keep-held-out", action="store_true", help="ship what was evaluated; do not train on all")
+    kept.add_argument("--whole-only", action="store_true", help="train on all at once; nothing is evaluated")
     parser.add_argument("--install", action="store_true", help="copy what was made into this repository")
     trial = parser.add_argument_group("for a try")
     trial.add_argument("--epochs", type=int)
@@ -110,6 +126,8 @@ def parsed() -> argparse.Namespace:
     trial.add_argument("--device", choices=("auto", "cpu", "cuda"))
     trial.add_argument("--partial", action="store_true", help="a subset of Market-1501: do not check its counts")
     arguments = parser.parse_args()
+    if (arguments.start is None) != (arguments.source is None):
+        parser.error("--start and --source belong together: the card says where the weights come from")
     tried = [f"--{name}" for name in ("epochs", "identities", "size", "partial") if getattr(arguments, name)]
     if arguments.install and (tried or arguments.validate_only):
         parser.error(f"--install is for real checkpoints, not with {' '.join(tried) or '--validate-only'}")
@@ -130,25 +148,31 @@ def configurations(arguments: argparse.Namespace, width: float) -> tuple[TrainSe
         "data.partial": arguments.partial or None,
         "model.width": width,
         "model.size": arguments.size,
+        "model.start": arguments.start and str(arguments.start),
+        "distill.teachers": [str(teacher) for teacher in arguments.teacher] if arguments.teacher else None,
         "schedule.epochs": arguments.epochs,
         "run.seed": arguments.seed,
         "run.device": arguments.device,
     }
+    last = tables.get("schedule", {}).get("sizes", [None])[-1]
+    if arguments.size and last not in (None, arguments.size):  # a try at one size
+        given |= {"schedule.sizes": [], "schedule.size_milestones": []}
     evaluated, whole = (
         resolve(None, tables, given | {"data.validation": held})[0] for held in (arguments.validation, 0)
     )
     return evaluated, whole
 
 
-def run(settings: TrainSettings, folder: Path) -> Run:
-    """Train, or go on with it, or remember that it is done.
+def run(settings: TrainSettings, folder: Path, *, until: float = math.inf) -> Run:
+    """Train, or go on with it, or remember that it is done; stop at a time of the monotonic clock.
 
     Raises:
         ReidEdgeError: As training raises; also if what is there was begun by another recipe.
     """
     begun = RunFolder(folder).state.is_file()
     with progress_bars() as notify:
-        result = train(settings, folder, resume=begun, force=not begun, notify=notify, say=console.print)
+        left = None if until == math.inf else max(0.0, until - time.monotonic()) / 60
+        result = train(settings, folder, resume=begun, force=not begun, minutes=left, notify=notify, say=console.print)
     note = folder.with_name(f"{folder.name}.json")
     if not note.is_file():
         day = datetime.now(timezone.utc).date().isoformat()
@@ -167,16 +191,24 @@ def device_name(settings: TrainSettings) -> str:
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
-def ship(evaluated: Run, shipped: Run, out: Path) -> None:
-    """Write a run's checkpoint in half precision, with a card beside it."""
+def ship(evaluated: Run | None, shipped: Run, out: Path, *, source: str | None = None) -> None:
+    """Write a run's checkpoint in half precision, with a card beside it.
+
+    Args:
+        evaluated: The run whose figures stand on the card; None: there are none.
+        shipped: The run whose weights these are.
+        out: File to write.
+        source: Origin of the weights that the run started from.
+    """
     training_data = load_training_data(shipped.settings)
-    training = to_tables(shipped.settings)
-    training["data"]["root"] = "."  # paths of this machine are not published
+    training = dict(shipped.checkpoint.info.training)
+    training["data"] = training["data"] | {"root": "."}  # folders of this machine are not published
     info = dataclasses.replace(
         shipped.checkpoint.info,
         dataset=f"Market-1501 train split ({training_data.classes} identities, {len(training_data.images):,} images; "
         "research only)",
-        recipe=recipe_text(shipped.settings),
+        recipe=recipe_text(shipped.settings, shipped.checkpoint),
+        source=source or "",
         metrics=_metrics(evaluated, shipped),
         training=training,
     )
@@ -193,8 +225,10 @@ def ship(evaluated: Run, shipped: Run, out: Path) -> None:
     console.print(f"{out}: {out.stat().st_size:,} bytes, cosine to full precision ≥ {cosine:.6f}", soft_wrap=True)
 
 
-def _metrics(evaluated: Run, shipped: Run) -> dict[str, float]:
+def _metrics(evaluated: Run | None, shipped: Run) -> dict[str, float]:
     """Return the figures, marked as a twin's if the shipped weights were trained on the held-out people too."""
+    if evaluated is None:
+        return {}
     if evaluated is shipped:
         return evaluated.checkpoint.info.metrics
     figures = ((name.rpartition("/"), value) for name, value in evaluated.checkpoint.info.metrics.items())
@@ -210,13 +244,14 @@ def lowest_cosine(first: Checkpoint, second: Checkpoint) -> float:
     return float(cosines.min())
 
 
-def recipe_text(settings: TrainSettings) -> str:
+def recipe_text(settings: TrainSettings, checkpoint: Checkpoint) -> str:
     """A line on how it was trained; the checkpoint's ``training`` has every value."""
     loss, augment, schedule, batch = settings.loss, settings.augment, settings.schedule, settings.batch
     margin = "soft margin" if loss.triplet_margin is None else f"margin {loss.triplet_margin:g}"
     warmup = f" after {schedule.warmup} of warm-up" if schedule.warmup else ""
+    begun = "from scratch" if settings.model.start is None else f"from {settings.model.start.name}"
     parts = [
-        f"from scratch: {schedule.epochs} {'epoch' if schedule.epochs == 1 else 'epochs'}, "
+        f"{begun}: {schedule.epochs} {'epoch' if schedule.epochs == 1 else 'epochs'}, "
         f"{settings.optimiser.name} {settings.optimiser.learning_rate:g} {schedule.kind}{warmup}",
         f"batch {batch.size}" + (f" of {batch.instances} images a person" if batch.instances else ""),
         f"label smoothing {loss.smoothing:g}",
@@ -229,22 +264,39 @@ def recipe_text(settings: TrainSettings) -> str:
     parts += [f"{name} {value:g}" for name in named if (value := getattr(augment, name))]
     if settings.run.ema:
         parts.append(f"averaged weights, decay {settings.run.ema:g}")
+    if schedule.frozen:
+        parts.append(f"first {counted(schedule.frozen, 'epoch')} only the classifier")
+    if schedule.sizes:
+        starts = (0, *schedule.size_milestones)
+        stages = (f"{format_size(size)} from epoch {start}" for size, start in zip(schedule.sizes, starts, strict=True))
+        parts.append(f"input {', '.join(stages)}")
+    done = checkpoint.info.training.get("done", {})
+    if settings.distill.teachers:
+        parts.append(f"taught by {taught_by(settings, done['teachers'])}")
+    parts.append(f"{done['steps']:,} steps in {checkpoint.info.training['run']['precision']}")
     return ", ".join(parts)
 
 
-def card(checkpoint: Checkpoint, name: str, evaluated: Run, shipped: Run) -> str:
+def taught_by(settings: TrainSettings, hashes: Sequence[str]) -> str:
+    """Name the teachers and the weights of their losses."""
+    distill = settings.distill
+    names = (f"{path.name} ({sha[:12]}…)" for path, sha in zip(distill.teachers, hashes, strict=True))
+    losses = {"feature": distill.feature, "relations": distill.relations, "predictions": distill.logits}
+    weights = (f"{name} ×{weight:g}" for name, weight in losses.items() if weight)
+    return f"{' and '.join(names)}: {', '.join(weights)}"
+
+
+def card(checkpoint: Checkpoint, name: str, evaluated: Run | None, shipped: Run) -> str:
     """Write a checkpoint's section of models/README.md.
 
     Args:
         checkpoint: As it is in the file.
         name: Of the file.
-        evaluated: The run whose figures these are.
+        evaluated: The run whose figures these are; None: there are none.
         shipped: The run whose weights these are.
     """
     info = checkpoint.info
     work = complexity(info.config)
-    held_out = evaluated.settings.data.validation
-    twin = "these weights" if evaluated is shipped else "a twin, trained by the same recipe and seed without them"
     triple = [" ".join(f"{value:.3f}" for value in values) for values in (info.mean, info.std)]
     rows = {
         "network": f"OSNet ×{info.width:g} (Zhou et al., ICCV 2019), {work.parameters:,} parameters, "
@@ -255,16 +307,28 @@ def card(checkpoint: Checkpoint, name: str, evaluated: Run, shipped: Run) -> str
         "cameras on one campus. **Research-only data**: check its terms before you deploy this checkpoint commercially",
         "recipe": f"{info.recipe}; seed {shipped.settings.run.seed}; {minutes(shipped.seconds)} on {shipped.device}, "
         f"{shipped.day}",
-        "quality": f"{figures_text(info.metrics)}: {held_out} identities held out of the train split, single query, "
-        f"cosine, by {twin}. The test split was not read",
+        "quality": quality_text(evaluated, shipped, info.metrics),
         "limits": "people filmed outdoors from above head height by day, in one place; expect much lower ranking "
         "quality elsewhere without fine-tuning. It compares clothing and build, not faces, and is no proof of identity",
         "weights' sha256": f"`{checkpoint.sha256}`, float16",
         "made by": f"`python models/train_shipped.py`, code `{info.code_commit[:12]}`; every value of the recipe is in "
         "the file's metadata (`training`)",
     }
+    if info.source:
+        rows = {"started from": info.source} | rows
     lines = [f"## `{name}`", "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
     return "\n".join(lines) + "\n"
+
+
+def quality_text(evaluated: Run | None, shipped: Run, metrics: dict[str, float]) -> str:
+    """Say how good it is, on whom, and who was measured."""
+    if evaluated is None:
+        return "nobody was held out; measure it with `reid-edge evaluate`. The test split was not read"
+    twin = "these weights" if evaluated is shipped else "a twin, trained by the same recipe and seed without them"
+    return (
+        f"{figures_text(metrics)}: {evaluated.settings.data.validation} identities held out of the train split, single "
+        f"query, cosine, by {twin}. The test split was not read"
+    )
 
 
 def minutes(seconds: float) -> str:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from reid_edge.errors import ResumeError, SettingsError
+from reid_edge.errors import ResumeError, SettingsError, StoppedError
 from reid_edge.export.calibration import shipped_name
 from reid_edge.osnet.checkpoint import load_checkpoint
 from reid_edge.training.folder import RunFolder
@@ -99,6 +99,23 @@ def test_the_shipped_recipe_is_whole_and_holds_out_or_not(script, tmp_path, monk
     assert judged.model.start is None
     assert judged.recipe == "scratch"
     assert judged.schedule != RECIPES["scratch"].schedule  # the file was read
+    assert (judged.schedule.sizes, judged.schedule.size_milestones) == (((128, 64), (256, 128)), (150,))
+
+
+def test_the_recipe_from_other_weights_is_whole(script, tmp_path, monkeypatch):
+    given = ["--root", tmp_path, "--out", tmp_path, "--config", REPOSITORY / "models" / "finetune.toml"]
+    given += ["--start", "osnet.pth", "--source", "a zoo (MIT)", "--teacher", "big.pth"]
+    monkeypatch.setattr(sys, "argv", ["train_shipped.py", *map(str, given)])
+    judged, whole = script.configurations(script.parsed(), 0.25)
+    assert (judged.recipe, judged.model.start.name, judged.data.validation) == ("finetune", "osnet.pth", 100)
+    assert [path.name for path in whole.distill.teachers] == ["big.pth"]
+    assert (whole.optimiser.learning_rate, whole.run.ema, whole.schedule.size_milestones) == (0.003, 0.999, (40,))
+
+
+def test_weights_to_start_from_need_an_origin_for_the_card(asked, capsys):
+    with pytest.raises(SystemExit):
+        asked("--start", "osnet.pth")
+    assert "--start and --source belong together" in capsys.readouterr().err
 
 
 def test_a_try_is_not_installed(script, asked):
@@ -155,6 +172,54 @@ def test_from_images_to_a_file_with_its_card(script, asked, tmp_path, capsys):
     assert (repository / "calibration" / set_name).read_bytes() == b"a set"
     assert card in (repository / "models" / "README.md").read_text()
     assert set_name in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_from_other_weights_with_a_teacher_in_stretches(script, asked, tmp_path):
+    arguments = asked()
+    teacher = script.run(script.configurations(arguments, 0.1)[1], tmp_path / "teacher")
+    (tmp_path / "finetune.toml").write_text(
+        """
+        recipe = "finetune"
+        [augment]
+        erase = 0.0
+        [model.variant]
+        blocks = [1, 1, 1]
+        streams = [1, 2]
+        [schedule]
+        epochs = 3
+        kind = "cosine"
+        frozen = 1
+        sizes = ["16x16", "32x16"]
+        size_milestones = [2]
+        [batch]
+        size = 8
+        [run]
+        ema = 0.9
+        """
+    )
+    start = RunFolder(tmp_path / "start").last(0)
+    script.run(script.configurations(asked("--seed", "5"), 0.1)[1], start.parent)
+    more = ["--config", tmp_path / "finetune.toml", "--start", start, "--source", "our own (MIT)"]
+    whole = script.configurations(asked(*more, "--teacher", RunFolder(tmp_path / "teacher").last(0)), 0.1)[1]
+    for step in (1, 2):
+        with pytest.raises(StoppedError, match=f"after step {step} of 12"):
+            script.run(whole, tmp_path / "whole", until=0.0)
+    done = script.run(whole, tmp_path / "whole")
+    out = tmp_path / "models" / "osnet_x0_1_market1501.safetensors"
+    script.ship(None, done, out, source="our own (MIT)")
+    card = out.with_suffix(".md").read_text()
+    for text in (
+        "| started from | our own (MIT) |",
+        "from last.safetensors: 3 epochs, amsgrad 0.0015 cosine",
+        "first 1 epoch only the classifier",
+        "input 16x16 from epoch 0, 32x16 from epoch 2",
+        f"taught by last.safetensors ({teacher.checkpoint.sha256[:12]}…): feature ×10",
+        "12 steps in float32",
+        "nobody was held out",
+    ):
+        assert text in card
+    assert load_checkpoint(out).info.source == "our own (MIT)"
 
 
 def test_a_recipe_with_an_unknown_key_is_refused_before_any_work(script, asked, tmp_path):
