@@ -42,6 +42,7 @@ milestones = [1]
 size = 8
 [run]
 device = "cpu"
+precision = "float32"
 """
 
 
@@ -196,6 +197,7 @@ def test_from_other_weights_with_a_teacher_in_stretches(script, asked, tmp_path)
         size = 8
         [run]
         ema = 0.9
+        precision = "float32"
         """
     )
     start = RunFolder(tmp_path / "start").last(0)

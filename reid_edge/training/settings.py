@@ -226,7 +226,8 @@ class RunSettings:
     Attributes:
         seed: Random seed.
         device: Device to train on. ``auto``: a GPU if there is one.
-        precision: Precision of the forward pass. ``auto``: bfloat16 on a GPU, float32 on a CPU.
+        precision: Precision of the forward pass. ``auto``: bfloat16 on a GPU and on CPUs with
+            AVX512-BF16 or AMX, float32 on others.
         graph: Capture a step as one CUDA graph. ``auto``: on one GPU.
         ema: Decay per step of an exponential moving average of the weights, which is then evaluated and saved. 0: none.
         evaluate_every: Epochs between evaluations; the last epoch is always evaluated. 0: only the last.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from reid_edge.errors import ResumeError, SettingsError
+from reid_edge.system.cpu import cpu_flags
 from reid_edge.training import distributed
 from reid_edge.training.augment import Augmenter
 from reid_edge.training.distributed import synchronise_batch_norms
@@ -245,7 +246,13 @@ class _Setting:
 
 def half_precision(run: RunSettings, device: torch.device) -> bool:
     """Return True if the forward pass is to compute in bfloat16, whose range needs no loss scaling."""
-    return run.precision == "bfloat16" or (run.precision == "auto" and device.type == "cuda")
+    return run.precision == "bfloat16" or (run.precision == "auto" and (device.type == "cuda" or cpu_has_bfloat16()))
+
+
+def cpu_has_bfloat16() -> bool:
+    """Return True if this CPU multiplies bfloat16 numbers: without AVX512-BF16 or AMX they only cost conversions."""
+    flags = cpu_flags()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def memory_format(device: torch.device, *, half: bool) -> torch.memory_format:

@@ -36,5 +36,6 @@ def values(root: Path, **more: object) -> dict[str, object]:
         "optimiser.learning_rate": 0.01,
         "run.evaluate_every": 1,
         "run.device": "cpu",
+        "run.precision": "float32",
     }
     return given | {key.replace("__", "."): value for key, value in more.items()}

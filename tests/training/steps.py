@@ -38,7 +38,7 @@ def small_run(**parts):
         "optimiser": OptimiserSettings(learning_rate=0.02),
         "schedule": ScheduleSettings(epochs=3, kind="cosine", milestones=(), warmup=1, frozen=1),
         "batch": BatchSettings(size=BATCH, instances=2),
-        "run": RunSettings(seed=3),
+        "run": RunSettings(seed=3, precision="float32"),
     }
     return TrainSettings(recipe="scratch", **(run | parts))
 

@@ -18,6 +18,7 @@ from reid_edge.training.settings import (
     RunSettings,
     ScheduleSettings,
 )
+from reid_edge.training.step import half_precision
 from tests.osnet.variants import VARIANTS
 from tests.training.software_graph import NotCapturable, SoftwareGraph
 from tests.training.steps import (
@@ -40,7 +41,7 @@ from tests.training.steps import (
 MUTUAL = small_run(
     optimiser=OptimiserSettings(name="amsgrad", learning_rate=0.002),
     loss=LossSettings(triplet=0.5, mutual=1.0),
-    run=RunSettings(seed=3, ema=0.9),
+    run=RunSettings(seed=3, precision="float32", ema=0.9),
 )
 WHOLE = range(3 * STEPS_PER_EPOCH)
 
@@ -77,7 +78,7 @@ def plain_training(config, steps, dtype):
 
 
 def test_steps_are_those_of_a_plain_training_loop():
-    config = small_run(run=RunSettings(seed=3, ema=0.9))
+    config = small_run(run=RunSettings(seed=3, precision="float32", ema=0.9))
     state, average, losses = plain_training(config, 12, torch.float64)
     stepper = take(make_stepper(config, dtype=torch.float64), config, WHOLE)
     for name, tensor in stepper.models.state_dict().items():
@@ -103,7 +104,7 @@ def test_frozen_stage_trains_the_classifier_only():
 @pytest.mark.parametrize(
     "config",
     [
-        small_run(run=RunSettings(seed=3, ema=0.9)),
+        small_run(run=RunSettings(seed=3, precision="float32", ema=0.9)),
         MUTUAL,
         small_run(augment=AugmentSettings(patch=0, translate=0, shift=2)),
     ],
@@ -283,3 +284,15 @@ def test_graph_on_a_cpu_is_refused():
 
 def test_a_batch_of_this_test_is_whole():
     assert [len(each) for each in batch(small_run(), 0)] == [BATCH] * 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "half"),
+    [({"avx512f", "avx512_bf16"}, True), ({"amx_bf16"}, True), ({"avx512f", "avx512_vnni"}, False), (set(), False)],
+)
+def test_bfloat16_is_for_cpus_that_have_it(monkeypatch, flags, half):
+    monkeypatch.setattr("reid_edge.training.step.cpu_flags", lambda: frozenset(flags))
+    assert half_precision(RunSettings(), CPU) is half
+    assert not half_precision(RunSettings(precision="float32"), CPU)
+    assert half_precision(RunSettings(precision="bfloat16"), CPU)
+    assert half_precision(RunSettings(), torch.device("cuda"))
