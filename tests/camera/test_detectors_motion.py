@@ -96,6 +96,21 @@ def test_somebody_who_enters_a_still_scene_is_seen_in_the_first_frame(scene):
     assert len(scene.see((200, 120, 60))[0]) == 1
 
 
+def test_where_somebody_stood_in_the_first_frames_nothing_starts_a_track(rng):
+    scene = Scene(rng)
+    for _ in range(20):
+        scene.see((100, 100))
+    ghosts = 0
+    for step in range(1, 20):  # they walk away; the ground that they uncover differs from what was learnt
+        found, drawn = scene.see((100 + 12 * step, 100))
+        at_person = ious(drawn, found.boxes)[0] > 0.5
+        if step >= 6:
+            assert (found.scores[at_person] > 0.6).all() and (found.scores[~at_person] <= 0.5).all()
+            assert at_person.any()
+            ghosts += int((~at_person).sum())
+    assert ghosts >= 8
+
+
 def test_two_who_walk_together_are_two(scene):
     both = 0
     for step in range(20):

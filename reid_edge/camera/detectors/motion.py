@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from reid_edge.camera.detectors.blobs import find_people
+from reid_edge.camera.detectors.ghosts import RecentFrames
 from reid_edge.camera.frames import Boxes, Detections, Frame, no_detections
 from reid_edge.types import Image
 
@@ -26,6 +27,8 @@ _NOISE = 8
 _TILE_HALVINGS = 2
 #: Longest time without looking at a still scene, microseconds: its background goes on changing.
 _LONGEST_SKIP_US = 1_000_000
+#: Part of a blob that must have changed in the last moments, and the score of one that has not: it starts no track.
+_CHANGED, _GHOST_SCORE = 0.1, 0.5
 _SPECK = np.ones((2, 2), np.uint8)
 
 
@@ -61,6 +64,7 @@ class MotionDetector:
         self._settings = settings
         self._background = Background(settings.sensitivity, settings.memory_s)
         self._scene = StillScene()
+        self._recent = RecentFrames()
         self._skipped: tuple[Image, int] | None = None
         self._shape: tuple[int, ...] = ()
         self.description = f"motion (OpenCV {cv2.__version__})"
@@ -86,8 +90,11 @@ class MotionDetector:
         self._scene.remember(small, frame.steady_us, busy=bool(moving.any()))
         height = len(small)
         found = find_people(moving, self._settings.min_height * height, self._settings.max_height * height)
+        self._recent.remember(small, frame.steady_us)
+        is_ghost = self._recent.changed(moving, found.boxes) < _CHANGED
+        scores = np.where(is_ghost, np.minimum(found.scores, np.float32(_GHOST_SCORE)), found.scores)
         boxes = reaching_the_edge(found.boxes, small.shape[1], height)
-        return Detections(boxes * np.float32(frame.image.shape[1] // small.shape[1]), found.scores)
+        return Detections(boxes * np.float32(frame.image.shape[1] // small.shape[1]), scores)
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""
