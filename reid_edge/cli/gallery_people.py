@@ -39,9 +39,9 @@ from reid_edge.identity.transit import StatedTransits, read_transits
 
 WHAT_SURE_MEANS = (
     "The number says how much nearer a tracklet is to the person's others than the strangers most like it are; of "
-    "several tracklets it is that of the least similar. What it takes to be assigned depends on how many matches "
-    "there are if all are compared together, at least 1.75; it is 3.25 if one at a time. 'unsure': somebody else is "
-    "near, but not surely the same."
+    "several tracklets it is that of the least similar. What it takes to be assigned is at least 1.75 if all are "
+    "compared together and 3.25 if one at a time; it is more where few tracklets are held, or few have a match. "
+    "'unsure': somebody else is near, but not surely the same."
 )
 PERSON_COLUMNS = (
     "person", "cameras", "first_us", "last_us", "first_seen", "last_seen", "tracklets", "sure", "similarity",

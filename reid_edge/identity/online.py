@@ -17,16 +17,13 @@ from reid_edge.identity.events import Event
 from reid_edge.identity.neighbours import BLOCK
 from reid_edge.identity.people_table import Numbers, PeopleTable
 from reid_edge.identity.sightings import Sighting, joined
-from reid_edge.identity.sureness import SAME_CAMERA
+from reid_edge.identity.sureness import SAME_CAMERA, sure_at_once
 from reid_edge.identity.transit import StatedTransits
 from reid_edge.types import Feature
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
 
-#: Relative similarity from which a tracklet is a person's, or two people are one: higher than for all tracklets at
-#: once, since an early error draws others after it (docs/identity.md).
-SURE_AT_ONCE = 3.25
 #: Ranks of the people who stand for strangers: the nearest is left out.
 PEOPLE_RANKS = (1, 9)
 #: Nearest people who are looked at for an assignment or a merge.
@@ -47,7 +44,8 @@ class OnlinePeople:
         transits: Stated times between cameras; None: none.
         operator: What an operator has said of tracklets; None: nothing.
         numbers: Gives people their numbers; None: from 0 on.
-        above: Smallest relative similarity of an assignment or a merge.
+        above: Smallest relative similarity of an assignment or a merge; None: what is enough beside as many tracklets
+            as the background was measured on (:func:`reid_edge.identity.sureness.sure_at_once`).
     """
 
     def __init__(
@@ -59,12 +57,13 @@ class OnlinePeople:
         transits: StatedTransits | None = None,
         operator: OperatorConstraints | None = None,
         numbers: Numbers | None = None,
-        above: float = SURE_AT_ONCE,
+        above: float | None = None,
     ) -> None:
         if centring.model_hash != model_hash:
             raise MixedModelsError(f"the centring is of the model {centring.model_hash}, not of {model_hash}.")
         self._model_hash, self._centring, self._background = model_hash, centring, background
-        self._transits, self._above = transits, above
+        self._transits = transits
+        self._above = sure_at_once(0 if background is None else background.tracklets) if above is None else above
         operator = operator or OperatorConstraints()
         self._joined = operator.groups
         self._apart: set[Pair] = {*operator.not_same, *((second, first) for first, second in operator.not_same)}
@@ -77,7 +76,7 @@ class OnlinePeople:
         sightings: Iterable[Sighting],
         *,
         transits: StatedTransits | None = None,
-        above: float = SURE_AT_ONCE,
+        above: float | None = None,
     ) -> OnlinePeople:
         """Go on from people who were clustered.
 

@@ -1,11 +1,12 @@
 """Which relative similarity is enough for people: about one assigned tracklet in a hundred may be with a wrong person.
 
-How many tracklets of a gallery a stranger comes near to is much the same everywhere, and does not grow with the
-gallery, once similarity is relative to strangers.  How many a second tracklet of their person comes near to is not: a
-model that knows the place finds nearly all, one that does not finds few.  Among few matches a larger share are
-strangers, so the limit has to be higher.  The limit is the lowest at which strangers are
+How many tracklets of a gallery a stranger comes near to is much the same in galleries of one size; in larger ones the
+strangers most like a tracklet are nearer to it, so that fewer come nearer still.  How many a second tracklet of their
+person comes near to differs: a model that knows the place finds nearly all, one that does not finds few.  Among few
+matches a larger share are strangers, so the limit has to be higher.  The limit is the lowest at which strangers are
 expected to be one in a hundred of those who reach it (Benjamini and Hochberg, "Controlling the false discovery rate",
-JRSS B 1995; Efron, "Large-scale inference", 2010, chapter 4).
+JRSS B 1995; Efron, "Large-scale inference", 2010, chapter 4), and fewer of few: in one gallery a pair of look-alikes
+can be most of a handful of matches.
 """
 
 from __future__ import annotations
@@ -20,19 +21,34 @@ Floats = npt.NDArray[np.float64]
 SAME_CAMERA = 0.75
 #: Share of the assigned tracklets that may be with a wrong person.
 WRONG_SHARE = 0.01
-#: Number of tracklets, of however many, to which a stranger comes as near as ``AT``.
-STRANGERS, AT = 1.2, 2.25
-#: Differences in similarity by which that number changes by the factor e, below and above ``AT`` (docs/identity.md).
-SCALE_BELOW, SCALE_ABOVE = 0.3, 0.4
-#: The limit is never lower.
-LOWEST = 1.75
+#: Matches by which that share is halved.
+FEW = 10
+#: Number of tracklets to which a stranger comes as near as ``AT``, the lowest limit (docs/identity.md).
+STRANGERS, AT = 16.0, 1.75
+#: Number of tracklets in a gallery at which that number falls to 1/e with each 1.0 of similarity; of eight times as
+#: many with each 0.5.
+AT_UNIT = 20
+#: Lowest limit for one tracklet at a time: higher than for all at once, since an early error draws others after it.
+LOWEST_AT_ONCE = 3.25
+#: Share of the tracklets that are expected to have a match, where it is not known.
+USUAL_MATCHES = 0.1
 
 
-def expected_strangers(similarity: Floats) -> Floats:
-    """Return the number of tracklets to which a stranger is expected to come at least so near, relative similarity."""
-    scale = np.where(similarity < AT, SCALE_BELOW, SCALE_ABOVE)
-    expected: Floats = STRANGERS * np.exp((AT - similarity) / scale)
+def expected_strangers(similarity: Floats, tracklets: int) -> Floats:
+    """Return the number of tracklets to which a stranger is expected to come at least so near.
+
+    Args:
+        similarity: Relative similarities.
+        tracklets: Number of tracklets that are compared with one another.
+    """
+    expected: Floats = STRANGERS * np.exp((AT - similarity) / _scale(tracklets))
     return expected
+
+
+def allowed_strangers(matches: Floats) -> Floats:
+    """Return how many strangers there may be among so many matches."""
+    allowed: Floats = WRONG_SHARE * matches**2 / (matches + FEW)
+    return allowed
 
 
 def sure_limit(nearest: Floats) -> float:
@@ -45,9 +61,24 @@ def sure_limit(nearest: Floats) -> float:
         The limit; infinite if the matches are too few at every similarity.
     """
     ranked = np.sort(nearest[np.isfinite(nearest)])[::-1]
-    allowed = WRONG_SHARE * np.arange(1, len(ranked) + 1)
-    enough = np.flatnonzero(expected_strangers(ranked) <= allowed)
-    if not len(enough):
-        return np.inf
-    height = np.log(STRANGERS / allowed[enough[-1]])  # where so many strangers are expected as are allowed
-    return float(max(LOWEST, AT + height * (SCALE_ABOVE if height > 0 else SCALE_BELOW)))
+    allowed = allowed_strangers(np.arange(1.0, len(ranked) + 1))
+    enough = np.flatnonzero(expected_strangers(ranked, len(ranked)) <= allowed)
+    return _reached_by(float(allowed[enough[-1]]), len(ranked)) if len(enough) else np.inf
+
+
+def sure_at_once(tracklets: int) -> float:
+    """Return the relative similarity that is enough for a tracklet that comes alone.
+
+    Args:
+        tracklets: Number of tracklets that similarities are relative to.
+    """
+    return max(LOWEST_AT_ONCE, _reached_by(WRONG_SHARE * USUAL_MATCHES * max(tracklets, 1), tracklets))
+
+
+def _reached_by(strangers: float, tracklets: int) -> float:
+    """Return the similarity, at least ``AT``, which so many strangers are expected to reach."""
+    return float(AT + _scale(tracklets) * max(0.0, np.log(STRANGERS / strangers)))
+
+
+def _scale(tracklets: int) -> float:
+    return float((AT_UNIT / max(tracklets, 1)) ** (1 / 3))

@@ -100,7 +100,7 @@ def test_the_same_tracklet_twice_is_not_two_members():
 
 def test_a_tracklet_that_turns_out_to_overlap_leaves_its_person():
     scene = make_scene(cameras=1, visits=2)
-    online = empty(scene.sightings)
+    online = empty(scene.sightings, above=3.25)
     for row in rows_of(scene.sightings):
         online.add(row)
     first, second = two_views(scene)
