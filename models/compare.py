@@ -4,9 +4,9 @@
     python models/compare.py models/own_people.toml --root MARKET1501 --out DIR --start osnet_x0_25_msmt17.pth
 
 The file holds settings of `reid-edge train` (docs/training.md) that all variants share, and a table `[variants."NAME"]`
-of settings for each.  The test split is never read: figures are of the identities that `data.validation` holds out of the
-train split, at the last epoch.  Each variant is a run in a folder of its own below --out; Ctrl-C, SIGTERM or the end of
---minutes saves, and the same command goes on with what is left.  --only NAME chooses variants.
+of settings for each.  The test split is never read: figures are of the identities that `data.validation` holds out of
+the train split, at the last epoch.  Each variant is a run in a folder of its own below --out; Ctrl-C, SIGTERM or the
+end of --minutes saves, and the same command goes on with what is left.  --only NAME chooses variants.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ def test_from_other_weights_with_a_teacher_in_stretches(script, asked, tmp_path)
     card = out.with_suffix(".md").read_text()
     for text in (
         "| started from | our own (MIT) |",
-        "from last.safetensors: 3 epochs, amsgrad 0.0015 cosine",
+        "from last.safetensors: 3 epochs, amsgrad 0.003 cosine",
         "first 1 epoch only the classifier",
         "input 16x16 from epoch 0, 32x16 from epoch 2",
         f"taught by last.safetensors ({teacher.checkpoint.sha256[:12]}…): feature ×10",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -59,16 +61,20 @@ def mutual_divergence(logits: Tensor, others_logits: Tensor) -> Tensor:
     return functional.kl_div(own, other, reduction="batchmean", log_target=True)
 
 
-def attribute_loss(logits: Tensor, values: Tensor, positive_rates: Tensor) -> Tensor:
-    """Binary cross-entropy that weighs the rarer value of an attribute more.
+def attribute_loss(
+    logits: Tensor, values: Tensor, positive_rates: Tensor, weights: Literal["rate", "value", "equal"] = "value"
+) -> Tensor:
+    """Binary cross-entropy that weighs rare attributes, or the rarer value of each, more.
 
-    A present attribute of rate p weighs exp(1 − p), an absent one exp(p): DeepMAR's exponential weights (Li et al.,
-    ACPR 2015, eq. 5, with σ = 1) in the form that its authors' code and later work use.
+    Of an attribute of rate p, with ``value`` a present one weighs exp(1 − p) and an absent one exp(p): DeepMAR's
+    exponential weights (Li et al., ACPR 2015, eq. 5, with σ = 1) in the form that its authors' code and later work use.
+    With ``rate`` both weigh exp(−p), as in the project ``attribute_recognition`` of OSNet's authors.
 
     Args:
         logits: N×A.
         values: N×A of 0 and 1, any dtype.
         positive_rates: A, the share of training images that have the attribute.
+        weights: How attributes are weighed; ``equal``: all alike.
 
     Returns:
         0-d, the mean over images and attributes.
@@ -76,8 +82,12 @@ def attribute_loss(logits: Tensor, values: Tensor, positive_rates: Tensor) -> Te
     logits = at_least_float32(logits)
     present = values.to(logits.dtype)
     rates = positive_rates.to(logits.dtype)
-    weights = torch.exp(present * (1 - rates) + (1 - present) * rates)
-    return functional.binary_cross_entropy_with_logits(logits, present, weights)
+    factors = {
+        "rate": torch.exp(-rates).expand_as(present),
+        "value": torch.exp(present * (1 - rates) + (1 - present) * rates),
+        "equal": torch.ones_like(present),
+    }[weights]
+    return functional.binary_cross_entropy_with_logits(logits, present, factors)
 
 
 def at_least_float32(values: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ class Objective:
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self._rates is not None:
             self._rates = self._rates.to(logits.device)  # a copy at the first call only: a graph could not hold it
-            return attribute_loss(logits, targets, self._rates)
+            return attribute_loss(logits, targets, self._rates, self._loss.attribute_weights)
         return functional.cross_entropy(logits, targets, label_smoothing=self._loss.smoothing)
 
     def _triplet(self, features: Tensor, targets: Tensor) -> Tensor:

@@ -52,8 +52,8 @@ def resolve(recipe: str | None, file: Tables, given: Mapping[str, object]) -> tu
         raise SettingsError(f"recipe: expected one of {', '.join(RECIPES)}, got '{name}'.")
     notes: list[str] = []
     layers = (flattened(file) | {"recipe": name}, {key: value for key, value in given.items() if value is not None})
-    dataset = layers[1].get("data.dataset", layers[0].get("data.dataset"))
-    tables: Tables = to_tables(recipe_for(name, dataset))
+    dataset, width = (layers[1].get(key, layers[0].get(key)) for key in ("data.dataset", "model.width"))
+    tables: Tables = to_tables(recipe_for(name, dataset, width))
     for layer in layers:
         _refuse_other_depths(tables, layer)
         tables = overridden(_stretched(tables, layer, notes), layer)

@@ -122,6 +122,9 @@ class LossSettings:
         triplet_start: First epoch with triplet loss, counted from 0.
         entropy: Weight of the entropy of the predictions (λe), which is maximised.
         mutual: Weight of deep mutual learning. Above 0, two networks are trained.
+        attribute_weights: Weights of attributes, of which a share p of the training images has each. ``rate``: exp(−p)
+            (the authors' project); ``value``: exp(1 − p) where it is present, exp(p) where it is absent (DeepMAR);
+            ``equal``: 1.
     """
 
     smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.1
@@ -131,6 +134,7 @@ class LossSettings:
     triplet_start: CountOrNone = 0
     entropy: NotNegative = 0.0
     mutual: NotNegative = 0.0
+    attribute_weights: Literal["rate", "value", "equal"] = "value"
 
 
 @dataclass(frozen=True, kw_only=True)

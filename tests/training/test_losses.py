@@ -167,6 +167,14 @@ def obvious_attribute_loss(logits, values, rates):
     return total / logits.size
 
 
+@pytest.mark.parametrize("value", [0, 1])
+def test_attributes_may_weigh_by_their_rate_alone_or_equally(value):
+    logits, values, rates = torch.zeros(1, 2), torch.full((1, 2), value), torch.tensor([0.25, 0.75])
+    by_rate = attribute_loss(logits, values, rates, "rate").item()
+    assert by_rate == pytest.approx(math.log(2) * (math.exp(-0.25) + math.exp(-0.75)) / 2)
+    assert attribute_loss(logits, values, rates, "equal").item() == pytest.approx(math.log(2))
+
+
 def test_attribute_loss_is_that_of_the_obvious_loops(rng):
     values = rng.integers(0, 2, (6, 4), dtype=np.uint8)
     rates = rng.random(4)

@@ -3,6 +3,8 @@
 import pytest
 
 from reid_edge.errors import SettingsError
+from reid_edge.osnet.architecture import NetworkVariant
+from reid_edge.training.recipes import RECIPES
 from reid_edge.training.resolve import resolve
 
 START = {"model.start": "weights.safetensors"}
@@ -29,6 +31,17 @@ def values(recipe, **given):
     [
         ("scratch", {}, ("sgd", 0.065, 5e-4, 64, 350, "step", (150, 225, 300), 0, (256, 128))),
         ("finetune", {}, ("amsgrad", 0.0015, 5e-4, 64, 150, "step", (60, 120), 10, (256, 128))),
+        (
+            "finetune",
+            {"model__width": 0.25},
+            ("amsgrad", 0.003, 5e-4, 128, 180, "step", (80, 160), 10, (256, 128)),
+        ),
+        (
+            "finetune",
+            {"model__width": 0.75},
+            ("amsgrad", 0.0015, 5e-4, 64, 150, "step", (60, 120), 10, (256, 128)),
+        ),
+        ("attributes", {}, ("sgd", 0.065, 5e-4, 32, 50, "step", (30, 40), 0, (256, 128))),
         ("cross-domain", {}, ("amsgrad", 0.0015, 5e-4, 64, 150, "step", (60, 120), 10, (256, 128))),
         ("classify", {}, ("sgd", 0.1, 5e-4, 128, 200, "step", (60, 120, 160), 0, (32, 32))),
         (
@@ -42,13 +55,27 @@ def test_a_recipe_is_the_papers(recipe, given, expected):
     assert values(recipe, **given) == expected
 
 
-@pytest.mark.parametrize("recipe", ["finetune", "cross-domain", "mutual", "attributes"])
+@pytest.mark.parametrize("recipe", ["finetune", "cross-domain", "mutual"])
 @pytest.mark.parametrize("epochs", [1, 30])
 def test_a_recipe_that_starts_from_weights_asks_for_them_however_short_it_is(recipe, epochs):
     with pytest.raises(SettingsError, match="--start CHECKPOINT"):
         resolve(recipe, {}, {"schedule.epochs": epochs})
     config, _ = resolve(recipe, {}, {"schedule.epochs": epochs, "schedule.frozen": 0})
     assert config.model.start is None
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_trains_osnet_ain(recipe):
+    given = START | {"model.variant.ain": True, "model.variant.instance_norm": False}
+    assert resolve(recipe, {}, given)[0].model.variant == NetworkVariant(ain=True)
+
+
+def test_mutual_learning_as_the_authors_project_has_it():
+    """deep-person-reid, projects/DML: features as they are, margin 0.3, shuffled batches, cosine over 250 epochs."""
+    given = START | {"loss.triplet_normalised": False, "batch.instances": 1}
+    config, notes = resolve("mutual", {}, given)
+    assert (config.loss.triplet, config.loss.triplet_margin, config.loss.mutual) == (0.5, 0.3, 1.0)
+    assert (config.balanced_start, config.run.collapse_spread, notes) == (None, 0.05, ())
 
 
 def test_a_short_run_keeps_a_frozen_epoch_and_is_evaluated_ten_times():

@@ -67,8 +67,8 @@ def check_gated(variant: NetworkVariant) -> None:
 def activation_map(activations: Tensor) -> Tensor:
     """Sum the squared activations over the channels, and scale the map to an ℓ2 norm of 1.
 
-    After Zagoruyko and Komodakis, "Paying more attention to attention", ICLR 2017, section 3.1 (p = 2), as the paper's
-    Figure 6 and torchreid's ``tools/visualize_actmap.py`` have it.
+    After Zagoruyko and Komodakis, "Paying more attention to attention", ICLR 2017, section 3.1 (p = 2), as
+    torchreid's ``tools/visualize_actmap.py`` has it; the paper's Figure 6 sums absolute values (p = 1).
 
     Args:
         activations: N×C×h×w.
