@@ -41,7 +41,8 @@ def run_of(timing: Timing, model: int, artifact: Artifact, roofline: Roofline | 
     summary = summarise(timing.rounds_ms)
     crops = timing.query.crops
     gflops = 2 * artifact.mult_adds * crops / (summary.p50 * 1e6)
-    peak = peak_of(artifact, timing.variant.threads, roofline)
+    on_cpu = timing.variant.device == "CPU"  # peaks of other devices than the CPU are TensorRT's alone
+    peak = peak_of(artifact, timing.variant.threads, roofline) if on_cpu else None
     bound = _bound_of(timing, artifact, roofline, plan) if plan else ()
     return Run(
         model=model,
@@ -176,9 +177,10 @@ def not_run_of(failure: Failure, model: int) -> NotRun:
     """
     variant = failure.variant
     threads = "" if variant.threads is None else f" with {counted(variant.threads, 'thread')}"
+    device = "" if variant.device == "CPU" else f" on {variant.device}"
     return NotRun(
         model=model,
-        artifact=f"{variant.engine}/{variant.precision}{threads}",
+        artifact=f"{variant.engine}/{variant.precision}{device}{threads}",
         reason=failure.reason,
     )
 

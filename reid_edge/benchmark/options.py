@@ -37,6 +37,7 @@ class BenchmarkOptions:
         root: Folder of Market-1501, to measure mAP and R1 of each variant; None: not measured.
         partial: ``root`` holds a subset on purpose.
         skip_bad: Leave out files of ``root`` that are no readable images; the result's notes say how many.
+        device: What computes: ``CPU``, a device of OpenVINO or a provider of ONNX Runtime.
         trusted_keys: Public keys, one of which must have signed each bundle; none: a bundle is not asked who made it.
         command: The command line, for the result.
 
@@ -56,6 +57,7 @@ class BenchmarkOptions:
     root: Path | None = None
     partial: bool = False
     skip_bad: bool = False
+    device: str = "CPU"
     trusted_keys: tuple[str, ...] = ()
     command: str = ""
 
@@ -130,6 +132,7 @@ class BenchmarkOptions:
                 precision=artifact.precision,
                 threads=threads,
                 trusted_keys=self.trusted_keys,
+                device=self.device,
             )
             for artifact in self.artifacts(bundle)
             for threads in dict.fromkeys(self.threads)

@@ -16,6 +16,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     precision: Precision
     threads: int | None
     trusted_keys: tuple[str, ...] = ()
+    device: str = "CPU"
 
 
 class Prepare(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -35,7 +36,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Loading took ``load_ms``; ``description`` is the engine's, ``execution`` the file's, "" for the defaults."""
+    """Loading took ``load_ms``; ``description`` is the engine's, ``execution`` says how, "" for the defaults."""
 
     load_ms: float
     description: str

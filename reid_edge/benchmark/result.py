@@ -85,7 +85,8 @@ class Run:
         engine: What ran it.
         engine_description: Library, version, device, as the engine reports them.
         precision: Which of the bundle's files.
-        execution: How, in words: streams and float type of a tuned file; "" for the defaults.
+        execution: How, in words: streams and float type of a tuned file, a device other than the CPU; "" for the
+            defaults.
         scenario: See :data:`Scenario`.
         crops: Crops a query: 1, N, or for offline the batch.
         threads: CPU threads asked for; None: the engine's choice.

@@ -34,6 +34,7 @@ class Session:
             precision=variant.precision,
             threads=variant.threads,
             trusted_keys=variant.trusted_keys,
+            device=variant.device,
         )
         self.loaded = self.process.ask(request, Loaded)
 

@@ -176,8 +176,9 @@ def _accuracy(
     if splits is None or not is_trained(bundle):
         return found
     variants = [timing.variant for timing in timings if timing.variant.bundle == bundle.path]
-    for engine, precision in dict.fromkeys((variant.engine, variant.precision) for variant in variants):
-        extractor = Extractor(bundle, engine=engine, precision=precision, cache_dir=None)
+    kinds = dict.fromkeys((variant.engine, variant.precision, variant.device) for variant in variants)
+    for engine, precision, device in kinds:
+        extractor = Extractor(bundle, engine=engine, precision=precision, device=device, cache_dir=None)
         ranking = measure_accuracy(extractor, splits, notify)
         found[f"market1501/{engine}/{precision}/mAP"] = round(100 * ranking.mean_ap, 2)
         found[f"market1501/{engine}/{precision}/R1"] = round(100 * ranking.rank1, 2)

@@ -21,6 +21,7 @@ class Variant:
         precision: Chooses the engine's file.
         threads: CPU threads; None leaves the choice to the engine, or to the file's ``execution``.
         trusted_keys: Public keys, one of which must have signed the bundle that the worker opens; none: anybody.
+        device: What computes: ``CPU``, a device of OpenVINO or a provider of ONNX Runtime.
         environment: Variables that the worker gets besides this process's, e.g. ``ONEDNN_MAX_CPU_ISA``.
     """
 
@@ -29,13 +30,15 @@ class Variant:
     precision: Precision
     threads: int | None = None
     trusted_keys: tuple[str, ...] = ()
+    device: str = "CPU"
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """A name for messages, e.g. ``openvino/int8 of bundle, 2 threads``."""
+        """A name for messages, e.g. ``openvino/int8 of bundle, 2 threads``, or ``openvino/fp16 of bundle on GPU``."""
         threads = "" if self.threads is None else f", {counted(self.threads, 'thread')}"
-        return f"{self.engine}/{self.precision} of {self.bundle.name}{threads}"
+        device = "" if self.device == "CPU" else f" on {self.device}"
+        return f"{self.engine}/{self.precision} of {self.bundle.name}{device}{threads}"
 
 
 @dataclass(frozen=True, kw_only=True)

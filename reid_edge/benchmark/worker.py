@@ -25,6 +25,7 @@ from reid_edge.benchmark.protocol import Failed, Load, Loaded, Prepare, Prepared
 from reid_edge.benchmark.result import Scenario
 from reid_edge.runtime import Extractor
 from reid_edge.runtime.extractor import as_input
+from reid_edge.runtime.golden import check_extractor
 from reid_edge.system.limits import peak_memory_mib
 from reid_edge.types import Image
 
@@ -65,15 +66,19 @@ class Worker:
             engine=request.engine,
             precision=request.precision,
             threads=request.threads,
+            device=request.device,
             trusted_keys=request.trusted_keys,
             cache_dir=None,
         )
         load_ms = _ms_since(start)
+        if request.device != "CPU":
+            check_extractor(self._extractor)  # the export has checked the file on a CPU only
         execution = self._extractor.artifact.execution
+        device = "" if request.device == "CPU" else f"on {request.device}"
         return Loaded(
             load_ms=load_ms,
             description=self._extractor.engine_description,
-            execution="" if execution is None else str(execution),
+            execution=", ".join(part for part in (str(execution or ""), device) if part),
         )
 
     def _prepare(self, request: Prepare) -> Prepared:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from reid_edge.cli.shared_options import ForceOption, SkipBadOption, TrustedKeyOption, choices, comma_separated
+from reid_edge.cli.shared_options import (
+    DeviceOption,
+    ForceOption,
+    SkipBadOption,
+    TrustedKeyOption,
+    choices,
+    comma_separated,
+)
 from reid_edge.console import extra, progress_bars, say
 from reid_edge.errors import UsageError
 from reid_edge.files import check_output
@@ -49,6 +56,7 @@ def benchmark(
     threads: Annotated[
         str, typer.Option(help="Numbers of CPU threads to time, e.g. auto,1,2. auto: the engine decides.")
     ] = "auto",
+    device: DeviceOption = "CPU",
     crops: Annotated[str, typer.Option(help="Crops per query, in the scenarios multi-stream and end-to-end.")] = "1,8",
     scenario: Annotated[
         str, typer.Option(help="Scenarios to time (docs/benchmark.md).")
@@ -106,6 +114,7 @@ def benchmark(
         root=root,
         partial=partial,
         skip_bad=skip_bad,
+        device=device,
         trusted_keys=tuple(trusted_key or ()),
         command=shlex.join(["reid-edge", *sys.argv[1:]]),
     )

@@ -76,6 +76,13 @@ def test_a_tuned_file_runs_with_its_own_threads_unless_others_are_asked_for():
     assert peak_of(tuned, 2, ROOFLINE, cpus=4).gflops == 160
 
 
+def test_other_devices_are_not_compared_with_the_cpus_peak():
+    variant = dataclasses.replace(timing().variant, device="GPU")
+    on_gpu = dataclasses.replace(timing(), variant=variant)
+    assert run_of(timing(), 0, ARTIFACT, ROOFLINE).fraction_of_peak is not None
+    assert run_of(on_gpu, 0, ARTIFACT, ROOFLINE).fraction_of_peak is None
+
+
 def test_without_a_roofline_there_is_no_fraction():
     assert run_of(timing(), 0, ARTIFACT, None).fraction_of_peak is None
 

@@ -31,6 +31,12 @@ def test_each_file_is_a_variant_for_each_number_of_threads(session_bundle):
     ]
 
 
+def test_every_variant_runs_on_the_device_asked_for(session_bundle):
+    variants = BenchmarkOptions(engines=("openvino",), precisions=("fp16",), device="GPU.1").variants(session_bundle)
+    assert [one.device for one in variants] == ["GPU.1"]
+    assert variants[0].name == f"openvino/fp16 of {session_bundle.path.name} on GPU.1"
+
+
 def test_all_that_a_bundle_holds_is_timed_if_nothing_is_named(session_bundle):
     assert BenchmarkOptions().artifacts(session_bundle) == list(session_bundle.manifest.artifacts)
 

@@ -1,6 +1,7 @@
 """A worker's answers: loading, warming up, timing, and the queries that it times."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,18 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from reid_edge.benchmark.process import WorkerProcess
 from reid_edge.benchmark.protocol import Load, Loaded, Prepare, Prepared, Round, Timed
 from reid_edge.benchmark.worker import (
     FRAME_SIZE,
     WARM_UP_WINDOW,
+    Worker,
     make_query,
     person_boxes,
     street_frame,
     warm_up_until_settled,
 )
-from reid_edge.errors import EngineError
+from reid_edge.bundle import file_entry, write_manifest
+from reid_edge.errors import EngineError, ParityError
 from reid_edge.features import l2_normalised
 from reid_edge.runtime import Extractor
 
@@ -59,6 +63,24 @@ def test_a_worker_loads_warms_up_and_times(worker, session_bundle):
     assert all(sample > 0 for sample in timed.samples_ms)
     # Time was up only with the last of them.
     assert sum(timed.samples_ms[:-1]) < 50 * 1.5
+
+
+def test_another_device_is_named_and_must_compute_the_golden_features(bundle_copy):
+    request = replace(load(bundle_copy), engine="openvino", device="AUTO", threads=None)
+    assert Worker().answer(request).execution == "on AUTO"
+    crops, features = bundle_copy.golden()
+    np.savez(bundle_copy.path / "golden.npz", crops=crops, features=features[::-1])
+    entry = file_entry(bundle_copy.path, "golden.npz")
+    write_manifest(bundle_copy.path, dataclasses.replace(bundle_copy.manifest, golden=entry))
+    assert Worker().answer(replace(request, device="CPU")).execution == ""
+    with pytest.raises(ParityError, match="computes other features here"):
+        Worker().answer(request)
+
+
+def test_a_device_that_is_not_here_is_an_error_of_the_worker(session_bundle):
+    request = replace(load(session_bundle), engine="openvino", device="NPU")
+    with contextlib.closing(WorkerProcess({})) as process, pytest.raises(EngineError, match="NPU"):
+        process.ask(request, Loaded)
 
 
 def test_an_error_in_the_worker_is_named(bundle_copy):
