@@ -29,6 +29,8 @@ class Artefacts:
     boxmot: Path
     onnx: Path
     openvino: Path
+    ncnn: Path
+    mnn: Path
     bundle: Path
     problems: dict[str, str]
 
@@ -61,10 +63,15 @@ def make_artefacts(folder: Path, weights: Path | None, say: Callable[[str], obje
     if not (onnx.exists() and openvino.exists()):
         say("BoxMOT's export, ¾ minute")
         problems.update(_boxmot_export(pt))
+    tensor = home / "tensor"
+    ncnn, mnn = tensor / "model.ncnn.param", tensor / "model.mnn"
+    if not (ncnn.exists() and mnn.exists()):
+        say("files for ncnn and MNN")
+        problems.update(_convert(source, tensor, mnn))
     bundle = home / f"bundle-{_code_hash()}"
     if not (bundle / "manifest.json").exists():
         say("reid-edge's export")
-        _reid_edge_export(source, bundle)
+        _reid_edge_export(source, bundle, "--formats", "onnx,openvino,native", "--precision", "fp32,int8")
     return Artefacts(
         weights=source,
         weights_sha256=digest,
@@ -72,6 +79,8 @@ def make_artefacts(folder: Path, weights: Path | None, say: Callable[[str], obje
         boxmot=pt,
         onnx=onnx,
         openvino=openvino,
+        ncnn=ncnn,
+        mnn=mnn,
         bundle=bundle,
         problems=problems,
     )
@@ -115,7 +124,7 @@ def _torchreid_names(source: Path) -> dict[str, object]:
 
 def _boxmot_export(weights: Path) -> dict[str, str]:
     """BoxMOT's own command; its failure is a finding, not an error here."""
-    command = [str(Path(sys.executable).with_name("boxmot")), "export", "--weights", str(weights)]
+    command = [_program("boxmot"), "export", "--weights", str(weights)]
     formats = ["--include", "onnx", "--include", "openvino", "--dynamic"]
     done = subprocess.run([*command, *formats], capture_output=True, text=True, check=False)
     if done.returncode == 0:
@@ -124,9 +133,34 @@ def _boxmot_export(weights: Path) -> dict[str, str]:
     return {"boxmot export": lines[-1].strip()}
 
 
-def _reid_edge_export(source: Path, bundle: Path) -> None:
-    command = [str(Path(sys.executable).with_name("reid-edge")), "export", "--checkpoint", str(source)]
-    choices = ["--formats", "onnx,openvino,native", "--precision", "fp32,int8", "--no-latency", "--out", str(bundle)]
+def _convert(source: Path, tensor: Path, mnn: Path) -> dict[str, str]:
+    """Our ONNX file for normalised values, by the converters of ncnn and MNN; their failures are findings.
+
+    They see no directory of programs but the system's: MNN's installs a package with the first pip that it finds.
+    """
+    if not (tensor / "model.onnx").exists():
+        _reid_edge_export(source, tensor, "--input", "tensor", "--formats", "onnx", "--precision", "fp32")
+    model = str(tensor / "model.onnx")
+    into_mnn = ["--modelFile", model, "--MNNModel", str(mnn)]
+    commands = {
+        "ncnn": [_program("pnnx"), model, "inputshape=[1,3,256,128]"],
+        "MNN": [_program("mnnconvert"), "-f", "ONNX", "--bizCode", "reid", *into_mnn],
+    }
+    problems = {}
+    for name, command in commands.items():
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(tensor)}
+        done = subprocess.run(command, env=environment, cwd=tensor, capture_output=True, text=True, check=False)
+        if done.returncode:
+            problems[f"{name}'s converter"] = f"it ended with {done.returncode}"
+    return problems
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+def _reid_edge_export(source: Path, bundle: Path, *choices: str) -> None:
+    command = [_program("reid-edge"), "export", "--checkpoint", str(source), "--no-latency", "--out", str(bundle)]
     subprocess.run([*command, *choices], check=True, stdout=subprocess.DEVNULL)
 
 

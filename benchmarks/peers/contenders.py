@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
     import torch
 
 Kind = Literal[
-    "torchreid", "boxmot", "torch-eager", "torch-compile", "onnxruntime", "openvino", "openvino-raw", "reid-edge"
+    "torchreid",
+    "boxmot",
+    "torch-eager",
+    "torch-compile",
+    "onnxruntime",
+    "openvino",
+    "openvino-raw",
+    "ncnn",
+    "mnn",
+    "reid-edge",
 ]
 
 
@@ -77,6 +87,8 @@ def load(contender: Contender, threads: int) -> Loaded:
         "onnxruntime": _onnxruntime,
         "openvino": _openvino,
         "openvino-raw": _openvino_raw,
+        "ncnn": _ncnn,
+        "mnn": _mnn,
         "reid-edge": _reid_edge,
     }
     return loaders[contender.kind](contender, threads)
@@ -165,6 +177,59 @@ def _openvino_raw(contender: Contender, threads: int) -> Loaded:
     network = _compiled_for_each_size(str(path), threads, contender.floats)
     takes: Literal["tensor", "pixels"] = "pixels" if bundle.manifest.input.normalised_in == "graph" else "tensor"
     return Loaded(whole=None, network=network, takes=takes)
+
+
+def _ncnn(contender: Contender, threads: int) -> Loaded:
+    """It has no batches: one crop after another."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    if net.load_param(contender.path) or net.load_model(str(Path(contender.path).with_suffix(".bin"))):
+        raise RuntimeError(f"ncnn does not load {contender.path}")
+    (taken,), (given,) = net.input_names(), net.output_names()
+
+    def network(batch: Batch) -> Features:
+        features = []
+        for crop in batch:
+            extractor = net.create_extractor()
+            extractor.input(taken, ncnn.Mat(crop))
+            features.append(np.array(extractor.extract(given)[1]).ravel())
+        return np.stack(features)
+
+    return Loaded(whole=_by_hand(network), network=network, takes="tensor")
+
+
+def _mnn(contender: Contender, threads: int) -> Loaded:
+    """Its sessions have a size: one for each number of crops."""
+    import MNN
+
+    sessions: dict[tuple[int, ...], tuple[Any, Any, Any]] = {}
+
+    def session_for(shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
+        if shape not in sessions:
+            interpreter = MNN.Interpreter(contender.path)
+            session = interpreter.createSession({"numThread": threads, "backend": "CPU", "precision": "high"})
+            taken = interpreter.getSessionInput(session)
+            interpreter.resizeTensor(taken, shape)
+            interpreter.resizeSession(session)
+            sessions[shape] = interpreter, session, taken
+        return sessions[shape]
+
+    def tensor_of(array: Batch) -> Any:
+        return MNN.Tensor(array.shape, MNN.Halide_Type_Float, array, MNN.Tensor_DimensionType_Caffe)
+
+    def network(batch: Batch) -> Features:
+        interpreter, session, taken = session_for(batch.shape)
+        taken.copyFrom(tensor_of(batch))
+        interpreter.runSession(session)
+        given = interpreter.getSessionOutput(session)
+        features = np.empty(given.getShape(), np.float32)
+        host = tensor_of(features)
+        given.copyToHostTensor(host)
+        return np.array(host.getNumpyData())
+
+    return Loaded(whole=_by_hand(network), network=network, takes="tensor")
 
 
 def _reid_edge(contender: Contender, threads: int) -> Loaded:

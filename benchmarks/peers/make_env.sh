@@ -31,7 +31,7 @@ if [ -z "${PEERS_ALLOW_CUDA:-}" ] && grep -q '"name": *"nvidia-' "$folder/torch.
     exit 1
 fi
 $pip install -qq "$torch"
-peers='^(boxmot|torchreid|torchvision)=='
+peers='^(boxmot|torchreid|torchvision|pnnx|mnn|ncnn)=='
 grep -vE "$peers" "$here/requirements.txt" >"$folder/others.txt"
 grep -E "$peers" "$here/requirements.txt" >"$folder/peers.txt"
 # reid-edge from this checkout, so that what is compared is what is here.

@@ -33,8 +33,21 @@ from reid_edge.bundle import open_bundle
 from reid_edge.system.conditions import changes, read_conditions
 from reid_edge.system.device import describe_device
 
-_LIBRARIES = ("boxmot", "numpy", "onnxruntime", "opencv-python-headless", "openvino", "pillow", "reid-edge", "torch",
-              "torchreid", "torchvision")  # fmt: skip
+_LIBRARIES = (
+    "boxmot",
+    "mnn",
+    "ncnn",
+    "numpy",
+    "onnxruntime",
+    "opencv-python-headless",
+    "openvino",
+    "pillow",
+    "pnnx",
+    "reid-edge",
+    "torch",
+    "torchreid",
+    "torchvision",
+)
 #: What cannot take part anywhere that this script runs.
 _NEVER = {
     "BoxMOT TensorRT, Core ML": "they need an NVIDIA GPU and a Mac",
@@ -60,6 +73,8 @@ def peer_contenders(made: Artefacts) -> list[Contender]:
         Contender(name="torch, compiled", kind="torch-compile", path=pth, what=f"torch.compile of it; {by_hand}"),
         Contender(name="ONNX Runtime, plain", kind="onnxruntime", path=onnx, what=f"BoxMOT's ONNX export; {by_hand}"),
         Contender(name="OpenVINO, plain", kind="openvino", path=onnx, what=f"the same file, static shape; {by_hand}"),
+        Contender(name="ncnn", kind="ncnn", path=str(made.ncnn), what=f"our ONNX file by pnnx; {by_hand}"),
+        Contender(name="MNN", kind="mnn", path=str(made.mnn), what=f"our ONNX file by MNNConvert; {by_hand}"),
     ]
 
 
