@@ -5,6 +5,7 @@
 
 enum {
   CHUNK_PIXELS = 64, /* of a block's tail at a time: its maps then stay in the first caches */
+  PIECES = 8,        /* of a stream, by which threads share it */
   IMAGE_RING = 8, STEM_RING = 3, ROW_RING = 3,
 };
 
@@ -39,6 +40,8 @@ static void set_block(network *n, network_block *b, const plan_block *from, int 
   b->chunk = most(1, CHUNK_PIXELS / width);
   if (b->then == THEN_TRANSITION) b->chunk = most(2, b->chunk / 2 * 2);
   b->chunks = (height + b->chunk - 1) / b->chunk;
+  b->piece = (height + PIECES - 1) / PIECES;
+  b->pieces = (height + b->piece - 1) / b->piece;
   b->ranges = ranges;
 }
 
@@ -93,7 +96,7 @@ int crop_scratch_take(crop_scratch *s, const network *n, memory *m) {
   failed |= !(s->reduced = memory_take(m, middle, element));
   for (uint32_t i = 0; i < n->header.streams; i++) failed |= !(s->streams[i] = memory_take(m, middle, element));
   failed |= !(s->linear = memory_take(m, linear_floats(n), sizeof(float)));
-  failed |= !(s->sums = memory_take(m, MAX_STREAMS * MOST_OF(n, b->middle_padded), sizeof(float)));
+  failed |= !(s->sums = memory_take(m, MAX_STREAMS * MOST_OF(n, b->pieces * b->middle_padded), sizeof(float)));
   for (int i = 0; i < 2; i++) failed |= !(s->partial[i] = memory_take(m, partial_floats(n), sizeof(float)));
   return failed ? REID_NATIVE_NO_MEMORY : REID_NATIVE_OK;
 }

@@ -16,6 +16,7 @@ typedef struct {
   int chunk, chunks;      /* rows of the tail at a time; how many times */
   conv reduce, restore, after;
   conv project;           /* apart from restore, where a norm stands between it and the sum */
+  int piece, pieces;      /* rows whose channels are added up together at the end of a stream; how many times */
   conv *pointwise;        /* [layer], stream after stream */
   float *const *depthwise;
   const float *fc1[MAX_STREAMS], *fc1_bias[MAX_STREAMS], *fc2[MAX_STREAMS], *fc2_bias[MAX_STREAMS];
@@ -50,7 +51,7 @@ typedef struct {
   void *map[2];              /* input and output of a block, in turn */
   void *reduced, *streams[MAX_STREAMS];
   float *linear;             /* a whole map before its norm; NULL where the network has none */
-  float *sums;               /* [stream][padded] */
+  float *sums;               /* [stream][piece][padded] */
   float *partial[2];         /* [chunk or row][padded]: sums, and those of squares; added up in the same order by all */
 } crop_scratch;
 
@@ -74,9 +75,6 @@ void network_free(network *n);
 
 int crop_scratch_take(crop_scratch *s, const network *n, memory *m);
 int thread_scratch_take(thread_scratch *s, const network *n, memory *m);
-
-/* Which member of a team of `count` computes each stream: the longest first, each to the one with least to do. */
-void network_share_streams(const network *n, int count, int owners[MAX_STREAMS]);
 
 /* Compute one crop, of any size that fits, as a member of a team, each member with its own thread scratch.  ranges: NULL, or where a team of one
  * records the largest values (reid_native_calibrate). */

@@ -20,7 +20,6 @@ typedef struct {
   crop_scratch *crop;
   thread_scratch *mine;
   team_member who;
-  int owners[MAX_STREAMS];
   float *ranges; /* NULL, or where the largest values go */
   int current;   /* which map holds the block's input */
 } run;
@@ -158,59 +157,82 @@ static void run_stem(const run *r) {
 
 /* ---- streams ---- */
 
-void network_share_streams(const network *n, int count, int owners[MAX_STREAMS]) {
-  int streams = (int)n->header.streams, given[MAX_STREAMS] = {0}, load[MAX_STREAMS] = {0};
-  if (count > MAX_STREAMS) count = MAX_STREAMS;
-  for (int i = 0; i < streams; i++) {
-    int longest = -1, idlest = 0;
-    for (int s = 0; s < streams; s++)
-      if (!given[s] && (longest < 0 || n->header.lengths[s] > n->header.lengths[longest])) longest = s;
-    for (int t = 1; t < count; t++)
-      if (load[t] < load[idlest]) idlest = t;
-    given[longest] = 1;
-    owners[longest] = idlest;
-    load[idlest] += (int)n->header.lengths[longest];
-  }
+static int clipped(int row, int height) { return row < 0 ? 0 : row > height ? height : row; }
+
+/* Rows `from` to `to` - 1 of a stream. */
+typedef struct {
+  int stream, first, length; /* its number, that of its first layer, and how many it has */
+  int from, to;
+} stream_rows;
+
+/* Where the sums of the piece that holds a row are; zeros at its first row. */
+static float *piece_sums(const run *r, const network_block *b, int stream, int row) {
+  float *sums = r->crop->sums + ((size_t)stream * b->pieces + (size_t)(row / b->piece)) * b->middle_padded;
+  if (row % b->piece == 0) memset(sums, 0, (size_t)b->middle_padded * sizeof *sums);
+  return sums;
 }
 
-/* Compute stream s, whose first layer of the block is `first`. */
-static void run_stream(const run *r, const network_block *b, int s, int first) {
+/* Compute rows of a stream.  Each layer computes as many rows more, above and below, as those behind it need. */
+static void run_stream(const run *r, const network_block *b, const stream_rows *s) {
   const kernels *k = r->n->k;
-  const int length = (int)r->n->header.lengths[s], stride = b->middle_padded;
+  const int length = s->length, stride = b->middle_padded, height = b->height;
   const size_t row = (size_t)(b->width + 2) * stride;
-  float *zero = r->mine->ring + (size_t)length * 3 * row, *sums = r->crop->sums + (size_t)s * stride;
+  float *zero = r->mine->ring + (size_t)length * 3 * row;
   memset(zero, 0, row * sizeof *zero); /* another block's rows may have been here */
-  memset(sums, 0, (size_t)stride * sizeof *sums);
   for (int layer = 0; layer < length * 3; layer++) { /* pixels of zeros on both sides of each row */
     memset(r->mine->ring + layer * row, 0, (size_t)stride * sizeof *zero);
     memset(r->mine->ring + layer * row + row - stride, 0, (size_t)stride * sizeof *zero);
   }
-  for (int t = 0; t < b->height + length; t++) {
-    const void *in = t < b->height ? constant_at(r, r->crop->reduced, (size_t)t * b->width, stride) : NULL;
+  for (int t = clipped(s->from - length, height); t < s->to + length; t++) {
+    const void *in = t < height ? constant_at(r, r->crop->reduced, (size_t)t * b->width, stride) : NULL;
     for (int layer = 0; layer < length; layer++) {
       float *ring = r->mine->ring + (size_t)layer * 3 * row + stride;
       int entering = t - layer, leaving = entering - 1; /* rows of the layer's input, and of its output */
-      if (entering < 0) break;
-      if (entering < b->height)
-        k->conv(&b->pointwise[first + layer], in, NULL, NULL, b->width, END_RAW, ring + (entering % 3) * row);
-      if (leaving < 0) break;
-      if (leaving >= b->height) continue;
+      int more = length - layer, first = clipped(s->from - more, height);
+      if (entering < first) break;
+      if (entering < clipped(s->to + more, height))
+        k->conv(&b->pointwise[s->first + layer], in, NULL, NULL, b->width, END_RAW, ring + (entering % 3) * row);
+      if (leaving < clipped(s->from - more + 1, height)) break;
+      if (leaving >= clipped(s->to + more - 1, height)) continue;
       const float *rows[3] = {leaving ? ring + ((leaving - 1) % 3) * row : zero + stride, ring + (leaving % 3) * row,
-                              entering < b->height ? ring + (entering % 3) * row : zero + stride};
+                              entering < height ? ring + (entering % 3) * row : zero + stride};
       int last = layer + 1 == length;
-      void *out = last ? at(r, r->crop->streams[s], (size_t)leaving * b->width, stride) : r->mine->between[layer & 1];
-      k->depthwise_row(rows, b->depthwise[first + layer], b->middle, b->width, out, last ? sums : NULL);
-      record(r, out, (size_t)b->width, b->middle, stride, b->ranges + (size_t)b->middle * (1 + first + layer));
+      void *out = last ? at(r, r->crop->streams[s->stream], (size_t)leaving * b->width, stride) : r->mine->between[layer & 1];
+      k->depthwise_row(rows, b->depthwise[s->first + layer], b->middle, b->width, out,
+                       last ? piece_sums(r, b, s->stream, leaving) : NULL);
+      record(r, out, (size_t)b->width, b->middle, stride, b->ranges + (size_t)b->middle * (1 + s->first + layer));
       in = out;
     }
   }
 }
 
+/* The i-th stream by length: the longest, then the shortest, the next longest and so on, so that neighbours together
+ * have much the same to do. */
+static int nth_stream(const network *n, int nth) {
+  const uint32_t *lengths = n->header.lengths;
+  int streams = (int)n->header.streams, ranked[MAX_STREAMS];
+  for (int s = 0; s < streams; s++) {
+    int rank = 0;
+    for (int other = 0; other < streams; other++)
+      rank += lengths[other] > lengths[s] || (lengths[other] == lengths[s] && other < s);
+    ranked[rank] = s;
+  }
+  return ranked[nth % 2 ? streams - 1 - nth / 2 : nth / 2];
+}
+
+/* All streams' pieces lie in a line, each as long as its stream has layers.  A member computes those of its share of
+ * the line, whose ends are moved to the nearest end of a piece. */
 static void run_streams(const run *r, const network_block *b) {
-  int first = 0;
-  for (int s = 0; s < (int)r->n->header.streams; s++) {
-    if (r->owners[s] == r->who.index) run_stream(r, b, s, first);
-    first += (int)r->n->header.lengths[s];
+  const network *n = r->n;
+  int line = n->layers * b->pieces, begin = share(line, r->who.index, r->who), end = share(line, r->who.index + 1, r->who);
+  for (int i = 0, place = 0; i < (int)n->header.streams; i++) {
+    stream_rows s = {.stream = nth_stream(n, i)};
+    for (int other = 0; other < s.stream; other++) s.first += (int)n->header.lengths[other];
+    s.length = (int)n->header.lengths[s.stream];
+    s.from = clipped((begin - place + s.length / 2) / s.length, b->pieces) * b->piece;
+    s.to = clipped(clipped((end - place + s.length / 2) / s.length, b->pieces) * b->piece, b->height);
+    if (s.from < s.to) run_stream(r, b, &s);
+    place += s.length * b->pieces;
   }
 }
 
@@ -230,10 +252,12 @@ static void run_gates(const run *r, const network_block *b) {
   int fusion = (int)r->n->header.fusion, stride = b->middle_padded;
   float *mean = r->mine->mean;
   for (int s = 0; s < (int)r->n->header.streams; s++) {
-    const float *scale = b->stream_scale + (size_t)s * stride, *sums = r->crop->sums + (size_t)s * stride;
+    const float *scale = b->stream_scale + (size_t)s * stride, *sums = r->crop->sums + (size_t)s * b->pieces * stride;
     const float *fused = b->fused_factor + (fusion == FUSION_CONCATENATION ? (size_t)s * stride : 0);
     float *gates = r->mine->gates + (size_t)s * stride;
-    for (int c = 0; c < b->middle; c++) mean[c] = sums[c] * scale[c] / (float)(b->height * b->width), gates[c] = 1;
+    memset(mean, 0, (size_t)stride * sizeof *mean);
+    r->n->k->add_pixels(sums, b->pieces, b->middle, NULL, mean);
+    for (int c = 0; c < b->middle; c++) mean[c] *= scale[c] / (float)(b->height * b->width), gates[c] = 1;
     if (fusion == FUSION_ONE_GATE || fusion == FUSION_GATE_EACH) gate(b, s, mean, gates);
     for (int c = 0; c < b->middle; c++) gates[c] *= scale[c] * fused[c];
   }
@@ -378,7 +402,6 @@ static void run_feature(const run *r, float *feature) {
 void network_run(const network *n, crop_scratch *crop, thread_scratch *mine, team_member who, const picture *image,
                  float *feature, float *ranges) {
   run r = {.n = n, .crop = crop, .mine = mine, .who = who, .ranges = ranges};
-  network_share_streams(n, who.count, r.owners);
   resizer_start(&mine->resizer, image);
   run_stem(&r);
   for (uint32_t i = 0; i < n->header.blocks; i++) {

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from native import compile_library
 from reid_edge.runtime.native import library
 from reid_edge.runtime.native.library import NativeNetwork
 from reid_edge.runtime.native.plan import with_ranges
@@ -134,3 +135,32 @@ def test_teams_of_more_threads_than_cores_lose_no_wake_up_and_have_no_races(sani
         [str(driver), "100"], capture_output=True, text=True, timeout=300, env=environment, check=False
     )
     assert (done.stdout, done.returncode) == ("right\n", 0), done.stderr
+
+
+@pytest.fixture(scope="module")
+def share_driver(tmp_path_factory) -> Path:
+    """Return a program that shares one crop among up to 12 threads, with the thread sanitizer in it."""
+    folder, objects = tmp_path_factory.mktemp("share"), []
+    flags = ["-std=gnu11", "-O1", "-DSMALL_CODE", "-fsanitize=thread", f"-I{REPOSITORY}/native/src"]
+    for source in [*(REPOSITORY / "native/src").glob("*.c"), Path(__file__).with_name("share_driver.c")]:
+        processor, extra = compile_library.INSTRUCTION_SETS.get(source.stem, (platform.machine(), []))
+        if processor == platform.machine():
+            objects.append(str(folder / f"{source.stem}.o"))
+            subprocess.run(["cc", *flags, *extra, "-c", str(source), "-o", objects[-1]], check=True)
+    driver = folder / "driver"
+    subprocess.run(["cc", *flags, *objects, "-lm", "-lpthread", "-o", str(driver)], check=True)
+    return driver
+
+
+@pytest.mark.slow
+@_needs("cc")
+@pytest.mark.parametrize("precision", [0, 2])
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_one_crop_on_any_number_of_threads_gives_the_same_feature_without_races(
+    precision, plan, share_driver, tmp_path
+):
+    pixels = random_pixels(1, plan.size, seed=1)
+    calibrated = with_ranges(plan.encode(), NativeNetwork(plan.encode(), kernels="portable").calibrate(pixels))
+    (tmp_path / "plan").write_bytes(calibrated)
+    (tmp_path / "pixels").write_bytes(pixels.tobytes())
+    assert _run([], share_driver, tmp_path / "plan", tmp_path / "pixels", precision) == ["the", "same"]
