@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import msgspec
 import numpy as np
+import onnxruntime
 import pytest
 
 from reid_edge.camera.detectors import DetectorSettings, ModelSettings, open_detector, trouble_of
@@ -301,6 +302,45 @@ def test_files_that_are_no_detector_are_refused(tiny, tmp_path, engine):
             open_detector(ModelSettings(path=str(tmp_path / name), output="yolo", engine=engine))
     with pytest.raises(DetectorError, match="expected one input"):
         open_detector(ModelSettings(path=tiny("two.onnx", inputs=2), output="yolo", engine=engine))
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "message"),
+    [
+        ("onnxruntime", "GPU", "ONNX Runtime has no device 'GPU' here"),
+        ("onnxruntime", "CUDA", "onnxruntime-gpu"),
+        ("auto", "TENSORRT", "ONNX Runtime has no device 'TENSORRT' here"),
+        ("auto", "GPU.7", "cannot compile the model for GPU.7"),
+        ("openvino", "NPU", "cannot compile the model for NPU"),
+    ],
+)
+def test_a_device_that_is_not_here_is_refused_whatever_the_engine(tiny, engine, device, message):
+    with pytest.raises(DetectorError, match=message):
+        open_detector(ModelSettings(path=tiny(), output="yolo", engine=engine, device=device))
+
+
+def test_a_detector_runs_on_a_device_that_only_openvino_has(tiny):
+    assert open_detector(ModelSettings(path=tiny(), output="yolo", device="AUTO")).description.endswith("AUTO")
+
+
+def test_a_detector_runs_by_the_provider_asked_for(tiny, monkeypatch):
+    """A provider that has the CPU's kernels stands in for CUDA's."""
+    asked = []
+    real = onnxruntime.InferenceSession
+
+    class Session(real):
+        def __init__(self, model, options, providers):
+            asked.append(providers)
+            super().__init__(model, options, providers=["CPUExecutionProvider"])
+
+        def get_providers(self):
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: Session.get_providers(None))
+    detector = open_detector(ModelSettings(path=tiny(), output="yolo", device="CUDA.1"))
+    assert asked == [[("CUDAExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"]]
+    assert detector.description.endswith("CUDA.1")
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

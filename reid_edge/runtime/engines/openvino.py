@@ -281,6 +281,11 @@ def has_device(available: Sequence[str], device: str) -> bool:
     return device in available or (number == "0" and kind in available) or (not number and f"{kind}.0" in available)
 
 
+def is_openvinos(device: str) -> bool:
+    """Return True for a name that only OpenVINO gives to a device, whether it is here or not, e.g. ``GPU.1``."""
+    return device.partition(".")[0] in ("GPU", "NPU") or _is_virtual(device)
+
+
 def _is_virtual(device: str) -> bool:
     return device.partition(":")[0] in _VIRTUAL
 

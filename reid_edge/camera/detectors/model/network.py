@@ -16,7 +16,7 @@ from reid_edge.errors import DetectorError, EngineError
 from reid_edge.files import read_regular
 from reid_edge.manifest import MAX_FILE_BYTES
 from reid_edge.runtime.engines.onnxruntime import onnxruntime_version, open_session
-from reid_edge.runtime.engines.openvino import compile_network, openvino_version, read_network, read_onnx
+from reid_edge.runtime.engines.openvino import compile_network, is_openvinos, openvino_version, read_network, read_onnx
 
 EngineChoice = Literal["auto", "openvino", "onnxruntime"]
 Outputs = list[npt.NDArray[np.float32]]
@@ -107,9 +107,10 @@ def load_network(
 
     Args:
         path: ``….onnx`` or ``….xml``.
-        engine: ``auto`` takes OpenVINO for an IR, else ONNX Runtime if it is installed, else OpenVINO.
+        engine: ``auto`` takes OpenVINO for an IR and for its own devices, else ONNX Runtime if it is installed, else
+            OpenVINO.
         threads: CPU threads; None leaves the choice to the engine.
-        device: OpenVINO's name of the device.
+        device: ``CPU``, a device of OpenVINO or a provider of ONNX Runtime.
         sha256: Of the file, or of ``….xml`` and ``….bin`` one after the other; None takes any file.
 
     Raises:
@@ -119,32 +120,34 @@ def load_network(
     _check_files(path)
     if engine == "auto":
         has_onnxruntime = importlib.util.find_spec("onnxruntime") is not None
-        engine = "onnxruntime" if path.suffix == ".onnx" and has_onnxruntime else "openvino"
+        for_onnxruntime = path.suffix == ".onnx" and not is_openvinos(device)
+        engine = "onnxruntime" if for_onnxruntime and has_onnxruntime else "openvino"
     if engine == "onnxruntime" and path.suffix != ".onnx":
         raise DetectorError(f'ONNX Runtime reads .onnx files, not {path.name}. Set engine = "openvino".')
     file = _read(path, sha256)
     try:
         if engine == "onnxruntime":
-            return OnnxRuntimeNetwork(file, threads)
+            return OnnxRuntimeNetwork(file, threads, device)
         return OpenVINONetwork(file, threads, device)
     except EngineError as error:
         raise DetectorError(f"detector {path}: {error}") from error
 
 
 class OnnxRuntimeNetwork:
-    """Runs an ONNX file with ONNX Runtime, on the CPU.
+    """Runs an ONNX file with ONNX Runtime, on the CPU or by another of its providers.
 
     Args:
         file: The file; weights that it names in other files are read from its folder.
         threads: CPU threads; None leaves the choice to the engine.
+        device: ``CPU``, or a provider (:func:`~reid_edge.runtime.engines.onnxruntime.providers_for`).
 
     Raises:
         DetectorError: The file takes something else than one picture.
-        EngineError: ONNX Runtime cannot read the file.
+        EngineError: ONNX Runtime cannot read the file, or has no such provider here.
         MissingExtraError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, file: ModelFile, threads: int | None) -> None:
+    def __init__(self, file: ModelFile, threads: int | None, device: str) -> None:
         # Threads that spin between frames take the cores from what runs there: decoding and embedding.
         self._session = open_session(
             file.model,
@@ -153,6 +156,7 @@ class OnnxRuntimeNetwork:
             external=None if file.pinned else file.path.parent,
             threads=threads,
             spinning=False,
+            device=device,
         )
         inputs = self._session.get_inputs()
         self.input_shape, self.input_dtype = _picture_input(
@@ -163,7 +167,7 @@ class OnnxRuntimeNetwork:
         self.output_names = tuple(entry.name for entry in self._session.get_outputs())
         said = self._session.get_modelmeta().custom_metadata_map
         self.says = SelfDescription(task=said.get("task", ""), classes=_class_names(said.get("names", "")))
-        self.description = f"onnxruntime {onnxruntime_version()} CPU"
+        self.description = f"onnxruntime {onnxruntime_version()} {device}"
 
     def run(self, batch: npt.NDArray[Any]) -> Outputs:
         """See :class:`Network`."""

@@ -32,9 +32,10 @@ class ModelSettings(
             the output's shape.
         person: Index of the class person.
         min_score: Lowest score of a box that goes to the filter.
-        engine: ``openvino`` or ``onnxruntime``; ``auto`` takes OpenVINO for IR, else ONNX Runtime where installed.
+        engine: ``openvino`` or ``onnxruntime``; ``auto`` takes OpenVINO for IR and for its own devices, else ONNX
+            Runtime where installed.
         threads: CPU threads; None leaves the choice to the engine.
-        device: OpenVINO's name of the device.
+        device: CPU; OpenVINO's GPU, GPU.1, NPU or AUTO; or ONNX Runtime's CUDA, TENSORRT, OPENVINO, DML.
         size: Height and width of the input, pixels.
         layout: Order of the input's axes, ``NCHW`` or ``NHWC``.
         color: Channel order of the input.
