@@ -3,12 +3,15 @@
     reid-edge extract BUNDLE market1501/bounding_box_train --out features.npy
     python benchmarks/identity.py quality features.npy [--identities 651:751]
     python benchmarks/identity.py scale 1000 10000 100000
+    python benchmarks/identity.py live 1000 10000 100000
 
 The names of the images (features.sources.txt) tell person, camera, sequence and frame, as Market-1501 names its images.
 A tracklet is all images of a person in one sequence of one camera; its feature is the mean of theirs.  ``--identities``
 is a range of places in the order of the people's numbers; the last 100 of 751 are held out for judging.  ``scale`` uses
 made-up features of n/10 people and 50 cameras, in a process each: they are clustered, loaded for assignment, and 500
-more tracklets are assigned one at a time.
+more tracklets are assigned one at a time.  ``live`` takes the people for known instead of clustering: 500 tracklets are
+assigned one at a time beside n tracklets of n/10 people, and 20 searches with re-ranking and verdicts are made in a
+SQLite gallery of the n tracklets.  Times are CPU time of all threads and, in brackets, time on the clock.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +28,12 @@ import numpy as np
 
 from reid_edge.evaluation.people import people_quality
 from reid_edge.features import l2_normalised
+from reid_edge.gallery.calibrating import calibrate, keep
+from reid_edge.gallery.entries import Entry, Record, Selection
+from reid_edge.gallery.ranking import ranking_for
+from reid_edge.gallery.search import find_one, query_of, search
+from reid_edge.gallery.store import open_store
+from reid_edge.gallery.times import now_us
 from reid_edge.identity.background import measured_background
 from reid_edge.identity.calibration import calibrated, measured_scale
 from reid_edge.identity.centring import learnt_centring
@@ -38,6 +48,7 @@ NAME = re.compile(r"^(\d{4})_c(\d)s(\d)_(\d{6})_\d\d")
 FRAMES_A_SECOND = 25
 SEQUENCE_S = 1e5  # more than a sequence lasts
 LIST = 100  # candidates that are re-ranked
+MODEL = "ab" * 32
 NEW = 500  # tracklets that are assigned one at a time
 
 
@@ -59,7 +70,7 @@ def read_tracklets(path: Path, first: int, last: int) -> Labelled:
     frames = [names[group == place, 3] for place in range(len(keys))]
     start = keys[:, 2] * SEQUENCE_S
     sightings = Sightings(
-        model_hash="model",
+        model_hash=MODEL,
         ids=tuple("{:04d}/{}/{}".format(*key) for key in keys),
         cameras=tuple(f"c{camera}" for camera in keys[:, 1]),
         first_s=start + np.array([one.min() for one in frames]) / FRAMES_A_SECOND,
@@ -125,14 +136,14 @@ def one_at_a_time(labelled: Labelled, learnt_from: Sightings) -> np.ndarray:
     """Assign in the order of time, with centring and background of other people before the same cameras."""
     centring = learnt_centring(learnt_from)
     background = measured_background(centring.applied(learnt_from))
-    online = OnlinePeople("model", centring, background)
+    online = OnlinePeople(MODEL, centring, background)
     sightings = labelled.sightings
     for row in np.argsort(sightings.last_s, kind="stable"):
         online.add(
             Sighting(
                 id=sightings.ids[row],
                 camera=sightings.cameras[row],
-                model_hash="model",
+                model_hash=MODEL,
                 first_s=float(sightings.first_s[row]),
                 last_s=float(sightings.last_s[row]),
                 feature=sightings.features[row],
@@ -185,21 +196,22 @@ def quality(path: Path, span: str) -> None:
             )
 
 
-def scene(count: int) -> Sightings:
+def scene(count: int) -> Labelled:
     generator = np.random.default_rng(0)
     people = generator.normal(size=(count // 10, 512)).astype(np.float32)
     cameras = 0.5 * generator.normal(size=(50, 512)).astype(np.float32)
     who, camera = generator.integers(len(people), size=count), generator.integers(50, size=count)
     features = people[who] + cameras[camera] + 0.7 * generator.normal(size=(count, 512)).astype(np.float32)
     first = generator.uniform(0, 3 * 86400, count)
-    return Sightings(
-        model_hash="model",
+    sightings = Sightings(
+        model_hash=MODEL,
         ids=tuple(f"{row:07d}" for row in range(count)),
         cameras=tuple(f"camera{number}" for number in camera),
         first_s=first,
         last_s=first + generator.uniform(3, 30, count),
         features=l2_normalised(features),
     )
+    return Labelled(sightings, who)
 
 
 def sighting(sightings: Sightings, row: int, *, again: bool = False) -> Sighting:
@@ -208,7 +220,7 @@ def sighting(sightings: Sightings, row: int, *, again: bool = False) -> Sighting
     return Sighting(
         id=sightings.ids[row] + ("+" if again else ""),
         camera=sightings.cameras[row],
-        model_hash="model",
+        model_hash=MODEL,
         first_s=float(sightings.first_s[row]) + later,
         last_s=float(sightings.last_s[row]) + later,
         feature=sightings.features[row],
@@ -216,7 +228,7 @@ def sighting(sightings: Sightings, row: int, *, again: bool = False) -> Sighting
 
 
 def scale_one(count: int) -> None:
-    sightings = scene(count)
+    sightings = scene(count).sightings
     start, start_cpu = time.perf_counter(), time.process_time()
     found = clustered(sightings)
     batch_s, batch_cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
@@ -247,6 +259,84 @@ def scale_one(count: int) -> None:
     )
 
 
+class Stopwatch:
+    """CPU time and time on the clock of each of several runs, milliseconds."""
+
+    def __init__(self) -> None:
+        self.runs: list[tuple[float, float]] = []
+
+    def __enter__(self) -> None:
+        self._start = time.process_time(), time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        now = time.process_time(), time.perf_counter()
+        self.runs.append((1000 * (now[0] - self._start[0]), 1000 * (now[1] - self._start[1])))
+
+    def at(self, share: float) -> str:
+        cpu, clock = np.quantile(self.runs, share, axis=0)
+        return f"{cpu:.1f} ({clock:.1f})"
+
+
+def live_one(count: int) -> None:
+    made = scene(count)
+    sightings, people = made.sightings, made.people
+    loading, adding = Stopwatch(), Stopwatch()
+    with loading:
+        centring = learnt_centring(sightings)
+        online = OnlinePeople(MODEL, centring, measured_background(centring.applied(sightings)))
+        online.load((sighting(sightings, row), int(people[row])) for row in range(count))
+    live, events = len(online), 0
+    for row in np.random.default_rng(1).permutation(count)[:NEW]:
+        new = sighting(sightings, int(row), again=True)
+        with adding:
+            events += len(online.add(new))
+    assert events >= NEW
+    del online
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_store(f"sqlite:{folder}/gallery.db")
+        at = now_us()
+        store.accept_model(MODEL, sightings.features.shape[1], now_us=at)
+        records = [record(sightings, row, at) for row in range(count)]
+        for start in range(0, count, 10_000):
+            store.add(records[start : start + 10_000])
+        keep(store, calibrate(store, now_us=at, find=lambda name: find_one(store, name, now_us=at)), now_us=at)
+        searching = Stopwatch()
+        for row in range(0, count, count // 21):
+            with searching:
+                ranking = ranking_for(store, MODEL, now_us=at, rerank=True)
+                search(
+                    store, query_of(records[row]), selection=Selection(), purpose="measured", now_us=at, ranking=ranking
+                )
+    first, searching.runs = searching.runs[0][0], searching.runs[1:]
+    print(
+        f"| {count:,} | {live:,} | {loading.at(0.5)} | {adding.at(0.5)} | {adding.at(0.99)} | {memory:.0f} | "
+        f"{first:.0f} | {searching.at(0.5)} | {searching.at(0.9)} |",
+        flush=True,
+    )
+
+
+def record(sightings: Sightings, row: int, at_us: int) -> Record:
+    first_us = at_us - 4 * 86_400_000_000 + int(1e6 * sightings.first_s[row])
+    last_us = first_us + int(1e6 * (sightings.last_s[row] - sightings.first_s[row]))
+    entry = Entry(
+        model_hash=MODEL, track=row, captured_us=first_us, first_us=first_us, last_us=last_us,
+        box=(0.1 + 0.8 * (row % 7) / 7, 0.1, 0.15 + 0.8 * (row % 7) / 7, 0.5), confidence=0.9, quality=0.9, crops=5,
+        final=True, camera=sightings.cameras[row], incarnation="e1", seq=row,
+    )  # fmt: skip
+    return Record(entry, sightings.features[row])
+
+
+def live(counts: list[int]) -> None:
+    print(
+        "| tracklets | live people | loaded, ms | assign, ms | 99 % | memory, MB | first search, ms | "
+        "search, ms | 90 % |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    for count in counts:
+        subprocess.run([sys.executable, __file__, "live-one", str(count)], check=True)
+
+
 def scale(counts: list[int]) -> None:
     print(
         "| tracklets | clustered, s (of CPUs) | memory, MB | search and re-ranking of 100, ms | live people | "
@@ -263,12 +353,14 @@ if __name__ == "__main__":
     of_quality = commands.add_parser("quality")
     of_quality.add_argument("features", type=Path)
     of_quality.add_argument("--identities", default="651:751")
-    for name in ("scale", "scale-one"):
+    for name in ("scale", "scale-one", "live", "live-one"):
         commands.add_parser(name).add_argument("counts", type=int, nargs="+")
     arguments = parser.parse_args()
     if arguments.command == "quality":
         quality(arguments.features, arguments.identities)
     elif arguments.command == "scale":
         scale(arguments.counts)
+    elif arguments.command == "live":
+        live(arguments.counts)
     else:
-        scale_one(arguments.counts[0])
+        {"scale-one": scale_one, "live-one": live_one}[arguments.command](arguments.counts[0])

@@ -295,8 +295,10 @@ class OnlinePeople:
 
     def _compared(self, feature: Feature) -> tuple[Floats32, float]:
         """Return the mean cosine with each person by slot, −inf where there is none, and the strangers' level."""
-        cosines = self._table.means @ feature
-        cosines[self._table.slots < 0] = -np.inf
+        used = self._table.used
+        # not by BLAS: its threads wait for one another on a busy machine, and the product is bound by memory anyway
+        cosines: Floats32 = np.einsum("sd,d->s", self._table.means[:used], feature)
+        cosines[self._table.slots[:used] < 0] = -np.inf
         return cosines, float(self._levels_of(cosines[None])[0])
 
     def _levels_of(self, cosines: Floats32) -> Floats:

@@ -65,6 +65,7 @@ class PeopleTable:
         means: S×D float32, mean feature of each person's tracklets.
         levels: S, mean level of each person's tracklets.
         slots: S, number of the person in each slot; -1 where it is free.
+        used: Number of slots from the first one on that nobody beyond has ever used, at least 64.
     """
 
     def __init__(self, size: int, numbers: Numbers) -> None:
@@ -75,6 +76,7 @@ class PeopleTable:
         self.means: Features = np.zeros((64, size), np.float32)
         self.levels: Floats = np.zeros(64)
         self.slots: npt.NDArray[np.int64] = np.full(64, -1, np.int64)
+        self.used = 64
         self._numbers = numbers
         self._free = list(range(63, -1, -1))
 
@@ -175,4 +177,6 @@ class PeopleTable:
             self.levels = np.concatenate([self.levels, np.zeros(size)])
             self.slots = np.concatenate([self.slots, np.full(size, -1, np.int64)])
             self._free = list(range(2 * size - 1, size - 1, -1))
-        return self._free.pop()
+        slot = self._free.pop()
+        self.used = max(self.used, slot + 1)
+        return slot

@@ -335,7 +335,8 @@ def condition(selection: Selection, mark: str) -> tuple[str, list[Any]]:
     for column, comparison, value in (
         ("epoch", "=", selection.incarnation),
         ("track", "=", selection.track),
-        ("last_us", ">=", selection.since_us),
+        # of one tracklet, the times of its few observations are no use to find them: "+" keeps engines from it
+        ("last_us" if selection.track is None else "+last_us", ">=", selection.since_us),
         ("first_us", "<=", selection.until_us),
     ):
         if value is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -101,7 +102,8 @@ class SqliteStore(SqliteTransactions):
         with self._reading() as db:
             rows = db.execute(
                 f"SELECT {COLUMN_NAMES}, observations.number, feature, checksum, hash FROM observations "  # noqa: S608
-                "JOIN models ON models.number = model WHERE camera = ? AND seq = ? AND substr(epoch, 1, ?) = ? "
+                "JOIN models ON models.number = model WHERE observations.number IN ("  # found in an index, without its rows
+                "SELECT number FROM observations WHERE camera = ? AND seq = ? AND substr(epoch, 1, ?) = ?) "
                 "ORDER BY epoch",
                 (camera, seq, len(incarnation_start), incarnation_start),
             ).fetchall()
@@ -147,7 +149,7 @@ class SqliteStore(SqliteTransactions):
         """Forget what is kept of the file in memory."""
         self._blocks.clear()
         self._damaged_numbers: set[int] = set()
-        self._listed: tuple[tuple[int, int, int], Numbers] = ((0, 0, 0), numbers_of(()))
+        self._listed: tuple[tuple[int | None, ...], Numbers] = ((), numbers_of(()))
 
     def accept_model(self, model_hash: str, dim: int | None, *, now_us: int, only_first: bool = False) -> bool:
         """Take features of this model from now on."""
@@ -255,12 +257,16 @@ class SqliteStore(SqliteTransactions):
         self.damaged.note(number)
 
     def _live(self, db: sqlite3.Connection, model: int) -> Numbers:
-        """Return the numbers of all rows of a model, listed again if this or another process has written since."""
-        (others,) = db.execute("PRAGMA data_version").fetchone()
-        state = (model, others, db.total_changes)
+        """Return the numbers of all rows of a model, listed again if rows have come or gone since.
+
+        A number is never given twice, so as many rows up to the same highest number are the same rows.
+        """
+        state = (model, *db.execute(
+            "SELECT count(*), max(number) FROM observations WHERE model = ?", (model,)
+        ).fetchone())  # fmt: skip
         if self._listed[0] != state:
             rows = db.execute("SELECT number FROM observations WHERE model = ? ORDER BY number", (model,))
-            self._listed = (state, numbers_of(number for (number,) in rows))
+            self._listed = (state, numbers_of(itertools.chain.from_iterable(rows)))
         return self._listed[1]
 
     def _scores_of_some(
