@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 
 
 #: Kinds of problems, as metrics have them.
-KINDS = ("store", "retention", "broker", "quota", "twins")
+KINDS = ("store", "retention", "broker", "quota", "twins", "people")
 #: Kinds that are logged once a minute where they happen, also without a server.
-_LOGGED_ELSEWHERE = frozenset({"retention"})
+_LOGGED_ELSEWHERE = frozenset({"retention", "people"})
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,9 @@ class LivePeople:
         transits: Stated times between cameras; None: none.
         tell: Called with each event of the gallery's people, whoever made it, from the start on.
         clock: Returns the machine's time of day, microseconds since 1970 UTC.
+
+    Attributes:
+        trouble: Why tracklets are not given to people now; "" if they are.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class LivePeople:
         self._compare_at_s = 0.0
         self._told: int | None = None
         self._log = SparseLog(log)
+        self.trouble = ""
 
     def take(self, records: Sequence[Record]) -> None:
         """Note what has been stored."""
@@ -78,9 +82,15 @@ class LivePeople:
         """Work; a failure is logged, and everything is read again the next time."""
         try:
             self.work()
+            self.trouble = ""
         except ReidEdgeError as error:
             self._revision = -1
+            self.trouble = f"{error}".rstrip(" .")
             self._log.warning("failed", "tracklets are not given to people for now: %s", error)
+        except Exception as error:
+            self._revision = -1
+            self.trouble = f"{type(error).__name__}: {error}"
+            raise
 
     def work(self) -> None:
         """Give what has arrived to people, and tell of events.

@@ -123,6 +123,7 @@ class GalleryService:
         people = LivePeople(store, transits=endpoints.transits, tell=self._tell) if endpoints.people else None
         if people is not None:
             store.people_state()  # whether it can be read, now and not later
+        self._people = people
         taken = None if people is None else people.take
         self.collector = Collector(store, name=endpoints.name, quota=endpoints.quota, stored=taken)
         self.addresses: list[str] = []
@@ -133,7 +134,9 @@ class GalleryService:
         self._mqtt = self._connected(endpoints, closing)
         if people is not None:
             closing.enter_context(people.running())
-        self.health = Health((self._store_problems, self._broker_problems, self._camera_problems))
+        self.health = Health(
+            (self._store_problems, self._broker_problems, self._camera_problems, self._people_problems)
+        )
         metrics = GalleryMetrics(self.collector, self._mqtt, health=self.health, servers=self._servers)
         if endpoints.listen is not None:
             app = gallery_app(self.collector, metrics=metrics, healthy=self.health.reason)
@@ -186,6 +189,10 @@ class GalleryService:
             yield Problem("quota", f"over their quota, and refused: {', '.join(over[:MOST_NAMED])}{more}")
         for each in self._present_twins()[:MOST_NAMED]:
             yield Problem("twins", f"{each}")
+
+    def _people_problems(self) -> Iterator[Problem]:
+        if self._people is not None and (reason := self._people.trouble):
+            yield Problem("people", f"tracklets are not given to people: {reason}")
 
     def _present_twins(self) -> list[Twins]:
         return [Twins(*each, now_us()) for each in self.collector.accounts.twins()]

@@ -11,6 +11,7 @@ import pytest
 from reid_edge.errors import StoreError, UsageError
 from reid_edge.gallery import health as gallery_health
 from reid_edge.gallery import serving
+from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.quota import Quota
 from reid_edge.gallery.serving import Endpoints, GalleryService
 from reid_edge.gallery.store import open_store
@@ -56,7 +57,7 @@ def problems(service):
     return {line.split('"')[1] for line in shown if line.endswith(" 1.0")}
 
 
-def fails(*_arguments):
+def fails(*_arguments, **_options):
     raise StoreError("the disk is full.")
 
 
@@ -190,6 +191,18 @@ def test_a_broker_that_goes_away_is_a_problem_and_one_line_a_minute(serve, tmp_p
         stopped.set()
         waiting.join()
         assert sum(record.name == "reid_edge.gallery.health" for record in caplog.records) == 1
+
+
+def test_people_who_cannot_be_told_are_a_problem_while_tracklets_are_stored(serve, store, monkeypatch):
+    service = serve(people=True)
+    wait_until(lambda: ask(service) == (200, "ok\n"), "people were read")
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "change_people", fails)
+        assert ask(service, "/v1/batches", batch("door", 1))[0] == 200
+        wait_until(lambda: problems(service) == {"people"}, "it was noticed")
+        assert ask(service) == (503, "tracklets are not given to people: the disk is full\n")
+    wait_until(lambda: ask(service) == (200, "ok\n"), "it was made up for")
+    assert len(store.assignments()) == len(store.tracklets(Selection(), limit=10)) > 0
 
 
 def test_the_watchdog_is_fed_while_commits_end_and_not_while_one_hangs(serve, monkeypatch):

@@ -312,3 +312,14 @@ def test_blocks_are_read_once_and_again_when_their_rows_change():
     expected = (features @ features[0])[alive]
     np.testing.assert_allclose(blocks.scores(1, numbers[alive], features[0], load), expected, rtol=1e-6)
     assert loads == [0, 1, 3, 0]
+
+
+def test_rows_are_listed_again_if_some_have_come_or_gone_and_not_for_a_line_of_the_audit(store):
+    store.add([record(seq) for seq in (1, 2, 3)])
+    assert seqs(store) == [1, 2, 3]
+    listed = store._listed
+    store.audit_append(AuditEntry(at_us=NOON, user="ann", action="search", purpose="a test", detail={}))
+    assert seqs(store) == [1, 2, 3] and store._listed is listed
+    store.erase(record(3).entry.whole_tracklet, now_us=NOON)
+    store.add([record(4)])  # as many as before
+    assert seqs(store) == [1, 2, 4]

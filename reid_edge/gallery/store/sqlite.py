@@ -102,7 +102,7 @@ class SqliteStore(SqliteTransactions):
         with self._reading() as db:
             rows = db.execute(
                 f"SELECT {COLUMN_NAMES}, observations.number, feature, checksum, hash FROM observations "  # noqa: S608
-                "JOIN models ON models.number = model WHERE observations.number IN ("  # found in an index, without its rows
+                "JOIN models ON models.number = model WHERE observations.number IN ("  # in an index
                 "SELECT number FROM observations WHERE camera = ? AND seq = ? AND substr(epoch, 1, ?) = ?) "
                 "ORDER BY epoch",
                 (camera, seq, len(incarnation_start), incarnation_start),
