@@ -137,6 +137,6 @@ def _failed(url: str, error: Any, proxies: dict[str, str]) -> str:
     advice = (
         "behind a proxy that reads along, name its authority: SSL_CERT_FILE=FILE.pem"
         if "CERTIFICATE_VERIFY_FAILED" in words
-        else "see to the network, set HTTPS_PROXY, or fetch the files on another machine and use --from FOLDER"
+        else "check the network, set HTTPS_PROXY, or fetch the files on another machine and use --from FOLDER"
     )
     return f"cannot fetch {without_userinfo(url)}{via}: {words.rstrip('.')}; {advice}."
