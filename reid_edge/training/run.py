@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -206,6 +207,21 @@ def _train(
             if logger:
                 logger.log(f"{type(error).__name__}: {error}")
             raise
+        except RuntimeError as error:
+            if "CUDA" not in str(error):
+                raise
+            if logger:
+                logger.log(f"{type(error).__name__}: {error}")
+            raise _gpu_failed(error, parts.folder, state.progress.step) from error
+
+
+def _gpu_failed(error: RuntimeError, folder: RunFolder, step: int) -> TrainingError:
+    reason = str(error).partition("\n")[0]
+    return TrainingError(
+        f"the GPU failed after step {step:,} ({reason}). The last saved state and checkpoints stay in {folder.path}. "
+        f"Go on with: reid-edge train --resume {shlex.quote(str(folder.path))}, without a GPU with --device cpu. "
+        "If its memory was too small, start a new run with a smaller --batch."
+    )
 
 
 def _open_logger(parts: Parts, state: SavedState, say: Callable[[str], object]) -> RunLogger:

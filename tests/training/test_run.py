@@ -23,6 +23,7 @@ from reid_edge.errors import (
     ResumeError,
     SettingsError,
     StoppedError,
+    TrainingError,
 )
 from reid_edge.osnet.checkpoint import load_checkpoint
 from reid_edge.settings import read_settings
@@ -31,6 +32,7 @@ from reid_edge.training.folder import RunFolder, claimed
 from reid_edge.training.resolve import resolve
 from reid_edge.training.run import _sampler, train
 from reid_edge.training.state import load_state
+from reid_edge.training.step import Stepper
 from reid_edge.training.task import load_training_data
 from tests.training.people import values, write_people
 
@@ -518,3 +520,22 @@ def test_a_run_stops_after_the_minutes_it_was_given_and_goes_on(whole, people, t
         train(configured(people), tmp_path / "run", resume=True, minutes=1e-6)
     train(configured(people), tmp_path / "run", resume=True, minutes=10)
     same(whole[0], tmp_path / "run")
+
+
+def test_a_gpu_that_vanishes_ends_the_run_and_the_last_state_goes_on(whole, people, tmp_path, monkeypatch):
+    config = configured(people, run__save_minutes=1e-9)
+    take, taken = Stepper.__call__, []
+
+    def vanishing(stepper, *batch):
+        taken.append(batch)
+        if len(taken) == 3:
+            raise RuntimeError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA")
+        take(stepper, *batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Stepper, "__call__", vanishing)
+        with pytest.raises(TrainingError, match=r"the GPU failed after step 2 \(CUDA error: .* failure\).*--resume"):
+            train(config, tmp_path / "run")
+    assert load_state(tmp_path / "run/state.pt").progress.step == 2
+    train(config, tmp_path / "run", resume=True)
+    assert (tmp_path / "run/metrics.csv").read_text() == (whole[0] / "metrics.csv").read_text()
