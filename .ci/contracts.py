@@ -28,7 +28,9 @@ members = {
     "Builder": "create_network create_optimization_profile create_builder_config build_serialized_network",
     "INetworkDefinition": "get_input num_layers",
     "IOptimizationProfile": "set_shape",
-    "IBuilderConfig": "add_optimization_profile profiling_verbosity",
+    "IBuilderConfig": "add_optimization_profile profiling_verbosity create_timing_cache set_timing_cache "
+    "get_timing_cache",
+    "ITimingCache": "serialize",
     "OnnxParser": "parse get_error num_errors",
     "Runtime": "deserialize_cuda_engine",
     "ICudaEngine": "get_tensor_name get_tensor_mode get_tensor_shape get_tensor_dtype num_io_tensors "
@@ -51,6 +53,8 @@ signatures = {
     ("IExecutionContext", "set_tensor_address"): r"name: str, memory: \S+\) -> bool",
     ("IExecutionContext", "execute_async_v3"): r"stream_handle: \S+\) -> bool",
     ("ICudaEngine", "create_execution_context"): r"strategy: \S*ExecutionContextAllocationStrategy",
+    ("IBuilderConfig", "set_timing_cache"): r"cache: \S+, ignore_mismatch: bool\) -> bool",
+    ("IBuilderConfig", "create_timing_cache"): r"serialized_timing_cache: \S+\) -> \S*ITimingCache",
     ("OnnxParser", "parse"): r"model: \S+, path: str = None\) -> bool",
     ("IOptimizationProfile", "set_shape"): r"input: str, min: \S+, opt: \S+, max: \S+\)",
 }

@@ -21,6 +21,7 @@ from typing import Any
 from reid_edge.built_files import built_folder, default_built_dir, entries_of, make_private_folder, write_record
 from reid_edge.bundle import Bundle, open_bundle, write_manifest
 from reid_edge.errors import EngineError, EngineUnavailableError, OutputError, ParityError
+from reid_edge.export.timing_cache import kept_timings
 from reid_edge.files import write_whole
 from reid_edge.manifest import Artifact, FileEntry, PlanStamp, Precision, with_artifact
 from reid_edge.runtime.agreement import cosine_limit
@@ -247,7 +248,8 @@ def build_plan(onnx: bytes, *, name: str, max_batch: int, usual_batch: int = USU
     _parser = _parsed(library, network, onnx, name)  # owns weights until the plan is built
     batches = (1, min(usual_batch, max_batch), max_batch)
     config = _config(builder, network, batches)
-    plan = bytes(make(library, f"a plan of {name}", lambda: builder.build_serialized_network(network, config)))
+    with kept_timings(library, gpu, config):
+        plan = bytes(make(library, f"a plan of {name}", lambda: builder.build_serialized_network(network, config)))
     return plan, PlanStamp(
         library=library.__name__,
         version=library.__version__,

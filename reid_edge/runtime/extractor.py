@@ -95,7 +95,7 @@ class Extractor:
                 "Install the release that exported it, or export again."
             )
         options = EngineOptions(
-            threads=threads, device=device, cache_dir=_default_cache_dir() if cache_dir == "default" else cache_dir
+            threads=threads, device=device, cache_dir=default_cache_dir() if cache_dir == "default" else cache_dir
         )
         self._unused_plans: list[str] = []
         chosen = choose_engine(self.bundle, engine, precision, options, on_refusal=self._note_unused_plan)
@@ -292,7 +292,8 @@ def _checked_crops(images: Image | Sequence[Image]) -> list[Image]:
     return [check_image(crop, what=f"crop {index}") for index, crop in enumerate(images)]
 
 
-def _default_cache_dir() -> Path | None:
+def default_cache_dir() -> Path | None:
+    """Return this user's cache folder of reid-edge, made if it is not there; None if nothing can be kept there."""
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reid-edge"
         cache.mkdir(parents=True, exist_ok=True)

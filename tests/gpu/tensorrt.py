@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import hashlib
 import json
 import types
 
@@ -64,12 +65,14 @@ class Fake:
         module: To be put into ``sys.modules``.
         refusals: What the library says when it refuses to do something, by the name of the function.
         compiled: Times that TensorRT-RTX had to compile, since no runtime cache held it.
+        measured: Networks whose kernels TensorRT had to time, since no timing cache held them.
     """
 
     def __init__(self, driver, *, name="tensorrt", version="10.3.0"):
         self.driver, self.rtx = driver, name == "tensorrt_rtx"
         self.refusals: dict[str, str] = {}
         self.compiled = 0
+        self.measured = 0
         self.module = types.ModuleType(name)
         self.module.__version__ = version
         shared = (DataType, TensorIOMode, ProfilingVerbosity, LayerInformationFormat, ILogger)
@@ -124,16 +127,37 @@ class _Builder:
         return profile
 
     def create_builder_config(self):
-        config = types.SimpleNamespace(profiling_verbosity=ProfilingVerbosity.LAYER_NAMES_ONLY, timing=None)
+        config = types.SimpleNamespace(profiling_verbosity=ProfilingVerbosity.LAYER_NAMES_ONLY, timings=None)
+        if not self.fake.rtx:
+            config.create_timing_cache = lambda content: _TimingCache(self.fake, content)
+            config.set_timing_cache = lambda timings, ignore: setattr(config, "timings", timings) or timings.fits
+            config.get_timing_cache = lambda: config.timings
         config.add_optimization_profile = lambda profile: setattr(config, "profile", profile)
         return config
 
     def build_serialized_network(self, network, config):
         if self.fake.refuses("build_serialized_network", self.log):
             return None
+        if config.timings is not None:
+            config.timings.measure(hashlib.sha256(network.content).hexdigest())
         detailed = config.profiling_verbosity == ProfilingVerbosity.DETAILED
         header = {"shapes": config.profile.shapes, "detailed": detailed}
         return json.dumps(header).encode() + b"\n" + network.content
+
+
+class _TimingCache:
+    """Times of networks by their hash; those of another GPU do not fit."""
+
+    def __init__(self, fake, content):
+        self.fake, self.times = fake, set(json.loads(content or b"[]"))
+        self.fits = "foreign" not in self.times
+
+    def measure(self, network):
+        self.fake.measured += network not in self.times
+        self.times.add(network)
+
+    def serialize(self):
+        return json.dumps(sorted(self.times)).encode()
 
 
 class _Runtime:
