@@ -1,5 +1,6 @@
 """What the SQLite gallery promises beyond what every store does: privacy of the file, durability, memory."""
 
+import contextlib
 import signal
 import sqlite3
 import stat
@@ -314,12 +315,13 @@ def test_blocks_are_read_once_and_again_when_their_rows_change():
     assert loads == [0, 1, 3, 0]
 
 
-def test_rows_are_listed_again_if_some_have_come_or_gone_and_not_for_a_line_of_the_audit(store):
+def test_rows_are_listed_again_if_some_have_come_or_gone_and_not_for_a_line_of_the_audit(store, path):
     store.add([record(seq) for seq in (1, 2, 3)])
     assert seqs(store) == [1, 2, 3]
     listed = store._listed
     store.audit_append(AuditEntry(at_us=NOON, user="ann", action="search", purpose="a test", detail={}))
     assert seqs(store) == [1, 2, 3] and store._listed is listed
-    store.erase(record(3).entry.whole_tracklet, now_us=NOON)
-    store.add([record(4)])  # as many as before
+    with contextlib.closing(open_store(f"sqlite:{path}")) as other:  # as another process
+        other.erase(record(3).entry.whole_tracklet, now_us=NOON)
+        other.add([record(4)])  # as many as before
     assert seqs(store) == [1, 2, 4]
