@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -13,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from reid_edge.cli.csv_tables import CsvOption, check_csv, write_csv
 from reid_edge.cli.gallery_options import (
     INCARNATION_SHOWN,
     CameraOption,
@@ -28,7 +27,6 @@ from reid_edge.cli.gallery_options import (
     selection_of,
 )
 from reid_edge.console import console, print_table, say
-from reid_edge.files import check_output, write_whole
 from reid_edge.foreign_text import printable
 from reid_edge.gallery import people as identifying
 from reid_edge.gallery.people_messages import event_fields
@@ -57,9 +55,6 @@ _OTHER = {"new": "near", "seen again": "near", "merged": "with", "split": "from"
 #: Seconds between two looks for new events.
 FOLLOW_S = 1.0
 
-CsvOption = Annotated[
-    str | None, typer.Option("--csv", metavar="FILE|-", help="Write CSV to a new file, or to standard output (-).")
-]
 TransitsOption = Annotated[
     Path | None,
     typer.Option(help="TOML file with the shortest times between cameras; see docs/identity.md."),
@@ -117,8 +112,7 @@ def people(
     as_json: JsonOption = False,
 ) -> None:
     """List people with their cameras and times, and how sure each is. The audit records every list."""
-    if csv_ not in (None, "-"):
-        check_output(Path(str(csv_)), force=False)
+    check_csv(csv_)
     selection = selection_of(camera, since, until, pseudonym_key)
     with opened(store) as gallery:
         found = list_people(
@@ -128,7 +122,8 @@ def people(
         name = gallery.name
     rows = [_person_fields(one) for one in found]
     if csv_ is not None:
-        _write_csv(csv_, PERSON_COLUMNS, [{**row, "cameras": " ".join(row["cameras"])} for row in rows], "people")
+        shown = [{**row, "cameras": " ".join(row["cameras"])} for row in rows]
+        write_csv(csv_, PERSON_COLUMNS, shown, what="person", plural="people")
     elif as_json:
         print_json(rows)
     else:
@@ -146,13 +141,12 @@ def person(
     as_json: JsonOption = False,
 ) -> None:
     """Show where and when a person was seen, and how sure each sighting is. The audit records it."""
-    if csv_ not in (None, "-"):
-        check_output(Path(str(csv_)), force=False)
+    check_csv(csv_)
     with opened(store) as gallery:
         found = journey(gallery, number, purpose=purpose, now_us=now_us())
     rows = [_journey_fields(one) for one in found]
     if csv_ is not None:
-        _write_csv(csv_, JOURNEY_COLUMNS, rows, "tracklets")
+        write_csv(csv_, JOURNEY_COLUMNS, rows, what="tracklet")
     elif as_json:
         print_json(rows)
     else:
@@ -191,18 +185,6 @@ def _event_text(event: PersonEvent, *, utc: bool) -> str:
         f"{printable(camera)}/{incarnation[:INCARNATION_SHOWN]} tracklet {track}, "
         f"{_how_sure(event.reason, event.similarity)}"
     )
-
-
-def _write_csv(path: str, columns: Sequence[str], rows: Sequence[dict[str, Any]], what: str) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    if path == "-":
-        sys.stdout.write(text.getvalue())
-    else:
-        write_whole(Path(path), text.getvalue().encode(), private=True)
-        say(f"{path}: {len(rows):,} {what}")
 
 
 def _person_fields(one: PersonSummary) -> dict[str, Any]:

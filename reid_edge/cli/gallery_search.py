@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reid_edge.cli.csv_tables import CsvOption, check_csv, write_csv
 from reid_edge.cli.file_positions import FilePositions
 from reid_edge.cli.gallery_options import (
     CameraOption,
@@ -26,7 +27,7 @@ from reid_edge.cli.gallery_options import (
     selection_of,
     stored_record,
 )
-from reid_edge.cli.search_answer import found_fields, notes, print_found
+from reid_edge.cli.search_answer import SEARCH_COLUMNS, csv_fields, found_fields, notes, print_found
 from reid_edge.cli.shared_options import TrustedKeyOption
 from reid_edge.console import console, say
 from reid_edge.errors import UsageError
@@ -83,11 +84,13 @@ def search(
     ] = False,
     pseudonym_key: KeyOption = None,
     file_start: FileStartOption = None,
+    csv_: CsvOption = None,
     utc: UtcOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find the tracklets most similar to a picture or a stored observation. The audit records every search."""
     purpose = checked_purpose(purpose)
+    check_csv(csv_)
     if same_camera and other_cameras:
         raise UsageError("give --same-camera or --other-cameras, not both.")
     cameras: searching.Cameras = "same" if same_camera else "other" if other_cameras else "all"
@@ -110,8 +113,11 @@ def search(
             gallery, query, selection=selection, purpose=purpose, now_us=now, top=top, cameras=cameras, ranking=ranking
         )
     named = ", ".join([*map(str, image or ()), *(id_ or ())])
-    if as_json:
-        print_json([found_fields(one, positions) for one in found])
+    if csv_ is not None or as_json:
+        if csv_ is not None:
+            write_csv(csv_, SEARCH_COLUMNS, [csv_fields(one, positions) for one in found], what="tracklet")
+        else:
+            print_json([found_fields(one, positions) for one in found])
         if ranking is not None and ranking.trouble:
             say(f"warning: {ranking.trouble}")
     else:

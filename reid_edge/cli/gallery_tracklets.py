@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from reid_edge.cli.csv_tables import CsvOption, check_csv, write_csv
 from reid_edge.cli.file_positions import FilePositions
 from reid_edge.cli.gallery_options import (
     CameraOption,
@@ -28,17 +25,14 @@ from reid_edge.cli.gallery_options import (
     short_id,
 )
 from reid_edge.console import console, print_table, say
-from reid_edge.files import check_output, write_whole
 from reid_edge.gallery.listing import Listed, list_tracklets
 from reid_edge.gallery.times import duration_text, now_us, time_text
-from reid_edge.wording import counted
 
 COLUMNS = (
     "id", "camera", "epoch", "track", "first_us", "last_us", "first_seen", "last_seen", "captured_us", "crops",
     "quality", "confidence", "x1", "y1", "x2", "y2", "final", "observations", "model_hash", "position_s", "file",
+    "person",
 )  # fmt: skip
-#: First characters from which a spreadsheet takes a cell for a formula.
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def tracklets(
@@ -51,26 +45,23 @@ def tracklets(
         int, typer.Option(help="Largest number of tracklets to list, most recently seen first; at most 10000.")
     ] = 100,
     skip: Annotated[int, typer.Option(help="Number of most recently seen tracklets to skip, for the next page.")] = 0,
-    csv_: Annotated[
-        str | None, typer.Option("--csv", metavar="FILE|-", help="Write CSV to a new file, or to standard output (-).")
-    ] = None,
+    csv_: CsvOption = None,
     pseudonym_key: KeyOption = None,
     file_start: FileStartOption = None,
     utc: UtcOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the stored tracklets, without their features. The audit records every list."""
-    if csv_ not in (None, "-"):
-        check_output(Path(str(csv_)), force=False)
+    check_csv(csv_)
     selection, positions = selection_of(camera, since, until, pseudonym_key), FilePositions(file_start)
     with opened(store) as gallery:
-        found = list_tracklets(gallery, selection=selection, purpose=purpose, now_us=now_us(), limit=limit, skip=skip)
+        found = list_tracklets(
+            gallery, selection=selection, purpose=purpose, now_us=now_us(), limit=limit, skip=skip,
+            with_people=csv_ is not None or as_json,
+        )  # fmt: skip
     rows = [_fields(one, positions) for one in found]
-    if csv_ == "-":
-        sys.stdout.write(_csv(rows))
-    elif csv_ is not None:
-        write_whole(Path(csv_), _csv(rows).encode(), private=True)
-        say(f"{csv_}: {counted(len(rows), 'tracklet')}")
+    if csv_ is not None:
+        write_csv(csv_, COLUMNS, rows, what="tracklet")
     elif as_json:
         print_json(rows)
     else:
@@ -86,22 +77,9 @@ def _fields(one: Listed, positions: FilePositions) -> dict[str, Any]:
         entry.id, entry.camera, entry.incarnation, entry.track, span.first_us, span.last_us,
         time_text(span.first_us, utc=True), time_text(span.last_us, utc=True), entry.captured_us, entry.crops,
         round(entry.quality, 4), round(entry.confidence, 4), *(round(edge, 5) for edge in entry.box), entry.final,
-        span.observations, entry.model_hash, place and place.seconds, place and place.file,
+        span.observations, entry.model_hash, place and place.seconds, place and place.file, one.person,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the rows as CSV; a name that a spreadsheet would compute begins with an apostrophe."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, "file": _harmless(row["file"])} for row in rows)
-    return text.getvalue()
-
-
-def _harmless(text: str | None) -> str | None:
-    return f"'{text}" if text is not None and text.startswith(_FORMULAS) else text
 
 
 def _print(found: Sequence[Listed], positions: FilePositions, *, utc: bool) -> None:

@@ -24,6 +24,13 @@ WHAT_MAPPED_MEANS = (
     "those of one model, and get no verdict."
 )
 
+#: Columns of CSV.
+SEARCH_COLUMNS = (
+    "id", "camera", "epoch", "track", "first_us", "last_us", "first_seen", "last_seen", "cosine", "mapped", "verdict",
+    "similarity", "false_match_rate", "false_match_limit", "miss_rate", "strangers_expected", "captured_us", "crops",
+    "quality", "confidence", "x1", "y1", "x2", "y2", "final", "model_hash", "position_s", "file",
+)  # fmt: skip
+
 
 def found_fields(found: searching.Found, positions: FilePositions) -> dict[str, Any]:
     """Return what was found as JSON shows it."""
@@ -42,6 +49,15 @@ def found_fields(found: searching.Found, positions: FilePositions) -> dict[str, 
         **times,
         **_judged_fields(found),
     }
+
+
+def csv_fields(found: searching.Found, positions: FilePositions) -> dict[str, Any]:
+    """Return what was found as CSV shows it: the values of JSON, with the edges of the box apart."""
+    fields: dict[str, Any] = {"position_s": None, "file": None, **found_fields(found, positions)}
+    edges = zip(("x1", "y1", "x2", "y2"), found.best.box, strict=True)
+    times = {"first_seen": time_text(found.first_us, utc=True), "last_seen": time_text(found.last_us, utc=True)}
+    fields |= {**times, **{name: round(edge, 5) for name, edge in edges}}
+    return {name: fields[name] for name in SEARCH_COLUMNS}
 
 
 def _judged_fields(found: searching.Found) -> dict[str, Any]:

@@ -17,14 +17,22 @@ MOST_LISTED = 10_000
 
 @dataclass(frozen=True)
 class Listed:
-    """A stored tracklet: its newest observation, and how long and how often it was seen."""
+    """A stored tracklet: its newest observation, how long and how often it was seen, and the number of its person."""
 
     newest: Entry
     span: TrackletSpan
+    person: int | None = None
 
 
 def list_tracklets(
-    store: Store, *, selection: Selection, purpose: str, now_us: int, limit: int = 100, skip: int = 0
+    store: Store,
+    *,
+    selection: Selection,
+    purpose: str,
+    now_us: int,
+    limit: int = 100,
+    skip: int = 0,
+    with_people: bool = False,
 ) -> list[Listed]:
     """Return tracklets, the last seen first; the list is in the audit before it returns.
 
@@ -37,6 +45,7 @@ def list_tracklets(
         now_us: Time of the list.
         limit: Largest number of tracklets.
         skip: Number of tracklets, the last seen ones, that are left out before: those of the pages before.
+        with_people: Whether to tell the person of each, if it has been given to one; reads all people.
 
     Raises:
         UsageError: There is no purpose, or a number is out of range.
@@ -47,7 +56,10 @@ def list_tracklets(
         raise UsageError(f"expected --limit from 1 to {MOST_LISTED:,} and --skip of 0 or more; got {limit} and {skip}.")
     since_us = kept_since_us(store, now_us)
     spans = store.tracklets(not_before(selection, since_us), limit=limit, skip=skip)
-    found = [Listed(entry, span) for span in spans if (entry := _newest(store, span)) is not None]
+    people = {one.tracklet: one.person for one in store.assignments()} if with_people else {}
+    found = [
+        Listed(entry, span, people.get(entry.tracklet)) for span in spans if (entry := _newest(store, span)) is not None
+    ]
     detail = {
         "selection": selection.described(),
         "limit": limit,

@@ -24,6 +24,11 @@ def test_tracklets_are_listed_without_features_and_accounted_for(uri, now, tmp_p
     assert (rows[0]["crops"], rows[0]["quality"], rows[0]["x2"]) == ("3", "0.5", "0.5")
     assert int(rows[0]["first_us"]) == now - HOUR // 2
     assert not any("feature" in name for name in rows[0])
+    assert {row["person"] for row in rows} == {""}
+    gallery("identify", uri)
+    rows = list(csv.DictReader(io.StringIO(gallery("tracklets", uri, "--csv", "-", *WHY))))
+    people = json.loads(gallery("people", uri, "--json", *WHY))
+    assert sorted(int(row["person"]) for row in rows) == sorted(one["person"] for one in people)
     file = tmp_path / "list.csv"
     gallery("tracklets", uri, "--camera", "door", "--since", "90m", "--csv", file, *WHY)
     assert [row["track"] for row in csv.DictReader(file.open())] == ["1"]
@@ -32,9 +37,9 @@ def test_tracklets_are_listed_without_features_and_accounted_for(uri, now, tmp_p
     assert [one["id"] for one in json.loads(gallery("tracklets", uri, "--json", "--limit", 1, "--skip", 1, *WHY))] == [
         "door/abcdef0123456789/1"
     ]
-    entries = json.loads(gallery("audit", uri, "--json"))
-    assert [(entry["action"], entry["purpose"]) for entry in entries] == [("tracklets", "a test")] * 4
-    assert [entry["detail"]["tracklets"] for entry in entries] == [3, 3, 1, 1]
+    entries = json.loads(gallery("audit", uri, "--json", "--action", "tracklets"))
+    assert [entry["purpose"] for entry in entries] == ["a test"] * 5
+    assert [entry["detail"]["tracklets"] for entry in entries] == [3, 3, 3, 1, 1]
     assert "--limit from 1 to 10,000" in failure("tracklets", uri, "--limit", 10_001, *WHY)
     assert "--purpose" in gallery("tracklets", uri, code=2)
 
@@ -119,3 +124,15 @@ def test_an_id_is_printed_whole_however_long_the_cameras_name_is(tmp_path, now):
 
 def test_a_list_of_nothing_says_so(uri):  # noqa: F811
     assert "nothing found" in gallery("tracklets", uri, "--camera", "nowhere", *WHY)
+
+
+def test_a_search_as_csv_has_what_json_has(uri, now, tmp_path):  # noqa: F811
+    options = ("search", uri, "--id", "yard/e1/1", *WHY)
+    expected = json.loads(gallery(*options, "--json"))
+    rows = list(csv.DictReader(io.StringIO(gallery(*options, "--csv", "-"))))
+    assert [(row["id"], float(row["cosine"])) for row in rows] == [(one["id"], one["cosine"]) for one in expected]
+    assert (rows[0]["verdict"], rows[0]["x1"], rows[0]["mapped"]) == ("", "0.125", "False")
+    file = tmp_path / "found.csv"
+    gallery(*options, "--csv", file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600 and len(file.read_text().splitlines()) == 1 + len(expected)
+    assert "exists already" in failure(*options, "--csv", file)
