@@ -37,10 +37,14 @@ def why_no_plan(variant: NetworkVariant, input_format: InputFormat) -> EngineErr
     except EngineError as error:
         return error
     if input_format != "pixels":
-        return ConfigError("the native engine takes uint8 pixels: --input pixels.")
+        return _not_pixels()
     if variant.convolution != "lite":
         return ConfigError(f"the native engine computes Lite 3x3 layers only, and this network is {variant}.")
     return None
+
+
+def _not_pixels() -> ConfigError:
+    return ConfigError("the native engine takes uint8 pixels, and this network normalised values: --input pixels.")
 
 
 def plan_of_onnx(source: Path) -> bytes:
@@ -78,7 +82,7 @@ def _network_of_onnx(source: Path) -> tuple[Weights, Size, tuple[float, float, f
     model = onnx.load(source)
     arrays = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
     if "mean_bgr" not in arrays:
-        raise ConfigError("the native engine takes uint8 pixels, and this network normalised values: --input pixels.")
+        raise _not_pixels()
     _, height, width, _ = (axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim)
     blue, green, red = (float(value) / 255 for value in arrays["mean_bgr"].ravel())
     weights = {name: array for name, array in arrays.items() if name.startswith("network.")}
