@@ -8,7 +8,7 @@
 #define TILE_1 8
 #define TILE_2 4
 #define DEPTHWISE_PIXELS 4
-#define STEM_PIXELS 4
+#define STEM_PIXELS 8
 
 #include "cpu.h"
 #include "reid_native.h"

@@ -2,24 +2,17 @@
  * but saturates: products of 255 and 127 are too large for its pairs, and splitting them takes more instructions than
  * floats do. */
 #include "avx2.h"
+#include "avx2_words.h"
 
 typedef uint16_t element; /* 0 to 255 */
-typedef int32_t integers __attribute__((vector_size(32)));
 typedef integers sum;
-typedef __m256i factor, byte_factor;
+typedef byte_factor factor;
 typedef __m128i raw;
 #define GROUP 2
 #define STORES_CLAMP 1
 
-/* Two inputs in every lane. */
-ALWAYS factor load_factor(const element *in) {
-  int word;
-  __builtin_memcpy(&word, in, sizeof word);
-  return _mm256_set1_epi32(word);
-}
-ALWAYS sum dot(sum a, factor f, const char *weights) {
-  return a + (sum)_mm256_madd_epi16(f, _mm256_loadu_si256((const __m256i *)weights));
-}
+ALWAYS factor load_factor(const element *in) { return load_taps(in); }
+ALWAYS sum dot(sum a, factor f, const char *weights) { return dot_taps(a, f, weights); }
 ALWAYS sum zero_sum(void) { return (sum){0}; }
 ALWAYS V sum_to_float(sum a) { return __builtin_convertvector(a, V); }
 ALWAYS V load_elements(const element *p) {
@@ -36,10 +29,6 @@ ALWAYS raw max_raw(raw a, raw b) { return _mm_max_epu16(a, b); }
 
 #define SCALED 1
 #define STEM_BYTES 1
-#define STEM_GROUP 2
-typedef uint16_t image_element;
-ALWAYS byte_factor load_taps(const image_element *in) { return load_factor(in); }
-ALWAYS integers dot_taps(integers a, byte_factor f, const char *weights) { return dot(a, f, weights); }
 #include "kernels_body.inc"
 #include "stem_bytes.inc"
 

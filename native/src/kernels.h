@@ -34,7 +34,7 @@ typedef struct {
 /* The stem: 7x7 convolution of stride 2. */
 typedef struct {
   const void *weights;
-  const void *weights_low;     /* byte stems of 16-bit weights: weight = 128 x `weights` + `weights_low`; else NULL */
+  const void *weights_low;     /* 16-bit weights as two bytes: weight = 128 x `weights` + `weights_low`; else NULL */
   const float *scale;          /* byte stems: of the sums, padded */
   const uint8_t *column_class; /* byte stems: [out_width], by how many taps lie outside the image; else NULL */
   int outputs, out_stride, image_width, out_width;

@@ -355,6 +355,7 @@ static int classes(uint8_t *class_of, taps found[STEM_SIDE * STEM_SIDE], int out
 static void pack_stem_bytes(packer *p, float *weights, const float *out_scale) {
   network *n = p->n;
   int lanes = n->k->lanes, outputs = n->stem.outputs, bytes = n->k->stem_bytes, group = n->k->stem_group;
+  int split = bytes == 2 && group == 4; /* into two bytes */
   int words = (STEM_ROW + group - 1) / group, sums = n->k->offset != 0, rows = sums + STEM_SIDE * words;
   size_t packed = (size_t)n->stem_padded * rows * 4;
   char *high = memory_take(&n->memory, packed, 1), *low = memory_take(&n->memory, packed, 1);
@@ -368,17 +369,17 @@ static void pack_stem_bytes(packer *p, float *weights, const float *out_scale) {
     steps[o] = most / (bytes == 2 ? 127 * 128 : 127);
     for (int i = 0; i < STEM_SIDE * STEM_ROW; i++) {
       float *w = &weights[o * STEM_SIDE * STEM_ROW + i];
-      int q = (int)rintf(*w / steps[o]), upper = bytes == 2 ? (int)rintf((float)q / 128) : q, y = i / STEM_ROW, x = i % STEM_ROW;
+      int q = (int)rintf(*w / steps[o]), upper = split ? (int)rintf((float)q / 128) : q, y = i / STEM_ROW, x = i % STEM_ROW;
       size_t at = ((begin + (size_t)(sums + y * words + x / group)) * lanes + o % lanes) * group + x % group;
       put_integer(high, at, group, upper);
-      put_integer(low, at, group, bytes == 2 ? q - 128 * upper : 0);
+      put_integer(low, at, group, split ? q - 128 * upper : 0);
       sum += upper;
       *w = (float)q * steps[o];
     }
     if (sums) ((int32_t *)(void *)high)[begin * lanes + o % lanes] = sum * n->k->offset;
   }
   n->stem.weights = high;
-  n->stem.weights_low = bytes == 2 ? low : NULL;
+  n->stem.weights_low = split ? low : NULL;
   if (!p->failed) n->stem.scale = keep(p, steps, outputs, NULL, out_scale);
 }
 

@@ -33,5 +33,5 @@ uint64_t reid_native_peak(int precision, const char *name, uint32_t rounds) {
 
 int reid_native_stem_products(int precision, const char *name) {
   const kernels *k = find_kernels(precision, name);
-  return k ? k->stem_bytes : -1;
+  return !k ? -1 : k->stem_group == 2 ? 1 : k->stem_bytes; /* 16 bits take one product, two bytes two */
 }

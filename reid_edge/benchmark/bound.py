@@ -19,7 +19,7 @@ def bound_of(
     """Return the time of each kind of layer at the measured peak of the instructions that compute it.
 
     1×1 convolutions are computed in the engine's precision; the rest in float32, except conv1 where its kernels
-    multiply bytes: once in INT8, else twice, by the two halves of 16-bit weights.
+    multiply integers: once in INT8 and where a product takes 16 bits, else twice, by the two halves of such weights.
 
     Args:
         plan: The network.
