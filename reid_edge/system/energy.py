@@ -1,4 +1,4 @@
-"""Energy meters: a Jetson's INA3221 power monitors, or RAPL of Intel and AMD.
+"""Energy meters: a Jetson's INA3221 or INA238 power monitors, or RAPL of Intel and AMD.
 
 A figure includes everything that the counted part of the device draws, idle power too.
 """
@@ -59,7 +59,7 @@ def missing_reason(root: Path = ROOT) -> str:
     if domains := _rapl_domains(root):
         counter = domains[0].folder / "energy_uj"
         return f"No energy: this user may not read {counter}; run as root, or: sudo chmod a+r {counter}"
-    return "No energy: this device has no counter that reid-edge reads (RAPL, a Jetson's INA3221)."
+    return "No energy: this device has no counter that reid-edge reads (RAPL, a Jetson's INA3221 or INA238)."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class RailMeter:
 
     def __init__(self, rails: list[Rail]) -> None:
         self._rails = rails
-        self.source = f"INA3221 ({' + '.join(rail.name for rail in rails)})"
+        self.source = f"{rails[0].chip} ({' + '.join(rail.name for rail in rails)})"
 
     @contextmanager
     def measuring(self) -> Iterator[Reading]:

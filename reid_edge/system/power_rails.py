@@ -1,7 +1,7 @@
-"""Supply rails that a Jetson's INA3221 monitors measure, the choice that adds up to the whole, and their energy.
+"""Supply rails that a Jetson's monitors measure, the choice that adds up to the whole, and their energy.
 
-Sources: the kernel's hwmon/ina3221.rst; NVIDIA's Jetson Linux Developer Guide, "Software-Based Power Consumption
-Modeling" and the rails' tables.
+Sources: the kernel's hwmon/ina3221.rst and hwmon/ina238.rst; NVIDIA's Jetson Linux Developer Guide, "Software-Based
+Power Consumption Modeling" and the rails' tables.
 """
 
 from __future__ import annotations
@@ -30,34 +30,45 @@ class Rail:
 
     Attributes:
         name: As the device tree labels it.
-        milli: Files whose product is its power: milliwatts (one file, L4T 32), or millivolts and milliamperes.
+        files: Files whose product is its power: one of power, or those of voltage and current.
+        unit: Of the numbers in them: 1e-3 for millivolts, milliamperes, milliwatts; 1e-6 for microwatts.
+        chip: The monitor.
     """
 
     name: str
-    milli: tuple[Path, ...]
+    files: tuple[Path, ...]
+    unit: float = 1e-3
+    chip: str = "INA3221"
 
     def watts(self) -> float | None:
         """Return the power now; None where the monitor does not answer."""
         product = 1.0
-        for path in self.milli:
+        for path in self.files:
             value = read_integer(path)
             if value is None:
                 return None
-            product *= value / 1000
+            product *= value * self.unit
         return product
 
 
 def find_rails(root: Path = ROOT) -> list[Rail]:
-    """List every rail that can be read: those of the kernel's driver (L4T 34 and later), or of L4T 32's own."""
+    """List every rail that can be read: those of the kernel's drivers (L4T 34 and later), or of L4T 32's own.
+
+    The INA238 of a Thor measures the supply of the whole module, without a label.
+    """
     drivers = root / "sys/bus/i2c/drivers"
     rails = []
     for label in sorted(drivers.glob("ina3221/*/hwmon/hwmon*/in[123]_label")):
         channel = label.name[2]
         files = (label.with_name(f"in{channel}_input"), label.with_name(f"curr{channel}_input"))
-        rails.append(Rail(name=read_text(label), milli=files))
+        rails.append(Rail(name=read_text(label), files=files))
     rails.extend(
-        Rail(name=read_text(label), milli=(label.with_name(f"in_power{label.name[-1]}_input"),))
+        Rail(name=read_text(label), files=(label.with_name(f"in_power{label.name[-1]}_input"),))
         for label in sorted(drivers.glob("ina3221x/*/iio:device*/rail_name_[012]"))
+    )
+    rails.extend(
+        Rail(name="VIN", files=(power,), unit=1e-6, chip="INA238")
+        for power in sorted(drivers.glob("ina238/*/hwmon/hwmon*/power1_input"))
     )
     return [rail for rail in rails if rail.name not in {"", "NC"} and rail.watts() is not None]
 

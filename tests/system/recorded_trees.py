@@ -191,6 +191,17 @@ AGX_ORIN_RAILS = {
     f"{_SECOND}/in2_input": "1800\n",
     f"{_SECOND}/curr2_input": "341\n",
 }
+_INA238 = "sys/bus/i2c/drivers/ina238/2-0044/hwmon/hwmon5"
+#: A Jetson AGX Thor: an INA238 at the module's supply (hwmon/ina238.rst: no labels, microwatts) beside an INA3221.
+THOR_RAILS = {
+    f"{_INA238}/in1_input": "19500\n",
+    f"{_INA238}/curr1_input": "2000\n",
+    f"{_INA238}/power1_input": "39000000\n",
+    f"{HWMON}/in1_label": "VDD_GPU\n",
+    f"{HWMON}/in1_input": "800\n",
+    f"{HWMON}/curr1_input": "9000\n",
+}
+
 _IIO = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0"
 #: A Jetson Nano with L4T 32, whose own driver gives milliwatts: L4T 32 guide, "Software-Based Power Consumption
 #: Modeling".

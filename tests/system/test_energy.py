@@ -14,6 +14,7 @@ from tests.system.recorded_trees import (
     NANO_RAILS,
     ORIN_NANO,
     POWERCAP,
+    THOR_RAILS,
     plant,
 )
 
@@ -107,6 +108,15 @@ def test_where_no_rail_supplies_the_module_all_are_added(tmp_path):
         time.sleep(0.1)
     watts = 0.843 * 6.170 + 0.780 * 3.437 + 4.968 * 0.953 + 1.800 * 0.341
     assert reading.joules == pytest.approx(watts * reading.seconds, rel=0.05)
+
+
+def test_a_thors_monitor_of_the_supply_measures_the_whole_in_microwatts(tmp_path):
+    meter = find_meter(plant(tmp_path, THOR_RAILS))
+    assert meter.source == "INA238 (VIN)"
+    assert {rail.name: rail.watts() for rail in find_rails(tmp_path)} == {"VDD_GPU": 7.2, "VIN": pytest.approx(39)}
+    with meter.measuring() as reading:
+        time.sleep(0.1)
+    assert reading.joules == pytest.approx(39 * reading.seconds, rel=0.05)
 
 
 def test_the_older_driver_gives_milliwatts(tmp_path):
