@@ -33,6 +33,7 @@ from reid_edge.gallery.people_messages import event_fields
 from reid_edge.gallery.people_views import PersonSummary, follow_events, journey, list_people
 from reid_edge.gallery.store.people import Assignment, PersonEvent
 from reid_edge.gallery.times import duration_text, now_us, time_text
+from reid_edge.identity.background import LEAST_TRACKLETS
 from reid_edge.identity.transit import StatedTransits, read_transits
 
 WHAT_SURE_MEANS = (
@@ -73,6 +74,7 @@ def identify(
     """Find out which tracklets show the same person, on all cameras."""
     times = read_times(transits)
     with opened(store) as gallery:
+        name = gallery.name
         done = identifying.identify(gallery, now_us=now_us(), again=again, transits=times)
     if as_json:
         print_json([dataclasses.asdict(one) for one in done])
@@ -88,6 +90,24 @@ def identify(
             f"{happened})",
             soft_wrap=True,
         )
+        if note := _why_few(one, name):
+            console.print(note, soft_wrap=True)
+
+
+def _why_few(one: identifying.Identified, store: str) -> str:
+    """Return why hardly anybody was joined, and what to do; "" if many were."""
+    if one.tracklets < LEAST_TRACKLETS:
+        return (
+            f"Fewer than {LEAST_TRACKLETS} tracklets do not tell how much strangers resemble one another, so nobody is "
+            "joined. Identify again when more have come."
+        )
+    if one.unsure <= one.assigned:
+        return ""
+    return (
+        "So few tracklets are surely of one person that only those are joined that are nearly certain. More tracklets "
+        "make more of them sure, and so does a model that knows the place. To join others yourself: 'reid-edge gallery "
+        f"person {store} PERSON' shows ids, 'gallery search {store} --id ID' who is near, and 'gallery merge' joins."
+    )
 
 
 def read_times(transits: Path | None) -> StatedTransits | None:

@@ -27,9 +27,24 @@ def people(uri, *options):
     return json.loads(gallery("people", uri, "--json", *options, *WHY))
 
 
+@pytest.mark.parametrize(
+    ("scene", "said"),
+    [
+        ({"people": 5}, "Fewer than 20 tracklets do not tell"),
+        ({"people": 20, "cameras": 2, "noise": 1.2}, "only those are joined that are nearly certain"),
+    ],
+)
+def test_why_hardly_anybody_is_joined_is_said_with_what_to_do(tmp_path, scene, said):
+    address = f"sqlite:{tmp_path / 'few.db'}"
+    with contextlib.closing(open_store(address)) as store:
+        filled(store, at=now_us() - HOUR, **scene)
+    assert said in " ".join(gallery("identify", address).split())
+
+
 def test_people_are_found_listed_and_followed(uri, tmp_path):
     assert "nobody found" in gallery("people", uri, *WHY)
-    assert "30 people in 90 tracklets: 90 tracklets share a person" in " ".join(gallery("identify", uri).split())
+    shown = " ".join(gallery("identify", uri).split())
+    assert "30 people in 90 tracklets: 90 tracklets share a person" in shown and "certain" not in shown
     assert json.loads(gallery("identify", uri, "--json"))[0]["way"] == "nothing new"
     found = people(uri)
     assert len(found) == 30 and found[0]["cameras"] == ["camera0", "camera1", "camera2"]
