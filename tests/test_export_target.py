@@ -1,5 +1,7 @@
 """``reid-edge export --for`` and ``verify --features`` as a person runs them."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -22,6 +24,13 @@ def test_files_of_a_bundle_and_the_verdict_on_what_comes_back(session_bundle, tm
     assert "the device computes other features than the checkpoint: mean cosine" in refused
     assert "look at the order of the crops" in refused
     assert "--features needs --precision fp32, fp16 or int8" in failure(*verify, "good.npy", cwd=tmp_path)
+
+
+def test_a_folder_beside_the_bundle_may_have_any_name(session_bundle, tmp_path):
+    bundle = shutil.copytree(session_bundle.path, tmp_path / "my bundle")
+    printed = success("export", "--for", "triton", "--bundle", ".", cwd=bundle)
+    assert f"--model-repository='{tmp_path / 'my bundle-triton'}'" in printed
+    assert (tmp_path / "my bundle-triton" / "target.json").exists()
 
 
 @pytest.mark.slow

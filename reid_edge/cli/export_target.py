@@ -49,7 +49,8 @@ def make_target(request: TargetRequest) -> None:
     from reid_edge.bundle import open_bundle
 
     bundle = open_bundle(request.bundle)
-    out = request.out or bundle.path.with_name(f"{bundle.path.name}-{request.target}")
+    beside = bundle.path.resolve()  # "." has no name
+    out = request.out or beside.with_name(f"{beside.name}-{request.target}")
     calibration = request.calibration
     if needs_calibration(request.target) and calibration is None:
         with progress_bars() as notify:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,7 +102,7 @@ def export_target(
             next_steps = made.write(work)
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         write_record(folder, replace(record, files=tuple(file_entry(folder, name) for name in names)))
-    return [step.replace("FOLDER", str(out.absolute())) for step in next_steps]
+    return [step.replace("FOLDER", shlex.quote(str(out.absolute()))) for step in next_steps]
 
 
 def target_calibration(
