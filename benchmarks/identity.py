@@ -2,6 +2,7 @@
 
     reid-edge extract BUNDLE market1501/bounding_box_train --out features.npy
     python benchmarks/identity.py quality features.npy [--identities 651:751]
+    python benchmarks/identity.py draws features.npy [--identities 0:651] [--people 15 30 100 300] [--draws 45]
     python benchmarks/identity.py scale 1000 10000 100000
     python benchmarks/identity.py live 1000 10000 100000
 
@@ -15,17 +16,19 @@ SQLite gallery of the n tracklets.  Times are CPU time of all threads and, in br
 """
 
 import argparse
+import itertools
 import re
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from reid_edge.errors import UnsupportedRateError
 from reid_edge.evaluation.people import people_quality
 from reid_edge.features import l2_normalised
 from reid_edge.gallery.calibrating import calibrate, keep
@@ -181,19 +184,71 @@ def quality(path: Path, span: str) -> None:
     scale = measured_scale(sightings)
     made = calibrated(sightings, pairs, scale=scale)
     one, other = np.triu_indices(len(people), 1)
-    strangers = people[one] != people[other]
-    everyone = scale.of_pairs(sightings, np.stack([one, other], axis=1)[strangers])
+    every = np.stack([one, other], axis=1)
+    similar, same = scale.of_pairs(sightings, every), people[one] == people[other]
+    across = same & (sightings.camera_numbers[one] != sightings.camera_numbers[other])
     print(f"\n{len(pairs)} pairs seen at the same time, of {made.impostor_tracklets} tracklets:")
-    for rate in (0.05, 0.01):
+    for rate in (0.05, 0.02, 0.01, 0.005):
         try:
             similarity = made.similarity_for(rate)
-        except Exception as error:
-            print(f"asked for {rate:.0%}: {error}")
-        else:
-            print(
-                f"asked for {rate:.0%}: similarity {similarity:.2f}, "
-                f"reached by {(everyone >= similarity).mean():.2%} of the pairs of strangers"
-            )
+        except UnsupportedRateError as error:
+            print(f"asked for {rate:.1%}: {error}")
+            continue
+        reached, missed = similar[~same] >= similarity, similar[across] < similarity
+        print(
+            f"asked for {rate:.1%}: similarity {similarity:.2f}, reached by {reached.mean():.2%} of the pairs of "
+            f"strangers ({reached.sum():,} of {len(reached):,}); {missed.mean():.1%} of the pairs of one person between "
+            f"cameras missed ({missed.sum():,} of {len(missed):,})"
+        )
+
+
+def drawn(labelled: Labelled, generator: np.random.Generator, *, people: int, two_cameras: int | None) -> Labelled:
+    """Draw people at random: all of their tracklets, or one before each of two cameras, at times that tell nothing.
+
+    Args:
+        labelled: All tracklets.
+        generator: Of the draw.
+        people: Number of people.
+        two_cameras: Which of the pairs of cameras, counted from 0; None: all cameras.
+    """
+    order = generator.permutation(len(labelled.people))
+    sightings, who = labelled.sightings, labelled.people
+    cameras = sightings.camera_numbers
+    if two_cameras is not None:
+        pairs = list(itertools.combinations(range(len(sightings.camera_names)), 2))
+        pair = pairs[two_cameras % len(pairs)]
+        firsts = {(who[row], cameras[row]): row for row in order if cameras[row] in pair}
+        seen_by_both = [one for one in np.unique(who) if all((one, camera) in firsts for camera in pair)]
+        chosen = generator.permutation(seen_by_both)[:people]
+        order = np.array([firsts[one, camera] for one in chosen for camera in pair])
+    else:
+        order = order[np.isin(who[order], generator.permutation(np.unique(who))[:people])]
+    rows = sightings.taken(order)
+    apart_s = 100.0 * np.arange(len(order)) if two_cameras is not None else rows.first_s
+    return Labelled(
+        replace(rows, first_s=apart_s, last_s=apart_s + (rows.last_s - rows.first_s).clip(max=50)), who[order]
+    )
+
+
+def draws(path: Path, span: str, counts: list[int], number: int) -> None:
+    """Print how many of the assigned tracklets are with a wrong person in galleries of few people."""
+    labelled = read_tracklets(path, *map(int, span.split(":")))
+    print(f"{path.name}, people {span}, {number} draws of each kind\n")
+    print("| cameras | people | tracklets a draw | assigned | with a wrong person | draws with one |")
+    print("|---|---|---|---|---|---|")
+    for cameras, people in itertools.product(("two, one tracklet each", "all"), counts):
+        found = []
+        for draw in range(number):
+            pair = draw if cameras != "all" else None
+            some = drawn(labelled, np.random.default_rng(draw), people=people, two_cameras=pair)
+            found.append((len(some.people), people_quality(clustered(some.sightings).people, some.people)))
+        tracklets, assigned = sum(count for count, _ in found), sum(one.assigned for _, one in found)
+        wrong = [one.with_wrong_person for _, one in found]
+        print(
+            f"| {cameras} | {people} | {tracklets / number:.0f} | {assigned / tracklets:.1%} "
+            f"| {sum(wrong)} of {assigned:,} | {sum(map(bool, wrong))} |",
+            flush=True,
+        )
 
 
 def scene(count: int) -> Labelled:
@@ -353,11 +408,18 @@ if __name__ == "__main__":
     of_quality = commands.add_parser("quality")
     of_quality.add_argument("features", type=Path)
     of_quality.add_argument("--identities", default="651:751")
+    of_draws = commands.add_parser("draws")
+    of_draws.add_argument("features", type=Path)
+    of_draws.add_argument("--identities", default="0:651")
+    of_draws.add_argument("--people", type=int, nargs="+", default=[15, 30, 100, 300])
+    of_draws.add_argument("--draws", type=int, default=45)
     for name in ("scale", "scale-one", "live", "live-one"):
         commands.add_parser(name).add_argument("counts", type=int, nargs="+")
     arguments = parser.parse_args()
     if arguments.command == "quality":
         quality(arguments.features, arguments.identities)
+    elif arguments.command == "draws":
+        draws(arguments.features, arguments.identities, arguments.people, arguments.draws)
     elif arguments.command == "scale":
         scale(arguments.counts)
     elif arguments.command == "live":
