@@ -197,7 +197,7 @@ def quality(path: Path, span: str) -> None:
         reached, missed = similar[~same] >= similarity, similar[across] < similarity
         print(
             f"asked for {rate:.1%}: similarity {similarity:.2f}, reached by {reached.mean():.2%} of the pairs of "
-            f"strangers ({reached.sum():,} of {len(reached):,}); {missed.mean():.1%} of the pairs of one person between "
+            f"strangers ({reached.sum():,} of {len(reached):,}); {missed.mean():.1%} of pairs of one person between "
             f"cameras missed ({missed.sum():,} of {len(missed):,})"
         )
 
