@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from reid_edge.errors import CheckpointError, CheckpointMismatchError, ResumeError, SettingsError
@@ -84,6 +85,7 @@ def _refuse_own_folder(path: Path, out: Path) -> None:
 def _load(path: Path, training_data: TrainingData, say: Callable[[str], object]) -> Teacher:
     checkpoint, classifier = (_of_run if path.is_dir() else _of_file)(path, training_data, say)
     network = checkpoint.network().requires_grad_(requires_grad=False)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time on a CPU
     if classifier is not None:
         classifier.eval().requires_grad_(requires_grad=False)
     return Teacher(path=path, info=checkpoint.info, sha256=checkpoint.sha256, network=network, classifier=classifier)

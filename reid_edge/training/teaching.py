@@ -210,6 +210,7 @@ def known_features(
         source.prefetch(batches)
         for batch in batches:
             pixels = normalise(centre(source.batch(batch), teacher.info.size), teacher.info.mean, teacher.info.std)
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
             found[batch, number] = _mirrored_mean(network, pixels, half=half).half().cpu()
             on_image(len(batch))
         network.cpu()
