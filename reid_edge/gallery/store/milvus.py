@@ -17,7 +17,6 @@ import numpy as np
 from reid_edge.errors import ModelMismatchError, StoreError
 from reid_edge.gallery.entries import Key, Match, Record, Selection
 from reid_edge.gallery.store.base import (
-    ELSEWHERE,
     AcceptedModel,
     Added,
     AuditEntry,
@@ -54,6 +53,7 @@ from reid_edge.gallery.store.milvus_collections import (
     row_with_checksum,
 )
 from reid_edge.gallery.store.milvus_gaps import add_gaps, all_gaps
+from reid_edge.gallery.store.milvus_lists import cameras_of, span_of, tracklets_of
 from reid_edge.gallery.store.milvus_meta import Meta
 from reid_edge.gallery.store.milvus_people import MilvusPeople, of_one_outbox
 from reid_edge.gallery.store.milvus_snapshot import MilvusSnapshot
@@ -293,59 +293,20 @@ class MilvusStore:
     def span(self, selection: Selection) -> Span:
         """Return the number of selected observations and their first and last time; reads the times of each."""
         with self._session(LONG_S):
-            times = [(row["first_us"], row["last_us"]) for _, row in self._selected(selection, ["first_us", "last_us"])]
-        first, last = zip(*times, strict=True) if times else ((), ())
-        return Span(len(times), min(first, default=None), max(last, default=None))
+            return span_of(row for _, row in self._selected(selection, ["first_us", "last_us"]))
 
     def tracklets(self, selection: Selection, *, limit: int, skip: int = 0) -> list[TrackletSpan]:
         """Return the tracklets of the selected observations, the last seen first; reads the times of each."""
-        spans: dict[tuple[str, str, int], TrackletSpan] = {}
         with self._session(LONG_S):
-            for _, row in self._selected(selection, ["track", "first_us", "last_us"]):
-                key = row["camera"], row["epoch"], row["track"]
-                old = spans.get(key) or TrackletSpan(*key, row["seq"], row["first_us"], row["last_us"], 0)
-                spans[key] = TrackletSpan(
-                    *key,
-                    max(old.seq, row["seq"]),
-                    min(old.first_us, row["first_us"]),
-                    max(old.last_us, row["last_us"]),
-                    old.observations + 1,
-                )
-        ordered = sorted(spans.items(), key=lambda item: (-item[1].last_us, item[0]))
-        return [span for _, span in ordered[skip : skip + limit]]
+            spans = tracklets_of(row for _, row in self._selected(selection, ["track", "first_us", "last_us"]))
+        return spans[skip : skip + limit]
 
     def cameras(self, since_us: int = 0) -> list[CameraSummary]:
         """Return the contents of each camera; reads the times of every observation."""
-        counts: dict[str, int] = defaultdict(int)
-        tracklets: dict[str, set[tuple[str, int]]] = defaultdict(set)
-        spans: dict[str, list[int]] = defaultdict(list)
-        gaps: dict[str, list[int]] = defaultdict(list)
-        elsewhere: dict[str, int] = defaultdict(int)
         with self._session(LONG_S):
-            for _, row in self._selected(Selection(since_us=since_us), ["track", "first_us", "last_us"]):
-                camera = row["camera"]
-                counts[camera] += 1
-                tracklets[camera].add((row["epoch"], row["track"]))
-                seen = (*spans[camera], row["first_us"], row["last_us"])
-                spans[camera] = [min(seen), max(seen)]
-            for gap in (gap for gap in all_gaps(self._meta) if gap.received_us >= since_us):
-                if gap.reason == ELSEWHERE:
-                    elsewhere[gap.camera] += gap.count
-                else:
-                    gaps[gap.camera].append(gap.count)
-        return [
-            CameraSummary(
-                camera=camera,
-                observations=counts[camera],
-                tracklets=len(tracklets[camera]),
-                first_us=min(spans[camera], default=None),
-                last_us=max(spans[camera], default=None),
-                gaps=len(gaps[camera]),
-                lost=sum(gaps[camera]),
-                elsewhere=elsewhere[camera],
-            )
-            for camera in sorted(counts.keys() | gaps.keys() | elsewhere.keys())
-        ]
+            rows = self._selected(Selection(since_us=since_us), ["track", "first_us", "last_us"])
+            gaps = (gap for gap in all_gaps(self._meta) if gap.received_us >= since_us)
+            return cameras_of((row for _, row in rows), gaps)
 
     def people_state(self) -> PeopleState:
         """Return the state that a change of people is to be based on."""
