@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 MIB = 2**20
 #: Size of a part of what comes back, and the most parts: a small machine returns few, small files.
 PART_BYTES, MOST_PARTS = 15 * MIB, 4
-IMAGES, PARTS = "images.tar", "runs.tar"
+IMAGES, PARTS = "images.tar.gz", "runs.tar"
 #: Minutes that are kept for saving and packing at the end.
 SPARE_MINUTES = 0.5
 #: What is not brought back of a run.
@@ -100,7 +100,7 @@ def pack(arguments: argparse.Namespace) -> None:
     arguments.pack.mkdir(parents=True, exist_ok=True)
     for old in parts(arguments.pack):
         old.unlink()
-    with tarfile.open(arguments.pack / IMAGES, "w") as archive:
+    with tarfile.open(arguments.pack / IMAGES, "w:gz", compresslevel=1) as archive:
         for image in images:
             archive.add(image, f"market1501/bounding_box_train/{image.name}")
     if arguments.results:
