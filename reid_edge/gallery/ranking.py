@@ -43,12 +43,6 @@ class Ranking:
         """Whether it is known what similarities mean."""
         return self.comparison is not None and self.comparison.calibration is not None
 
-    @property
-    def observations_of_a_tracklet(self) -> float | None:
-        """Number of observations of most tracklets of this gallery, half as many again as usual; None: not known."""
-        known = self.comparison
-        return None if known is None else 1 + 1.5 * max(0.0, known.observations / known.tracklets - 1)
-
     def centred(self, feature: Feature, camera: str | None) -> Feature:
         """Return a feature, D float32 of unit length, as it is compared; None: of no camera, as a picture is."""
         if self.comparison is None:

@@ -21,8 +21,8 @@ from reid_edge.types import Feature
 
 #: Most tracklets of an answer: more than a person looks at; keeps an audit entry small.
 MOST_TRACKLETS = 200
-#: Usual number of observations of a tracklet, where it is not known: at first sight, at intervals, and at its end.
-OBSERVATIONS_OF_A_TRACKLET = 8.0
+#: Usual number of observations of a tracklet: at first sight, at intervals, and at its end.
+OBSERVATIONS_OF_A_TRACKLET = 8
 #: Most observations that every store returns at once.
 MOST_OBSERVATIONS = 16_000
 
@@ -265,19 +265,14 @@ def _restricted(selection: Selection, query: Query, cameras: Cameras) -> Selecti
 def _best_of_tracklets(store: Store, query: Query, selection: Selection, top: int) -> list[Match]:
     """Return the nearest observation of each of the nearest tracklets."""
     best: dict[Key, Match] = {}
-    for match in _nearest(store, query.feature, query, selection, top, OBSERVATIONS_OF_A_TRACKLET):
+    for match in _nearest(store, query.feature, query, selection, top):
         best.setdefault(match.entry.tracklet, match)
     return list(best.values())[:top]
 
 
-def _nearest(
-    store: Store, feature: Feature, query: Query, selection: Selection, tracklets: int, observations: float
-) -> list[Match]:
-    """Return the observations nearest to a feature, of so many tracklets other than the query's, if there are.
-
-    A tracklet is taken to have so many observations; if too few tracklets come, more are asked for.
-    """
-    wanted = round((tracklets + 1) * observations)
+def _nearest(store: Store, feature: Feature, query: Query, selection: Selection, tracklets: int) -> list[Match]:
+    """Return the observations nearest to a feature, of so many tracklets other than the query's, if there are."""
+    wanted = (tracklets + 1) * OBSERVATIONS_OF_A_TRACKLET
     while True:
         wanted = min(wanted, MOST_OBSERVATIONS)
         matches = store.search(feature, model_hash=query.model_hash, selection=selection, top=wanted)
@@ -291,8 +286,7 @@ def _nearest(
 def _ranked(store: Store, query: Query, selection: Selection, top: int, ranking: Ranking, since_us: int) -> list[Found]:
     """Return the tracklets that are best by a ranking, with verdicts if it is calibrated."""
     feature = ranking.mean([(one.feature, camera) for one, camera in zip(query.each, query.cameras, strict=True)])
-    usual = ranking.observations_of_a_tracklet or OBSERVATIONS_OF_A_TRACKLET
-    matches = _nearest(store, feature, query, selection, max(top, CANDIDATES), usual)
+    matches = _nearest(store, feature, query, selection, max(top, CANDIDATES))
     found = [_found(store, match, query, since_us) for match in ranking.best(feature, matches, top)]
     if not found or not ranking.calibrated:
         return found
