@@ -97,7 +97,12 @@ def write_features(
 
 
 def _outputs(path: Path) -> list[Path]:
-    return [path.with_suffix(".sources.txt"), path] if path.suffix == ".npy" else [path]
+    return [names_file(path), path] if path.suffix == ".npy" else [path]
+
+
+def names_file(path: Path) -> Path:
+    """Return the file with the names of the rows of a ``.npy`` file."""
+    return path.with_suffix(".sources.txt")
 
 
 def _write_csv(path: Path, sources: Sequence[str], features: npt.NDArray[np.float32]) -> None:

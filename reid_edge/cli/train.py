@@ -59,7 +59,10 @@ def train(
     ] = None,
     teacher: Annotated[
         list[Path] | None,
-        typer.Option(help="Frozen network to learn from: a checkpoint, or a finished run's folder. May be repeated."),
+        typer.Option(
+            help="Frozen network to learn from: a checkpoint, a finished run's folder, or the features that another "
+            "network has of the training images (.npy). May be repeated."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: auto.")] = None,

@@ -19,7 +19,7 @@ class Taught:
     """What the teachers say of a batch.
 
     Attributes:
-        features: N×T×512 float32, the features of T teachers.
+        features: N×T×D float32, the features of T teachers; shorter ones are filled up with zeros.
         logits: N×C of each teacher; empty unless predictions are taught.
     """
 

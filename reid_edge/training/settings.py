@@ -142,7 +142,8 @@ class DistillSettings:
     """Frozen teachers, from which the network learns besides the labels.
 
     Attributes:
-        teachers: Checkpoints of any width, size and variant of OSNet, or folders of finished runs. Default: none.
+        teachers: Checkpoints of any width, size and variant of OSNet, folders of finished runs, or features that any
+            network has computed of the training images (``.npy``, as ``reid-edge extract`` writes them). Default: none.
         feature: Weight of 1 − cosine between the features of the network and of its one teacher.
         relations: Weight of the mean squared difference between the cosines of all pairs of a batch and those of the
             teachers.

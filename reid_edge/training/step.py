@@ -116,7 +116,7 @@ class Stepper:
             numbers: N×columns float32, uniform on [0, 1), for the augmentation.
             partners: N×3×h×w uint8, images that patches are taken from; None if the augmentation needs none.
             step: Steps done before this one.
-            known: N×T×512 float16, what T teachers make of these images, if that was computed before.
+            known: N×T×D float16, what T teachers make of these images, if that was computed before.
         """
         self.prepare(step)
         self._work(pixels, targets, numbers, partners, known)

@@ -1,17 +1,20 @@
-"""Frozen networks that teach: find them, and check that they can teach this run."""
+"""Teachers: frozen networks or their features; find them, and check that they can teach this run."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from reid_edge.errors import CheckpointError, CheckpointMismatchError, ResumeError, SettingsError
+from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
 from reid_edge.osnet.shipped import find_checkpoint
+from reid_edge.training.feature_table import read_table
 from reid_edge.training.folder import RunFolder
 from reid_edge.training.model import ReIDModel, classifier_of
 from reid_edge.training.resolve import from_tables
@@ -20,9 +23,27 @@ from reid_edge.training.state import load_state
 from reid_edge.training.task import TrainingData
 from reid_edge.types import PerChannel
 
+#: Length of the feature of every OSNet.
+FEATURE_SIZE = OSNetConfig.feature_dim
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Teacher:
+class TableTeacher:
+    """Features of the training images, which any network has computed.
+
+    Attributes:
+        path: The file.
+        sha256: Hash of the features, in the order of the training images.
+        features: N×D float32.
+    """
+
+    path: Path
+    sha256: str
+    features: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NetworkTeacher:
     """A frozen network.
 
     Attributes:
@@ -38,6 +59,9 @@ class Teacher:
     sha256: str
     network: nn.Module
     classifier: nn.Module | None
+
+
+Teacher = NetworkTeacher | TableTeacher
 
 
 def load_teachers(
@@ -58,15 +82,19 @@ def load_teachers(
 
     Raises:
         SettingsError: A teacher lies in the run's own folder, or is the checkpoint that the run starts from, or is
-            given twice; or predictions are to be taught by one that has no classifier of the same classes.
+            given twice; or predictions are to be taught by one that has no classifier of the same classes; or the
+            feature itself by one of another length.
         CheckpointError: A file is no checkpoint of an OSNet with features of 512 numbers.
+        DatasetError: A file of features is damaged, or does not have those of all training images.
         ResumeError: The folder of a run has no state.
     """
-    teachers = []
+    teachers: list[Teacher] = []
     for path in settings.distill.teachers:
         _refuse_own_folder(path, out)
-        teachers.append(_load(path, training_data, say))
-        _check(teachers[-1], settings, start)
+        if path.suffix == ".npy":
+            teachers.append(_table(path, settings, training_data))
+        else:
+            teachers.append(_network(path, settings, training_data, start, say))
     hashes = [teacher.sha256 for teacher in teachers]
     if twice := {one for one in hashes if hashes.count(one) > 1}:
         same = " and ".join(str(teacher.path) for teacher in teachers if teacher.sha256 in twice)
@@ -82,13 +110,42 @@ def _refuse_own_folder(path: Path, out: Path) -> None:
         )
 
 
-def _load(path: Path, training_data: TrainingData, say: Callable[[str], object]) -> Teacher:
+def _table(path: Path, settings: TrainSettings, training_data: TrainingData) -> TableTeacher:
+    features = torch.from_numpy(read_table(path, training_data.images))
+    teacher = TableTeacher(path=path, sha256=hashlib.sha256(features.numpy().tobytes()).hexdigest(), features=features)
+    distill = settings.distill
+    if distill.view == "same":
+        raise SettingsError(
+            f"distill.view is 'same', but {path} has features only, and no network that could look at augmented "
+            "images; use --set distill.view=clean."
+        )
+    if distill.logits:
+        raise SettingsError(f"distill.logits: {path} has features and no predictions; use --set distill.logits=0.")
+    if distill.feature and features.shape[1] != FEATURE_SIZE:
+        raise SettingsError(
+            f"distill.feature: the features of {path} have {features.shape[1]} numbers, and this network's "
+            f"{FEATURE_SIZE}; teach how images relate: --set distill.feature=0 --set distill.relations=20."
+        )
+    return teacher
+
+
+def _network(
+    path: Path,
+    settings: TrainSettings,
+    training_data: TrainingData,
+    start: Checkpoint | None,
+    say: Callable[[str], object],
+) -> NetworkTeacher:
     checkpoint, classifier = (_of_run if path.is_dir() else _of_file)(path, training_data, say)
     network = checkpoint.network().requires_grad_(requires_grad=False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time on a CPU
     if classifier is not None:
         classifier.eval().requires_grad_(requires_grad=False)
-    return Teacher(path=path, info=checkpoint.info, sha256=checkpoint.sha256, network=network, classifier=classifier)
+    teacher = NetworkTeacher(
+        path=path, info=checkpoint.info, sha256=checkpoint.sha256, network=network, classifier=classifier
+    )
+    _check(teacher, settings, start)
+    return teacher
 
 
 def _of_file(
@@ -131,7 +188,7 @@ def _of_run(
     return Checkpoint(info, dict(model.network.state_dict())), model.classifier() if same else None
 
 
-def _check(teacher: Teacher, settings: TrainSettings, start: Checkpoint | None) -> None:
+def _check(teacher: NetworkTeacher, settings: TrainSettings, start: Checkpoint | None) -> None:
     if start is not None and start.sha256 == teacher.sha256:
         raise SettingsError(
             f"distill.teachers: {teacher.path} has the weights that the run starts from ({settings.model.start}): a "
@@ -151,7 +208,7 @@ def check_normalisation(teachers: Sequence[Teacher], mean: PerChannel, std: PerC
         CheckpointMismatchError: A teacher normalises its input otherwise.
     """
     for teacher in teachers:
-        if (teacher.info.mean, teacher.info.std) != (mean, std):
+        if isinstance(teacher, NetworkTeacher) and (teacher.info.mean, teacher.info.std) != (mean, std):
             raise CheckpointMismatchError(
                 f"distill.view is 'same', but {teacher.path} normalises its input by mean {teacher.info.mean} and std "
                 f"{teacher.info.std}, and this run by {mean} and {std}; use --set distill.view=clean, where each "

@@ -12,6 +12,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from reid_edge.files import write_whole
 from reid_edge.progress import Notify
@@ -20,7 +21,7 @@ from reid_edge.training.distillation import Taught
 from reid_edge.training.pixels import Images, open_pixels
 from reid_edge.training.settings import AugmentSettings, TrainSettings
 from reid_edge.training.task import TrainingData
-from reid_edge.training.teachers import Teacher, check_normalisation
+from reid_edge.training.teachers import FEATURE_SIZE, NetworkTeacher, TableTeacher, Teacher, check_normalisation
 from reid_edge.types import PerChannel
 
 #: Images that go through a teacher at once.
@@ -34,7 +35,7 @@ class KnownFeatures:
     """The teachers' features of all training images.
 
     Attributes:
-        features: N×T×512 float16, on the CPU.
+        features: N×T×D float16, on the CPU; D is 512, or more with a file of longer features.
         key: Hash of all that decides them.
     """
 
@@ -73,7 +74,10 @@ def _kept_key(path: Path) -> str | None:
 
 
 def _key(teachers: Sequence[Teacher], fingerprint: str, *, half: bool) -> str:
-    each = [[teacher.sha256, teacher.info.size, teacher.info.mean, teacher.info.std] for teacher in teachers]
+    each = [
+        [one.sha256, *([one.info.size, one.info.mean, one.info.std] if isinstance(one, NetworkTeacher) else [])]
+        for one in teachers
+    ]
     return hashlib.sha256(msgspec.json.encode([each, fingerprint, half])).hexdigest()
 
 
@@ -99,12 +103,13 @@ class TeachingStaff:
         known: KnownFeatures | None,
     ) -> None:
         self._half, self._known, self._device = half, known, device
-        self._networks = [teacher.network.to(device) for teacher in teachers] if known is None else []
-        wanted = teachers if settings.distill.logits else ()
+        networks = [teacher for teacher in teachers if isinstance(teacher, NetworkTeacher)]
+        self._networks = [teacher.network.to(device) for teacher in networks] if known is None else []
+        wanted = networks if settings.distill.logits else ()
         self._classifiers = [teacher.classifier.to(device) for teacher in wanted if teacher.classifier is not None]
 
     def known(self, indices: Tensor) -> Tensor | None:
-        """Return the features of training images by number, N×T×512 float16; None if each batch is looked at anew."""
+        """Return the features of training images by number, N×T×D float16; None if each batch is looked at anew."""
         return None if self._known is None else self._known.features[indices]
 
     @torch.no_grad()
@@ -187,9 +192,10 @@ def known_features(
     half: bool,
     on_image: Callable[[int], object] = lambda _count: None,
 ) -> Tensor:
-    """Compute the teachers' features of all images, each at the teacher's own size and by its own normalisation.
+    """Return the teachers' features of all images, each network's at its own size and by its own normalisation.
 
-    A feature is the mean of those of the image and of its mirror image: the network that learns sees both.
+    A network's feature is the mean of those of the image and of its mirror image: the network that learns sees both.
+    Features of different lengths are filled up with zeros, which change no cosine.
 
     Args:
         teachers: T teachers.
@@ -200,18 +206,23 @@ def known_features(
         on_image: Called with the number of images done since the last call; N × T in all.
 
     Returns:
-        N×T×512 float16 on the CPU.
+        N×T×D float16 on the CPU, with D = 512 or more.
     """
-    found = torch.empty(len(images), len(teachers), 512, dtype=torch.float16)
+    tables = [teacher.features.shape[1] for teacher in teachers if isinstance(teacher, TableTeacher)]
+    found = torch.zeros(len(images), len(teachers), max(FEATURE_SIZE, *tables, 0), dtype=torch.float16)
     for number, teacher in enumerate(teachers):
+        if isinstance(teacher, TableTeacher):
+            found[:, number, : teacher.features.shape[1]] = functional.normalize(teacher.features, dim=1).half()
+            on_image(len(images))
+            continue
         source = open_pixels(images, source_size(augment, teacher.info.size), device, memory_bytes=0)
-        network = teacher.network.to(device)
         batches = torch.split(torch.arange(len(images)), _BATCH)
         source.prefetch(batches)
+        network = teacher.network.to(device)
         for batch in batches:
             pixels = normalise(centre(source.batch(batch), teacher.info.size), teacher.info.mean, teacher.info.std)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-            found[batch, number] = _mirrored_mean(network, pixels, half=half).half().cpu()
+            found[batch, number, :FEATURE_SIZE] = _mirrored_mean(network, pixels, half=half).half().cpu()
             on_image(len(batch))
         network.cpu()
     return found
