@@ -9,11 +9,11 @@ import pytest
 
 from reid_edge.bundle import open_bundle
 from reid_edge.errors import CalibrationError, ConfigError, OutputError, ParityError, QuantizationRejected
-from reid_edge.export import reference, staging
+from reid_edge.export import staging
 from reid_edge.export.calibration import shipped_set
 from reid_edge.export.exporter import ExportOptions, export_bundle
 from reid_edge.progress import silent
-from reid_edge.runtime import agreement
+from reid_edge.runtime import agreement, verdict
 from tests.export.tiny import tiny_checkpoint
 
 
@@ -212,7 +212,7 @@ def test_int8_calibrated_with_noise_is_rejected_and_kept_only_when_asked_for(tmp
 
 
 def test_rejected_int8_is_an_error_that_leaves_nothing(tmp_path, noise, monkeypatch):
-    monkeypatch.setattr(reference, "MIN_COSINE", 1.1)
+    monkeypatch.setattr(verdict, "MIN_COSINE", 1.1)
     options = _options(tmp_path / "b", precisions=("int8",), calibration=noise)
     with pytest.raises(QuantizationRejected, match=r"under 1\.1.*--keep-rejected"):
         export_bundle(tiny_checkpoint(), options, silent)
