@@ -197,9 +197,8 @@ def read_manifest(path: Path | str) -> tuple[Path, bytes]:
             f"reid-edge export --checkpoint {shlex.quote(str(path))} --out BUNDLE"
         ) from error
     except FileNotFoundError as error:
-        raise BundleError(
-            f"{path} is not a bundle: it has no {MANIFEST}. Make one with: reid-edge export --out {path}"
-        ) from error
+        lacks = f"it has no {MANIFEST}" if path.is_dir() else "there is no such folder"
+        raise BundleError(f"{path} is not a bundle: {lacks}. Make one with: reid-edge export --out {path}") from error
     except OSError as error:
         raise BundleError(f"{path / MANIFEST} cannot be read: {error.strerror}.") from error
 

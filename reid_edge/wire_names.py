@@ -48,8 +48,3 @@ def checked_stored_name(name: str, what: str, error: type[ReidEdgeError]) -> str
         ReidEdgeError: An ``error``, as of :func:`checked_wire_name`.
     """
     return name if _STORED_NAME.search(name) else checked_wire_name(name, what, error)
-
-
-def as_wire_name(text: str) -> str:
-    """Return any text as a name: ``-`` for characters that a name cannot have; empty if nothing is left."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip(".-")[:64]

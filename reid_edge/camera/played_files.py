@@ -22,6 +22,8 @@ class PlayedFile(msgspec.Struct, frozen=True, kw_only=True):
         version: Size and time of change of the file.
         at_us: End of the run, microseconds since 1970 UTC.
         camera: Name of the camera on the wire.
+        gallery: Gallery that its features are for, as :func:`~reid_edge.upstream.outbox.destination.place` puts it; ""
+            in notes of earlier releases, which did not say.
         epoch: Incarnation of its outbox.
         first_track: Number of the first tracklet.
         next_track: Number after that of the last tracklet.
@@ -36,6 +38,7 @@ class PlayedFile(msgspec.Struct, frozen=True, kw_only=True):
     first_track: int
     next_track: int
     first_us: int | None
+    gallery: str = ""
 
     def has(self, camera: str, epoch: str, track: int) -> bool:
         """Tell whether a tracklet was seen in this run."""
@@ -52,10 +55,15 @@ def version_of(file: Path) -> str:
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
-def played_us(state_dir: Path, file: Path) -> int | None:
-    """Return when a file, unchanged since, was last run for this camera, microseconds since 1970 UTC; None if never."""
+def played_us(state_dir: Path, file: Path, gallery: str) -> int | None:
+    """Return when a file, unchanged since, was last run for this camera and gallery; None if never.
+
+    Returns:
+        Microseconds since 1970 UTC.
+    """
     same = str(file.resolve()), version_of(file)
-    return max((run.at_us for run in played_files(state_dir) if (run.file, run.version) == same), default=None)
+    runs = [run for run in played_files(state_dir) if (run.file, run.version) == same]
+    return max((run.at_us for run in runs if run.gallery in ("", gallery)), default=None)
 
 
 def played_files(state_dir: Path) -> Iterator[PlayedFile]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,7 +23,7 @@ from reid_edge.settings import Tables, checked_settings
 from reid_edge.settings import read_settings as read_tables
 from reid_edge.upstream.observation import DEFAULT_GALLERY, MAX_GALLERIES
 from reid_edge.upstream.tls import TlsFiles
-from reid_edge.wire_names import EXPECTED, PATTERN, as_wire_name
+from reid_edge.wire_names import EXPECTED, PATTERN
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -237,8 +236,3 @@ def parse_settings(tables: Tables, *, origin: str = "settings") -> AgentSettings
     for address in (settings.source.uri, settings.upstream.uri):
         remember(address)
     return settings
-
-
-def default_camera_name() -> str:
-    """Return this machine's name, with characters replaced that the name of a camera cannot have."""
-    return as_wire_name(socket.gethostname()) or "camera"

@@ -20,6 +20,7 @@ from reid_edge.gallery.entries import LONGEST_RETENTION_HOURS
 from reid_edge.gallery.times import now_us, parse_time, time_text
 from reid_edge.system.private_memory import keep_memory_private
 from reid_edge.system.stop_signals import DEADLINE_S, held
+from reid_edge.upstream.outbox.destination import place
 
 if TYPE_CHECKING:
     from reid_edge.camera.agent import Agent
@@ -64,7 +65,7 @@ def run(
             help="Where to send features: sqlite:FILE, postgresql://…, milvus:…, mqtts://HOST or https://HOST."
         ),
     ] = None,
-    camera: Annotated[str | None, typer.Option(help="Name of the camera. Default: this machine's name.")] = None,
+    camera: Annotated[str | None, typer.Option(help="Name of the camera. Default: camera.")] = None,
     engine: CameraEngine = None,
     precision: CameraPrecision = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: the engine decides.")] = None,
@@ -226,10 +227,10 @@ def _kept_hours(upstream: UpstreamSettings) -> float | None:
 def _warn_of_repetition(settings: AgentSettings, file: Path) -> None:
     from reid_edge.camera.played_files import played_us
 
-    if (before_us := played_us(settings.state_dir, file)) is not None:
+    if (before_us := played_us(settings.state_dir, file, place(settings.upstream.uri))) is not None:
         log.warning(
-            "%s was run for camera %s before, on %s: the same people are now stored a second time. To tell runs apart "
-            "give another --camera, or to begin anew another --upstream",
+            "%s was run for camera %s and this gallery before, on %s: the same people are now stored a second time. To "
+            "tell runs apart give another --camera, or to begin anew another --upstream",
             *(file, settings.camera.name, time_text(before_us)),
         )
 
@@ -245,6 +246,7 @@ def _note_run(agent: Agent, file: Path, first_track: int) -> None:
             version=version_of(file),
             at_us=now_us(),
             camera=agent.camera,
+            gallery=place(agent.settings.upstream.uri),
             epoch=agent.outbox.incarnation,
             first_track=first_track,
             next_track=agent.pipeline.tracklets.next_tracklet,
@@ -300,7 +302,7 @@ def _run(settings: AgentSettings, *, any_port: bool) -> None:
             if is_file:
                 _note_run(agent, file, first_track)
             with output_may_be_full():
-                _report(agent)
+                _report(agent, first_track)
             _refuse_nothing_stored(agent)
 
 
@@ -322,7 +324,7 @@ def _status(agent: Agent, address: str, *, any_port: bool) -> contextlib.Abstrac
     return contextlib.closing(StatusPages(address, AgentMetrics(agent), agent.health, any_port=any_port))
 
 
-def _report(agent: Agent) -> None:
+def _report(agent: Agent, first_track: int) -> None:
     from reid_edge.camera.review import Counts, listed, suspicions
 
     delivery = agent.delivery.stats
@@ -330,11 +332,12 @@ def _report(agent: Agent) -> None:
     withheld = f"{sum(counts.withheld.values()):,}" + (f": {listed(counts.withheld)}" if counts.withheld else "")
     rows = [
         ["frames", f"{counts.frames:,}"],
-        ["people detected", f"{counts.detections:,}"],
+        ["boxes of people", f"{counts.detections:,}"],
         ["crops embedded", f"{counts.embedded:,}"],
-        ["tracklets withheld, not like one whole person", withheld],
-        ["features published", f"{counts.published:,}"],
-        ["features stored upstream, earlier ones included", f"{delivery.acknowledged:,}"],
+        ["tracklets published", f"{agent.pipeline.tracklets.next_tracklet - first_track:,}"],
+        ["tracklets withheld, not like one whole person (docs/tracking.md)", withheld],
+        ["features published: at 3 s, every 30 s and at the end of a tracklet", f"{counts.published:,}"],
+        ["features stored upstream in this run, with those that had waited", f"{delivery.acknowledged:,}"],
         ["waiting in the outbox", f"{agent.outbox.depth:,}"],
     ]
     if delivery.refused_waiting:

@@ -37,10 +37,10 @@ from reid_edge.identity.background import LEAST_TRACKLETS
 from reid_edge.identity.transit import StatedTransits, read_transits
 
 WHAT_SURE_MEANS = (
-    "The number says how much nearer a tracklet is to the person's others than the strangers most like it are; of "
-    "several tracklets it is that of the least similar. What it takes to be assigned is at least 1.75 if all are "
-    "compared together and 3.25 if one at a time; it is more where few tracklets are held, or few have a match. "
-    "'unsure': somebody else is near, but not surely the same."
+    "How sure: the number compares how like a tracklet is to its person with how like it is to strangers. Larger is "
+    "surer; of several tracklets the smallest counts. Tracklets are joined from 1.75 on (from 3.25 where they come one "
+    "at a time), and only from more where few tracklets are held, or few have a match. 'unsure': somebody else is like "
+    "it, but not surely the same; without a number, too few tracklets are held to tell."
 )
 PERSON_COLUMNS = (
     "person", "cameras", "first_us", "last_us", "first_seen", "last_seen", "tracklets", "sure", "similarity",
@@ -98,8 +98,8 @@ def _why_few(one: identifying.Identified, store: str) -> str:
     """Return why hardly anybody was joined, and what to do; "" if many were."""
     if one.tracklets < LEAST_TRACKLETS:
         return (
-            f"Fewer than {LEAST_TRACKLETS} tracklets do not tell how much strangers resemble one another, so nobody is "
-            "joined. Identify again when more have come."
+            f"No tracklets were joined: fewer than {LEAST_TRACKLETS} do not tell how much strangers resemble one "
+            "another. Identify again when more have come."
         )
     if one.unsure <= one.assigned:
         return ""
@@ -229,7 +229,7 @@ def _rounded(similarity: float | None) -> float | None:
 
 
 def _how_sure(word: str, similarity: float | None) -> str:
-    return word if similarity is None else f"{word}, {similarity:.1f}"
+    return word if similarity is None else f"{word}, {round(similarity, 1) + 0.0:.1f}"  # + 0.0: no "-0.0"
 
 
 def _print_people(found: Sequence[PersonSummary], name: str, *, utc: bool) -> None:

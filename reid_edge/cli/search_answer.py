@@ -16,9 +16,12 @@ from reid_edge.gallery.times import duration_text, time_text
 from reid_edge.identity.calibration import MOST_BY_CHANCE
 
 WHAT_A_COSINE_MEANS = (
-    "A cosine sorts: 1 is the same picture. It is no probability: different people often reach 0.7 and more, and the "
-    "first one is only the most similar person that is stored. Look at the video before you believe it."
+    "The cosine only sorts the results; 1 is the same picture. It is no probability: different people often reach 0.7 "
+    "and more, and the first one is only the most similar person that is stored. Look at the video before you believe "
+    "it."
 )
+#: Cosine that nearly all pictures of people reach with somebody of a gallery of a few dozen.
+UNLIKE = 0.55
 WHAT_MAPPED_MEANS = (
     "mapped: stored by another model, and compared through the map of 'gallery migrate'. Such cosines are lower than "
     "those of one model, and get no verdict."
@@ -114,6 +117,10 @@ def notes(store: str, found: Sequence[searching.Found], ranking: Ranking | None)
     """Yield what an answer does not say itself."""
     if any(one.mapped for one in found):
         yield WHAT_MAPPED_MEANS
+    if found and max(one.cosine for one in found) < UNLIKE:
+        yield (
+            "note: nobody here is similar to the picture. If you expect somebody, check that it shows one whole person."
+        )
     if ranking is None or not ranking.calibrated:
         command = f"reid-edge gallery calibrate {store}"
         yield f"{WHAT_A_COSINE_MEANS} '{command}' learns from which similarity it is one person."
@@ -131,9 +138,9 @@ def notes(store: str, found: Sequence[searching.Found], ranking: Ranking | None)
         return
     made = time_text(comparison.made_us, utc=True)
     yield (
-        f"same: at most {ranking.false_match_rate:.2g} of strangers are as similar, and of all that were compared "
-        f"fewer than {MOST_BY_CHANCE:g} are expected to be; 'strangers' is how many are. Calibrated {made} with "
-        f"{comparison.tracklets:,} tracklets. Look at the video before you believe it."
+        f"same: at most {ranking.false_match_rate:.2%} of strangers are so similar. 'strangers': how many of all that "
+        f"were compared are expected to be so similar by chance; 'same' takes fewer than {MOST_BY_CHANCE:g}. "
+        f"Calibrated {made} with {comparison.tracklets:,} tracklets. Look at the video before you believe it."
     )
     try:
         comparison.calibration.similarity_for(ranking.false_match_rate)

@@ -390,7 +390,12 @@ def test_a_file_older_than_the_retention_is_refused_until_the_store_keeps_it_and
     assert stored(tmp_path) >= 1
     again = played("--start", "5d", "--listen", "")
     assert again.returncode == 0, again.stderr
-    assert "was run for camera camera before" in again.stderr
+    assert "was run for camera camera and this gallery before" in again.stderr
+    elsewhere = played(
+        "--start", "5d", "--listen", "", "--upstream", f"sqlite:{tmp_path}/other.db", "--retention-hours", "200"
+    )
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert "was run for camera" not in elsewhere.stderr
     with contextlib.closing(open_store(f"sqlite:{tmp_path}/gallery.db")) as store, store.snapshot() as snapshot:
         entries = [record.entry for piece in snapshot.records() for record in piece]
     monkeypatch.setattr("reid_edge.cli.state_folders.ROOTS", (tmp_path,))

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reid_edge.camera.settings import default_camera_name, parse_settings, read_settings
+from reid_edge.camera.settings import parse_settings, read_settings
 from reid_edge.errors import SettingsError
 from reid_edge.settings import overridden
 
@@ -92,11 +92,6 @@ def test_on_a_file_system_without_case_two_cameras_do_not_share_a_folder(monkeyp
     monkeypatch.setattr(Path, "is_dir", lambda _: True)  # what a file system says that folds case
     with pytest.raises(SettingsError, match=r"the folder of 'gate' is that of 'Gate'.*--state-dir"):
         _ = settings.state_dir
-
-
-def test_any_host_name_gives_a_camera_name(monkeypatch):
-    monkeypatch.setattr("socket.gethostname", lambda: "büro 7")
-    parse_settings({**LEAST, "camera": {"name": default_camera_name()}})
 
 
 @pytest.fixture

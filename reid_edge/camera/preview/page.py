@@ -175,7 +175,7 @@ def _counted(recorder: Recorder, counts: Counts) -> list[tuple[str, str]]:
         ("frames while switched off", f"{counts.off:,}" if counts.off else ""),
         ("boxes kept by the filter", f"{counts.detections:,}"),
         ("boxes dropped by the filter", listed(counts.filtered) or "0"),
-        ("tracks", f"{len(recorder.tracks) + recorder.not_kept:,}"),
+        ("tracks, also those of which no crop was chosen", f"{len(recorder.tracks) + recorder.not_kept:,}"),
         ("crops chosen", f"{counts.chosen:,}"),
         ("crops dropped because the engine is too slow", f"{counts.overload:,}" if counts.overload else ""),
         ("tracks that began to show somebody else", f"{counts.split:,}" if counts.split else ""),
