@@ -336,11 +336,11 @@ def quality_on_video(embedded: Embedded) -> None:
     sequence = embedded.sequence
     frames, who, terms, features = [], [], [], []
     for frame, (detections, found) in embedded.frames.items():
-        boxes, (width, height) = detections.boxes, sequence.size
+        boxes, area = detections.boxes, (0, 0, *sequence.size)
         sizes = boxes[:, 2:] - boxes[:, :2]
         columns = (
-            crop_quality(boxes, width=width, height=height), height_term(sizes), aspect_term(sizes),
-            edge_term(boxes, width, height), visible_term(boxes), detections.scores, embedded.sharpness[frame],
+            crop_quality(boxes, area=area), height_term(sizes), aspect_term(sizes),
+            edge_term(boxes, area), visible_term(boxes), detections.scores, embedded.sharpness[frame],
         )  # fmt: skip
         for row, label in enumerate(identities(sequence, frame, boxes, 0.8)):
             if label:
@@ -457,7 +457,7 @@ def replay(
         now = time_us(embedded.sequence, frame)
         tracked = tracking.update(detections, now)
         rows = [int(np.flatnonzero((detections.boxes == box).all(1))[0]) for box in tracked.boxes]
-        grades = crop_quality(detections.boxes, width=width, height=height)[rows]
+        grades = crop_quality(detections.boxes, area=(0, 0, *embedded.sequence.size))[rows]
         for track, who in zip(tracked.tracks, identities(embedded.sequence, frame, tracked.boxes), strict=True):
             shown[int(track)].append((now, int(who)))
         boxes += len(tracked.tracks)

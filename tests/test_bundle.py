@@ -56,7 +56,7 @@ def test_a_missing_file_is_found(bundle_copy):
 def test_a_folder_without_manifest_is_no_bundle(tmp_path):
     with pytest.raises(BundleError, match=r"it has no manifest\.json.*reid-edge export"):
         open_bundle(tmp_path)
-    with pytest.raises(BundleError, match="there is no such folder.*reid-edge export"):
+    with pytest.raises(BundleError, match=r"there is no such folder.*reid-edge export"):
         open_bundle(tmp_path / "none")
 
 

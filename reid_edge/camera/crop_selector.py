@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.camera.frame_edge import touch_edge
+from reid_edge.camera.frame_edge import Area, touch_edge
 from reid_edge.camera.frames import Boxes
 from reid_edge.camera.tracking import EndedTrack, TrackedBoxes
 
@@ -152,19 +152,18 @@ class _Track:
     best: float = 0.0
 
 
-def crop_quality(boxes: Boxes, *, width: int, height: int) -> npt.NDArray[np.float32]:
+def crop_quality(boxes: Boxes, *, area: Area) -> npt.NDArray[np.float32]:
     """Estimate the quality of each crop of a frame; takes about 0.1 ms.
 
     Args:
         boxes: N×4 float32, x1 y1 x2 y2 in pixels: all boxes of the frame, since they hide one another.
-        width: Width of the frame, pixels.
-        height: Height of the frame, pixels.
+        area: Where in the frame there is a picture.
 
     Returns:
         N float32, 0 to 1.
     """
     sizes = boxes[:, 2:] - boxes[:, :2]
-    quality = height_term(sizes) * aspect_term(sizes) * edge_term(boxes, width, height) * visible_term(boxes)
+    quality = height_term(sizes) * aspect_term(sizes) * edge_term(boxes, area) * visible_term(boxes)
     return np.asarray(quality, np.float32)
 
 
@@ -178,9 +177,9 @@ def aspect_term(sizes: Boxes) -> Terms:
     return np.interp(sizes[:, 0] / np.maximum(sizes[:, 1], 1e-6), *ASPECT)
 
 
-def edge_term(boxes: Boxes, width: int, height: int) -> Terms:
-    """Return the mAP kept by boxes (N×4, pixels), by whether they lie at the edge of the frame."""
-    return np.where(touch_edge(boxes, width, height), AT_EDGE, 1.0)
+def edge_term(boxes: Boxes, area: Area) -> Terms:
+    """Return the mAP kept by boxes (N×4, pixels), by whether they lie at the edge of the picture."""
+    return np.where(touch_edge(boxes, area), AT_EDGE, 1.0)
 
 
 def visible_term(boxes: Boxes) -> Terms:

@@ -13,7 +13,7 @@ from reid_edge.camera.crop_queue import CropQueue, CutFor, QueuedCrop
 from reid_edge.camera.crop_selector import CropSelector, crop_quality
 from reid_edge.camera.detectors import Detector
 from reid_edge.camera.filters import DetectionFilter
-from reid_edge.camera.frame_edge import touch_edge
+from reid_edge.camera.frame_edge import Area, PictureArea, touch_edge
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.person_check import PersonCheck
 from reid_edge.camera.sources import Source
@@ -86,6 +86,7 @@ class DetectionStage:
         self._extractor = extractor
         self._watcher = watcher or Watcher()
         self._correction_us = 0
+        self._picture_area = PictureArea()
         self.stats = DetectionStats()
         self.heartbeat = Heartbeat()
 
@@ -126,11 +127,11 @@ class DetectionStage:
         detections = self._filter(found, frame)
         self._note_use(len(found), self._filter.dropped["invalid"] - invalid, seen_s)
         tracked = self._tracker.update(detections, frame.captured_us)
-        height, width = frame.image.shape[:2]
-        self._check.update(tracked, frame.captured_us, (width, height))
+        area = self._picture_area(frame.image)
+        self._check.update(tracked, frame.captured_us, frame.image.shape[0], area)
         self.stats.frames += 1
         self.stats.detections += len(detections)
-        for crop in self._queue.put(self._crops(frame, tracked, seen_s), self._check.end(tracked.ended)):
+        for crop in self._queue.put(self._crops(frame, tracked, area, seen_s), self._check.end(tracked.ended)):
             self._selector.dropped(crop.details.track)
             self._watcher.dropped(crop.details)
 
@@ -140,9 +141,9 @@ class DetectionStage:
         elif found and self.stats.useless_since_s is None:
             self.stats.useless_since_s = now_s
 
-    def _crops(self, frame: Frame, tracked: TrackedBoxes, seen_s: float) -> list[QueuedCrop]:
+    def _crops(self, frame: Frame, tracked: TrackedBoxes, area: Area, seen_s: float) -> list[QueuedCrop]:
         height, width = frame.image.shape[:2]
-        quality = crop_quality(tracked.boxes, width=width, height=height)
+        quality = crop_quality(tracked.boxes, area=area)
         strong = self._check.strong(tracked.scores)
         chosen = self._selector.select(tracked.take(strong), quality[strong], frame.captured_us)
         chosen = replace(chosen, rows=np.flatnonzero(strong)[chosen.rows])
@@ -152,7 +153,7 @@ class DetectionStage:
         self.stats.chosen += len(rows)
         if not len(rows):
             return []
-        at_edge = touch_edge(tracked.boxes[rows], width, height)
+        at_edge = touch_edge(tracked.boxes[rows], area)
         fractions = np.clip(tracked.boxes[rows] / np.array([width, height, width, height], np.float32), 0, 1)
         # The filter has clipped every box to the frame: none is skipped.
         crops, _ = crop_boxes(frame.image, tracked.boxes[rows])

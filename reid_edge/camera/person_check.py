@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.camera.frame_edge import cut_off, touch_edge
+from reid_edge.camera.frame_edge import Area, cut_off, touch_edge
 from reid_edge.camera.tracking import EndedTrack, TrackedBoxes
 from reid_edge.camera.usual_heights import Heights, TrackHeights, UsualHeights
 
@@ -188,10 +188,10 @@ class PersonCheck:
         """Tell which scores are those of strong boxes: N booleans.  Other boxes continue a track, and give no crops."""
         return np.asarray(scores >= self._high_confidence, np.bool_)
 
-    def update(self, tracked: TrackedBoxes, captured_us: int, size_wh: tuple[int, int]) -> None:
-        """Take note of the boxes of a frame, which has this width and height in pixels."""
+    def update(self, tracked: TrackedBoxes, captured_us: int, frame_height: int, area: Area) -> None:
+        """Take note of the boxes of a frame, which has this height in pixels and a picture in this area."""
         self._now_us = captured_us
-        whole, inside = ~cut_off(tracked.boxes, *size_wh), ~touch_edge(tracked.boxes, *size_wh)
+        whole, inside = ~cut_off(tracked.boxes, area), ~touch_edge(tracked.boxes, area)
         columns = tracked.boxes, self.strong(tracked.scores), whole, inside, tracked.tracks.tolist()
         for box, is_strong, is_whole, is_inside, number in zip(*columns, strict=True):
             track = self._tracks.get(number)
@@ -199,7 +199,7 @@ class PersonCheck:
                 track = self._tracks[number] = _Track(captured_us, captured_us, _centre(box))
             track.boxes += 1
             if is_strong:
-                track.add(box, captured_us, size_wh[1], whole=bool(is_whole), inside=bool(is_inside))
+                track.add(box, captured_us, frame_height, whole=bool(is_whole), inside=bool(is_inside))
 
     def chose(self, numbers: Iterable[int]) -> None:
         """Take note that crops of these live tracks were chosen, so that they are tracklets."""

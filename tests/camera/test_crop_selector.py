@@ -138,7 +138,7 @@ GOOD = [300, 200, 360, 340]
 
 
 def quality(*boxes, width=1280, height=720):
-    return crop_quality(np.array(boxes, np.float32).reshape(-1, 4), width=width, height=height)
+    return crop_quality(np.array(boxes, np.float32).reshape(-1, 4), area=(0, 0, width, height))
 
 
 def test_a_whole_upright_person_alone_is_worth_most():

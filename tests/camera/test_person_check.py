@@ -8,6 +8,7 @@ import pytest
 
 from reid_edge.camera.crop_selector import CropSelector, crop_quality
 from reid_edge.camera.detectors import MotionSettings, open_detector
+from reid_edge.camera.frame_edge import PictureArea
 from reid_edge.camera.person_check import PersonCheck, PersonSettings
 from reid_edge.camera.sources import SourceSettings, open_source
 from reid_edge.camera.tracking import EndedTrack, TrackedBoxes, Tracker
@@ -15,7 +16,7 @@ from reid_edge.camera.tracking import EndedTrack, TrackedBoxes, Tracker
 VTEST = Path(os.environ.get("REID_EDGE_DATA", "/nonexistent"), "vtest.avi")
 
 START = 1_760_000_000_000_000
-SIZE_WH = (640, 480)
+HEIGHT, AREA = 480, (0, 0, 640, 480)
 
 
 def tracked(box, score=0.9, track=1):
@@ -29,7 +30,7 @@ def walk(
     for frame in range(boxes):
         x = left + step * frame
         box = [x, 200, x + 40, 200 + height(frame)]
-        check.update(tracked(box, score(frame), track), START + frame * 100_000, SIZE_WH)
+        check.update(tracked(box, score(frame), track), START + frame * 100_000, HEIGHT, AREA)
     if crop:
         check.chose([track])
     [ended] = check.finish([EndedTrack(track, START)])
@@ -47,7 +48,7 @@ def test_a_track_of_few_boxes_is_short_however_long_it_lasts():
     for boxes, verdict in ((3, "short"), (4, "")):
         check = PersonCheck()
         for frame in range(boxes):
-            check.update(tracked([100, 200, 140, 300]), START + frame * 5_000_000, SIZE_WH)
+            check.update(tracked([100, 200, 140, 300]), START + frame * 5_000_000, HEIGHT, AREA)
         assert check.failing(1) == verdict
 
 
@@ -91,7 +92,7 @@ def test_what_lies_at_the_edge_of_the_frame_most_of_the_time_is_cut_off_with_mot
     for by_motion, verdict in ((True, "cut_off"), (False, "")):
         check = PersonCheck(by_motion=by_motion)
         for frame in range(10):
-            check.update(tracked(box(frame)), START + frame * 100_000, SIZE_WH)
+            check.update(tracked(box(frame)), START + frame * 100_000, HEIGHT, AREA)
         assert check.failing(1) == verdict
         assert [ended.failing for ended in check.end([EndedTrack(1, START)])] == [verdict]
 
@@ -99,7 +100,7 @@ def test_what_lies_at_the_edge_of_the_frame_most_of_the_time_is_cut_off_with_mot
 def in_place(check, boxes):
     """A track with these boxes at 10 frames a second, and what is against it."""
     for frame, box in enumerate(boxes):
-        check.update(tracked(box), START + frame * 100_000, SIZE_WH)
+        check.update(tracked(box), START + frame * 100_000, HEIGHT, AREA)
     return check.failing(1)
 
 
@@ -144,7 +145,7 @@ def test_motion_is_out_of_its_depth_while_few_of_the_last_tracklets_are_people()
     walk(check, boxes=2, track=16)
     assert check.out_of_depth and check.passing == (0, 16)
     for frame in range(10):
-        check.update(tracked([100 + 15 * frame, 200, 140 + 15 * frame, 300], track=99), at(frame / 10), SIZE_WH)
+        check.update(tracked([100 + 15 * frame, 200, 140 + 15 * frame, 300], track=99), at(frame / 10), HEIGHT, AREA)
     assert check.failing(99) == "out_of_depth"
     assert walk(check, track=17) == "out_of_depth"
     for track in range(18, 40):
@@ -189,7 +190,7 @@ def across(check, track, *, height=100.0, bottom=300.0, second=0.0):
     """A track that ends; which tracks are judged then, and how."""
     for frame in range(10):
         x = 100 + 15 * frame
-        check.update(tracked([x, bottom - height, x + 40, bottom], track=track), at(second + frame / 10), SIZE_WH)
+        check.update(tracked([x, bottom - height, x + 40, bottom], track=track), at(second + frame / 10), HEIGHT, AREA)
     check.chose([track])
     return {judged.track: judged.failing for judged in check.end([EndedTrack(track, at(second + 1))])}
 
@@ -214,9 +215,9 @@ def test_a_track_of_motion_waits_until_three_others_were_seen_in_its_place():
 def test_a_track_of_motion_waits_for_a_minute_at_most():
     check = PersonCheck(by_motion=True)
     assert across(check, 1) == {}
-    check.update(nobody(), at(59), SIZE_WH)
+    check.update(nobody(), at(59), HEIGHT, AREA)
     assert check.end([]) == ()
-    check.update(nobody(), at(60), SIZE_WH)
+    check.update(nobody(), at(60), HEIGHT, AREA)
     [judged] = check.end([])
     assert (judged.track, judged.failing) == (1, "")
     assert check.end([]) == ()
@@ -260,7 +261,7 @@ def test_boxes_at_the_edge_of_the_frame_do_not_tell_a_height():
         across(check, track + 10, bottom=200, second=4 * track + 2)
     for frame in range(12):  # somebody comes in over the left edge: half of their boxes are cut off
         box = [0, 150, 40, 200] if frame < 6 else [20 * frame, 200, 40 + 20 * frame, 300]
-        check.update(tracked(box, track=5), at(20 + frame / 10), SIZE_WH)
+        check.update(tracked(box, track=5), at(20 + frame / 10), HEIGHT, AREA)
     assert check.failing(5) == ""
 
 
@@ -268,7 +269,7 @@ def test_a_live_track_of_motion_is_not_published_early_where_nobody_was_seen_bef
     check = PersonCheck(by_motion=True)
     for frame in range(700):
         box = [100 + frame / 2, 200, 140 + frame / 2, 300]
-        check.update(tracked(box), at(frame / 10), SIZE_WH)
+        check.update(tracked(box), at(frame / 10), HEIGHT, AREA)
         if frame == 599:
             assert check.failing(1) == "unproven"
     assert check.failing(1) == ""  # a minute has passed
@@ -312,8 +313,8 @@ def test_the_usual_height_is_the_median_of_the_strong_boxes():
     check = PersonCheck()
     assert check.usual_height(1) == 0
     for frame, height in enumerate((100, 100, 50, 110, 100)):
-        check.update(tracked([100, 300 - height, 140, 300]), at(frame), SIZE_WH)
-    check.update(tracked([100, 20, 140, 300], score=0.3), at(6), SIZE_WH)
+        check.update(tracked([100, 300 - height, 140, 300]), at(frame), HEIGHT, AREA)
+    check.update(tracked([100, 20, 140, 300], score=0.3), at(6), HEIGHT, AREA)
     assert check.usual_height(1) == pytest.approx(100 / 480)
     [judged] = check.finish([EndedTrack(1, at(7))])
     assert judged.usual_height == pytest.approx(100 / 480)
@@ -324,13 +325,14 @@ def test_the_usual_height_is_the_median_of_the_strong_boxes():
 def test_motion_suits_a_real_street_all_the_time():
     detector, tracker = open_detector(MotionSettings()), Tracker()
     check, selector = PersonCheck(by_motion=True), CropSelector()
+    find_area = PictureArea()
     with open_source(SourceSettings(uri=str(VTEST))) as source:
         for frame in source:
-            height, width = frame.image.shape[:2]
             seen = tracker.update(detector(frame), frame.captured_us)
-            check.update(seen, frame.captured_us, (width, height))
+            area = find_area(frame.image)
+            check.update(seen, frame.captured_us, frame.image.shape[0], area)
             strong = check.strong(seen.scores)
-            quality = crop_quality(seen.boxes, width=width, height=height)
+            quality = crop_quality(seen.boxes, area=area)
             chosen = selector.select(seen.take(strong), quality[strong], frame.captured_us).rows
             check.chose(seen.tracks[strong][chosen].tolist())
             check.end(seen.ended)
