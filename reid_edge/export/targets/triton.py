@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from reid_edge.export.onnx import INPUT, OUTPUT
 from reid_edge.export.targets.work import TargetWork
 from reid_edge.manifest import Artifact
+from reid_edge.runtime.tensorrt_library import TENSORRT
 
 #: Engine of the bundle, Triton's backend, and the name that this backend gives its files.
 _BACKENDS = {"onnxruntime": ("onnxruntime", "model.onnx"), "tensorrt": ("tensorrt", "model.plan")}
@@ -33,7 +34,8 @@ def write_triton(work: TargetWork) -> list[str]:
 
 
 def _is_wanted_plan(artifact: Artifact, work: TargetWork) -> bool:
-    return artifact.engine == "tensorrt" and artifact.precision in work.precisions
+    """Tell whether a file is a plan that Triton can run: not one of TensorRT-RTX, which its backend cannot load."""
+    return artifact.plan is not None and artifact.plan.library == TENSORRT and artifact.precision in work.precisions
 
 
 def _config(work: TargetWork, artifact: Artifact, model: str, backend: str) -> str:

@@ -53,22 +53,30 @@ def test_tritons_own_schema_takes_the_configurations(made, session_bundle, schem
         assert list(config.dynamic_batching.preferred_batch_size) == [8]
 
 
-def test_a_plan_of_the_bundle_is_a_model_of_its_own(made, bundle_copy):
-    (bundle_copy.path / "fp16.plan").write_bytes(b"a plan")
-    source = bundle_copy.artifact("onnxruntime", "fp16")
+def with_plan(bundle, library):
+    (bundle.path / "fp16.plan").write_bytes(b"a plan")
+    source = bundle.artifact("onnxruntime", "fp16")
     stamp = PlanStamp(
-        library="tensorrt",
+        library=library,
         version="10.3.0",
         device="Orin",
         compute_capability="8.7",
         built_precision={},
         batches=(1, 4, 4),
     )
-    files = (file_entry(bundle_copy.path, "fp16.plan"),)
-    plan = replace(source, engine="tensorrt", files=files, max_batch=4, plan=stamp)
-    write_manifest(bundle_copy.path, with_artifact(bundle_copy.manifest, plan))
-    folder = made("triton", bundle=open_bundle(bundle_copy.path)) / "osnet_x0_25_256x128_tensorrt_fp16"
+    plan = replace(source, engine="tensorrt", files=(file_entry(bundle.path, "fp16.plan"),), max_batch=4, plan=stamp)
+    write_manifest(bundle.path, with_artifact(bundle.manifest, plan))
+    return open_bundle(bundle.path)
+
+
+def test_a_plan_of_the_bundle_is_a_model_of_its_own(made, bundle_copy):
+    folder = made("triton", bundle=with_plan(bundle_copy, "tensorrt")) / "osnet_x0_25_256x128_tensorrt_fp16"
     assert (folder / "1" / "model.plan").read_bytes() == b"a plan"
     config = (folder / "config.pbtxt").read_text(encoding="utf-8")
     assert 'backend: "tensorrt"\nmax_batch_size: 4\n' in config
     assert "preferred_batch_size: [ 4 ]" in config
+
+
+def test_a_plan_of_tensorrt_rtx_is_left_out_since_triton_cannot_run_it(made, bundle_copy):
+    folder = made("triton", bundle=with_plan(bundle_copy, "tensorrt_rtx"))
+    assert not list(folder.glob("*_tensorrt_*"))
