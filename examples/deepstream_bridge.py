@@ -39,7 +39,7 @@ class Bridge:
     def frame(self, time_us, people):
         """Take the people of a frame: track, box in pixels (x1 y1 x2 y2), confidence, D numbers or None."""
         boxes = np.array([box for _, box, _, _ in people], np.float32).reshape(-1, 4)
-        qualities = crop_quality(boxes, width=WIDTH, height=HEIGHT)
+        qualities = crop_quality(boxes, area=(0, 0, WIDTH, HEIGHT))
         found = []
         for (track, box, confidence, feature), quality in zip(people, qualities, strict=True):
             self._last_us[track] = time_us

@@ -30,7 +30,7 @@ def people(uri, *options):
 @pytest.mark.parametrize(
     ("scene", "said"),
     [
-        ({"people": 5}, "Fewer than 20 tracklets do not tell"),
+        ({"people": 5}, "No tracklets were joined: fewer than 20 do not tell"),
         ({"people": 20, "cameras": 2, "noise": 1.2}, "only those are joined that are nearly certain"),
     ],
 )
