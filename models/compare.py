@@ -28,8 +28,8 @@ configure_openmp()
 
 import torch
 
-from reid_edge.console import console, error_console, progress_bars
-from reid_edge.errors import ReidEdgeError, SettingsError, StoppedError
+from reid_edge.console import console, progress_bars, run_script
+from reid_edge.errors import SettingsError
 from reid_edge.osnet.shipped import find_checkpoint
 from reid_edge.settings import assignment, flattened, read_settings
 from reid_edge.training.curriculum import pixel_opener
@@ -189,11 +189,4 @@ def _mean(name: str, figures: Sequence[dict[str, float]]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except StoppedError as error:
-        error_console.print(f"{error}\nThe same command goes on.", soft_wrap=True)
-        sys.exit(error.exit_code)
-    except ReidEdgeError as error:
-        error_console.print(f"{type(error).__name__}: {error}", soft_wrap=True)
-        sys.exit(1)
+    run_script(main)

@@ -27,8 +27,8 @@ from typing import Any
 
 import tomli_w
 
-from reid_edge.console import console, error_console
-from reid_edge.errors import OutputError, ReidEdgeError, SettingsError
+from reid_edge.console import console, run_script
+from reid_edge.errors import OutputError, SettingsError
 from reid_edge.settings import overridden, read_settings
 from reid_edge.training.folder import RunFolder
 from reid_edge.training.state import load_state, save_state
@@ -288,8 +288,4 @@ def unpack(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ReidEdgeError as error:
-        error_console.print(f"{type(error).__name__}: {error}", soft_wrap=True)
-        sys.exit(1)
+    run_script(main)

@@ -11,7 +11,6 @@ teacher.npy, teacher.sources.txt has the paths of the images.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-from reid_edge.console import console, error_console, progress_bars
+from reid_edge.console import console, progress_bars, run_script
 from reid_edge.datasets.loading import load_split
-from reid_edge.errors import EngineError, ReidEdgeError
+from reid_edge.errors import EngineError
 from reid_edge.features import check_feature_file, l2_normalised, write_features
 from reid_edge.images import read_image
 from reid_edge.progress import Notify
@@ -103,8 +102,4 @@ def opened(network: Path) -> tuple[openvino.CompiledModel, tuple[int, int]]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ReidEdgeError as error:
-        error_console.print(f"{type(error).__name__}: {error}", soft_wrap=True)
-        sys.exit(1)
+    run_script(main)

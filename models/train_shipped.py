@@ -42,8 +42,8 @@ configure_openmp()
 import msgspec
 import torch
 
-from reid_edge.console import console, error_console, progress_bars
-from reid_edge.errors import OutputError, ReidEdgeError, StoppedError
+from reid_edge.console import console, progress_bars, run_script
+from reid_edge.errors import OutputError
 from reid_edge.export.calibration import shipped_name
 from reid_edge.osnet.architecture import format_size
 from reid_edge.osnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -377,11 +377,4 @@ def with_card(readme: str, new: str) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except StoppedError as error:
-        error_console.print(f"{error}\nThe same command goes on.", soft_wrap=True)
-        sys.exit(error.exit_code)
-    except ReidEdgeError as error:
-        error_console.print(f"{type(error).__name__}: {error}", soft_wrap=True)
-        sys.exit(1)
+    run_script(main)

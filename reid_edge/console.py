@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from reid_edge.errors import MissingExtraError
+from reid_edge.errors import MissingExtraError, ReidEdgeError, StoppedError
 from reid_edge.foreign_text import printable
 from reid_edge.progress import Notify
 
@@ -31,6 +31,18 @@ error_console = Console(stderr=True, markup=False, emoji=False, highlight=False)
 def say(line: str) -> None:
     """Print a line for the user beside a command's output, on standard error."""
     error_console.print(printable(line), soft_wrap=True)
+
+
+def run_script(main: Callable[[], object]) -> None:
+    """Run a script's work; an error of reid-edge is printed and ends the process, a stop with its own exit code."""
+    try:
+        main()
+    except StoppedError as error:
+        error_console.print(f"{error}\nThe same command goes on.", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except ReidEdgeError as error:
+        error_console.print(f"{type(error).__name__}: {error}", soft_wrap=True)
+        sys.exit(1)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """models/compare.py: variants of a recipe on the same budget."""
 
-import importlib.util
 import sys
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from reid_edge.errors import SettingsError, StoppedError
 from reid_edge.training.run import train
 from tests.conftest import REPOSITORY
+from tests.scripts import loaded
 from tests.training.people import values, write_people
 
 SHARED = """
@@ -41,12 +41,8 @@ teach = true
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("compare", REPOSITORY / "models" / "compare.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with loaded("compare") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """models/gpu_session.py in miniature, on a CPU: what a call trains comes back, and a second call goes on."""
 
-import importlib.util
 import sys
 
 import cv2
@@ -11,6 +10,7 @@ from reid_edge.errors import OutputError, SettingsError
 from reid_edge.training.folder import RunFolder
 from reid_edge.training.state import load_state
 from tests.conftest import REPOSITORY
+from tests.scripts import loaded
 
 PLAN = """
 recipe = "scratch"
@@ -41,12 +41,8 @@ distill = { teachers = ["runs/teacher"], logits = 1.0 }
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("gpu_session", REPOSITORY / "models" / "gpu_session.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with loaded("gpu_session") as module:
+        yield module
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """models/train_shipped.py, all but the calibration set, which is calibration/make_default.py's."""
 
-import importlib.util
 import sys
 
 import cv2
@@ -13,6 +12,7 @@ from reid_edge.osnet.checkpoint import load_checkpoint
 from reid_edge.training.folder import RunFolder
 from reid_edge.training.recipes import RECIPES
 from tests.conftest import REPOSITORY
+from tests.scripts import loaded
 
 PAGE = """# Checkpoints
 
@@ -48,12 +48,8 @@ precision = "float32"
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("train_shipped", REPOSITORY / "models" / "train_shipped.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look it up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with loaded("train_shipped") as module:
+        yield module
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from reid_edge.console import console, extra, progress_bars
 from reid_edge.runtime.target_folder import TargetName
 
 if TYPE_CHECKING:
-    from reid_edge.export.calibration import CalibrationSet
     from reid_edge.manifest import Precision
     from reid_edge.osnet.checkpoint import Checkpoint
 
@@ -26,7 +25,6 @@ class TargetRequest:
         precisions: Those wanted.
         checkpoint: The one that the bundle was made of, if it was given.
         crops: Folder of crops to calibrate with, if one was given.
-        calibration: Crops that were made already.
         skip_bad: Leave out files of that folder that are no readable images.
         force: Replace the folder.
     """
@@ -37,7 +35,6 @@ class TargetRequest:
     precisions: tuple[str, ...]
     checkpoint: Checkpoint | None
     crops: Path | None
-    calibration: CalibrationSet | None = None
     skip_bad: bool
     force: bool
 
@@ -51,8 +48,8 @@ def make_target(request: TargetRequest) -> None:
     bundle = open_bundle(request.bundle)
     beside = bundle.path.resolve()  # "." has no name
     out = request.out or beside.with_name(f"{beside.name}-{request.target}")
-    calibration = request.calibration
-    if needs_calibration(request.target) and calibration is None:
+    calibration = None
+    if needs_calibration(request.target):
         with progress_bars() as notify:
             calibration = target_calibration(
                 bundle, request.checkpoint, request.crops, notify, skip_bad=request.skip_bad

@@ -17,11 +17,9 @@ from reid_edge.identity.calibration import MOST_BY_CHANCE
 
 WHAT_A_COSINE_MEANS = (
     "The cosine only sorts the results; 1 is the same picture. It is no probability: different people often reach 0.7 "
-    "and more, and the first one is only the most similar person that is stored. Look at the video before you believe "
-    "it."
+    "and more, and the first one is only the most similar person that is stored, even if the picture shows nobody. "
+    "Look at the video before you believe it."
 )
-#: Cosine that nearly all pictures of people reach with somebody of a gallery of a few dozen.
-UNLIKE = 0.55
 WHAT_MAPPED_MEANS = (
     "mapped: stored by another model, and compared through the map of 'gallery migrate'. Such cosines are lower than "
     "those of one model, and get no verdict."
@@ -117,10 +115,6 @@ def notes(store: str, found: Sequence[searching.Found], ranking: Ranking | None)
     """Yield what an answer does not say itself."""
     if any(one.mapped for one in found):
         yield WHAT_MAPPED_MEANS
-    if found and max(one.cosine for one in found) < UNLIKE:
-        yield (
-            "note: nobody here is similar to the picture. If you expect somebody, check that it shows one whole person."
-        )
     if ranking is None or not ranking.calibrated:
         command = f"reid-edge gallery calibrate {store}"
         yield f"{WHAT_A_COSINE_MEANS} '{command}' learns from which similarity it is one person."

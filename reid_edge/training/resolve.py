@@ -252,7 +252,7 @@ def _teacher_complaints(settings: TrainSettings) -> list[str]:
     if distill.feature and len(distill.teachers) > 1:
         found.append(
             f"distill.feature: {len(distill.teachers)} teachers have feature spaces of their own, and the network can "
-            "have one only; teach how images relate: --set distill.feature=0 --set distill.relations=100."
+            "have one only; teach how images relate: --set distill.feature=0 --set distill.relations=20."
         )
     if distill.logits and settings.task == "attributes":
         found.append("distill.logits: attributes have no classes; set it to 0.")

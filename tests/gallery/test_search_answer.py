@@ -1,23 +1,12 @@
 """What the answers of search and people say besides their tables."""
 
-from types import SimpleNamespace
-
-import pytest
-
 from reid_edge.cli.gallery_people import _how_sure
 from reid_edge.cli.search_answer import notes
 
 
-@pytest.mark.parametrize(("best", "unlike"), [(0.54, True), (0.56, False)])
-def test_a_picture_that_is_like_nobody_is_told(best, unlike):
-    found = [SimpleNamespace(mapped=False, cosine=cosine) for cosine in (best, 0.3)]
-    told = list(notes("sqlite:g.db", found, None))
-    assert ("nobody here is similar" in told[0]) is unlike
-    assert "calibrate sqlite:g.db" in told[-1]
-
-
-def test_a_gallery_without_tracklets_is_like_nobody_and_says_nothing_of_it():
-    assert len(list(notes("sqlite:g.db", [], None))) == 1
+def test_without_a_calibration_it_is_said_that_somebody_is_always_first():
+    [told] = notes("sqlite:g.db", [], None)
+    assert "even if the picture shows nobody" in told and "calibrate sqlite:g.db" in told
 
 
 def test_zero_has_no_sign():
