@@ -212,7 +212,7 @@ def test_from_other_weights_with_a_teacher_in_stretches(script, asked, tmp_path)
         "from last.safetensors: 3 epochs, amsgrad 0.003 cosine",
         "first 1 epoch only the classifier",
         "input 16x16 from epoch 0, 32x16 from epoch 2",
-        f"taught by last.safetensors ({teacher.checkpoint.sha256[:12]}…): feature ×10",
+        f"taught by last.safetensors ({teacher.checkpoint.sha256[:12]}…): feature ×20",
         "12 steps in float32",
         "nobody was held out",
     ):

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from reid_edge.training.distributed import gathered
 from reid_edge.training.losses import at_least_float32
+from reid_edge.training.model import Output
 from reid_edge.training.settings import DistillSettings
 
 
@@ -28,7 +29,7 @@ class Taught:
 
 
 def feature_distance(features: Tensor, taught: Tensor) -> Tensor:
-    """Mean of 1 − cosine between a network's features and a teacher's, N×D twice → 0-d.
+    """Mean of 1 − cosine between a network's projected features and a teacher's, N×D twice → 0-d.
 
     This is half the squared Euclidean distance of the features at unit length, on which searches depend.
     """
@@ -90,23 +91,26 @@ class Distillation:
         self._weights = {name: weight for name, weight in weights.items() if weight}
         self._temperature = settings.temperature
 
-    def parts(self, features: Tensor, logits: Tensor, taught: Taught) -> dict[str, Tensor]:
+    def parts(self, output: Output, taught: Taught) -> dict[str, Tensor]:
         """Return the losses with a weight, by name, each 0-d and before its weight.
 
         Among several processes the relations are those of the global batch.
 
         Args:
-            features: N×512 of the network that learns.
-            logits: N×C of it.
+            output: Of the network that learns.
             taught: Features and logits of the teachers.
         """
         found: dict[str, Tensor] = {}
         if "taught_feature" in self._weights:
-            found["taught_feature"] = feature_distance(features, taught.features[:, 0])
+            wanted = taught.features.unbind(1)
+            distances = [
+                feature_distance(own, one[:, : own.shape[1]]) for own, one in zip(output.projected, wanted, strict=True)
+            ]
+            found["taught_feature"] = torch.stack(distances).mean()
         if "taught_relations" in self._weights:
-            found["taught_relations"] = relation_distance(gathered(features), gathered(taught.features))
+            found["taught_relations"] = relation_distance(gathered(output.features), gathered(taught.features))
         if "taught_logits" in self._weights:
-            found["taught_logits"] = prediction_divergence(logits, taught.logits, self._temperature)
+            found["taught_logits"] = prediction_divergence(output.logits, taught.logits, self._temperature)
         return found
 
     def weighted(self, parts: dict[str, Tensor]) -> Tensor:

@@ -182,8 +182,8 @@ class Evaluator:
         for indices in batches:
             pixels = centre(self._source.batch(indices), self._size)
             outputs = model(normalise(pixels, self._mean, self._std))
-            features.append(outputs[0].float().cpu())
-            logits.append(outputs[1].float().cpu())
+            features.append(outputs.features.float().cpu())
+            logits.append(outputs.logits.float().cpu())
         model.train(training)
         return torch.cat(features).numpy(), torch.cat(logits).numpy()
 

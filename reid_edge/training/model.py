@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,20 @@ from reid_edge.types import PerChannel
 from reid_edge.wording import counted
 
 
+class Output(NamedTuple):
+    """What a model makes of N images, in float32 also under autocast.
+
+    Attributes:
+        features: N×512.
+        logits: N×C.
+        projected: N×D for each teacher, to be compared with its features.
+    """
+
+    features: Tensor
+    logits: Tensor
+    projected: tuple[Tensor, ...] = ()
+
+
 class ReIDModel(nn.Module):
     """OSNet and a linear classifier on its feature (section 4.1).
 
@@ -36,15 +52,18 @@ class ReIDModel(nn.Module):
         network: The feature extractor, which goes into checkpoints.
         neck: Batch norm of the features that the classifier takes, or nothing.
         head: Linear classifier, 512 → C identities, categories or attributes.
+        projections: For each teacher of features a linear layer without bias, 512 → D: what the network knows of the
+            teacher's feature (Romero et al., "FitNets", ICLR 2015, section 2.2, has such a regressor).
 
     Args:
         config: Configuration of the network.
         classes: C.
         neck: Put a batch norm without shift in front of a classifier whose bias stays 0 (BNNeck; Luo et al., "Bag of
             tricks and a strong baseline for deep person re-identification", CVPRW 2019, section 3.6).
+        taught: D of each teacher of features.
     """
 
-    def __init__(self, config: OSNetConfig, classes: int, *, neck: bool = False) -> None:
+    def __init__(self, config: OSNetConfig, classes: int, *, neck: bool = False, taught: Sequence[int] = ()) -> None:
         super().__init__()
         self.network = OSNet(config)
         self.neck = _neck(config.feature_dim) if neck else nn.Identity()
@@ -52,20 +71,22 @@ class ReIDModel(nn.Module):
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
         self.head.bias.requires_grad = not neck
+        self.projections = nn.ModuleList(nn.Linear(config.feature_dim, size, bias=False) for size in taught)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute features and logits.
+    def forward(self, images: Tensor) -> Output:
+        """Compute features, logits and projections.
 
         Args:
             images: N×3×H×W float, RGB, normalised.
 
         Returns:
-            Features N×512 and logits N×C, both in float32 also under autocast: the classifier is a small part of the
-            work, and its rounding would go straight into the loss.
+            All in float32 also under autocast: the classifier is a small part of the work, and its rounding would go
+            straight into the loss.
         """
         features = at_least_float32(self.network(images))
         with torch.autocast(images.device.type, enabled=False):
-            return features, self.head(self.neck(features))
+            projected = tuple(projection(features) for projection in self.projections)
+            return Output(features, self.head(self.neck(features)), projected)
 
     def classifier(self) -> nn.Linear:
         """Return neck and head as one linear layer, a copy: what the classifier computes in evaluation mode."""
@@ -95,7 +116,9 @@ def classifier_of(head: Head) -> nn.Linear:
     return layer
 
 
-def make_models(settings: TrainSettings, classes: int, start: Checkpoint | None) -> nn.ModuleList:
+def make_models(
+    settings: TrainSettings, classes: int, start: Checkpoint | None, taught: Sequence[int] = ()
+) -> nn.ModuleList:
     """Make the run's models, on the CPU, in training mode.
 
     Weights are a function of ``settings.run.seed`` and the network's number alone, whatever random numbers the
@@ -106,6 +129,7 @@ def make_models(settings: TrainSettings, classes: int, start: Checkpoint | None)
         settings: The run's settings: number of networks, their width, variant and size.
         classes: Number of the classifier's outputs.
         start: Checkpoint to start from; its classifier, if any, is not used.
+        taught: Length of each teacher's feature, if these are taught.
 
     Raises:
         CheckpointMismatchError: ``start`` has another width or variant, or its weights do not fit or are not finite.
@@ -113,14 +137,16 @@ def make_models(settings: TrainSettings, classes: int, start: Checkpoint | None)
     if start is not None:
         _check_start(settings.model, start.info)
     seeds = [generator(settings.run.seed, Use.WEIGHTS, number).integers(2**63) for number in range(settings.networks)]
-    return nn.ModuleList(_make(settings.model, classes, start, int(seed)) for seed in seeds)
+    return nn.ModuleList(_make(settings.model, classes, start, int(seed), taught) for seed in seeds)
 
 
-def _make(settings: ModelSettings, classes: int, start: Checkpoint | None, seed: int) -> ReIDModel:
+def _make(
+    settings: ModelSettings, classes: int, start: Checkpoint | None, seed: int, taught: Sequence[int]
+) -> ReIDModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = OSNetConfig(width=settings.width, size=settings.size, variant=settings.variant)
-        model = ReIDModel(config, classes, neck=settings.neck)
+        model = ReIDModel(config, classes, neck=settings.neck, taught=taught)
     if start is not None:
         check_state(start.state, model.network.state_dict(), what="checkpoint to start from")
         check_values(start.state, what="checkpoint to start from")

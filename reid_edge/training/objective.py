@@ -12,10 +12,8 @@ from reid_edge.errors import SettingsError
 from reid_edge.training.distillation import Distillation, Taught
 from reid_edge.training.distributed import gathered
 from reid_edge.training.losses import attribute_loss, entropy, hard_triplet, mutual_divergence, spread
+from reid_edge.training.model import Output
 from reid_edge.training.settings import TrainSettings
-
-#: Features N×512 and logits N×C of one network.
-Output = tuple[Tensor, Tensor]
 
 
 class Objective:
@@ -52,7 +50,7 @@ class Objective:
         mean over processes, which is what data-parallel training takes of the gradients, is the global batch's.
 
         Args:
-            outputs: Features and logits of each network.
+            outputs: Of each network.
             targets: N int64 classes; for attributes N×A of 0 and 1.
             triplet_weight: 0-d: λt, or 0 in epochs before the triplet loss starts.
             taught: What the run's teachers say of the images; None without teachers.
@@ -64,16 +62,16 @@ class Objective:
             ``accuracy`` (share of correct labels); and ``spread`` (:func:`spread`)
             of the network that has the least, so that a collapsed one does not hide behind another.
         """
-        logits = [one for _, one in outputs]
+        logits = [output.logits for output in outputs]
         parts = [
             {
-                "cross_entropy": self._cross_entropy(own, targets),
-                "triplet": self._triplet(features, targets),
-                "entropy": self._entropy(own),
+                "cross_entropy": self._cross_entropy(output.logits, targets),
+                "triplet": self._triplet(output.features, targets),
+                "entropy": self._entropy(output.logits),
                 "mutual": self._mutual(logits, index),
-                **(self._distillation.parts(features, own, taught) if taught else {}),
+                **(self._distillation.parts(output, taught) if taught else {}),
             }
-            for index, (features, own) in enumerate(outputs)
+            for index, output in enumerate(outputs)
         ]
         totals = {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
         loss = (
@@ -115,12 +113,12 @@ class Objective:
     @torch.no_grad()
     def _quality(self, outputs: Sequence[Output], targets: Tensor) -> dict[str, Tensor]:
         right = [
-            ((logits > 0) == (targets > 0)) if self._attributes else logits.argmax(1) == targets
-            for _, logits in outputs
+            ((output.logits > 0) == (targets > 0)) if self._attributes else output.logits.argmax(1) == targets
+            for output in outputs
         ]
         return {
             "accuracy": torch.stack([one.float().mean() for one in right]).mean(),
-            "spread": torch.stack([spread(features) for features, _ in outputs]).amin(),
+            "spread": torch.stack([spread(output.features) for output in outputs]).amin(),
         }
 
 

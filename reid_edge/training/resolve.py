@@ -244,19 +244,14 @@ def _batch_complaints(settings: TrainSettings) -> list[str]:
 
 
 def _teacher_complaints(settings: TrainSettings) -> list[str]:
-    distill, found = settings.distill, []
+    distill = settings.distill
     if not distill.teachers:
         return []
     if not (distill.feature or distill.relations or distill.logits):
         return ["distill: all three weights are 0, so the teachers teach nothing; leave them out, or give a weight."]
-    if distill.feature and len(distill.teachers) > 1:
-        found.append(
-            f"distill.feature: {len(distill.teachers)} teachers have feature spaces of their own, and the network can "
-            "have one only; teach how images relate: --set distill.feature=0 --set distill.relations=20."
-        )
     if distill.logits and settings.task == "attributes":
-        found.append("distill.logits: attributes have no classes; set it to 0.")
-    return found
+        return ["distill.logits: attributes have no classes; set it to 0."]
+    return []
 
 
 def _no_start(recipe: str) -> str:

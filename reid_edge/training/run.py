@@ -139,7 +139,8 @@ def _prepare(
     teachers = load_teachers(settings, training_data, folder.path, start, say)
     if saved is not None:
         check_same_teachers(saved.teachers, teachers)
-    models = make_models(settings, training_data.classes, start)
+    taught = [teacher.feature_size for teacher in teachers] if settings.distill.feature else []
+    models = make_models(settings, training_data.classes, start, taught)
     batches = _sampler(settings, training_data)
     steps_per_epoch = len(batches(0))
     images = training_data.images

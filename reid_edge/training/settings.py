@@ -144,7 +144,8 @@ class DistillSettings:
     Attributes:
         teachers: Checkpoints of any width, size and variant of OSNet, folders of finished runs, or features that any
             network has computed of the training images (``.npy``, as ``reid-edge extract`` writes them). Default: none.
-        feature: Weight of 1 − cosine between the features of the network and of its one teacher.
+        feature: Weight of 1 − cosine between each teacher's feature and a linear projection of the network's to the
+            same length, which is learnt beside it and is no part of the checkpoint.
         relations: Weight of the mean squared difference between the cosines of all pairs of a batch and those of the
             teachers.
         logits: Weight of the divergence from the teachers' predictions; needs folders of runs on the same images.
@@ -154,7 +155,7 @@ class DistillSettings:
     """
 
     teachers: tuple[Path, ...] = ()
-    feature: NotNegative = 10.0
+    feature: NotNegative = 20.0
     relations: NotNegative = 0.0
     logits: NotNegative = 0.0
     temperature: Positive = 4.0

@@ -23,9 +23,6 @@ from reid_edge.training.state import load_state
 from reid_edge.training.task import TrainingData
 from reid_edge.types import PerChannel
 
-#: Length of the feature of every OSNet.
-FEATURE_SIZE = OSNetConfig.feature_dim
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TableTeacher:
@@ -40,6 +37,11 @@ class TableTeacher:
     path: Path
     sha256: str
     features: Tensor
+
+    @property
+    def feature_size(self) -> int:
+        """Length D of a feature."""
+        return self.features.shape[1]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +61,11 @@ class NetworkTeacher:
     sha256: str
     network: nn.Module
     classifier: nn.Module | None
+
+    @property
+    def feature_size(self) -> int:
+        """Length of a feature: that of every OSNet."""
+        return OSNetConfig.feature_dim
 
 
 Teacher = NetworkTeacher | TableTeacher
@@ -82,8 +89,7 @@ def load_teachers(
 
     Raises:
         SettingsError: A teacher lies in the run's own folder, or is the checkpoint that the run starts from, or is
-            given twice; or predictions are to be taught by one that has no classifier of the same classes; or the
-            feature itself by one of another length.
+            given twice; or predictions are to be taught by one that has no classifier of the same classes.
         CheckpointError: A file is no checkpoint of an OSNet with features of 512 numbers.
         DatasetError: A file of features is damaged, or does not have those of all training images.
         ResumeError: The folder of a run has no state.
@@ -121,11 +127,6 @@ def _table(path: Path, settings: TrainSettings, training_data: TrainingData) -> 
         )
     if distill.logits:
         raise SettingsError(f"distill.logits: {path} has features and no predictions; use --set distill.logits=0.")
-    if distill.feature and features.shape[1] != FEATURE_SIZE:
-        raise SettingsError(
-            f"distill.feature: the features of {path} have {features.shape[1]} numbers, and this network's "
-            f"{FEATURE_SIZE}; teach how images relate: --set distill.feature=0 --set distill.relations=20."
-        )
     return teacher
 
 
@@ -173,7 +174,7 @@ def _of_run(
     held = {
         name.partition(".")[2]: tensor
         for name, tensor in (state.stepper["average"] or state.stepper["learners"]).items()
-        if name.startswith("0.")
+        if name.startswith("0.") and not name.startswith("0.projections.")
     }
     info = CheckpointInfo(
         width=settings.model.width, variant=settings.model.variant, size=settings.model.size,

@@ -21,7 +21,7 @@ from reid_edge.training.distillation import Taught
 from reid_edge.training.pixels import Images, open_pixels
 from reid_edge.training.settings import AugmentSettings, TrainSettings
 from reid_edge.training.task import TrainingData
-from reid_edge.training.teachers import FEATURE_SIZE, NetworkTeacher, TableTeacher, Teacher, check_normalisation
+from reid_edge.training.teachers import NetworkTeacher, TableTeacher, Teacher, check_normalisation
 from reid_edge.types import PerChannel
 
 #: Images that go through a teacher at once.
@@ -35,7 +35,7 @@ class KnownFeatures:
     """The teachers' features of all training images.
 
     Attributes:
-        features: N×T×D float16, on the CPU; D is 512, or more with a file of longer features.
+        features: N×T×D float16, on the CPU; D is that of the teacher with the longest.
         key: Hash of all that decides them.
     """
 
@@ -206,13 +206,13 @@ def known_features(
         on_image: Called with the number of images done since the last call; N × T in all.
 
     Returns:
-        N×T×D float16 on the CPU, with D = 512 or more.
+        N×T×D float16 on the CPU, D that of the teacher with the longest.
     """
-    tables = [teacher.features.shape[1] for teacher in teachers if isinstance(teacher, TableTeacher)]
-    found = torch.zeros(len(images), len(teachers), max(FEATURE_SIZE, *tables, 0), dtype=torch.float16)
+    longest = max(teacher.feature_size for teacher in teachers)
+    found = torch.zeros(len(images), len(teachers), longest, dtype=torch.float16)
     for number, teacher in enumerate(teachers):
         if isinstance(teacher, TableTeacher):
-            found[:, number, : teacher.features.shape[1]] = functional.normalize(teacher.features, dim=1).half()
+            found[:, number, : teacher.feature_size] = functional.normalize(teacher.features, dim=1).half()
             on_image(len(images))
             continue
         source = open_pixels(images, source_size(augment, teacher.info.size), device, memory_bytes=0)
@@ -222,7 +222,7 @@ def known_features(
         for batch in batches:
             pixels = normalise(centre(source.batch(batch), teacher.info.size), teacher.info.mean, teacher.info.std)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-            found[batch, number, :FEATURE_SIZE] = _mirrored_mean(network, pixels, half=half).half().cpu()
+            found[batch, number, : teacher.feature_size] = _mirrored_mean(network, pixels, half=half).half().cpu()
             on_image(len(batch))
         network.cpu()
     return found

@@ -12,6 +12,7 @@ from reid_edge.training.distillation import (
     prediction_divergence,
     relation_distance,
 )
+from reid_edge.training.model import Output
 from reid_edge.training.settings import DistillSettings
 
 
@@ -70,9 +71,11 @@ def test_gradients_hold_numerically(batch, name):
     features, taught, logits, taught_logits = batch
     weights = {"feature": 0.0, "relations": 0.0, "logits": 0.0} | {name: 2.0}
     distillation = Distillation(DistillSettings(**weights))
+    first, second = torch.eye(5, dtype=torch.float64), torch.ones(5, 5, dtype=torch.float64).triu()
 
     def loss(features, logits):
-        return distillation.weighted(distillation.parts(features, logits, Taught(taught, taught_logits)))
+        output = Output(features, logits, (features @ first, features @ second))
+        return distillation.weighted(distillation.parts(output, Taught(taught, taught_logits)))
 
     assert torch.autograd.gradcheck(loss, (features, logits))
 
@@ -81,16 +84,24 @@ def test_a_network_that_is_its_teacher_has_nothing_to_learn(batch):
     features, _, logits, _ = batch
     taught = Taught(features.detach()[:, None], [logits.detach()])
     distillation = Distillation(DistillSettings(feature=1.0, relations=1.0, logits=1.0))
-    for part in distillation.parts(features, logits, taught).values():
+    for part in distillation.parts(Output(features, logits, (features,)), taught).values():
         assert part.item() == pytest.approx(0, abs=1e-12)
 
 
 def test_each_loss_has_its_weight(batch):
     features, taught, logits, taught_logits = batch
     distillation = Distillation(DistillSettings(feature=2.0, relations=3.0, logits=0.5))
-    parts = distillation.parts(features, logits, Taught(taught, taught_logits))
+    output = Output(features, logits, (features, features))
+    parts = distillation.parts(output, Taught(taught, taught_logits))
     total = 2 * parts["taught_feature"] + 3 * parts["taught_relations"] + 0.5 * parts["taught_logits"]
     torch.testing.assert_close(distillation.weighted(parts), total)
-    assert Distillation(DistillSettings(feature=1.0)).parts(features, logits, Taught(taught)).keys() == {
-        "taught_feature"
-    }
+    assert Distillation(DistillSettings(feature=1.0)).parts(output, Taught(taught)).keys() == {"taught_feature"}
+
+
+def test_each_teachers_feature_is_compared_with_its_own_projection_at_its_own_length(batch):
+    features, taught, logits, _ = batch
+    taught[:, 1, 3:] = 0  # the second teacher's features have three numbers
+    projected = (features @ torch.randn(5, 5, dtype=torch.float64), features[:, :3])
+    [found] = Distillation(DistillSettings()).parts(Output(features, logits, projected), Taught(taught)).values()
+    both = feature_distance(projected[0], taught[:, 0]), feature_distance(projected[1], taught[:, 1, :3])
+    assert found.item() == pytest.approx((both[0].item() + both[1].item()) / 2, rel=1e-12)

@@ -52,10 +52,15 @@ def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert read_table(tmp_path / "t.npy", images).tolist() == [[0, 1], [1, 0]]
 
 
-def test_a_network_learns_the_relations_of_features_of_any_length(people, images, tmp_path):
-    write_table(tmp_path / "t.npy", images, 700)
-    train(taught(people, tmp_path / "t.npy", **RELATIONS), tmp_path / "run")
-    assert float(rows(tmp_path / "run")[0]["taught_relations"]) > 0
+def test_a_network_learns_features_of_any_length_and_their_relations(people, images, tmp_path):
+    tables = tmp_path / "long.npy", tmp_path / "short.npy"
+    for table, size in zip(tables, (700, 3), strict=True):
+        write_table(table, images, size)
+    plain = {"augment__patch": 0, "augment__translate": 0, "optimiser__name": "amsgrad", "schedule__epochs": 6}
+    train(taught(people, *tables, distill__feature=1000.0, distill__relations=20.0, **plain), tmp_path / "run")
+    first, *_, last = rows(tmp_path / "run")
+    assert 0 < float(last["taught_feature"]) < 0.9 * float(first["taught_feature"])
+    assert float(last["taught_relations"]) > 0
 
 
 def test_features_of_several_lengths_keep_their_cosines(people, images, tmp_path):
@@ -75,10 +80,9 @@ def test_features_of_several_lengths_keep_their_cosines(people, images, tmp_path
 def test_what_features_cannot_teach_is_refused(people, images, tmp_path):
     write_table(tmp_path / "t.npy", images)
     table = tmp_path / "t.npy"
-    refused(taught(people, table), tmp_path / "run", SettingsError, r"have 3 numbers.*--set distill\.feature=0")
-    config = taught(people, table, **RELATIONS | {"distill__logits": 1.0})
+    config = taught(people, table, distill__logits=1.0)
     refused(config, tmp_path / "run", SettingsError, "has features and no predictions")
-    config = taught(people, table, **RELATIONS, distill__view="same")
+    config = taught(people, table, distill__view="same")
     refused(config, tmp_path / "run", SettingsError, "has features only")
 
 

@@ -38,7 +38,7 @@ def same(first, second):
 def test_features_and_logits_come_out():
     model = ReIDModel(OSNetConfig(width=0.1, size=SIZE), 7).eval()
     images = torch.randn(3, 3, *SIZE)
-    features, logits = model(images)
+    features, logits, _ = model(images)
     assert features.shape == (3, 512)
     torch.testing.assert_close(features, model.network(images))
     torch.testing.assert_close(logits, features @ model.head.weight.T + model.head.bias)
@@ -47,14 +47,27 @@ def test_features_and_logits_come_out():
 def test_under_autocast_the_classifier_stays_in_float32():
     model = ReIDModel(OSNetConfig(width=0.1, size=SIZE), 7).eval()
     with torch.autocast("cpu", torch.bfloat16):
-        features, logits = model(torch.randn(3, 3, *SIZE))
+        features, logits, _ = model(torch.randn(3, 3, *SIZE))
     assert features.dtype == logits.dtype == torch.float32
     torch.testing.assert_close(logits, features @ model.head.weight.T + model.head.bias)
 
 
+def test_each_teacher_of_features_has_a_projection():
+    model = ReIDModel(OSNetConfig(width=0.1, size=SIZE), 7, taught=(256, 512)).eval()
+    features, _, projected = model(torch.randn(3, 3, *SIZE))
+    assert [tuple(one.shape) for one in projected] == [(3, 256), (3, 512)]
+    torch.testing.assert_close(projected[0], features @ model.projections[0].weight.T)
+
+
+def test_teachers_change_no_random_weight():
+    alone, taught = make_models(config(), 4, None)[0], make_models(config(), 4, None, [256])[0]
+    assert all(torch.equal(tensor, taught.state_dict()[name]) for name, tensor in alone.state_dict().items())
+
+
 def test_a_float64_model_gives_float64():
     model = ReIDModel(OSNetConfig(width=0.1, size=SIZE), 7).double().eval()
-    assert {one.dtype for one in model(torch.randn(2, 3, *SIZE).double())} == {torch.float64}
+    output = model(torch.randn(2, 3, *SIZE).double())
+    assert output.features.dtype == output.logits.dtype == torch.float64
 
 
 def test_weights_depend_on_the_seed_alone():
@@ -168,7 +181,7 @@ def test_a_neck_is_part_of_the_classifier_and_not_of_the_feature():
     with torch.no_grad():
         model.neck.weight.uniform_(0.5, 2)
     model.eval()
-    features, logits = model(images)
+    features, logits, _ = model(images)
     torch.testing.assert_close(features, model.network(images))
     torch.testing.assert_close(model.classifier()(features), logits, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(model.head(features), logits, atol=1e-3)
@@ -187,5 +200,5 @@ def test_a_checkpoint_of_categories_has_the_neck_in_its_classifier():
         model.neck.running_mean.uniform_(-1, 1)
     maker = CheckpointMaker(config, ("a", "b", "c"), IMAGENET_MEAN, IMAGENET_STD)
     head = maker.checkpoint(model, {}, steps=1).head
-    features, logits = model.eval()(torch.randn(2, 3, 32, 32))
+    features, logits, _ = model.eval()(torch.randn(2, 3, 32, 32))
     torch.testing.assert_close(features @ head.weight.T + head.bias, logits)

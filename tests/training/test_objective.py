@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from reid_edge.errors import SettingsError
 from reid_edge.training.losses import attribute_loss, entropy, hard_triplet, mutual_divergence, spread
+from reid_edge.training.model import Output
 from reid_edge.training.objective import Objective
 from reid_edge.training.settings import LossSettings, TrainSettings
 
@@ -23,7 +24,7 @@ def objective(task="identity", rates=None, **loss):
 def outputs(networks=1, classes=4, seed=0):
     draw = torch.Generator().manual_seed(seed)
     return [
-        (
+        Output(
             torch.randn(6, 8, generator=draw, dtype=torch.float64).requires_grad_(),
             torch.randn(6, classes, generator=draw, dtype=torch.float64).requires_grad_(),
         )
@@ -36,7 +37,7 @@ def numbers(parts):
 
 
 def test_cross_entropy_alone_is_smoothed():
-    ((_, logits),) = out = outputs()
+    ((_, logits, _),) = out = outputs()
     parts = numbers(objective(smoothing=0.1)(out, TARGETS, torch.tensor(0.0)))
     log_p = functional.log_softmax(logits, 1)
     expected = -sum(0.9 * log_p[i, t] + 0.1 * log_p[i].mean() for i, t in enumerate(TARGETS)) / 6
@@ -46,7 +47,7 @@ def test_cross_entropy_alone_is_smoothed():
 
 def test_every_term_has_its_weight_and_sign():
     out = outputs(networks=2)
-    (f1, l1), (f2, l2) = out
+    (f1, l1, _), (f2, l2, _) = out
     made = objective(smoothing=0.0, triplet=0.7, triplet_margin=1.0, triplet_normalised=False, entropy=0.2, mutual=1.5)
     parts = made(out, TARGETS, torch.tensor(0.7, dtype=torch.float64))
     expected = (
@@ -65,7 +66,7 @@ def test_every_term_has_its_weight_and_sign():
 
 def test_figures_are_means_over_networks_and_carry_no_gradient():
     out = outputs(networks=2)
-    (f1, l1), (f2, l2) = out
+    (f1, l1, _), (f2, l2, _) = out
     parts = objective(triplet=0.5, triplet_normalised=False, mutual=1.0)(out, TARGETS, torch.tensor(0.5))
     assert set(parts) == {"loss"} | FIGURES
     assert all(value.shape == () for value in parts.values())
@@ -81,22 +82,24 @@ def test_figures_are_means_over_networks_and_carry_no_gradient():
 
 def test_the_spread_is_that_of_the_network_that_has_the_least():
     (first, second) = outputs(networks=2)
-    collapsed = (second[0] * 1e-4, second[1])
+    collapsed = second._replace(features=second.features * 1e-4)
     made = objective(mutual=1.0)
     for out in ([first, collapsed], [collapsed, first]):
-        assert numbers(made(out, TARGETS, torch.tensor(0.0)))["spread"] == pytest.approx(spread(collapsed[0]).item())
-    assert spread(collapsed[0]) < spread(first[0])
+        assert numbers(made(out, TARGETS, torch.tensor(0.0)))["spread"] == pytest.approx(
+            spread(collapsed.features).item()
+        )
+    assert spread(collapsed.features) < spread(first.features)
 
 
 def test_three_networks_each_hear_the_mean_of_the_others():
     out = outputs(networks=3)
-    logits = [one for _, one in out]
+    logits = [each.logits for each in out]
     pairs = [mutual_divergence(own, other).item() for own in logits for other in logits if other is not own]
     assert numbers(objective(mutual=1.0)(out, TARGETS, torch.tensor(0.0)))["mutual"] == pytest.approx(sum(pairs) / 6)
 
 
 def test_before_its_start_the_triplet_loss_is_seen_but_does_not_teach():
-    ((features, _),) = out = outputs()
+    ((features, _, _),) = out = outputs()
     parts = objective(triplet=0.5)(out, TARGETS, torch.tensor(0.0))
     assert parts["triplet"] > 0
     (gradient,) = torch.autograd.grad(parts["loss"], [features])
@@ -104,14 +107,14 @@ def test_before_its_start_the_triplet_loss_is_seen_but_does_not_teach():
 
 
 def test_normalised_and_soft_reach_the_triplet_loss():
-    ((features, _),) = out = outputs()
+    ((features, _, _),) = out = outputs()
     made = objective(triplet=1.0, triplet_normalised=True, triplet_margin=None)
     expected = hard_triplet(features, TARGETS, margin=None, normalised=True).item()
     assert numbers(made(out, TARGETS, torch.tensor(1.0)))["triplet"] == pytest.approx(expected)
 
 
 def test_attributes_are_weighted_and_judged_one_by_one():
-    ((_, logits),) = out = outputs(classes=3)
+    ((_, logits, _),) = out = outputs(classes=3)
     values, rates = torch.tensor([[1, 0, 1]] * 6, dtype=torch.uint8), torch.tensor([0.1, 0.5, 0.9])
     parts = numbers(objective("attributes", rates, smoothing=0.0)(out, values, torch.tensor(0.0)))
     assert parts["loss"] == parts["cross_entropy"] == pytest.approx(attribute_loss(logits, values, rates).item())
@@ -135,10 +138,10 @@ def test_nothing_waits_for_the_device():
     """A CUDA graph cannot hold a copy to the host; tensors without data, as these, refuse one."""
     with FakeTensorMode(), pytest.raises(DataDependentOutputException):
         torch.ones(()).item()
-    out = [tuple(one.detach() for one in pair) for pair in outputs(networks=2)]
+    out = [Output(each.features.detach(), each.logits.detach()) for each in outputs(networks=2)]
     values, rates = torch.ones(6, 4), torch.rand(4)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        fake = [tuple(mode.from_tensor(one) for one in pair) for pair in out]
+        fake = [Output(mode.from_tensor(each.features), mode.from_tensor(each.logits)) for each in out]
         made = objective(triplet=0.5, entropy=0.1, mutual=1.0)
         assert made(fake, mode.from_tensor(TARGETS), torch.zeros(()))["loss"].shape == ()
         made = objective("attributes", mode.from_tensor(rates), smoothing=0.0)
@@ -146,7 +149,7 @@ def test_nothing_waits_for_the_device():
 
 
 def test_under_autocast_the_loss_stays_in_float32():
-    out = [tuple(one.detach().float() for one in pair) for pair in outputs(networks=2)]
+    out = [Output(each.features.detach().float(), each.logits.detach().float()) for each in outputs(networks=2)]
     made = objective(triplet=0.5, entropy=0.1, mutual=1.0)
     plain = made(out, TARGETS, torch.tensor(0.5))
     with torch.autocast("cpu", torch.bfloat16):

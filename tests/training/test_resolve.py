@@ -172,7 +172,6 @@ def test_the_course_of_sizes_moves_too_and_comes_back_from_its_own_toml(tmp_path
             {"distill.teachers": ["a.pth"], "distill.feature": 0},
             "distill: all three weights are 0",
         ),
-        ("scratch", {"distill.teachers": ["a.pth", "b.pth"]}, "distill.feature: 2 teachers have feature spaces"),
         (
             "attributes",
             {**START, "distill.teachers": ["a.pth"], "distill.logits": 1},

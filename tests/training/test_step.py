@@ -8,7 +8,7 @@ import torch
 
 from reid_edge.errors import ResumeError, SettingsError
 from reid_edge.training.augment import Augmenter
-from reid_edge.training.model import make_models
+from reid_edge.training.model import Output, make_models
 from reid_edge.training.objective import Objective
 from reid_edge.training.settings import (
     AugmentSettings,
@@ -144,13 +144,13 @@ def test_the_loss_of_every_task_can_be_recorded(task):
     config = replace(small_run(loss=loss), task=task)
     objective = Objective(config, torch.full((CLASSES,), 0.3) if several else None)
     rng = torch.Generator().manual_seed(0)
-    outputs = [(torch.rand(8, 16, generator=rng), torch.randn(8, CLASSES, generator=rng)) for _ in range(2)]
-    targets = (outputs[0][1] > 0).long() if several else torch.arange(8) // 2
+    outputs = [Output(torch.rand(8, 16, generator=rng), torch.randn(8, CLASSES, generator=rng)) for _ in range(2)]
+    targets = (outputs[0].logits > 0).long() if several else torch.arange(8) // 2
     weight = torch.tensor(0.5)
     found = {}
     replay = SoftwareGraph().record(lambda: found.update(objective(outputs[: config.networks], targets, weight)))
     replay()
-    outputs[0][1].mul_(-2.0)
+    outputs[0].logits.mul_(-2.0)
     replay()
     expected = objective(outputs[: config.networks], targets, weight)
     assert {name: value.item() for name, value in found.items()} == {

@@ -131,10 +131,18 @@ def test_kept_features_that_are_damaged_or_of_others_are_computed_again(tmp_path
     assert KnownFeatures.kept(tmp_path / "none", "a") is None
 
 
-def test_several_teachers_teach_relations_and_predictions(people, teacher, tmp_path):
+def test_several_teachers_teach_features_relations_and_predictions(people, teacher, tmp_path):
     train(configured(people, schedule__epochs=1), tmp_path / "second")
-    train(taught(people, teacher, tmp_path / "second", **ALL_LOSSES | {"distill__feature": 0}), tmp_path / "run")
-    assert float(rows(tmp_path / "run")[0]["taught_relations"]) > 0
+    train(taught(people, teacher, tmp_path / "second", **ALL_LOSSES), tmp_path / "run")
+    row = rows(tmp_path / "run")[0]
+    assert all(float(row[f"taught_{name}"]) > 0 for name in ("feature", "relations", "logits"))
+
+
+def test_what_was_taught_may_teach_and_projections_stay_out_of_the_checkpoint(people, teacher, tmp_path):
+    train(taught(people, teacher), tmp_path / "run")
+    names = load_checkpoint(tmp_path / "run/last.safetensors").state
+    assert not [name for name in names if "projection" in name]
+    train(taught(people, tmp_path / "run", distill__logits=1.0), tmp_path / "next")
 
 
 def test_two_networks_that_learn_from_each_other_may_have_a_teacher(people, teacher, tmp_path):
