@@ -40,6 +40,10 @@ def why_no_plan(variant: NetworkVariant, input_format: InputFormat) -> EngineErr
         return _not_pixels()
     if variant.convolution != "lite":
         return ConfigError(f"the native engine computes Lite 3x3 layers only, and this network is {variant}.")
+    if variant.stem_reduction != 4 or variant.pooling != "average":
+        return ConfigError(
+            f"the native engine has the primary model's strides and pools, and this network is {variant}."
+        )
     return None
 
 

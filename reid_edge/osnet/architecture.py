@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Literal, get_args
 
@@ -14,10 +14,10 @@ BASE_CHANNELS = (64, 256, 384, 512)
 #: Height and width of the input at resolution 1 (paper, Table 1).
 BASE_SIZE = (256, 128)
 MAX_WIDTH = 1.5
-#: Rows or columns that the two stride-2 layers and the two 2x2 pools reduce to one.
-MIN_SIDE = 13
+#: Rows or columns before conv2 that the two 2x2 pools reduce to one.
+MIN_SIDE = 4
 #: Rows or columns that they reduce to two.  OSNet-AIN's instance norm in conv4 needs more than one place.
-MIN_LONG_SIDE_OF_AIN = 29
+MIN_LONG_SIDE_OF_AIN = 8
 MAX_SIDE = 4096
 
 #: Bottlenecks of OSNet-AIN with an instance norm, by stage (0: conv2) and number in it: the paper's search found them.
@@ -25,6 +25,7 @@ AIN_BLOCKS = frozenset({(0, 0), (0, 1), (1, 1), (2, 0)})
 
 Convolution = Literal["lite", "standard"]
 Fusion = Literal["unified", "separate", "streamwise", "fixed", "addition", "concatenation"]
+Pooling = Literal["average", "maximum"]
 #: Fusions whose weights depend on the input.
 GATED: tuple[Fusion, ...] = ("unified", "separate", "streamwise")
 
@@ -45,10 +46,15 @@ class NetworkVariant:
             every bottleneck of conv2.
         ain: OSNet-AIN (Zhou et al., TPAMI 2021): instance norm after conv1 in place of its batch norm, and in
             conv2.0, conv2.1, conv3.1 and conv4.0 in place of the restoring convolution's, before the residual sum.
+        stem_stride: Stride of conv1, 1 or 2.  With 1, and without the pool after it, images of 32x32 keep 8x8 places in
+            conv5, where the primary model leaves 2x2 (the paper does not say what its networks for CIFAR have).
+        stem_pool: Max pool, 3x3 with stride 2, after conv1.
+        pooling: How conv5's places become one: their ``average`` or ``maximum``.
 
     Raises:
-        ConfigError: A convolution or fusion of no such name; streams that are none, empty or not ascending; a stage
-            without bottlenecks; OSNet-AIN with other numbers of bottlenecks, or together with OSNet-IBN.
+        ConfigError: A convolution, fusion or pooling of no such name; another stride; streams that are none, empty or
+            not ascending; a stage without bottlenecks; OSNet-AIN with other numbers of bottlenecks, or together with
+            OSNet-IBN.
     """
 
     streams: tuple[int, ...] = (1, 2, 3, 4)
@@ -57,10 +63,16 @@ class NetworkVariant:
     blocks: tuple[int, int, int] = (2, 2, 2)
     instance_norm: bool = False
     ain: bool = False
+    stem_stride: Literal[1, 2] = 2
+    stem_pool: bool = True
+    pooling: Pooling = "average"
 
     def __post_init__(self) -> None:
         _require_word("convolution", self.convolution, get_args(Convolution))
         _require_word("fusion", self.fusion, get_args(Fusion))
+        _require_word("pooling", self.pooling, get_args(Pooling))
+        if self.stem_stride not in (1, 2):
+            raise ConfigError(f"stem_stride must be 1 or 2, got {self.stem_stride}.")
         if not self.streams or min(self.streams) < 1 or list(self.streams) != sorted(self.streams):
             raise ConfigError(
                 f"streams must be ascending numbers of layers, each at least 1, e.g. (1, 2, 3, 4), got {self.streams}."
@@ -75,6 +87,15 @@ class NetworkVariant:
     def has_inner_norm(self, stage: int, number: int) -> bool:
         """Return True if a bottleneck, by stage (0: conv2) and number, normalises its residual by instance norm."""
         return self.ain and (stage, number) in AIN_BLOCKS
+
+    @property
+    def stem_reduction(self) -> int:
+        """Rows or columns of the input to one before conv2: 4 in the primary model."""
+        return self.stem_stride * (2 if self.stem_pool else 1)
+
+    def with_pools_of(self, other: NetworkVariant) -> NetworkVariant:
+        """Return this variant with the other's stride and pools, which have no weights."""
+        return replace(self, stem_stride=other.stem_stride, stem_pool=other.stem_pool, pooling=other.pooling)
 
     def __str__(self) -> str:
         """List what differs from the primary model, e.g. ``fusion=addition``; "" for that model itself."""
@@ -93,7 +114,8 @@ class OSNetConfig:
 
     Attributes:
         width: β, the multiplier of every stage's channels, in (0, 1.5].
-        size: Input height and width in pixels, each at least 13; for OSNet-AIN, one of them at least 29.
+        size: Input height and width in pixels, each at least 13; for OSNet-AIN, one of them at least 29.  Other strides
+            and pools of the stem take less.
         feature_dim: Length of the feature, 512 at every width.
         variant: How it differs from the paper's primary model.
 
@@ -113,15 +135,17 @@ class OSNetConfig:
             raise ConfigError(f"width {self.width} leaves a stage without channels; use at least 0.01.")
         if max(self.size) > MAX_SIDE:
             raise ConfigError(f"size {format_size(self.size)} is too large: at most {MAX_SIDE} pixels a side.")
-        if min(self.size) < MIN_SIDE:
+        reduction = self.variant.stem_reduction
+        shortest, long_of_ain = (reduction * (side - 1) + 1 for side in (MIN_SIDE, MIN_LONG_SIDE_OF_AIN))
+        if min(self.size) < shortest:
             raise ConfigError(
                 f"size {format_size(self.size)} is too small for the network: height and width must each be "
-                f"at least {MIN_SIDE} pixels, or the last stage has none left."
+                f"at least {shortest} pixels, or the last stage has none left."
             )
-        if self.variant.ain and max(self.size) < MIN_LONG_SIDE_OF_AIN:
+        if self.variant.ain and max(self.size) < long_of_ain:
             raise ConfigError(
                 f"size {format_size(self.size)} is too small for OSNet-AIN: height or width must be at least "
-                f"{MIN_LONG_SIDE_OF_AIN} pixels, or one place is left in conv4, where it normalises over places."
+                f"{long_of_ain} pixels, or one place is left in conv4, where it normalises over places."
             )
 
     @property

@@ -162,7 +162,8 @@ class OSNet(nn.Module):
         self.config = config
         variant = config.variant
         stem, *stages = config.channels
-        self.conv1 = ConvNormReLU(3, stem, kernel=7, stride=2, instance_norm=variant.instance_norm or variant.ain)
+        normalised = variant.instance_norm or variant.ain
+        self.conv1 = ConvNormReLU(3, stem, kernel=7, stride=variant.stem_stride, instance_norm=normalised)
         self.conv2 = _stage(stem, stages[0], variant, 0)
         self.transition2 = ConvNormReLU(stages[0], stages[0])
         self.conv3 = _stage(stages[0], stages[1], variant, 1)
@@ -174,11 +175,14 @@ class OSNet(nn.Module):
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = nn.functional.max_pool2d(self.conv1(x), 3, stride=2, padding=1)
+        variant = self.config.variant
+        x = self.conv1(x)
+        if variant.stem_pool:
+            x = nn.functional.max_pool2d(x, 3, stride=2, padding=1)
         x = nn.functional.avg_pool2d(self.transition2(self.conv2(x)), 2)
         x = nn.functional.avg_pool2d(self.transition3(self.conv3(x)), 2)
         x = self.conv5(self.conv4(x))
-        pooled = x.mean((2, 3))
+        pooled = x.mean((2, 3)) if variant.pooling == "average" else x.amax((2, 3))
         return torch.relu(self.fc_norm(self.fc(pooled)))
 
 

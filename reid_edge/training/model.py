@@ -160,10 +160,11 @@ def _check_start(settings: ModelSettings, info: CheckpointInfo) -> None:
             f"the run's network has width {settings.width}, but the checkpoint to start from has width {info.width}; "
             f"use --width {info.width}, or another --start."
         )
-    if info.variant != settings.variant:
+    wanted = info.variant.with_pools_of(settings.variant)
+    if wanted != settings.variant:
         raise CheckpointMismatchError(
             f"the run's network is {_named(settings.variant)}, but the checkpoint to start from is "
-            f"{_named(info.variant)}; use {_options(settings.variant, info.variant)}, or another --start."
+            f"{_named(info.variant)}; use {_options(settings.variant, wanted)}, or another --start."
         )
 
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from reid_edge.osnet.architecture import MIN_LONG_SIDE_OF_AIN, NetworkVariant, OSNetConfig
+from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
 from reid_edge.osnet.network import OSNet
 from tests.osnet.test_variants import unlike_new
 
@@ -21,8 +21,11 @@ _others = st.builds(
     fusion=_fusions,
     blocks=st.tuples(*[st.integers(1, 2)] * 3),
     instance_norm=st.booleans(),
+    stem_stride=st.sampled_from([1, 2]),
+    stem_pool=st.booleans(),
+    pooling=st.sampled_from(["average", "maximum"]),
 )
-_sizes_of_ain = st.tuples(_sides, st.integers(MIN_LONG_SIDE_OF_AIN, 48)).flatmap(st.permutations).map(tuple)
+_sizes_of_ain = st.tuples(_sides, st.integers(29, 48)).flatmap(st.permutations).map(tuple)
 configs = st.builds(OSNetConfig, width=_widths, size=st.tuples(_sides, _sides), variant=_others) | st.builds(
     OSNetConfig, width=_widths, size=_sizes_of_ain, variant=_ain
 )

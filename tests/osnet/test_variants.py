@@ -13,7 +13,7 @@ from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
 from reid_edge.osnet.complexity import complexity
 from reid_edge.osnet.network import FixedGate, OSNet
-from tests.osnet.variants import VARIANTS, Obvious
+from tests.osnet.variants import STEMS, VARIANTS, Obvious
 
 SIZE = (64, 32)
 
@@ -34,7 +34,10 @@ def unlike_new(network: OSNet) -> OSNet:
     return network.eval()
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+ALL = VARIANTS | STEMS
+
+
+@pytest.mark.parametrize("variant", ALL.values(), ids=ALL)
 def test_features_are_those_of_the_obvious_computation(variant):
     torch.manual_seed(0)
     network = unlike_new(OSNet(OSNetConfig(width=0.3, size=SIZE, variant=variant))).double()
@@ -45,7 +48,7 @@ def test_features_are_those_of_the_obvious_computation(variant):
     assert expected.std() > 0
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("variant", ALL.values(), ids=ALL)
 def test_a_training_step_moves_every_parameter(variant):
     torch.manual_seed(0)
     network = unlike_new(OSNet(OSNetConfig(width=0.25, size=SIZE, variant=variant))).train()
@@ -135,6 +138,27 @@ def test_parameters_and_mult_adds_are_those_counted_by_hand(variant):
     assert (counted.parameters, counted.mult_adds) == _by_hand(variant)
 
 
+@pytest.mark.parametrize(
+    ("variant", "shortest", "places"), [("stride 1", 7, 8), ("no pool", 7, 8), ("stride 1, no pool", 4, 16)]
+)
+def test_other_stems_take_smaller_images_and_keep_more_of_them(variant, shortest, places):
+    network = OSNet(OSNetConfig(width=0.1, size=(shortest, shortest), variant=STEMS[variant])).eval()
+    with torch.no_grad():
+        assert network(torch.randn(1, 3, shortest, shortest)).shape == (1, 512)
+    with pytest.raises(ConfigError, match=f"at least {shortest} pixels"):
+        OSNetConfig(size=(shortest - 1, 99), variant=STEMS[variant])
+    seen = []
+    network.conv5.register_forward_hook(lambda _layer, _given, out: seen.append(tuple(out.shape[2:])))
+    with torch.no_grad():
+        network(torch.randn(1, 3, 64, 64))
+    assert seen == [(places, places)]
+
+
+def test_another_stride_is_refused():
+    with pytest.raises(ConfigError, match="stem_stride must be 1 or 2, got 3"):
+        NetworkVariant(stem_stride=3)
+
+
 @pytest.mark.parametrize("streams", [(), (0, 1), (2, 1)])
 def test_streams_that_cannot_be_are_refused(streams):
     with pytest.raises(ConfigError, match="ascending"):
@@ -147,13 +171,13 @@ def test_stages_without_blocks_are_refused(blocks):
         NetworkVariant(blocks=blocks)
 
 
-@pytest.mark.parametrize("change", [{"fusion": "both"}, {"convolution": "sparse"}])
+@pytest.mark.parametrize("change", [{"fusion": "both"}, {"convolution": "sparse"}, {"pooling": "sum"}])
 def test_a_word_that_names_no_variant_is_refused(change):
     with pytest.raises(ConfigError, match="must be one of"):
         NetworkVariant(**change)
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("variant", ALL.values(), ids=ALL)
 def test_a_checkpoint_says_which_variant_it_is(variant, tmp_path):
     info = CheckpointInfo(width=0.05, variant=variant)
     saved = Checkpoint(info, unlike_new(OSNet(info.config)).state_dict())

@@ -1,4 +1,4 @@
-"""The rows of the paper's Table 5, Table 8 and supplement A, and a network of each by plain arithmetic."""
+"""The rows of the paper's Table 5, Table 8 and supplement A, other stems, and a network of each by plain arithmetic."""
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,13 @@ VARIANTS = {
     "IBN": NetworkVariant(instance_norm=True),
     "AIN": NetworkVariant(ain=True),
 }
+#: Of the primary model's weights.
+STEMS = {
+    "stride 1": NetworkVariant(stem_stride=1),
+    "no pool": NetworkVariant(stem_pool=False),
+    "stride 1, no pool": NetworkVariant(stem_stride=1, stem_pool=False),
+    "maximum": NetworkVariant(pooling="maximum"),
+}
 
 
 class Obvious:
@@ -30,15 +37,17 @@ class Obvious:
         self.weights, self.variant = weights, variant
 
     def __call__(self, x):
-        x = F.relu(self._norm(self._conv(x, "conv1.conv", stride=2, padding=3), "conv1.norm"))
-        x = F.max_pool2d(x, 3, 2, 1)
+        stride = self.variant.stem_stride
+        x = F.relu(self._norm(self._conv(x, "conv1.conv", stride=stride, padding=3), "conv1.norm"))
+        x = F.max_pool2d(x, 3, 2, 1) if self.variant.stem_pool else x
         for stage, count in zip(("conv2", "conv3", "conv4"), self.variant.blocks, strict=True):
             for number in range(count):
                 x = self._block(x, f"{stage}.{number}")
             if stage != "conv4":
                 name = stage.replace("conv", "transition")
                 x = F.avg_pool2d(F.relu(self._conv_norm(x, name)), 2)
-        x = F.relu(self._conv_norm(x, "conv5")).flatten(2).mean(2)
+        x = F.relu(self._conv_norm(x, "conv5")).flatten(2)
+        x = x.mean(2) if self.variant.pooling == "average" else x.max(2).values
         return F.relu(self._norm(F.linear(x, self.weights["fc.weight"], self.weights["fc.bias"]), "fc_norm"))
 
     def _conv(self, x, name, **how):

@@ -13,6 +13,7 @@ from reid_edge.errors import BundleCorruptError, EngineUnavailableError
 from reid_edge.features import l2_normalised, row_cosines
 from reid_edge.files import write_whole
 from reid_edge.manifest import with_artifact
+from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.runtime.engines import EngineOptions, load_engine
 from reid_edge.runtime.engines import native as native_engine
 from reid_edge.runtime.extractor import Extractor
@@ -55,6 +56,15 @@ def test_a_tuned_plan_is_computed_in_bfloat16(bundle):
     crops, expected = bundle.golden()
     got = load_engine(bundle, artifact, EngineOptions()).infer(crops)
     assert 1 - 1e-6 > row_cosines(got, expected).min() >= 0.9999
+
+
+@pytest.mark.parametrize("change", [{"convolution": "standard"}, {"stem_pool": False}, {"pooling": "maximum"}])
+def test_networks_that_it_does_not_compute_get_no_plan(change):
+    from reid_edge.export.native import why_no_plan
+
+    assert why_no_plan(NetworkVariant(streams=(1, 2), fusion="separate"), "pixels") is None
+    name, value = next(iter(change.items()))
+    assert f"this network is {name}={value}" in str(why_no_plan(NetworkVariant(**change), "pixels"))
 
 
 def test_float16_is_refused(bundle):

@@ -119,6 +119,15 @@ def test_another_variant_is_refused():
         make_models(config(variant=NetworkVariant(instance_norm=True)), 4, start())
 
 
+def test_a_start_of_another_stem_and_pooling_fits_since_these_have_no_weights():
+    wanted = NetworkVariant(stem_stride=1, stem_pool=False, pooling="maximum")
+    (model,) = make_models(config(variant=wanted), 4, start())
+    assert model.network.config.variant == wanted
+    with pytest.raises(CheckpointMismatchError) as refused:
+        make_models(config(variant=NetworkVariant(instance_norm=True, pooling="maximum")), 4, start())
+    assert "model.variant.instance_norm=false, or another" in str(refused.value)
+
+
 def test_another_variant_is_refused_with_the_options_that_give_it():
     ain = NetworkVariant(ain=True)
     with pytest.raises(CheckpointMismatchError, match=r"model\.variant\.instance_norm=false .*variant\.ain=true, or"):

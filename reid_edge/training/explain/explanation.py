@@ -23,8 +23,6 @@ PRIVACY = (
     "This holds pictures of people. Keep it, pass it on and delete it by the same rules as the images that it was "
     "made from."
 )
-#: Pixels of the input that a cell of conv4 and conv5 stands for, each way: two strides and two 2x2 pools.
-CELL = 16
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from reid_edge.errors import MissingExtraError
 from reid_edge.pages import data_uri, page_asset, page_template
 from reid_edge.training.explain.activations import overlay
 from reid_edge.training.explain.clusters import Cluster, Clustering
-from reid_edge.training.explain.explanation import CELL, PRIVACY, Explanation, signed
+from reid_edge.training.explain.explanation import PRIVACY, Explanation, signed
 from reid_edge.types import Image
 
 try:
@@ -71,7 +71,7 @@ def page(explanation: Explanation) -> str:
         overall=[] if clustering is None else zip(explanation.stream_names(), clustering.overall(), strict=True),
         maps=_maps(explanation),
         shape=explanation.maps.shape[1:],
-        cell=CELL,
+        cell=4 * explanation.info.variant.stem_reduction,  # two 2x2 pools follow
         privacy=PRIVACY,
         portrait=explanation.info.size[0] >= explanation.info.size[1],
         made=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
