@@ -12,8 +12,8 @@ For each width (0.25, 0.5, 0.75 and 1.0 if none are given) by the recipe in ship
 --install copies these into the repository: models/, the cards in models/README.md, calibration/; `export --width` takes
 them from there.  Ctrl-C, SIGTERM or the end of --minutes saves, and the same command goes on.
 
---config models/finetune.toml starts from other weights (--start, and --source for the card); --teacher adds frozen
-teachers; --whole-only leaves out the first run.  To compare recipes give each its own --config and --out, and
+--config models/finetune.toml starts from other weights (--start); --teacher adds frozen teachers; --source says on the
+card where both come from.  --whole-only leaves out the first run.  To compare recipes give each its own --config and --out, and
 --validate-only.  A try without a GPU, in minutes:
 
     python models/train_shipped.py --root MARKET1501 --out DIR --widths 0.25 --epochs 1 --identities 20 --size 64x32
@@ -111,7 +111,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="the recipe's if not given")
     parser.add_argument("--validation", type=int, default=100, help="identities held out of the first run")
     parser.add_argument("--start", type=Path, help="checkpoint to start from, for a recipe that needs one")
-    parser.add_argument("--source", help="where the start comes from, its data and licence, for the card")
+    parser.add_argument("--source", help="where start and teachers come from, their data and licences")
     parser.add_argument("--teacher", type=Path, action="append", help="frozen network to learn from; may be repeated")
     parser.add_argument("--minutes", type=float, help="save and stop after so many; the same command goes on")
     kept = parser.add_mutually_exclusive_group()
@@ -126,8 +126,8 @@ def parsed() -> argparse.Namespace:
     trial.add_argument("--device", choices=("auto", "cpu", "cuda"))
     trial.add_argument("--partial", action="store_true", help="a subset of Market-1501: do not check its counts")
     arguments = parser.parse_args()
-    if (arguments.start is None) != (arguments.source is None):
-        parser.error("--start and --source belong together: the card says where the weights come from")
+    if bool(arguments.start or arguments.teacher) != bool(arguments.source):
+        parser.error("--start and --teacher need --source, and only these: the card says where they come from")
     tried = [f"--{name}" for name in ("epochs", "identities", "size", "partial") if getattr(arguments, name)]
     if arguments.install and (tried or arguments.validate_only):
         parser.error(f"--install is for real checkpoints, not with {' '.join(tried) or '--validate-only'}")
@@ -198,7 +198,7 @@ def ship(evaluated: Run | None, shipped: Run, out: Path, *, source: str | None =
         evaluated: The run whose figures stand on the card; None: there are none.
         shipped: The run whose weights these are.
         out: File to write.
-        source: Origin of the weights that the run started from.
+        source: Origin of the weights that the run started from, and of its teachers.
     """
     training_data = load_training_data(shipped.settings)
     training = dict(shipped.checkpoint.info.training)
@@ -315,7 +315,7 @@ def card(checkpoint: Checkpoint, name: str, evaluated: Run | None, shipped: Run)
         "the file's metadata (`training`)",
     }
     if info.source:
-        rows = {"started from": info.source} | rows
+        rows = {"comes from": info.source} | rows
     lines = [f"## `{name}`", "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
     return "\n".join(lines) + "\n"
 

@@ -106,13 +106,16 @@ def test_the_recipe_from_other_weights_is_whole(script, tmp_path, monkeypatch):
     judged, whole = script.configurations(script.parsed(), 0.25)
     assert (judged.recipe, judged.model.start.name, judged.data.validation) == ("finetune", "osnet.pth", 100)
     assert [path.name for path in whole.distill.teachers] == ["big.pth"]
-    assert (whole.optimiser.learning_rate, whole.run.ema, whole.schedule.size_milestones) == (0.003, 0.999, (40,))
+    assert (whole.optimiser.learning_rate, whole.run.ema, whole.schedule.size_milestones) == (0.003, 0.999, (60,))
 
 
-def test_weights_to_start_from_need_an_origin_for_the_card(asked, capsys):
+@pytest.mark.parametrize(
+    "given", [["--start", "osnet.pth"], ["--teacher", "big.pth"], ["--source", "a zoo (MIT)"]], ids="-".join
+)
+def test_other_weights_need_an_origin_for_the_card(asked, capsys, given):
     with pytest.raises(SystemExit):
-        asked("--start", "osnet.pth")
-    assert "--start and --source belong together" in capsys.readouterr().err
+        asked(*given)
+    assert "--start and --teacher need --source" in capsys.readouterr().err
 
 
 def test_a_try_is_not_installed(script, asked):
@@ -208,7 +211,7 @@ def test_from_other_weights_with_a_teacher_in_stretches(script, asked, tmp_path)
     script.ship(None, done, out, source="our own (MIT)")
     card = out.with_suffix(".md").read_text()
     for text in (
-        "| started from | our own (MIT) |",
+        "| comes from | our own (MIT) |",
         "from last.safetensors: 3 epochs, amsgrad 0.003 cosine",
         "first 1 epoch only the classifier",
         "input 16x16 from epoch 0, 32x16 from epoch 2",
