@@ -17,7 +17,7 @@ from reid_edge.redaction import redacted, without_passwords
 from reid_edge.sparse_log import SparseLog
 from reid_edge.upstream.message import Encoding, encode_observation
 from reid_edge.upstream.observation import DEFAULT_GALLERY, Observation
-from reid_edge.upstream.outbox import OUTBOX, SCHEMES, Destination, Outbox, WhenFull
+from reid_edge.upstream.outbox import OUTBOX, Destination, Outbox, WhenFull, no_gallery
 from reid_edge.upstream.pseudonym import camera_pseudonym, load_or_create_key
 from reid_edge.upstream.recent_counts import RecentCounts
 from reid_edge.upstream.transport import Transport
@@ -331,5 +331,4 @@ def _remote(upstream: UpstreamSettings, camera: str) -> Transport:
         return HttpTransport(
             upstream.uri, tls=upstream.tls, insecure=upstream.insecure, max_batch_bytes=max_batch_bytes
         )
-    known = ", ".join(f"{name}:" for name in SCHEMES)
-    raise SettingsError(f"upstream.uri: expected one of {known}, got '{redacted(upstream.uri)}'.")
+    raise SettingsError(f"upstream.uri: {no_gallery(upstream.uri)}")

@@ -13,6 +13,7 @@ from reid_edge.errors import UnsupportedRateError
 from reid_edge.gallery import search as searching
 from reid_edge.gallery.ranking import Ranking
 from reid_edge.gallery.times import duration_text, time_text
+from reid_edge.identity.background import LEAST_TRACKLETS
 from reid_edge.identity.calibration import MOST_BY_CHANCE
 
 WHAT_A_COSINE_MEANS = (
@@ -117,7 +118,10 @@ def notes(store: str, found: Sequence[searching.Found], ranking: Ranking | None)
         yield WHAT_MAPPED_MEANS
     if ranking is None or not ranking.calibrated:
         command = f"reid-edge gallery calibrate {store}"
-        yield f"{WHAT_A_COSINE_MEANS} '{command}' learns from which similarity it is one person."
+        yield (
+            f"{WHAT_A_COSINE_MEANS} '{command}' learns from which similarity it is one person; it needs "
+            f"{LEAST_TRACKLETS} tracklets, and people that were seen at the same time."
+        )
     if ranking is None:
         return
     if ranking.trouble:

@@ -126,6 +126,18 @@ def test_what_is_kept_of_a_long_video_is_bounded():
     assert max(track.shown(chosen=True) for track in recorder.tracks.values()) <= 4
 
 
+@pytest.mark.parametrize("chosen", [4, 5, 37, 200])
+def test_the_crops_that_are_shown_are_evenly_from_a_whole_long_track(chosen):
+    recorder = Recorder(limits=Limits(chosen=4))
+    for number in range(chosen):
+        seen(recorder, number, [1])
+    times = np.array([crop.captured_us - recorder.first_us for crop in recorder.tracks[1].crops]) / 1_000_000
+    assert times[0] == 0
+    assert 2 < len(times) <= 4
+    assert len(set(np.diff(times))) == 1
+    assert chosen - times[-1] <= np.diff(times)[0]
+
+
 def test_a_track_that_is_withheld_says_why(settings, tmp_path):
     out = tmp_path / "seen.html"
     counts = preview(settings({"person.min_s": 60}), PreviewOptions(out))

@@ -35,7 +35,7 @@ class Limits:
 
     Attributes:
         tracks: Largest number of tracks, the first ones.
-        chosen: Largest number of chosen crops of a track.
+        chosen: Largest number of chosen crops of a track, evenly from all.
         left: Largest number of other crops of a track.
         crops: Largest number of crops, all together.
     """
@@ -84,6 +84,7 @@ class SeenTrack:
         left: Number of crops that were not, by reason.
         uses: Number of chosen crops by what became of them.
         crops: Those that are shown.
+        every: One in so many chosen crops is shown.
         failing: Why the track is not like one whole person; "" if it is, None if that is not known.
         published: Last observation of each tracklet that was published of it, without its feature: number and crops.
     """
@@ -98,6 +99,7 @@ class SeenTrack:
     left: Counter[str] = field(default_factory=Counter)
     uses: Counter[str] = field(default_factory=Counter)
     crops: list[SeenCrop] = field(default_factory=list)
+    every: int = 1
     failing: str | None = None
     published: dict[int, int] = field(default_factory=dict)
 
@@ -216,12 +218,22 @@ class Recorder(Watcher):
         track.lowest, track.highest = min(track.lowest, score), max(track.highest, score)
 
     def _is_to_be_shown(self, track: SeenTrack, now_us: int, *, chosen: bool) -> bool:
+        number = track.chosen.total() - 1
+        if chosen and number % track.every == 0 and track.shown(chosen=True) >= self._limits.chosen:
+            self._thin(track)
         if self._crops >= self._limits.crops:
             return False
         if chosen:
-            return track.shown(chosen=True) < self._limits.chosen
+            return number % track.every == 0
         others = [crop.captured_us for crop in track.crops if not crop.chosen]
         return len(others) < self._limits.left and (not others or now_us - others[-1] >= APART_US)
+
+    def _thin(self, track: SeenTrack) -> None:
+        """Leave every second of the chosen crops out, of these and of those to come."""
+        out = [crop for crop in track.crops if crop.chosen][1::2]
+        track.crops = [crop for crop in track.crops if crop not in out]
+        track.every *= 2
+        self._crops -= len(out)
 
     def _use(self, crop: CropDetails, use: Use | str) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
-from reid_edge.redaction import without_userinfo
+from reid_edge.redaction import redacted, without_userinfo
 
 #: Name of the outbox in a camera's state folder; those of its other destinations lie beside it.
 OUTBOX = "outbox.db"
@@ -56,6 +56,18 @@ class Destination:
     def __str__(self) -> str:
         """Return it as an outbox notes it."""
         return f"camera {self.camera} to {self.gallery}"
+
+
+def no_gallery(uri: str) -> str:
+    """Return what is wrong with an address that names no kind of gallery; a password in it is not shown."""
+    shown, hint = redacted(uri), ""
+    scheme, _, rest = shown.partition(":")
+    if rest and scheme.lower() in SCHEMES:
+        hint = f" Did you mean {scheme.lower()}:{rest}?"
+    elif ":" not in uri and uri not in ("", *SCHEMES):
+        hint = f" Did you mean sqlite:{shown}?"
+    known = ", ".join(f"{name}:" for name in SCHEMES)
+    return f"expected the address of a gallery, one of {known}, got '{shown}'.{hint}"
 
 
 def place(uri: str) -> str:

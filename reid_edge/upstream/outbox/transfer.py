@@ -9,8 +9,7 @@ from pathlib import Path
 
 from reid_edge.errors import OutboxError, OutboxInUseError, UsageError
 from reid_edge.files import acting_as_owner
-from reid_edge.redaction import without_userinfo
-from reid_edge.upstream.outbox.destination import OUTBOX, SCHEMES, Destination, beside, files_beside
+from reid_edge.upstream.outbox.destination import OUTBOX, SCHEMES, Destination, beside, files_beside, no_gallery
 from reid_edge.upstream.outbox.folder import lock, remove_with_lock
 from reid_edge.upstream.outbox.outbox import Outbox
 
@@ -119,8 +118,7 @@ def move(source: Path, uri: str, *, agreed: Callable[[Report, Destination], bool
                 "the camera with it once, or discard it."
             )
         if uri.partition(":")[0] not in SCHEMES or not uri.partition(":")[2].strip("/"):
-            known = ", ".join(f"{scheme}:" for scheme in SCHEMES)
-            raise UsageError(f"expected the address of a gallery, with one of {known}, got '{without_userinfo(uri)}'.")
+            raise UsageError(no_gallery(uri))
         to = Destination.of(report.camera, uri)
         if str(to) == old.destination:
             raise UsageError(f"the rows in {source} are for {to.gallery} already.")
