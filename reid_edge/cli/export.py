@@ -25,7 +25,10 @@ from reid_edge.manifest import Precision
 from reid_edge.runtime.target_folder import TargetName
 
 if TYPE_CHECKING:
+    from reid_edge.export.exporter import ExportOptions
+    from reid_edge.export.onnx import InputFormat
     from reid_edge.osnet.checkpoint import Checkpoint
+    from reid_edge.types import Size
 
 _FORMATS = ("onnx", "openvino", "native", "tensorrt")
 
@@ -84,77 +87,39 @@ def export(
     """Make a bundle from a checkpoint: ONNX, OpenVINO and TensorRT files, each checked against the checkpoint."""
     precisions = choices(precision, ("fp32", "fp16", "int8"), "--precision")
     crops = None if calibration == "default" else Path(calibration)
-    if bundle is not None:
-        if target is None:
-            raise UsageError("--bundle is what --for takes: give --for TARGET too.")
-        made_of = _checkpoint(checkpoint, width) if checkpoint is not None or width is not None else None
-        make_target(
-            TargetRequest(
-                target=target,
-                bundle=bundle,
-                out=out,
-                precisions=precisions,
-                checkpoint=made_of,
-                crops=crops,
-                skip_bad=skip_bad,
-                force=force,
-            )
-        )
-        return
-    with extra("export", "exporting"):
-        from reid_edge.export.exporter import ExportOptions, Format, export_bundle
-        from reid_edge.export.native import why_no_plan
-        from reid_edge.export.targets.table import TARGETS
-        from reid_edge.export.tensorrt import why_not_here
-        from reid_edge.osnet.architecture import format_size, parse_size, size_of_resolution
+    loaded = None if width is None and checkpoint is None else _checkpoint(checkpoint, width)
+    made = bundle
+    if made is None:
+        if loaded is None:
+            raise UsageError("give --width β (0.25 ships with reid-edge), or --checkpoint FILE.")
+        with extra("export", "exporting"):
+            from reid_edge.export.exporter import ExportOptions, Format
 
-    if width is None and checkpoint is None:
-        raise UsageError("give --width β (0.25 ships with reid-edge), or --checkpoint FILE.")
-    if size is not None and resolution is not None:
-        raise UsageError("give --size or --resolution, not both.")
-    loaded = _checkpoint(checkpoint, width)
-    no_native, no_tensorrt = why_no_plan(loaded.info.variant, input_format), why_not_here()
-    formats = formats or (TARGETS[target].format if target else None)
-    chosen = _formats(formats, {"native": no_native, "tensorrt": no_tensorrt})
-    input_size = loaded.info.size
-    if size is not None:
-        input_size = parse_size(size)
-    elif resolution is not None:
-        input_size = size_of_resolution(resolution)
-    name = f"osnet_x{loaded.info.width:g}".replace(".", "_") + f"_{format_size(input_size)}"
-    options = ExportOptions(
-        out=out or Path(name),
-        size=input_size,
-        formats=cast(tuple[Format, ...], chosen),
-        precisions=cast(tuple[Precision, ...], precisions),
-        calibration=crops,
-        skip_bad=skip_bad,
-        input_format=input_format,
-        target_cpu=target_cpu,
-        norm=norm,
-        max_batch=max_batch,
-        force=force,
-        keep_rejected=keep_rejected,
-        time_files=latency,
-    )
-    with progress_bars() as notify:
-        exported = export_bundle(loaded, options, notify)
-    print_table(f"{exported.path}", BUNDLE_HEADERS, bundle_rows(exported.manifest))
-    if no_native and not target:
-        console.print(f"Native engine: {no_native}", soft_wrap=True)
-    if no_tensorrt and not target:
-        console.print(
-            f"TensorRT: {no_tensorrt}\n  Copy the bundle to the device and run there: "
-            f"reid-edge build {shlex.quote(str(exported.path))} --engine tensorrt",
-            soft_wrap=True,
+        input_size, obstacles = _input_size(loaded, size, resolution), _obstacles(loaded, input_format)
+        options = ExportOptions(
+            out=out or _usual_name(loaded, input_size),
+            size=input_size,
+            formats=cast(tuple[Format, ...], _formats(formats, target, obstacles)),
+            precisions=cast(tuple[Precision, ...], precisions),
+            calibration=crops,
+            skip_bad=skip_bad,
+            input_format=input_format,
+            target_cpu=target_cpu,
+            norm=norm,
+            max_batch=max_batch,
+            force=force,
+            keep_rejected=keep_rejected,
+            time_files=latency,
         )
-    console.print(f"Next: reid-edge verify {shlex.quote(str(exported.path))}", soft_wrap=True)
+        made = _exported(loaded, options, {} if target else obstacles)
+    elif target is None:
+        raise UsageError("--bundle is what --for takes: give --for TARGET too.")
     if target:
         make_target(
             TargetRequest(
                 target=target,
-                bundle=exported.path,
-                out=None,
+                bundle=made,
+                out=out if bundle else None,
                 precisions=precisions,
                 checkpoint=loaded,
                 crops=crops,
@@ -162,6 +127,57 @@ def export(
                 force=force,
             )
         )
+
+
+def _input_size(loaded: Checkpoint, size: str | None, resolution: float | None) -> Size:
+    """Return the input size that was asked for, or else the checkpoint's.
+
+    Raises:
+        UsageError: Both options are given.
+        ConfigError: One of them is no size.
+    """
+    from reid_edge.osnet.architecture import parse_size, size_of_resolution
+
+    if size is not None and resolution is not None:
+        raise UsageError("give --size or --resolution, not both.")
+    if size is not None:
+        return parse_size(size)
+    return loaded.info.size if resolution is None else size_of_resolution(resolution)
+
+
+def _usual_name(loaded: Checkpoint, size: Size) -> Path:
+    from reid_edge.osnet.architecture import format_size
+
+    return Path(f"osnet_x{loaded.info.width:g}".replace(".", "_") + f"_{format_size(size)}")
+
+
+def _obstacles(loaded: Checkpoint, input_format: InputFormat) -> dict[str, ReidEdgeError]:
+    """Return the reasons why formats that cannot be made everywhere cannot be made here."""
+    from reid_edge.export.native import why_no_plan
+    from reid_edge.export.tensorrt import why_not_here
+
+    found = {"native": why_no_plan(loaded.info.variant, input_format), "tensorrt": why_not_here()}
+    return {name: reason for name, reason in found.items() if reason is not None}
+
+
+def _exported(loaded: Checkpoint, options: ExportOptions, obstacles: Mapping[str, ReidEdgeError]) -> Path:
+    """Export a bundle; print what is in it, why some formats are not, and the next command."""
+    from reid_edge.export.exporter import export_bundle
+
+    with progress_bars() as notify:
+        exported = export_bundle(loaded, options, notify)
+    print_table(f"{exported.path}", BUNDLE_HEADERS, bundle_rows(exported.manifest))
+    path = shlex.quote(str(exported.path))
+    if reason := obstacles.get("native"):
+        console.print(f"Native engine: {reason}", soft_wrap=True)
+    if reason := obstacles.get("tensorrt"):
+        console.print(
+            f"TensorRT: {reason}\n  Copy the bundle to the device and run there: "
+            f"reid-edge build {path} --engine tensorrt",
+            soft_wrap=True,
+        )
+    console.print(f"Next: reid-edge verify {path}", soft_wrap=True)
+    return exported.path
 
 
 def _checkpoint(checkpoint: Path | None, width: float | None) -> Checkpoint:
@@ -172,22 +188,21 @@ def _checkpoint(checkpoint: Path | None, width: float | None) -> Checkpoint:
     return find_checkpoint(checkpoint, width, say)
 
 
-def _formats(asked: str | None, obstacles: Mapping[str, ReidEdgeError | None]) -> tuple[str, ...]:
-    """Return the formats to export: those asked for, else all that can be made here.
-
-    Args:
-        asked: The option's value.
-        obstacles: For formats that cannot be made everywhere: the reason why they cannot be made here, or None.
+def _formats(asked: str | None, target: TargetName | None, obstacles: Mapping[str, ReidEdgeError]) -> tuple[str, ...]:
+    """Return the formats to export: those asked for, else the target's, else all that can be made here.
 
     Raises:
         UsageError: A format that does not exist.
         ReidEdgeError: One was asked for, and cannot be made here.
     """
+    from reid_edge.export.targets.table import TARGETS
+
+    asked = asked or (TARGETS[target].format if target else None)
     chosen = choices(asked or ",".join(_FORMATS), _FORMATS, "--formats")
-    for obstacle in (obstacles.get(name) for name in chosen):
-        if obstacle is not None and asked is not None:
+    for obstacle in (obstacles[name] for name in chosen if name in obstacles):
+        if asked is not None:
             raise obstacle
-    return tuple(name for name in chosen if obstacles.get(name) is None)
+    return tuple(name for name in chosen if name not in obstacles)
 
 
 def build(
