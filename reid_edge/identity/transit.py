@@ -1,4 +1,4 @@
-"""Times between cameras: stated in a file, or learnt from confident matches."""
+"""Times between cameras, as a file states them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ GUIDE = "docs/identity.md"
 
 #: By how much the clocks of two cameras may differ, seconds.
 CLOCK_TOLERANCE_S = 2.0
-#: Edges of the classes of times between cameras, seconds; negative: the second saw the person first.
-EDGES_S = np.array([-np.inf, -3600, -900, -300, -120, -60, -30, -15, -5, 0, 5, 15, 30, 60, 120, 300, 900, 3600, np.inf])
-#: Matches that the distribution of chance counts for: with as many real ones, half of what they say is believed.
-PRIOR_MATCHES = 20
 #: Matches of a pair of cameras from which stated times can be doubted, and the share of them that contradicts.
 LEAST_FOR_DOUBT, DOUBTFUL_SHARE = 10, 0.5
 
@@ -137,68 +133,3 @@ def _gap(sightings: Sightings, one: int, other: int) -> float:
             sightings.first_s[other] - sightings.last_s[one],
         )
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearntTransits:
-    """Times between cameras, as confident matches show them.
-
-    A difference between two clocks moves the times of one person and is learnt with them.
-
-    Attributes:
-        ratios: By ordered pair of cameras, the log-likelihood ratio of each class of times (``EDGES_S``): how much more
-            usual it is for one person than for two tracklets at random.
-        matches: Number of matches behind each pair.
-    """
-
-    ratios: dict[tuple[str, str], Floats]
-    matches: dict[tuple[str, str], int]
-
-    def log_likelihood(self, first_camera: str, last_s: float, second_camera: str, first_s: float) -> float:
-        """Return how much the times speak for one person, in nats; 0 where nothing is known.
-
-        Args:
-            first_camera: The camera of the one tracklet.
-            last_s: When it was last seen.
-            second_camera: The camera of the other.
-            first_s: When that was first seen.
-        """
-        known = self.ratios.get((first_camera, second_camera))
-        if known is None:
-            return 0.0
-        return float(known[int(np.searchsorted(EDGES_S, first_s - last_s, side="right")) - 1])
-
-
-def learnt_transits(sightings: Sightings, matches: npt.NDArray[np.integer]) -> LearntTransits:
-    """Learn the times between cameras.
-
-    The classes are counted among the matches and among all pairs of the two cameras; the matches' shares are mixed with
-    those of chance, which count as 20 matches, so that few matches say little.
-
-    Args:
-        sightings: N tracklets.
-        matches: P×2 rows of tracklets of different cameras that are surely one person by their features alone.
-    """
-    numbers, names = sightings.camera_numbers, sightings.camera_names
-    matched: dict[tuple[int, int], list[float]] = {}
-    for one, other in matches:
-        for first, second in ((one, other), (other, one)):
-            if numbers[first] != numbers[second]:
-                time = float(sightings.first_s[second] - sightings.last_s[first])
-                matched.setdefault((int(numbers[first]), int(numbers[second])), []).append(time)
-    ratios, counts = {}, {}
-    for (first, second), times in matched.items():
-        chance = _chance(sightings.last_s[numbers == first], sightings.first_s[numbers == second])
-        shares = (np.histogram(times, EDGES_S)[0] + PRIOR_MATCHES * chance) / (len(times) + PRIOR_MATCHES)
-        ratios[names[first], names[second]] = np.log(shares / chance)
-        counts[names[first], names[second]] = len(times)
-    return LearntTransits(ratios=ratios, matches=counts)
-
-
-def _chance(last_s: Floats, first_s: Floats) -> Floats:
-    """Return the share of each class of times among all pairs, each a little more than 0."""
-    starts = np.sort(first_s)
-    below = np.stack([np.searchsorted(starts, last_s + edge, side="left").sum() for edge in EDGES_S])
-    counts = np.diff(below).astype(np.float64) + 1
-    shares: Floats = counts / counts.sum()
-    return shares

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from reid_edge.errors import SettingsError
-from reid_edge.identity.transit import StatedTransits, doubtful_pairs, learnt_transits, read_transits
-from tests.identity.scenes import make_scene, simple, unit
+from reid_edge.identity.transit import StatedTransits, doubtful_pairs, read_transits
+from tests.identity.scenes import make_scene
 
 
 def written(folder, text):
@@ -68,25 +68,6 @@ def walkers(seconds, count=40, clock=0.0):
     return sightings, np.stack([np.arange(count), np.arange(count) + count], axis=1)
 
 
-def test_the_usual_time_speaks_for_one_person_and_an_unusual_one_against():
-    learnt = learnt_transits(*walkers(20))
-    assert learnt.matches == {("door", "hall"): 40, ("hall", "door"): 40}
-    assert learnt.log_likelihood("door", 0, "hall", 20) > 2
-    assert learnt.log_likelihood("door", 0, "hall", 2000) < -0.5
-    assert learnt.log_likelihood("door", 0, "yard", 20) == 0
-
-
-def test_few_matches_say_little():
-    sightings, matches = walkers(20)
-    few, many = (learnt_transits(sightings, matches[:count]) for count in (2, 40))
-    assert 0 < few.log_likelihood("door", 0, "hall", 20) < many.log_likelihood("door", 0, "hall", 20) - 0.5
-
-
-def test_clocks_that_disagree_are_learnt_with_the_times():
-    learnt = learnt_transits(*walkers(20, clock=-100))  # the hall's clock is behind: people arrive before they leave
-    assert learnt.log_likelihood("door", 0, "hall", -80) > 2
-
-
 def test_a_stated_time_that_matches_contradict_is_doubted():
     stated = StatedTransits(shortest_s={("door", "hall"): 15.0})
     sightings, matches = walkers(20)
@@ -95,8 +76,3 @@ def test_a_stated_time_that_matches_contradict_is_doubted():
     assert doubtful_pairs(stated, behind, matches) == (("door", "hall"),)
     assert doubtful_pairs(stated, behind, matches[:9]) == ()
     assert stated.without((("door", "hall"),)).shortest_s == {}
-
-
-def test_one_camera_teaches_nothing():
-    one = simple(unit(1, 0), unit(1, 0), cameras="dd", times=[(0, 1), (5, 6)])
-    assert learnt_transits(one, np.array([[0, 1]])).ratios == {}
