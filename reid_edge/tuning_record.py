@@ -42,8 +42,10 @@ class DeviceClass:
         instruction_sets: Instruction sets that matter to inference.
         cpus: Logical CPUs that the process may use.
         isa_limit: ``ONEDNN_MAX_CPU_ISA`` where set.
-        gpu: Name of the GPU, for files that run there, with what tells modules of one name apart.
+        gpu: Name of the GPU or NPU, for files that run there, with what tells modules of one name apart.
         power_mode: A Jetson's power mode, which sets clocks and cores; "" elsewhere, and in earlier bundles.
+        device: What computes, as ``--device`` names it: ``CPU``, where TensorRT runs on the GPU all the same; a device
+            of OpenVINO; or a provider of ONNX Runtime.
     """
 
     cpu: str
@@ -52,14 +54,16 @@ class DeviceClass:
     isa_limit: str = ""
     gpu: str = ""
     power_mode: str = ""
+    device: str = "CPU"
 
     def differences(self, here: DeviceClass) -> list[str]:
         """List the facts that make ``here`` another class; the CPU's name is none: it differs within a family."""
         facts = (
+            ("device", self.device, here.device),
             ("instruction sets", ", ".join(self.instruction_sets), ", ".join(here.instruction_sets)),
             ("CPUs", str(self.cpus), str(here.cpus)),
             ("ONEDNN_MAX_CPU_ISA", self.isa_limit or "not set", here.isa_limit or "not set"),
-            ("GPU", self.gpu or here.gpu, here.gpu),
+            ("NPU" if self.device.startswith("NPU") else "GPU", self.gpu or here.gpu, here.gpu),
             ("power mode", self.power_mode or here.power_mode, here.power_mode),
         )
         return [f"{name}: there {there}, here {now or 'none'}" for name, there, now in facts if there != now]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from reid_edge.bundle import Bundle
-from reid_edge.cli.shared_options import SkipBadOption
+from reid_edge.cli.shared_options import DeviceOption, SkipBadOption
 from reid_edge.console import console, extra, print_table, progress_bars, say
 from reid_edge.errors import TuningError, UsageError
 from reid_edge.manifest import EngineName
@@ -34,8 +34,12 @@ def tune(
     ] = None,
     engine: Annotated[
         Literal[EngineName, "cpu"],
-        typer.Option(help="Engine that will run the bundle. cpu: the fastest of native, OpenVINO and ONNX Runtime."),
+        typer.Option(
+            help="Engine that will run the bundle. cpu: the fastest of native, OpenVINO and ONNX Runtime; "
+            "with --device, the one that has that device."
+        ),
     ] = "cpu",
+    device: DeviceOption = "CPU",
     objective: Annotated[
         Literal["p50", "p99", "throughput", "energy"],
         typer.Option(help="Optimise median time, 99th percentile, throughput or energy."),
@@ -61,7 +65,8 @@ def tune(
 ) -> None:
     """Find the fastest bundle for this device that keeps the accuracy.
 
-    It tries precisions, float types, streams, threads and exact rewrites of the network.
+    It tries precisions, float types, streams, threads and exact rewrites of the network. With --device, it tunes for
+    that GPU or NPU.
     """
     with extra("export", "tuning"):
         from reid_edge.osnet.architecture import format_size, parse_size
@@ -85,6 +90,7 @@ def tune(
     options = TuneOptions(
         out=out or Path(name if len(loaded) == 1 else "osnet_tuned"),
         engine=engine,
+        device=device,
         objective=Objective(goal=objective, crops=crops),
         budget_minutes=budget_minutes,
         latency_ms=latency_ms,
@@ -94,7 +100,7 @@ def tune(
         skip_bad=skip_bad,
         force=force,
     )
-    reasons = [one.why_untimed() for one in tuning_engines(engine, options.objective.query.crops)]
+    reasons = [one.why_untimed() for one in tuning_engines(engine, options.objective.query.crops, device)]
     if reason := " ".join(filter(None, reasons)):
         with progress_bars() as notify:
             results = [one for model in loaded for one in dry_run(model, options, notify)]
@@ -104,7 +110,8 @@ def tune(
     with progress_bars() as notify:
         bundle = run_tuning(loaded, options, notify)
     show_tuning(bundle)
-    console.print(f"Next: reid-edge benchmark {shlex.quote(str(bundle.path))}", soft_wrap=True)
+    on_device = "" if device == "CPU" else f" --device {shlex.quote(device)}"
+    console.print(f"Next: reid-edge benchmark {shlex.quote(str(bundle.path))}{on_device}", soft_wrap=True)
 
 
 def readable_labelled(root: Path, *, partial: bool, skip_bad: bool) -> dict[Split, list[LabelledImage]]:

@@ -56,13 +56,16 @@ class Reference:
         assert self.calibration is not None
         return [as_input(crop[None], spec) for crop in self.calibration.calibration]
 
-    def check(self, bundle: Bundle, artifact: Artifact, *, keep_rejected: bool = False) -> Artifact:
+    def check(
+        self, bundle: Bundle, artifact: Artifact, *, keep_rejected: bool = False, device: str = "CPU"
+    ) -> Artifact:
         """Run an artifact's files against the checkpoint.
 
         Args:
             bundle: Where its files lie; only the manifest's input spec matters.
             artifact: Not yet checked.
             keep_rejected: Return INT8 that changes the ranking too much, with that verdict, instead of raising.
+            device: What computes, as :class:`~reid_edge.runtime.engines.EngineOptions` names it.
 
         Returns:
             The artifact with its parity, and its verdict where it is INT8 or tuned.
@@ -73,7 +76,7 @@ class Reference:
             EngineError: It cannot run here.
         """
         spec = bundle.manifest.input
-        engine = load_engine(bundle, artifact, EngineOptions())
+        engine = load_engine(bundle, artifact, EngineOptions(device=device))
         parity = measure_parity(engine, spec, self.golden, self.golden_features, max_batch=artifact.max_batch)
         _require_parity(artifact, parity.cosine_min)
         if artifact.precision in COSINE_LIMITS:

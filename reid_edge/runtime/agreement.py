@@ -31,13 +31,14 @@ def cosine_limit(manifest: Manifest, artifact: Artifact) -> float:
     """Return the lowest cosine similarity to the golden features that an artifact may show on any device.
 
     Where :func:`float_limit` gives none, the limit lies :data:`INT8_TOLERANCE` below the file's similarity on export;
-    for a plan that was never run, below that of the ONNX file that it was built from.
+    for a plan that was never run, below that of the ONNX file that it was built from.  Where none of them was run, as
+    while a tuning only times its candidates, the limit is −1.
     """
     if limit := float_limit(artifact):
         return limit
     like = [held for held in (artifact, *manifest.artifacts) if held.precision == artifact.precision]
     exported = [held.parity for held in like if held.parity]
-    return exported[0].cosine_min - INT8_TOLERANCE
+    return exported[0].cosine_min - INT8_TOLERANCE if exported else -1.0
 
 
 def require_agreement(infer: Callable[[Image], Features], bundle: Bundle, artifact: Artifact) -> float:

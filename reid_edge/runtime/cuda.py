@@ -93,7 +93,7 @@ _REMEDIES: dict[int, str] = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """The GPU that CUDA calls device 0.
+    """A GPU that CUDA finds.
 
     Attributes:
         name: e.g. ``Orin``, which all modules of that family are called.
@@ -119,11 +119,14 @@ class Gpu:
         return f"{self.name}, compute capability {self.compute_capability}{size}{memory}"
 
 
-def open_gpu() -> Gpu:
-    """Describe the first GPU.
+def open_gpu(index: int = 0) -> Gpu:
+    """Describe a GPU.
+
+    Args:
+        index: CUDA's number of it.
 
     Raises:
-        EngineUnavailableError: There is no driver, it refuses this process, or it finds no GPU; with the remedy.
+        EngineUnavailableError: There is no driver, it refuses this process, or it finds no such GPU; with the remedy.
         GpuError: The driver fails otherwise.
     """
     driver = _driver()
@@ -131,7 +134,9 @@ def open_gpu() -> Gpu:
     driver("cuDeviceGetCount", byref(number))
     if number.value == 0:
         raise EngineUnavailableError(f"CUDA finds no GPU: {_REMEDIES[_NO_DEVICE]}.")
-    driver("cuDeviceGet", byref(device), 0)
+    if index >= number.value:
+        raise EngineUnavailableError(f"CUDA finds no GPU {index}; the last that it has is {number.value - 1}.")
+    driver("cuDeviceGet", byref(device), index)
     name, memory = ctypes.create_string_buffer(_LONGEST_NAME), c_size_t()
     driver("cuDeviceGetName", name, _LONGEST_NAME, device)
     driver("cuDeviceTotalMem_v2", byref(memory), device)
@@ -143,10 +148,10 @@ def open_gpu() -> Gpu:
     )
 
 
-def find_gpu() -> Gpu | None:
-    """Return the first GPU; None without one, without its driver, or where the driver refuses this process."""
+def find_gpu(index: int = 0) -> Gpu | None:
+    """Return a GPU by CUDA's number; None without it, without the driver, or where the driver refuses this process."""
     try:
-        return open_gpu()
+        return open_gpu(index)
     except (EngineUnavailableError, GpuError):
         return None
 

@@ -11,12 +11,13 @@ from reid_edge.system.sysfs import ROOT
 from reid_edge.tuning_record import DeviceClass
 
 
-def current_device_class(gpu: str = "", root: Path = ROOT) -> DeviceClass:
+def current_device_class(gpu: str = "", root: Path = ROOT, *, device: str = "CPU") -> DeviceClass:
     """Describe this device by the facts that decide whether a choice made on another device holds here.
 
     Args:
-        gpu: The GPU as :attr:`reid_edge.runtime.cuda.Gpu.model` names it, for files that run there.
+        gpu: Name of the GPU or NPU, for files that run there; for CUDA :attr:`reid_edge.runtime.cuda.Gpu.model`.
         root: Folder that holds the system's files.
+        device: What computes, as ``--device`` names it.
     """
     return DeviceClass(
         cpu=cpu_name(root),
@@ -25,4 +26,5 @@ def current_device_class(gpu: str = "", root: Path = ROOT) -> DeviceClass:
         isa_limit=isa_limit(),
         gpu=gpu,
         power_mode=power_mode(root) if describe_jetson(root) else "",
+        device=device,
     )

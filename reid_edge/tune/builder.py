@@ -88,7 +88,8 @@ class CandidateBuilder:
         bundle = self.build(candidate)
         first, *others = bundle.manifest.artifacts
         if first.verdict is None:
-            first = self.reference.check(bundle, first, keep_rejected=True)
+            device = self.engines[candidate.engine].device
+            first = self.reference.check(bundle, first, keep_rejected=True, device=device)
         manifest = replace(bundle.manifest, artifacts=(first, *others))
         write_manifest(bundle.path, manifest)
         return Bundle(bundle.path, manifest)

@@ -24,11 +24,7 @@ REWRITES = (
     Rewrite(batch_gates=True, join=True),
 )
 FLOAT_NAMES: dict[FloatType, str] = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
-_PLAIN: dict[Precision, tuple[bool, FloatType]] = {
-    "fp32": (False, "f32"),
-    "fp16": (False, "f16"),
-    "int8": (True, "f32"),
-}
+_PLAIN_FLOATS: dict[Precision, FloatType] = {"fp32": "f32", "fp16": "f16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,15 +120,21 @@ def grid(engine: TuningEngine, variant: NetworkVariant, max_batch: int) -> list[
 
 def plain_candidates(engine: TuningEngine, max_batch: int) -> list[Candidate]:
     """List the candidates that compute what the plain exports of an engine compute."""
+    with_int8, *_ = (*engine.int8_float_types, "f32")
     return [
-        Candidate(engine=engine.name, int8=int8, execution=Execution(float_type=float_type), max_batch=max_batch)
-        for int8, float_type in (_PLAIN[precision] for precision in engine.plain)
+        Candidate(
+            engine=engine.name,
+            int8=precision == "int8",
+            execution=Execution(float_type=_PLAIN_FLOATS.get(precision, with_int8)),
+            max_batch=max_batch,
+        )
+        for precision in engine.plain
     ]
 
 
 def refinements(candidate: Candidate, engine: TuningEngine) -> Iterator[Candidate]:
     """Yield a candidate with other numbers of threads, and with queries in smaller batches, which may fit a cache."""
-    cpus, crops, execution = engine.device().cpus, engine.crops, candidate.execution
+    cpus, crops, execution = engine.device_class().cpus, engine.crops, candidate.execution
     for threads in engine.thread_counts():
         if execution.streams <= threads < cpus or (threads == cpus and execution.streams == 1):
             yield replace(candidate, execution=replace(execution, threads=threads))

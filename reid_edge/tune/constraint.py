@@ -59,8 +59,9 @@ class MeanAveragePrecision:
 
     Args:
         base: The plain export; its FP32 is what the candidates are compared with.
-        engine: What runs that FP32.
+        engine: What runs that FP32, on the CPU.
         splits: Query and gallery, labelled.
+        device: What computes the candidates, as ``--device`` names it.
         max_drop: Points, of 100.
         notify: Called with a text and a number of steps before long work; returns what to call after each step.
     """
@@ -71,10 +72,12 @@ class MeanAveragePrecision:
         engine: EngineName,
         splits: Mapping[Split, Sequence[LabelledImage]],
         *,
+        device: str = "CPU",
         max_drop: float,
         notify: Notify,
     ) -> None:
         self._base, self._engine, self._splits, self._max_drop, self._notify = base, engine, splits, max_drop, notify
+        self._device = device
         self._exact: float | None = None
         counts = f"{counted(len(splits['query']), 'query', 'queries')}, {len(splits['gallery']):,} gallery"
         self.text = f"mAP at most {max_drop:g} under FP32's on market1501 ({counts})"
@@ -82,12 +85,12 @@ class MeanAveragePrecision:
     def judge(self, bundle: Bundle) -> Judgement:
         """Measure the mAP; see :class:`Constraint`."""
         if self._exact is None:
-            self._exact = self._measure(self._base, self._engine, "fp32")
-        reached = self._measure(bundle, bundle.manifest.artifacts[0].engine, "tuned")
+            self._exact = self._measure(self._base, self._engine, "fp32", "CPU")
+        reached = self._measure(bundle, bundle.manifest.artifacts[0].engine, "tuned", self._device)
         drop = self._exact - reached
         note = "" if drop <= self._max_drop else f"mAP {reached:.2f}, {drop:.2f} under FP32's {self._exact:.2f}"
         return Judgement(passed=not note, figures={"mAP": reached, "mAP of FP32": self._exact}, note=note)
 
-    def _measure(self, bundle: Bundle, engine: EngineName, precision: Precision) -> float:
-        extractor = Extractor(bundle, engine=engine, precision=precision, cache_dir=None)
+    def _measure(self, bundle: Bundle, engine: EngineName, precision: Precision, device: str) -> float:
+        extractor = Extractor(bundle, engine=engine, precision=precision, device=device, cache_dir=None)
         return 100 * measure_accuracy(extractor, self._splits, self._notify).mean_ap

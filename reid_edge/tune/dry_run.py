@@ -47,14 +47,14 @@ def dry_run(checkpoint: Checkpoint, options: TuneOptions, notify: Notify) -> lis
 
     Args:
         checkpoint: What to tune.
-        options: As for :func:`reid_edge.tune.run.tune`; only engine, crops and calibration matter.
+        options: As for :func:`reid_edge.tune.run.tune`; only engine, device, crops and calibration matter.
         notify: Called with a text and a number of steps before long work; returns what to call after each step.
 
     Raises:
         EngineUnavailableError: No plans can be built here.
         CalibrationError: No usable crops.
     """
-    engines = tuning_engines(options.engine, options.objective.query.crops)
+    engines = tuning_engines(options.engine, options.objective.query.crops, options.device)
     with tempfile.TemporaryDirectory(prefix="reid-edge-tune-") as folder:
         builder = _builder(checkpoint, options, engines, Path(folder), notify)
         variant = checkpoint.info.config.variant

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import onnx
+
 from reid_edge.bundle import Bundle
-from reid_edge.errors import EngineUnavailableError
+from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError
 from reid_edge.export.conversion import quantize_onnx, quantize_openvino, write_ir
 from reid_edge.export.exporter import Format, tool_versions
 from reid_edge.export.native import int8_plan_of_onnx, native_precisions, plan_of_onnx, why_no_plan
+from reid_edge.export.onnx import OPSET
 from reid_edge.export.tensorrt import build_tensorrt, plan_precisions, why_not_here
 from reid_edge.files import write_whole
 from reid_edge.manifest import EngineName, Precision
 from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.runtime.cuda import find_gpu
-from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines import Batch
+from reid_edge.runtime.engines.hardware import device_class_of
+from reid_edge.runtime.engines.onnxruntime import open_session
+from reid_edge.runtime.engines.openvino import HALF_FLAGS, require_device
 from reid_edge.runtime.native.library import available_kernels
 from reid_edge.runtime.tensorrt_library import load_library
 from reid_edge.system.cpu import cpu_flags
@@ -30,7 +35,7 @@ from reid_edge.tuning_record import DeviceClass, FloatType
 #: CPU flags that make a float type worth trying with OpenVINO; whether it works shows when it is tried.
 _CPU_FLAGS: dict[FloatType, tuple[str, ...]] = {
     "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
-    "f16": ("amx_fp16", "fphp"),
+    "f16": HALF_FLAGS,
 }
 
 
@@ -48,7 +53,9 @@ class Quantization:
 
 
 class TuningEngine(ABC):
-    """Describes what an engine can vary, and makes its files; what a subclass does not override holds on a CPU.
+    """Describes what an engine can vary on a device, and makes its files.
+
+    What a subclass does not override holds on a CPU.
 
     Attributes:
         name: What runs the candidates.
@@ -56,16 +63,19 @@ class TuningEngine(ABC):
         files: Path in a bundle, and suffix, of every file that :meth:`write` makes; the first is the one to load.
         formats: Of the plain export.
         plain: Precisions of the plain export that the candidates have to beat.
-        int8_float_types: Float types of the rest of a network in INT8; none: INT8 takes part as plain export only.
+        int8_float_types: Float types of the rest of a network in INT8, the plain export's first; none: INT8 takes part
+            as plain export only.
         drafts: Whether INT8 that is only timed is quicker to make than INT8 that is accurate.
         rewrites: Whether it runs rewritten networks.
         half_weights: Whether ``f16`` is written into the ONNX file, and not left to the engine.
 
     Args:
         crops: Of a query.
+        device: What computes: ``CPU``, or what :meth:`require_device` takes.
 
     Raises:
-        EngineUnavailableError: Its files cannot be made here.
+        EngineUnavailableError: Its files cannot be made here, or it has no such device.
+        MissingExtraError: Its package is not installed.
     """
 
     name: ClassVar[EngineName]
@@ -75,11 +85,13 @@ class TuningEngine(ABC):
     plain: tuple[Precision, ...] = ("fp32", "int8")
     int8_float_types: tuple[FloatType, ...] = ()
     drafts: ClassVar[bool] = False
-    half_weights: ClassVar[bool] = False
+    half_weights: bool = False
     rewrites: ClassVar[bool] = True
 
-    def __init__(self, crops: int) -> None:
-        self.crops = crops
+    def __init__(self, crops: int, device: str = "CPU") -> None:
+        self.crops, self.device = crops, device
+        if device != "CPU":
+            self.require_device()
 
     @abstractmethod
     def write(self, source: Path, out: Path, int8: Quantization | None) -> None:
@@ -111,9 +123,13 @@ class TuningEngine(ABC):
         """Say why files can be made here and not timed; "" where they can."""
         return ""
 
-    def device(self) -> DeviceClass:
+    def require_device(self) -> None:
+        """Raise EngineUnavailableError where the engine does not compute on :attr:`device`, which is not the CPU."""
+        raise EngineUnavailableError(f"{self.name} has no device '{self.device}': leave out --device, or --engine.")
+
+    def device_class(self) -> DeviceClass:
         """Describe what decides whether a choice made here holds elsewhere."""
-        return current_device_class()
+        return device_class_of(self.name, self.device)
 
     def tools(self) -> dict[str, str]:
         """Versions of what takes part."""
@@ -129,18 +145,33 @@ class TuningEngine(ABC):
 
     def thread_counts(self) -> tuple[int, ...]:
         """Numbers of threads worth trying in the end; none where threads play no part."""
-        cpus = self.device().cpus
+        if self.device != "CPU":
+            return ()
+        cpus = self.device_class().cpus
         return tuple(sorted({1, cpus // 2, cpus} - {0}))
 
 
 class OpenVINOTuning(TuningEngine):
-    """OpenVINO on the CPU, which converts floats as it compiles."""
+    """OpenVINO, which converts floats as it compiles.
+
+    On another device than the CPU both types that those compute in are tried; what a device lacks fails there.
+    """
 
     name = file_engine = "openvino"
     files = {"openvino/tuned.xml": ".xml", "openvino/tuned.bin": ".bin"}  # noqa: RUF012 - read only
     formats = ("openvino",)
-    int8_float_types = ("f32", "bf16", "f16")
+    int8_float_types: tuple[FloatType, ...] = ("f32", "bf16", "f16")
     drafts = True
+
+    def __init__(self, crops: int, device: str = "CPU") -> None:
+        super().__init__(crops, device)
+        if device != "CPU":
+            self.plain = ("fp32", "fp16", "int8")
+            self.int8_float_types = self.float_types()
+
+    def require_device(self) -> None:
+        """See :meth:`TuningEngine.require_device`."""
+        require_device(self.device, "tuning")
 
     def write(self, source: Path, out: Path, int8: Quantization | None) -> None:
         """Write an IR; see :meth:`TuningEngine.write`."""
@@ -150,23 +181,41 @@ class OpenVINOTuning(TuningEngine):
             quantize_openvino(source, out, int8.batches, needs_vnni=False, draft=int8.draft)
 
     def float_types(self) -> tuple[FloatType, ...]:
-        """Float types that the CPU has instructions for."""
-        if self.device().isa_limit:
+        """Float types that the CPU has instructions for; other devices have float16, which is faster there."""
+        if self.device != "CPU":
+            return ("f16", "f32")
+        if self.device_class().isa_limit:
             return ("f32",)
         return ("f32", *(name for name, flags in _CPU_FLAGS.items() if cpu_flags().intersection(flags)))
 
     def stream_counts(self) -> tuple[int, ...]:
-        """One, two, and as many as there are CPUs, where they divide a query evenly."""
-        cpus = self.device().cpus
+        """One, two, and as many as there are CPUs, where they divide a query evenly; one on other devices."""
+        if self.device != "CPU":
+            return (1,)
+        cpus = self.device_class().cpus
         return tuple(sorted(count for count in {1, 2, cpus} if count <= cpus and self.crops % count == 0))
 
 
 class OnnxRuntimeTuning(TuningEngine):
-    """ONNX Runtime on the CPU, which computes the ONNX file as it is written."""
+    """ONNX Runtime, which computes the ONNX file as it is written: on other devices than the CPU in float16 too."""
 
     name = file_engine = "onnxruntime"
     files = {"model.tuned.onnx": ".onnx"}  # noqa: RUF012 - read only
     formats = ("onnx",)
+
+    def __init__(self, crops: int, device: str = "CPU") -> None:
+        super().__init__(crops, device)
+        if device != "CPU":
+            self.half_weights = True
+            self.plain = ("fp32", "fp16", "int8")
+
+    def require_device(self) -> None:
+        """See :meth:`TuningEngine.require_device`; a provider whose libraries do not load is found at once."""
+        open_session(_smallest_model(), "tuning", device=self.device)
+
+    def float_types(self) -> tuple[FloatType, ...]:
+        """Float types that files are written in."""
+        return ("f32",) if self.device == "CPU" else ("f16", "f32")
 
     def write(self, source: Path, out: Path, int8: Quantization | None) -> None:
         """Write an ONNX file; see :meth:`TuningEngine.write`."""
@@ -181,8 +230,8 @@ class NativeTuning(TuningEngine):
     formats = ("native",)
     rewrites = False
 
-    def __init__(self, crops: int) -> None:
-        super().__init__(crops)
+    def __init__(self, crops: int, device: str = "CPU") -> None:
+        super().__init__(crops, device)
         self.plain = native_precisions()
         if not self.plain:
             available_kernels("fp32")  # says why
@@ -215,8 +264,8 @@ class TensorRTTuning(TuningEngine):
     int8_float_types: tuple[FloatType, ...] = ("f32",)
     half_weights = True
 
-    def __init__(self, crops: int) -> None:
-        super().__init__(crops)
+    def __init__(self, crops: int, device: str = "CPU") -> None:
+        super().__init__(crops, device)
         if (obstacle := why_not_here()) is not None:
             raise obstacle
         self.plain = plan_precisions()
@@ -242,11 +291,6 @@ class TensorRTTuning(TuningEngine):
             "device that will run the bundle: reid-edge tune --engine tensorrt …"
         )
 
-    def device(self) -> DeviceClass:
-        """Name the GPU besides what holds on any device."""
-        gpu = find_gpu()
-        return current_device_class(gpu.model if gpu else "")
-
     def tools(self) -> dict[str, str]:
         """Versions of what takes part, TensorRT's among them."""
         library = load_library()
@@ -259,6 +303,16 @@ class TensorRTTuning(TuningEngine):
     def thread_counts(self) -> tuple[int, ...]:
         """None: a GPU computes."""
         return ()
+
+
+def _smallest_model() -> bytes:
+    """Make an ONNX model that any ONNX Runtime reads: its output is its input."""
+    value = partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT, shape=[1])
+    node = onnx.helper.make_node("Identity", ["input"], ["output"])
+    graph = onnx.helper.make_graph([node], "smallest", [value("input")], [value("output")])
+    opset = onnx.helper.make_opsetid("", OPSET)
+    model: bytes = onnx.helper.make_model(graph, ir_version=8, opset_imports=[opset]).SerializeToString()
+    return model
 
 
 def _write_onnx(source: Path, out: Path, int8: Quantization | None) -> None:
@@ -276,24 +330,30 @@ _ENGINES: dict[EngineName, type[TuningEngine]] = {
 }
 
 
-#: Engines that ``cpu`` stands for.
+#: Engines that ``cpu`` stands for; on another device, those of them that have it.
 _CPU_ENGINES: tuple[EngineName, ...] = ("native", "openvino", "onnxruntime")
 
 
-def tuning_engines(name: EngineName | Literal["cpu"], crops: int) -> list[TuningEngine]:
+def tuning_engines(name: EngineName | Literal["cpu"], crops: int, device: str = "CPU") -> list[TuningEngine]:
     """Find the engines that take part in a tuning.
 
     Args:
-        name: One of them, or ``cpu``: all that run on the CPU, against each other.
+        name: One of them, or ``cpu``: all that run on the CPU, or on ``device``, against each other.
         crops: Of a query.
+        device: ``CPU``, a device of OpenVINO or a provider of ONNX Runtime.
 
     Raises:
-        EngineUnavailableError: Files cannot be made here.
+        EngineUnavailableError: Files cannot be made here, or no engine has that device.
+        MissingExtraError: The package of the one that was named is not installed.
     """
     if name != "cpu":
-        return [_ENGINES[name](crops)]
-    engines = []
+        return [_ENGINES[name](crops, device)]
+    engines, reasons = [], []
     for one in _CPU_ENGINES:
-        with contextlib.suppress(EngineUnavailableError):  # the native engine is not built everywhere
-            engines.append(_ENGINES[one](crops))
+        try:
+            engines.append(_ENGINES[one](crops, device))
+        except (EngineError, MissingExtraError) as error:  # the native engine is not built everywhere
+            reasons.append(f"  {one}: {error}")
+    if not engines:
+        raise EngineUnavailableError(f"no engine here can be tuned on {device}:\n" + "\n".join(reasons))
     return engines

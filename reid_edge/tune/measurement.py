@@ -145,6 +145,7 @@ def measure(
     objective: Objective,
     stage: Stage,
     *,
+    device: str,
     budget_seconds: float,
     notify: Notify,
     meter: EnergyMeter | None,
@@ -155,12 +156,13 @@ def measure(
         files: Bundle, and which of its files, by name.
         objective: What is minimised.
         stage: How long.
+        device: What computes, as ``--device`` names it.
         budget_seconds: Of the whole tuning; the stage takes its share.
         notify: Called with a text and a number of steps before long work; returns what to call after each step.
         meter: For energy.
     """
     variants = {
-        name: Variant(bundle=bundle.path, engine=artifact.engine, precision=artifact.precision)
+        name: Variant(bundle=bundle.path, engine=artifact.engine, precision=artifact.precision, device=device)
         for name, (bundle, artifact) in files.items()
     }
     timings, failures = time_variants(

@@ -44,7 +44,8 @@ class TuneOptions:
 
     Attributes:
         out: The tuned bundle's folder.
-        engine: One of them; ``cpu``: all that run on the CPU, against each other.
+        engine: One of them; ``cpu``: all that run on the CPU, or on ``device``, against each other.
+        device: What computes: ``CPU``, a device of OpenVINO or a provider of ONNX Runtime.
         objective: What is minimised.
         budget_minutes: For each checkpoint that is tuned, about; distilling calibration crops comes on top.
         latency_ms: Take the most accurate checkpoint whose objective is at most this; None: the only one given.
@@ -57,6 +58,7 @@ class TuneOptions:
 
     out: Path
     engine: EngineName | Literal["cpu"] = "cpu"
+    device: str = "CPU"
     objective: Objective = Objective()  # noqa: RUF009 - frozen
     budget_minutes: float = 15
     latency_ms: float | None = None
@@ -80,11 +82,12 @@ def tune(checkpoints: Sequence[Checkpoint], options: TuneOptions, notify: Notify
     Raises:
         UsageError: Options that do not go together, or an objective that this device does not measure.
         OutputError: The output exists or cannot be written, or another process tunes there.
-        EngineUnavailableError: Files for the engine cannot be made here.
+        EngineUnavailableError: Files for the engine cannot be made here, or it has no such device.
+        MissingExtraError: The engine's package is not installed.
         TuningError: Nothing is fast enough, or keeps the accuracy; or nothing can be timed here.
         CalibrationError: No usable crops.
     """
-    engines = tuning_engines(options.engine, options.objective.query.crops)
+    engines = tuning_engines(options.engine, options.objective.query.crops, options.device)
     for engine in engines:
         if reason := engine.why_untimed():
             raise TuningError(reason)
@@ -239,13 +242,22 @@ class _CheckpointTuning:
             return FeatureAgreement()
         engine = self._engines[0].name
         return MeanAveragePrecision(
-            self._base, engine, options.labelled, max_drop=options.max_drop, notify=self._notify
+            self._base,
+            engine,
+            options.labelled,
+            device=options.device,
+            max_drop=options.max_drop,
+            notify=self._notify,
         )
 
     def _best_plain(self) -> float:
         names = {engine.name for engine in self._engines}
         artifacts = [artifact for artifact in self._base.manifest.artifacts if artifact.engine in names]
-        variants = [Variant(bundle=self._base.path, engine=one.engine, precision=one.precision) for one in artifacts]
+        device = self._options.device
+        variants = [
+            Variant(bundle=self._base.path, engine=one.engine, precision=one.precision, device=device)
+            for one in artifacts
+        ]
         query = self._options.objective.query
         timings, failures = time_variants(variants, [query], rounds=3, seconds=0.3, energy_meter=self._meter)
         scores: list[Score] = [self._options.objective.score(timing) for timing in timings]
@@ -272,6 +284,6 @@ def _identity(checkpoint: Checkpoint, options: TuneOptions, engines: Sequence[Tu
     decisive = [
         checkpoint.sha256, checkpoint.info.size, options.engine, options.objective, options.max_drop,
         [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in images],
-        [(engine.device(), engine.tools()) for engine in engines],
+        [(engine.device_class(), engine.tools()) for engine in engines],
     ]  # fmt: skip
     return hashlib.sha256(msgspec.json.encode(decisive)).hexdigest()

@@ -112,6 +112,7 @@ class Tuner:
         self._cache, self._notify, self._meter = cache, notify, meter
         self._budget = 60 * budget_minutes
         self._engines = builder.engines
+        (self._device,) = {engine.device for engine in builder.engines.values()}
         self._log = TrialLog()
 
     def run(self) -> Choice:
@@ -206,7 +207,13 @@ class Tuner:
 
     def _measure(self, files: Mapping[str, tuple[Bundle, Artifact]], stage: Stage) -> StageResult:
         return measure(
-            files, self._objective, stage, budget_seconds=self._budget, notify=self._notify, meter=self._meter
+            files,
+            self._objective,
+            stage,
+            device=self._device,
+            budget_seconds=self._budget,
+            notify=self._notify,
+            meter=self._meter,
         )
 
     def _recall(self, stage: Stage, candidates: Iterable[Candidate], run: Callable[[], StageResult]) -> StageResult:
@@ -250,7 +257,7 @@ class Tuner:
         names = {_plain_name(artifact) for artifact in self._plain_artifacts()}
         best = result.scores[chosen.name].value
         return Tuning(
-            device=self._engines[chosen.engine].device(),
+            device=self._engines[chosen.engine].device_class(),
             objective=self._objective.text,
             constraint=self._constraint.text,
             accuracy=judgement.figures,

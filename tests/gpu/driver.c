@@ -100,13 +100,14 @@ int cuGetErrorString(int status, const char **text) {
     return *text ? OK : INVALID;
 }
 int cuDeviceGetCount(int *count) { CHECK("cuDeviceGetCount"); if (!started) return NOT_INITIALIZED; *count = gpu.count; return OK; }
-int cuDeviceGet(int *device, int index) { *device = index; return index < gpu.count ? OK : 101; }
-int cuDeviceGetName(char *name, int size, int device) { strncpy(name, gpu.name, size); return device; }
+#define NO_SUCH(device) ((device) < gpu.count ? OK : 101)
+int cuDeviceGet(int *device, int index) { *device = index; return NO_SUCH(index); }
+int cuDeviceGetName(char *name, int size, int device) { strncpy(name, gpu.name, size); return NO_SUCH(device); }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = attribute == 75 ? gpu.major : attribute == 76 ? gpu.minor : attribute == 16 ? gpu.processors : -1;
-    return device;
+    return NO_SUCH(device);
 }
-int cuDeviceTotalMem_v2(size_t *size, int device) { *size = gpu.memory; return device; }
+int cuDeviceTotalMem_v2(size_t *size, int device) { *size = gpu.memory; return NO_SUCH(device); }
 int cuDevicePrimaryCtxSetFlags_v2(int device, unsigned int wanted) { flags = wanted; return device; }
 int cuDevicePrimaryCtxRetain(void **context, int device) { CHECK("cuDevicePrimaryCtxRetain"); contexts++; *context = &gpu; return device; }
 int cuCtxSetCurrent(void *context) { current = context; return OK; }

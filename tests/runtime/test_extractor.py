@@ -20,6 +20,7 @@ from reid_edge.manifest import model_hash
 from reid_edge.progress import silent
 from reid_edge.runtime import Extractor, engines
 from reid_edge.runtime import extractor as extractor_module
+from reid_edge.runtime.cuda import find_gpu
 from reid_edge.tuning_record import Execution
 from tests.conftest import random_crops
 from tests.export.tiny import tiny_checkpoint
@@ -192,7 +193,7 @@ def test_warming_up_compiles_every_batch(session_bundle):
 
 
 def test_auto_takes_openvino_fp32_on_a_cpu(session_bundle):
-    if engines.find_gpu() is None:
+    if find_gpu() is None:
         assert Extractor(session_bundle).artifact.name == "openvino/fp32"
 
 

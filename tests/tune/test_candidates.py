@@ -17,7 +17,7 @@ PLAIN = Candidate(engine="openvino", max_batch=32)
 def device(monkeypatch):
     """Four CPUs with bfloat16, wherever the test runs."""
     four = DeviceClass(cpu="a CPU", instruction_sets=(), cpus=4)
-    monkeypatch.setattr(engines, "current_device_class", lambda gpu="": replace(four, gpu=gpu))
+    monkeypatch.setattr(engines, "device_class_of", lambda _engine, device: replace(four, device=device))
     monkeypatch.setattr(engines, "cpu_flags", lambda: frozenset({"amx_bf16"}))
     monkeypatch.setattr(engines, "native_precisions", lambda: ("fp32", "int8"))
     monkeypatch.setattr(engines, "available_kernels", lambda precision: ("avx512vnni",))
@@ -67,7 +67,7 @@ def test_streams_divide_a_query_evenly(device):
 
 
 def test_a_cpu_that_stands_in_for_an_older_one_has_float32_alone(device, monkeypatch):
-    monkeypatch.setattr(engines, "current_device_class", lambda: replace(device, isa_limit="AVX2"))
+    monkeypatch.setattr(engines, "device_class_of", lambda _engine, _device: replace(device, isa_limit="AVX2"))
     assert {one.execution.float_type for one in grid_of("openvino", 1)} == {"f32"}
 
 

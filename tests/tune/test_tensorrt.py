@@ -16,6 +16,7 @@ from reid_edge.osnet.checkpoint import save_checkpoint
 from reid_edge.osnet.rewrites import Rewrite
 from reid_edge.progress import silent
 from reid_edge.runtime.cuda import Gpu, find_gpu
+from reid_edge.runtime.engines import hardware
 from reid_edge.tune import candidates, engines, tuner
 from reid_edge.tune.candidates import Candidate, grid, refinements
 from reid_edge.tune.dry_run import DryRunResult, dry_run
@@ -77,15 +78,15 @@ def test_threads_play_no_part_and_smaller_batches_do(library):
 
 
 def test_a_tuned_file_names_the_gpu_that_it_is_for(library, monkeypatch):
-    monkeypatch.setattr(engines, "find_gpu", lambda: Gpu("Orin", "8.7"))
-    device = tuning_engines("tensorrt", 1)[0].device()
+    monkeypatch.setattr(hardware, "find_gpu", lambda _index: Gpu("Orin", "8.7"))
+    device = tuning_engines("tensorrt", 1)[0].device_class()
     assert device.gpu == "Orin"
     assert device.differences(replace(device, gpu="Orin Nano")) == ["GPU: there Orin, here Orin Nano"]
 
 
 def test_a_tuned_file_is_for_one_module_of_a_family_and_one_power_mode(library, monkeypatch):
-    monkeypatch.setattr(engines, "find_gpu", lambda: Gpu("Orin", "8.7", multiprocessors=16))
-    device = replace(tuning_engines("tensorrt", 1)[0].device(), power_mode="MAXN (0)")
+    monkeypatch.setattr(hardware, "find_gpu", lambda _index: Gpu("Orin", "8.7", multiprocessors=16))
+    device = replace(tuning_engines("tensorrt", 1)[0].device_class(), power_mode="MAXN (0)")
     there, here = "Orin with 16 multiprocessors", "Orin with 8 multiprocessors"
     assert device.differences(replace(device, gpu=here)) == [f"GPU: there {there}, here {here}"]
     assert device.differences(replace(device, power_mode="15W (2)")) == ["power mode: there MAXN (0), here 15W (2)"]
@@ -134,6 +135,7 @@ def test_the_fastest_plan_that_keeps_the_accuracy_is_chosen(tmp_path, monkeypatc
     monkeypatch.setattr(candidates, "REWRITES", (Rewrite(merge=True),))
     monkeypatch.setattr(engines.TensorRTTuning, "int8_float_types", ())
     monkeypatch.setattr(engines, "find_gpu", lambda: Gpu("Orin", "8.7"))
+    monkeypatch.setattr(hardware, "find_gpu", lambda _index: Gpu("Orin", "8.7"))
     builds: Counter[bytes] = Counter()
     build_plan, check = builder.build_plan, Reference.check
 

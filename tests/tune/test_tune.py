@@ -291,6 +291,29 @@ def test_engines_of_the_cpu_are_compared_and_the_fastest_is_in_the_bundle(tmp_pa
     assert Extractor(bundle, cache_dir=None).artifact.name == "onnxruntime/tuned"
 
 
+def test_a_bundle_tuned_for_another_device_is_checked_and_taken_there(tmp_path, monkeypatch):
+    """AUTO stands for a GPU; the times are pretended, the files and the checks are real."""
+    monkeypatch.setattr(candidates, "REWRITES", (Rewrite(),))
+    monkeypatch.setattr(run, "FeatureAgreement", lambda: Judge(lambda artifact: not artifact.int8))
+    devices = set()
+
+    def timed(files, _objective, stage, *, device, **_how):
+        devices.add(device)
+        return StageResult(
+            scores={name: Score(1.0, 0.9, 1.1) for name in files},
+            medians_ms=dict.fromkeys(files, (1.0,) * stage.rounds),
+        )
+
+    monkeypatch.setattr(tuner, "measure", timed)
+    bundle = tune([tiny_checkpoint()], options(tmp_path / "bundle", engine="cpu", device="AUTO"), silent)
+    assert devices == {"AUTO"}
+    assert bundle.manifest.tuning.device.device == "AUTO"
+    assert bundle.artifact("openvino", "tuned").parity.engine.endswith("AUTO")
+    assert set(bundle.manifest.tuning.gains) == {f"plain export openvino/{name}" for name in ("fp32", "fp16", "int8")}
+    assert Extractor(bundle, device="AUTO", cache_dir=None).artifact.name == "openvino/tuned"
+    assert Extractor(bundle, engine="openvino", cache_dir=None).artifact.name == "openvino/fp32"
+
+
 def test_a_damaged_image_of_the_dataset_ends_it_at_once_or_is_left_out_and_counted(tmp_path, capsys):
     for folder, camera in (("query", 1), ("bounding_box_test", 2)):
         (tmp_path / folder).mkdir()

@@ -9,9 +9,8 @@ from reid_edge.bundle import Bundle
 from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, UsageError
 from reid_edge.manifest import ENGINES, PRECISIONS, Artifact, EngineChoice, EngineName, Precision, PrecisionChoice
 from reid_edge.runtime.agreement import require_agreement
-from reid_edge.runtime.cuda import find_gpu
-from reid_edge.runtime.device_class import current_device_class
 from reid_edge.runtime.engines.base import Batch, CropEngine, Engine, EngineOptions
+from reid_edge.runtime.engines.hardware import device_class_of
 from reid_edge.runtime.engines.native import NativeEngine
 from reid_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from reid_edge.runtime.engines.openvino import OpenVINOEngine
@@ -92,7 +91,7 @@ def choose_engine(
             f"precisions: {', '.join(PRECISIONS)}; or auto."
         )
     reasons = []
-    for artifact in _candidates(bundle, engine, precision, on_cpu=options.on_cpu):
+    for artifact in _candidates(bundle, engine, precision, options.device):
         try:
             loaded, cosine = load_engine(bundle, artifact, options), None
             if engine == "auto" and isinstance(loaded, NativeEngine):
@@ -111,7 +110,7 @@ def choose_engine(
     )
 
 
-def _candidates(bundle: Bundle, engine: EngineChoice, precision: PrecisionChoice, *, on_cpu: bool) -> list[Artifact]:
+def _candidates(bundle: Bundle, engine: EngineChoice, precision: PrecisionChoice, device: str) -> list[Artifact]:
     """List the bundle's artifacts that fit, the one to try first in front.
 
     Other devices than the CPU compute in float16 by themselves, so fp16 comes first there.
@@ -120,11 +119,11 @@ def _candidates(bundle: Bundle, engine: EngineChoice, precision: PrecisionChoice
         EngineUnavailableError: The bundle holds none.
     """
     held = {(artifact.engine, artifact.precision): artifact for artifact in bundle.manifest.artifacts}
-    tuned = _tuned_for_this_device(bundle) if precision == "auto" and on_cpu else []
+    tuned = _tuned_for(bundle, device) if precision == "auto" else []
     plain = [
         held[name, wanted]
         for name in (AUTO_ORDER if engine == "auto" else (engine,))
-        for wanted in (_order(_AUTO_PRECISION[name], on_cpu=on_cpu) if precision == "auto" else (precision,))
+        for wanted in (_order(_AUTO_PRECISION[name], on_cpu=device == "CPU") if precision == "auto" else (precision,))
         if (name, wanted) in held
     ]
     found = [artifact for artifact in tuned if engine in ("auto", artifact.engine)] + plain
@@ -138,18 +137,22 @@ def _order(precisions: tuple[Precision, ...], *, on_cpu: bool) -> tuple[Precisio
     return precisions if on_cpu else tuple(sorted(precisions, key=lambda one: one != "fp16"))
 
 
-def _tuned_for_this_device(bundle: Bundle) -> list[Artifact]:
-    """Return the bundle's tuned artifacts where this is their class of device; else log a warning."""
+def _tuned_for(bundle: Bundle, device: str) -> list[Artifact]:
+    """Return the bundle's tuned artifacts where this is their class of device; else log a warning.
+
+    The first of them was tuned; a plan's ONNX file comes after it.
+    """
     tuning = bundle.manifest.tuning
-    if tuning is None:
+    tuned = [artifact for artifact in bundle.manifest.artifacts if artifact.precision == "tuned"]
+    if tuning is None or not tuned:
         return []
-    gpu = find_gpu() if tuning.device.gpu else None
-    if differences := tuning.device.differences(current_device_class(gpu.model if gpu else "")):
+    if differences := tuning.device.differences(device_class_of(tuned[0].engine, device)):
         _logger.warning(
             "%s was tuned on another class of device (%s): its tuned file may be slower here than the plain ones. "
-            "Tune on this device: reid-edge tune",
+            "Tune on this device: reid-edge tune%s",
             bundle.path,
             "; ".join(differences),
+            "" if device == "CPU" else f" --device {device}",
         )
         return []
-    return [artifact for artifact in bundle.manifest.artifacts if artifact.precision == "tuned"]
+    return tuned

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from reid_edge.errors import EngineError, MissingExtraError, shortened
+from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, shortened
 from reid_edge.manifest import Artifact
 from reid_edge.runtime.compiled_cache import CompiledCache, key_of, open_cache
 from reid_edge.runtime.engines.base import Batch, EngineOptions
@@ -24,6 +24,8 @@ from reid_edge.types import Features
 #: A static batch of 8 takes 0.8 of a dynamic one's time (benchmarks/README.md); sizes between are put together.
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
+#: Flags of CPUs that compute in float16.
+HALF_FLAGS = ("amx_fp16", "fphp")
 #: Devices that choose among others.
 _VIRTUAL = ("AUTO", "MULTI", "HETERO")
 
@@ -147,16 +149,15 @@ class OpenVINOEngine:
         options: Options of the engines.
 
     Raises:
-        EngineError: OpenVINO has no such device here.
+        EngineUnavailableError: OpenVINO has no such device here.
         MissingExtraError: OpenVINO is not installed.
     """
 
     _purpose = "the OpenVINO engine"
 
     def __init__(self, files: Mapping[str, bytes], artifact: Artifact, options: EngineOptions) -> None:
+        require_device(options.device, self._purpose)
         core = openvino_core(self._purpose)
-        if not has_device(core.available_devices, options.device):
-            raise EngineError(f"OpenVINO has no device '{options.device}' here; it has {_devices(core)}.")
         (self._name, self._model), (_, self._weights) = files.items()
         self._device = options.device
         self._execution = artifact.execution or Execution()
@@ -281,6 +282,30 @@ def has_device(available: Sequence[str], device: str) -> bool:
     return device in available or (number == "0" and kind in available) or (not number and f"{kind}.0" in available)
 
 
+def require_device(device: str, purpose: str) -> None:
+    """Raise EngineUnavailableError where OpenVINO has no such device here, and MissingExtraError without OpenVINO."""
+    core = openvino_core(purpose)
+    if not has_device(core.available_devices, device):
+        raise EngineUnavailableError(f"OpenVINO has no device '{device}' here; it has {_devices(core)}.")
+
+
+def hardware_names(device: str, purpose: str) -> str:
+    """Name the hardware besides the CPU that a device of OpenVINO computes on; "" where there is none here.
+
+    Args:
+        device: OpenVINO's name of it; one that chooses among others may choose any that is here.
+        purpose: What needs it, for the error.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    core = openvino_core(purpose)
+    available = core.available_devices
+    chosen = available if _is_virtual(device) else [device] if has_device(available, device) else []
+    names = [core.get_property(one, "FULL_DEVICE_NAME").strip() for one in chosen if one != "CPU"]
+    return ", ".join(names)
+
+
 def is_openvinos(device: str) -> bool:
     """Return True for a name that only OpenVINO gives to a device, whether it is here or not, e.g. ``GPU.1``."""
     return device.partition(".")[0] in ("GPU", "NPU") or _is_virtual(device)
@@ -329,5 +354,8 @@ def _output(request: Any) -> Features:
 def _properties(artifact: Artifact, execution: Execution, options: EngineOptions) -> dict[str, Any]:
     # Without the hint a CPU with AMX or AVX512-BF16 runs "FP32" in bfloat16, and features drift from the checkpoint's.
     # A device that chooses others may choose the CPU, where float16 is emulated and less exact than a GPU's.
-    half = artifact.float_precision != "fp32" and not options.on_cpu and not _is_virtual(options.device)
-    return {"INFERENCE_PRECISION_HINT": "f16" if half else execution.float_type}
+    if artifact.execution is None:
+        half = artifact.precision != "fp32" and not options.on_cpu and not _is_virtual(options.device)
+        return {"INFERENCE_PRECISION_HINT": "f16" if half else execution.float_type}
+    emulated = execution.float_type == "f16" and options.on_cpu and not cpu_flags().intersection(HALF_FLAGS)
+    return {"INFERENCE_PRECISION_HINT": "f32" if emulated else execution.float_type}  # else what tuning chose
