@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from reid_edge.cli.gallery_limit import limit_evidence
 from reid_edge.cli.gallery_options import JsonOption, KeyOption, StoreArgument, opened, print_json, stored_record
 from reid_edge.console import console, print_table, say
 from reid_edge.errors import UnsupportedRateError, UsageError
@@ -147,6 +148,10 @@ def _fields(report: Report) -> dict[str, Any]:
         },
         "pairs_of_one_person": {"pairs": len(made.genuine), "from": made.genuine_from},
         "labelled_pairs_left_out": report.labelled.missing,
+        "people": None
+        if comparison.known is None
+        else {**vars(comparison.known), "strangers": comparison.known.strangers},
+        "decisions": len(report.decisions),
         "moved_cameras": report.moved,
         "curve": _points(made),
     }
@@ -163,6 +168,7 @@ def _print(report: Report, store: str) -> None:
         ["pairs of two people", f"{report.seen_together:,} seen together, {len(report.labelled.different):,} labelled"],
         ["they are worth", f"{min(len(made.impostors), made.impostor_tracklets):,} independent ones"],
         ["pairs of one person", f"{len(made.genuine):,}, from {made.genuine_from}" if len(made.genuine) else "none"],
+        ["limit of people", limit_evidence(comparison.known)],
     ]
     print_table(f"calibration of {store}", ("", ""), rows)
     print_table(
@@ -199,6 +205,11 @@ def _tell(report: Report, *, stored: bool) -> None:
         say(
             "note: misses are those of parts of one tracklet, of one camera and seconds apart; between cameras more is "
             "missed. --pairs FILE with pairs that are one person tells how much."
+        )
+    if report.decisions and stored:
+        say(
+            f"note: {len(report.decisions):,} labelled pairs are kept as an operator's decisions: 'gallery identify' "
+            "joins those of one person and keeps those of two people apart."
         )
     if report.labelled.missing:
         say(f"note: {report.labelled.missing:,} labelled pairs were left out: the gallery no longer holds them.")

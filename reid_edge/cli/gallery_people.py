@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from reid_edge.cli.csv_tables import CsvOption, check_csv, write_csv
+from reid_edge.cli.gallery_limit import limit_text, stored_evidence
 from reid_edge.cli.gallery_options import (
     INCARNATION_SHOWN,
     CameraOption,
@@ -90,6 +91,8 @@ def identify(
             f"{happened})",
             soft_wrap=True,
         )
+        if one.way != "nothing new" and one.tracklets >= LEAST_TRACKLETS:
+            console.print(f"{limit_text(one.limit, one.known)}.", soft_wrap=True)
         if note := _why_few(one, name):
             console.print(note, soft_wrap=True)
 
@@ -140,6 +143,7 @@ def people(
             skip=skip,
         )  # fmt: skip
         name = gallery.name
+        evidence = {model: stored_evidence(gallery, model) for model in sorted({one.model_hash for one in found})}
     rows = [_person_fields(one) for one in found]
     if csv_ is not None:
         shown = [{**row, "cameras": " ".join(row["cameras"])} for row in rows]
@@ -148,6 +152,7 @@ def people(
         print_json(rows)
     else:
         _print_people(found, name, utc=utc)
+        _print_evidence(evidence)
     if len(found) == limit:
         say(f"There may be more: --skip {skip + limit} shows the next ones.")
 
@@ -251,6 +256,12 @@ def _print_people(found: Sequence[PersonSummary], name: str, *, utc: bool) -> No
     ]
     print_table("people", ["person", "cameras", "first seen", "last seen", "tracklets", "how sure"], rows, whole=True)
     console.print(WHAT_SURE_MEANS, soft_wrap=True)
+
+
+def _print_evidence(evidence: Mapping[str, str]) -> None:
+    for model, text in evidence.items():
+        of = f" of the model {model[:8]}" if len(evidence) > 1 else ""
+        console.print(f"Behind the limit{of}: {text}.", soft_wrap=True)
 
 
 def _print_journey(found: Sequence[Assignment], number: int, *, utc: bool) -> None:

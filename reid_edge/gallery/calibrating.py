@@ -16,10 +16,13 @@ from reid_edge.gallery.comparison import Comparison, keep_comparison, kept_compa
 from reid_edge.gallery.entries import Record
 from reid_edge.gallery.held_tracklets import ModelTracklets, read_model_tracklets
 from reid_edge.gallery.labelled_pairs import LabelledPair, LabelledRows, rows_of
+from reid_edge.gallery.people_decisions import keep_labels, labels_as_decisions
 from reid_edge.gallery.store import Store
+from reid_edge.gallery.store.people import Decision
 from reid_edge.identity.calibration import Calibration, calibrated, measured_scale
 from reid_edge.identity.centring import learnt_centring, moved_cameras
 from reid_edge.identity.constraints import CannotLink
+from reid_edge.identity.known_pairs import KnownPairs, known_pairs
 from reid_edge.identity.sightings import Sightings
 from reid_edge.identity.strangers import LEAST_TRACKLETS
 
@@ -40,6 +43,7 @@ class Report:
         labelled: Labelled pairs, and how many were left out.
         moved: Cameras whose mean has changed since the calibration before, by how many times the limit.
         damaged: What was wrong with the calibration before; "" for nothing.
+        decisions: What the labelled pairs say of people.
     """
 
     comparison: Comparison
@@ -48,6 +52,7 @@ class Report:
     labelled: LabelledRows
     moved: dict[str, float]
     damaged: str = ""
+    decisions: tuple[Decision, ...] = ()
 
 
 def calibrate(
@@ -72,7 +77,7 @@ def calibrate(
     Raises:
         UsageError: Several models, and none is named, or an id of the pairs could be several observations.
         InputError: Too few tracklets, or no two that are known to be two people.
-        ContradictionError: Labelled pairs contradict one another, or what a camera has seen.
+        ContradictionError: Labelled pairs contradict one another, what a camera has seen, or an operator.
         StoreError: The store fails.
     """
     held = _of_model(
@@ -83,6 +88,7 @@ def calibrate(
     comparison = learnt(held, now_us=now_us)
     together = CannotLink(sightings).simultaneous_pairs()
     _check_labels(sightings, labelled.same, together)
+    decisions = labels_as_decisions(store, held, labelled, at_us=now_us)
     calibration = calibrated(
         sightings,
         _drawn(np.unique(np.concatenate([together, labelled.different]), axis=0)),
@@ -92,26 +98,35 @@ def calibrate(
     )
     before, damaged = _before(store, sightings.model_hash)
     return Report(
-        comparison=replace(comparison, calibration=calibration),
+        comparison=replace(comparison, calibration=calibration, known=_known(sightings, labelled, before)),
         calibration=calibration,
         seen_together=len(together),
         labelled=labelled,
         moved=_moved(before, sightings),
         damaged=damaged,
+        decisions=decisions,
     )
 
 
 def keep(store: Store, report: Report, *, now_us: int) -> None:
-    """Store a calibration; it is in the audit."""
+    """Store a calibration, and what its labelled pairs say of people; it is in the audit.
+
+    Raises:
+        PeopleChangedError: Others changed people at every attempt; the calibration is stored.
+        StoreError: The store fails, or the user may not.
+    """
     detail = {
         "model_hash": report.calibration.model_hash,
         "version": report.calibration.scale_version,
         "tracklets": report.comparison.tracklets,
         "pairs_of_two": len(report.calibration.impostors),
         "pairs_of_one": len(report.calibration.genuine),
+        "decisions": len(report.decisions),
     }
     audit.record(store, "calibrate", detail, at_us=now_us)
     keep_comparison(store, report.comparison)
+    if report.decisions:
+        keep_labels(store, report.decisions)
 
 
 def learnt(held: ModelTracklets, *, now_us: int) -> Comparison:
@@ -155,6 +170,13 @@ def _check_labels(sightings: Sightings, same: Rows, together: Rows) -> None:
                 f"the pairs say that {sightings.ids[one]} and {sightings.ids[other]} are one person, but one camera "
                 "saw both at the same time. Take that pair out, or check the camera's clock."
             )
+
+
+def _known(sightings: Sightings, labelled: LabelledRows, before: Comparison | None) -> KnownPairs | None:
+    """Return what labelled pairs say of the limit of people; without labels, what they said the last time."""
+    if not len(labelled.same) and not len(labelled.different):
+        return None if before is None else before.known
+    return known_pairs(sightings, labelled.same, labelled.different)
 
 
 def _drawn(pairs: Rows) -> Rows:

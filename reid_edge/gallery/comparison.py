@@ -18,6 +18,7 @@ from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.documents import read_document, remove_document, write_document
 from reid_edge.identity.calibration import Calibration, Scale
 from reid_edge.identity.centring import CameraMean, Centring, centring_version
+from reid_edge.identity.known_pairs import KnownPairs
 from reid_edge.identity.strangers import Strangers
 
 #: Format of the document.
@@ -38,6 +39,7 @@ class Comparison:
         first_us: First sight of any of the tracklets.
         tracklets: Number of tracklets that it was learnt from.
         observations: Number of their observations.
+        known: Labelled pairs beside the limit of people; None: no pairs were labelled.
     """
 
     scale: Scale
@@ -46,6 +48,7 @@ class Comparison:
     first_us: int
     tracklets: int
     observations: int
+    known: KnownPairs | None = None
 
 
 def storable(centring: Centring) -> Centring:
@@ -134,6 +137,7 @@ def _fields(comparison: Comparison) -> dict[str, Any]:
             "genuine_tracklets": made.genuine_tracklets,
             "genuine_from": made.genuine_from,
         },
+        "known": None if comparison.known is None else dict(vars(comparison.known)),
     }
 
 
@@ -167,6 +171,7 @@ def _comparison(model_hash: str, fields: Mapping[str, Any]) -> Comparison:
         first_us=int(fields["first_us"]),
         tracklets=int(fields["tracklets"]),
         observations=int(fields["observations"]),
+        known=_known(fields.get("known")),
     )
 
 
@@ -180,6 +185,16 @@ def _calibration(scale: Scale, fields: Mapping[str, Any]) -> Calibration:
         genuine_tracklets=int(fields["genuine_tracklets"]),
         genuine_from=fields["genuine_from"],
     )
+
+
+def _known(fields: Mapping[str, Any] | None) -> KnownPairs | None:
+    """Return the labelled pairs of a document; documents of earlier releases have none."""
+    if fields is None:
+        return None
+    counts = {name: int(fields[name]) for name in ("one", "one_above", "two", "two_above")}
+    if not (0 <= counts["one_above"] <= counts["one"] and 0 <= counts["two_above"] <= counts["two"]):
+        raise ValueError("more labelled pairs reach the limit than there are")
+    return KnownPairs(limit=float(fields["limit"]), **counts)
 
 
 def _text(array: Floats) -> str:

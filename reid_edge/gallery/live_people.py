@@ -12,8 +12,8 @@ from reid_edge.errors import PeopleChangedError, ReidEdgeError
 from reid_edge.gallery.clock import kept_since_us
 from reid_edge.gallery.entries import Record
 from reid_edge.gallery.held_tracklets import gathered_tracklets, name_of, read_tracklets
-from reid_edge.gallery.people import calibration_version, identify
-from reid_edge.gallery.population import Changes, Circumstances, OnlinePopulation, constraints_of
+from reid_edge.gallery.people import MOST_TOGETHER, circumstances, identify
+from reid_edge.gallery.population import Changes, OnlinePopulation, constraints_of
 from reid_edge.gallery.repeating import repeating
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.people import Assignment, PeopleChange, PersonEvent
@@ -28,9 +28,6 @@ log = logging.getLogger(__name__)
 EVERY_S = 1.0
 #: Tracklets that are not held any more are forgotten so often, and tracklets stored by others found, seconds.
 COMPARED_EVERY_S = 60.0
-#: All tracklets are compared together again each time that there are twice as many, as long as these are at most so
-#: many: a minute's work.
-MOST_TOGETHER = 20_000
 #: Least number of tracklets of which strangers can be known.
 LEAST = 20
 #: Events that are read at a time.
@@ -130,12 +127,8 @@ class LivePeople:
             model_hash: OnlinePopulation(
                 tracklets,
                 {name: known[name] for name in tracklets if name in known and known[name].model_hash == model_hash},
-                Circumstances(
-                    model_hash=model_hash,
-                    operator=operator,
-                    transits=self._transits,
-                    numbers=self._numbers,
-                    calibration=calibration_version(self._store, model_hash),
+                circumstances(
+                    self._store, model_hash, operator=operator, transits=self._transits, numbers=self._numbers
                 ),
             )
             for model_hash, tracklets in held.items()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from reid_edge.gallery import audit
@@ -21,8 +22,13 @@ from reid_edge.gallery.population import (
 )
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.people import Assignment, PeopleChange, PersonEvent
+from reid_edge.identity.constraints import OperatorConstraints
+from reid_edge.identity.known_pairs import KnownPairs
 from reid_edge.identity.people_table import Numbers
 from reid_edge.identity.transit import StatedTransits
+
+#: All tracklets are compared together without being asked to as long as these are at most so many: a minute's work.
+MOST_TOGETHER = 20_000
 
 Way = Literal["together", "one at a time", "nothing new"]
 
@@ -41,6 +47,8 @@ class Identified:
         unsure: Number of tracklets of their own to whom somebody is near.
         alone: Number of tracklets to whom nobody is near.
         events: Number of events by kind.
+        limit: Relative similarity from which tracklets were joined; None: nothing was enough, or nothing was compared.
+        known: Labelled pairs behind the limit; None: only the numbers of tracklets and of matches are.
     """
 
     model_hash: str
@@ -52,6 +60,8 @@ class Identified:
     unsure: int
     alone: int
     events: dict[str, int]
+    limit: float | None = None
+    known: KnownPairs | None = None
 
 
 def identify(
@@ -59,8 +69,8 @@ def identify(
 ) -> list[Identified]:
     """Give every tracklet to a person, in one commit; people of different models are different people.
 
-    Where no two tracklets of a model share a person yet, all of them are compared together; else those that are new,
-    or of which more is known, one at a time.
+    Where no two tracklets of a model share a person yet, or pairs were labelled since they were compared, all of them
+    are compared together; else those that are new, or of which more is known, one at a time.
 
     Args:
         store: Which gallery.
@@ -89,19 +99,13 @@ def _identify(store: Store, now_us: int, again: bool, transits: StatedTransits |
     assignments: list[Assignment] = []
     events: list[PersonEvent] = []
     for model_hash, held in sorted(read_tracklets(store, since_us=kept_since_us(store, now_us)).items()):
-        given = Circumstances(
-            model_hash=model_hash,
-            operator=operator,
-            transits=transits,
-            numbers=numbers,
-            calibration=calibration_version(store, model_hash),
-        )
+        given = circumstances(store, model_hash, operator=operator, transits=transits, numbers=numbers)
         of_model = {name: known[name] for name in held if name in known and known[name].model_hash == model_hash}
         way, looked_at, changes = _changes(held, of_model, given, again=again, at_us=now_us)
         assignments += changes.assignments.values()
         events += changes.events
         now = {**of_model, **changes.assignments}
-        done.append(_identified(model_hash, way, len(held), looked_at, now, changes))
+        done.append(_identified(given, way, len(held), looked_at, now, changes))
     if assignments:
         said = renewed(decisions, {**known, **{name_of(one.tracklet): one for one in assignments}}.values())
         change = PeopleChange(assignments=assignments, decisions=said, events=events, next_person=numbers.next)
@@ -109,10 +113,19 @@ def _identify(store: Store, now_us: int, again: bool, transits: StatedTransits |
     return done
 
 
-def calibration_version(store: Store, model_hash: str) -> str:
-    """Return the version of a model's calibration; "" if it was never calibrated."""
+def circumstances(
+    store: Store, model_hash: str, *, operator: OperatorConstraints, transits: StatedTransits | None, numbers: Numbers
+) -> Circumstances:
+    """Return what assignments of a model are made under, with what its calibration says.
+
+    Raises:
+        StoreError: The store fails, or the calibration is damaged.
+    """
+    given = Circumstances(model_hash=model_hash, operator=operator, transits=transits, numbers=numbers)
     kept = kept_comparison(store, model_hash)
-    return kept.scale.version if kept is not None and kept.calibration is not None else ""
+    if kept is None or kept.calibration is None:
+        return given
+    return replace(given, calibration=kept.scale.version, calibrated_us=kept.made_us, known=kept.known)
 
 
 def _changes(
@@ -124,23 +137,32 @@ def _changes(
     at_us: int,
 ) -> tuple[Way, int, Changes]:
     fresh = [one for name, one in held.items() if name not in known or known[name].seq < one.seq]
+    again = again or _labelled_since(known, given, at_us)
     if not fresh and not again:
         return "nothing new", 0, Changes()
     if again or len({one.person for one in known.values()}) == len(known):
         return "together", len(fresh), assigned_together(held, known, given, at_us=at_us)
-    population, changes = OnlinePopulation(held, known, given), Changes()
+    population = OnlinePopulation(held, known, given)
+    changes = Changes(limit=population.limit)
     for one in sorted(fresh, key=lambda one: (one.last_us, one.key)):
         population.add(one, changes, at_us=at_us)
     return "one at a time", len(fresh), changes
 
 
+def _labelled_since(known: Mapping[str, Assignment], given: Circumstances, at_us: int) -> bool:
+    """Return whether pairs were labelled since all tracklets, if these are not too many, were compared together."""
+    if given.known is None or not 0 < len(known) <= MOST_TOGETHER:
+        return False
+    return min(one.at_us for one in known.values()) < given.calibrated_us <= at_us
+
+
 def _identified(
-    model_hash: str, way: Way, tracklets: int, looked_at: int, now: Mapping[str, Assignment], changes: Changes
+    given: Circumstances, way: Way, tracklets: int, looked_at: int, now: Mapping[str, Assignment], changes: Changes
 ) -> Identified:
     sizes = Counter(one.person for one in now.values())
     single = Counter(one.how for one in now.values() if sizes[one.person] == 1)
     return Identified(
-        model_hash=model_hash,
+        model_hash=given.model_hash,
         way=way,
         tracklets=tracklets,
         looked_at=looked_at,
@@ -149,4 +171,6 @@ def _identified(
         unsure=single["unsure"],
         alone=single.total() - single["unsure"],
         events=dict(Counter(one.kind for one in changes.events)),
+        limit=None if changes.limit == math.inf else changes.limit,
+        known=given.known,
     )

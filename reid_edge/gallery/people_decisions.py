@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from reid_edge.errors import ContradictionError, MixedModelsError, NoSuchTrackletError, PeopleChangedError, UsageError
 from reid_edge.gallery import audit
 from reid_edge.gallery.entries import Key
-from reid_edge.gallery.held_tracklets import name_of, read_tracklets
+from reid_edge.gallery.held_tracklets import ModelTracklets, name_of, read_tracklets
+from reid_edge.gallery.labelled_pairs import LabelledRows
 from reid_edge.gallery.people_views import tracklets_of
 from reid_edge.gallery.population import SAID_SAME, constraints_of
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.people import Assignment, Decision, DecisionKind, PeopleChange, PeopleState, PersonEvent
-from reid_edge.identity.constraints import APART, LEAST_OVERLAP_S, seen_together
+from reid_edge.identity.constraints import APART, LEAST_OVERLAP_S, CannotLink, seen_together
 
 #: Tracklets of a person, the last seen, that a decision about the person is kept on.
 KEPT_ON = 20
@@ -98,6 +102,37 @@ def keep_apart(store: Store, first: int, second: int, by: Operator) -> None:
             f"{first} is one person; 'reid-edge gallery split {store.name} {first} --id ID' takes tracklets away."
         )
     _recorded(store, "not-same", {"people": [first, second]}, by, lambda: _keep_apart(store, first, second, by))
+
+
+def labels_as_decisions(
+    store: Store, held: ModelTracklets, labelled: LabelledRows, *, at_us: int
+) -> tuple[Decision, ...]:
+    """Return what labelled pairs say of people, as an operator's decisions; nothing is stored.
+
+    Raises:
+        ContradictionError: They contradict one another, an operator, or what a camera saw.
+        StoreError: The store fails.
+    """
+    by = Operator(at_us=at_us, purpose="labelled pairs")
+    said = tuple(
+        _decision(kind, held.keys[one], held.keys[other], by)
+        for kind, rows in _by_kind(labelled)
+        for one, other in rows.tolist()
+    )
+    if said:
+        CannotLink(held.sightings, operator=constraints_of(_with(store.decisions(), said)))
+    return said
+
+
+def keep_labels(store: Store, said: Sequence[Decision]) -> None:
+    """Keep what labelled pairs say; the next ``identify`` follows them.
+
+    Raises:
+        ContradictionError: They contradict what an operator has said meanwhile.
+        PeopleChangedError: Others changed the same people at every attempt.
+        StoreError: The store fails, or the user may not.
+    """
+    attempted(lambda: _store(store, store.people_state(), store.decisions(), said, [], [], []))
 
 
 def renewed(decisions: Sequence[Decision], assignments: Iterable[Assignment]) -> list[Decision]:
@@ -208,12 +243,21 @@ def _store(
     moved: Sequence[Assignment],
     events: Sequence[PersonEvent],
 ) -> None:
-    replaced = {frozenset((one.first, one.second)) for one in (*said, *withdrawn)}
-    constraints_of([*(one for one in decisions if frozenset((one.first, one.second)) not in replaced), *said])
+    constraints_of(_with([one for one in decisions if one not in withdrawn], said))
     change = PeopleChange(
         assignments=moved, decisions=said, withdrawn=withdrawn, events=events, next_person=state.next_person
     )
     store.change_people(change, revision=state.revision)
+
+
+def _with(decisions: Sequence[Decision], said: Sequence[Decision]) -> list[Decision]:
+    """Return decisions with new ones, each in place of an earlier one of the same pair."""
+    replaced = {frozenset((one.first, one.second)) for one in said}
+    return [*(one for one in decisions if frozenset((one.first, one.second)) not in replaced), *said]
+
+
+def _by_kind(labelled: LabelledRows) -> tuple[tuple[DecisionKind, npt.NDArray[np.int64]], ...]:
+    return ("same", labelled.same), ("not same", labelled.different)
 
 
 def _refuse_or_withdraw(against: Sequence[Decision], by: Operator, what: str) -> None:

@@ -15,6 +15,7 @@ from reid_edge.identity.centring import learnt_centring
 from reid_edge.identity.clustering import People, clustered
 from reid_edge.identity.constraints import CannotLink, OperatorConstraints, Pair
 from reid_edge.identity.events import Event
+from reid_edge.identity.known_pairs import KnownPairs
 from reid_edge.identity.online import OnlinePeople
 from reid_edge.identity.people_table import Numbers
 from reid_edge.identity.sightings import gathered
@@ -37,6 +38,8 @@ class Circumstances:
         transits: Stated times between cameras; None: none.
         numbers: Gives people their numbers.
         calibration: Version of the calibration; "" for none.
+        calibrated_us: When it was made; 0 for none.
+        known: Labelled pairs that it was made with; None: none.
     """
 
     model_hash: str
@@ -44,6 +47,13 @@ class Circumstances:
     transits: StatedTransits | None
     numbers: Numbers
     calibration: str = ""
+    calibrated_us: int = 0
+    known: KnownPairs | None = None
+
+    @property
+    def strangers(self) -> float:
+        """How many times more strangers there are than usual."""
+        return 1.0 if self.known is None else self.known.strangers
 
 
 @dataclass(frozen=True)
@@ -51,10 +61,12 @@ class Changes:
     """What is to be stored.
 
     Attributes:
+        limit: Relative similarity from which tracklets were joined; infinite: nothing was enough; None: not known.
         assignments: New and changed ones by the tracklet's name.
         events: What became of people.
     """
 
+    limit: float | None = None
     assignments: dict[str, Assignment] = field(default_factory=dict)
     events: list[PersonEvent] = field(default_factory=list)
 
@@ -87,12 +99,12 @@ def assigned_together(
     """
     sightings = gathered(one.sighting for one in held.values())
     cannot_link = CannotLink(sightings, operator=given.operator, transits=given.transits)
-    people = clustered(sightings, cannot_link=cannot_link)
+    people = clustered(sightings, cannot_link=cannot_link, strangers=given.strangers)
     groups: dict[int, list[int]] = {}
     for row, group in enumerate(people.people.tolist()):
         groups.setdefault(group, []).append(row)
     numbers = _numbers(groups, people, known, given.numbers)
-    changes = Changes()
+    changes = Changes(limit=people.limit if people.background is not None else None)
     for group, rows in groups.items():
         for row in rows:
             how, similarity, reason = _how(people, row, len(rows), given.operator)
@@ -131,6 +143,7 @@ class OnlinePopulation:
             transits=given.transits,
             operator=given.operator,
             numbers=given.numbers,
+            strangers=given.strangers,
         )
         self._online.load((held[name].sighting, one.person) for name, one in known.items() if name in held)
         self.assignments = {name: one for name, one in known.items() if name in held}
@@ -138,6 +151,11 @@ class OnlinePopulation:
 
     def __len__(self) -> int:
         return len(self.assignments)
+
+    @property
+    def limit(self) -> float | None:
+        """Relative similarity from which tracklets are joined; None: too little is known of strangers."""
+        return self._online.limit if self.learnt_from >= LEAST_TRACKLETS else None
 
     def add(self, tracklet: HeldTracklet, changes: Changes, *, at_us: int) -> None:
         """Assign a tracklet, or what is newly known of one; note in ``changes`` what is to be stored."""

@@ -45,6 +45,7 @@ class People:
         agreement: Mean relative similarity of each with the others of its person, N; NaN for one of its own.
         background: What the similarities are relative to; None: too few tracklets.
         centring: How the features were centred.
+        limit: Relative similarity from which groups were merged; infinite: nothing was enough.
     """
 
     ids: tuple[str, ...]
@@ -54,6 +55,7 @@ class People:
     agreement: Floats
     background: Background | None
     centring: Centring
+    limit: float
 
 
 def clustered(
@@ -62,6 +64,7 @@ def clustered(
     cannot_link: CannotLink | None = None,
     centring: Centring | None = None,
     above: float | None = None,
+    strangers: float = 1.0,
 ) -> People:
     """Group tracklets to people.
 
@@ -80,20 +83,42 @@ def clustered(
         centring: How to centre; None: as the sightings tell.
         above: Smallest mean relative similarity of a merge; None: the lowest at which about one match in a hundred is
             expected to be of two people (:func:`reid_edge.identity.sureness.sure_limit`).
+        strangers: How many times more strangers there are than usual, for that limit.
 
     Raises:
         MixedModelsError: The centring is of another model.
     """
     centring = centring or learnt_centring(sightings)
-    cannot_link = cannot_link or CannotLink(sightings)
     order = sightings.order()
+    linkage = _linkage(sightings, order, centring, cannot_link or CannotLink(sightings))
+    limit = sure_limit(linkage.nearest_relative(), strangers) if above is None else above
+    groups = linkage.merged(pairs_of(linkage.found), limit)
+    return _as_people(sightings, order, groups, linkage, centring, limit)
+
+
+def relative_similarities(sightings: Sightings, pairs: npt.NDArray[np.integer]) -> tuple[Floats, float]:
+    """Return the relative similarities of pairs, and the limit from which ``clustered`` merges.
+
+    Args:
+        sightings: N tracklets of one model, at least 20.
+        pairs: P×2 rows.
+
+    Returns:
+        P float64, those of one camera as much less as a merge counts them; and the limit.
+    """
+    order = sightings.order()
+    linkage = _linkage(sightings, order, learnt_centring(sightings), CannotLink(sightings))
+    places = np.argsort(order)
+    return linkage.relative(places[pairs[:, 0]], places[pairs[:, 1]]), sure_limit(linkage.nearest_relative())
+
+
+def _linkage(
+    sightings: Sightings, order: npt.NDArray[np.int64], centring: Centring, cannot_link: CannotLink
+) -> _Linkage:
     features = centring.applied(sightings)[order]
+    background = measured_background(features) if len(sightings) >= LEAST_TRACKLETS else None
     found = nearest(features, CANDIDATES)
-    enough = len(sightings) >= LEAST_TRACKLETS
-    background = measured_background(features) if enough else None
-    linkage = _Linkage(features, sightings.camera_numbers[order], order, cannot_link, background, found)
-    groups = linkage.merged(pairs_of(found), sure_limit(linkage.nearest_relative()) if above is None else above)
-    return _as_people(sightings, order, groups, linkage, centring)
+    return _Linkage(features, sightings.camera_numbers[order], order, cannot_link, background, found)
 
 
 class _Linkage:
@@ -231,6 +256,14 @@ class _Linkage:
         best: Floats = similar.max(axis=1)
         return best
 
+    def relative(self, one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]) -> Floats:
+        """Return the relative similarities of pairs of places."""
+        assert self.background is not None
+        cosines = np.einsum("pd,pd->p", self.features[one], self.features[other])
+        similar = relative_similarity(cosines, self.levels[one], self.levels[other], self.background)
+        less: Floats = SAME_CAMERA * (self._numbers[one] == self._numbers[other])
+        return similar - less
+
     def agreements(self, members: list[int]) -> Floats:
         """Return the mean relative similarity of each member of a group with the others."""
         if self.background is None:
@@ -252,6 +285,7 @@ def _as_people(
     groups: list[list[int]],
     linkage: _Linkage,
     centring: Centring,
+    limit: float,
 ) -> People:
     count = len(sightings)
     people = np.empty(count, np.int64)
@@ -273,6 +307,7 @@ def _as_people(
         agreement=agreement,
         background=linkage.background,
         centring=centring,
+        limit=limit,
     )
 
 

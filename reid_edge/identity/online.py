@@ -46,6 +46,10 @@ class OnlinePeople:
         numbers: Gives people their numbers; None: from 0 on.
         above: Smallest relative similarity of an assignment or a merge; None: what is enough beside as many tracklets
             as the background was measured on (:func:`reid_edge.identity.sureness.sure_at_once`).
+        strangers: How many times more strangers there are than usual, for that limit.
+
+    Attributes:
+        limit: The smallest relative similarity of an assignment or a merge.
     """
 
     def __init__(
@@ -58,12 +62,14 @@ class OnlinePeople:
         operator: OperatorConstraints | None = None,
         numbers: Numbers | None = None,
         above: float | None = None,
+        strangers: float = 1.0,
     ) -> None:
         if centring.model_hash != model_hash:
             raise MixedModelsError(f"the centring is of the model {centring.model_hash}, not of {model_hash}.")
         self._model_hash, self._centring, self._background = model_hash, centring, background
         self._transits = transits
-        self._above = sure_at_once(0 if background is None else background.tracklets) if above is None else above
+        known = 0 if background is None else background.tracklets
+        self.limit = sure_at_once(known, strangers) if above is None else above
         operator = operator or OperatorConstraints()
         self._joined = operator.groups
         self._apart: set[Pair] = {*operator.not_same, *((second, first) for first, second in operator.not_same)}
@@ -200,7 +206,7 @@ class OnlinePeople:
         nearest: tuple[int, float] | None = None
         for number, similarity in self._ranked(cosines, level, sighting.camera):
             nearest = nearest or (number, similarity)
-            if similarity < self._above:
+            if similarity < self.limit:
                 break
             if self._forbids(number, [sighting]) is None:
                 self._table.place(sighting, number, feature, level)
@@ -275,7 +281,7 @@ class OnlinePeople:
             cosine = float(self._table.means[mine] @ self._table.means[slot])
             share = self._table.share_of_one_camera(number, self._table.people[other].cameras)
             similarity = self._similarity(cosine, self._table.levels[mine], self._table.levels[slot], share)
-            if similarity is None or similarity < self._above:
+            if similarity is None or similarity < self.limit:
                 continue
             if self._forbids(number, self._table.members_of(other)) is None:
                 low, high = sorted((number, other))

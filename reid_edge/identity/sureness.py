@@ -34,15 +34,29 @@ LOWEST_AT_ONCE = 3.25
 USUAL_MATCHES = 0.1
 
 
-def expected_strangers(similarity: Floats, tracklets: int) -> Floats:
+def expected_strangers(similarity: Floats, tracklets: int, strangers: float = 1.0) -> Floats:
     """Return the number of tracklets to which a stranger is expected to come at least so near.
 
     Args:
         similarity: Relative similarities.
         tracklets: Number of tracklets that are compared with one another.
+        strangers: How many times more strangers there are than usual.
     """
-    expected: Floats = STRANGERS * np.exp((AT - similarity) / _scale(tracklets))
+    expected: Floats = strangers * STRANGERS * np.exp((AT - similarity) / _scale(tracklets))
     return expected
+
+
+def more_strangers(one: int, two: int) -> float:
+    """Return how many times more strangers than usual labelled pairs show that reach the limit: at least 1.
+
+    The number is that of a gamma distribution of mean 1 and shape 1 after ``two`` strangers where one in a hundred
+    pairs was expected (Gelman et al., "Bayesian data analysis", 2013, section 2.6).
+
+    Args:
+        one: Pairs of one person that reach the limit.
+        two: Pairs of two people that do.
+    """
+    return max(1.0, (1 + two) / (1 + WRONG_SHARE * (one + two)))
 
 
 def allowed_strangers(matches: Floats) -> Floats:
@@ -51,32 +65,35 @@ def allowed_strangers(matches: Floats) -> Floats:
     return allowed
 
 
-def sure_limit(nearest: Floats) -> float:
+def sure_limit(nearest: Floats, strangers: float = 1.0) -> float:
     """Return the lowest relative similarity at which at most one in a hundred matches is expected to be a stranger.
 
     Args:
         nearest: Relative similarity of each of N tracklets to its nearest other, N; −inf where there is none.
+        strangers: How many times more strangers there are than usual.
 
     Returns:
         The limit; infinite if the matches are too few at every similarity.
     """
     ranked = np.sort(nearest[np.isfinite(nearest)])[::-1]
     allowed = allowed_strangers(np.arange(1.0, len(ranked) + 1))
-    enough = np.flatnonzero(expected_strangers(ranked, len(ranked)) <= allowed)
-    return _reached_by(float(allowed[enough[-1]]), len(ranked)) if len(enough) else np.inf
+    enough = np.flatnonzero(expected_strangers(ranked, len(ranked), strangers) <= allowed)
+    return _reached_by(float(allowed[enough[-1]]) / strangers, len(ranked)) if len(enough) else np.inf
 
 
-def sure_at_once(tracklets: int) -> float:
+def sure_at_once(tracklets: int, strangers: float = 1.0) -> float:
     """Return the relative similarity that is enough for a tracklet that comes alone.
 
     Args:
         tracklets: Number of tracklets that similarities are relative to.
+        strangers: How many times more strangers there are than usual.
     """
-    return max(LOWEST_AT_ONCE, _reached_by(WRONG_SHARE * USUAL_MATCHES * max(tracklets, 1), tracklets))
+    usual = max(LOWEST_AT_ONCE, _reached_by(WRONG_SHARE * USUAL_MATCHES * max(tracklets, 1), tracklets))
+    return float(usual + _scale(tracklets) * np.log(strangers))
 
 
 def _reached_by(strangers: float, tracklets: int) -> float:
-    """Return the similarity, at least ``AT``, which so many strangers are expected to reach."""
+    """Return the similarity, at least ``AT``, which so many strangers are usually expected to reach."""
     return float(AT + _scale(tracklets) * max(0.0, np.log(STRANGERS / strangers)))
 
 

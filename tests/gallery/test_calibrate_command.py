@@ -79,6 +79,10 @@ def test_labelled_pairs_come_from_a_file(uri, tmp_path):
     fields = json.loads(done.stdout)
     assert fields["pairs_of_one_person"] == {"pairs": 40, "from": "labels"}
     assert fields["labelled_pairs_left_out"] == 1 and "1 labelled pairs were left out" in done.stderr
+    assert fields["people"]["one_above"] <= fields["people"]["one"] == 40 and fields["people"]["strangers"] == 1
+    assert fields["decisions"] == 40 and "40 labelled pairs are kept as an operator's decisions" in done.stderr
+    shown = " ".join(run_command("gallery", "identify", uri).stdout.split())
+    assert "of 40 labelled pairs of one person and 0 of 0 labelled pairs of two people reach" in shown
     pairs.write_text("door,yard,same\n")
     assert "line 1: expected an id" in calibrate(uri, "--pairs", str(pairs), code=1).stderr
 

@@ -11,6 +11,7 @@ from reid_edge.gallery.comparison import forget_comparison, kept_comparison
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.held_tracklets import read_model_tracklets
 from reid_edge.gallery.store.documents import read_document, write_document
+from reid_edge.identity.known_pairs import KnownPairs
 from tests.gallery.crowds import crowd, filled
 from tests.gallery.stores import HOUR, MODEL, NOON, OTHER_MODEL, SECOND
 
@@ -29,8 +30,10 @@ def learn(store, **options):
 def test_a_calibration_comes_back_from_each_store_as_it_was_kept(store):
     filled(store, crowd(shift=1.0)[0])
     report = learn(store)
-    keep(store, report, now_us=LATER)
+    known = KnownPairs(limit=2.625, one=3, one_above=2, two=5, two_above=1)
+    keep(store, replace(report, comparison=replace(report.comparison, known=known)), now_us=LATER)
     back = kept_comparison(store, MODEL)
+    assert back.known == known
     assert back.scale.version == report.comparison.scale.version == back.calibration.scale_version
     assert back.scale.centring.version == report.comparison.scale.centring.version != "none"
     assert (back.made_us, back.tracklets, back.observations) == (LATER, 180, 180)
@@ -61,7 +64,16 @@ def test_tracklets_are_read_from_each_store_by_model_with_their_newest_feature_a
     assert len(read_model_tracklets(store, since_us=NOON + 60 * SECOND)[MODEL].keys) < 24
 
 
-@pytest.mark.parametrize("damage", ["format", "numbers", "missing", "nonsense", "version"])
+def test_a_calibration_of_an_earlier_release_has_no_labelled_pairs_beside_the_limit(sqlite_store):
+    filled(sqlite_store, crowd()[0])
+    keep(sqlite_store, learn(sqlite_store), now_us=LATER)
+    fields = read_document(sqlite_store, NAME)
+    del fields["known"]
+    write_document(sqlite_store, NAME, fields)
+    assert kept_comparison(sqlite_store, MODEL).known is None
+
+
+@pytest.mark.parametrize("damage", ["format", "numbers", "missing", "nonsense", "version", "known"])
 def test_what_is_kept_and_damaged_is_refused_with_the_way_to_renew_it(sqlite_store, damage):
     filled(sqlite_store, crowd()[0])
     keep(sqlite_store, learn(sqlite_store), now_us=LATER)
@@ -72,6 +84,8 @@ def test_what_is_kept_and_damaged_is_refused_with_the_way_to_renew_it(sqlite_sto
         fields["strangers"]["mean"] = "AAAA"
     elif damage == "missing":
         del fields["centring"]
+    elif damage == "known":
+        fields["known"] = {"limit": 2.0, "one": 1, "one_above": 2, "two": 0, "two_above": 0}
     elif damage == "version":
         fields["strangers"]["rest"] += 1
     write_document(sqlite_store, NAME, [7] if damage == "nonsense" else fields)

@@ -14,11 +14,15 @@ from reid_edge.gallery.calibrating import calibrate, keep
 from reid_edge.gallery.comparison import kept_comparison
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.held_tracklets import read_model_tracklets
+from reid_edge.gallery.labelled_pairs import LabelledPair
 from reid_edge.gallery.people import identify
+from reid_edge.gallery.people_decisions import Operator
 from reid_edge.gallery.people_views import journey, list_people
+from reid_edge.gallery.search import find_one
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.people import Decision, PeopleChange
 from reid_edge.gallery.times import now_us
+from reid_edge.identity.sureness import sure_at_once
 from reid_edge.identity.transit import StatedTransits
 from tests.gallery.crowds import crowd
 from tests.gallery.crowds import filled as crowded
@@ -243,6 +247,88 @@ def test_assignments_keep_the_version_of_the_calibration_that_there_was(gallery)
     version = kept_comparison(gallery, rows[0].entry.model_hash).scale.version
     identify(gallery, now_us=now_us())
     assert version and {row.calibration for row in gallery.assignments()} == {version}
+
+
+@pytest.fixture
+def walkers(gallery):
+    """Sixty people pass three cameras; and how to label pairs of (person, camera)."""
+    rows, _ = crowd(observations=2, noise=0.5, start=now_us() - 2 * HOUR)
+    gallery.accept_model(rows[0].entry.model_hash, 64, now_us=now_us())
+    gallery.add(rows)
+
+    def calibrated(*pairs):
+        ids = [
+            [f"camera{camera}/e1/{10 * (1 + 60 * camera + person)}" for person, camera in pair[:2]] for pair in pairs
+        ]
+        labelled = [LabelledPair(*two, pair[2], line) for line, (two, pair) in enumerate(zip(ids, pairs, strict=True))]
+        now = now_us()
+        find = lambda name: find_one(gallery, name, now_us=now)  # noqa: E731
+        report = calibrate(gallery, now_us=now, find=find, pairs=labelled or None)
+        keep(gallery, report, now_us=now)
+        return report
+
+    return calibrated
+
+
+def people_of(gallery):
+    """Number of each (person, camera)."""
+    return {((one.track - 1) % 60, int(one.camera[-1])): one.person for one in gallery.assignments()}
+
+
+def test_people_follow_labelled_pairs_at_the_next_identify(gallery, walkers):
+    first = one(identify(gallery, now_us=now_us()))
+    assert (first.way, first.known) == ("together", None) and first.limit > 1.75
+    before = people_of(gallery)
+    assert before[3, 0] == before[3, 1] and before[10, 0] != before[30, 1]
+    walkers(((10, 0), (30, 1), True), *(((who, 0), (who, 1), False) for who in (3, 4, 5)))
+    done = one(identify(gallery, now_us=now_us()))
+    after = people_of(gallery)
+    assert done.way == "together" and after[10, 0] == after[30, 1] and after[3, 0] != after[3, 1]
+    assert (done.known.one, done.known.two, done.known.two_above) == (1, 3, 3) and done.known.strangers > 3.8
+    assert done.limit > first.limit + 0.2
+    assert {one.how for one in gallery.assignments() if one.person == after[10, 0]} == {"operator"}
+    assert one(identify(gallery, now_us=now_us())).way == "nothing new"
+
+
+def test_labels_that_fit_leave_the_limit_as_it_is(gallery, walkers):
+    first = one(identify(gallery, now_us=now_us()))
+    walkers(*(((who, 0), (who, 1), True) for who in range(20)), ((3, 0), (4, 2), False))
+    done = one(identify(gallery, now_us=now_us()))
+    assert (done.known.one_above, done.known.two_above, done.limit) == (20, 0, first.limit)
+
+
+def test_one_at_a_time_too_more_is_needed_where_labels_show_more_strangers(gallery, walkers):
+    walkers(*(((who, 0), (who, 1), False) for who in (3, 4, 5)))
+    identify(gallery, now_us=now_us())
+    late, _ = crowd(people=60, noise=0.5, start=now_us() - HOUR, first_track=1000)
+    gallery.add(late[:5])
+    done = one(identify(gallery, now_us=now_us()))
+    assert done.way == "one at a time" and done.limit == pytest.approx(sure_at_once(185, done.known.strangers))
+
+
+def test_a_calibration_without_labels_keeps_what_labels_said_and_compares_nothing_again(gallery, walkers):
+    walkers(*(((who, 0), (who, 1), False) for who in (3, 4, 5)))
+    known = kept_comparison(gallery, MODEL).known
+    report = walkers()
+    assert report.decisions == () and kept_comparison(gallery, MODEL).known == known and known.two_above == 3
+    identify(gallery, now_us=now_us())
+    assert one(identify(gallery, now_us=now_us())).known == known
+
+
+def test_labels_that_an_operator_or_through_others_a_camera_contradicts_are_refused_and_nothing_is_stored(
+    gallery, walkers
+):
+    identify(gallery, now_us=now_us())
+    numbers = people_of(gallery)
+    module.merge(gallery, [numbers[10, 0], numbers[30, 1]], Operator(at_us=now_us(), **WHY))
+    revision = gallery.people_state().revision
+    for pairs, message in (
+        ([((10, 0), (30, 1), False), ((10, 0), (10, 1), True), ((10, 1), (30, 1), True)], "two people, but also one"),
+        ([((0, 0), (50, 1), True), ((1, 0), (50, 1), True)], "one camera saw both at the same time"),
+    ):
+        with pytest.raises(ContradictionError, match=message):
+            walkers(*pairs)
+    assert kept_comparison(gallery, MODEL) is None and gallery.people_state().revision == revision
 
 
 def test_what_is_too_old_to_be_kept_is_given_to_nobody(gallery, at):

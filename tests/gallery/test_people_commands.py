@@ -45,12 +45,17 @@ def test_people_are_found_listed_and_followed(uri, tmp_path):
     assert "nobody found" in gallery("people", uri, *WHY)
     shown = " ".join(gallery("identify", uri).split())
     assert "30 people in 90 tracklets: 90 tracklets share a person" in shown and "certain" not in shown
+    assert (
+        "Tracklets are joined from 3.56 on; behind this limit: the numbers of tracklets and of matches (no lab" in shown
+    )
     assert json.loads(gallery("identify", uri, "--json"))[0]["way"] == "nothing new"
     found = people(uri)
     assert len(found) == 30 and found[0]["cameras"] == ["camera0", "camera1", "camera2"]
     assert (found[0]["tracklets"], found[0]["sure"]) == (3, "assigned") and found[0]["similarity"] > 2.25
     shown = gallery("people", uri, "--limit", 2, "--skip", 1, *WHY)
-    assert "camera0, camera1, camera2" in shown and "assigned, " in shown
+    assert (
+        "camera0, camera1, camera2" in shown and "assigned, " in shown and "Behind the limit: the numbers of" in shown
+    )
     assert len(people(uri, "--camera", "nowhere")) == 0 and len(people(uri, "--tracklets", 3, "--since", "2h")) == 30
     rows = list(csv.DictReader(io.StringIO(gallery("people", uri, "--csv", "-", *WHY))))
     assert len(rows) == 30 and rows[0]["cameras"] == "camera0 camera1 camera2"

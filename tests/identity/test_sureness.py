@@ -63,6 +63,15 @@ def test_a_smaller_gallery_needs_more_for_the_same_matches_and_one_tracklet_at_a
     assert sure_at_once(20) > sure_at_once(200) > sure_at_once(2000) == LOWEST_AT_ONCE
 
 
+@pytest.mark.parametrize("times", [2.0, 5.0])
+def test_where_there_are_more_strangers_more_is_needed(times):
+    nearest = np.concatenate([np.full(40, 9.0), np.full(200, -1.0)])
+    usual, more = sure_limit(nearest), sure_limit(nearest, times)
+    allowed = allowed_strangers(np.array([40.0]))
+    assert expected_strangers(np.array([more]), 240, times) == pytest.approx(allowed)
+    assert more > usual and sure_at_once(240, times) == pytest.approx(sure_at_once(240) + more - usual)
+
+
 def test_the_limit_does_not_depend_on_the_order():
     nearest = np.random.default_rng(0).normal(2, 1, 200)
     assert sure_limit(nearest) == sure_limit(nearest[::-1])
