@@ -1,7 +1,8 @@
 """People in Milvus, which has no transactions: entries beside the models and settings.
 
 A change is written in an order that lets an interrupted one do no harm: numbers are taken first, so that none is given
-twice, and the revision comes last, so that whoever begins again finds what was written and goes on from there.
+twice, what operators said comes next, then each tracklet with its events, and the revision comes last, so that whoever
+begins again finds what was written and goes on from there.
 """
 
 from __future__ import annotations
@@ -67,10 +68,12 @@ class MilvusPeople:
             )
         last_event, next_person = old["last_event"], max(old["next_person"], change.next_person)
         taken = {"revision": revision, "next_person": next_person, "last_event": last_event + len(change.events)}
-        rows = self._rows(change, last_event)
+        held = self._held_of(change)
+        decisions, tracklets = _decision_rows(change, held), _tracklet_rows(change, held, last_event)
         self._meta.put(STATE, "state", taken)
-        self._put_rows(rows)
         self._meta.remove_names(DECISION, [_pair(one) for one in change.withdrawn if not _replaced(one, change)])
+        self._put_together([row] for row in decisions)
+        self._put_together(tracklets)
         self._meta.put(STATE, "state", {**taken, "revision": revision + 1})
         return PeopleState(revision + 1, next_person)
 
@@ -95,28 +98,38 @@ class MilvusPeople:
     def _body(self) -> dict[str, int]:
         return self._meta.body(STATE, "state") or {"revision": 0, "next_person": 1, "last_event": 0}
 
-    def _rows(self, change: PeopleChange, last_event: int) -> list[Row]:
-        """Return the entries of a change."""
+    def _held_of(self, change: PeopleChange) -> set[Key]:
+        """Return the tracklets that a change names and that are held."""
         named = {one.tracklet for one in change.assignments} | {one.tracklet for one in change.events}
-        held = self._held(named | {key for one in change.decisions for key in (one.first, one.second)})
-        rows = [
-            entry_row(ASSIGNMENT, _name(one.tracklet), asdict(one), one.last_us)
-            for one in change.assignments
-            if one.tracklet in held
-        ]
-        rows += [
-            entry_row(DECISION, _pair(one), asdict(_ordered(one)), one.at_us)
-            for one in change.decisions
-            if {one.first, one.second} <= held
-        ]
-        for number, event in enumerate(change.events, last_event + 1):
-            if event.tracklet in held:
-                rows.append(entry_row(EVENT, f"{number:012}", asdict(replace(event, number=number)), number))
-        return rows
+        return self._held(named | {key for one in change.decisions for key in (one.first, one.second)})
 
-    def _put_rows(self, rows: list[Row]) -> None:
-        for start in range(0, len(rows), ROWS):
-            self._meta.put_rows(rows[start : start + ROWS])
+    def _put_together(self, groups: Iterable[list[Row]]) -> None:
+        """Write groups of rows, the rows of a group in one call."""
+        rows: list[Row] = []
+        for group in groups:
+            if len(rows) + len(group) > ROWS:
+                self._meta.put_rows(rows)
+                rows = []
+            rows = rows + group
+        self._meta.put_rows(rows)
+
+
+def _decision_rows(change: PeopleChange, held: set[Key]) -> list[Row]:
+    return [
+        entry_row(DECISION, _pair(one), asdict(_ordered(one)), one.at_us)
+        for one in change.decisions
+        if {one.first, one.second} <= held
+    ]
+
+
+def _tracklet_rows(change: PeopleChange, held: set[Key], last_event: int) -> list[list[Row]]:
+    """Return the assignment and the events of each tracklet: where one of them is stored, all are."""
+    rows: dict[Key, list[Row]] = defaultdict(list)
+    for one in change.assignments:
+        rows[one.tracklet].append(entry_row(ASSIGNMENT, _name(one.tracklet), asdict(one), one.last_us))
+    for number, event in enumerate(change.events, last_event + 1):
+        rows[event.tracklet].append(entry_row(EVENT, f"{number:012}", asdict(replace(event, number=number)), number))
+    return [group for tracklet, group in rows.items() if tracklet in held]
 
 
 def of_one_outbox(tracklets: Iterable[Key]) -> dict[tuple[str, str], list[int]]:
