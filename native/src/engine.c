@@ -6,9 +6,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "network.h"
+
+/* What a run that is timed takes instead of an engine's own. */
+typedef struct {
+  kernels kernels;
+  network network;         /* the engine's, with these kernels */
+  layer_clock *clocks;     /* [thread] */
+  double cost;             /* ticks of a change of a clock */
+  double seconds[REID_NATIVE_KINDS]; /* of all runs since they were read */
+} profile;
 
 struct reid_native_engine {
   network network;
@@ -17,6 +27,7 @@ struct reid_native_engine {
   thread_scratch *threads;
   int count;
   team *team;
+  profile *profile;        /* NULL where layers are not timed */
   pid_t made_in;
   pthread_mutex_t lock;
 };
@@ -98,9 +109,27 @@ int reid_native_create(const void *bytes, size_t plan_bytes, int precision, cons
   return status;
 }
 
+static profile *profile_make(const reid_native_engine *e) {
+  profile *p = calloc(1, sizeof *p);
+  if (!p) return NULL;
+  p->clocks = calloc((size_t)e->count, sizeof *p->clocks);
+  if (!p->clocks) return free(p), NULL;
+  p->kernels = timed_kernels(e->network.k);
+  p->network = e->network;
+  p->network.k = &p->kernels;
+  p->cost = clock_cost();
+  return p;
+}
+
+static void profile_free(profile *p) {
+  if (p) free(p->clocks);
+  free(p);
+}
+
 void reid_native_destroy(reid_native_engine *e) {
   if (!e) return;
   if (e->team && e->made_in == getpid()) team_stop(e->team); /* after a fork its threads are not here */
+  profile_free(e->profile);
   memory_free(&e->memory);
   network_free(&e->network);
   pthread_mutex_destroy(&e->lock);
@@ -158,7 +187,7 @@ static picture picture_of(const batch *b, int crop) {
 static void run_crop(const batch *b, int crop, int scratch, team_member who) {
   reid_native_engine *e = b->engine;
   picture image = picture_of(b, crop);
-  network_run(&e->network, &e->crops[scratch], &e->threads[who.count > 1 ? who.index : scratch], who, &image,
+  network_run(e->profile ? &e->profile->network : &e->network, &e->crops[scratch], &e->threads[who.count > 1 ? who.index : scratch], who, &image,
               b->features + (size_t)crop * e->network.header.feature_dim, NULL);
 }
 
@@ -166,8 +195,37 @@ static void run_share(void *context, int thread) {
   batch *b = context;
   team_member alone = {0, 1, NULL}, together = {thread, b->engine->count, team_barrier(b->engine->team)};
   for (int crop; (crop = atomic_fetch_add(&b->next, 1)) < b->apart;) run_crop(b, crop, thread, alone);
-  if (b->apart < b->crops) team_wait(together); /* the first scratch may be in use until here */
+  if (b->apart < b->crops) { /* the first scratch may be in use until all have come */
+    layer_clock *clock = b->engine->threads[thread].clock;
+    int entered = clock_enter(clock, REID_NATIVE_WAITING);
+    team_wait(together);
+    clock_leave(clock, entered);
+  }
   for (int crop = b->apart; crop < b->crops; crop++) run_crop(b, crop, 0, together);
+}
+
+static void run_timed_share(void *context, int thread) {
+  reid_native_engine *e = ((batch *)context)->engine;
+  layer_clock *clock = &e->profile->clocks[thread];
+  e->threads[thread].clock = clock;
+  clock_start(clock, e->network.k);
+  run_share(context, thread);
+  clock_stop(clock);
+  e->threads[thread].clock = NULL;
+}
+
+static double seconds_now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void run_timed(profile *p, team *t, int threads, batch *b) {
+  double start = seconds_now();
+  uint64_t ticks = ticks_now();
+  team_run(t, run_timed_share, b);
+  ticks = ticks_now() - ticks;
+  clocks_collect(p->clocks, threads, ticks, seconds_now() - start, p->cost, p->seconds);
 }
 
 static void run_batch(batch b, size_t crops, float *features) {
@@ -176,7 +234,8 @@ static void run_batch(batch b, size_t crops, float *features) {
   b.crops = (int)crops;
   b.apart = b.crops / e->count * e->count;
   pthread_mutex_lock(&e->lock);
-  team_run(e->team, run_share, &b);
+  if (e->profile) run_timed(e->profile, e->team, e->count, &b);
+  else team_run(e->team, run_share, &b);
   pthread_mutex_unlock(&e->lock);
 }
 
@@ -232,6 +291,22 @@ int reid_native_calibrate(reid_native_engine *e, const uint8_t *pixels, size_t p
   pthread_mutex_unlock(&e->lock);
   free(feature);
   return REID_NATIVE_OK;
+}
+
+int reid_native_profile(reid_native_engine *e, int on, double *seconds, size_t seconds_bytes) {
+  if (!e || !seconds || seconds_bytes != REID_NATIVE_KINDS * sizeof *seconds) return REID_NATIVE_BAD_ARGUMENT;
+  if (e->made_in != getpid()) return REID_NATIVE_FORKED;
+  pthread_mutex_lock(&e->lock);
+  profile *made = on ? profile_make(e) : NULL, *before = e->profile;
+  int failed = on && !made;
+  if (!failed) {
+    memset(seconds, 0, seconds_bytes);
+    if (before) memcpy(seconds, before->seconds, seconds_bytes);
+    e->profile = made;
+    profile_free(before);
+  }
+  pthread_mutex_unlock(&e->lock);
+  return failed ? REID_NATIVE_NO_MEMORY : REID_NATIVE_OK;
 }
 
 int reid_native_resize(const reid_native_crop *crop, int precision, const char *name, int height, int width,

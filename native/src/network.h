@@ -6,6 +6,7 @@
 #include "kernels.h"
 #include "memory.h"
 #include "plan.h"
+#include "profile.h"
 #include "resize.h"
 #include "team.h"
 
@@ -67,6 +68,7 @@ typedef struct {
   float *floats;
   float *mean, *scale, *shift; /* [padded] */
   float *gates;              /* [stream][padded] */
+  layer_clock *clock;        /* NULL where layers are not timed */
 } thread_scratch;
 
 /* Pack a plan for kernels; network_free frees what was taken, also after a failure.  memory_limit: see memory.h. */

@@ -21,7 +21,7 @@ extern "C" {
 #define REID_NATIVE_API __attribute__((visibility("default")))
 
 /* Grows by one with each change to the functions below or to the format of plans. */
-#define REID_NATIVE_ABI 3
+#define REID_NATIVE_ABI 4
 
 /* What a function returns.  Names and numbers stay as they are; the Python side maps them to its errors. */
 typedef enum {
@@ -111,6 +111,28 @@ REID_NATIVE_API int reid_native_resize(const reid_native_crop *crop, int precisi
  * they are what INT8 takes its scales from. */
 REID_NATIVE_API int reid_native_calibrate(reid_native_engine *engine, const uint8_t *pixels, size_t pixels_bytes,
                                           size_t crops, float *ranges, size_t ranges_bytes);
+
+/* What the time of a run goes to. */
+typedef enum {
+  REID_NATIVE_STEM = 0,      /* 7x7 convolution */
+  REID_NATIVE_POINTWISE = 1, /* 1x1 convolutions */
+  REID_NATIVE_DEPTHWISE = 2, /* 3x3 */
+  REID_NATIVE_GATES = 3,     /* gates, sums of streams, the last layer */
+  REID_NATIVE_POOLS = 4,     /* pools, norms, means of maps */
+  REID_NATIVE_RESIZING = 5,
+  REID_NATIVE_WAITING = 6,   /* threads for one another, or without work */
+  REID_NATIVE_BETWEEN = 7,   /* what finds the rows of the next layer */
+  REID_NATIVE_CLOCK = 8,     /* the measurement itself, which the others are free of */
+  REID_NATIVE_KINDS = 9,
+} reid_native_kind;
+
+/* Time the layers of an engine's runs from now on, or no longer.  Features stay the same.
+ *
+ * on        1 or 0; an engine begins with 0.
+ * seconds   Receives REID_NATIVE_KINDS doubles: what each kind took in all runs since the last call, 0 where those were
+ *           not timed.  Each is the time of all threads over their number: all kinds together are the time of the runs.
+ */
+REID_NATIVE_API int reid_native_profile(reid_native_engine *engine, int on, double *seconds, size_t seconds_bytes);
 
 /* Compute `rounds` of a 1x1 convolution that stays in the first cache, by kernels as in reid_native_create, on the
  * calling thread.  Returns its multiply-adds, or 0: no such kernels, or no memory. */

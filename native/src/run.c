@@ -43,6 +43,12 @@ static void record(const run *r, const void *pixels, size_t count, int channels,
       r->ranges[first + c] = fmaxf(r->ranges[first + c], ((const float *)pixels)[p * stride + c]);
 }
 
+static void wait_for_all(const run *r) {
+  int entered = clock_enter(r->mine->clock, REID_NATIVE_WAITING);
+  team_wait(r->who);
+  clock_leave(r->mine->clock, entered);
+}
+
 /* ---- statistics of whole maps ---- */
 
 /* mean[c] = sum of `pieces` partial sums over `pixels`; 0 in the padding, where other blocks have left numbers. */
@@ -76,13 +82,20 @@ static void *stem_row(const run *r, int y) {
   return at(r, r->mine->stem_rows, (size_t)(y % 3) * r->n->stem_width, r->n->stem_padded);
 }
 
+/* Row y of the resized image. */
+static const uint8_t *pixel_row(const run *r, int y) {
+  int entered = clock_enter(r->mine->clock, REID_NATIVE_RESIZING);
+  const uint8_t *row = resizer_row(&r->mine->resizer, y);
+  clock_leave(r->mine->clock, entered);
+  return row;
+}
+
 /* Compute one row of the 7x7 convolution.  loaded: image rows before this one are in the ring, the last eight of them. */
 static void convolve_row(const run *r, int *loaded, int y, int linear, void *out) {
   const network *n = r->n;
   int height = (int)n->header.height, last = 2 * y + STEM_PAD < height ? 2 * y + STEM_PAD : height - 1;
   const void *rows[STEM_SIDE];
-  for (; *loaded <= last; ++*loaded)
-    n->k->image_row(&n->stem, resizer_row(&r->mine->resizer, *loaded), image_row(r, *loaded));
+  for (; *loaded <= last; ++*loaded) n->k->image_row(&n->stem, pixel_row(r, *loaded), image_row(r, *loaded));
   for (int i = 0; i < STEM_SIDE; i++) {
     int from = 2 * y - STEM_PAD + i;
     rows[i] = from < 0 || from >= height ? r->mine->zero_row : image_row(r, from);
@@ -128,13 +141,13 @@ static void stem_statistics(const run *r) {
     convolve_row(r, &loaded, y, 1, linear_row(r, y));
     n->k->add_pixels(linear_row(r, y), n->stem_width, n->stem.outputs, NULL, partial_at(r, 0, y, n->stem_padded));
   }
-  team_wait(r->who);
+  wait_for_all(r);
   double places = (double)height * n->stem_width;
   mean_of(r->crop->partial[0], height, n->stem.outputs, n->stem_padded, places, r->mine->mean);
   for (int y = first; y < end; y++)
     n->k->add_pixels(linear_row(r, y), n->stem_width, n->stem.outputs, r->mine->mean,
                      partial_at(r, 1, y, n->stem_padded));
-  team_wait(r->who);
+  wait_for_all(r);
   norm_factors(r, height, n->stem.outputs, n->stem_padded, places, n->stem_gamma, n->stem_beta);
 }
 
@@ -250,6 +263,7 @@ static void gate(const network_block *b, int s, const float *mean, float *gates)
 /* Factors of all streams in the fused sum.  Every member computes them, which takes less than to wait for one. */
 static void run_gates(const run *r, const network_block *b) {
   int fusion = (int)r->n->header.fusion, stride = b->middle_padded;
+  int entered = clock_enter(r->mine->clock, REID_NATIVE_GATES);
   float *mean = r->mine->mean;
   for (int s = 0; s < (int)r->n->header.streams; s++) {
     const float *scale = b->stream_scale + (size_t)s * stride, *sums = r->crop->sums + (size_t)s * b->pieces * stride;
@@ -261,6 +275,7 @@ static void run_gates(const run *r, const network_block *b) {
     if (fusion == FUSION_ONE_GATE || fusion == FUSION_GATE_EACH) gate(b, s, mean, gates);
     for (int c = 0; c < b->middle; c++) gates[c] *= scale[c] * fused[c];
   }
+  clock_leave(r->mine->clock, entered);
 }
 
 /* ---- the tail of a block ---- */
@@ -378,12 +393,12 @@ static void run_tail(const run *r, const network_block *b) {
   }
   double places = (double)b->height * b->width;
   for (int i = first; i < end; i++) linear_chunk(r, b, i);
-  team_wait(r->who);
+  wait_for_all(r);
   mean_of(r->crop->partial[0], b->chunks, b->out, b->out_padded, places, r->mine->mean);
   for (int i = first; i < end; i++) square_chunk(r, b, i);
-  team_wait(r->who);
+  wait_for_all(r);
   norm_factors(r, b->chunks, b->out, b->out_padded, places, b->gamma, b->beta);
-  if (b->then == THEN_FEATURE) team_wait(r->who); /* the means of conv5 go where these sums are */
+  if (b->then == THEN_FEATURE) wait_for_all(r); /* the means of conv5 go where these sums are */
   for (int i = first; i < end; i++) normalise_chunk(r, b, i);
 }
 
@@ -391,28 +406,32 @@ static void run_feature(const run *r, float *feature) {
   const network *n = r->n;
   const network_block *b = &n->blocks[n->header.blocks - 1];
   int lanes = n->k->lanes, dim = (int)n->header.feature_dim;
+  int entered = clock_enter(r->mine->clock, REID_NATIVE_GATES);
   int first = share(n->fc_vectors, r->who.index, r->who), end = share(n->fc_vectors, r->who.index + 1, r->who);
   mean_of(r->crop->partial[0], b->chunks, b->out, b->out_padded, (double)b->height * b->width, r->mine->mean);
   n->k->dense(r->mine->mean, n->fc + (size_t)first * b->out * lanes, n->fc_bias + first * lanes, b->out, end - first,
               r->mine->floats);
   int from = first * lanes, to = end * lanes < dim ? end * lanes : dim;
   if (to > from) memcpy(feature + from, r->mine->floats, (size_t)(to - from) * sizeof *feature);
+  clock_leave(r->mine->clock, entered);
 }
 
 void network_run(const network *n, crop_scratch *crop, thread_scratch *mine, team_member who, const picture *image,
                  float *feature, float *ranges) {
   run r = {.n = n, .crop = crop, .mine = mine, .who = who, .ranges = ranges};
+  int entered = clock_enter(mine->clock, REID_NATIVE_RESIZING);
   resizer_start(&mine->resizer, image);
+  clock_leave(mine->clock, entered);
   run_stem(&r);
   for (uint32_t i = 0; i < n->header.blocks; i++) {
-    team_wait(who);
+    wait_for_all(&r);
     run_streams(&r, &n->blocks[i]);
-    team_wait(who);
+    wait_for_all(&r);
     run_gates(&r, &n->blocks[i]);
     run_tail(&r, &n->blocks[i]);
     r.current = !r.current;
   }
-  team_wait(who);
+  wait_for_all(&r);
   run_feature(&r, feature);
-  team_wait(who);
+  wait_for_all(&r);
 }

@@ -18,7 +18,8 @@ from reid_edge.errors import BoxError, BundleVersionError, FrameError, UsageErro
 from reid_edge.features import l2_normalised
 from reid_edge.images import read_images
 from reid_edge.manifest import Artifact, EngineChoice, InputSpec, PrecisionChoice
-from reid_edge.runtime.engines import Batch, CropEngine, EngineOptions, choose_engine
+from reid_edge.runtime.engines import Batch, CropEngine, EngineOptions, LayerTimer, choose_engine
+from reid_edge.runtime.native.library import LayerTimes
 from reid_edge.types import Features, Image, Size
 from reid_edge.wording import counted
 
@@ -195,6 +196,14 @@ class Extractor:
             for start, size in _chunks(len(batch), self._batch_sizes):
                 features[start : start + size] = self._engine.infer(batch[start : start + size])
         return features
+
+    def time_layers(self, call: Callable[[], object]) -> LayerTimes | None:
+        """Make a call that uses this extractor, and return where the engine's time went.
+
+        Returns:
+            Times of kinds of layers, averaged over the threads; None, and no call, where the engine cannot tell.
+        """
+        return self._engine.time_layers(call) if isinstance(self._engine, LayerTimer) else None
 
     def _features(self, crops: Sequence[Image]) -> Features:
         manifest = self.bundle.manifest

@@ -9,7 +9,7 @@ from reid_edge.bundle import Bundle
 from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, UsageError
 from reid_edge.manifest import ENGINES, PRECISIONS, Artifact, EngineChoice, EngineName, Precision, PrecisionChoice
 from reid_edge.runtime.agreement import require_agreement
-from reid_edge.runtime.engines.base import Batch, CropEngine, Engine, EngineOptions
+from reid_edge.runtime.engines.base import Batch, CropEngine, Engine, EngineOptions, LayerTimer
 from reid_edge.runtime.engines.hardware import device_class_of
 from reid_edge.runtime.engines.native import NativeEngine
 from reid_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -17,7 +17,16 @@ from reid_edge.runtime.engines.openvino import OpenVINOEngine
 from reid_edge.runtime.engines.tensorrt import TensorRTEngine
 from reid_edge.system.cpu import saturates_int8
 
-__all__ = ["AUTO_ORDER", "Batch", "CropEngine", "Engine", "EngineOptions", "choose_engine", "load_engine"]
+__all__ = [
+    "AUTO_ORDER",
+    "Batch",
+    "CropEngine",
+    "Engine",
+    "EngineOptions",
+    "LayerTimer",
+    "choose_engine",
+    "load_engine",
+]
 
 _logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy.typing as npt
 
 from reid_edge.errors import UsageError
+from reid_edge.runtime.native.library import LayerTimes
 from reid_edge.tuning_record import MAX_THREADS
 from reid_edge.types import Features, Image
 
@@ -84,5 +85,18 @@ class CropEngine(Engine, Protocol):
 
         Returns:
             B×D float32, not normalised; a fresh array.
+        """
+        ...
+
+
+@runtime_checkable
+class LayerTimer(Engine, Protocol):
+    """An engine that can tell where its time goes."""
+
+    def time_layers(self, call: Callable[[], object]) -> LayerTimes:
+        """Time the layers of all that this engine computes within a call.
+
+        Returns:
+            What the time went to, averaged over the threads.
         """
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from reid_edge.crops import resize_into
 from reid_edge.errors import EngineUnavailableError
 from reid_edge.manifest import Artifact
 from reid_edge.runtime.engines.base import Batch, EngineOptions
-from reid_edge.runtime.native.library import PORTABLE, NativeNetwork, NativePrecision
+from reid_edge.runtime.native.library import PORTABLE, LayerTimes, NativeNetwork, NativePrecision
 from reid_edge.runtime.native.pictures import MOST_SIDE
 from reid_edge.system.limits import usable_cpus
 from reid_edge.tuning_record import Execution, FloatType
@@ -66,6 +66,10 @@ class NativeEngine:
     def infer(self, batch: Batch) -> Features:
         """See :class:`~reid_edge.runtime.engines.base.Engine`."""
         return self._network.run(batch)
+
+    def time_layers(self, call: Callable[[], object]) -> LayerTimes:
+        """See :class:`~reid_edge.runtime.engines.base.LayerTimer`."""
+        return self._network.time_layers(call)
 
 
 def native_precision(artifact: Artifact) -> NativePrecision:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import (
     POINTER,
     Structure,
     byref,
     c_char,
     c_char_p,
+    c_double,
     c_int,
     c_int32,
     c_size_t,
@@ -20,7 +21,7 @@ from ctypes import (
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,21 @@ NativePrecision = Literal["fp32", "bf16", "int8"]
 PORTABLE = "portable"
 LIBRARY = Path(__file__).with_name("libreid_native.so")
 #: REID_NATIVE_ABI of ``native/src/reid_native.h`` that this file is written for.
-ABI = 3
+ABI = 4
+
+#: What a run's time goes to.  The first four are those whose multiply-adds :mod:`reid_edge.runtime.native.work` counts.
+LayerKind = Literal[
+    "stem 7×7",
+    "1×1 convolutions",
+    "depthwise 3×3",
+    "gates, sums, feature",
+    "pools, norms",
+    "resizing",
+    "waiting for threads",
+    "between layers",
+]
+#: In the order of reid_native_kind, which has one more: what the measurement itself takes.
+LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 
 _PRECISIONS: dict[NativePrecision, int] = {"fp32": 0, "bf16": 1, "int8": 2}
 _MESSAGE_BYTES = 500
@@ -87,6 +102,19 @@ class NativeInfo:
     ranges: int
     memory_bytes: int
     kernels: str
+
+
+@dataclass(frozen=True)
+class LayerTimes:
+    """What the time of runs went to.
+
+    Attributes:
+        seconds: Of each kind: the time of all threads over their number.  Together they are the time of the runs.
+        clock: Seconds that the measurement itself took; in none of the others.
+    """
+
+    seconds: dict[LayerKind, float]
+    clock: float
 
 
 def available_kernels(precision: NativePrecision) -> tuple[str, ...]:
@@ -261,6 +289,26 @@ class NativeNetwork:
         self._call("calibrate", self._checked(pixels), ranges)
         return ranges
 
+    def time_layers(self, call: Callable[[], object]) -> LayerTimes:
+        """Time the layers of all runs of this network that a call makes; features stay the same.
+
+        Raises:
+            EngineError: No memory, or the process is a fork of the one that loaded the plan.
+        """
+        self._profile(on=True)
+        try:
+            call()
+        finally:
+            *seconds, clock = self._profile(on=False)
+        return LayerTimes(dict(zip(LAYER_KINDS, seconds, strict=True)), clock)
+
+    def _profile(self, *, on: bool) -> list[float]:
+        """Begin or end to time layers; return the seconds of each kind since it began."""
+        seconds = (c_double * (len(LAYER_KINDS) + 1))()
+        status = self._functions.reid_native_profile(self._engine, int(on), seconds, ctypes.sizeof(seconds))
+        self._check("time layers", status)
+        return list(seconds)
+
     def _call(self, name: str, pixels: npt.NDArray[np.uint8], out: npt.NDArray[np.float32]) -> None:
         function = getattr(self._functions, f"reid_native_{name}")
         self._check(
@@ -331,6 +379,7 @@ def _declare(library: ctypes.CDLL) -> None:
     library.reid_native_peak.argtypes = (c_int, c_char_p, c_uint32)
     library.reid_native_peak.restype = c_uint64
     library.reid_native_stem_products.argtypes = (c_int, c_char_p)
+    library.reid_native_profile.argtypes = (c_void_p, c_int, POINTER(c_double), c_size_t)
     library.reid_native_run_crops.argtypes = (c_void_p, c_char_p, c_size_t, c_void_p, c_size_t)
     library.reid_native_resize.argtypes = (
         *(c_char_p, c_int, c_char_p, c_int, c_int),

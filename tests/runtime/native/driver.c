@@ -1,4 +1,4 @@
-/* Runs a plan without Python, for processors that are emulated.
+/* Runs a plan without Python, for processors that are emulated; once more with its layers timed.
  *
  *   driver PLAN PIXELS CROPS PRECISION THREADS [KERNELS]
  *
@@ -24,6 +24,23 @@ static int fail(const char *what, int status) {
   return 1;
 }
 
+/* Run again, timed: NULL, or what is wrong with it. */
+static const char *time_layers(reid_native_engine *engine, const void *pixels, size_t pixel_bytes, size_t crops,
+                               const float *features, size_t bytes) {
+  double seconds[REID_NATIVE_KINDS], all = 0;
+  float *again = malloc(bytes);
+  int status = reid_native_profile(engine, 1, seconds, sizeof seconds);
+  if (!status) status = reid_native_run(engine, pixels, pixel_bytes, crops, again, bytes);
+  if (!status) status = reid_native_profile(engine, 0, seconds, sizeof seconds);
+  int same = !status && !memcmp(features, again, bytes);
+  free(again);
+  for (int kind = 0; kind < REID_NATIVE_KINDS; kind++) {
+    if (!(seconds[kind] >= 0 && seconds[kind] < 3600)) return "a layer's time is none";
+    all += seconds[kind];
+  }
+  return !same ? "other features where layers are timed" : all > 0 ? NULL : "no time";
+}
+
 int main(int argc, char **argv) {
   if (argc < 6) return fail("usage: driver PLAN PIXELS CROPS PRECISION THREADS [KERNELS]", 0);
   int precision = atoi(argv[4]), status;
@@ -44,6 +61,8 @@ int main(int argc, char **argv) {
   float *features = calloc(numbers, sizeof *features);
   status = reid_native_run(engine, pixels, pixel_bytes, crops, features, numbers * sizeof *features);
   if (status) return fail("no features", status);
+  const char *wrong = time_layers(engine, pixels, pixel_bytes, crops, features, numbers * sizeof *features);
+  if (wrong) return fail(wrong, 0);
   puts(info.kernels);
   for (size_t i = 0; i < numbers; i++) printf("%.9g\n", features[i]);
   reid_native_destroy(engine);

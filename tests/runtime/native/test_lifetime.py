@@ -45,9 +45,21 @@ def test_an_engine_serves_several_threads_and_several_engines_run_at_once():
         assert all(np.array_equal(call.result(), expected[: 1 + i % 5]) for i, call in enumerate(calls))
 
 
+def test_layers_may_be_timed_while_other_threads_compute():
+    pixels = random_pixels(5, LARGER.size, seed=1)
+    network = NativeNetwork(LARGER.encode(), threads=2)
+    expected = network.run(pixels)
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(network.run, pixels) for _ in range(60)]
+        times = [network.time_layers(lambda: network.run(pixels)) for _ in range(20)]
+        assert all(np.array_equal(call.result(), expected) for call in calls)
+    assert all(sum(one.seconds.values()) > 0 for one in times)
+
+
 def test_engines_leave_neither_threads_nor_memory_behind():
     def one(seed):
-        NativeNetwork(random_plan(seed).encode(), threads=2).run(random_pixels(3, random_plan(seed).size, seed))
+        network = NativeNetwork(random_plan(seed).encode(), threads=2)
+        network.time_layers(lambda: network.run(random_pixels(3, random_plan(seed).size, seed)))
 
     def used():
         gc.collect()
@@ -70,7 +82,7 @@ def test_a_child_of_a_fork_gets_an_error_and_can_make_an_engine_of_its_own():
 network, pixels = NativeNetwork(LARGER.encode(), threads=2, name="fp32.plan"), random_pixels(3, LARGER.size, 1)
 expected = network.run(pixels)
 if os.fork() == 0:
-    for use in (network.run, network.calibrate):
+    for use in (network.run, network.calibrate, network.time_layers):
         try:
             use(pixels)
         except Exception as error:
@@ -83,7 +95,7 @@ assert os.wait()[1] == 0
 assert np.array_equal(network.run(pixels), expected)
 """
     *errors, same = _in_a_process(code).splitlines()
-    assert len(errors) == 2 and same == "True"
+    assert len(errors) == 3 and same == "True"
     for error in errors:
         assert error.startswith("EngineError fp32.plan was loaded before this process was forked")
         assert error.endswith("Make the extractor in the process that uses it.")
