@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reid_edge.benchmark.bound import bound_of
 from reid_edge.benchmark.options import BenchmarkOptions
-from reid_edge.benchmark.result import LayerBound, ModelEntry, NotRun, Peak, Roofline, Run
+from reid_edge.benchmark.result import LayerBound, ModelEntry, NotRun, Peak, Roofline, Run, total_ms
 from reid_edge.benchmark.scheduler import WARM_UP_SECONDS, workers_at_once
 from reid_edge.benchmark.statistics import CONFIDENCE, MOST_INTERVAL, MOST_ROUND_SPREAD, summarise
 from reid_edge.benchmark.timing import Failure, Timing
@@ -60,7 +60,8 @@ def run_of(timing: Timing, model: int, artifact: Artifact, roofline: Roofline | 
         gflops=gflops,
         fraction_of_peak=gflops / peak.gflops if peak else None,
         bound=bound,
-        fraction_of_bound=sum(layer.ms for layer in bound) / summary.p50 if bound else None,
+        layers=timing.layers,
+        fraction_of_bound=total_ms(bound) / summary.p50 if bound else None,
         size_bytes=artifact.size_bytes,
         load_ms=timing.load_ms,
         first_ms=timing.first_ms,

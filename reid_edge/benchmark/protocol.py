@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from reid_edge.benchmark.result import Scenario
+from reid_edge.benchmark.result import LayerTime, Scenario
 from reid_edge.manifest import EngineName, Precision
 
 
@@ -35,6 +35,14 @@ class Round(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     seconds: float
 
 
+class Profile(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Time the layers of a prepared query for so many seconds; answered by :class:`Profiled`."""
+
+    scenario: Scenario
+    crops: int
+    seconds: float
+
+
 class Loaded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Loading took ``load_ms``; ``description`` is the engine's, ``execution`` says how, "" for the defaults."""
 
@@ -59,11 +67,17 @@ class Timed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     queries: int
 
 
+class Profiled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Where the time of the shortest query went; nothing from engines that cannot tell."""
+
+    layers: tuple[LayerTime, ...]
+
+
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The request failed, and why."""
 
     reason: str
 
 
-Request = Load | Prepare | Round
-Reply = Loaded | Prepared | Timed | Failed
+Request = Load | Prepare | Round | Profile
+Reply = Loaded | Prepared | Timed | Profiled | Failed

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -77,6 +78,25 @@ class LayerBound:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerTime:
+    """What one kind of layer of the native engine took in a query, or one thing besides layers.
+
+    Attributes:
+        kind: As in ``LayerBound``, or ``pools, norms``, ``resizing``, ``waiting for threads``; ``the rest``: what finds
+            the rows of the next layer, and all outside the engine.
+        ms: Milliseconds a query: the time of all threads over their number.
+    """
+
+    kind: str
+    ms: float
+
+
+def total_ms(layers: Iterable[LayerBound] | Iterable[LayerTime]) -> float:
+    """Return the milliseconds of all kinds of layers together."""
+    return sum(layer.ms for layer in layers)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One scenario of one model form with one number of threads.
 
@@ -97,6 +117,9 @@ class Run:
         gflops: Achieved, 2 × mult-adds of the form × crops ÷ p50, in 10⁹ a second.
         fraction_of_peak: ``gflops`` ÷ this device's measured peak in the arithmetic of the precision; None without.
         bound: Of the native engine, by kind of layer; empty for other engines, and without peaks.
+        layers: Where the native engine's time went, in the shortest of some queries that were timed layer by layer
+            after the rounds: what disturbs one falls on any layer.  The measurement itself is left out.  Their sum is
+            that query's time.  Empty for other engines.
         fraction_of_bound: Sum of ``bound`` ÷ p50: 1 if nothing but multiply-adds took time; None without.
         size_bytes: Of the model's files.
         load_ms: From the start of loading to a loaded engine, its library included, no cache.
@@ -122,6 +145,7 @@ class Run:
     gflops: float
     fraction_of_peak: float | None
     bound: tuple[LayerBound, ...] = ()
+    layers: tuple[LayerTime, ...] = ()
     fraction_of_bound: float | None = None
     size_bytes: int
     load_ms: float

@@ -139,5 +139,7 @@ def _of_run(at: str, run: Run) -> Iterator[_Figure]:
         yield f"{at}.{name}", getattr(run, name), 0, MOST
     for position, bound in enumerate(run.bound):
         yield f"{at}.bound[{position}].ms", bound.ms, 0, MOST
+    for position, layer in enumerate(run.layers):
+        yield f"{at}.layers[{position}].ms", layer.ms, 0, MOST
     if run.energy:
         yield f"{at}.energy.joules_per_crop", run.energy.joules_per_crop, 0, MOST

@@ -33,6 +33,8 @@ _WARM_UP_SHARE = 0.25
 _TURN_OVERHEAD = 1.25
 #: Shortest turn, however small the budget; one query is timed in any case.
 _SHORTEST_TURN_SECONDS = 0.02
+#: Longest time for the layers of one query.
+_LAYER_SECONDS = 0.2
 _SHUFFLE_SEED = 0
 
 
@@ -54,6 +56,7 @@ def time_variants(
     budget_seconds: float | None = None,
     on_step: Callable[[int], object] = _ignore,
     energy_meter: EnergyMeter | None = None,
+    with_layers: bool = False,
 ) -> tuple[list[Timing], list[Failure]]:
     """Time every variant in every query.
 
@@ -69,6 +72,7 @@ def time_variants(
         budget_seconds: Shorten rounds so that all of them take about so long; loading is not shortened.
         on_step: Called with the number of steps done; :func:`step_count` in all.
         energy_meter: Read around each round.
+        with_layers: After the rounds, time the layers of each query, where an engine can tell them apart.
 
     Returns:
         Timings in the order of variants, then queries; and the variants that failed, whose timings are left out.
@@ -82,6 +86,8 @@ def time_variants(
         budget = None if budget_seconds is None else budget_seconds * len(group) / len(variants)
         with _Group(group, queries, rounds, Clock(seconds, budget), on_step, energy_meter) as sessions:
             sessions.run()
+            if with_layers:
+                sessions.time_layers()
             timings += sessions.timings()
             failures += sessions.failures
     return timings, failures
@@ -155,6 +161,13 @@ class _Group(contextlib.AbstractContextManager["_Group"]):
         order = random.Random(_SHUFFLE_SEED)  # noqa: S311 - an order, not a secret
         for round_ in range(self._rounds):
             self._round(self._rounds - round_, order)
+
+    def time_layers(self) -> None:
+        """Time the layers of each query."""
+        for session in self._able():
+            for query in self._queries:
+                seconds = min(_LAYER_SECONDS, self._clock.turn(1))
+                self._try(session, partial(session.time_layers, query, seconds), steps=0)
 
     def timings(self) -> list[Timing]:
         """Return the timings of all that did not fail."""

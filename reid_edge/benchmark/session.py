@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reid_edge.benchmark.process import WorkerProcess
-from reid_edge.benchmark.protocol import Load, Loaded, Prepare, Prepared, Round, Timed
-from reid_edge.benchmark.result import Energy
+from reid_edge.benchmark.protocol import Load, Loaded, Prepare, Prepared, Profile, Profiled, Round, Timed
+from reid_edge.benchmark.result import Energy, LayerTime
 from reid_edge.benchmark.timing import Query, Timing, Variant
 from reid_edge.system.energy import EnergyMeter, Reading
 
@@ -23,6 +23,7 @@ class Session:
         self.process = WorkerProcess(variant.environment)
         self.prepared: dict[Query, Prepared] = {}
         self.rounds: dict[Query, list[tuple[float, ...]]] = {}
+        self._layers: dict[Query, tuple[LayerTime, ...]] = {}
         self._turns: dict[Query, list[tuple[Reading, int]]] = {}
 
     def load(self) -> None:
@@ -56,6 +57,11 @@ class Session:
             self._turns[query].append((reading, timed.queries))
         self.rounds[query].append(timed.samples_ms)
 
+    def time_layers(self, query: Query, seconds: float) -> None:
+        """Time the layers of a query for so many seconds, if the engine can tell them apart."""
+        request = Profile(scenario=query.scenario, crops=query.crops, seconds=seconds)
+        self._layers[query] = self.process.ask(request, Profiled, seconds=seconds).layers
+
     def timing(self, query: Query, source: str) -> Timing:
         """Return what was measured of a query; ``source``: the energy meter's, "" without one."""
         prepared = self.prepared[query]
@@ -71,6 +77,7 @@ class Session:
             description=self.loaded.description,
             execution=self.loaded.execution,
             energy=energy_of(self._turns[query], query.crops, source),
+            layers=self._layers.get(query, ()),
         )
 
 

@@ -142,6 +142,7 @@ def _timed(
             f"timing {counted(len(variants), 'variant')}", step_count(len(variants), len(queries), options.rounds)
         ),
         energy_meter=find_meter(),
+        with_layers=True,
     )
     if not timings:
         reasons = "\n".join(f"  {failure.variant.name}: {failure.reason}" for failure in failures)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reid_edge.benchmark.result import Energy, Scenario
+from reid_edge.benchmark.result import Energy, LayerTime, Scenario
 from reid_edge.manifest import EngineName, Precision
 from reid_edge.wording import counted
 
@@ -67,6 +67,7 @@ class Timing:
         description: Engine library, version and device.
         execution: Streams and float type of a tuned file; "" for the engine's defaults.
         energy: Of the rounds; None without a meter.
+        layers: Where the time of one query went; empty where it was not asked for, or the engine cannot tell.
     """
 
     variant: Variant
@@ -80,6 +81,7 @@ class Timing:
     description: str
     execution: str
     energy: Energy | None = None
+    layers: tuple[LayerTime, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

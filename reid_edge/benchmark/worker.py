@@ -21,11 +21,24 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.benchmark.protocol import Failed, Load, Loaded, Prepare, Prepared, Reply, Request, Round, Timed
-from reid_edge.benchmark.result import Scenario
+from reid_edge.benchmark.protocol import (
+    Failed,
+    Load,
+    Loaded,
+    Prepare,
+    Prepared,
+    Profile,
+    Profiled,
+    Reply,
+    Request,
+    Round,
+    Timed,
+)
+from reid_edge.benchmark.result import LayerTime, Scenario, total_ms
 from reid_edge.runtime import Extractor
 from reid_edge.runtime.extractor import as_input
 from reid_edge.runtime.golden import check_extractor
+from reid_edge.runtime.native.library import LayerKind
 from reid_edge.system.limits import peak_memory_mib
 from reid_edge.types import Image
 
@@ -57,7 +70,9 @@ class Worker:
         """Do what is asked, and return the reply."""
         if isinstance(request, Load):
             return self._load(request)
-        return self._prepare(request) if isinstance(request, Prepare) else self._time(request)
+        if isinstance(request, Prepare):
+            return self._prepare(request)
+        return self._time(request) if isinstance(request, Round) else self._profile(request)
 
     def _load(self, request: Load) -> Loaded:
         start = time.perf_counter()
@@ -101,6 +116,32 @@ class Worker:
         while not samples or time.perf_counter() < end:
             samples.append(_time_once(query))
         return Timed(samples_ms=tuple(round(sample, 4) for sample in samples), queries=waking + len(samples))
+
+    def _profile(self, request: Profile) -> Profiled:
+        assert self._extractor is not None
+        query = self._queries[request.scenario, request.crops]
+        end = time.perf_counter() + request.seconds
+        found = [layers_of(self._extractor, query)]
+        while found[0] and time.perf_counter() < end:
+            found.append(layers_of(self._extractor, query))
+        return Profiled(layers=min(found, key=total_ms))
+
+
+def layers_of(extractor: Extractor, query: Callable[[], object]) -> tuple[LayerTime, ...]:
+    """Run a query, and return where its time went, the measurement itself left out; nothing if the engine cannot tell.
+
+    Args:
+        extractor: That the query uses.
+        query: Of :func:`make_query`.
+    """
+    times: list[float] = []
+    measured = extractor.time_layers(lambda: times.append(_time_once(query)))
+    if measured is None:
+        return ()
+    between: LayerKind = "between layers"
+    ms: dict[str, float] = {kind: 1000 * seconds for kind, seconds in measured.seconds.items() if kind != between}
+    ms["the rest"] = max(0.0, times[0] - 1000 * measured.clock - sum(ms.values()))
+    return tuple(LayerTime(kind=kind, ms=round(value, 4)) for kind, value in ms.items())
 
 
 def make_query(extractor: Extractor, scenario: Scenario, crops: int) -> Callable[[], object]:

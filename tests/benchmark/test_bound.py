@@ -4,8 +4,10 @@ import pytest
 
 from reid_edge.benchmark.bound import bound_of
 from reid_edge.benchmark.report.data import gather
+from reid_edge.benchmark.report.html import page
 from reid_edge.benchmark.report.markdown import markdown_report
-from reid_edge.benchmark.result import LayerBound
+from reid_edge.benchmark.report.tables import layer_rows, number
+from reid_edge.benchmark.result import LayerBound, LayerTime
 from reid_edge.runtime.native.library import LIBRARY, available_kernels, compute_peak, stem_products
 from reid_edge.runtime.native.plan import BLOCK, HEADER
 from reid_edge.runtime.native.work import count_work
@@ -58,12 +60,34 @@ def test_the_peak_counts_what_it_computes():
     assert compute_peak("fp32", 20) == 20 * compute_peak("fp32", 1) > 0
 
 
-def test_the_report_shows_the_rest():
+def test_the_report_shows_the_bound_of_results_without_measured_layers():
     result = make_result([model()])
     first = result.runs[0]
     layer = LayerBound(kind="1×1 convolutions", arithmetic="fp32", mult_adds=10**6, ms=first.summary.p50 / 4)
     run = dataclasses.replace(first, engine="native", bound=(layer,), fraction_of_bound=0.25)
     text = markdown_report(gather([dataclasses.replace(result, runs=(run,))]))
-    assert "| 1×1 convolutions | fp32 | 1.0M |" in text
-    assert "| the rest | – | – |" in text and "| 75 % |" in text
+    bound, whole = number(layer.ms), number(first.summary.p50)
+    assert f"| 1×1 convolutions | fp32 | 1.0M | {bound} | – | – | – |" in text
+    assert f"| all | – | 1.0M | {bound} | {whole} | 25 % | 100 % |" in text
     assert "native engine's time" not in markdown_report(gather([result]))
+
+
+def test_the_report_shows_bound_and_measured_time_of_each_kind():
+    result = make_result([model()])
+    bound = LayerBound(kind="1×1 convolutions", arithmetic="int8", mult_adds=2 * 10**6, ms=1.5)
+    layers = tuple(
+        LayerTime(kind=kind, ms=ms)
+        for kind, ms in [("1×1 convolutions", 2.0), ("pools, norms", 0.5), ("resizing", 0.0), ("the rest", 1.5)]
+    )
+    for bounds, works in (
+        ((bound,), "| int8 | 2.0M | 1.50 | 2.00 | 75 % | 50 % |"),
+        ((), "| – | – | – | 2.00 | – | 50 % |"),
+    ):
+        run = dataclasses.replace(result.runs[0], engine="native", bound=bounds, layers=layers)
+        found = gather([dataclasses.replace(result, runs=(run,))])
+        for text in (markdown_report(found), " | ".join(map(" | ".join, layer_rows(found.devices[0])))):
+            assert f"1×1 convolutions {works.rstrip(' |')}" in text
+            assert "pools, norms | – | – | – | 0.500 | – | 12 %" in text
+            assert "resizing | – | – | – | 0 | – | 0 %" in text
+            assert "the rest | – | – | – | 1.50 | – | 38 %" in text
+        assert "where the native engine's time goes" in page(found).lower()

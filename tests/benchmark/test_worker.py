@@ -14,11 +14,13 @@ import pytest
 from msgspec.structs import replace
 
 from reid_edge.benchmark.process import WorkerProcess
-from reid_edge.benchmark.protocol import Load, Loaded, Prepare, Prepared, Round, Timed
+from reid_edge.benchmark.protocol import Load, Loaded, Prepare, Prepared, Profile, Profiled, Round, Timed
+from reid_edge.benchmark.result import LayerTime, total_ms
 from reid_edge.benchmark.worker import (
     FRAME_SIZE,
     WARM_UP_WINDOW,
     Worker,
+    layers_of,
     make_query,
     person_boxes,
     street_frame,
@@ -26,8 +28,14 @@ from reid_edge.benchmark.worker import (
 )
 from reid_edge.bundle import file_entry, write_manifest
 from reid_edge.errors import EngineError, ParityError
+from reid_edge.export.native import plan_of_onnx
 from reid_edge.features import l2_normalised
+from reid_edge.files import write_whole
+from reid_edge.manifest import with_artifact
 from reid_edge.runtime import Extractor
+from reid_edge.runtime.native.library import LAYER_KINDS, LayerTimes
+from reid_edge.runtime.native.work import count_work
+from tests.runtime.native.networks import needs_library
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +71,42 @@ def test_a_worker_loads_warms_up_and_times(worker, session_bundle):
     assert all(sample > 0 for sample in timed.samples_ms)
     # Time was up only with the last of them.
     assert sum(timed.samples_ms[:-1]) < 50 * 1.5
+
+
+@needs_library
+@pytest.mark.parametrize("scenario", ["multi-stream", "end-to-end"])
+def test_a_worker_says_where_the_native_engines_time_goes(bundle_copy, scenario):
+    plan = plan_of_onnx(bundle_copy.path / "model.onnx")
+    write_whole(bundle_copy.path / "native/fp32.plan", plan)
+    entry = file_entry(bundle_copy.path, "native/fp32.plan")
+    artifact = dataclasses.replace(bundle_copy.artifact("openvino", "fp32"), engine="native", files=(entry,))
+    write_manifest(bundle_copy.path, with_artifact(bundle_copy.manifest, artifact))
+    worker = Worker()
+    worker.answer(replace(load(bundle_copy), engine="native"))
+    worker.answer(Prepare(scenario=scenario, crops=3, seconds=0.01))
+    layers = worker.answer(Profile(scenario=scenario, crops=3, seconds=0.05)).layers
+    ms = {layer.kind: layer.ms for layer in layers}
+    assert list(ms) == [*(kind for kind in LAYER_KINDS if kind != "between layers"), "the rest"]
+    assert min(ms[kind] for kind in (*count_work(plan), "resizing", "the rest")) > 0
+    assert min(ms.values()) >= 0
+
+
+def test_an_engine_that_cannot_tell_where_its_time_goes_says_nothing(worker, session_bundle):
+    worker.ask(load(session_bundle), Loaded)
+    worker.ask(Prepare(scenario="single-stream", crops=1, seconds=0.01), Prepared)
+    assert worker.ask(Profile(scenario="single-stream", crops=1, seconds=0.05), Profiled).layers == ()
+
+
+def test_what_the_measurement_takes_is_in_no_layer():
+    class Extractor:
+        def time_layers(self, call):
+            call()
+            return LayerTimes({"stem 7×7": 0.002, "between layers": 0.001}, clock=0.005)
+
+    stem, rest = layers_of(Extractor(), lambda: time.sleep(0.02))
+    assert stem == LayerTime(kind="stem 7×7", ms=2)
+    assert rest.kind == "the rest" and rest.ms >= 13  # between layers, and outside the engine
+    assert total_ms((stem, rest)) == pytest.approx(2 + rest.ms)
 
 
 def test_another_device_is_named_and_must_compute_the_golden_features(bundle_copy):

@@ -46,7 +46,7 @@ def page(report: ReportData) -> str:
         figures=figures,
         legend=[(variant, tone, SYMBOLS[variant.split("/")[1]]) for tone, variant in enumerate(report.variants)],  # type: ignore[index]
         dashes=_dashes(report),
-        bounds=any(tables.bound_rows(device) for device in report.devices),
+        layers=any(tables.layer_rows(device) for device in report.devices),
         grids=any(tables.grid_of(device, query) for device in report.devices for query in report.queries),
         roofs=lambda device: [(text, SVG_DASHES[dash]) for text, dash in roofs(device)],
         noted=[(device.label, note) for device in report.devices for result in device.results for note in result.notes],

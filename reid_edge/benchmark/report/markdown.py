@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from reid_edge.benchmark.report.data import DeviceResults, Entry, Query, ReportData, models_of
 from reid_edge.benchmark.report.tables import (
-    BOUND_HEADERS,
+    LAYER_HEADERS,
     NOISY,
     NOT_KNOWN,
     GridCell,
-    bound_rows,
     grid_of,
+    layer_rows,
     mean_ap,
     median,
     number,
@@ -32,8 +32,8 @@ def markdown_report(report: ReportData) -> str:
 def _device(device: DeviceResults) -> str:
     parts = [f"### {_text(device.label)}", _about(device)]
     parts += [*_grids(device)] or [_table(*_runs(device))]
-    if bounds := bound_rows(device):
-        parts += ["Where the native engine's time goes:", _table(BOUND_HEADERS, bounds)]
+    if layers := layer_rows(device):
+        parts += ["Where the native engine's time goes:", _table(LAYER_HEADERS, layers)]
     notes = [f"* {_text(note)}" for result in device.results for note in result.notes]
     notes += [f"* Not run: {_text(one)}" for one in _not_run(device)]
     if any(entry.noisy for entry in device.entries):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from reid_edge.benchmark.report.data import DeviceResults, Entry, Query, models_of
-from reid_edge.benchmark.result import BenchmarkResult
+from reid_edge.benchmark.result import BenchmarkResult, total_ms
 from reid_edge.system.conditions import Condition
 from reid_edge.types import Size
 
@@ -92,7 +92,7 @@ def run_row(entry: Entry) -> tuple[str, ...]:
         number(run.gflops),
         percent(run.fraction_of_peak),
         mean_ap(entry),
-        f"{entry.mult_adds / 1e6:,.1f}M",
+        _millions(entry.mult_adds),
         f"{run.size_bytes / 1e6:.2f}",
         *(number(value) for value in (run.load_ms, run.first_ms, run.peak_rss_mb)),
         number(None if run.energy is None else 1e3 * run.energy.joules_per_crop),
@@ -167,25 +167,45 @@ def _cell(entries: Sequence[Entry]) -> GridCell:
     )
 
 
-BOUND_HEADERS = ("model", "variant", "query", "threads", "layers", "computed in", "mult-adds", "bound ms", "of p50")
+LAYER_HEADERS = (
+    "model", "variant", "query", "threads", "layers", "computed in", "mult-adds", "bound ms", "measured ms", "of peak",
+    "share",
+)  # fmt: skip
+#: Columns of :data:`LAYER_HEADERS` that hold words.
+LAYER_WORDS = 6
 
 
-def bound_rows(device: DeviceResults) -> list[tuple[str, ...]]:
-    """Return where the native engine's time goes, in the order of :data:`BOUND_HEADERS`.
+def layer_rows(device: DeviceResults) -> list[tuple[str, ...]]:
+    """Return where the native engine's time goes, in the order of :data:`LAYER_HEADERS`.
 
-    A row for each kind of layer at the device's peak, and one for the rest of the median.
+    A row for each kind of layer, with its time at the device's peak, its time measured, and that one's share of all;
+    and one for the whole.
     """
-    return [row for entry in device.entries if entry.run.bound for row in _bound_rows(entry)]
+    return [row for entry in device.entries for row in _layer_rows(entry)]
 
 
-def _bound_rows(entry: Entry) -> Iterator[tuple[str, ...]]:
-    run, p50 = entry.run, entry.run.summary.p50
+def _layer_rows(entry: Entry) -> Iterator[tuple[str, ...]]:
+    run = entry.run
+    if not run.bound and not run.layers:
+        return
     name = (entry.model.name, entry.variant, str(entry.query), threads_cell(run.threads))
-    for layer in run.bound:
-        work = f"{layer.mult_adds / 1e6:,.1f}M"
-        yield (*name, layer.kind, layer.arithmetic, work, number(layer.ms), percent(layer.ms / p50))
-    rest = max(0.0, p50 - sum(layer.ms for layer in run.bound))
-    yield (*name, "the rest", NOT_KNOWN, NOT_KNOWN, number(rest), percent(rest / p50))
+    bounds, times = {bound.kind: bound for bound in run.bound}, {layer.kind: layer.ms for layer in run.layers}
+    whole = total_ms(run.layers) or run.summary.p50
+    for kind in dict.fromkeys((*bounds, *times)):
+        bound, ms = bounds.get(kind), times.get(kind)
+        arithmetic, work = (bound.arithmetic, _millions(bound.mult_adds)) if bound else (NOT_KNOWN, NOT_KNOWN)
+        share = None if ms is None else ms / whole
+        yield (*name, kind, arithmetic, work, *_layer_times(bound.ms if bound else None, ms), percent(share))
+    work = _millions(sum(bound.mult_adds for bound in run.bound)) if run.bound else NOT_KNOWN
+    yield (*name, "all", NOT_KNOWN, work, *_layer_times(total_ms(run.bound) or None, whole), percent(1))
+
+
+def _layer_times(bound: float | None, measured: float | None) -> tuple[str, str, str]:
+    return number(bound), number(measured), percent(bound / measured if bound and measured else None)
+
+
+def _millions(mult_adds: int) -> str:
+    return f"{mult_adds / 1e6:,.1f}M"
 
 
 def device_facts(device: DeviceResults) -> list[tuple[str, str]]:
