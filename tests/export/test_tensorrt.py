@@ -19,7 +19,8 @@ from reid_edge.errors import (
 )
 from reid_edge.export import tensorrt as builder
 from reid_edge.export.onnx import export_onnx
-from reid_edge.export.tensorrt import build_into_bundle, count_precisions, plan_precisions, why_not_here
+from reid_edge.export.plan_inspection import count_precisions
+from reid_edge.export.tensorrt import build_into_bundle, plan_precisions, why_not_here
 from reid_edge.manifest import Parity, PlanStamp
 from reid_edge.runtime import Extractor
 from reid_edge.runtime.cuda import Gpu, find_gpu
