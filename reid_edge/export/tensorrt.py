@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from reid_edge.built_files import built_folder, default_built_dir, entries_of, make_private_folder, write_record
 from reid_edge.bundle import Bundle, open_bundle, write_manifest
-from reid_edge.errors import EngineError, EngineUnavailableError, OutputError, ParityError
+from reid_edge.errors import (
+    EngineError,
+    EngineUnavailableError,
+    MissingExtraError,
+    OutputError,
+    ParityError,
+    ReidEdgeError,
+)
+from reid_edge.export.half_floats import checked_half_floats
 from reid_edge.export.plan_inspection import built_precisions
 from reid_edge.export.timing_cache import kept_timings
 from reid_edge.files import write_whole
 from reid_edge.manifest import Artifact, FileEntry, PlanStamp, Precision, with_artifact
-from reid_edge.runtime.agreement import cosine_limit
+from reid_edge.runtime.agreement import require_limit
 from reid_edge.runtime.cuda import Gpu, find_gpu, open_gpu
 from reid_edge.runtime.engines import EngineOptions
 from reid_edge.runtime.engines.tensorrt import stamp_device
@@ -35,6 +44,8 @@ from reid_edge.runtime.tensorrt_library import (
     make,
     why_not_on,
 )
+
+_logger = logging.getLogger(__name__)
 
 #: Folder of the plans in a bundle.
 PLANS = "tensorrt"
@@ -164,7 +175,9 @@ def build_tensorrt(
 ) -> Artifact:
     """Build the plan of one precision from a bundle's ONNX file; check it if a GPU is there.
 
-    The file's name holds its hash, so that a plan which the manifest lists is never overwritten.
+    In INT8 the other layers are built in float16, unless that is refused or computes other features: then in float32,
+    as the file says, with a warning.  A plan's name holds its hash, so that one which the manifest lists is never
+    overwritten.
 
     Args:
         bundle: Has the ONNX file.
@@ -186,12 +199,34 @@ def build_tensorrt(
             "TensorRT-RTX has no convolutions in INT8: choose fp16, which it is made for, or use the full library: "
             "pip install 'reid-edge[tensorrt]'."
         )
-    entry = source.files[0]
-    content, stamp = build_plan(
-        bundle.read(entry), name=entry.path, max_batch=max_batch or source.max_batch, usual_batch=usual_batch
+    plan_of = partial(
+        _plan_of,
+        bundle,
+        source,
+        folder=into or bundle.path,
+        max_batch=max_batch or source.max_batch,
+        usual_batch=usual_batch,
     )
-    folder, digest = into or bundle.path, hashlib.sha256(content).hexdigest()
-    made = FileEntry(path=f"{PLANS}/{precision}-{digest[:8]}.plan", size_bytes=len(content), sha256=digest)
+    entry = source.files[0]
+    content = bundle.read(entry)
+    if precision == "int8":
+        try:
+            return plan_of(checked_half_floats(bundle, source))
+        except EngineUnavailableError:
+            raise
+        except (EngineError, MissingExtraError, ParityError) as error:
+            _logger.warning("layers of %s outside INT8 are built in float32, not in float16: %s", entry.path, error)
+    return plan_of(content)
+
+
+def _plan_of(
+    bundle: Bundle, source: Artifact, onnx: bytes, *, folder: Path, max_batch: int, usual_batch: int
+) -> Artifact:
+    """Build the plan of what an ONNX file says, or of what was made of it; check it if a GPU is there."""
+    content, stamp = build_plan(onnx, name=source.files[0].path, max_batch=max_batch, usual_batch=usual_batch)
+    digest = hashlib.sha256(content).hexdigest()
+    made = FileEntry(path=f"{PLANS}/{source.precision}-{digest[:8]}.plan", size_bytes=len(content), sha256=digest)
+    was_there = (folder / made.path).exists()
     write_whole(folder / made.path, content)
     plan = replace(
         source,
@@ -203,7 +238,14 @@ def build_tensorrt(
         verdict=None,
         plan=stamp,
     )
-    return _checked(replace(bundle, built=folder, built_files=frozenset({made})), plan) if _runs_here() else plan
+    if not _runs_here():
+        return plan
+    try:
+        return _checked(replace(bundle, built=folder, built_files=frozenset({made})), plan)
+    except ReidEdgeError:
+        if not was_there:
+            (folder / made.path).unlink(missing_ok=True)
+        raise
 
 
 def _runs_here() -> bool:
@@ -214,12 +256,7 @@ def _runs_here() -> bool:
 def _checked(bundle: Bundle, plan: Artifact) -> Artifact:
     """The plan with its parity on this GPU."""
     parity = verify_artifact(bundle, plan, EngineOptions())
-    limit = cosine_limit(bundle.manifest, plan)
-    if not parity.cosine_min >= limit:
-        raise ParityError(
-            f"{plan.name}: lowest cosine similarity to the golden features {parity.cosine_min:.6f}, at least "
-            f"{limit:.5f} expected. The bundle was not changed."
-        )
+    require_limit(bundle.manifest, plan, parity, plan.name)
     return replace(plan, parity=parity)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from reid_edge.bundle import Bundle
-from reid_edge.errors import EngineUnavailableError
+from reid_edge.errors import EngineUnavailableError, ParityError
 from reid_edge.features import row_cosines
-from reid_edge.manifest import Artifact, Manifest, Precision
+from reid_edge.manifest import Artifact, Manifest, Parity, Precision
 from reid_edge.types import Features, Image
 
 #: Lowest cosine similarity to the checkpoint's features of a file that holds only floats of this precision.
@@ -39,6 +39,16 @@ def cosine_limit(manifest: Manifest, artifact: Artifact) -> float:
     like = [held for held in (artifact, *manifest.artifacts) if held.precision == artifact.precision]
     exported = [held.parity for held in like if held.parity]
     return exported[0].cosine_min - INT8_TOLERANCE if exported else -1.0
+
+
+def require_limit(manifest: Manifest, artifact: Artifact, parity: Parity, name: str) -> None:
+    """Raise ParityError where a comparison with the golden features is below :func:`cosine_limit`; naming ``name``."""
+    limit = cosine_limit(manifest, artifact)
+    if not parity.cosine_min >= limit:
+        raise ParityError(
+            f"{name}: lowest cosine similarity to the golden features {parity.cosine_min:.6f}, at least {limit:.5f} "
+            "expected. Nothing was changed."
+        )
 
 
 def require_agreement(infer: Callable[[Image], Features], bundle: Bundle, artifact: Artifact) -> float:

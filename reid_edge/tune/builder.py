@@ -12,8 +12,10 @@ from pathlib import Path
 from reid_edge.benchmark.onnx_complexity import onnx_mult_adds
 from reid_edge.bundle import MANIFEST, Bundle, file_entry, open_bundle, write_manifest
 from reid_edge.errors import BundleError
+from reid_edge.export.half_floats import with_half_floats
 from reid_edge.export.onnx import Deployable, InputFormat, export_onnx
 from reid_edge.export.reference import Reference
+from reid_edge.files import write_whole
 from reid_edge.manifest import Artifact, EngineName, Precision, with_artifact
 from reid_edge.osnet.rewrites import Rewrite, rewrite
 from reid_edge.tune.candidates import Candidate, int8_parts
@@ -142,6 +144,8 @@ class CandidateBuilder:
         if (artifact := self._plain_artifact(candidate)) is not None:
             return self._checked_path(artifact)
         engine = self.engines[candidate.engine]
+        if candidate.int8 and self._half(candidate):
+            return self._half_int8_file(candidate)
         suffix = next(iter(engine.files.values()))
         precision = "int8" if candidate.int8 else "float"
         ending = f"-{precision}{'-half' if self._half(candidate) else ''}{'-draft' if draft else ''}{suffix}"
@@ -150,9 +154,16 @@ class CandidateBuilder:
         path = self._folder / "files" / f"{engine.file_engine}-{_slug(candidate.rewrite)}{ending}"
         return _make_once(path, lambda partial: engine.write(source, partial, quantization))
 
+    def _half_int8_file(self, candidate: Candidate) -> Path:
+        """Path of an ONNX file in INT8 and float16, made from that in INT8 and float32: NNCF quantizes no float16."""
+        execution = replace(candidate.execution, float_type="f32")
+        source = self._file(replace(candidate, execution=execution), draft=False)
+        path = self._folder / "files" / f"half-{_slug(candidate.rewrite)}.onnx"
+        return _make_once(path, lambda partial: write_whole(partial, with_half_floats(source.read_bytes(), path.name)))
+
     def _plain_artifact(self, candidate: Candidate) -> Artifact | None:
         """Find the plain export's file that a candidate runs in its own way, if there is one."""
-        if candidate.rewrite != Rewrite():
+        if candidate.rewrite != Rewrite() or (candidate.int8 and self._half(candidate)):
             return None
         precision: Precision = "int8" if candidate.int8 else "fp16" if self._half(candidate) else "fp32"
         return self._held(self.engines[candidate.engine].file_engine, precision)
@@ -177,8 +188,8 @@ class CandidateBuilder:
         return Quantization(batches=batches[: DRAFT_CROPS if draft else None], draft=draft)
 
     def _onnx(self, candidate: Candidate) -> Path:
-        """Path of the ONNX file of a candidate's rewrite, in float32 or float16."""
-        half = self._half(candidate)
+        """Path of the ONNX file of a candidate's rewrite before INT8, in float32 or float16."""
+        half = self._half(candidate) and not candidate.int8
         if candidate.rewrite == Rewrite():
             plain = self._held("onnxruntime", "fp16" if half else "fp32")
             if plain is not None:

@@ -254,14 +254,14 @@ class TensorRTTuning(TuningEngine):
     """TensorRT: a plan is built from an ONNX file, which says the precision of every layer.
 
     Plans are built on the device that runs them. Without a GPU ``tensorrt_rtx`` builds too, and nothing can be timed.
-    INT8 leaves the rest in float32, since NNCF quantizes no float16; ``tensorrt_rtx`` has none.
+    ``tensorrt_rtx`` has no INT8.
     """
 
     name = "tensorrt"
     file_engine = "onnxruntime"
     files = {"model.tuned.onnx": ".onnx"}  # noqa: RUF012 - read only
     formats = ("onnx", "tensorrt")
-    int8_float_types: tuple[FloatType, ...] = ("f32",)
+    int8_float_types: tuple[FloatType, ...] = ("f16", "f32")
     half_weights = True
 
     def __init__(self, crops: int, device: str = "CPU") -> None:

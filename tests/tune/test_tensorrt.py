@@ -10,7 +10,9 @@ from reid_edge.cli.tune import show_dry_run
 from reid_edge.cli.tune import tune as tune_command
 from reid_edge.errors import EngineError, EngineUnavailableError, TuningError
 from reid_edge.export import tensorrt as builder
-from reid_edge.export.reference import Reference
+from reid_edge.export.calibration import shipped_set
+from reid_edge.export.half_floats import with_half_floats
+from reid_edge.export.reference import Reference, make_reference
 from reid_edge.export.tensorrt import plan_precisions, why_not_here
 from reid_edge.osnet.checkpoint import save_checkpoint
 from reid_edge.osnet.rewrites import Rewrite
@@ -18,6 +20,7 @@ from reid_edge.progress import silent
 from reid_edge.runtime.cuda import Gpu, find_gpu
 from reid_edge.runtime.engines import hardware
 from reid_edge.tune import candidates, engines, tuner
+from reid_edge.tune.builder import CandidateBuilder
 from reid_edge.tune.candidates import Candidate, grid, refinements
 from reid_edge.tune.dry_run import DryRunResult, dry_run
 from reid_edge.tune.engines import tuning_engines
@@ -64,7 +67,7 @@ def test_without_a_gpu_nothing_is_tuned(tmp_path, library, no_gpu):
 def test_every_rewrite_is_tried_in_every_precision_that_it_can_have(library):
     (engine,) = tuning_engines("tensorrt", 3)
     found = grid(engine, tiny_checkpoint().info.variant, 32)
-    precisions = [(False, "f16"), (False, "f32"), (True, "f32")]  # NNCF quantizes no float16
+    precisions = [(False, "f16"), (True, "f16"), (False, "f32"), (True, "f32")]
     assert [(one.rewrite, one.int8, one.execution.float_type) for one in found] == [
         (rewrite, *precision) for rewrite in candidates.REWRITES for precision in precisions
     ]
@@ -92,6 +95,22 @@ def test_a_tuned_file_is_for_one_module_of_a_family_and_one_power_mode(library, 
     assert device.differences(replace(device, power_mode="15W (2)")) == ["power mode: there MAXN (0), here 15W (2)"]
     earlier = replace(device, power_mode="")
     assert earlier.differences(device) == []
+
+
+@pytest.mark.slow
+def test_int8_with_float16_is_made_of_int8_with_float32_and_judged(session_bundle, checkpoint, library, tmp_path):
+    """NNCF quantizes no float16."""
+    reference = make_reference(checkpoint, shipped_set(checkpoint, checkpoint.info.size), silent)
+    builder = CandidateBuilder(session_bundle, reference, tuning_engines("tensorrt", 3), tmp_path)
+    whole, half = (
+        builder.build_source(Candidate(engine="tensorrt", int8=True, execution=Execution(float_type=one), max_batch=32))
+        for one in ("f32", "f16")
+    )
+    held = session_bundle.artifact("onnxruntime", "int8").files[0]
+    assert [entry.sha256 for entry in whole.manifest.artifacts[0].files] == [held.sha256]
+    artifact = half.manifest.artifacts[0]
+    assert half.read(artifact.files[0]) == with_half_floats(session_bundle.read(held), "model.onnx")
+    assert artifact.verdict.verdict == "accepted"
 
 
 @needs_library
