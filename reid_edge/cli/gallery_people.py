@@ -93,6 +93,12 @@ def identify(
         )
         if one.way != "nothing new" and one.tracklets >= LEAST_TRACKLETS:
             console.print(f"{limit_text(one.limit, one.known)}.", soft_wrap=True)
+        for camera, at_us in one.moved.items():
+            console.print(
+                f"The features of {printable(camera)} are others since {time_text(at_us, utc=False)}: it was moved, or "
+                "its light is another. What it has seen since is compared by a mean of its own.",
+                soft_wrap=True,
+            )
         if note := _why_few(one, name):
             console.print(note, soft_wrap=True)
 

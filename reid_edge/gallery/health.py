@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 
 
 #: Kinds of problems, as metrics have them.
-KINDS = ("store", "retention", "broker", "quota", "twins", "people")
-#: Kinds that are logged once a minute where they happen, also without a server.
-_LOGGED_ELSEWHERE = frozenset({"retention", "people"})
+KINDS = ("store", "retention", "broker", "quota", "twins", "people", "moved")
+#: Kinds that are logged where they happen, also without a server.
+_LOGGED_ELSEWHERE = frozenset({"retention", "people", "moved"})
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from reid_edge.errors import PeopleChangedError, ReidEdgeError
 from reid_edge.gallery.clock import kept_since_us
@@ -17,7 +18,7 @@ from reid_edge.gallery.population import Changes, OnlinePopulation, constraints_
 from reid_edge.gallery.repeating import repeating
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.people import Assignment, PeopleChange, PersonEvent
-from reid_edge.gallery.times import now_us
+from reid_edge.gallery.times import now_us, time_text
 from reid_edge.identity.people_table import Numbers
 from reid_edge.identity.transit import StatedTransits
 from reid_edge.sparse_log import SparseLog
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 EVERY_S = 1.0
 #: Tracklets that are not held any more are forgotten so often, and tracklets stored by others found, seconds.
 COMPARED_EVERY_S = 60.0
+#: Health says for so long that a camera was moved.
+SAID_FOR_S = 600.0
 #: Least number of tracklets of which strangers can be known.
 LEAST = 20
 #: Events that are read at a time.
@@ -63,6 +66,7 @@ class LivePeople:
         self._compare_at_s = 0.0
         self._told: int | None = None
         self._log = SparseLog(log)
+        self._moved: dict[str, tuple[float, float]] = {}
         self.trouble = ""
 
     def take(self, records: Sequence[Record]) -> None:
@@ -105,10 +109,20 @@ class LivePeople:
             self._assign(records)
         if time.monotonic() >= self._compare_at_s:
             self._forget_what_is_gone()
-        grown = [one for one in self._populations.values() if len(one) >= max(2 * one.learnt_from, LEAST)]
-        if grown:
+        outgrown = [
+            one for one in self._populations.values() if one.moved_since or len(one) >= max(2 * one.learnt_from, LEAST)
+        ]
+        if outgrown:
             self._read_again(again=sum(map(len, self._populations.values())) <= MOST_TOGETHER)
         self._tell_events()
+
+    @property
+    def moved(self) -> list[str]:
+        """Cameras that were moved, or whose light is another, as noticed within the last ten minutes, in words."""
+        since_s = time.monotonic() - SAID_FOR_S
+        return [
+            _moved_text(camera, at_s) for camera, (at_s, noticed_s) in self._moved.copy().items() if noticed_s > since_s
+        ]
 
     def _drained(self) -> Iterator[Sequence[Record]]:
         with contextlib.suppress(queue.Empty):
@@ -117,6 +131,7 @@ class LivePeople:
 
     def _read_again(self, *, again: bool) -> None:
         """Give all tracklets of the gallery to people, and go on from there."""
+        before = {model_hash: one.moved for model_hash, one in self._populations.items()}
         identify(self._store, now_us=self._clock(), again=again, transits=self._transits)
         state, assignments = self._store.people_state(), self._store.assignments()
         operator = constraints_of(self._store.decisions())
@@ -135,6 +150,15 @@ class LivePeople:
         }
         self._revision = state.revision
         self._compare_at_s = time.monotonic() + COMPARED_EVERY_S
+        for model_hash, moved in before.items():
+            self._note_moves(moved, self._populations.get(model_hash))
+
+    def _note_moves(self, before: Mapping[str, tuple[float, ...]], now: OnlinePopulation | None) -> None:
+        """Note the cameras that were moved since they were last looked at, and log each once."""
+        for camera, times in {} if now is None else now.moved.items():
+            if times[-1] > before.get(camera, (-math.inf,))[-1]:
+                self._moved[camera] = (times[-1], time.monotonic())
+                log.warning("%s", _moved_text(camera, times[-1]))
 
     def _assign(self, records: Sequence[Record]) -> None:
         assignments: list[Assignment] = []
@@ -175,3 +199,11 @@ class LivePeople:
             for event in page:
                 self._tell(event)
                 self._told = event.number
+
+
+def _moved_text(camera: str, at_s: float) -> str:
+    since = time_text(round(at_s * 1e6), utc=True)
+    return (
+        f"the features of {camera} are others since {since}: it was moved, or its light is another; what it sees since "
+        "is compared by a mean of its own"
+    )

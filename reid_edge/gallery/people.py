@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from reid_edge.gallery import audit
@@ -49,6 +49,7 @@ class Identified:
         events: Number of events by kind.
         limit: Relative similarity from which tracklets were joined; None: nothing was enough, or nothing was compared.
         known: Labelled pairs behind the limit; None: only the numbers of tracklets and of matches are.
+        moved: When cameras were last moved, microseconds since 1970 UTC, by name: the first tracklet since then.
     """
 
     model_hash: str
@@ -62,6 +63,7 @@ class Identified:
     events: dict[str, int]
     limit: float | None = None
     known: KnownPairs | None = None
+    moved: dict[str, int] = field(default_factory=dict)
 
 
 def identify(
@@ -143,7 +145,7 @@ def _changes(
     if again or len({one.person for one in known.values()}) == len(known):
         return "together", len(fresh), assigned_together(held, known, given, at_us=at_us)
     population = OnlinePopulation(held, known, given)
-    changes = Changes(limit=population.limit)
+    changes = Changes(limit=population.limit, moved=population.moved)
     for one in sorted(fresh, key=lambda one: (one.last_us, one.key)):
         population.add(one, changes, at_us=at_us)
     return "one at a time", len(fresh), changes
@@ -173,4 +175,5 @@ def _identified(
         events=dict(Counter(one.kind for one in changes.events)),
         limit=None if changes.limit == math.inf else changes.limit,
         known=given.known,
+        moved={camera: round(times[-1] * 1e6) for camera, times in changes.moved.items()},
     )

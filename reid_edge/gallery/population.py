@@ -11,11 +11,12 @@ import numpy as np
 from reid_edge.gallery.held_tracklets import HeldTracklet, name_of
 from reid_edge.gallery.store.people import Assignment, Decision, How, PersonEvent
 from reid_edge.identity.background import LEAST_TRACKLETS, measured_background
-from reid_edge.identity.centring import learnt_centring
+from reid_edge.identity.centring import LEAST_FOR_MOVED
 from reid_edge.identity.clustering import People, clustered
 from reid_edge.identity.constraints import CannotLink, OperatorConstraints, Pair
 from reid_edge.identity.events import Event
 from reid_edge.identity.known_pairs import KnownPairs
+from reid_edge.identity.moves import centring_by_view, moves
 from reid_edge.identity.online import OnlinePeople
 from reid_edge.identity.people_table import Numbers
 from reid_edge.identity.sightings import gathered
@@ -62,11 +63,13 @@ class Changes:
 
     Attributes:
         limit: Relative similarity from which tracklets were joined; infinite: nothing was enough; None: not known.
+        moved: When cameras were moved, seconds since 1970 UTC, ascending, by name.
         assignments: New and changed ones by the tracklet's name.
         events: What became of people.
     """
 
     limit: float | None = None
+    moved: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     assignments: dict[str, Assignment] = field(default_factory=dict)
     events: list[PersonEvent] = field(default_factory=list)
 
@@ -104,7 +107,7 @@ def assigned_together(
     for row, group in enumerate(people.people.tolist()):
         groups.setdefault(group, []).append(row)
     numbers = _numbers(groups, people, known, given.numbers)
-    changes = Changes(limit=people.limit if people.background is not None else None)
+    changes = Changes(limit=people.limit if people.background is not None else None, moved=people.centring.moves)
     for group, rows in groups.items():
         for row in rows:
             how, similarity, reason = _how(people, row, len(rows), given.operator)
@@ -127,11 +130,13 @@ class OnlinePopulation:
     Attributes:
         assignments: All assignments by the tracklet's name.
         learnt_from: Number of tracklets that centring and background were learnt from.
+        moved: When cameras were moved before that, seconds since 1970 UTC, ascending, by name.
+        moved_since: Whether a camera was moved after that.
     """
 
     def __init__(self, held: Mapping[str, HeldTracklet], known: Mapping[str, Assignment], given: Circumstances) -> None:
         sightings = gathered(one.sighting for one in held.values())
-        centring = learnt_centring(sightings)
+        centring = centring_by_view(sightings)
         order = sightings.order()
         enough = len(sightings) >= LEAST_TRACKLETS
         background = measured_background(centring.applied(sightings)[order]) if enough else None
@@ -148,6 +153,10 @@ class OnlinePopulation:
         self._online.load((held[name].sighting, one.person) for name, one in known.items() if name in held)
         self.assignments = {name: one for name, one in known.items() if name in held}
         self.learnt_from = len(sightings)
+        self.moved, self.moved_since = centring.moves, False
+        self._learnt = frozenset(held)
+        self._held_of = Counter(sightings.cameras)
+        self._new_of: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self.assignments)
@@ -160,7 +169,10 @@ class OnlinePopulation:
     def add(self, tracklet: HeldTracklet, changes: Changes, *, at_us: int) -> None:
         """Assign a tracklet, or what is newly known of one; note in ``changes`` what is to be stored."""
         name = tracklet.sighting.id
+        came_since = name not in self._learnt and name not in self.assignments
         events = self._online.add(tracklet.sighting)
+        if came_since:
+            self._look_for_a_move(tracklet.sighting.camera)
         if not events:
             old = self.assignments[name]
             new = replace(old, seq=max(old.seq, tracklet.seq), last_us=max(old.last_us, tracklet.last_us),
@@ -183,6 +195,15 @@ class OnlinePopulation:
         for name in names:
             self.assignments.pop(name, None)
             self._online.remove(name)
+
+    def _look_for_a_move(self, camera: str) -> None:
+        """Note whether a camera was moved, each time that an eighth more of its tracklets has come."""
+        self._new_of[camera] += 1
+        if self._new_of[camera] < max(LEAST_FOR_MOVED, self._held_of[camera] // 8):
+            return
+        self._held_of[camera] += self._new_of.pop(camera)
+        found = moves(gathered(self._online.sightings_of(camera))).get(camera, (-np.inf,))
+        self.moved_since |= found[-1] > self.moved.get(camera, (-np.inf,))[-1]
 
     def _put(self, name: str, assignment: Assignment, changes: Changes) -> None:
         self.assignments[name] = changes.assignments[name] = assignment

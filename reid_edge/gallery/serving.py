@@ -193,6 +193,8 @@ class GalleryService:
     def _people_problems(self) -> Iterator[Problem]:
         if self._people is not None and (reason := self._people.trouble):
             yield Problem("people", f"tracklets are not given to people: {reason}")
+        for text in [] if self._people is None else self._people.moved[:MOST_NAMED]:
+            yield Problem("moved", text)
 
     def _present_twins(self) -> list[Twins]:
         return [Twins(*each, now_us()) for each in self.collector.accounts.twins()]

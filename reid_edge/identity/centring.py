@@ -10,8 +10,11 @@ between cameras, or few tracklets, w_c is near 0 and centring changes little.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +25,7 @@ from reid_edge.identity.sightings import Sightings
 from reid_edge.types import Feature, Features
 
 Vector = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
 
 #: Tracklets of all cameras below which nothing is taken off.
 LEAST_TRACKLETS = 20
@@ -65,8 +69,9 @@ class Centring:
         model_hash: The model whose features it is for.
         mean: D float64, the mean of all.
         weight: Share of ``mean`` that is taken off: 0 while there are fewer than 20 tracklets.
-        cameras: The cameras by name.
+        cameras: The cameras by name; of one that was moved, each view by the name of :meth:`view`.
         version: Digest of all of this: features centred by different versions are not to be compared.
+        moves: When cameras were moved, by name, ascending: since then another view with a mean of its own.
     """
 
     model_hash: str
@@ -74,6 +79,7 @@ class Centring:
     weight: float
     cameras: dict[str, CameraMean]
     version: str
+    moves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def on(self) -> bool:
@@ -86,6 +92,10 @@ class Centring:
         known = self.cameras.get(camera)
         return shared if known is None else shared + known.weight * (known.mean - self.mean)
 
+    def view(self, camera: str, at_s: float = math.inf) -> str:
+        """Return the name of a camera's view at a time: the camera's, until it was moved."""
+        return _view(camera, at_s, self.moves)
+
     def applied(self, sightings: Sightings) -> Features:
         """Return the centred features, N×D float32 of unit length.
 
@@ -97,23 +107,35 @@ class Centring:
                 f"this centring is of features of the model {self.model_hash}, the sightings are of "
                 f"{sightings.model_hash}; learn the centring of that model."
             )
-        names = sightings.camera_names
+        names, numbers = _views(sightings, self.moves)
         offsets = np.stack([self.offset(name) for name in names]).astype(np.float32)
-        return _centred(sightings.features, offsets[sightings.camera_numbers])
+        return _centred(sightings.features, offsets[numbers])
 
-    def applied_to(self, feature: Feature, camera: str) -> Feature:
-        """Return one centred feature, D float32 of unit length, of a camera or of a picture of no known one."""
-        centred: Feature = _centred(feature[None], self.offset(camera).astype(np.float32)[None])[0]
+    def applied_to(self, feature: Feature, camera: str, at_s: float = math.inf) -> Feature:
+        """Return one centred feature, D float32 of unit length, of a camera or of a picture of no known one.
+
+        Args:
+            feature: D float32, unit length.
+            camera: Name of the camera.
+            at_s: When it was first seen; infinity: by the camera's newest view.
+        """
+        offset = self.offset(self.view(camera, at_s)).astype(np.float32)
+        centred: Feature = _centred(feature[None], offset[None])[0]
         return centred
 
 
-def learnt_centring(sightings: Sightings) -> Centring:
+def learnt_centring(sightings: Sightings, moves: Mapping[str, tuple[float, ...]] | None = None) -> Centring:
     """Learn what to take off each camera's features.
 
     Each tracklet counts once.  With fewer than 20 tracklets nothing is taken off; with one camera, only the mean.
+
+    Args:
+        sightings: N tracklets, at least one.
+        moves: When cameras were moved (:func:`reid_edge.identity.moves.moves`); None: none was.
     """
+    moves = moves or {}
     sightings = sightings.taken(sightings.order())  # sums of the same order are the same to the last bit
-    numbers, names = sightings.camera_numbers, sightings.camera_names
+    names, numbers = _views(sightings, moves)
     features = sightings.features.astype(np.float64)
     counts = np.bincount(numbers, minlength=len(names)).astype(np.float64)
     means = np.stack([features[numbers == place].mean(axis=0) for place in range(len(names))])
@@ -137,7 +159,9 @@ def learnt_centring(sightings: Sightings) -> Centring:
     }
     weight = _shared_weight(mean, within, worth) if enough else 0.0
     version = centring_version(sightings.model_hash, mean, weight, cameras)
-    return Centring(model_hash=sightings.model_hash, mean=mean, weight=weight, cameras=cameras, version=version)
+    return Centring(
+        model_hash=sightings.model_hash, mean=mean, weight=weight, cameras=cameras, version=version, moves=dict(moves)
+    )
 
 
 def moved_cameras(centring: Centring, recent: Sightings) -> dict[str, float]:
@@ -158,19 +182,49 @@ def moved_cameras(centring: Centring, recent: Sightings) -> dict[str, float]:
     moved = {}
     numbers = recent.camera_numbers
     for place, name in enumerate(recent.camera_names):
-        known = centring.cameras.get(name)
+        known = centring.cameras.get(centring.view(name))
         rows = recent.features[numbers == place].astype(np.float64)
         if known is None or min(known.tracklets, len(rows)) < LEAST_FOR_MOVED:
             continue
-        spread = rows - rows.mean(axis=0)
-        eigenvalues = np.linalg.svd(spread, compute_uv=False) ** 2 / (len(rows) - 1)
-        noise = eigenvalues.sum() * (1 / min(known.people, known.tracklets) + 1 / len(rows))
-        freedom = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
-        limit = (1 - 2 / (9 * freedom) + ONE_IN_A_THOUSAND * np.sqrt(2 / (9 * freedom))) ** 3
-        over = float(((rows.mean(axis=0) - known.mean) ** 2).sum() / max(noise * limit, 1e-12))
+        limit = difference_limit(rows, ONE_IN_A_THOUSAND) * (1 / min(known.people, known.tracklets) + 1 / len(rows))
+        over = float(((rows.mean(axis=0) - known.mean) ** 2).sum() / limit)
         if over > 1:
             moved[name] = over
     return moved
+
+
+def difference_limit(features: Features | Vector, deviations: float) -> float:
+    """Return which squared distance of two means of features like these is more than chance explains.
+
+    It is to be multiplied by the sum of the reciprocals of the numbers of features behind the two means.
+
+    Args:
+        features: N×D, at least two.
+        deviations: Standard deviations of a normal distribution that chance does not exceed.
+    """
+    spread = features - features.mean(axis=0)
+    gram = spread.T @ spread if len(spread) > spread.shape[1] else spread @ spread.T
+    total, squared = float(np.trace(gram)), float((gram**2).sum())
+    freedom = total**2 / max(squared, 1e-12)
+    quantile = (1 - 2 / (9 * freedom) + deviations * np.sqrt(2 / (9 * freedom))) ** 3
+    return max(total / (len(features) - 1) * float(quantile), 1e-12)
+
+
+def _view(camera: str, at_s: float, moves: Mapping[str, tuple[float, ...]]) -> str:
+    number = bisect.bisect_right(moves.get(camera, ()), at_s)
+    return camera if number == 0 else f"{camera}/{number}"  # no name of a camera has a slash
+
+
+def _views(sightings: Sightings, moves: Mapping[str, tuple[float, ...]]) -> tuple[tuple[str, ...], Rows]:
+    """Return the views, each once in alphabetical order, and the place of each tracklet's view among them."""
+    if not moves:
+        return sightings.camera_names, sightings.camera_numbers
+    of_each = [
+        _view(camera, at_s, moves) for camera, at_s in zip(sightings.cameras, sightings.first_s.tolist(), strict=True)
+    ]
+    names = tuple(sorted(set(of_each)))
+    places = {name: place for place, name in enumerate(names)}
+    return names, np.array([places[name] for name in of_each], np.int64)
 
 
 def _centred(features: Features, offsets: Features) -> Features:

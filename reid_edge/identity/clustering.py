@@ -16,8 +16,9 @@ from reid_edge.identity.background import (
     relative_similarity,
     stranger_levels,
 )
-from reid_edge.identity.centring import Centring, learnt_centring
+from reid_edge.identity.centring import Centring
 from reid_edge.identity.constraints import CannotLink
+from reid_edge.identity.moves import centring_by_view
 from reid_edge.identity.neighbours import Neighbours, nearest, pairs_of
 from reid_edge.identity.sightings import Sightings
 from reid_edge.identity.sureness import SAME_CAMERA, sure_limit
@@ -88,7 +89,7 @@ def clustered(
     Raises:
         MixedModelsError: The centring is of another model.
     """
-    centring = centring or learnt_centring(sightings)
+    centring = centring or centring_by_view(sightings)
     order = sightings.order()
     linkage = _linkage(sightings, order, centring, cannot_link or CannotLink(sightings))
     limit = sure_limit(linkage.nearest_relative(), strangers) if above is None else above
@@ -107,7 +108,7 @@ def relative_similarities(sightings: Sightings, pairs: npt.NDArray[np.integer]) 
         P float64, those of one camera as much less as a merge counts them; and the limit.
     """
     order = sightings.order()
-    linkage = _linkage(sightings, order, learnt_centring(sightings), CannotLink(sightings))
+    linkage = _linkage(sightings, order, centring_by_view(sightings), CannotLink(sightings))
     places = np.argsort(order)
     return linkage.relative(places[pairs[:, 0]], places[pairs[:, 1]]), sure_limit(linkage.nearest_relative())
 

@@ -129,6 +129,11 @@ class OnlinePeople:
         """Return the tracklets of a person, in alphabetical order."""
         return tuple(sorted(self._table.people[person].members))
 
+    def sightings_of(self, camera: str) -> list[Sighting]:
+        """Return all tracklets of a camera."""
+        people = self._table.people.values()
+        return [one for person in people for one in person.members.values() if one.camera == camera]
+
     def add(self, sighting: Sighting) -> tuple[Event, ...]:
         """Assign a tracklet, or what is newly known of one that was assigned.
 
@@ -297,7 +302,7 @@ class OnlinePeople:
 
     def _centred(self, sighting: Sighting) -> Feature:
         unit: Feature = l2_normalised(sighting.feature[None].astype(np.float32))[0]
-        return self._centring.applied_to(unit, sighting.camera)
+        return self._centring.applied_to(unit, sighting.camera, sighting.first_s)
 
     def _compared(self, feature: Feature) -> tuple[Floats32, float]:
         """Return the mean cosine with each person by slot, −inf where there is none, and the strangers' level."""

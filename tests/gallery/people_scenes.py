@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from reid_edge.features import l2_normalised
 from tests.gallery.stores import MODEL, SECOND, record
 from tests.identity.scenes import agreement, make_scene
 
@@ -35,6 +36,17 @@ def filled(store, *, at, model=MODEL, **scene):
     store.accept_model(model, 64, now_us=at)
     store.add(rows)
     return made, rows
+
+
+def turned(rows, camera, *, after, seed=8):
+    """The same records; those of a camera whose track is ``after`` or later show it turned."""
+    offset = 0.6 * l2_normalised(np.random.default_rng(seed).normal(size=(1, 64)))
+    return [
+        dataclasses.replace(row, feature=l2_normalised(row.feature[None] + offset)[0].astype(np.float32))
+        if row.entry.camera == camera and row.entry.track >= after
+        else row
+        for row in rows
+    ]
 
 
 def errors(store, scene):

@@ -10,7 +10,7 @@ from reid_edge.gallery.live_people import LivePeople
 from reid_edge.gallery.people import identify
 from reid_edge.gallery.people_decisions import Operator, merge
 from reid_edge.gallery.times import now_us
-from tests.gallery.people_scenes import errors, later, scene_records
+from tests.gallery.people_scenes import errors, later, scene_records, turned
 from tests.gallery.stores import HOUR, MODEL, OTHER_MODEL, SECOND, batch
 from tests.identity.scenes import make_scene
 
@@ -120,6 +120,27 @@ def test_after_a_failure_everything_is_made_up_for(gallery, scene, at, monkeypat
     assert "the disk is full" in caplog.text and len(gallery.assignments()) == 90
     live.work_or_log()
     assert len(gallery.assignments()) == 100
+
+
+def test_a_camera_that_is_turned_meanwhile_is_noticed_said_once_and_its_new_view_learnt(
+    gallery, at, caplog, monkeypatch
+):
+    scene = make_scene(people=60, visits=2, shift=1.0)
+    rows = turned(scene_records(scene, at=at), "camera1", after=180)
+    live = LivePeople(gallery)
+    gallery.add(rows[:180])
+    live.work()
+    assert live.moved == []
+    for start in range(180, len(rows), 10):
+        deliver(gallery, live, rows[start : start + 10])
+    assert errors(gallery, scene) == (0, 0)
+    assert len(live.moved) == 1 and "the features of camera1 are others since" in live.moved[0]
+    assert caplog.text.count("camera1 are others since") == 1
+    monkeypatch.setattr(module, "SAID_FOR_S", -1.0)
+    assert live.moved == []
+    again = LivePeople(gallery)  # a move before it began is no news
+    again.work()
+    assert again._populations[MODEL].moved and caplog.text.count("camera1 are others since") == 1
 
 
 def test_the_collector_tells_what_it_has_stored(gallery, scene, at):

@@ -26,7 +26,7 @@ from reid_edge.identity.sureness import sure_at_once
 from reid_edge.identity.transit import StatedTransits
 from tests.gallery.crowds import crowd
 from tests.gallery.crowds import filled as crowded
-from tests.gallery.people_scenes import errors, filled, later, scene_records
+from tests.gallery.people_scenes import errors, filled, later, scene_records, turned
 from tests.gallery.stores import HOUR, MODEL, NOON, OTHER_MODEL, SECOND
 from tests.identity.scenes import make_scene
 
@@ -329,6 +329,20 @@ def test_labels_that_an_operator_or_through_others_a_camera_contradicts_are_refu
         with pytest.raises(ContradictionError, match=message):
             walkers(*pairs)
     assert kept_comparison(gallery, MODEL) is None and gallery.people_state().revision == revision
+
+
+def test_a_camera_that_was_turned_is_named_and_its_new_view_is_compared_by_a_mean_of_its_own(gallery, at):
+    scene = make_scene(people=60, visits=2, shift=1.0)
+    rows = turned(scene_records(scene, at=at), "camera1", after=180)
+    gallery.accept_model(MODEL, 64, now_us=at)
+    gallery.add(rows[:330])
+    done = one(identify(gallery, now_us=now_us()))
+    first = next(row for row in rows if row.entry.track >= 180 and row.entry.camera == "camera1").entry.first_us
+    assert set(done.moved) == {"camera1"} and abs(done.moved["camera1"] - first) <= 50 * SECOND
+    gallery.add(rows[330:])
+    done = one(identify(gallery, now_us=now_us()))
+    assert done.way == "one at a time" and set(done.moved) == {"camera1"}
+    assert errors(gallery, scene) == (0, 0)
 
 
 def test_what_is_too_old_to_be_kept_is_given_to_nobody(gallery, at):

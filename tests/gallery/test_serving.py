@@ -205,6 +205,16 @@ def test_people_who_cannot_be_told_are_a_problem_while_tracklets_are_stored(serv
     assert len(store.assignments()) == len(store.tracklets(Selection(), limit=10)) > 0
 
 
+def test_a_camera_that_was_moved_is_a_problem_for_ten_minutes(serve, monkeypatch):
+    service = serve(people=True)
+    wait_until(lambda: ask(service) == (200, "ok\n"), "people were read")
+    service._people._moved["door"] = (1e9, time.monotonic() - 599)
+    assert problems(service) == {"moved"}
+    assert "the features of door are others since 2001-09-09 01:46:40+00:00: it was moved, or" in ask(service)[1]
+    service._people._moved["door"] = (1e9, time.monotonic() - 601)
+    assert ask(service) == (200, "ok\n")
+
+
 def test_the_watchdog_is_fed_while_commits_end_and_not_while_one_hangs(serve, monkeypatch):
     service = serve()
     fed = []
