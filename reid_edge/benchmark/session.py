@@ -47,9 +47,9 @@ class Session:
         self._turns[query] = []
 
     def take_turn(self, query: Query, seconds: float, meter: EnergyMeter | None) -> None:
-        """Take samples of a query for one round."""
+        """Take samples of a query for one round, and read the meter where it counts what the variant runs on."""
         request = Round(scenario=query.scenario, crops=query.crops, seconds=seconds)
-        if meter is None:
+        if meter is None or self.variant.hardware not in meter.hardware:
             timed = self.process.ask(request, Timed, seconds=seconds)
         else:
             with meter.measuring() as reading:

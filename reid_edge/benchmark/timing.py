@@ -8,6 +8,8 @@ from pathlib import Path
 
 from reid_edge.benchmark.result import Energy, LayerTime, Scenario
 from reid_edge.manifest import EngineName, Precision
+from reid_edge.runtime.engines.hardware import runs_on_nvidia
+from reid_edge.system.energy import Hardware
 from reid_edge.wording import counted
 
 
@@ -32,6 +34,11 @@ class Variant:
     trusted_keys: tuple[str, ...] = ()
     device: str = "CPU"
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def hardware(self) -> Hardware:
+        """What computes it: ``gpu`` for NVIDIA's."""
+        return "gpu" if runs_on_nvidia(self.engine, self.device) else "cpu"
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Energy meters: a Jetson's INA3221 or INA238 power monitors, or RAPL of Intel and AMD.
+"""Energy meters: a Jetson's INA3221 or INA238 power monitors, or RAPL of Intel and AMD and NVML of NVIDIA's GPUs.
 
 A figure includes everything that the counted part of the device draws, idle power too.
 """
@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
+from reid_edge.system.nvml import GpuCounter, find_gpu_counters
 from reid_edge.system.power_rails import Rail, Sampler, find_rails, total_rails
 from reid_edge.system.sysfs import ROOT, read_integer, read_text
+
+#: What a meter counts: CPUs with what is on their package, and NVIDIA's GPUs.
+Hardware = Literal["cpu", "gpu"]
 
 
 @dataclass
@@ -33,10 +37,12 @@ class EnergyMeter(Protocol):
     """Counts the energy of a ``with`` block.
 
     Attributes:
-        source: Name of the counter,, as a result names it.
+        source: Name of the counter, as a result names it.
+        hardware: What it counts; of work on other hardware it says nothing.
     """
 
     source: str
+    hardware: frozenset[Hardware]
 
     def measuring(self) -> AbstractContextManager[Reading]:
         """``with meter.measuring() as reading: …``; afterwards ``reading.joules`` over ``reading.seconds``."""
@@ -44,22 +50,30 @@ class EnergyMeter(Protocol):
 
 
 def find_meter(root: Path = ROOT) -> EnergyMeter | None:
-    """Return the meter of this device; None where it has none that this user may read (:func:`missing_reason`)."""
+    """Return the meter of this device; None where it has none that this user may read (:func:`missing_reason`).
+
+    A PC with an NVIDIA GPU has two counters, which are added: while one computes, the other draws its idle power.
+    """
     rails = total_rails(find_rails(root))
     if rails:
         return RailMeter(rails)
-    domains = [domain for domain in _rapl_domains(root) if domain.read() is not None]
-    return RaplMeter(domains) if domains else None
+    meters: list[EnergyMeter] = []
+    if domains := [domain for domain in _rapl_domains(root) if domain.read() is not None]:
+        meters.append(RaplMeter(domains))
+    if gpus := find_gpu_counters():
+        meters.append(NvmlMeter(gpus))
+    return SumMeter(meters) if len(meters) > 1 else next(iter(meters), None)
 
 
 def missing_reason(root: Path = ROOT) -> str:
-    """Say in a sentence why :func:`find_meter` gives None; "" where it gives a meter."""
-    if find_meter(root) is not None:
+    """Say in a sentence why :func:`find_meter` gives no meter that counts the CPU; "" where it gives one."""
+    if (meter := find_meter(root)) is not None and "cpu" in meter.hardware:
         return ""
+    start = "No energy" if meter is None else "No energy of the CPU"
     if domains := _rapl_domains(root):
         counter = domains[0].folder / "energy_uj"
-        return f"No energy: this user may not read {counter}; run as root, or: sudo chmod a+r {counter}"
-    return "No energy: this device has no counter that reid-edge reads (RAPL, a Jetson's INA3221 or INA238)."
+        return f"{start}: this user may not read {counter}; run as root, or: sudo chmod a+r {counter}"
+    return f"{start}: this device has no counter that reid-edge reads (RAPL, a Jetson's INA3221 or INA238)."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +103,8 @@ class RaplMeter:
     Source: the kernel's power/powercap/powercap.rst.
     """
 
+    hardware: frozenset[Hardware] = frozenset({"cpu"})
+
     def __init__(self, domains: list[RaplDomain]) -> None:
         self._domains = domains
         self.source = f"RAPL ({', '.join(domain.name for domain in domains)})"
@@ -107,6 +123,8 @@ class RaplMeter:
 class RailMeter:
     """Meter that samples the power of supply rails in a thread and integrates it by the trapezoidal rule."""
 
+    hardware: frozenset[Hardware] = frozenset({"cpu", "gpu"})
+
     def __init__(self, rails: list[Rail]) -> None:
         self._rails = rails
         self.source = f"{rails[0].chip} ({' + '.join(rail.name for rail in rails)})"
@@ -118,6 +136,47 @@ class RailMeter:
         with Sampler(self._rails) as sampler:
             yield reading
         reading.seconds, reading.joules = sampler.seconds, sampler.joules or None
+
+
+class NvmlMeter:
+    """Meter of all NVIDIA GPUs of this device, by counters in millijoules."""
+
+    hardware: frozenset[Hardware] = frozenset({"gpu"})
+
+    def __init__(self, counters: list[GpuCounter]) -> None:
+        self._counters = counters
+        self.source = f"NVML ({', '.join(counter.name for counter in counters)})"
+
+    @contextmanager
+    def measuring(self) -> Iterator[Reading]:
+        """See :class:`EnergyMeter`."""
+        reading = Reading()
+        start, before = time.perf_counter(), [counter.read() for counter in self._counters]
+        yield reading
+        after = [counter.read() for counter in self._counters]
+        reading.seconds = time.perf_counter() - start
+        used = [end - begin for begin, end in zip(before, after, strict=True) if begin is not None and end is not None]
+        reading.joules = sum(used) / 1e3 or None if len(used) == len(before) else None
+
+
+class SumMeter:
+    """Meter that adds what others count; no figure where one of them gives none."""
+
+    def __init__(self, meters: list[EnergyMeter]) -> None:
+        self._meters = meters
+        self.source = " + ".join(meter.source for meter in meters)
+        self.hardware: frozenset[Hardware] = frozenset().union(*(meter.hardware for meter in meters))
+
+    @contextmanager
+    def measuring(self) -> Iterator[Reading]:
+        """See :class:`EnergyMeter`."""
+        reading = Reading()
+        with ExitStack() as stack:
+            parts = [stack.enter_context(meter.measuring()) for meter in self._meters]
+            yield reading
+        joules = [part.joules for part in parts if part.joules is not None]
+        reading.seconds = max(part.seconds for part in parts)
+        reading.joules = sum(joules) if len(joules) == len(parts) else None
 
 
 def _joules(ranges_uj: list[int], before: list[int | None], after: list[int | None]) -> float | None:

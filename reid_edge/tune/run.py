@@ -26,6 +26,7 @@ from reid_edge.manifest import EngineName, FileEntry, with_artifact
 from reid_edge.osnet.checkpoint import Checkpoint
 from reid_edge.osnet.complexity import complexity
 from reid_edge.progress import Notify
+from reid_edge.runtime.engines.hardware import runs_on_nvidia
 from reid_edge.system.energy import EnergyMeter, find_meter, missing_reason
 from reid_edge.tune.builder import CandidateBuilder
 from reid_edge.tune.constraint import Constraint, FeatureAgreement, MeanAveragePrecision
@@ -92,7 +93,7 @@ def tune(checkpoints: Sequence[Checkpoint], options: TuneOptions, notify: Notify
         if reason := engine.why_untimed():
             raise TuningError(reason)
     _check_options(checkpoints, options)
-    meter = _meter(options.objective)
+    meter = _meter(options, engines)
     # Before any work: is there anything in the way?
     with staged_folder(options.out, force=options.force) as staged, work_folder(options.out) as folder:
         slower: list[str] = []
@@ -133,12 +134,14 @@ def by_accuracy(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
     return sorted(checkpoints, key=lambda checkpoint: -complexity(checkpoint.info.config).mult_adds)
 
 
-def _meter(objective: Objective) -> EnergyMeter | None:
-    if objective.goal != "energy":
+def _meter(options: TuneOptions, engines: Sequence[TuningEngine]) -> EnergyMeter | None:
+    if options.objective.goal != "energy":
         return None
     meter = find_meter()
-    if meter is None:
-        raise UsageError(f"--objective energy: {missing_reason()} Use p50, p99 or throughput.")
+    on_gpu = all(runs_on_nvidia(engine.name, options.device) for engine in engines)
+    if meter is None or ("gpu" if on_gpu else "cpu") not in meter.hardware:
+        why = f"No energy: {meter.source} does not count the GPU." if meter and on_gpu else missing_reason()
+        raise UsageError(f"--objective energy: {why} Use p50, p99 or throughput.")
     return meter
 
 

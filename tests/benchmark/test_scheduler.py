@@ -3,8 +3,10 @@ import time
 
 import pytest
 
+from reid_edge.benchmark import session as session_module
+from reid_edge.benchmark.protocol import Timed
 from reid_edge.benchmark.scheduler import MOST_WORKERS, Clock, step_count, time_variants, workers_at_once
-from reid_edge.benchmark.session import energy_of
+from reid_edge.benchmark.session import Session, energy_of
 from reid_edge.benchmark.timing import Query, Variant
 from reid_edge.system.energy import Reading
 from tests.system.recorded_trees import DOCKER_V2, plant
@@ -17,6 +19,7 @@ class SteadyMeter:
     """The meter of a device that always draws 10 W."""
 
     source = "nameplate"
+    hardware = frozenset({"cpu"})
 
     def __init__(self):
         self.readings = []
@@ -133,3 +136,34 @@ def test_without_a_word_on_memory_the_most_are_loaded(tmp_path):
 
 def test_nothing_to_time_is_no_trouble():
     assert time_variants([], [ONE], rounds=1, seconds=0.1) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("counted", "engine", "device", "measured"),
+    [
+        ("cpu", "openvino", "CPU", True),
+        ("cpu", "openvino", "GPU", True),  # on the CPU's package
+        ("cpu", "tensorrt", "CPU", False),
+        ("cpu", "onnxruntime", "CUDA.1", False),
+        ("gpu", "tensorrt", "CPU", True),
+        ("gpu", "onnxruntime", "TENSORRT", True),
+        ("gpu", "onnxruntime", "CPU", False),
+    ],
+)
+def test_a_meter_says_nothing_of_hardware_that_it_does_not_count(
+    monkeypatch, meter, tmp_path, counted, engine, device, measured
+):
+    class Process:
+        def __init__(self, _environment):
+            pass
+
+        def ask(self, _request, _wanted, *, seconds):
+            return Timed(samples_ms=(1.0,), queries=2)
+
+    monkeypatch.setattr(session_module, "WorkerProcess", Process)
+    monkeypatch.setattr(meter, "hardware", frozenset({counted}))
+    session = Session(Variant(bundle=tmp_path, engine=engine, precision="fp16", device=device))
+    session.rounds[ONE], session._turns[ONE] = [], []
+    session.take_turn(ONE, 0.1, meter)
+    assert session.rounds[ONE] == [(1.0,)]
+    assert (energy_of(session._turns[ONE], 1, meter.source) is not None) is measured

@@ -1,4 +1,4 @@
-"""The driver of driver.c, compiled and loaded, with what tests may ask of it."""
+"""The driver of driver.c and the library of nvml.c, compiled and loaded, with what tests may ask of them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).with_name("driver.c")
-
 
 @cache
-def _compiled() -> bytes:
+def _compiled(source: str) -> bytes:
     compiler = [found] if (found := shutil.which("cc")) else [sys.executable, "-m", "ziglang", "cc"]
     if len(compiler) > 1 and find_spec("ziglang") is None:
         pytest.skip("no C compiler here, and no ziglang")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "libcuda.so.1")
-        subprocess.run([*compiler, "-shared", "-fPIC", "-O1", "-pthread", "-o", path, SOURCE], check=True)
+        path = Path(folder, "library.so")
+        code = Path(__file__).with_name(source)
+        subprocess.run([*compiler, "-shared", "-fPIC", "-O1", "-pthread", "-o", path, code], check=True)
         return path.read_bytes()
 
 
@@ -36,7 +35,7 @@ class FakeDriver:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "libcuda.so.1"
-        self.path.write_bytes(_compiled())
+        self.path.write_bytes(_compiled("driver.c"))
         self.library = ctypes.CDLL(str(self.path))
         self.library.fake_used.restype = ctypes.c_size_t
         self.library.fake_host.argtypes, self.library.fake_host.restype = (ctypes.c_uint64,), ctypes.c_void_p
@@ -70,3 +69,32 @@ class FakeDriver:
     @property
     def launches(self) -> int:
         return self.library.fake_launches()
+
+
+class FakeNvml:
+    """What tests may ask of NVIDIA's management library; each has a copy of its own.
+
+    Args:
+        folder: Where the library is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "libnvidia-ml.so.1"
+        self.path.write_bytes(_compiled("nvml.c"))
+        self._library = ctypes.CDLL(str(self.path))
+
+    def add(self, name: str, *, status: int = 0) -> None:
+        """Add a GPU, whose counter answers with a status."""
+        self._library.fake_add(name.encode(), status)
+
+    def use(self, millijoules: int, gpu: int = 0) -> None:
+        """Let a GPU use energy."""
+        self._library.fake_use(gpu, ctypes.c_ulonglong(millijoules))
+
+    def fail(self, status: int, gpu: int = 0) -> None:
+        """Let a GPU's counter answer with a status from now on."""
+        self._library.fake_fail(gpu, status)
+
+    def refuse(self, status: int) -> None:
+        """Let the library refuse to start."""
+        self._library.fake_init(status)

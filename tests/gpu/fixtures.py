@@ -10,8 +10,9 @@ import pytest
 from reid_edge.bundle import open_bundle
 from reid_edge.export.tensorrt import build_into_bundle
 from reid_edge.runtime import cuda
+from reid_edge.system import nvml as nvml_module
 from tests.gpu import tensorrt
-from tests.gpu.driver import FakeDriver
+from tests.gpu.driver import FakeDriver, FakeNvml
 
 
 @pytest.fixture
@@ -20,6 +21,14 @@ def driver(tmp_path_factory, monkeypatch):
     made = FakeDriver(tmp_path_factory.mktemp("driver"))
     made.gpu()
     monkeypatch.setattr(cuda, "LIBRARY", str(made.path))
+    return made
+
+
+@pytest.fixture
+def nvml(tmp_path_factory, monkeypatch):
+    """NVIDIA's management library, without a GPU so far."""
+    made = FakeNvml(tmp_path_factory.mktemp("nvml"))
+    monkeypatch.setattr(nvml_module, "LIBRARY", str(made.path))
     return made
 
 

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from reid_edge.system import nvml as nvml_module
 from reid_edge.system.energy import find_meter, missing_reason
 from reid_edge.system.power_rails import Sampler, find_rails, integrate
 from tests.system.recorded_trees import (
@@ -17,6 +18,12 @@ from tests.system.recorded_trees import (
     THOR_RAILS,
     plant,
 )
+
+
+@pytest.fixture(autouse=True)
+def no_nvml(monkeypatch, tmp_path):
+    """The machine that runs the tests may have an NVIDIA GPU."""
+    monkeypatch.setattr(nvml_module, "LIBRARY", str(tmp_path / "libnvidia-ml.so.1"))
 
 
 def test_rapl_adds_package_and_memory_and_nothing_that_they_hold_already(tmp_path):
@@ -154,3 +161,71 @@ def test_sampling_ends_with_the_block_that_fails(tmp_path):
     with pytest.raises(KeyboardInterrupt), Sampler(rails):
         raise KeyboardInterrupt
     assert "power rails" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.fixture
+def nvml(no_nvml, nvml):
+    """After the machine's own has been taken away."""
+    return nvml
+
+
+def test_the_energy_of_an_nvidia_gpu_is_read(tmp_path, nvml):
+    nvml.add("NVIDIA T4")
+    nvml.use(5_000_000_000)
+    meter = find_meter(tmp_path)
+    assert (meter.source, meter.hardware) == ("NVML (NVIDIA T4)", {"gpu"})
+    with meter.measuring() as reading:
+        nvml.use(2500)
+        time.sleep(0.05)
+    assert reading.joules == pytest.approx(2.5)
+    assert 0.05 <= reading.seconds < 5
+    assert missing_reason(tmp_path).startswith("No energy of the CPU: this device has no counter")
+
+
+def test_what_the_cpu_uses_is_added_to_what_the_gpus_use(tmp_path, nvml):
+    nvml.add("NVIDIA T4")
+    nvml.add("NVIDIA L4")
+    root = plant(tmp_path, AMD_RAPL)
+    meter = find_meter(root)
+    assert (meter.source, meter.hardware) == ("RAPL (package-0) + NVML (NVIDIA T4, NVIDIA L4)", {"cpu", "gpu"})
+    with meter.measuring() as reading:
+        plant(root, {f"{POWERCAP}/intel-rapl:0/energy_uj": "3500000\n"})  # 2.5 J
+        nvml.use(1000)
+        nvml.use(500, gpu=1)
+    assert reading.joules == pytest.approx(4.0)
+    with meter.measuring() as reading:
+        nvml.use(1000)
+    assert reading.joules is None  # of the CPU nothing is known
+    assert missing_reason(root) == ""
+
+
+def test_a_jetsons_rails_hold_its_gpu_already(tmp_path, nvml):
+    nvml.add("Orin")
+    assert find_meter(plant(tmp_path, ORIN_NANO)).source == "INA3221 (VDD_IN)"
+
+
+@pytest.mark.parametrize("status", [1, 9, 18, 999])
+def test_a_library_that_refuses_gives_no_meter(tmp_path, nvml, status):
+    nvml.add("NVIDIA T4")
+    nvml.refuse(status)
+    assert find_meter(tmp_path) is None
+
+
+def test_a_gpu_without_a_counter_is_left_out(tmp_path, nvml):
+    nvml.add("GeForce GTX 1080", status=3)
+    assert find_meter(tmp_path) is None
+    nvml.add("NVIDIA T4")
+    assert find_meter(tmp_path).source == "NVML (NVIDIA T4)"
+
+
+def test_a_gpu_that_stops_answering_gives_no_figure(tmp_path, nvml):
+    nvml.add("NVIDIA T4")
+    with find_meter(tmp_path).measuring() as reading:
+        nvml.use(1000)
+        nvml.fail(15)  # lost
+    assert reading.joules is None
+
+
+def test_a_library_without_the_functions_gives_no_meter(tmp_path, monkeypatch):
+    monkeypatch.setattr(nvml_module, "LIBRARY", "libc.so.6")
+    assert find_meter(tmp_path) is None

@@ -9,7 +9,7 @@ import pytest
 from reid_edge.benchmark.protocol import Load, Loaded
 from reid_edge.benchmark.worker import Worker
 from reid_edge.bundle import Bundle, write_manifest
-from reid_edge.errors import EngineUnavailableError
+from reid_edge.errors import EngineUnavailableError, UsageError
 from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.osnet.rewrites import Rewrite
 from reid_edge.progress import silent
@@ -18,8 +18,10 @@ from reid_edge.runtime.engines import EngineOptions, choose_engine
 from reid_edge.runtime.engines import openvino as openvino_engine
 from reid_edge.runtime.engines.hardware import device_class_of
 from reid_edge.runtime.golden import check_extractor
+from reid_edge.tune import run
 from reid_edge.tune.candidates import grid, plain_candidates, refinements
 from reid_edge.tune.engines import tuning_engines
+from reid_edge.tune.measurement import Objective
 from reid_edge.tune.run import TuneOptions, tune
 from reid_edge.tuning_record import Execution, Tuning
 from tests.export.tiny import tiny_checkpoint
@@ -176,3 +178,22 @@ def test_a_candidate_in_int8_is_timed_on_a_device_before_anything_has_judged_it(
     write_manifest(tmp_path, replace(session_bundle.manifest, artifacts=(candidate,)))
     request = Load(bundle=str(tmp_path), engine="openvino", precision="tuned", device="AUTO", threads=None)
     assert isinstance(Worker().answer(request), Loaded)
+
+
+@pytest.mark.parametrize(
+    ("counted", "device", "reason"),
+    [
+        ("cpu", "CUDA", "--objective energy: No energy: RAPL does not count the GPU"),
+        ("gpu", "AUTO", "--objective energy: No energy"),
+    ],
+)
+def test_energy_that_is_not_counted_is_refused_before_any_work(
+    tmp_path, monkeypatch, cuda_provider, counted, device, reason
+):
+    cuda_provider(works=True)
+    monkeypatch.setattr(run, "find_meter", lambda: types.SimpleNamespace(source="RAPL", hardware={counted}))
+    monkeypatch.setattr(run, "missing_reason", lambda: "No energy of the CPU.")
+    options = TuneOptions(out=tmp_path / "b", device=device, objective=Objective(goal="energy"))
+    with pytest.raises(UsageError, match=reason):
+        tune([tiny_checkpoint()], options, silent)
+    assert not list(tmp_path.iterdir())

@@ -15,6 +15,12 @@ from reid_edge.tuning_record import DeviceClass
 _CUDA_PROVIDERS = ("CUDA", "TENSORRT", "NVTENSORRTRTX")
 
 
+def runs_on_nvidia(engine: EngineName, device: str = "CPU") -> bool:
+    """Say whether an engine computes on a GPU of CUDA when it is given a device, as ``--device`` names it."""
+    provider = device.upper().partition(".")[0]
+    return engine == "tensorrt" or (engine == "onnxruntime" and provider in _CUDA_PROVIDERS)
+
+
 def device_class_of(engine: EngineName, device: str = "CPU") -> DeviceClass:
     """Describe this device by what decides whether a file that was fastest on another one is fastest here.
 
@@ -27,14 +33,12 @@ def device_class_of(engine: EngineName, device: str = "CPU") -> DeviceClass:
 
 def _hardware(engine: EngineName, device: str) -> str:
     """Name the GPU or NPU; "" where the CPU computes, or where there is none such here."""
-    if engine == "tensorrt":
-        return _gpu(0)
+    number = device.partition(".")[2] or "0"
+    if runs_on_nvidia(engine, device) and number.isdigit():
+        return _gpu(int(number))
     if engine == "openvino" and device != "CPU":
         with contextlib.suppress(MissingExtraError):
             return hardware_names(device, "the class of this device")
-    kind, _, number = device.upper().partition(".")
-    if engine == "onnxruntime" and kind in _CUDA_PROVIDERS and (number or "0").isdigit():
-        return _gpu(int(number or 0))
     return ""
 
 
