@@ -99,6 +99,8 @@ def identify(
                 "its light is another. What it has seen since is compared by a mean of its own.",
                 soft_wrap=True,
             )
+        for cameras in one.doubtful:
+            say(f"warning: {identifying.doubt_text(cameras)}.")
         if note := _why_few(one, name):
             console.print(note, soft_wrap=True)
 

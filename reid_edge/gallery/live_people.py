@@ -13,12 +13,13 @@ from reid_edge.errors import PeopleChangedError, ReidEdgeError
 from reid_edge.gallery.clock import kept_since_us
 from reid_edge.gallery.entries import Record
 from reid_edge.gallery.held_tracklets import gathered_tracklets, name_of, read_tracklets
-from reid_edge.gallery.people import MOST_TOGETHER, circumstances, identify
+from reid_edge.gallery.people import MOST_TOGETHER, circumstances, doubt_text, identify
 from reid_edge.gallery.population import Changes, OnlinePopulation, constraints_of
 from reid_edge.gallery.repeating import repeating
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.people import Assignment, PeopleChange, PersonEvent
 from reid_edge.gallery.times import now_us, time_text
+from reid_edge.identity.constraints import Pair
 from reid_edge.identity.people_table import Numbers
 from reid_edge.identity.transit import StatedTransits
 from reid_edge.sparse_log import SparseLog
@@ -67,6 +68,7 @@ class LivePeople:
         self._told: int | None = None
         self._log = SparseLog(log)
         self._moved: dict[str, tuple[float, float]] = {}
+        self._doubted: set[Pair] = set()
         self.trouble = ""
 
     def take(self, records: Sequence[Record]) -> None:
@@ -132,7 +134,10 @@ class LivePeople:
     def _read_again(self, *, again: bool) -> None:
         """Give all tracklets of the gallery to people, and go on from there."""
         before = {model_hash: one.moved for model_hash, one in self._populations.items()}
-        identify(self._store, now_us=self._clock(), again=again, transits=self._transits)
+        for done in identify(self._store, now_us=self._clock(), again=again, transits=self._transits):
+            for pair in set(done.doubtful) - self._doubted:
+                self._doubted.add(pair)
+                log.warning("%s", doubt_text(pair))
         state, assignments = self._store.people_state(), self._store.assignments()
         operator = constraints_of(self._store.decisions())
         self._numbers = Numbers(state.next_person)

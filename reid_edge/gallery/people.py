@@ -50,6 +50,7 @@ class Identified:
         limit: Relative similarity from which tracklets were joined; None: nothing was enough, or nothing was compared.
         known: Labelled pairs behind the limit; None: only the numbers of tracklets and of matches are.
         moved: When cameras were last moved, microseconds since 1970 UTC, by name: the first tracklet since then.
+        doubtful: Pairs of cameras whose stated time sure matches contradict.
     """
 
     model_hash: str
@@ -64,6 +65,7 @@ class Identified:
     limit: float | None = None
     known: KnownPairs | None = None
     moved: dict[str, int] = field(default_factory=dict)
+    doubtful: tuple[tuple[str, str], ...] = ()
 
 
 def identify(
@@ -130,6 +132,14 @@ def circumstances(
     return replace(given, calibration=kept.scale.version, calibrated_us=kept.made_us, known=kept.known)
 
 
+def doubt_text(cameras: tuple[str, str]) -> str:
+    """Return that the stated time between two cameras is doubtful, in words without a full stop."""
+    return (
+        f"half or more of the sure matches between {cameras[0]} and {cameras[1]} are faster than the stated time, "
+        "which keeps them apart: the file or the clock of a camera is wrong"
+    )
+
+
 def _changes(
     held: Mapping[str, HeldTracklet],
     known: Mapping[str, Assignment],
@@ -176,4 +186,5 @@ def _identified(
         limit=None if changes.limit == math.inf else changes.limit,
         known=given.known,
         moved={camera: round(times[-1] * 1e6) for camera, times in changes.moved.items()},
+        doubtful=changes.doubtful,
     )

@@ -20,7 +20,7 @@ from reid_edge.identity.moves import centring_by_view, moves
 from reid_edge.identity.online import OnlinePeople
 from reid_edge.identity.people_table import Numbers
 from reid_edge.identity.sightings import gathered
-from reid_edge.identity.transit import StatedTransits
+from reid_edge.identity.transit import StatedTransits, doubtful_pairs
 
 NEAR = "nearer than strangers are"
 UNSURE = "somebody is near, but not surely the same"
@@ -64,12 +64,14 @@ class Changes:
     Attributes:
         limit: Relative similarity from which tracklets were joined; infinite: nothing was enough; None: not known.
         moved: When cameras were moved, seconds since 1970 UTC, ascending, by name.
+        doubtful: Pairs of cameras whose stated time sure matches contradict.
         assignments: New and changed ones by the tracklet's name.
         events: What became of people.
     """
 
     limit: float | None = None
     moved: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    doubtful: tuple[Pair, ...] = ()
     assignments: dict[str, Assignment] = field(default_factory=dict)
     events: list[PersonEvent] = field(default_factory=list)
 
@@ -107,7 +109,9 @@ def assigned_together(
     for row, group in enumerate(people.people.tolist()):
         groups.setdefault(group, []).append(row)
     numbers = _numbers(groups, people, known, given.numbers)
-    changes = Changes(limit=people.limit if people.background is not None else None, moved=people.centring.moves)
+    limit = people.limit if people.background is not None else None
+    doubtful = () if given.transits is None else doubtful_pairs(given.transits, sightings, people.matches)
+    changes = Changes(limit=limit, moved=people.centring.moves, doubtful=doubtful)
     for group, rows in groups.items():
         for row in rows:
             how, similarity, reason = _how(people, row, len(rows), given.operator)

@@ -47,6 +47,8 @@ class People:
         background: What the similarities are relative to; None: too few tracklets.
         centring: How the features were centred.
         limit: Relative similarity from which groups were merged; infinite: nothing was enough.
+        matches: P×2 rows of tracklets of two cameras that reach the limit by their features alone, whatever the
+            constraints say: each tracklet and the most similar one of another camera.
     """
 
     ids: tuple[str, ...]
@@ -57,6 +59,7 @@ class People:
     background: Background | None
     centring: Centring
     limit: float
+    matches: npt.NDArray[np.int64]
 
 
 def clustered(
@@ -250,12 +253,28 @@ class _Linkage:
         """Return the relative similarity of each to its nearest other, N; −inf where nothing is known."""
         if self.background is None or not self.found.rows.shape[1]:
             return np.full(len(self.features), -np.inf)
-        others = np.maximum(self.found.rows, 0)
-        similar = relative_similarity(
-            self.found.cosines, self.levels[:, None], self.levels[others], self.background
-        ) - SAME_CAMERA * (self._numbers[:, None] == self._numbers[others])
-        best: Floats = similar.max(axis=1)
+        best: Floats = (self._to_neighbours() - SAME_CAMERA * self._one_camera()).max(axis=1)
         return best
+
+    def matches(self, above: float) -> npt.NDArray[np.int64]:
+        """Return the pairs of places of two cameras, each with its most similar of another, that reach a limit: P×2."""
+        if self.background is None or not self.found.rows.shape[1]:
+            return np.empty((0, 2), np.int64)
+        similar = np.where(self._one_camera(), -np.inf, self._to_neighbours())
+        best = similar.argmax(axis=1)
+        places = np.flatnonzero(similar[np.arange(len(best)), best] >= above)
+        pairs = np.stack([places, self.found.rows[places, best[places]]], axis=1)
+        return np.unique(np.sort(pairs, axis=1), axis=0)
+
+    def _to_neighbours(self) -> Floats:
+        assert self.background is not None
+        levels = self.levels[np.maximum(self.found.rows, 0)]
+        return relative_similarity(self.found.cosines, self.levels[:, None], levels, self.background)
+
+    def _one_camera(self) -> npt.NDArray[np.bool_]:
+        """Return whether each neighbour is of the same camera."""
+        same: npt.NDArray[np.bool_] = self._numbers[:, None] == self._numbers[np.maximum(self.found.rows, 0)]
+        return same
 
     def relative(self, one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]) -> Floats:
         """Return the relative similarities of pairs of places."""
@@ -309,6 +328,7 @@ def _as_people(
         background=linkage.background,
         centring=centring,
         limit=limit,
+        matches=order[linkage.matches(limit)],
     )
 
 

@@ -51,11 +51,6 @@ class StatedTransits:
         gap = max(first.first_s - second.last_s, second.first_s - first.last_s)
         return first.camera != second.camera and stated > 0 and gap < stated - self.tolerance_s
 
-    def without(self, pairs: tuple[tuple[str, str], ...]) -> StatedTransits:
-        """Return the same without some pairs of cameras."""
-        kept = {pair: time for pair, time in self.shortest_s.items() if pair not in pairs}
-        return StatedTransits(shortest_s=kept, tolerance_s=self.tolerance_s)
-
 
 def read_transits(path: Path) -> StatedTransits:
     """Read the times between cameras from a TOML file.

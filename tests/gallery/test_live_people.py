@@ -10,6 +10,7 @@ from reid_edge.gallery.live_people import LivePeople
 from reid_edge.gallery.people import identify
 from reid_edge.gallery.people_decisions import Operator, merge
 from reid_edge.gallery.times import now_us
+from reid_edge.identity.transit import StatedTransits
 from tests.gallery.people_scenes import errors, later, scene_records, turned
 from tests.gallery.stores import HOUR, MODEL, OTHER_MODEL, SECOND, batch
 from tests.identity.scenes import make_scene
@@ -141,6 +142,14 @@ def test_a_camera_that_is_turned_meanwhile_is_noticed_said_once_and_its_new_view
     again = LivePeople(gallery)  # a move before it began is no news
     again.work()
     assert again._populations[MODEL].moved and caplog.text.count("camera1 are others since") == 1
+
+
+def test_a_stated_time_that_sure_matches_contradict_is_logged_once(gallery, scene, at, caplog):
+    live = LivePeople(gallery, transits=StatedTransits(shortest_s={("camera0", "camera1"): 10_000.0}))
+    rows = scene_records(scene, at=at)
+    for start in range(0, len(rows), 60):
+        deliver(gallery, live, rows[start : start + 60])
+    assert caplog.text.count("between camera0 and camera1 are faster than the stated time") == 1
 
 
 def test_the_collector_tells_what_it_has_stored(gallery, scene, at):

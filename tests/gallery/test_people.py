@@ -236,7 +236,11 @@ def test_what_an_operator_has_said_is_respected_and_contradictions_are_refused(g
 def test_nobody_is_at_two_cameras_faster_than_one_gets_there(gallery, at):
     filled(gallery, at=at, people=30, cameras=2)
     slow = StatedTransits(shortest_s={("camera0", "camera1"): 10_000.0})
-    assert one(identify(gallery, now_us=now_us(), transits=slow)).people == 60
+    done = one(identify(gallery, now_us=now_us(), transits=slow))
+    assert (done.people, done.doubtful) == (60, (("camera0", "camera1"),))
+    quick = StatedTransits(shortest_s={("camera0", "camera1"): 20.0})
+    done = one(identify(gallery, now_us=now_us(), transits=quick, again=True))
+    assert (done.people, done.doubtful) == (30, ())
 
 
 def test_assignments_keep_the_version_of_the_calibration_that_there_was(gallery):

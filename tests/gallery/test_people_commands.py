@@ -9,6 +9,7 @@ import pytest
 
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.times import now_us
+from tests.commands import run_command
 from tests.gallery.people_scenes import filled
 from tests.gallery.stores import HOUR
 from tests.gallery.test_commands import WHY, failure, gallery
@@ -102,7 +103,8 @@ def test_a_person_is_erased_by_number(uri):
 def test_times_between_cameras_are_read_from_a_file(uri, tmp_path):
     file = tmp_path / "times.toml"
     file.write_text('[[transit]]\ncameras = ["camera0", "camera1"]\nshortest_s = 86400\n')
-    gallery("identify", uri, "--transits", file)
+    done = run_command("gallery", "identify", uri, "--transits", str(file))
+    assert "matches between camera0 and camera1 are faster than the stated time" in " ".join(done.stderr.split())
     assert len(people(uri)) > 30
     file.write_text("[[transit]]\ncamera = 1\n")
     assert "SettingsError" in failure("identify", uri, "--transits", file)

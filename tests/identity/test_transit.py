@@ -75,4 +75,3 @@ def test_a_stated_time_that_matches_contradict_is_doubted():
     behind, matches = walkers(20, clock=-30)
     assert doubtful_pairs(stated, behind, matches) == (("door", "hall"),)
     assert doubtful_pairs(stated, behind, matches[:9]) == ()
-    assert stated.without((("door", "hall"),)).shortest_s == {}
