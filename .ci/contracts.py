@@ -34,9 +34,11 @@ members = {
     "OnnxParser": "parse get_error num_errors",
     "Runtime": "deserialize_cuda_engine",
     "ICudaEngine": "get_tensor_name get_tensor_mode get_tensor_shape get_tensor_dtype num_io_tensors "
-    "create_execution_context create_engine_inspector device_memory_size_v2",
+    "create_execution_context create_engine_inspector device_memory_size_v2 num_optimization_profiles "
+    "get_tensor_profile_shape",
     "EngineInspector": "get_engine_information execution_context",
-    "IExecutionContext": "set_input_shape set_tensor_address set_device_memory execute_async_v3",
+    "IExecutionContext": "set_input_shape set_tensor_address set_device_memory execute_async_v3 "
+    "set_optimization_profile_async",
     "NetworkDefinitionCreationFlag": "STRONGLY_TYPED",
     "ProfilingVerbosity": "DETAILED",
     "DataType": "UINT8 FLOAT",
@@ -52,6 +54,8 @@ signatures = {
     ("IExecutionContext", "set_input_shape"): r"name: str, shape: tuple\) -> bool",
     ("IExecutionContext", "set_tensor_address"): r"name: str, memory: \S+\) -> bool",
     ("IExecutionContext", "execute_async_v3"): r"stream_handle: \S+\) -> bool",
+    ("IExecutionContext", "set_optimization_profile_async"): r"profile_index: \S+, stream_handle: \S+\) -> bool",
+    ("ICudaEngine", "get_tensor_profile_shape"): r"name: str, profile_index: \S+\) -> \w+\[",
     ("ICudaEngine", "create_execution_context"): r"strategy: \S*ExecutionContextAllocationStrategy",
     ("IBuilderConfig", "set_timing_cache"): r"cache: \S+, ignore_mismatch: bool\) -> bool",
     ("IBuilderConfig", "create_timing_cache"): r"serialized_timing_cache: \S+\) -> \S*ITimingCache",

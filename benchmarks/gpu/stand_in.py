@@ -141,12 +141,12 @@ class _Builder:
         return profile
 
     def create_builder_config(self) -> types.SimpleNamespace:
-        config = types.SimpleNamespace()
-        config.add_optimization_profile = lambda profile: setattr(config, "profile", profile)
+        config = types.SimpleNamespace(profiles=[])
+        config.add_optimization_profile = config.profiles.append
         return config
 
     def build_serialized_network(self, network: types.SimpleNamespace, config: types.SimpleNamespace) -> bytes:
-        return json.dumps(config.profile.shapes).encode() + b"\n" + network.content
+        return json.dumps([profile.shapes for profile in config.profiles]).encode() + b"\n" + network.content
 
 
 class _Runtime:
@@ -154,16 +154,20 @@ class _Runtime:
         self._network_of, self._place = network_of, place
 
     def deserialize_cuda_engine(self, content: bytes) -> _Plan:
-        shapes, _, onnx = content.partition(b"\n")
-        return _Plan(json.loads(shapes), self._network_of(onnx), self._place)
+        profiles, _, onnx = content.partition(b"\n")
+        return _Plan(json.loads(profiles), self._network_of(onnx), self._place)
 
 
 class _Plan:
     num_io_tensors = 2
     device_memory_size_v2 = 256
 
-    def __init__(self, shapes: list[list[int]], network: Network, place: Gpu) -> None:
-        self.shapes, self.network, self.place = shapes, network, place
+    def __init__(self, profiles: list[list[list[int]]], network: Network, place: Gpu) -> None:
+        self.profiles, self.network, self.place = profiles, network, place
+        self.num_optimization_profiles = len(profiles)
+
+    def get_tensor_profile_shape(self, name: str, index: int) -> list[list[int]]:
+        return self.profiles[index]
 
     def get_tensor_name(self, index: int) -> str:
         return (INPUT, OUTPUT)[index]
@@ -175,7 +179,7 @@ class _Plan:
         return DataType.UINT8 if name == INPUT else DataType.FLOAT
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return (-1, *self.shapes[0][1:]) if name == INPUT else (-1, self.network.network.config.feature_dim)
+        return (-1, *self.profiles[0][0][1:]) if name == INPUT else (-1, self.network.network.config.feature_dim)
 
     def create_execution_context(self, how: object = None) -> _Context:
         return _Context(self)
@@ -188,6 +192,7 @@ class _Context:
     def __init__(self, plan: _Plan) -> None:
         self._plan, self._addresses, self._pool = plan, dict[str, int](), plan.place.pool()
         self._shape: tuple[int, ...] = ()
+        self._profile = 0
 
     def set_device_memory(self, address: int, size: int) -> None:
         assert size >= self._plan.device_memory_size_v2
@@ -198,7 +203,12 @@ class _Context:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._shape = tuple(shape)
-        return self._plan.shapes[0][0] <= shape[0] <= self._plan.shapes[2][0]
+        smallest, _usual, largest = self._plan.profiles[self._profile]
+        return smallest[0] <= shape[0] <= largest[0]
+
+    def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        self._profile = index
+        return True
 
     def execute_async_v3(self, stream: int) -> bool:
         plan, place = self._plan, self._plan.place

@@ -38,6 +38,7 @@ from reid_edge.runtime.engines.tensorrt import stamp_device
 from reid_edge.runtime.golden import verify_artifact
 from reid_edge.runtime.tensorrt_library import (
     TENSORRT,
+    TENSORRT_RTX,
     buildable_precisions,
     library_log,
     load_library,
@@ -49,6 +50,8 @@ _logger = logging.getLogger(__name__)
 
 #: Folder of the plans in a bundle.
 PLANS = "tensorrt"
+#: Smallest, usual and largest batch.
+Batches = tuple[int, int, int]
 #: Batch that a plan is to be fastest at, where nobody says which.
 USUAL_BATCH = 8
 
@@ -207,16 +210,14 @@ def build_tensorrt(
         max_batch=max_batch or source.max_batch,
         usual_batch=usual_batch,
     )
-    entry = source.files[0]
-    content = bundle.read(entry)
     if precision == "int8":
         try:
             return plan_of(checked_half_floats(bundle, source))
         except EngineUnavailableError:
             raise
         except (EngineError, MissingExtraError, ParityError) as error:
-            _logger.warning("layers of %s outside INT8 are built in float32, not in float16: %s", entry.path, error)
-    return plan_of(content)
+            _logger.warning("%s: layers outside INT8 are built in float32, not in float16: %s", source.name, error)
+    return plan_of(bundle.read(source.files[0]))
 
 
 def _plan_of(
@@ -266,8 +267,9 @@ def build_plan(onnx: bytes, *, name: str, max_batch: int, usual_batch: int = USU
     Args:
         onnx: Content of the ONNX file, which says the precision.
         name: Of that file, for the errors.
-        max_batch: Largest batch of the optimisation profile; the smallest is 1.
-        usual_batch: The batch that the profile is optimised for, if it is not larger than ``max_batch``.
+        max_batch: Largest batch; the smallest is 1.
+        usual_batch: The batch that kernels are chosen for, if it is not larger than ``max_batch``; those of the
+            smallest and the largest batch are chosen for these.
 
     Raises:
         EngineUnavailableError: No TensorRT library is installed.
@@ -282,7 +284,7 @@ def build_plan(onnx: bytes, *, name: str, max_batch: int, usual_batch: int = USU
     network = builder.create_network(_network_flags(library))
     _parser = _parsed(library, network, onnx, name)  # owns weights until the plan is built
     batches = (1, min(usual_batch, max_batch), max_batch)
-    config = _config(builder, network, batches)
+    config = _config(builder, network, _profiles(library, batches))
     with kept_timings(library, gpu, config):
         plan = bytes(make(library, f"a plan of {name}", lambda: builder.build_serialized_network(network, config)))
     return plan, PlanStamp(
@@ -327,12 +329,22 @@ def _network_flags(library: ModuleType) -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
-def _config(builder: Any, network: Any, batches: tuple[int, int, int]) -> Any:
+def _profiles(library: ModuleType, batches: Batches) -> list[Batches]:
+    """List smallest, usual and largest batch of each optimisation profile: first one for all, then fixed ones.
+
+    TensorRT-RTX makes kernels for the shapes that it meets, and needs no more than the first.
+    """
+    fixed = [size for size in dict.fromkeys((batches[0], batches[2])) if size != batches[1]]
+    return [batches] if library.__name__ == TENSORRT_RTX else [batches, *((size, size, size) for size in fixed)]
+
+
+def _config(builder: Any, network: Any, profiles: Sequence[Batches]) -> Any:
     crops = network.get_input(0)
-    profile = builder.create_optimization_profile()
-    profile.set_shape(crops.name, *((batch, *tuple(crops.shape)[1:]) for batch in batches))
     config = builder.create_builder_config()
-    config.add_optimization_profile(profile)
+    for batches in profiles:
+        profile = builder.create_optimization_profile()
+        profile.set_shape(crops.name, *((batch, *tuple(crops.shape)[1:]) for batch in batches))
+        config.add_optimization_profile(profile)
     if hasattr(config, "profiling_verbosity"):
         # Otherwise the inspector reports names only, not precisions.
         config.profiling_verbosity = type(config.profiling_verbosity).DETAILED

@@ -65,6 +65,7 @@ class Fake:
         module: To be put into ``sys.modules``.
         refusals: What the library says when it refuses to do something, by the name of the function.
         compiled: Times that TensorRT-RTX had to compile, since no runtime cache held it.
+        runs: Batch size and number of the profile of all work that was given to a stream.
         measured: Networks whose kernels TensorRT had to time, since no timing cache held them.
     """
 
@@ -73,6 +74,7 @@ class Fake:
         self.refusals: dict[str, str] = {}
         self.compiled = 0
         self.measured = 0
+        self.runs: list[tuple[int, int]] = []
         self.module = types.ModuleType(name)
         self.module.__version__ = version
         shared = (DataType, TensorIOMode, ProfilingVerbosity, LayerInformationFormat, ILogger)
@@ -132,7 +134,8 @@ class _Builder:
             config.create_timing_cache = lambda content: _TimingCache(self.fake, content)
             config.set_timing_cache = lambda timings, ignore: setattr(config, "timings", timings) or timings.fits
             config.get_timing_cache = lambda: config.timings
-        config.add_optimization_profile = lambda profile: setattr(config, "profile", profile)
+        config.profiles = []
+        config.add_optimization_profile = config.profiles.append
         return config
 
     def build_serialized_network(self, network, config):
@@ -141,7 +144,7 @@ class _Builder:
         if config.timings is not None:
             config.timings.measure(hashlib.sha256(network.content).hexdigest())
         detailed = config.profiling_verbosity == ProfilingVerbosity.DETAILED
-        header = {"shapes": config.profile.shapes, "detailed": detailed}
+        header = {"profiles": [profile.shapes for profile in config.profiles], "detailed": detailed}
         return json.dumps(header).encode() + b"\n" + network.content
 
 
@@ -177,7 +180,8 @@ class _Plan:
     device_memory_size_v2 = WORKSPACE
 
     def __init__(self, fake, log, header, model):
-        self.fake, self.log, self.shapes, self.detailed = fake, log, header["shapes"], header["detailed"]
+        self.fake, self.log, self.profiles, self.detailed = fake, log, header["profiles"], header["detailed"]
+        self.num_optimization_profiles = len(self.profiles)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -194,6 +198,10 @@ class _Plan:
     def get_tensor_dtype(self, name):
         uint8 = name == self.crops.name and self.crops.type == "tensor(uint8)"
         return DataType.UINT8 if uint8 else DataType.FLOAT
+
+    def get_tensor_profile_shape(self, name, index):
+        assert name == self.crops.name
+        return [tuple(shape) for shape in self.profiles[index]]
 
     def get_tensor_shape(self, name):
         value = self.crops if name == self.crops.name else self.features
@@ -262,6 +270,7 @@ class _Context:
     def __init__(self, plan, *, own_memory, cache=None):
         self.plan, self.cache = plan, cache
         self.shape, self.addresses, self.ready, self.changes = None, {}, own_memory, 0
+        self.profile = 0
         self.has_run = None
 
     def set_device_memory(self, address, size):
@@ -273,8 +282,15 @@ class _Context:
         self.changes += 1
         return True
 
+    def set_optimization_profile_async(self, index, stream):
+        if index >= len(self.plan.profiles) or self.plan.fake.refuses("set_optimization_profile_async", self.plan.log):
+            return False
+        self.profile, self.shape = index, None
+        self.changes += 1
+        return True
+
     def set_input_shape(self, name, shape):
-        smallest, _usual, largest = self.plan.shapes
+        smallest, _usual, largest = self.plan.profiles[self.profile]
         if not smallest[0] <= shape[0] <= largest[0] or list(shape[1:]) != largest[1:]:
             return False
         self.shape = tuple(shape)
@@ -294,6 +310,7 @@ class _Context:
             self.cache.sizes.add(self.shape[0])
         self.has_run = changes = self.changes
         shape, addresses, plan = self.shape, dict(self.addresses), self.plan
+        fake.runs.append((shape[0], self.profile))
 
         def compute():
             if recording and changes != self.changes:

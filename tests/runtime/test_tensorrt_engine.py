@@ -75,6 +75,33 @@ def test_every_batch_size_is_run_once_recorded_and_then_launched(planned, crops,
     assert driver.left[2] == 4
 
 
+def test_the_smallest_and_the_largest_batch_have_a_profile_of_their_own(planned, crops, library, driver):
+    bundle = build_into_bundle(planned, ["fp32"], max_batch=12, on_step=lambda: None)  # the usual batch is 8
+    many = np.concatenate([crops, crops])
+    engine = loaded(bundle)
+    library.runs.clear()
+    for size in (1, 8, 12, 5, 12):
+        np.testing.assert_allclose(engine.infer(many[:size]), expected(bundle, many[:size]), atol=1e-4)
+    assert dict(library.runs) == {1: 1, 8: 0, 12: 2, 5: 0}
+
+
+def test_batch_sizes_beyond_those_recorded_share_the_profile_of_all(planned, crops, library, monkeypatch):
+    monkeypatch.setattr(engine_module, "MAX_RECORDED", 1)
+    engine = loaded(planned)
+    library.runs.clear()
+    for size in (3, 1, 6, 1):
+        np.testing.assert_allclose(engine.infer(crops[:size]), expected(planned, crops[:size]), atol=1e-4)
+    assert {profile for _size, profile in library.runs} == {0}
+
+
+def test_a_profile_that_is_refused_is_an_error(planned, crops, library):
+    engine = loaded(planned)
+    library.refusals["set_optimization_profile_async"] = "Error Code 3: API Usage Error"
+    with pytest.raises(EngineError, match=r"does not take its profile 1 for a batch of 1\..*reid-edge build"):
+        engine.infer(crops[:1])
+    np.testing.assert_allclose(engine.infer(crops[:2]), expected(planned, crops[:2]), atol=1e-4)
+
+
 def test_features_are_the_callers_own(planned, crops):
     engine = loaded(planned)
     first = engine.infer(crops[:2])

@@ -120,6 +120,7 @@ class TensorRTEngine:
         except EngineError as error:
             raise PlanMismatchError(f"{self._name} was refused: {error}. {REBUILD}") from error
         self._input, self._output = tensor_names(library, self._plan)
+        self._profiles = _profiles(self._plan, self._input)
         crop = _shape(self._plan, self._input)[1:]
         self._crops, self._crop_bytes = self._buffer(self._input, crop)
         self._features, self._feature_bytes = self._buffer(self._output, _shape(self._plan, self._output)[1:])
@@ -153,7 +154,7 @@ class TensorRTEngine:
         """Run a batch size once, as TensorRT wants before a recording, and record it."""
         if len(self._runs) >= MAX_RECORDED:
             return self._shared_run(size)
-        run = self._work(self._context(size), size)
+        run = self._work(self._context(size, self._profile_of(size)), size)
         run()
         self._stream.wait()
         if self._compiled is not None:
@@ -162,6 +163,11 @@ class TensorRTEngine:
             run = self._recorded(run, size)
         self._runs[size] = run
         return run
+
+    def _profile_of(self, size: int) -> int:
+        """Return the number of the narrowest optimisation profile that holds a batch size; 0 where none does."""
+        held = [(most - least, index) for index, (least, most) in enumerate(self._profiles) if least <= size <= most]
+        return min(held, default=(0, 0))[1]
 
     def _recorded(self, run: Callable[[], None], size: int) -> Callable[[], None]:
         try:
@@ -173,14 +179,22 @@ class TensorRTEngine:
             return run
 
     def _shared_run(self, size: int) -> Callable[[], None]:
+        """Return the work of a batch size in the context of all that have none of their own, by the first profile."""
         if self._shared is None:
             self._shared = self._context(size)
         self._set_shape(self._shared, size)
         return self._work(self._shared, size)
 
-    def _context(self, size: int) -> Any:
-        """Make an execution context for one batch size; all share one workspace, since they run in turn."""
+    def _context(self, size: int, profile: int = 0) -> Any:
+        """Make an execution context for one batch size; all share one workspace, since they run in turn.
+
+        Args:
+            size: The first that it runs.
+            profile: Number of the plan's optimisation profile; a context has the first one until it is given another.
+        """
         context = make(self._library, "an execution context", self._make_context)
+        if profile and not context.set_optimization_profile_async(profile, self._stream.handle):
+            raise EngineError(f"{self._name} does not take its profile {profile} for a batch of {size}. {REBUILD}")
         context.set_device_memory(self._workspace, self._workspace_bytes)
         for tensor, buffer in self._buffers.items():
             if not context.set_tensor_address(tensor, buffer.address):
@@ -275,6 +289,12 @@ class _CompiledKernels:
         if (content := bytes(kernels)) != self._kept:
             self._cache.store(self._key, content)
             self._kept = content
+
+
+def _profiles(plan: Any, tensor: str) -> list[tuple[int, int]]:
+    """List smallest and largest batch of each optimisation profile."""
+    shapes = [plan.get_tensor_profile_shape(tensor, index) for index in range(plan.num_optimization_profiles)]
+    return [(int(least[0]), int(most[0])) for least, _usual, most in shapes]
 
 
 def _shape(plan: Any, tensor: str) -> tuple[int, ...]:
