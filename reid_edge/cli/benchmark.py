@@ -148,13 +148,13 @@ def _make_grid(
     with extra("export", "making the grid of Table 6"):
         from reid_edge.export.exporter import Format
         from reid_edge.export.table6 import make_cells, plan_table
-        from reid_edge.osnet.shipped import find_checkpoint, shipped_checkpoints
+        from reid_edge.osnet.shipped import find_checkpoint, usual_checkpoints
 
     formats: dict[str, Format] = {"native": "native", "onnxruntime": "onnx", "openvino": "openvino"}
     given = [find_checkpoint(path, None, say) for path in checkpoints]
     cells = plan_table(
         folder,
-        [*given, *shipped_checkpoints()],
+        [*given, *usual_checkpoints()],
         precisions=options.precisions or ("fp32",),
         formats=tuple(one for engine, one in formats.items() if options.engines is None or engine in options.engines),
     )

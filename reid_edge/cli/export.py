@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from reid_edge.osnet.checkpoint import Checkpoint
     from reid_edge.types import Size
 
+_NEW_SITE = "new-site"
 _FORMATS = ("onnx", "openvino", "native", "tensorrt")
 
 
@@ -74,9 +75,14 @@ def export(
         bool, typer.Option("--keep-rejected", help="Keep INT8 files that change the ranking too much.")
     ] = False,
     latency: Annotated[bool, typer.Option(help="Time every file after the export.")] = True,
-    target: Annotated[
-        TargetName | None,
-        typer.Option("--for", help="Also make the files that this software takes, in the folder BUNDLE-TARGET."),
+    purpose: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            help="new-site: take the shipped checkpoint that is best on cameras which no training has seen. "
+            f"One of {','.join(get_args(TargetName))}: also make the files that this software takes, in the folder "
+            "BUNDLE-TARGET.",
+        ),
     ] = None,
     bundle: Annotated[
         Path | None,
@@ -87,7 +93,10 @@ def export(
     """Make a bundle from a checkpoint: ONNX, OpenVINO and TensorRT files, each checked against the checkpoint."""
     precisions = choices(precision, ("fp32", "fp16", "int8"), "--precision")
     crops = None if calibration == "default" else Path(calibration)
-    loaded = None if width is None and checkpoint is None else _checkpoint(checkpoint, width)
+    new_site, target = _purposes(purpose)
+    if new_site and (checkpoint is not None or bundle is not None):
+        raise UsageError("--for new-site chooses a shipped checkpoint: give --width, and no file or bundle.")
+    loaded = None if width is None and checkpoint is None else _checkpoint(checkpoint, width, new_site=new_site)
     made = bundle
     if made is None:
         if loaded is None:
@@ -145,6 +154,19 @@ def _input_size(loaded: Checkpoint, size: str | None, resolution: float | None) 
     return loaded.info.size if resolution is None else size_of_resolution(resolution)
 
 
+def _purposes(given: str | None) -> tuple[bool, TargetName | None]:
+    """Return whether a checkpoint for new sites is wanted, and the software whose files are.
+
+    Raises:
+        UsageError: A word that is neither, or several kinds of software.
+    """
+    words = choices(given, (_NEW_SITE, *get_args(TargetName)), "--for") if given is not None else ()
+    targets = [cast(TargetName, word) for word in words if word != _NEW_SITE]
+    if len(targets) > 1:
+        raise UsageError(f"--for makes the files of one software, got {', '.join(targets)}; use --bundle for each.")
+    return _NEW_SITE in words, targets[0] if targets else None
+
+
 def _usual_name(loaded: Checkpoint, size: Size) -> Path:
     from reid_edge.osnet.architecture import format_size
 
@@ -180,12 +202,12 @@ def _exported(loaded: Checkpoint, options: ExportOptions, obstacles: Mapping[str
     return exported.path
 
 
-def _checkpoint(checkpoint: Path | None, width: float | None) -> Checkpoint:
+def _checkpoint(checkpoint: Path | None, width: float | None, *, new_site: bool) -> Checkpoint:
     """Read the checkpoint that was named, or the shipped one of a width."""
     with extra("export", "exporting"):
         from reid_edge.osnet.shipped import find_checkpoint
 
-    return find_checkpoint(checkpoint, width, say)
+    return find_checkpoint(checkpoint, width, say, new_site=new_site)
 
 
 def _formats(asked: str | None, target: TargetName | None, obstacles: Mapping[str, ReidEdgeError]) -> tuple[str, ...]:

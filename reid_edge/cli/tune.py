@@ -70,7 +70,7 @@ def tune(
     """
     with extra("export", "tuning"):
         from reid_edge.osnet.architecture import format_size, parse_size
-        from reid_edge.osnet.shipped import find_checkpoint, shipped_checkpoints
+        from reid_edge.osnet.shipped import find_checkpoint, usual_checkpoints
         from reid_edge.tune.dry_run import dry_run
         from reid_edge.tune.engines import tuning_engines
         from reid_edge.tune.measurement import Objective
@@ -82,7 +82,7 @@ def tune(
     if checkpoint:
         loaded = [find_checkpoint(path, width, say) for path in checkpoint]
     else:
-        loaded = [find_checkpoint(None, width)] if width is not None else shipped_checkpoints()
+        loaded = [find_checkpoint(None, width)] if width is not None else usual_checkpoints()
     if size is not None:
         loaded = [replace(one, info=replace(one.info, size=parse_size(size))) for one in loaded]
     first = loaded[0].info

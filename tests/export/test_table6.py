@@ -11,7 +11,7 @@ from reid_edge.errors import OutputError, UsageError
 from reid_edge.export import table6
 from reid_edge.export.table6 import make_table, random_checkpoint
 from reid_edge.manifest import RANDOM_WEIGHTS, PlanStamp
-from reid_edge.osnet.shipped import shipped_checkpoints
+from reid_edge.osnet.shipped import usual_checkpoints
 from reid_edge.progress import silent
 from tests.export.tiny import SHALLOW
 
@@ -186,7 +186,7 @@ def test_random_weights_are_the_same_every_time_and_disturb_nobody():
 
 
 def test_what_ships_fits_a_cell():
-    assert [(one.info.width, one.info.size) for one in shipped_checkpoints()] == [(0.25, (256, 128))]
+    assert [(one.info.width, one.info.size) for one in usual_checkpoints()] == [(0.25, (256, 128))]
 
 
 def test_a_precision_that_no_export_makes_is_an_error_before_any_work(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from reid_edge.errors import CheckpointError, CheckpointMismatchError, OutputError
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, Head, load_checkpoint, save_checkpoint
 from reid_edge.osnet.network import OSNet
-from reid_edge.osnet.shipped import find_checkpoint
+from reid_edge.osnet.shipped import find_checkpoint, shipped_checkpoints, usual_checkpoints
 
 
 @pytest.fixture
@@ -104,6 +104,16 @@ def test_the_shipped_checkpoint_says_what_it_is(checkpoint):
     assert checkpoint.info.width == 0.25
     assert "Market-1501" in checkpoint.info.dataset
     assert checkpoint.sha256.startswith("6f04f5e51572")
+
+
+def test_another_checkpoint_ships_for_new_sites(checkpoint):
+    other = find_checkpoint(None, 0.25, new_site=True)
+    assert "MSMT17" in other.info.dataset
+    assert other.sha256.startswith("f94e02beefa9")
+    assert {one.sha256 for one in shipped_checkpoints()} == {checkpoint.sha256, other.sha256}
+    assert [one.sha256 for one in usual_checkpoints()] == [checkpoint.sha256]
+    with pytest.raises(CheckpointError, match=r"width 0\.5 ships for new sites"):
+        find_checkpoint(None, 0.5, new_site=True)
 
 
 def test_a_width_that_does_not_ship_says_how_to_get_one():
