@@ -1,7 +1,7 @@
 """Train variants of one recipe on the same budget, and print a table of their figures on held-out people.
 
     python models/compare.py models/ablation.toml --root MARKET1501 --out DIR [--minutes 150] [--seeds 1,2]
-    python models/compare.py models/own_people.toml --root MARKET1501 --out DIR --start models/osnet_x0_25_msmt17.safetensors
+    python models/compare.py models/own_people.toml --root MARKET1501 --out DIR --start START.safetensors
 
 The file holds settings of `reid-edge train` (docs/training.md) that all variants share, and a table `[variants."NAME"]`
 of settings for each.  The test split is never read: figures are of the identities that `data.validation` holds out of
