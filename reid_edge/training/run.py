@@ -143,10 +143,7 @@ def _prepare(
     models = make_models(settings, training_data.classes, start, taught)
     batches = _sampler(settings, training_data)
     steps_per_epoch = len(batches(0))
-    images = training_data.images
-    open_at = pixel_opener(images, settings, device, notify("reading training images", len(images)))
-    epoch = saved.progress.step // steps_per_epoch if saved else 0
-    inputs = TrainingInputs(settings, open_at, device, min(epoch, settings.schedule.epochs - 1))
+    inputs = _inputs(settings, training_data, device, saved.progress.step // steps_per_epoch if saved else 0, notify)
     state = saved or _begun(settings, training_data, teachers, *_statistics(settings, inputs.source, start))
     staff = make_staff(
         teachers,
@@ -158,11 +155,6 @@ def _prepare(
         half=half_precision(settings.run, device),
         notify=notify,
     )
-    evaluator = None
-    if (held_out := training_data.held_out) is not None:
-        on_image = notify("reading held-out images", len(held_out.images))
-        pixels = pixel_opener(held_out.images, settings, device, on_image)(settings.model.size)
-        evaluator = Evaluator(pixels, held_out.score, settings.model.size, state.mean, state.std)
     rates = None if training_data.positive_rates is None else training_data.positive_rates.to(device)
     stepper = Stepper(
         models,
@@ -186,10 +178,29 @@ def _prepare(
         std=state.std,
         staff=staff,
         stepper=stepper,
-        evaluator=evaluator,
+        evaluator=_evaluator(settings, training_data, device, state, notify),
         checkpoint_maker=CheckpointMaker(settings, training_data.names, state.mean, state.std, teachers=state.teachers),
     )
     return parts, state
+
+
+def _inputs(
+    settings: TrainSettings, training_data: TrainingData, device: torch.device, epoch: int, notify: Notify
+) -> TrainingInputs:
+    images = training_data.images
+    open_at = pixel_opener(images, settings, device, notify("reading training images", len(images)))
+    return TrainingInputs(settings, open_at, device, min(epoch, settings.schedule.epochs - 1))
+
+
+def _evaluator(
+    settings: TrainSettings, training_data: TrainingData, device: torch.device, state: SavedState, notify: Notify
+) -> Evaluator | None:
+    held_out = training_data.held_out
+    if held_out is None:
+        return None
+    on_image = notify("reading held-out images", len(held_out.images))
+    pixels = pixel_opener(held_out.images, settings, device, on_image)(settings.model.size)
+    return Evaluator(pixels, held_out.score, settings.model.size, state.mean, state.std)
 
 
 def _train(
