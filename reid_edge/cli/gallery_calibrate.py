@@ -30,7 +30,7 @@ def calibrate_gallery(
         Path | None,
         typer.Option(
             help="CSV file of labelled pairs, a line each: two ids as 'gallery search' shows them, then same or "
-            "different, e.g. door/3fa2b7c9/17,yard/88ab01c2/4,same"
+            "different, e.g. door/3fa2b7c9/17,yard/88ab01c2/4,same. People follow them at the next 'gallery identify'."
         ),
     ] = None,
     false_match_rate: Annotated[

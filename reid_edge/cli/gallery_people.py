@@ -117,7 +117,8 @@ def _why_few(one: identifying.Identified, store: str) -> str:
     return (
         "So few tracklets are surely of one person that only those are joined that are nearly certain. More tracklets "
         "make more of them sure, and so does a model that knows the place. To join others yourself: 'reid-edge gallery "
-        f"person {store} PERSON' shows ids, 'gallery search {store} --id ID' who is near, and 'gallery merge' joins."
+        f"person {store} PERSON' shows ids, 'gallery search {store} --id ID' who is near, 'gallery merge' joins "
+        f"two, and 'gallery calibrate {store} --pairs FILE' takes a file of labelled pairs."
     )
 
 

@@ -155,7 +155,7 @@ class Calibration:
         if not len(self.impostors):
             raise InputError(
                 "no two people are known: no camera has seen two tracklets at the same time. "
-                "Give labelled pairs, or wait until two people pass one camera together."
+                "Give labelled pairs of two people, or wait until two people pass one camera together."
             )
         for name in ("impostors", "genuine"):
             if not np.isfinite(getattr(self, name)).all():
