@@ -132,8 +132,10 @@ def test_a_camera_that_is_turned_meanwhile_is_noticed_said_once_and_its_new_view
     gallery.add(rows[:180])
     live.work()
     assert live.moved == []
-    for start in range(180, len(rows), 10):
+    for start in range(180, 350, 10):  # fewer than twice as many, after which all is learnt again anyway
         deliver(gallery, live, rows[start : start + 10])
+    assert len(live.moved) == 1 and live._populations[MODEL].learnt_from < 300
+    deliver(gallery, live, rows[350:])
     assert errors(gallery, scene) == (0, 0)
     assert len(live.moved) == 1 and "the features of camera1 are others since" in live.moved[0]
     assert caplog.text.count("camera1 are others since") == 1
