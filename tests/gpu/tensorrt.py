@@ -181,7 +181,7 @@ class _Plan:
 
     def __init__(self, fake, log, header, model):
         self.fake, self.log, self.profiles, self.detailed = fake, log, header["profiles"], header["detailed"]
-        self.num_optimization_profiles = len(self.profiles)
+        self.num_optimization_profiles, self.contexts = len(self.profiles), 0
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -270,7 +270,8 @@ class _Context:
     def __init__(self, plan, *, own_memory, cache=None):
         self.plan, self.cache = plan, cache
         self.shape, self.addresses, self.ready, self.changes = None, {}, own_memory, 0
-        self.profile = 0
+        self.profile = None if plan.contexts and len(plan.profiles) > 1 else 0
+        plan.contexts += 1
         self.has_run = None
 
     def set_device_memory(self, address, size):
@@ -290,6 +291,8 @@ class _Context:
         return True
 
     def set_input_shape(self, name, shape):
+        if self.profile is None:
+            return False
         smallest, _usual, largest = self.plan.profiles[self.profile]
         if not smallest[0] <= shape[0] <= largest[0] or list(shape[1:]) != largest[1:]:
             return False

@@ -190,10 +190,11 @@ class TensorRTEngine:
 
         Args:
             size: The first that it runs.
-            profile: Number of the plan's optimisation profile; a context has the first one until it is given another.
+            profile: Number of the plan's optimisation profile.
         """
         context = make(self._library, "an execution context", self._make_context)
-        if profile and not context.set_optimization_profile_async(profile, self._stream.handle):
+        several = len(self._profiles) > 1  # some releases give only the first context a profile by themselves
+        if several and not context.set_optimization_profile_async(profile, self._stream.handle):
             raise EngineError(f"{self._name} does not take its profile {profile} for a batch of {size}. {REBUILD}")
         context.set_device_memory(self._workspace, self._workspace_bytes)
         for tensor, buffer in self._buffers.items():
