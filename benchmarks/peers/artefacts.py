@@ -31,6 +31,7 @@ class Artefacts:
     openvino: Path
     ncnn: Path
     mnn: Path
+    litert: Path
     bundle: Path
     problems: dict[str, str]
 
@@ -65,9 +66,10 @@ def make_artefacts(folder: Path, weights: Path | None, say: Callable[[str], obje
         problems.update(_boxmot_export(pt))
     tensor = home / "tensor"
     ncnn, mnn = tensor / "model.ncnn.param", tensor / "model.mnn"
-    if not (ncnn.exists() and mnn.exists()):
-        say("files for ncnn and MNN")
-        problems.update(_convert(source, tensor, mnn))
+    litert = tensor / "litert" / "model_float32.tflite"
+    if not (ncnn.exists() and mnn.exists() and litert.exists()):
+        say("files for ncnn, MNN and LiteRT")
+        problems.update(_convert(source, tensor, ncnn, mnn, litert))
     bundle = home / f"bundle-{_code_hash()}"
     if not (bundle / "manifest.json").exists():
         say("reid-edge's export")
@@ -81,6 +83,7 @@ def make_artefacts(folder: Path, weights: Path | None, say: Callable[[str], obje
         openvino=openvino,
         ncnn=ncnn,
         mnn=mnn,
+        litert=litert,
         bundle=bundle,
         problems=problems,
     )
@@ -133,8 +136,8 @@ def _boxmot_export(weights: Path) -> dict[str, str]:
     return {"boxmot export": lines[-1].strip()}
 
 
-def _convert(source: Path, tensor: Path, mnn: Path) -> dict[str, str]:
-    """Our ONNX file for normalised values, by the converters of ncnn and MNN; their failures are findings.
+def _convert(source: Path, tensor: Path, ncnn: Path, mnn: Path, litert: Path) -> dict[str, str]:
+    """Our ONNX file for normalised values, by the converters of ncnn, MNN and LiteRT; their failures are findings.
 
     They see no directory of programs but the system's: MNN's installs a package with the first pip that it finds.
     """
@@ -142,17 +145,24 @@ def _convert(source: Path, tensor: Path, mnn: Path) -> dict[str, str]:
         _reid_edge_export(source, tensor, "--input", "tensor", "--formats", "onnx", "--precision", "fp32")
     model = str(tensor / "model.onnx")
     into_mnn = ["--modelFile", model, "--MNNModel", str(mnn)]
+    into_litert = str(Path(sys.prefix, "converter", "bin", "onnx2tf"))
     commands = {
-        "ncnn": [_program("pnnx"), model, "inputshape=[1,3,256,128]"],
-        "MNN": [_program("mnnconvert"), "-f", "ONNX", "--bizCode", "reid", *into_mnn],
+        "ncnn": (ncnn, [_program("pnnx"), model, "inputshape=[1,3,256,128]"]),
+        "MNN": (mnn, [_program("mnnconvert"), "-f", "ONNX", "--bizCode", "reid", *into_mnn]),
+        "LiteRT": (litert, [into_litert, "-i", model, "-o", str(litert.parent), "-n"]),
     }
-    problems = {}
-    for name, command in commands.items():
-        environment = {"PATH": "/usr/bin:/bin", "HOME": str(tensor)}
-        done = subprocess.run(command, env=environment, cwd=tensor, capture_output=True, text=True, check=False)
-        if done.returncode:
-            problems[f"{name}'s converter"] = f"it ended with {done.returncode}"
-    return problems
+    missing = {name: command for name, (file, command) in commands.items() if not file.exists()}
+    reasons = {name: _run_converter(command, tensor) for name, command in missing.items()}
+    return {f"{name}'s converter": reason for name, reason in reasons.items() if reason}
+
+
+def _run_converter(command: list[str], folder: Path) -> str:
+    """Return "", or why there is no file."""
+    if not Path(command[0]).exists():
+        return f"there is no {command[0]}"
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    return f"it ended with {done.returncode}" if done.returncode else ""
 
 
 def _program(name: str) -> str:

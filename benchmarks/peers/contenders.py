@@ -29,6 +29,7 @@ Kind = Literal[
     "openvino-raw",
     "ncnn",
     "mnn",
+    "litert",
     "reid-edge",
 ]
 
@@ -63,12 +64,13 @@ class Loaded:
     Attributes:
         whole: Frame and boxes → features, N×512; None where there is only a network.
         network: A ready batch → features.
-        takes: What ``network`` is given: float32 N×3×H×W RGB normalised, or uint8 N×H×W×3 BGR.
+        takes: What ``network`` is given: float32 RGB normalised, N×3×H×W or with channels last N×H×W×3, or uint8
+            N×H×W×3 BGR.
     """
 
     whole: Callable[[Image, Boxes], Features] | None
     network: Callable[[Batch], Features]
-    takes: Literal["tensor", "pixels"]
+    takes: Literal["tensor", "channels last", "pixels"]
 
 
 def load(contender: Contender, threads: int) -> Loaded:
@@ -89,6 +91,7 @@ def load(contender: Contender, threads: int) -> Loaded:
         "openvino-raw": _openvino_raw,
         "ncnn": _ncnn,
         "mnn": _mnn,
+        "litert": _litert,
         "reid-edge": _reid_edge,
     }
     return loaders[contender.kind](contender, threads)
@@ -232,6 +235,28 @@ def _mnn(contender: Contender, threads: int) -> Loaded:
     return Loaded(whole=_by_hand(network), network=network, takes="tensor")
 
 
+def _litert(contender: Contender, threads: int) -> Loaded:
+    """Its interpreters have a size: one for each number of crops."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreters: dict[int, Any] = {}
+
+    def interpreter_for(shape: tuple[int, ...]) -> Any:
+        if shape[0] not in interpreters:
+            made = interpreters[shape[0]] = Interpreter(contender.path, num_threads=threads)
+            made.resize_tensor_input(made.get_input_details()[0]["index"], shape)
+            made.allocate_tensors()
+        return interpreters[shape[0]]
+
+    def network(batch: Batch) -> Features:
+        interpreter = interpreter_for(batch.shape)
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], batch)
+        interpreter.invoke()
+        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])  # type: ignore[no-any-return]
+
+    return Loaded(whole=_by_hand(network, channels_last=True), network=network, takes="channels last")
+
+
 def _reid_edge(contender: Contender, threads: int) -> Loaded:
     from reid_edge.runtime import Extractor
 
@@ -270,7 +295,9 @@ def _compiled_for_each_size(path: str, threads: int, floats: str) -> Callable[[B
     return network
 
 
-def _by_hand(network: Callable[[Batch], Features]) -> Callable[[Image, Boxes], Features]:
+def _by_hand(
+    network: Callable[[Batch], Features], *, channels_last: bool = False
+) -> Callable[[Image, Boxes], Features]:
     """Preparation as a person writes it around a bare engine: OpenCV's resize, NumPy's arithmetic on the batch."""
     import cv2
 
@@ -281,7 +308,7 @@ def _by_hand(network: Callable[[Batch], Features]) -> Callable[[Image, Boxes], F
         size = INPUT_SIZE[::-1]
         crops = np.stack([cv2.resize(frame[y1:y2, x1:x2], size) for x1, y1, x2, y2 in boxes.tolist()])
         tensor = crops[..., ::-1].astype(np.float32) * scale + shift
-        features = network(np.ascontiguousarray(tensor.transpose(0, 3, 1, 2)))
+        features = network(np.ascontiguousarray(tensor if channels_last else tensor.transpose(0, 3, 1, 2)))
         return features / np.linalg.norm(features, axis=1, keepdims=True)  # type: ignore[no-any-return]
 
     return whole

@@ -76,6 +76,11 @@ def as_tensor(scene: Scene) -> npt.NDArray[np.float32]:
     return normalised(as_pixels(scene), MEAN, STD)
 
 
+def as_channels_last(scene: Scene) -> npt.NDArray[np.float32]:
+    """The same as N×256×128×3."""
+    return np.ascontiguousarray(as_tensor(scene).transpose(0, 2, 3, 1))
+
+
 def _boxes(draw: np.random.Generator) -> Boxes:
     height, width = FRAME_SIZE[0] // _ROWS, FRAME_SIZE[1] // _COLUMNS
     slots = [(row * height, column * width) for row in range(_ROWS) for column in range(_COLUMNS)]

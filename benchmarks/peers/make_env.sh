@@ -4,15 +4,19 @@
 #
 # torch: by default 2.13.0, whatever build pip finds.  Where that would be one with gigabytes of CUDA the script stops:
 # say where a CPU build is in PIP_INDEX_URL or PIP_FIND_LINKS, or set PEERS_ALLOW_CUDA=1.
+#
+# LiteRT's converter needs Python 3.12 or later and its own releases of most packages, so it has an environment of its
+# own in FOLDER/converter (0.7 GB).  Without such a Python (PEERS_CONVERTER_PYTHON names one) LiteRT does not take part.
 set -euo pipefail
 folder=${1:?usage: make_env.sh FOLDER [PYTHON]}
 python=${2:-python3}
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(cd "$here/../.." && pwd)
 torch=${PEERS_TORCH:-torch==2.13.0}
+converter=onnx2tf==2.6.9
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
-stamp=$({ echo "$torch"; cat "$here/requirements.txt" "$repository/pyproject.toml"; } | sha256sum | cut -d' ' -f1)
+stamp=$({ echo "$torch $converter"; cat "$here/requirements.txt" "$repository/pyproject.toml"; } | sha256sum | cut -d' ' -f1)
 if [ "$(cat "$folder/complete" 2>/dev/null)" = "$stamp" ]; then
     echo "$folder is complete"
     exit 0
@@ -37,6 +41,14 @@ grep -E "$peers" "$here/requirements.txt" >"$folder/peers.txt"
 # reid-edge from this checkout, so that what is compared is what is here.
 $pip install -qq --editable "$repository[export]" --requirement "$folder/others.txt"
 $pip install -qq --no-deps --requirement "$folder/peers.txt"
+for candidate in "${PEERS_CONVERTER_PYTHON:-}" "$python" python3.12 python3.13 "$HOME"/.pyenv/versions/3.1[23].*/bin/python; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then
+        "$candidate" -m venv "$folder/converter"
+        "$folder/converter/bin/python" -m pip install -qq "$converter"
+        break
+    fi
+done
+[ -x "$folder/converter/bin/onnx2tf" ] || echo "No Python 3.12 or later here: LiteRT will not take part." >&2
 (cd "$here" && "$folder/bin/python" -W ignore -c "
 from vision import import_torchvision
 import_torchvision()

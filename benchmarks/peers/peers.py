@@ -34,6 +34,7 @@ from reid_edge.system.conditions import changes, read_conditions
 from reid_edge.system.device import describe_device
 
 _LIBRARIES = (
+    "ai-edge-litert",
     "boxmot",
     "mnn",
     "ncnn",
@@ -51,7 +52,7 @@ _LIBRARIES = (
 #: What cannot take part anywhere that this script runs.
 _NEVER = {
     "BoxMOT TensorRT, Core ML": "they need an NVIDIA GPU and a Mac",
-    "BoxMOT TFLite, TorchScript": "not tried: TFLite needs a converter of its own, and TorchScript is torch again",
+    "BoxMOT TFLite, TorchScript": "not tried: LiteRT runs our ONNX file instead, and TorchScript is torch again",
     "BoxMOT, native C++": "its wheel has no library. It is built with CMake from C++ headers of ONNX Runtime and "
     "OpenCV, which the Python packages do not include",
     "torchreid's export": "the package on PyPI has none; BoxMOT's export of the same network is measured instead",
@@ -75,6 +76,7 @@ def peer_contenders(made: Artefacts) -> list[Contender]:
         Contender(name="OpenVINO, plain", kind="openvino", path=onnx, what=f"the same file, static shape; {by_hand}"),
         Contender(name="ncnn", kind="ncnn", path=str(made.ncnn), what=f"our ONNX file by pnnx; {by_hand}"),
         Contender(name="MNN", kind="mnn", path=str(made.mnn), what=f"our ONNX file by MNNConvert; {by_hand}"),
+        Contender(name="LiteRT", kind="litert", path=str(made.litert), what=f"our ONNX file by onnx2tf; {by_hand}"),
     ]
 
 

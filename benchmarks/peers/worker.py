@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from contenders import Contender, Loaded, load
-from inputs import Features, as_pixels, as_tensor, make_scene
+from inputs import Features, as_channels_last, as_pixels, as_tensor, make_scene
 
 from reid_edge.benchmark.worker import die_with, warm_up_until_settled
 from reid_edge.system.limits import peak_memory_mib
@@ -77,7 +77,8 @@ class Worker:
             assert whole is not None
             return lambda: whole(scene.frame, scene.boxes)
         network = self._loaded.network
-        batch = as_tensor(scene) if self._loaded.takes == "tensor" else as_pixels(scene)
+        makers = {"tensor": as_tensor, "channels last": as_channels_last, "pixels": as_pixels}
+        batch = makers[self._loaded.takes](scene)
         return lambda: network(batch)
 
 
