@@ -1,14 +1,15 @@
 """Train on a GPU that is at hand for minutes only, on a machine without internet.
 
-    python models/gpu_session.py pack --root MARKET1501 --pack PACK [--results RESULTS]     # here
+    python models/gpu_session.py pack --root MARKET1501 --pack PACK --also FILE... [--results RESULTS]     # here
     python models/gpu_session.py train --pack PACK --out OUT --minutes 8                    # there: one call
     python models/gpu_session.py unpack --results OUT --out RUNS                            # here
 
-*pack* puts the train split's images, and the runs that an earlier call brought back, into files of a folder of at most
---limit MiB.  *train* first measures a step as a CUDA graph (OUT/step.txt), then trains the jobs of --plan, each a run
-of `reid-edge train`; a job waits for the one that it names as `after`, and others run side by side on one GPU.  When
-the time is over, all save their state, and OUT holds them in parts of 15 MiB, with their logs; of a finished run the
-optimiser is left out.  A second call, packed with --results OUT, goes on.  On a CPU it does the same, slowly.
+*pack* puts the train split's images, files that the plan names (teacher.npy, teacher.sources.txt and the checkpoint to
+start from), and the runs that an earlier call brought back, into files of a folder of at most --limit MiB.  *train*
+first measures a step as a CUDA graph (OUT/step.txt), then trains the jobs of --plan, each a run of `reid-edge train`; a
+job waits for the one that it names as `after`, and others run side by side on one GPU.  When the time is over, all save
+their state, and OUT holds them in parts of 15 MiB, with their logs; of a finished run the optimiser is left out.  A
+second call, packed with --results OUT, goes on.  On a CPU it does the same, slowly.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def parsed() -> argparse.Namespace:
     packing = commands.add_parser("pack", help="put images and earlier runs into a folder to be carried")
     packing.add_argument("--root", type=Path, required=True, help="Market-1501; only its train split is read")
     packing.add_argument("--pack", type=Path, required=True, help="folder to write")
+    packing.add_argument("--also", type=Path, nargs="+", default=[], help="files that the plan names, without folders")
     packing.add_argument("--results", type=Path, help="OUT of an earlier call")
     packing.add_argument("--limit", type=int, default=60, help="MiB that the folder may have")
     training = commands.add_parser("train", help="measure a step, train, and put all into --out")
@@ -103,6 +105,8 @@ def pack(arguments: argparse.Namespace) -> None:
     with tarfile.open(arguments.pack / IMAGES, "w:gz", compresslevel=1) as archive:
         for image in images:
             archive.add(image, f"market1501/bounding_box_train/{image.name}")
+        for file in arguments.also:
+            archive.add(file, file.name)
     if arguments.results:
         for part in parts(arguments.results):
             (arguments.pack / part.name).write_bytes(part.read_bytes())

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from reid_edge.errors import OutputError, SettingsError
+from reid_edge.features import write_features
 from reid_edge.training.folder import RunFolder
 from reid_edge.training.state import load_state
 from tests.conftest import REPOSITORY
@@ -35,7 +36,7 @@ schedule = { epochs = 2, milestones = [1] }
 [jobs.student]
 after = "teacher"
 schedule = { epochs = 3, milestones = [2] }
-distill = { teachers = ["runs/teacher"], logits = 1.0 }
+distill = { teachers = ["runs/teacher", "t.npy"], feature = 1.0 }
 """
 
 
@@ -70,18 +71,23 @@ def market(tmp_path):
 @pytest.mark.slow
 def test_a_second_call_goes_on_with_what_the_first_one_brought_back(script, ask, market, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "PART_BYTES", 300_000)
+    monkeypatch.setattr(script, "MOST_PARTS", 20)
     (tmp_path / "plan.toml").write_text(PLAN)
-    ask("pack", "--root", market, "--pack", tmp_path / "pack")
+    names = [f"market1501/bounding_box_train/{path.name}" for path in (market / "bounding_box_train").iterdir()]
+    write_features(tmp_path / "t.npy", names, np.random.default_rng(1).normal(size=(len(names), 3)), "")
+    also = ["--also", tmp_path / "t.npy", tmp_path / "t.sources.txt"]
+    ask("pack", "--root", market, "--pack", tmp_path / "pack", *also)
     call = ["train", "--plan", tmp_path / "plan.toml", "--no-measure", "--pack"]
     monkeypatch.setattr(script, "SPARE_MINUTES", 0.0)
     monkeypatch.setattr(script, "start", stopped_at_once(script.start))
     ask(*call, tmp_path / "pack", "--out", tmp_path / "first", "--minutes", "10")
     monkeypatch.undo()
     monkeypatch.setattr(script, "PART_BYTES", 300_000)
+    monkeypatch.setattr(script, "MOST_PARTS", 20)
     assert len(script.parts(tmp_path / "first")) > 1
     assert (tmp_path / "first/teacher.log").is_file()
 
-    ask("pack", "--root", market, "--pack", tmp_path / "next", "--results", tmp_path / "first")
+    ask("pack", "--root", market, "--pack", tmp_path / "next", "--results", tmp_path / "first", *also)
     ask(*call, tmp_path / "next", "--out", tmp_path / "second", "--minutes", "10")
     ask("unpack", "--results", tmp_path / "second", "--out", tmp_path / "here")
     ask("unpack", "--results", tmp_path / "first", "--out", tmp_path / "before")
@@ -125,5 +131,7 @@ def test_the_plan_of_the_repository_is_valid(script):
     from reid_edge.training.resolve import resolve
 
     jobs = script.planned(REPOSITORY / "models" / "gpu_plan.toml")
-    assert [job.name for job in jobs] == ["teacher", "student", "alone"]
-    assert [resolve(None, job.tables, {})[0].model.width for job in jobs] == [1.0, 0.25, 0.25]
+    assert [job.name for job in jobs] == ["x0_25", "x1_0", "x0_5"]
+    settings = [resolve(None, job.tables, {})[0] for job in jobs]
+    assert [one.model.width for one in settings] == [0.25, 1.0, 0.5]
+    assert {one.distill.teachers[0].name for one in settings} == {"teacher.npy"}
