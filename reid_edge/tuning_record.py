@@ -56,6 +56,13 @@ class DeviceClass:
     power_mode: str = ""
     device: str = "CPU"
 
+    def __str__(self) -> str:
+        """Describe it for a person, e.g. ``GPU: Arc A770; AMD EPYC, 2 CPUs``."""
+        device = "" if self.device == "CPU" else self.device
+        computes = ": ".join(filter(None, (device, self.gpu)))
+        mode = f"power mode {self.power_mode}" if self.power_mode else ""
+        return "; ".join(filter(None, (computes, f"{self.cpu}, {counted(self.cpus, 'CPU')}", mode)))
+
     def differences(self, here: DeviceClass) -> list[str]:
         """List the facts that make ``here`` another class; the CPU's name is none: it differs within a family."""
         facts = (

@@ -187,6 +187,7 @@ def _bundle_facts(manifest: Manifest) -> dict[str, str]:
         else f"{calibration.calibration_crops} {calibration.source} crops ({calibration.note})",
         "exported": f"{manifest.created} by reid-edge {manifest.tools.get('reid-edge', '?')}",
         "timed on": manifest.latency[0].device if manifest.latency else "not timed",
+        "tuned for": str(manifest.tuning.device) if manifest.tuning else "not tuned",
     }
 
 

@@ -9,6 +9,7 @@ import pytest
 from reid_edge.benchmark.protocol import Load, Loaded
 from reid_edge.benchmark.worker import Worker
 from reid_edge.bundle import Bundle, write_manifest
+from reid_edge.cli.bundle import _bundle_facts
 from reid_edge.errors import EngineUnavailableError, UsageError
 from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.osnet.rewrites import Rewrite
@@ -149,6 +150,15 @@ def test_auto_takes_a_tuned_file_only_on_its_device(session_bundle, caplog, tune
     assert artifact.name == taken
     warned = f"tuned on another class of device (device: there {tuned_on}, here {device})" in caplog.text
     assert warned is (tuned_on != device)
+
+
+def test_inspect_says_for_which_device_a_bundle_was_tuned(session_bundle):
+    there = replace(device_class_of("openvino"), device="GPU.1", gpu="Arc A770", cpu="a CPU", cpus=4)
+    assert _bundle_facts(tuned_for(session_bundle, there).manifest)["tuned for"] == "GPU.1: Arc A770; a CPU, 4 CPUs"
+    jetson = replace(there, device="CPU", gpu="Orin", power_mode="15W (2)", cpus=1)
+    facts = _bundle_facts(tuned_for(session_bundle, jetson).manifest)
+    assert facts["tuned for"] == "Orin; a CPU, 1 CPU; power mode 15W (2)"
+    assert _bundle_facts(session_bundle.manifest)["tuned for"] == "not tuned"
 
 
 def test_a_file_tuned_for_a_gpu_or_npu_runs_on_the_cpu_where_it_is_asked_for(session_bundle):
