@@ -21,6 +21,8 @@ from reid_edge.export.onnx import INPUT, OUTPUT
 OPSET = 17
 #: Of ONNX 1.12, which has that opset.
 _IR_VERSION = 8
+#: Operators over all pixels, by what the files of a bundle have for them.
+_POOLS = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
 
 Form = Literal["mean subtracted, NCHW", "pixels, NHWC"]
 
@@ -127,16 +129,16 @@ def _replace_input(graph: onnx.GraphProto, old: str, new: str) -> None:
 
 
 def _pool_by_name(graph: onnx.GraphProto, name: str) -> None:
-    """Write means over all pixels as GlobalAveragePool, which compilers for NPUs know best, and which has no axes."""
+    """Write means and maxima over all pixels as global pools, which compilers for NPUs know best; they have no axes."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        if node.op_type != "ReduceMean":
+        if node.op_type not in _POOLS:
             nodes.append(node)
         elif sorted(axis % 4 for axis in constants[node.input[1]].tolist()) == [2, 3]:
             nodes += _pooling(node)
         else:
-            raise TargetError(f"{name} has a mean over others than all pixels ({node.name}), which is not known here.")
+            raise TargetError(f"{name} reduces others than all pixels ({node.name}), which is not known here.")
     del graph.node[:]
     graph.node.extend(nodes)
 
@@ -144,7 +146,7 @@ def _pool_by_name(graph: onnx.GraphProto, name: str) -> None:
 def _pooling(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     flat = not _attribute(node, "keepdims", 1)
     pooled = f"{node.output[0]}/pooled" if flat else node.output[0]
-    pool = helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], node.name)
+    pool = helper.make_node(_POOLS[node.op_type], [node.input[0]], [pooled], node.name)
     if not flat:
         return [pool]
     return [pool, helper.make_node("Flatten", [pooled], [node.output[0]], f"{node.name}/Flatten", axis=1)]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -9,7 +11,7 @@ from reid_edge.export.targets.network import OPSET, rgb_network
 from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.progress import silent
 from tests.export.targets.literal import features_of, lowest_cosine, planes
-from tests.export.tiny import tiny_checkpoint
+from tests.export.tiny import SHALLOW, tiny_checkpoint
 
 
 def remade(bundle, precision="fp32", *, form="mean subtracted, NCHW", batch=None):
@@ -43,6 +45,16 @@ def test_a_batch_is_fixed_or_free_and_old_compilers_know_the_opset(session_bundl
     assert {node.op_type for node in one.graph.node} == {
         "Add", "AveragePool", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "MaxPool", "Mul", "Relu", "Sigmoid",
     }  # fmt: skip
+
+
+def test_maximum_pooling_is_made_anew_too(tmp_path):
+    options = ExportOptions(out=tmp_path / "b", formats=("onnx",), precisions=("fp32",), time_files=False)
+    bundle = export_bundle(tiny_checkpoint(variant=replace(SHALLOW, pooling="maximum")), options, silent)
+    crops, expected = bundle.golden()
+    network = remade(bundle, form="pixels, NHWC", batch=1)
+    onnx.save(network.model, tmp_path / "model.onnx")
+    assert "GlobalMaxPool" in {node.op_type for node in network.model.graph.node}
+    assert lowest_cosine(features_of(tmp_path / "model.onnx", crops[..., ::-1].astype(np.float32)), expected) > 0.99999
 
 
 def test_int8_files_cannot_be_made_anew(session_bundle):
