@@ -205,7 +205,7 @@ def difference_limit(features: Features | Vector, deviations: float) -> float:
     spread = features - features.mean(axis=0)
     gram = spread.T @ spread if len(spread) > spread.shape[1] else spread @ spread.T
     total, squared = float(np.trace(gram)), float((gram**2).sum())
-    freedom = total**2 / max(squared, 1e-12)
+    freedom = total**2 / squared if squared > 0 else 1.0  # features that are all the same
     quantile = (1 - 2 / (9 * freedom) + deviations * np.sqrt(2 / (9 * freedom))) ** 3
     return max(total / (len(features) - 1) * float(quantile), 1e-12)
 

@@ -60,6 +60,13 @@ def test_one_person_again_and_again_is_no_move():
     assert moves(seen(100, 40, turned=0, same=0.9)) == {}
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 1e-4])
+def test_features_that_are_all_the_same_are_no_move(noise):
+    generator = np.random.default_rng(2)
+    features = l2_normalised(generator.normal(size=(1, 64))) + noise * generator.normal(size=(400, 64))
+    assert moves(sightings_of(features)) == {}
+
+
 def test_tracklets_of_one_moment_have_no_before():
     one = seen()
     assert moves(replace(one, first_s=np.zeros(120), last_s=np.ones(120))) == {}
