@@ -119,6 +119,7 @@ def labels_as_decisions(
         for kind, rows in _by_kind(labelled)
         for one, other in rows.tolist()
     )
+    _refuse_the_opposite(store.decisions(), said)
     if said:
         CannotLink(held.sightings, operator=constraints_of(_with(store.decisions(), said)))
     return said
@@ -132,7 +133,13 @@ def keep_labels(store: Store, said: Sequence[Decision]) -> None:
         PeopleChangedError: Others changed the same people at every attempt.
         StoreError: The store fails, or the user may not.
     """
-    attempted(lambda: _store(store, store.people_state(), store.decisions(), said, [], [], []))
+
+    def work() -> None:
+        state, decisions = store.people_state(), store.decisions()
+        _refuse_the_opposite(decisions, said)
+        _store(store, state, decisions, said, [], [], [])
+
+    attempted(work)
 
 
 def renewed(decisions: Sequence[Decision], assignments: Iterable[Assignment]) -> list[Decision]:
@@ -258,6 +265,26 @@ def _with(decisions: Sequence[Decision], said: Sequence[Decision]) -> list[Decis
 
 def _by_kind(labelled: LabelledRows) -> tuple[tuple[DecisionKind, npt.NDArray[np.int64]], ...]:
     return ("same", labelled.same), ("not same", labelled.different)
+
+
+def _refuse_the_opposite(decisions: Sequence[Decision], said: Sequence[Decision]) -> None:
+    """Refuse labelled pairs of which the opposite was decided, by an operator or by earlier labels.
+
+    Raises:
+        ContradictionError: One of them is.
+    """
+    known = {frozenset((one.first, one.second)): one for one in decisions}
+    for one in said:
+        before = known.get(frozenset((one.first, one.second)), one)
+        if before.kind != one.kind:
+            now, then, command = (
+                ("one person", "two people", "merge") if one.kind == "same" else ("two people", "one person", "split")
+            )
+            raise ContradictionError(
+                f"the pairs say that {name_of(one.first)} and {name_of(one.second)} are {now}, but {before.by} has "
+                f"said that they are {then}. Take that pair out, or withdraw what was said: 'gallery {command}' with "
+                "--withdraw."
+            )
 
 
 def _refuse_or_withdraw(against: Sequence[Decision], by: Operator, what: str) -> None:

@@ -335,6 +335,23 @@ def test_labels_that_an_operator_or_through_others_a_camera_contradicts_are_refu
     assert kept_comparison(gallery, MODEL) is None and gallery.people_state().revision == revision
 
 
+def test_labels_replace_no_decision_of_the_same_pair(gallery, walkers):
+    identify(gallery, now_us=now_us())
+    walkers(((10, 0), (30, 1), True), ((3, 0), (3, 1), False))
+    known = gallery.decisions()
+    for pair, message in (
+        (((10, 0), (30, 1), False), "two people, but .* one person.*'gallery split' with --withdraw"),
+        (((3, 1), (3, 0), True), "one person, but .* two people.*'gallery merge' with --withdraw"),
+    ):
+        with pytest.raises(ContradictionError, match=message):
+            walkers(pair)
+    assert gallery.decisions() == known
+    walkers(((30, 1), (10, 0), True))
+    assert [(one.kind, {one.first, one.second}) for one in gallery.decisions()] == [
+        (one.kind, {one.first, one.second}) for one in known
+    ]
+
+
 def test_a_camera_that_was_turned_is_named_and_its_new_view_is_compared_by_a_mean_of_its_own(gallery, at):
     scene = make_scene(people=60, visits=2, shift=1.0)
     rows = turned(scene_records(scene, at=at), "camera1", after=180)
