@@ -155,7 +155,11 @@ class NvmlMeter:
         yield reading
         after = [counter.read() for counter in self._counters]
         reading.seconds = time.perf_counter() - start
-        used = [end - begin for begin, end in zip(before, after, strict=True) if begin is not None and end is not None]
+        used = [  # a driver that was loaded again counts from 0
+            end - begin
+            for begin, end in zip(before, after, strict=True)
+            if begin is not None and end is not None and begin <= end
+        ]
         reading.joules = sum(used) / 1e3 or None if len(used) == len(before) else None
 
 

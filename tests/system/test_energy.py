@@ -226,6 +226,14 @@ def test_a_gpu_that_stops_answering_gives_no_figure(tmp_path, nvml):
     assert reading.joules is None
 
 
+def test_a_counter_that_began_again_gives_no_figure(tmp_path, nvml):
+    nvml.add("NVIDIA T4")
+    nvml.use(5000)
+    with find_meter(tmp_path).measuring() as reading:
+        nvml.use(-4000)
+    assert reading.joules is None
+
+
 def test_a_library_without_the_functions_gives_no_meter(tmp_path, monkeypatch):
     monkeypatch.setattr(nvml_module, "LIBRARY", "libc.so.6")
     assert find_meter(tmp_path) is None
