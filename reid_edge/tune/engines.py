@@ -346,6 +346,8 @@ def tuning_engines(name: EngineName | Literal["cpu"], crops: int, device: str = 
         EngineUnavailableError: Files cannot be made here, or no engine has that device.
         MissingExtraError: The package of the one that was named is not installed.
     """
+    if device.upper() == "CPU" != device:
+        raise EngineUnavailableError(f"expected --device CPU, in capitals, got '{device}'; or leave it out.")
     if name != "cpu":
         return [_ENGINES[name](crops, device)]
     engines, reasons = [], []
