@@ -59,12 +59,12 @@ class Destination:
 
 
 def no_gallery(uri: str) -> str:
-    """Return what is wrong with an address that names no kind of gallery; a password in it is not shown."""
-    shown, hint = redacted(uri), ""
+    """Return what is wrong with an address that names no kind of gallery; a user or password in it is not shown."""
+    shown, hint = without_userinfo(redacted(uri)), ""
     scheme, _, rest = shown.partition(":")
     if rest and scheme.lower() in SCHEMES:
         hint = f" Did you mean {scheme.lower()}:{rest}?"
-    elif ":" not in uri and uri not in ("", *SCHEMES):
+    elif shown == uri and ":" not in uri and uri not in ("", *SCHEMES):
         hint = f" Did you mean sqlite:{shown}?"
     known = ", ".join(f"{name}:" for name in SCHEMES)
     return f"expected the address of a gallery, one of {known}, got '{shown}'.{hint}"

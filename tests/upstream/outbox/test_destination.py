@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reid_edge.upstream.outbox.destination import Destination, beside, files_beside, place
+from reid_edge.upstream.outbox.destination import Destination, beside, files_beside, no_gallery, place
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,12 @@ def test_files_of_other_destinations_lie_beside_the_outbox(tmp_path):
         file.touch()
     assert list(files_beside(path)) == [*sorted(kept), second]
     assert len(set(kept)) == 3
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["s3cr3t@host", "u:s3cr3t@host", "u%3As3cr3t%40host", "u：s3cr3t＠host", "Http:/u:s3cr3t@h", "password=s3cr3t"],
+)
+def test_of_what_is_no_address_nothing_is_shown_that_may_be_a_password(address):
+    assert "s3cr3t" not in no_gallery(address)
+    assert "Did you mean" not in no_gallery(address)
