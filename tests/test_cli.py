@@ -259,7 +259,7 @@ def test_evaluate_prints_ranking_quality(session_bundle, tmp_path):
         (["export", "--width", "0.25", "--precision", "fp64"], "fp32,fp16,int8"),
         (["export", "--width", "0.25", "--formats", "coreml"], "onnx,openvino,native,tensorrt"),
         (["export", "--checkpoint", "none.pth"], "no checkpoint at none.pth"),
-        (["export", "--for", "new-site"], "--width"),
+        (["export", "--for", "new-site"], "give --width β too, of the checkpoint for new sites"),
         (["export", "--width", "0.5", "--for", "new-site"], "no checkpoint of width 0.5 ships for new sites"),
         (["export", "--for", "new-site", "--checkpoint", "m.pth"], "chooses a shipped checkpoint"),
         (["export", "--width", "0.25", "--for", "new-site,moon"], "one or more of new-site,deepstream"),

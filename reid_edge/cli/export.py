@@ -80,7 +80,7 @@ def export(
         typer.Option(
             "--for",
             help="new-site: take the shipped checkpoint that is best on cameras which no training has seen. "
-            f"One of {','.join(get_args(TargetName))}: also make the files that this software takes, in the folder "
+            f"One of {', '.join(get_args(TargetName))}: also make the files that this software takes, in the folder "
             "BUNDLE-TARGET.",
         ),
     ] = None,
@@ -100,7 +100,11 @@ def export(
     made = bundle
     if made is None:
         if loaded is None:
-            raise UsageError("give --width β (0.25 ships with reid-edge), or --checkpoint FILE.")
+            raise UsageError(
+                "give --width β too, of the checkpoint for new sites: 0.25 ships with reid-edge."
+                if new_site
+                else "give --width β (0.25 ships with reid-edge), or --checkpoint FILE."
+            )
         with extra("export", "exporting"):
             from reid_edge.export.exporter import ExportOptions, Format
 
