@@ -1,6 +1,6 @@
 """Train on a GPU that is at hand for minutes only, on a machine without internet.
 
-    python models/gpu_session.py pack --root MARKET1501 --pack PACK --also FILE... [--results RESULTS]     # here
+    python models/gpu_session.py pack --root MARKET1501 --pack PACK [--also FILE...] [--results RESULTS]   # here
     python models/gpu_session.py train --pack PACK --out OUT --minutes 8                    # there: one call
     python models/gpu_session.py unpack --results OUT --out RUNS                            # here
 
@@ -30,6 +30,7 @@ import tomli_w
 
 from reid_edge.console import console, run_script
 from reid_edge.errors import OutputError, SettingsError
+from reid_edge.features import names_file
 from reid_edge.settings import overridden, read_settings
 from reid_edge.training.folder import RunFolder
 from reid_edge.training.state import load_state, save_state
@@ -93,12 +94,13 @@ def pack(arguments: argparse.Namespace) -> None:
     """Write the folder to be carried.
 
     Raises:
-        OutputError: There are no images, or the folder is larger than the limit.
+        OutputError: There are no images, a file of --also is not there, or the folder is larger than the limit.
     """
     folder = arguments.root / "bounding_box_train"
     images = sorted(folder.glob("*.jpg"))
     if not images:
         raise OutputError(f"{folder} has no images; give the folder of Market-1501 as --root.")
+    _check_also(arguments.also)
     arguments.pack.mkdir(parents=True, exist_ok=True)
     for old in parts(arguments.pack):
         old.unlink()
@@ -114,6 +116,17 @@ def pack(arguments: argparse.Namespace) -> None:
     if size > arguments.limit * MIB:
         raise OutputError(f"{arguments.pack} has {size / MIB:.0f} MiB, more than {arguments.limit}; carry fewer runs.")
     console.print(f"{arguments.pack}: {len(images):,} images, {size / MIB:.1f} MiB", soft_wrap=True)
+
+
+def _check_also(files: Sequence[Path]) -> None:
+    names = [file.name for file in files]
+    for file in files:
+        if not file.is_file():
+            raise OutputError(f"--also: there is no file {file}.")
+        if names.count(file.name) > 1:
+            raise OutputError(f"--also: several files are called {file.name}; they go into one folder.")
+        if file.suffix == ".npy" and names_file(file).name not in names:
+            raise OutputError(f"--also: {file} needs {names_file(file)} beside it, which names its images.")
 
 
 def train(arguments: argparse.Namespace) -> None:

@@ -112,6 +112,20 @@ def test_a_pack_that_is_too_large_or_has_no_images_is_refused(ask, market, tmp_p
         ask("pack", "--root", tmp_path, "--pack", tmp_path / "pack")
 
 
+def test_files_that_the_plan_names_are_all_there_before_anything_is_packed(ask, market, tmp_path):
+    (tmp_path / "other").mkdir()
+    for name in ("t.npy", "t.sources.txt", "other/t.npy"):
+        (tmp_path / name).write_bytes(b"")
+    for also, message in (
+        (["none.safetensors"], "there is no file"),
+        (["t.npy"], "t.sources.txt beside it"),
+        (["t.npy", "t.sources.txt", "other/t.npy"], "several files are called t.npy"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            ask("pack", "--root", market, "--pack", tmp_path / "pack", "--also", *(tmp_path / name for name in also))
+    assert not (tmp_path / "pack").exists()
+
+
 def test_what_comes_back_must_fit(script, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "PART_BYTES", 10)
     (tmp_path / "work/runs").mkdir(parents=True)
