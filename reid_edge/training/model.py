@@ -164,11 +164,11 @@ def _check_start(settings: ModelSettings, info: CheckpointInfo) -> None:
     if wanted != settings.variant:
         raise CheckpointMismatchError(
             f"the run's network is {_named(settings.variant)}, but the checkpoint to start from is "
-            f"{_named(info.variant)}; use {_options(settings.variant, wanted)}, or another --start."
+            f"{_named(info.variant)}; use {variant_options(settings.variant, wanted)}, or another --start."
         )
 
 
-def _options(ours: NetworkVariant, wanted: NetworkVariant) -> str:
+def variant_options(ours: NetworkVariant, wanted: NetworkVariant) -> str:
     """Return the options of ``reid-edge train`` that turn one variant into another."""
     changed = [one.name for one in fields(wanted) if getattr(ours, one.name) != getattr(wanted, one.name)]
     return " ".join(f"--set model.variant.{name}={json.dumps(getattr(wanted, name))}" for name in changed)

@@ -22,7 +22,7 @@ from reid_edge.training.curriculum import TrainingInputs, pixel_opener
 from reid_edge.training.evaluator import Evaluator
 from reid_edge.training.folder import MARK, RunFolder, check_new, check_resumable, claimed
 from reid_edge.training.loop import Loop, Parts
-from reid_edge.training.model import CheckpointMaker, make_models
+from reid_edge.training.model import CheckpointMaker, make_models, variant_options
 from reid_edge.training.objective import Objective
 from reid_edge.training.pixels import PixelSource, pixel_statistics
 from reid_edge.training.resolve import check, to_tables, to_toml
@@ -141,6 +141,9 @@ def _prepare(
         check_same_teachers(saved.teachers, teachers)
     taught = [teacher.feature_size for teacher in teachers] if settings.distill.feature else []
     models = make_models(settings, training_data.classes, start, taught)
+    if start is not None and start.info.variant != settings.model.variant:
+        keep = variant_options(settings.model.variant, start.info.variant)
+        say(f"note: the checkpoint to start from has another stem or pooling than this run; to keep it: {keep}")
     batches = _sampler(settings, training_data)
     steps_per_epoch = len(batches(0))
     inputs = _inputs(settings, training_data, device, saved.progress.step // steps_per_epoch if saved else 0, notify)

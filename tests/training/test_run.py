@@ -442,6 +442,15 @@ def _one_epoch(config, out):
     return out / "last.safetensors"
 
 
+def test_a_start_of_another_stem_or_pooling_is_noted_with_the_option_that_keeps_it(whole, people, tmp_path):
+    said = []
+    more = {"model__start": str(whole[0] / "best.safetensors"), "schedule__epochs": 1, "run__evaluate_every": 0}
+    train(configured(people, **more), tmp_path / "same", say=said.append)
+    train(configured(people, model__variant__pooling="maximum", **more), tmp_path / "other", say=said.append)
+    (note,) = [line for line in said if "to start from" in line]
+    assert note.endswith('to keep it: --set model.variant.pooling="average"')
+
+
 def test_a_start_of_another_width_is_refused(whole, people, tmp_path):
     config = configured(people, "finetune", model__start=str(whole[0] / "best.safetensors"), model__width=0.2)
     with pytest.raises(CheckpointMismatchError, match=r"width 0\.2.*width 0\.1"):
