@@ -19,7 +19,7 @@ from reid_edge.training.settings import TrainSettings
 class Objective:
     """Loss and figures of a step.
 
-    Per network: cross-entropy + triplet weight × triplet − λe × entropy + λm × divergence from the other networks
+    Per network: λc × cross-entropy + triplet weight × triplet − λe × entropy + λm × divergence from the other networks
     (supplement B), and with teachers the losses of :class:`Distillation`.  The loss is the sum over networks: each
     learns as it would alone, plus from the others.
 
@@ -75,7 +75,7 @@ class Objective:
         ]
         totals = {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
         loss = (
-            totals["cross_entropy"]
+            self._loss.cross_entropy * totals["cross_entropy"]
             + triplet_weight * totals["triplet"]
             - self._loss.entropy * totals["entropy"]
             + self._loss.mutual * totals["mutual"]

@@ -246,7 +246,9 @@ def _batch_complaints(settings: TrainSettings) -> list[str]:
 def _teacher_complaints(settings: TrainSettings) -> list[str]:
     distill = settings.distill
     if not distill.teachers:
-        return []
+        if settings.loss.cross_entropy or settings.loss.triplet:
+            return []
+        return ["loss.cross_entropy: with 0 nothing is learnt without a teacher; give --teacher, or leave it at 1."]
     if not (distill.feature or distill.relations or distill.logits):
         return ["distill: all three weights are 0, so the teachers teach nothing; leave them out, or give a weight."]
     if distill.logits and settings.task == "attributes":

@@ -110,9 +110,11 @@ class AugmentSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """The loss: cross-entropy + triplet × triplet loss − entropy × entropy + mutual × divergence.
+    """The loss: cross_entropy × cross-entropy + triplet × triplet loss − entropy × entropy + mutual × divergence.
 
     Attributes:
+        cross_entropy: Weight of the cross-entropy, which learns from labels. 0: teachers alone teach, and labels may be
+            any.
         smoothing: Label smoothing of the cross-entropy.
         triplet: Weight of the triplet loss with hard mining (λt); needs ``batch.instances``.
         triplet_margin: Margin of the triplet loss. ``none``: soft margin, log(1 + exp(d⁺ − d⁻)).
@@ -127,6 +129,7 @@ class LossSettings:
             ``equal``: 1.
     """
 
+    cross_entropy: NotNegative = 1.0
     smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.1
     triplet: NotNegative = 0.0
     triplet_margin: Positive | None = 0.3

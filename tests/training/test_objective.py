@@ -48,11 +48,14 @@ def test_cross_entropy_alone_is_smoothed():
 def test_every_term_has_its_weight_and_sign():
     out = outputs(networks=2)
     (f1, l1, _), (f2, l2, _) = out
-    made = objective(smoothing=0.0, triplet=0.7, triplet_margin=1.0, triplet_normalised=False, entropy=0.2, mutual=1.5)
+    made = objective(
+        cross_entropy=0.9, smoothing=0.0, triplet=0.7, triplet_margin=1.0, triplet_normalised=False, entropy=0.2,
+        mutual=1.5,
+    )  # fmt: skip
     parts = made(out, TARGETS, torch.tensor(0.7, dtype=torch.float64))
     expected = (
-        functional.cross_entropy(l1, TARGETS)
-        + functional.cross_entropy(l2, TARGETS)
+        0.9 * functional.cross_entropy(l1, TARGETS)
+        + 0.9 * functional.cross_entropy(l2, TARGETS)
         + 0.7 * (hard_triplet(f1, TARGETS, margin=1.0) + hard_triplet(f2, TARGETS, margin=1.0))
         - 0.2 * (entropy(l1) + entropy(l2))
         + 1.5 * (mutual_divergence(l1, l2) + mutual_divergence(l2, l1))

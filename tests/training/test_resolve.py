@@ -178,6 +178,7 @@ def test_the_course_of_sizes_moves_too_and_comes_back_from_its_own_toml(tmp_path
             "distill.logits: attributes have no classes",
         ),
         ("scratch", {"distill.temperature": 0}, "distill.temperature"),
+        ("scratch", {"loss.cross_entropy": 0}, "loss.cross_entropy: with 0 nothing is learnt"),
         ("finetune", {}, "--start CHECKPOINT"),
         ("cross-domain", {}, "--set schedule.frozen=0"),
         ("scratch", {"schedule.milestones": [400]}, "schedule.milestones: epoch 400 is not among the 350"),
