@@ -34,6 +34,21 @@ def row_cosines(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32])
     return cosines
 
 
+def read_array(path: Path) -> npt.NDArray[np.generic]:
+    """Read the array of a ``.npy`` file; Python objects in it are not loaded.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is damaged, or of another kind.
+    """
+    with path.open("rb") as file:
+        try:
+            found: npt.NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
+        except (ValueError, EOFError, MemoryError) as error:  # the last: of a shape that nobody wrote
+            raise ValueError("it is damaged, or no .npy file of numbers") from error
+    return found
+
+
 def check_feature_file(path: Path, *, force: bool) -> None:
     """Refuse an output that cannot be written, before any work is done.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from reid_edge.bundle import open_bundle
 from reid_edge.errors import InputError, UsageError
-from reid_edge.features import row_cosines
+from reid_edge.features import read_array, row_cosines
 from reid_edge.manifest import Precision
 from reid_edge.runtime.agreement import COSINE_LIMITS, INT8_TOLERANCE
 from reid_edge.runtime.target_folder import CHECK, read_check, read_record
@@ -103,8 +103,8 @@ def _read_features(path: Path, shape: tuple[int, ...], of: str) -> Features:
         InputError: The file cannot be read, or holds something else.
     """
     try:
-        found = _raw_results(path) if path.is_dir() else np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        found = _raw_results(path) if path.is_dir() else read_array(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as features: {error}") from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiu":
         raise InputError(f"{path} holds no numbers; expected an .npy file of {shape[0]}×{shape[1]} numbers.")

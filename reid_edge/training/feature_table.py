@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import DatasetError
-from reid_edge.features import names_file
+from reid_edge.features import names_file, read_array
 from reid_edge.training.pixels import Images
 
 #: Most parts of a path, from its end, by which images are told apart.
@@ -50,8 +50,8 @@ def read_table(path: Path, images: Images) -> npt.NDArray[np.float32]:
 
 def _features(path: Path) -> npt.NDArray[np.generic]:
     try:
-        features: npt.NDArray[np.generic] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        features = read_array(path)
+    except (OSError, ValueError) as error:
         raise DatasetError(f"distill.teachers: cannot read {path} ({error}); give a .npy file of features.") from error
     if not np.issubdtype(features.dtype, np.floating):
         raise DatasetError(f"distill.teachers: {path} holds {features.dtype}, not floating-point numbers.")

@@ -103,9 +103,16 @@ def test_other_arrays_are_refused(target, saved, array, message):
 def test_files_that_are_no_features_are_refused(target, tmp_path, saved):
     (tmp_path / "text.npy").write_text("no array")
     np.save(tmp_path / "pickle.npy", np.array([{}]), allow_pickle=True)
-    for name in ("text.npy", "pickle.npy", "missing.npy"):
-        with pytest.raises(InputError, match="cannot be read as features"):
+    np.savez(tmp_path / "several.npz", features=np.ones((2, 3)))
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    np.save(tmp_path / "huge.npy", np.ones((2, 3), np.float32))
+    content = (tmp_path / "huge.npy").read_bytes()
+    (tmp_path / "huge.npy").write_bytes(content.replace(b"(2, 3), }" + 14 * b" ", b"(2" + 14 * b"0" + b", 3), }"))
+    for name in ("text.npy", "pickle.npy", "several.npy", "huge.npy"):
+        with pytest.raises(InputError, match=r"cannot be read as features: it is damaged, or no \.npy file of numbers"):
             verify_features(target, tmp_path / name, "int8")
+    with pytest.raises(InputError, match=r"cannot be read as features: .*No such file"):
+        verify_features(target, tmp_path / "missing.npy", "int8")
 
 
 def test_results_of_qnn_net_run_are_read_in_their_numbers_order(target, expected, tmp_path):
