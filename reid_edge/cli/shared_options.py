@@ -21,7 +21,8 @@ ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads. Def
 DeviceOption = Annotated[
     str,
     typer.Option(
-        help="Device: CPU; OpenVINO's GPU, GPU.1, NPU, AUTO; or ONNX Runtime's CUDA, TENSORRT, OPENVINO, DML."
+        callback=lambda name: "CPU" if name.upper() in ("CPU", "CPU.0") else name,
+        help="Device: CPU; OpenVINO's GPU, GPU.1, NPU, AUTO; or ONNX Runtime's CUDA, TENSORRT, OPENVINO, DML.",
     ),
 ]
 TrustedKeyOption = Annotated[

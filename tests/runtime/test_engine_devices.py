@@ -115,3 +115,10 @@ def test_verify_takes_a_device(session_bundle):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("right") == 3
     assert "AUTO" in done.stdout
+
+
+@pytest.mark.parametrize("device", ["cpu", "CPU.0"])
+def test_the_cpu_is_named_in_any_case_and_with_its_number(session_bundle, device):
+    done = run_command("verify", session_bundle.path, "--device", device)
+    assert done.returncode == 0, done.stderr
+    assert "not run" not in done.stdout
