@@ -19,6 +19,7 @@ from reid_edge.gallery.store import Store
 from reid_edge.gallery.times import now_us, parse_time
 from reid_edge.identity.calibration import Calibration
 from reid_edge.identity.intervals import Rate
+from reid_edge.wording import counted
 
 #: Rates of false matches of the curve.
 RATES = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
@@ -208,11 +209,11 @@ def _tell(report: Report, *, stored: bool) -> None:
         )
     if report.decisions and stored:
         say(
-            f"note: {len(report.decisions):,} labelled pairs are kept as an operator's decisions: 'gallery identify' "
-            "joins those of one person and keeps those of two people apart."
+            f"note: {counted(len(report.decisions), 'labelled pair')} kept as an operator's decisions: 'gallery "
+            "identify' joins those of one person and keeps those of two people apart."
         )
     if report.labelled.missing:
-        say(f"note: {report.labelled.missing:,} labelled pairs were left out: the gallery no longer holds them.")
+        say(f"note: {counted(report.labelled.missing, 'labelled pair')} left out: the gallery no longer holds them.")
     if report.damaged:
         say(f"note: what was there before could not be read{' and was replaced' if stored else ''}: {report.damaged}")
     for name, over in report.moved.items():

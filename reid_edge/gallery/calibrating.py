@@ -155,10 +155,11 @@ def _of_model(store: Store, held: dict[str, ModelTracklets], model_hash: str | N
     chosen = [model for model in held if model_hash is None or model.startswith(model_hash)]
     if len(chosen) == 1:
         return held[chosen[0]]
-    models = ", ".join(f"{model} ({len(held[model].keys):,} tracklets)" for model in held) or "none"
+    if not held:
+        raise InputError(f"{store.name} holds no tracklets yet; calibrating needs at least {LEAST_TRACKLETS}.")
+    models = ", ".join(f"{model} ({len(held[model].keys):,} tracklets)" for model in held)
     if not chosen:
-        asked = f" of the model {model_hash}" if model_hash else ""
-        raise InputError(f"{store.name} holds no tracklet{asked} to calibrate by; it holds {models}.")
+        raise InputError(f"{store.name} holds no tracklets of the model {model_hash}; it holds {models}.")
     raise UsageError(f"{store.name} holds tracklets of several models: {models}. Name one: --model HASH.")
 
 

@@ -28,7 +28,7 @@ def read_table(path: Path, images: Images) -> npt.NDArray[np.float32]:
         images: The run's training images.
 
     Returns:
-        N×D float32, in the order of the images.
+        N×D float32, in the order of the images; the largest number of each row is 1, or −1.
 
     Raises:
         DatasetError: The files cannot be read or do not fit each other, values are not finite or all zero, or an image
@@ -42,10 +42,12 @@ def read_table(path: Path, images: Images) -> npt.NDArray[np.float32]:
             f"distill.teachers: {path} has the shape {features.shape}, and {names_file(path)} {len(sources)} lines; "
             "give N×D features and N names."
         )
-    rows = features[_rows([PurePath(source) for source in sources], images, path)].astype(np.float32)
-    if not np.isfinite(rows).all() or not rows.any(axis=1).all():
+    rows = features[_rows([PurePath(source) for source in sources], images, path)].astype(np.float64)
+    largest: npt.NDArray[np.float64] = np.abs(rows).max(axis=1, keepdims=True)
+    if not np.isfinite(rows).all() or not largest.all():
         raise DatasetError(f"distill.teachers: features in {path} are not finite, or all zero; compute them anew.")
-    return rows
+    scaled: npt.NDArray[np.float64] = rows / largest  # squares of larger and smaller numbers leave float32's range
+    return scaled.astype(np.float32)
 
 
 def _features(path: Path) -> npt.NDArray[np.generic]:

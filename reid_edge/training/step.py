@@ -206,7 +206,7 @@ class Stepper:
         except (KeyError, RuntimeError) as error:
             raise ResumeError(
                 f"the saved state does not fit this run's networks and optimiser ({error}); "
-                "resume with the settings that it was saved with, or start anew."
+                "resume with the release and the settings that it was saved with, or start anew."
             ) from error
         self._work.forget()
 

@@ -104,7 +104,7 @@ def test_a_file_of_pairs_may_have_comments_blanks_and_a_mark_of_its_encoding(tmp
 
 def test_too_little_to_calibrate_by_is_said(sqlite_store):
     rows, _ = crowd(together=1)
-    with pytest.raises(InputError, match="holds no tracklet to calibrate by; it holds none"):
+    with pytest.raises(InputError, match="holds no tracklets yet; calibrating needs at least 20"):
         learn(sqlite_store)
     filled(sqlite_store, rows[:1])
     with pytest.raises(InputError, match=r"at least 20 tracklets .* holds 1"):
@@ -119,7 +119,7 @@ def test_tracklets_of_two_models_are_never_calibrated_together(sqlite_store):
     with pytest.raises(UsageError, match=r"several models: .*--model HASH"):
         learn(sqlite_store)
     assert learn(sqlite_store, model_hash=OTHER_MODEL[:6]).calibration.model_hash == OTHER_MODEL
-    with pytest.raises(InputError, match="no tracklet of the model 99"):
+    with pytest.raises(InputError, match="no tracklets of the model 99"):
         learn(sqlite_store, model_hash="99")
 
 

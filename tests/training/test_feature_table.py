@@ -43,7 +43,16 @@ def write_table(path, images, size=3, *, seed=0):
 
 def test_rows_are_put_in_the_order_of_the_images(images, tmp_path):
     features = write_table(tmp_path / "t.npy", images)
-    assert np.array_equal(read_table(tmp_path / "t.npy", images), features)
+    largest = np.abs(features).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(read_table(tmp_path / "t.npy", images), features / largest, rtol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1e-35, 1e35])
+def test_features_of_any_size_teach_the_same(images, tmp_path, factor):
+    features = write_table(tmp_path / "t.npy", images)
+    np.save(tmp_path / "t.npy", np.load(tmp_path / "t.npy").astype(np.float64) * factor)
+    largest = np.abs(features).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(read_table(tmp_path / "t.npy", images), features / largest, rtol=1e-6)
 
 
 def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable, Sequence
 from ctypes import (
     POINTER,
@@ -214,6 +215,7 @@ class NativeNetwork:
         kernels: str | None = None,
     ) -> None:
         self._engine = c_void_p()
+        self._timing = threading.Lock()
         self._name = name
         self._functions = _library()
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
@@ -293,13 +295,19 @@ class NativeNetwork:
         """Time the layers of all runs of this network that a call makes; features stay the same.
 
         Raises:
-            EngineError: No memory, or the process is a fork of the one that loaded the plan.
+            EngineError: Layers of this network are being timed already, by another thread or around this call; no
+                memory; or the process is a fork of the one that loaded the plan.
         """
-        self._profile(on=True)
+        if not self._timing.acquire(blocking=False):
+            raise EngineError(f"{self._name}: layers are being timed already; time them again when that has ended.")
         try:
-            call()
+            self._profile(on=True)
+            try:
+                call()
+            finally:
+                *seconds, clock = self._profile(on=False)
         finally:
-            *seconds, clock = self._profile(on=False)
+            self._timing.release()
         return LayerTimes(dict(zip(LAYER_KINDS, seconds, strict=True)), clock)
 
     def _profile(self, *, on: bool) -> list[float]:

@@ -7,6 +7,7 @@ from ctypes import c_double
 import numpy as np
 import pytest
 
+from reid_edge.errors import EngineError
 from reid_edge.osnet.architecture import OSNetConfig
 from reid_edge.runtime.native.library import LAYER_KINDS, NativeNetwork, _library
 from reid_edge.runtime.native.plan import with_ranges
@@ -100,6 +101,18 @@ def test_timing_ends_where_the_call_fails():
         network.time_layers(fail)
     network.run(random_pixels(1, SIZE, seed=6))
     assert set(network._profile(on=False)) == {0.0}
+
+
+def test_a_second_measurement_meanwhile_is_refused_and_spoils_nothing():
+    network = NativeNetwork(plan())
+
+    def again():
+        with pytest.raises(EngineError, match="being timed already"):
+            network.time_layers(lambda: None)
+        network.run(random_pixels(1, SIZE, seed=7))
+
+    assert sum(network.time_layers(again).seconds.values()) > 0
+    assert sum(network.time_layers(lambda: network.run(random_pixels(1, SIZE, seed=7))).seconds.values()) > 0
 
 
 def test_an_array_of_another_number_of_kinds_is_refused():
