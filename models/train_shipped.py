@@ -57,7 +57,13 @@ from reid_edge.training.task import load_training_data
 from reid_edge.wording import counted
 
 HERE = Path(__file__).parent
-DATASET = "market1501"
+MARKET = "market1501"
+#: What the cards say of where a checkpoint is less good.
+LIMITS_OF_MARKET = (
+    "people filmed outdoors from above head height by day, in one place; expect much lower ranking quality elsewhere "
+    "without fine-tuning"
+)
+LIMITS = "expect lower ranking quality on your cameras than on those of the training images, and more with fine-tuning"
 #: Rounding weights to float16 turns a feature by less than this, or something is wrong.
 LOWEST_COSINE = 0.999
 
@@ -93,8 +99,9 @@ def main() -> None:
         evaluated = None if arguments.whole_only else run(validated, folder / "validated", until=end)
         if not arguments.validate_only:
             shipped = evaluated if arguments.keep_held_out and evaluated else run(whole, folder / "whole", until=end)
-            made.append(arguments.out / "models" / f"osnet_{name}_{DATASET}.safetensors")
-            ship(evaluated, shipped, made[-1], source=arguments.source)
+            place = MARKET if arguments.about is None else "new_site"
+            made.append(arguments.out / "models" / f"osnet_{name}_{place}.safetensors")
+            ship(evaluated, shipped, made[-1], source=arguments.source, about=arguments.about)
     if made:
         calibrate(made, arguments.out / "calibration")
     if arguments.install:
@@ -105,6 +112,8 @@ def parsed() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="Market-1501; only its train split is read")
+    parser.add_argument("--dataset", default=MARKET, help="another dataset of `reid-edge train`, as csv, at --root")
+    parser.add_argument("--about", help="what the images of another dataset are, and their terms, for the card")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and of what they make")
     parser.add_argument("--config", type=Path, default=HERE / "shipped.toml", help="the recipe")
     parser.add_argument("--widths", type=_numbers, default=(0.25, 0.5, 0.75, 1.0), help="e.g. 0.25,1.0")
@@ -128,6 +137,8 @@ def parsed() -> argparse.Namespace:
     arguments = parser.parse_args()
     if bool(arguments.start or arguments.teacher) != bool(arguments.source):
         parser.error("--start and --teacher need --source, and only these: the card says where they come from")
+    if (arguments.dataset == MARKET) != (arguments.about is None):
+        parser.error("--about says on the card what the images of another --dataset are: give both, or neither")
     tried = [f"--{name}" for name in ("epochs", "identities", "size", "partial") if getattr(arguments, name)]
     if arguments.install and (tried or arguments.validate_only):
         parser.error(f"--install is for real checkpoints, not with {' '.join(tried) or '--validate-only'}")
@@ -142,7 +153,7 @@ def configurations(arguments: argparse.Namespace, width: float) -> tuple[TrainSe
     """Return the settings of the run that is evaluated, and of the run on all identities."""
     tables = read_settings(arguments.config, guide="docs/training.md")
     given = {
-        "data.dataset": DATASET,
+        "data.dataset": arguments.dataset,
         "data.root": str(arguments.root),
         "data.identities": arguments.identities,
         "data.partial": arguments.partial or None,
@@ -191,7 +202,9 @@ def device_name(settings: TrainSettings) -> str:
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
-def ship(evaluated: Run | None, shipped: Run, out: Path, *, source: str | None = None) -> None:
+def ship(
+    evaluated: Run | None, shipped: Run, out: Path, *, source: str | None = None, about: str | None = None
+) -> None:
     """Write a run's checkpoint in half precision, with a card beside it.
 
     Args:
@@ -199,14 +212,16 @@ def ship(evaluated: Run | None, shipped: Run, out: Path, *, source: str | None =
         shipped: The run whose weights these are.
         out: File to write.
         source: Origin of the weights that the run started from, and of its teachers.
+        about: What it was trained on; None: Market-1501's train split.
     """
     training_data = load_training_data(shipped.settings)
     training = dict(shipped.checkpoint.info.training)
     training["data"] = training["data"] | {"root": "."}  # folders of this machine are not published
     info = dataclasses.replace(
         shipped.checkpoint.info,
-        dataset=f"Market-1501 train split ({training_data.classes} identities, {len(training_data.images):,} images; "
-        "research only)",
+        dataset=about
+        or f"Market-1501 train split ({training_data.classes} identities, {len(training_data.images):,} images; "
+        "research only), six cameras on one campus",
         recipe=recipe_text(shipped.settings, shipped.checkpoint),
         source=source or "",
         metrics=_metrics(evaluated, shipped),
@@ -221,7 +236,8 @@ def ship(evaluated: Run | None, shipped: Run, out: Path, *, source: str | None =
             f"half precision turns a feature of {out.name} to a cosine of {cosine:.5f}, expected at least "
             f"{LOWEST_COSINE}; ship this network in full precision."
         )
-    out.with_suffix(".md").write_text(card(halved, out.name, evaluated, shipped), encoding="utf-8")
+    limits = LIMITS_OF_MARKET if about is None else LIMITS
+    out.with_suffix(".md").write_text(card(halved, out.name, evaluated, shipped, limits), encoding="utf-8")
     console.print(f"{out}: {out.stat().st_size:,} bytes, cosine to full precision ≥ {cosine:.6f}", soft_wrap=True)
 
 
@@ -254,7 +270,7 @@ def recipe_text(settings: TrainSettings, checkpoint: Checkpoint) -> str:
         f"{begun}: {schedule.epochs} {'epoch' if schedule.epochs == 1 else 'epochs'}, "
         f"{settings.optimiser.name} {settings.optimiser.learning_rate:g} {schedule.kind}{warmup}",
         f"batch {batch.size}" + (f" of {batch.instances} images a person" if batch.instances else ""),
-        f"label smoothing {loss.smoothing:g}",
+        f"label smoothing {loss.smoothing:g}" if loss.cross_entropy else "without labels",
     ]
     if loss.triplet:
         parts.append(f"hard triplet ×{loss.triplet:g}, {margin}, from epoch {loss.triplet_start}")
@@ -286,7 +302,7 @@ def taught_by(settings: TrainSettings, hashes: Sequence[str]) -> str:
     return f"{' and '.join(names)}: {', '.join(weights)}"
 
 
-def card(checkpoint: Checkpoint, name: str, evaluated: Run | None, shipped: Run) -> str:
+def card(checkpoint: Checkpoint, name: str, evaluated: Run | None, shipped: Run, limits: str) -> str:
     """Write a checkpoint's section of models/README.md.
 
     Args:
@@ -294,6 +310,7 @@ def card(checkpoint: Checkpoint, name: str, evaluated: Run | None, shipped: Run)
         name: Of the file.
         evaluated: The run whose figures these are; None: there are none.
         shipped: The run whose weights these are.
+        limits: Where it is less good.
     """
     info = checkpoint.info
     work = complexity(info.config)
@@ -303,13 +320,11 @@ def card(checkpoint: Checkpoint, name: str, evaluated: Run | None, shipped: Run)
         f"{work.mult_adds / 1e6:,.1f}M mult-adds at {info.size[0]}×{info.size[1]}",
         "input": f"{info.size[0]}×{info.size[1]}, RGB, mean {triple[0]}, std {triple[1]}",
         "output": "512-D feature; compare by cosine distance",
-        "trained on": f"{info.dataset.partition(' (')[0]}: {info.dataset.partition('(')[2].partition(';')[0]}, six "
-        "cameras on one campus. **Research-only data**: check its terms before you deploy this checkpoint commercially",
+        "trained on": f"{info.dataset}. Check the terms of these data before you deploy this checkpoint commercially",
         "recipe": f"{info.recipe}; seed {shipped.settings.run.seed}; {minutes(shipped.seconds)} on {shipped.device}, "
         f"{shipped.day}",
         "quality": quality_text(evaluated, shipped, info.metrics),
-        "limits": "people filmed outdoors from above head height by day, in one place; expect much lower ranking "
-        "quality elsewhere without fine-tuning. It compares clothing and build, not faces, and is no proof of identity",
+        "limits": f"{limits}. It compares clothing and build, not faces, and is no proof of identity",
         "weights' sha256": f"`{checkpoint.sha256}`, float16",
         "made by": f"`python models/train_shipped.py`, code `{info.code_commit[:12]}`; every value of the recipe is in "
         "the file's metadata (`training`)",

@@ -109,6 +109,23 @@ def test_the_recipe_from_other_weights_is_whole(script, tmp_path, monkeypatch):
     assert (whole.optimiser.learning_rate, whole.run.ema, whole.schedule.size_milestones) == (0.003, 0.999, (60,))
 
 
+def test_the_recipe_for_new_sites_is_whole_and_learns_from_the_teacher_alone(script, tmp_path, monkeypatch):
+    given = ["--root", tmp_path / "i.csv", "--out", tmp_path, "--config", REPOSITORY / "models" / "new_site.toml"]
+    given += ["--dataset", "csv", "--about", "pictures of many places (research only)", "--start", "osnet.pth"]
+    given += ["--teacher", "t.npy", "--source", "a zoo (MIT)", "--whole-only"]
+    monkeypatch.setattr(sys, "argv", ["train_shipped.py", *map(str, given)])
+    whole = script.configurations(script.parsed(), 0.25)[1]
+    assert (whole.data.dataset, whole.data.validation, whole.loss.cross_entropy) == ("csv", 0, 0.0)
+    assert (whole.distill.feature, whole.schedule.sizes[-1]) == (20.0, (256, 128))
+
+
+@pytest.mark.parametrize("given", [["--dataset", "csv"], ["--about", "pictures"]], ids="-".join)
+def test_other_images_are_described_on_the_card(asked, capsys, given):
+    with pytest.raises(SystemExit):
+        asked(*given)
+    assert "give both, or neither" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "given", [["--start", "osnet.pth"], ["--teacher", "big.pth"], ["--source", "a zoo (MIT)"]], ids="-".join
 )
