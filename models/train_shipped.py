@@ -13,8 +13,9 @@ For each width (0.25, 0.5, 0.75 and 1.0 if none are given) by the recipe in ship
 them from there.  Ctrl-C, SIGTERM or the end of --minutes saves, and the same command goes on.
 
 --config models/finetune.toml starts from other weights (--start); --teacher adds frozen teachers; --source says on the
-card where both come from.  --whole-only leaves out the first run.  To compare recipes give each its own --config and
---out, and --validate-only.  A try without a GPU, in minutes:
+card where both come from.  --dataset with --about trains on other images than Market-1501's, as new_site.toml wants
+them, and writes osnet_…_new_site.safetensors.  --whole-only leaves out the first run.  To compare recipes give each its
+own --config and --out, and --validate-only.  A try without a GPU, in minutes:
 
     python models/train_shipped.py --root MARKET1501 --out DIR --widths 0.25 --epochs 1 --identities 20 --size 64x32
 """

@@ -15,6 +15,7 @@ from reid_edge.gallery import audit as auditing
 from reid_edge.gallery.calibrating import Report, calibrate, keep
 from reid_edge.gallery.comparison import forget_comparison
 from reid_edge.gallery.labelled_pairs import read_pairs
+from reid_edge.gallery.people import MOST_TOGETHER
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.times import now_us, parse_time
 from reid_edge.identity.calibration import Calibration
@@ -210,7 +211,8 @@ def _tell(report: Report, *, stored: bool) -> None:
     if report.decisions and stored:
         say(
             f"note: {counted(len(report.decisions), 'labelled pair')} kept as an operator's decisions: 'gallery "
-            "identify' joins those of one person and keeps those of two people apart."
+            f"identify' joins those of one person and keeps those of two people apart (with --again, if there are more "
+            f"than {MOST_TOGETHER:,} tracklets)."
         )
     if report.labelled.missing:
         say(f"note: {counted(report.labelled.missing, 'labelled pair')} left out: the gallery no longer holds them.")

@@ -13,8 +13,8 @@ from reid_edge.errors import UnsupportedRateError
 from reid_edge.gallery import search as searching
 from reid_edge.gallery.ranking import Ranking
 from reid_edge.gallery.times import duration_text, time_text
-from reid_edge.identity.background import LEAST_TRACKLETS
 from reid_edge.identity.calibration import MOST_BY_CHANCE
+from reid_edge.identity.strangers import LEAST_TRACKLETS
 
 WHAT_A_COSINE_MEANS = (
     "The cosine only sorts the results; 1 is the same picture. It is no probability: different people often reach 0.7 "
@@ -120,7 +120,7 @@ def notes(store: str, found: Sequence[searching.Found], ranking: Ranking | None)
         command = f"reid-edge gallery calibrate {store}"
         yield (
             f"{WHAT_A_COSINE_MEANS} '{command}' learns from which similarity it is one person; it needs "
-            f"{LEAST_TRACKLETS} tracklets, and people that were seen at the same time."
+            f"{LEAST_TRACKLETS} tracklets, and people who were seen at the same time, or labelled pairs."
         )
     if ranking is None:
         return

@@ -194,7 +194,10 @@ def _left_out(recorder: Recorder, options: PreviewOptions) -> list[str]:
             f"{limits.tracks:,}. Shorten it with --seconds to see fewer, or cut the video."
         )
     if any(track.chosen.total() > track.shown(chosen=True) for track in recorder.tracks.values()):
-        found.append(f"Of the chosen crops, at most {limits.chosen} of a track are shown, evenly from all.")
+        found.append(
+            f"Of the chosen crops, at most {limits.chosen} of a track are shown, evenly from all. The page has room "
+            f"for {limits.crops:,} crops."
+        )
     found.append(f"Of the crops that were not chosen, at most {limits.left} of a track are shown, a second apart.")
     return found
 

@@ -168,6 +168,8 @@ class Recorder(Watcher):
                         crop = SeenCrop(picture, frame.captured_us, score, value, reason, row in reasons)
                         track.crops.append(crop)
                         self._crops += 1
+                        if track.shown(chosen=True) > self._limits.chosen:
+                            self._thin(track)
         self._also(frame, tracked)
 
     def dropped(self, crop: CropDetails) -> None:
@@ -218,13 +220,10 @@ class Recorder(Watcher):
         track.lowest, track.highest = min(track.lowest, score), max(track.highest, score)
 
     def _is_to_be_shown(self, track: SeenTrack, now_us: int, *, chosen: bool) -> bool:
-        number = track.chosen.total() - 1
-        if chosen and number % track.every == 0 and track.shown(chosen=True) >= self._limits.chosen:
-            self._thin(track)
         if self._crops >= self._limits.crops:
             return False
         if chosen:
-            return number % track.every == 0
+            return (track.chosen.total() - 1) % track.every == 0
         others = [crop.captured_us for crop in track.crops if not crop.chosen]
         return len(others) < self._limits.left and (not others or now_us - others[-1] >= APART_US)
 
