@@ -260,6 +260,8 @@ def test_evaluate_prints_ranking_quality(session_bundle, tmp_path):
         (["export", "--width", "0.25", "--formats", "coreml"], "onnx,openvino,native,tensorrt"),
         (["export", "--checkpoint", "none.pth"], "no checkpoint at none.pth"),
         (["export", "--for", "new-site"], "give --width β too, of the checkpoint for new sites"),
+        (["tune", "--for", "new-site", "--latency-ms", "5"], "chooses a shipped checkpoint: give --width"),
+        (["tune", "--for", "new-site", "--width", "0.5"], "no checkpoint of width 0.5 ships for new sites"),
         (["export", "--width", "0.5", "--for", "new-site"], "no checkpoint of width 0.5 ships for new sites"),
         (["export", "--for", "new-site", "--checkpoint", "m.pth"], "chooses a shipped checkpoint"),
         (["export", "--width", "0.25", "--for", "new-site,moon"], "one or more of new-site,deepstream"),

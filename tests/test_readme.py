@@ -41,7 +41,6 @@ def folder(session_bundle, tmp_path_factory):
     """A folder as the README's reader has it after the first command."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "osnet_x0_25_256x128").symlink_to(session_bundle.path)
-    (folder / "models").symlink_to(REPOSITORY / "models")
     (folder / "crops").mkdir()
     write_street(folder / "street.avi")
     cv2.imwrite(str(folder / "person.jpg"), walker(0))

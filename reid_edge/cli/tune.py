@@ -20,6 +20,7 @@ from reid_edge.wording import counted
 
 if TYPE_CHECKING:
     from reid_edge.datasets.labelled_images import LabelledImage, Split
+    from reid_edge.osnet.checkpoint import Checkpoint
     from reid_edge.tune.dry_run import DryRunResult
 
 
@@ -28,6 +29,10 @@ def tune(
     checkpoint: Annotated[
         list[Path] | None,
         typer.Option(help="A reid-edge .safetensors or torchreid .pth. May be repeated with --latency-ms."),
+    ] = None,
+    purpose: Annotated[
+        Literal["new-site"] | None,
+        typer.Option("--for", help="With --width: the shipped checkpoint that 'export --for new-site' takes."),
     ] = None,
     size: Annotated[
         str | None, typer.Option(help="Input size, HEIGHTxWIDTH in pixels. Default: each checkpoint's.")
@@ -70,7 +75,6 @@ def tune(
     """
     with extra("export", "tuning"):
         from reid_edge.osnet.architecture import format_size, parse_size
-        from reid_edge.osnet.shipped import find_checkpoint, usual_checkpoints
         from reid_edge.tune.dry_run import dry_run
         from reid_edge.tune.engines import tuning_engines
         from reid_edge.tune.measurement import Objective
@@ -79,10 +83,7 @@ def tune(
 
     if latency_ms is None and width is None and not checkpoint:
         raise UsageError("give --width β (0.25 ships with reid-edge), --checkpoint FILE, or --latency-ms X.")
-    if checkpoint:
-        loaded = [find_checkpoint(path, width, say) for path in checkpoint]
-    else:
-        loaded = [find_checkpoint(None, width)] if width is not None else usual_checkpoints()
+    loaded = _checkpoints(width, checkpoint or [], new_site=purpose is not None)
     if size is not None:
         loaded = [replace(one, info=replace(one.info, size=parse_size(size))) for one in loaded]
     first = loaded[0].info
@@ -112,6 +113,17 @@ def tune(
     show_tuning(bundle)
     on_device = "" if device == "CPU" else f" --device {shlex.quote(device)}"
     console.print(f"Next: reid-edge benchmark {shlex.quote(str(bundle.path))}{on_device}", soft_wrap=True)
+
+
+def _checkpoints(width: float | None, paths: list[Path], *, new_site: bool) -> list[Checkpoint]:
+    """Read the checkpoints that were named, the shipped one of a width, or the shipped ones of all widths."""
+    from reid_edge.osnet.shipped import find_checkpoint, usual_checkpoints
+
+    if new_site and (width is None or paths):
+        raise UsageError("--for new-site chooses a shipped checkpoint: give --width, and no --checkpoint.")
+    if paths:
+        return [find_checkpoint(path, width, say) for path in paths]
+    return usual_checkpoints() if width is None else [find_checkpoint(None, width, new_site=new_site)]
 
 
 def readable_labelled(root: Path, *, partial: bool, skip_bad: bool) -> dict[Split, list[LabelledImage]]:
