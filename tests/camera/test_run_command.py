@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import random
-import resource
 import signal
 import socket
 import subprocess
@@ -67,10 +66,9 @@ def run():
 
 
 @contextlib.contextmanager
-def started(camera, **options):
-    with subprocess.Popen(
-        [*COMMAND, "--config", str(camera)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    ) as process:
+def started(camera, *before, **options):
+    command = [*before, *COMMAND, "--config", str(camera)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
         try:
             yield process
         finally:
@@ -179,10 +177,8 @@ def test_a_signal_at_any_moment_of_the_start_ends_it(camera, tmp_path):
 
 @pytest.mark.skipif(PATTERN.startswith("|") or "/" in PATTERN, reason="core dumps go elsewhere on this machine")
 def test_an_agent_that_the_watchdog_aborts_leaves_no_picture_on_the_disk(camera, tmp_path):
-    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    with started(
-        camera, cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, unlimited)
-    ) as process:
+    unlimited = ("sh", "-c", 'ulimit -c unlimited && exec "$@"', "sh")
+    with started(camera, *unlimited, cwd=tmp_path) as process:
         wait_for(camera, "reid_edge_frames_looked_at_total", 1, process)
         process.send_signal(signal.SIGABRT)
         process.communicate(timeout=PATIENCE_S)

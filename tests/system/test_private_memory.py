@@ -1,7 +1,6 @@
 """reid_edge.system.private_memory: no core dump of a process that called it, nor of its children, in any way."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ dumps_to_folder = pytest.mark.skipif(
 
 PROGRAM = """
 import os, resource, subprocess, sys
+resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 from reid_edge.system.private_memory import keep_memory_private
 if {private}:
     assert keep_memory_private() == []
@@ -23,15 +23,9 @@ if {private}:
 """
 
 
-def unlimited():
-    resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-
-def run(folder, then, *, private=True, **options):
+def run(folder, then, *, private=True):
     program = PROGRAM.format(private=private, then=then)
-    return subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, preexec_fn=unlimited, capture_output=True, text=True, **options
-    )
+    return subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
 
 
 def core_files(folder):

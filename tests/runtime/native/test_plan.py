@@ -1,6 +1,5 @@
 """Plans and calls that cannot be right: a typed error each, never a crash."""
 
-import os
 import struct
 
 import numpy as np
@@ -86,23 +85,6 @@ def test_pixels_of_another_size(plan):
 def test_kernels_that_are_not_there(plan):
     with pytest.raises(EngineUnavailableError, match="no kernels mmx"):
         NativeNetwork(plan, kernels="mmx")
-
-
-def test_more_threads_than_cores_are_reduced(plan):
-    assert NativeNetwork(plan, threads=4096).info.threads == len(os.sched_getaffinity(0))
-
-
-def test_a_forked_process_is_told_to_make_an_engine_of_its_own(plan):
-    network, pixels = NativeNetwork(plan, threads=2), random_pixels(1, SIZE, seed=5)
-    child = os.fork()
-    if not child:
-        try:
-            network.run(pixels)
-        except EngineError as error:
-            os._exit(0 if "forked" in str(error) and NativeNetwork(plan).run(pixels).any() else 1)
-        os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert network.run(pixels).any()
 
 
 def test_a_network_with_standard_convolutions_is_refused_with_the_reason():
