@@ -15,14 +15,15 @@ import numpy.typing as npt
 from reid_edge.identity.centring import LEAST_FOR_MOVED, Centring, difference_limit, learnt_centring
 from reid_edge.identity.sightings import Sightings
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 
 #: Standard deviations of a normal distribution that the largest of all differences in time exceeds in one camera of a
 #: thousand (measured: docs/identity.md).
 LARGEST_IN_A_THOUSAND = 4.5
 #: Share of the variance of many people's features below which they are one person's (centring.ONE_PERSON_SHARE is 0.4).
 ONE_PERSON = 0.45
-#: Most moments that are looked at; of more tracklets, several of a camera count as one moment.
+#: Most moments that are looked at first; of more tracklets, several of a camera count as one moment.
 MOST_MOMENTS = 500
 
 
@@ -43,7 +44,7 @@ def moves(sightings: Sightings) -> dict[str, tuple[float, ...]]:
     for place, name in enumerate(sightings.camera_names):
         rows = order[numbers == place]
         times = sightings.first_s[rows]
-        changed = times[sorted(_changes(sightings.features[rows].astype(np.float64)))]
+        changed = times[sorted(_changes(sightings.features[rows]))]
         if moments := tuple(np.unique(changed[changed > times[0]]).tolist()):
             found[name] = moments
     return found
@@ -67,20 +68,28 @@ def _changes(features: Floats, first: int = 0) -> Iterator[int]:
 
 def _largest_change(features: Floats) -> tuple[int, float]:
     """Return before which row the mean changes most, and that difference over its limit."""
+    limit = difference_limit(features, LARGEST_IN_A_THOUSAND)
+    least, most = LEAST_FOR_MOVED, len(features) - LEAST_FOR_MOVED
+    step = max(1, len(features) // MOST_MOMENTS)
+    place, over = _largest_of(np.arange(least, most + 1, step), features, limit)
+    if step > 1:  # the tracklets between two moments, told apart: they would look like a view of their own
+        near = np.arange(max(least, place - step + 1), min(most, place + step - 1) + 1)
+        place, over = _largest_of(near, features, limit)
+    return place, 0.0 if _one_person(features[:place], features[place:]) else over
+
+
+def _largest_of(after: Rows, features: Floats, limit: float) -> tuple[int, float]:
+    """Return after how many rows, of those given, the mean changes most, and that difference over its limit."""
     count = len(features)
-    step = max(1, count // MOST_MOMENTS)
-    after = np.arange(LEAST_FOR_MOVED, count - LEAST_FOR_MOVED + 1, step)
-    sums = np.add.reduceat(features, np.concatenate([[0], after]), axis=0).cumsum(axis=0)
+    sums = np.add.reduceat(features, np.concatenate([[0], after]), axis=0, dtype=np.float64).cumsum(axis=0)
     total, before = sums[-1], sums[:-1]
     apart = (total - before) / (count - after)[:, None] - before / after[:, None]
-    limit = difference_limit(features, LARGEST_IN_A_THOUSAND) * (1 / after + 1 / (count - after))
-    over = (apart**2).sum(axis=1) / limit
+    over = (apart**2).sum(axis=1) / (limit * (1 / after + 1 / (count - after)))
     best = int(over.argmax())
-    place = int(after[best])
-    return place, 0.0 if _one_person(features[:place], features[place:]) else float(over[best])
+    return int(after[best]), float(over[best])
 
 
 def _one_person(before: Floats, after: Floats) -> bool:
     """Return whether one side differs since it shows one person again and again."""
-    variances = [float(part.var(axis=0, ddof=1).sum()) for part in (before, after)]
+    variances = [float(part.var(axis=0, ddof=1, dtype=np.float64).sum()) for part in (before, after)]
     return min(variances) < ONE_PERSON * max(variances)

@@ -33,7 +33,7 @@ def sightings_of(features, camera="door"):
     )
 
 
-@pytest.mark.parametrize(("before", "after"), [(60, 60), (200, 25), (25, 200), (3000, 60)])
+@pytest.mark.parametrize(("before", "after"), [(60, 60), (200, 25), (25, 200), (3000, 60), (21_015, 9_985)])
 def test_a_camera_that_was_turned_is_found_with_the_time(before, after):
     (moment,) = moves(seen(before, after))["door"]
     assert abs(moment - 10 * before) <= 60
