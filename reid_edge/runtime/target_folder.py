@@ -23,7 +23,7 @@ CHECK = "check.npz"
 FORMAT_VERSION = 1
 _MAX_RECORD_BYTES = 1 << 20
 
-TargetName = Literal["deepstream", "triton", "openvino-model-server", "hailo", "rknn", "qnn"]
+TargetName = Literal["deepstream", "triton", "openvino-model-server", "hailo", "rknn", "qnn", "ncnn", "litert"]
 
 
 @dataclass(frozen=True, kw_only=True)

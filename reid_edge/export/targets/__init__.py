@@ -1,1 +1,1 @@
-"""Files for other software, made of a bundle: DeepStream, Triton, OpenVINO Model Server, compilers for NPUs."""
+"""Files for other software, made of a bundle: servers, DeepStream, compilers for NPUs, ncnn, LiteRT."""

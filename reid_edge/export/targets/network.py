@@ -40,7 +40,7 @@ class RgbNetwork:
     mean: tuple[float, float, float]
 
 
-def rgb_network(content: bytes, name: str, *, form: Form, batch: int | None) -> RgbNetwork:
+def rgb_network(content: bytes, name: str, *, form: Form, batch: int | None, scale: float = 1.0) -> RgbNetwork:
     """Make the network of a bundle's ONNX file anew for other software.
 
     Args:
@@ -49,6 +49,7 @@ def rgb_network(content: bytes, name: str, *, form: Form, batch: int | None) -> 
         form: ``mean subtracted, NCHW``: float32 N×3×H×W, RGB, from which the software has subtracted the mean;
             ``pixels, NHWC``: float32 N×H×W×3, RGB, 0 to 255.
         batch: The only batch; None: any.
+        scale: What the software multiplies the pixels with, after the mean.
 
     Raises:
         TargetError: The file is none of those that export writes.
@@ -56,7 +57,7 @@ def rgb_network(content: bytes, name: str, *, form: Form, batch: int | None) -> 
     model = _parsed(content, name)
     graph = model.graph
     subtraction, mean_bgr = _beginning(graph, name)
-    _turn_to_rgb(graph, subtraction.output[0], name)
+    _turn_to_rgb(graph, subtraction.output[0], name, scale)
     _set_input(graph, batch, form)
     mean = np.ascontiguousarray(mean_bgr[:, ::-1])
     if form == "pixels, NHWC":
@@ -93,8 +94,8 @@ def _beginning(graph: onnx.GraphProto, name: str) -> tuple[onnx.NodeProto, npt.N
     return first[2], mean
 
 
-def _turn_to_rgb(graph: onnx.GraphProto, after: str, name: str) -> None:
-    """Turn the order of the channels that conv1 takes from BGR to RGB."""
+def _turn_to_rgb(graph: onnx.GraphProto, after: str, name: str, scale: float) -> None:
+    """Turn the order of the channels that conv1 takes from BGR to RGB; divide its weights by the scale."""
     users = [node for node in graph.node if after in node.input]
     if len(users) == 1 and users[0].op_type == "Cast":  # of float16
         users = [node for node in graph.node if users[0].output[0] in node.input]
@@ -102,7 +103,7 @@ def _turn_to_rgb(graph: onnx.GraphProto, after: str, name: str) -> None:
     if len(users) != 1 or users[0].op_type != "Conv" or users[0].input[1] not in weights:
         raise TargetError(f"{name} does not begin with a convolution; only FP32 and FP16 files can be made anew.")
     held = weights[users[0].input[1]]
-    turned = np.ascontiguousarray(numpy_helper.to_array(held)[:, ::-1])
+    turned = np.ascontiguousarray(numpy_helper.to_array(held)[:, ::-1]) / scale
     held.CopyFrom(numpy_helper.from_array(turned, held.name))
 
 

@@ -11,14 +11,11 @@ and the model zoo's scripts; RKNN-Toolkit2 user guide and examples; Qualcomm's p
 
 from __future__ import annotations
 
-import io
-
 import cv2
-import numpy as np
 
 from reid_edge.export.onnx import INPUT
 from reid_edge.export.targets.network import Form
-from reid_edge.export.targets.work import TargetWork, numbers
+from reid_edge.export.targets.work import TargetWork, npy, numbers
 from reid_edge.types import Image
 
 
@@ -30,8 +27,8 @@ def write_hailo(work: TargetWork, check: Image) -> list[str]:
         check: Crops that check the device, N×H×W×3 uint8, RGB.
     """
     mean = _write_network(work, "mean subtracted, NCHW")
-    work.write("calibration.npy", _npy(work.calibration_crops))
-    work.write("check.npy", _npy(check))
+    work.write("calibration.npy", npy(work.calibration_crops))
+    work.write("check.npy", npy(check))
     work.write("model.alls", _HAILO_SCRIPT.format(mean=numbers(mean), crops=len(work.calibration_crops)))
     work.write("compile.py", _HAILO_COMPILE.format(name=work.name, input=INPUT, size=_input_size(work)))
     work.write("run.py", _HAILO_RUN)
@@ -54,7 +51,7 @@ def write_rknn(work: TargetWork, check: Image) -> list[str]:
     mean = _write_network(work, "mean subtracted, NCHW")
     names = _write_each(work, "calibration", work.calibration_crops, "png")
     work.write("dataset.txt", "".join(f"{name}\n" for name in names))
-    work.write("check.npy", _npy(check))
+    work.write("check.npy", npy(check))
     work.write("compile.py", _RKNN_COMPILE.format(mean=numbers(mean), input=INPUT, size=_input_size(work)))
     return [
         "python compile.py rk3588    in FOLDER, where RKNN-Toolkit2 is installed: model.rknn, simulated.npy",
@@ -99,12 +96,6 @@ def _write_each(work: TargetWork, folder: str, crops: Image, suffix: str) -> lis
 
 def _png(crop: Image) -> bytes:
     return cv2.imencode(".png", crop[..., ::-1])[1].tobytes()
-
-
-def _npy(crops: Image) -> bytes:
-    file = io.BytesIO()
-    np.save(file, np.ascontiguousarray(crops))
-    return file.getvalue()
 
 
 def _input_size(work: TargetWork) -> str:

@@ -15,6 +15,7 @@ from reid_edge.bundle import Bundle, file_entry
 from reid_edge.errors import BundleError, CalibrationError, UsageError
 from reid_edge.export.calibration import CalibrationSet, distilled_set, folder_set, shipped_set_of
 from reid_edge.export.staging import staged_folder
+from reid_edge.export.targets.converted import write_litert, write_ncnn
 from reid_edge.export.targets.deepstream import write_deepstream
 from reid_edge.export.targets.model_server import write_model_server
 from reid_edge.export.targets.npu import write_hailo, write_qnn, write_rknn
@@ -53,6 +54,8 @@ TARGETS: dict[TargetName, Target] = {
     "hailo": Target("Hailo's Dataflow Compiler", "onnx", write_calibrated=write_hailo),
     "rknn": Target("Rockchip's RKNN-Toolkit2", "onnx", write_calibrated=write_rknn),
     "qnn": Target("Qualcomm's AI Engine Direct", "onnx", write_calibrated=write_qnn),
+    "ncnn": Target("ncnn", "onnx", write_ncnn),
+    "litert": Target("LiteRT", "onnx", write_litert),
 }
 
 

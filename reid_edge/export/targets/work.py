@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from reid_edge.bundle import Bundle
@@ -67,10 +70,18 @@ class TargetWork:
             )
         return found
 
-    def rgb_network(self, artifact: Artifact, *, form: Form, batch: int | None = None) -> RgbNetwork:
+    @property
+    def bundle_argument(self) -> str:
+        """Return the bundle's path as a word of a command line."""
+        return shlex.quote(str(self.bundle.path.absolute()))
+
+    def rgb_network(
+        self, artifact: Artifact, *, form: Form, batch: int | None = None, scale: float = 1.0
+    ) -> RgbNetwork:
         """Make the network of an ONNX file anew (:func:`reid_edge.export.targets.network.rgb_network`)."""
         entry = artifact.files[0]
-        return rgb_network(self.bundle.read(entry), str(self.bundle.path_of(entry)), form=form, batch=batch)
+        path = str(self.bundle.path_of(entry))
+        return rgb_network(self.bundle.read(entry), path, form=form, batch=batch, scale=scale)
 
     def write(self, relative: str, content: bytes | str) -> None:
         """Write a file of the target."""
@@ -81,6 +92,13 @@ class TargetWork:
     def write_model(self, model: onnx.ModelProto, relative: str = MODEL) -> None:
         """Write an ONNX file of the target."""
         self.write(relative, model.SerializeToString(deterministic=True))
+
+
+def npy(crops: Image) -> bytes:
+    """Write crops as the bytes of a ``.npy`` file."""
+    file = io.BytesIO()
+    np.save(file, np.ascontiguousarray(crops))
+    return file.getvalue()
 
 
 def numbers(values: Sequence[float], separator: str = ", ") -> str:

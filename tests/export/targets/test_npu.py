@@ -1,7 +1,5 @@
 import os
-import runpy
 import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -11,6 +9,7 @@ from reid_edge.errors import CalibrationError
 from reid_edge.export.targets.table import export_target
 from reid_edge.runtime.device_features import verify_features
 from tests.export.targets.literal import features_of
+from tests.export.targets.recipes import run_recipe
 from tests.export.targets.vendors import hailo_module, rknn_module
 
 #: Options of QAIRT's tools (Qualcomm's pages on qairt-converter and qairt-quantizer) that a recipe may use.
@@ -27,14 +26,6 @@ while [ $# -gt 0 ]; do
   shift
 done
 """
-
-
-def run_recipe(folder, name, arguments, modules, monkeypatch):
-    for module, held in modules.items():
-        monkeypatch.setitem(sys.modules, module, held)
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", [name, *arguments])
-    runpy.run_path(str(folder / name), run_name="__main__")
 
 
 def is_right(folder, features, precision="fp32"):

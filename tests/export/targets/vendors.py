@@ -88,3 +88,83 @@ def hailo_module():
     return types.SimpleNamespace(
         ClientRunner=HailoRunner, InferenceContext=types.SimpleNamespace(SDK_QUANTIZED="quantized")
     )
+
+
+class NcnnMat:
+    """ncnn's ``Mat``: planes of float32."""
+
+    class PixelType:
+        PIXEL_RGB = "RGB"
+
+    @classmethod
+    def from_pixels(cls, crop, kind, width, height):
+        assert (kind, crop.dtype, crop.shape) == ("RGB", np.uint8, (height, width, 3))
+        made = cls()
+        made.values = crop.astype(np.float32)
+        return made
+
+    def substract_mean_normalize(self, mean, norm):
+        self.values = (self.values - np.float32(mean)) * np.float32(norm)
+
+
+class NcnnNet:
+    """ncnn's ``Net`` and its extractor: loading gives 0, or else it failed."""
+
+    def load_param(self, path):
+        return 0 if Path(path).exists() else -1
+
+    def load_model(self, path):
+        self.model = path
+        return 0
+
+    def input_names(self):
+        return ["in0"]
+
+    def output_names(self):
+        return ["out0"]
+
+    def create_extractor(self):
+        return self
+
+    def input(self, name, pixels):
+        assert name == "in0"
+        self.pixels = pixels.values.transpose(2, 0, 1)
+
+    def extract(self, name):
+        assert name == "out0"
+        return 0, features_of(self.model, self.pixels[None])[0]
+
+
+def ncnn_module():
+    return types.SimpleNamespace(Net=NcnnNet, Mat=NcnnMat)
+
+
+class LiteRtInterpreter:
+    """LiteRT's ``Interpreter``: tensors by their index, channels last."""
+
+    def __init__(self, path):
+        self.model = path
+
+    def allocate_tensors(self):
+        pass
+
+    def get_input_details(self):
+        return [{"index": 3}]
+
+    def get_output_details(self):
+        return [{"index": 7}]
+
+    def set_tensor(self, index, pixels):
+        assert (index, pixels.dtype, pixels.shape) == (3, np.float32, (1, 256, 128, 3))
+        self.pixels = pixels
+
+    def invoke(self):
+        self.features = features_of(self.model, self.pixels)
+
+    def get_tensor(self, index):
+        assert index == 7
+        return self.features
+
+
+def litert_module():
+    return types.SimpleNamespace(Interpreter=LiteRtInterpreter)
