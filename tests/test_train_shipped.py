@@ -106,7 +106,7 @@ def test_the_recipe_from_other_weights_is_whole(script, tmp_path, monkeypatch):
     judged, whole = script.configurations(script.parsed(), 0.25)
     assert (judged.recipe, judged.model.start.name, judged.data.validation) == ("finetune", "osnet.pth", 100)
     assert [path.name for path in whole.distill.teachers] == ["big.pth"]
-    assert (whole.optimiser.learning_rate, whole.run.ema, whole.schedule.size_milestones) == (0.003, 0.999, (60,))
+    assert (whole.optimiser.learning_rate, whole.schedule.sizes) == (0.003, ((128, 64), (256, 128)))
 
 
 def test_the_recipe_for_new_sites_is_whole_and_learns_from_the_teacher_alone(script, tmp_path, monkeypatch):
