@@ -1,4 +1,4 @@
-"""Types that several packages share: images, features, sizes."""
+"""Types that several packages share: images, features, sizes, names of devices."""
 
 from __future__ import annotations
 
@@ -15,3 +15,9 @@ Features = npt.NDArray[np.float32]
 Size = tuple[int, int]
 #: A number for each of the channels R, G and B.
 PerChannel = tuple[float, float, float]
+
+
+def device_name(given: str) -> str:
+    """Write the name of a device as engines do: ``cpu`` and ``CPU.0`` are ``CPU``, ``gpu.1`` is ``GPU.1``."""
+    name = given.strip().upper()
+    return "CPU" if name == "CPU.0" else name

@@ -25,6 +25,8 @@ from reid_edge.system.sysfs import ROOT
 WARM_UP_SECONDS = 2.0
 #: MiB that a worker may take: Python, an engine, and a network with a few batch sizes compiled.
 WORKER_MEBIBYTES = 400
+#: MiB that CUDA and TensorRT take besides, of the memory that the CPU and the GPU of a Jetson share.
+GPU_MEBIBYTES = 1000
 #: Never more workers, however much memory there is: rounds of so many take long enough for the machine to change.
 MOST_WORKERS = 24
 #: Largest share of a budget that all warming up takes.
@@ -79,7 +81,7 @@ def time_variants(
     """
     timings: list[Timing] = []
     failures: list[Failure] = []
-    groups = math.ceil(len(variants) / workers_at_once())
+    groups = math.ceil(len(variants) / workers_at_once(on_gpu=any(one.hardware == "gpu" for one in variants)))
     at_once = math.ceil(len(variants) / max(1, groups))
     for start in range(0, len(variants), max(1, at_once)):
         group = variants[start : start + at_once]
@@ -93,16 +95,17 @@ def time_variants(
     return timings, failures
 
 
-def workers_at_once(root: Path = ROOT) -> int:
+def workers_at_once(root: Path = ROOT, *, on_gpu: bool = False) -> int:
     """Return how many variants may be loaded at once: what half of the free memory holds, 1 to 24.
 
     Args:
         root: Folder that holds the system's files.
+        on_gpu: Whether some of them compute on a GPU of CUDA.
     """
     free = free_memory(root)
     if free is None:
         return MOST_WORKERS
-    return max(1, min(MOST_WORKERS, free // 2 // (WORKER_MEBIBYTES << 20)))
+    return max(1, min(MOST_WORKERS, free // 2 // (WORKER_MEBIBYTES + on_gpu * GPU_MEBIBYTES << 20)))
 
 
 class Clock:

@@ -86,8 +86,8 @@ class Worker:
             cache_dir=None,
         )
         load_ms = _ms_since(start)
-        if request.device != "CPU":
-            check_extractor(self._extractor)  # the export has checked the file on a CPU only
+        if self._extractor.on_other_device:
+            check_extractor(self._extractor)
         execution = self._extractor.artifact.execution
         device = "" if request.device == "CPU" else f"on {request.device}"
         return Loaded(

@@ -125,12 +125,15 @@ def extract(
     from reid_edge.images import left_out, list_images
     from reid_edge.runtime import Extractor
     from reid_edge.runtime.extractor import extract_files
+    from reid_edge.runtime.golden import check_extractor
 
     check_feature_file(out, force=force)
     paths = list_images(inputs)
     extractor = Extractor(
         bundle, engine=engine, precision=precision, threads=threads, device=device, trusted_keys=trusted_key or ()
     )
+    if extractor.on_other_device:
+        check_extractor(extractor)
     with progress_bars() as notify:
         on_block = notify(f"extracting with {extractor.description}", len(paths))
         extracted = extract_files(extractor, paths, on_block, skip_bad=skip_bad)

@@ -116,6 +116,7 @@ def evaluate(
     from reid_edge.benchmark.evaluation_task import EvaluationTask
     from reid_edge.bundle import open_bundle
     from reid_edge.runtime import Extractor
+    from reid_edge.runtime.golden import check_extractor
 
     if json is not None:
         check_output(json, force=force)
@@ -137,6 +138,9 @@ def evaluate(
         ),
         flip=flip,
     )
+    for extractor in embedder.extractors:
+        if extractor.on_other_device:
+            check_extractor(extractor)
     with progress_bars() as notify:
         result = evaluate_embedder(
             embedder,

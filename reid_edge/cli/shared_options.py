@@ -9,6 +9,7 @@ import typer
 
 from reid_edge.errors import UsageError
 from reid_edge.manifest import EngineChoice, PrecisionChoice
+from reid_edge.types import device_name
 
 BundleArgument = Annotated[Path, typer.Argument(help="Folder that 'reid-edge export' made.")]
 EngineOption = Annotated[
@@ -21,7 +22,7 @@ ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads. Def
 DeviceOption = Annotated[
     str,
     typer.Option(
-        callback=lambda name: "CPU" if name.upper() in ("CPU", "CPU.0") else name,
+        callback=device_name,
         help="Device: CPU; OpenVINO's GPU, GPU.1, NPU, AUTO; or ONNX Runtime's CUDA, TENSORRT, OPENVINO, DML.",
     ),
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,10 +15,10 @@ import numpy.typing as npt
 
 from reid_edge.bundle import Bundle, open_bundle
 from reid_edge.crops import RESIZE_RULE, SkippedBox, check_image, crop_boxes, normalised, resize_into
-from reid_edge.errors import BoxError, BundleVersionError, FrameError, UsageError
+from reid_edge.errors import BoxError, BundleVersionError, EngineError, FrameError, UsageError
 from reid_edge.features import l2_normalised
 from reid_edge.images import read_images
-from reid_edge.manifest import Artifact, EngineChoice, InputSpec, PrecisionChoice
+from reid_edge.manifest import EngineChoice, InputSpec, PrecisionChoice
 from reid_edge.runtime.engines import Batch, CropEngine, EngineOptions, LayerTimer, choose_engine
 from reid_edge.runtime.native.library import LayerTimes
 from reid_edge.types import Features, Image, Size
@@ -64,6 +65,8 @@ class Extractor:
     Attributes:
         golden_cosine: Lowest cosine similarity to the checkpoint's features of the golden crops, where ``auto`` has
             compared them; else None.
+        unused_plan: Why ``auto`` took no TensorRT plan, though the bundle has one; "" where one runs, or there is none.
+        on_other_device: Whether a GPU or NPU computes; the export has checked the files on a CPU only.
 
     Raises:
         UsageError: ``threads`` or ``max_batch`` below 1, or ``trusted_keys`` for an opened bundle.
@@ -98,9 +101,12 @@ class Extractor:
         options = EngineOptions(
             threads=threads, device=device, cache_dir=default_cache_dir() if cache_dir == "default" else cache_dir
         )
-        self._unused_plans: list[str] = []
-        chosen = choose_engine(self.bundle, engine, precision, options, on_refusal=self._note_unused_plan)
-        self.artifact, self._engine, self.golden_cosine = chosen
+        refused: dict[str, str] = {}
+        self.artifact, self._engine, self.golden_cosine = choose_engine(
+            self.bundle, engine, precision, options, on_refusal=lambda one, reason: refused.update({one.name: reason})
+        )
+        self.unused_plan = self._why_no_plan(refused) if engine == "auto" and options.on_cpu else ""
+        self.on_other_device = self.artifact.engine == "tensorrt" or not options.on_cpu
         self._crop_engine: CropEngine | None = None
         if self._spec.normalised_in == "graph" and isinstance(self._engine, CropEngine):
             self._crop_engine = self._engine
@@ -108,6 +114,7 @@ class Extractor:
         self._batch_sizes = tuple(size for size in sizes if size <= (max_batch or self.artifact.max_batch))
         self._pixels: Image = np.empty((self._batch_sizes[-1], *self._spec.size, 3), np.uint8)
         self._lock = threading.Lock()
+        self._made_in = os.getpid()
 
     @property
     def input_size(self) -> Size:
@@ -119,14 +126,14 @@ class Extractor:
         """Name artifact, library and device, e.g. for a log."""
         return f"{self.artifact.name} on {self._engine.description}"
 
-    @property
-    def unused_plan(self) -> str:
-        """Say why the bundle's TensorRT plan was passed over for the CPU; "" where it runs, or none is there."""
-        return "" if self.artifact.engine == "tensorrt" else next(iter(self._unused_plans), "")
-
-    def _note_unused_plan(self, artifact: Artifact, reason: str) -> None:
-        if artifact.engine == "tensorrt":
-            self._unused_plans.append(f"{artifact.name}: {reason}")
+    def _why_no_plan(self, refused: Mapping[str, str]) -> str:
+        """Say why the bundle's first TensorRT plan was passed over; "" where one runs, or none is there."""
+        plans = [artifact for artifact in self.bundle.manifest.artifacts if artifact.engine == "tensorrt"]
+        if not plans or self.artifact.engine == "tensorrt":
+            return ""
+        of_plans = [f"{plan.name}: {refused[plan.name]}" for plan in plans if plan.name in refused]
+        not_tried = f"{plans[0].name}: 'auto' chooses no INT8, which may rank worse; set the precision to int8."
+        return next(iter(of_plans), not_tried)
 
     @property
     def engine_description(self) -> str:
@@ -192,7 +199,7 @@ class Extractor:
             N×D float32, not normalised; computed in the batch sizes that :meth:`__call__` uses.
         """
         features = np.empty((len(batch), self.bundle.manifest.features.dim), np.float32)
-        with self._lock:
+        with self._in_turn():
             for start, size in _chunks(len(batch), self._batch_sizes):
                 features[start : start + size] = self._engine.infer(batch[start : start + size])
         return features
@@ -208,10 +215,23 @@ class Extractor:
     def _features(self, crops: Sequence[Image]) -> Features:
         manifest = self.bundle.manifest
         features = np.empty((len(crops), manifest.features.dim), np.float32)
-        with self._lock:
+        with self._in_turn():
             for start, size in _chunks(len(crops), self._batch_sizes):
                 features[start : start + size] = self._infer(crops[start : start + size])
         return l2_normalised(features) if manifest.features.norm == "l2" else features
+
+    def _in_turn(self) -> AbstractContextManager[object]:
+        """Return what one call at a time holds.
+
+        Raises:
+            EngineError: In a forked child, where the engine's threads are missing and the lock may stay closed.
+        """
+        if os.getpid() != self._made_in:
+            raise EngineError(
+                f"{self.artifact.name} was loaded before this process was forked, and its threads are not here. Make "
+                "the extractor in the process that uses it."
+            )
+        return self._lock
 
     def _infer(self, crops: Sequence[Image]) -> Features:
         if self._crop_engine:

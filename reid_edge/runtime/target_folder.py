@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.errors import BundleCorruptError, BundleVersionError, shortened
+from reid_edge.errors import BundleCorruptError, BundleVersionError, UsageError, shortened
 from reid_edge.files import read_regular, write_whole
 from reid_edge.golden_file import parse_golden
 from reid_edge.manifest import Count, FeatureSpec, FileEntry, Pixels, Sha256
@@ -97,9 +97,15 @@ def read_check(folder: Path, record: TargetRecord) -> tuple[npt.NDArray[np.uint8
         Crops N×H×W×3 uint8 BGR, golden ones first, and features N×D float32.
 
     Raises:
+        UsageError: The folder is of software whose features are compared with the bundle itself.
         BundleCorruptError: The file is missing or has changed, or holds something else.
     """
     path = folder / CHECK
+    if record.golden == 0:
+        raise UsageError(
+            f"{folder} has no crops that judge {record.target}: features are of the bundle's golden crops there. Give "
+            "the bundle instead of this folder: reid-edge verify BUNDLE --features FILE"
+        )
     entry = next((file for file in record.files if file.path == CHECK), None)
     if entry is None:
         raise BundleCorruptError(f"{folder / RECORD} lists no {CHECK}; make the folder again: reid-edge export --for.")

@@ -20,7 +20,7 @@ from reid_edge.runtime.cuda import Gpu, remedy
 TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt_rtx"
 LIBRARIES = (TENSORRT, TENSORRT_RTX)
 #: The first release of TensorRT whose networks state their precision, as those of a bundle do.
-OLDEST_MAJOR = 10
+OLDEST = (10, 3)
 #: What TensorRT-RTX's plans run on (its support matrix): GeForce and RTX cards since Ampere, and GB10.
 RTX_CAPABILITIES = ("8.6", "8.9", "12.0", "12.1")
 
@@ -79,12 +79,18 @@ def _is_missing(error: ImportError, name: str) -> bool:
 
 def _why_too_old(library: ModuleType) -> str:
     version = str(library.__version__)
-    if library.__name__ != TENSORRT or int(version.partition(".")[0]) >= OLDEST_MAJOR:
+    if library.__name__ != TENSORRT or _release(version) >= OLDEST:
         return ""
     return (
-        f"TensorRT {version} is too old (JetPack 6.0 has 8.6): reid-edge needs {OLDEST_MAJOR}.3, which states the "
-        "precision of every layer in the network. Update the Jetson to JetPack 6.1 or later."
+        f"TensorRT {version} is too old (JetPack 6.0 has 8.6): reid-edge needs {OLDEST[0]}.{OLDEST[1]}, which states "
+        "the precision of every layer in the network. Update the Jetson to JetPack 6.1 or later."
     )
+
+
+def _release(version: str) -> tuple[int, int]:
+    """Return the first two numbers of a version."""
+    major, minor, *_ = version.split(".")
+    return int(major), int(minor)
 
 
 def why_not_on(library: ModuleType, gpu: Gpu | None) -> str:

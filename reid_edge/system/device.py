@@ -33,6 +33,8 @@ _LIBRARIES = (
     "openvino",
     "onnxruntime",
     "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
     "tensorrt",
     "tensorrt-rtx",
     "tensorrt-rtx-cu13",

@@ -6,12 +6,15 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import TYPE_CHECKING
 
 from reid_edge.manifest import EngineName, Precision
 from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
 from reid_edge.osnet.rewrites import Rewrite, why_illegal
-from reid_edge.tune.engines import TuningEngine
 from reid_edge.tuning_record import Execution, FloatType
+
+if TYPE_CHECKING:  # its module needs converters that a machine that only times rewrites lacks
+    from reid_edge.tune.engines import TuningEngine
 
 PLAIN = Rewrite()
 #: Rewrites of the whole network that are tried, the plain network first.

@@ -31,6 +31,7 @@ from reid_edge.runtime.native.library import available_kernels
 from reid_edge.runtime.tensorrt_library import load_library
 from reid_edge.system.cpu import cpu_flags
 from reid_edge.tuning_record import DeviceClass, FloatType
+from reid_edge.types import device_name
 
 #: CPU flags that make a float type worth trying with OpenVINO; whether it works shows when it is tried.
 _CPU_FLAGS: dict[FloatType, tuple[str, ...]] = {
@@ -346,8 +347,7 @@ def tuning_engines(name: EngineName | Literal["cpu"], crops: int, device: str = 
         EngineUnavailableError: Files cannot be made here, or no engine has that device.
         MissingExtraError: The package of the one that was named is not installed.
     """
-    if device.upper() == "CPU" != device:
-        raise EngineUnavailableError(f"expected --device CPU, in capitals, got '{device}'; or leave it out.")
+    device = device_name(device)
     if name != "cpu":
         return [_ENGINES[name](crops, device)]
     engines, reasons = [], []

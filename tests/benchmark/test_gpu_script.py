@@ -25,3 +25,12 @@ def test_the_gpu_script_runs_on_the_tests_driver(session_bundle, tmp_path):
     assert found["engine"]["wrong answers of threads"] == 0
     assert len(found["rewrites"]) == 12
     assert found["training"]["scratch, float32, graph auto"]["recorded"] is False
+
+
+def test_the_gpu_script_needs_no_package_that_its_machine_lacks():
+    """The packed wheels have neither nncf nor OpenVINO."""
+    code = "import sys, runpy\nsys.modules.update(nncf=None, openvino=None)\nsys.argv = ['run.py', '--help']\n"
+    code += f"runpy.run_path({str(REPOSITORY / 'benchmarks' / 'gpu' / 'run.py')!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--rehearse" in done.stdout

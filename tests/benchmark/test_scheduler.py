@@ -123,6 +123,11 @@ def test_as_many_are_loaded_at_once_as_half_the_memory_holds(tmp_path, available
     assert workers_at_once(plant(tmp_path, {"proc/meminfo": meminfo})) == expected
 
 
+def test_workers_on_a_gpu_take_more_of_the_memory_that_they_share(tmp_path):
+    jetson = plant(tmp_path, {"proc/meminfo": "MemTotal:  8000000 kB\nMemAvailable:  6000000 kB\n"})
+    assert (workers_at_once(jetson), workers_at_once(jetson, on_gpu=True)) == (7, 2)
+
+
 def test_a_container_loads_no_more_than_half_of_its_own_memory_holds(tmp_path):
     host = {"proc/meminfo": "MemTotal:  64000000 kB\nMemAvailable:   60000000 kB\n"}
     assert workers_at_once(plant(tmp_path / "host", host)) == MOST_WORKERS

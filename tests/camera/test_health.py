@@ -16,7 +16,6 @@ from reid_edge.camera.frames import Frame
 from reid_edge.camera.health import KINDS, Examination, Growth, HealthMonitor, Problem, ProblemLog
 from reid_edge.camera.status import AgentMetrics, StatusServer
 from reid_edge.errors import GpuMemoryError, StoreError
-from reid_edge.runtime import Extractor
 from tests.camera.test_agent import (  # noqa: F401 - fixtures
     full_disk,
     kinds,
@@ -54,7 +53,8 @@ def gallery_of(agent):
 def test_a_plan_that_is_not_used_makes_it_unhealthy_and_is_logged_once(settings, monkeypatch):  # noqa: F811
     with opened(settings({})) as agent:
         assert "no_gpu" not in {problem.kind for problem in Examination(agent)()}
-        monkeypatch.setattr(Extractor, "unused_plan", "tensorrt/fp16: the plan was built for another Orin.")
+        why = "tensorrt/fp16: the plan was built for another Orin."
+        monkeypatch.setattr(agent.pipeline.embedding.extractor, "unused_plan", why)
         (problem,) = [problem for problem in Examination(agent)() if problem.kind == "no_gpu"]
     assert problem.text.startswith(
         "openvino/fp32 computes the features, though the bundle has a TensorRT plan: tensorrt"

@@ -2,6 +2,8 @@
 
 import logging
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from reid_edge.bundle import Bundle, file_entry, open_bundle, write_manifest
 from reid_edge.crops import crop_boxes, resize_into
-from reid_edge.errors import BundleCorruptError, EngineUnavailableError
+from reid_edge.errors import BundleCorruptError, BundleVersionError, EngineUnavailableError
 from reid_edge.features import l2_normalised, row_cosines
 from reid_edge.files import write_whole
 from reid_edge.manifest import with_artifact
@@ -96,6 +98,39 @@ def test_auto_goes_on_where_the_library_is_missing(bundle, monkeypatch, tmp_path
             Extractor(bundle, engine="native")
     finally:
         library._library.cache_clear()
+
+
+def test_auto_goes_on_where_a_plan_is_of_another_release(bundle, monkeypatch):
+    def of_another_format(*_arguments, **_options):
+        raise BundleVersionError("fp32.plan has format 2, this release reads 1")
+
+    monkeypatch.setattr(native_engine, "NativeNetwork", of_another_format)
+    assert Extractor(bundle).artifact.name == "openvino/fp32"
+    with pytest.raises(BundleVersionError):
+        Extractor(bundle, engine="native")
+
+
+def test_a_forked_child_gets_an_error_even_while_another_thread_computes(bundle):
+    code = """
+import os, sys, threading
+import numpy as np
+from reid_edge import Extractor
+from reid_edge.errors import EngineError
+
+extractor, crops = Extractor(sys.argv[1], engine="native", precision="fp32"), [np.zeros((99, 44, 3), np.uint8)] * 8
+threading.Thread(target=lambda: [extractor(crops) for _ in range(10**9)], daemon=True).start()
+for _ in range(10):
+    if os.fork() == 0:
+        try:
+            extractor(crops)
+        except EngineError as error:
+            os._exit("forked" not in str(error))
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(bundle.path)], timeout=60, check=False)
+    assert done.returncode == 0
 
 
 def test_auto_goes_on_where_its_golden_features_do_not_hold(bundle, monkeypatch, caplog):

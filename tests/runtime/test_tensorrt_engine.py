@@ -64,6 +64,25 @@ def test_a_plan_that_cannot_run_is_said_once_with_the_reason(planned, driver, ca
     assert Extractor(planned, engine=extractor.artifact.engine).unused_plan == ""
 
 
+def test_a_plan_in_int8_alone_is_not_chosen_and_that_is_said(planned):
+    kept = [one for one in planned.manifest.artifacts if one.engine != "tensorrt"]
+    alone = dataclasses.replace(planned.artifact("tensorrt", "fp32"), precision="int8")
+    manifest = dataclasses.replace(planned.manifest, artifacts=(*kept, alone))
+    bundle = dataclasses.replace(planned, manifest=manifest)
+    extractor = Extractor(bundle)
+    assert not extractor.on_other_device
+    assert extractor.unused_plan.startswith("tensorrt/int8: 'auto' chooses no INT8")
+    chosen = Extractor(bundle, precision="int8")
+    assert chosen.on_other_device and not chosen.unused_plan
+
+
+def test_a_plan_is_not_missed_where_another_device_was_asked_for(planned, driver):
+    driver.gpu("Orin", "8.7", 16, 62 << 30)
+    extractor = Extractor(planned, device="auto")
+    assert (extractor.artifact.engine, extractor.unused_plan) == ("openvino", "")
+    assert extractor.on_other_device
+
+
 def test_every_batch_size_is_run_once_recorded_and_then_launched(planned, crops, driver):
     engine, before = loaded(planned), driver.launches
     for size in (1, 3, 2, 3, 1, 6):

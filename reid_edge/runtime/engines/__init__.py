@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from reid_edge.bundle import Bundle
-from reid_edge.errors import EngineError, EngineUnavailableError, MissingExtraError, UsageError
+from reid_edge.errors import BundleVersionError, EngineError, EngineUnavailableError, MissingExtraError, UsageError
 from reid_edge.manifest import ENGINES, PRECISIONS, Artifact, EngineChoice, EngineName, Precision, PrecisionChoice
 from reid_edge.runtime.agreement import require_agreement
 from reid_edge.runtime.engines.base import Batch, CropEngine, Engine, EngineOptions, LayerTimer
@@ -107,10 +107,10 @@ def choose_engine(
                 loaded.require_own_kernels()
                 cosine = require_agreement(loaded.infer, bundle, artifact)  # nobody else uses these kernels
             return artifact, loaded, cosine
-        except (EngineError, MissingExtraError) as error:
+        except (EngineError, MissingExtraError, BundleVersionError) as error:
             if engine != "auto":
                 raise
-            level = logging.WARNING if isinstance(error, EngineError) else logging.INFO
+            level = logging.INFO if isinstance(error, MissingExtraError) else logging.WARNING
             _logger.log(level, "%s is not used: %s", artifact.name, error)
             reasons.append(f"  {artifact.name}: {error}")
             on_refusal(artifact, str(error))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from reid_edge.errors import UsageError
 from reid_edge.runtime.native.library import LayerTimes
 from reid_edge.tuning_record import MAX_THREADS
-from reid_edge.types import Features, Image
+from reid_edge.types import Features, Image, device_name
 
 #: uint8 N×H×W×3 or float32 N×3×H×W, as the bundle's input spec says.
 Batch = npt.NDArray[Any]
@@ -25,7 +25,8 @@ class EngineOptions:
     Attributes:
         threads: CPU threads; None leaves the choice to the engine, within affinity and CPU quota.
         device: ``CPU``, where TensorRT runs on the GPU all the same; a device of OpenVINO: ``GPU``, ``GPU.1``, ``NPU``,
-            ``AUTO``; or a provider of ONNX Runtime: ``CUDA``, ``TENSORRT``, ``OPENVINO``, ``DML`` and so on.
+            ``AUTO``; or a provider of ONNX Runtime: ``CUDA``, ``TENSORRT``, ``OPENVINO``, ``DML`` and so on.  In any
+            case.
         cache_dir: Folder for compiled models between starts; None keeps none.  Where nothing can be kept, or what is
             there is damaged, models are compiled again.
 
@@ -40,6 +41,7 @@ class EngineOptions:
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads not in range(1, MAX_THREADS + 1):
             raise UsageError(f"threads must be from 1 to {MAX_THREADS}, got {self.threads!r}.")
+        object.__setattr__(self, "device", device_name(self.device))
 
     @property
     def on_cpu(self) -> bool:

@@ -17,6 +17,7 @@ from reid_edge.files import read_regular
 from reid_edge.manifest import MAX_FILE_BYTES
 from reid_edge.runtime.engines.onnxruntime import onnxruntime_version, open_session
 from reid_edge.runtime.engines.openvino import compile_network, is_openvinos, openvino_version, read_network, read_onnx
+from reid_edge.types import device_name
 
 EngineChoice = Literal["auto", "openvino", "onnxruntime"]
 Outputs = list[npt.NDArray[np.float32]]
@@ -118,6 +119,7 @@ def load_network(
         MissingExtraError: The engine's package is not installed.
     """
     _check_files(path)
+    device = device_name(device)
     if engine == "auto":
         has_onnxruntime = importlib.util.find_spec("onnxruntime") is not None
         for_onnxruntime = path.suffix == ".onnx" and not is_openvinos(device)
