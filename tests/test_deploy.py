@@ -81,8 +81,9 @@ def test_the_cameras_unit_may_open_cameras_and_the_gpu():
 
 def test_a_jetsons_drop_in_gives_the_groups_of_the_gpu_and_the_socket_of_csi_cameras():
     lines = (UNIT.parent / "jetson.conf").read_text().splitlines()
-    for line in ("SupplementaryGroups=video render", "PrivateTmp=no", "After=nvargus-daemon.service"):
+    for line in ("SupplementaryGroups=video render", "PrivateTmp=no", "ReadWritePaths=/tmp"):
         assert line in lines
+    assert "After=nvargus-daemon.service" in lines
     assert "reid-edge@.service.d/jetson.conf" in (UNIT.parent / "README.md").read_text()
 
 

@@ -50,7 +50,7 @@ def main() -> None:
     size = sum(path.stat().st_size for path in args.folder.rglob("*") if path.is_file())
     print(f"{size / 2**20:.1f} MiB in {args.folder}. On the machine with the GPU, in the repository's folder:\n")
     print(f"  python3 -m pip install -q --no-index --no-deps --target site {args.folder}/wheels/*.whl")
-    print(f"  PYTHONPATH=site:. python3 benchmarks/gpu/run.py {args.folder}/bundle --out gpu.json")
+    print(f"  PYTHONPATH=site:. timeout 540 python3 benchmarks/gpu/run.py {args.folder}/bundle --out gpu.json")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run on a GPU, in one go of at most nine minutes, what this project has for GPUs, and write the figures as JSON.
+"""Run on a GPU what this project has for GPUs, and write the figures as JSON.
 
     python benchmarks/gpu/run.py BUNDLE --out gpu.json [--seconds 520]
     python benchmarks/gpu/run.py BUNDLE --out gpu.json --rehearse      # without a GPU: shows that the script runs
@@ -8,9 +8,10 @@
   torch computes them (``stand_in.py``), so their times are torch's, but memory, copies, stream, recordings are ours.
 * ``copies``: 8 crops to the GPU and 8 features back, from pageable and from pinned memory.
 * ``rewrites``: every exact rewrite, launched layer by layer and as one CUDA graph.
-* ``training``: a step of every recipe in float32 and bfloat16, recorded or not.
+* ``training``: a step of every recipe but ``attributes`` in float32 and bfloat16, recorded or not.
 
-A section that fails is written down with its traceback, and the next one runs; the file is complete after each.
+A section that fails is written down with its traceback, and the next one runs; the file is complete after each.  After
+``--seconds`` the last two leave out what is left.  Where the machine is lent for nine minutes, ``timeout 540`` ends it.
 """
 
 from __future__ import annotations
