@@ -85,6 +85,8 @@ def build(
     processor = target or platform.machine()
     if sys.platform != "linux" or processor not in PROCESSORS:
         raise BuildError(f"the native engine is made for Linux on {' and '.join(PROCESSORS)}, not {processor}")
+    if target is None and (sys.maxsize < 2**32 or platform.libc_ver()[0] != "glibc"):  # whatever the kernel's processor
+        raise BuildError("the native engine is made for 64-bit Python on glibc; this Python is another")
     compiler, portable = _compiler(processor, sanitize, static=program is not None)
     flags = [*_FLAGS, *(_SANITIZERS if sanitize else ["-fno-sanitize=all", "-g0"])]
     output.parent.mkdir(parents=True, exist_ok=True)

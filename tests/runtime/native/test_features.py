@@ -71,24 +71,8 @@ def test_every_width(width, kernels):
     _assert_features(network, random_pixels(2, size, seed=6), kernels)
 
 
-@pytest.mark.parametrize("kernels", KERNELS)
-@pytest.mark.parametrize("name", ["1 primary", "IBN"])
-def test_a_feature_depends_neither_on_the_batch_nor_on_the_threads(name, kernels):
-    size = (96, 48)
-    plan = plan_of(random_network(OSNetConfig(width=0.25, size=size, variant=VARIANTS[name]), seed=7).float())
-    pixels = random_pixels(11, size, seed=8)
-    one_by_one = NativeNetwork(plan, kernels=kernels).run(pixels[:1])
-    for threads in (1, 2):
-        network = NativeNetwork(plan, kernels=kernels, threads=threads)
-        whole = network.run(pixels)
-        assert np.array_equal(whole[:1], one_by_one)
-        for batch in (1, 2, 3, 8):
-            assert np.array_equal(network.run(pixels[:batch]), whole[:batch])
-        order = np.random.default_rng(9).permutation(len(pixels))
-        assert np.array_equal(network.run(pixels[order]), whole[order])
-
-
 BF16, INT8 = kernels_of("bf16"), kernels_of("int8")
+ALL = [*(("fp32", one) for one in KERNELS), *(("bf16", one) for one in BF16), *(("int8", one) for one in INT8)]
 
 
 @pytest.mark.parametrize("kernels", BF16)
@@ -116,6 +100,24 @@ def test_random_networks_in_int8(kernels, config, seed, threads):
 def _int8_plan(network, pixels):
     plan = plan_of(network.float())
     return with_ranges(plan, NativeNetwork(plan).calibrate(pixels))
+
+
+@pytest.mark.parametrize(("precision", "kernels"), ALL)
+@pytest.mark.parametrize("name", ["1 primary", "IBN"])
+def test_a_feature_depends_neither_on_the_batch_nor_on_the_threads(name, precision, kernels):
+    size = (96, 48)
+    network = random_network(OSNetConfig(width=0.25, size=size, variant=VARIANTS[name]), seed=7)
+    pixels = random_pixels(33, size, seed=8)
+    plan = _int8_plan(network, pixels[:8]) if precision == "int8" else plan_of(network.float())
+    one_by_one = NativeNetwork(plan, kernels=kernels, precision=precision).run(pixels[:1])
+    for threads in (1, 2):
+        native = NativeNetwork(plan, kernels=kernels, threads=threads, precision=precision)
+        whole = native.run(pixels)
+        assert np.array_equal(whole[:1], one_by_one)
+        for batch in (1, 2, 3, 8, 32):
+            assert np.array_equal(native.run(pixels[:batch]), whole[:batch])
+        order = np.random.default_rng(9).permutation(len(pixels))
+        assert np.array_equal(native.run(pixels[order]), whole[order])
 
 
 @pytest.mark.parametrize("name", ["1 primary", "4 concatenation", "5 addition", "IBN"])

@@ -164,3 +164,10 @@ def test_one_crop_on_any_number_of_threads_gives_the_same_feature_without_races(
     (tmp_path / "plan").write_bytes(calibrated)
     (tmp_path / "pixels").write_bytes(pixels.tobytes())
     assert _run([], share_driver, tmp_path / "plan", tmp_path / "pixels", precision) == ["the", "same"]
+
+
+@pytest.mark.parametrize("of_python", [("", ""), ("musl", "1.2")])
+def test_no_library_is_made_for_a_python_that_could_not_load_it(monkeypatch, tmp_path, of_python):
+    monkeypatch.setattr(compile_library.platform, "libc_ver", lambda: of_python)
+    with pytest.raises(compile_library.BuildError, match="this Python is another"):
+        compile_library.build(tmp_path / "library.so")
