@@ -157,7 +157,7 @@ def test_a_kept_file_of_which_only_the_header_can_be_read_is_written_anew(tmp_pa
 )
 def test_a_teacher_whose_features_are_too_large_is_named(people, teacher, tmp_path, factor, view, message):
     checkpoint = load_checkpoint(teacher / "last.safetensors")
-    large = {name: tensor * factor if name == "fc.norm.weight" else tensor for name, tensor in checkpoint.state.items()}
+    large = {name: tensor * factor if name == "fc_norm.weight" else tensor for name, tensor in checkpoint.state.items()}
     save_checkpoint(dataclasses.replace(checkpoint, state=large), tmp_path / "last.safetensors")
     config = taught(people, tmp_path / "last.safetensors", distill__view=view)
     refused(config, tmp_path / "run", SettingsError, message)
@@ -165,7 +165,7 @@ def test_a_teacher_whose_features_are_too_large_is_named(people, teacher, tmp_pa
 
 def test_a_teacher_with_large_features_may_see_the_same_images(people, teacher, tmp_path):
     checkpoint = load_checkpoint(teacher / "last.safetensors")
-    large = checkpoint.state | {"fc.norm.weight": checkpoint.state["fc.norm.weight"] * 1e7}
+    large = checkpoint.state | {"fc_norm.weight": checkpoint.state["fc_norm.weight"] * 1e7}
     save_checkpoint(dataclasses.replace(checkpoint, state=large), tmp_path / "last.safetensors")
     train(taught(people, tmp_path / "last.safetensors", distill__view="same"), tmp_path / "run")
 
@@ -179,12 +179,23 @@ def test_the_same_teachers_in_another_order_are_told_their_order(people, teacher
     refused(taught(people, tmp_path / "second", teacher), tmp_path / "run", ResumeError, order, resume=True)
 
 
-def test_a_gpu_that_vanishes_while_teachers_look_is_told(people, teacher, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError, "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        (RuntimeError, "NCCL communicator was aborted"),
+        (getattr(torch, "AcceleratorError", None), "unspecified launch failure"),
+    ],
+)
+def test_a_gpu_that_vanishes_while_teachers_look_is_told(people, teacher, tmp_path, monkeypatch, error, reason):
+    if error is None:
+        pytest.skip("this torch has no type of its own")
+
     def vanishing(*_args, **_more):
-        raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED\nat somewhere")
+        raise error(f"{reason}\nat somewhere")
 
     monkeypatch.setattr("reid_edge.training.teaching.known_features", vanishing)
-    message = r"the GPU failed before step 1 \(cuDNN error: CUDNN_STATUS_EXECUTION_FAILED\)\. Nothing was written"
+    message = rf"the GPU failed before step 1 \({reason}\)\. Nothing was written"
     refused(taught(people, teacher), tmp_path / "run", TrainingError, message)
     assert not (tmp_path / "run").exists()
 
