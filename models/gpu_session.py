@@ -9,10 +9,11 @@ start from; tables of features as float16), wheels that the machine lacks (--whe
 are to go on into files of a folder of at most --limit MiB.  *train* first measures a step as a CUDA graph
 (OUT/step.txt), then trains the jobs of --plan, each a run of `reid-edge train`; a job waits for the one that it names
 as `after`, and others run side by side on one GPU.  When the time is over, all save their state, and OUT holds them in
-parts of 15 MiB, with their logs and summary.txt, which has the figures and what did not fit: best checkpoints come
-before states, and of a finished run the optimiser is left out.  A second call, packed with --results OUT, goes on with
-the jobs whose states fit, or with those that --jobs names; the others wait in OUT for a call of their own.  *unpack*
-takes the results of several calls, the first one first.  On a CPU it does the same, slowly.
+parts of 15 MiB, with their logs and summary.txt, which says what was measured and what did not fit: best checkpoints of
+finished runs come before states, and of these runs the optimiser is left out.  A second call, packed with --results
+OUT, goes on with the jobs whose states fit (the optimiser's averages as bfloat16), or with those that --jobs names; the
+others wait in OUT for a call of their own.  *unpack* takes the results of several calls, the first one first.  On a CPU
+it does the same, slowly.
 """
 
 from __future__ import annotations
@@ -218,6 +219,7 @@ def pack_runs(arguments: argparse.Namespace, room: int) -> None:
         for job in _chosen(arguments):
             if finished(runs / job.name):
                 continue
+            lighten(runs / job.name)
             wanted = {name: _needed(runs / name) for name in (job.name, job.after) if name}
             files = [*chosen, *(file for name in wanted for file in wanted[name] if file not in chosen)]
             packed = archived(files)
@@ -231,6 +233,18 @@ def pack_runs(arguments: argparse.Namespace, room: int) -> None:
         write_parts(archived(chosen), arguments.pack)
     (arguments.pack / GO_ON).write_text("".join(f"{job.name}\n" for job in going), encoding="utf-8")
     console.print(f"these go on: {', '.join(job.name for job in going)}", soft_wrap=True)
+
+
+def lighten(run: Path) -> None:
+    """Keep the moving averages of an unfinished run's optimiser as bfloat16: half of the bytes, and digits enough."""
+    state = state_of(run)
+    if state is None or "optimiser" not in state.stepper:
+        return
+    optimiser = {
+        number: {name: tensor.bfloat16() if tensor.ndim else tensor for name, tensor in tensors.items()}
+        for number, tensors in state.stepper["optimiser"].items()
+    }
+    save_state(RunFolder(run).state, dataclasses.replace(state, stepper=state.stepper | {"optimiser": optimiser}))
 
 
 def _needed(run: Path) -> list[Content]:
@@ -464,15 +478,16 @@ class Content:
 def contents(run: Path) -> list[Content]:
     """Return a run's files that are worth bringing back.
 
-    Settings and figures come first, then the best checkpoints, the states, and the last checkpoints of a finished run;
-    those of another are written anew when it goes on.
+    Settings and figures come first, then the best checkpoints of finished runs, the states, and the last checkpoints
+    of finished runs.  Another run's state suffices to go on: its best checkpoints come at the end, and its last ones
+    are written anew.
     """
     state = state_of(run)
     over = state is not None and state.progress.finished
     folders = [RunFolder(run, networks) for networks in (1, 2)]
     ranked = [
         (0, [folders[0].config, folders[0].metrics, folders[0].log]),
-        (1, [folder.best(number) for folder in folders for number in range(folder.networks)]),
+        (1 if over else 5, [folder.best(number) for folder in folders for number in range(folder.networks)]),
         (3 if over else 2, [folders[0].state]),
         (4, [folder.last(number) for folder in folders for number in range(folder.networks)] if over else []),
     ]

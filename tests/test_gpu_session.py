@@ -1,5 +1,6 @@
 """models/gpu_session.py in miniature, on a CPU: what a call trains comes back, and a second call goes on."""
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -156,7 +157,7 @@ def names(folder):
 
 
 def test_best_checkpoints_come_back_before_states_and_what_does_not_fit_is_named(script, ask, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "PART_BYTES", 21_000)
+    monkeypatch.setattr(script, "PART_BYTES", 16_000)
     write_run(tmp_path / "work/runs/a", size=20_000)
     write_run(tmp_path / "work/runs/b", size=20_000, step=8, finished=True)
     (tmp_path / "out").mkdir()
@@ -164,13 +165,14 @@ def test_best_checkpoints_come_back_before_states_and_what_does_not_fit_is_named
     assert [line for line in lines if "left out" in line] == [
         "left out, since it does not fit: runs/b/state.pt",
         "left out, since it does not fit: runs/b/last.safetensors",
+        "left out, since it does not fit: runs/a/best.safetensors",
     ]
     ask("unpack", "--results", tmp_path / "out", "--out", tmp_path / "here")
-    few = {"config.toml", "metrics.csv", "best.safetensors"}
-    assert names(tmp_path / "here/runs/a") == few | {"state.pt"}  # the last checkpoint is written anew
-    assert names(tmp_path / "here/runs/b") == few
+    few = {"config.toml", "metrics.csv"}
+    assert names(tmp_path / "here/runs/a") == few | {"state.pt"}  # from which it goes on
+    assert names(tmp_path / "here/runs/b") == few | {"best.safetensors"}
     assert not script.finished(tmp_path / "here/runs/a") and script.finished(tmp_path / "here/runs/b")
-    assert len(script.parts(tmp_path / "out")) == 4
+    assert len(script.parts(tmp_path / "out")) == 3
 
 
 def test_only_states_that_fit_are_packed_and_only_their_jobs_go_on(script, ask, market, tmp_path, capsys):
@@ -196,6 +198,16 @@ def test_only_states_that_fit_are_packed_and_only_their_jobs_go_on(script, ask, 
         ask("pack", *call, "--jobs", "z")
     with pytest.raises(OutputError, match="no job is left"):
         ask("pack", *call, "--jobs", "d")
+
+
+def test_the_optimisers_averages_are_packed_as_bfloat16(script, tmp_path):
+    state = load_state(write_run(tmp_path / "a") / "state.pt")
+    optimiser = {0: {"step": torch.tensor(70_001.0), "exp_avg": torch.tensor([1e-30, 2.0])}}
+    save_state(tmp_path / "a/state.pt", dataclasses.replace(state, stepper=state.stepper | {"optimiser": optimiser}))
+    script.lighten(tmp_path / "a")
+    found = load_state(tmp_path / "a/state.pt").stepper["optimiser"][0]
+    assert (found["step"].item(), found["exp_avg"].dtype) == (70_001.0, torch.bfloat16)
+    torch.testing.assert_close(found["exp_avg"].float(), optimiser[0]["exp_avg"], rtol=1e-2, atol=0)
 
 
 def test_later_runs_replace_earlier_ones_and_earlier_ones_do_not_come_back(script, ask, tmp_path):
