@@ -573,7 +573,7 @@ def joined(folder: Path, runs: Path) -> None:
         whole = io.BytesIO(b"".join(part.read_bytes() for part in parts(folder)))
         with tarfile.open(fileobj=whole) as archive:
             archive.extractall(place, filter="data")
-        for new in sorted((Path(place) / "runs").iterdir()):
+        for new in sorted(Path(place).glob("runs/*")):  # none if all jobs have failed at once
             old = runs / new.name
             if old.is_dir() and not _same_settings(old, new):
                 shutil.rmtree(old)
@@ -614,7 +614,7 @@ def unpack(arguments: argparse.Namespace) -> None:
         if not parts(results):
             raise OutputError(f"{results} has no {PARTS}.00; give the --out of a call as --results.")
         joined(results, runs)
-    for run in sorted(runs.iterdir()):
+    for run in sorted(runs.glob("*")):
         state = state_of(run)
         what = "finished" if finished(run) else "unfinished"
         console.print(

@@ -175,6 +175,16 @@ def test_best_checkpoints_come_back_before_states_and_what_does_not_fit_is_named
     assert len(script.parts(tmp_path / "out")) == 3
 
 
+def test_nothing_may_come_back_but_logs(script, ask, tmp_path):
+    (tmp_path / "work/runs/a").mkdir(parents=True)
+    (tmp_path / "work/a.log").write_text("no such network")
+    (tmp_path / "out").mkdir()
+    script.bring_back(tmp_path / "work/runs", tmp_path / "out")
+    assert (tmp_path / "out/a.log").is_file()
+    ask("unpack", "--results", tmp_path / "out", "--out", tmp_path / "here")
+    assert not (tmp_path / "here/runs").exists()
+
+
 def test_only_states_that_fit_are_packed_and_only_their_jobs_go_on(script, ask, market, tmp_path, capsys):
     plan = tmp_path / "plan.toml"
     plan.write_text("[jobs.a]\n[jobs.b]\n[jobs.c]\n[jobs.d]\n[jobs.e]\nafter = 'd'\n")
