@@ -109,6 +109,7 @@ def variants(arguments: argparse.Namespace) -> dict[str, list[TrainSettings]]:
     common = {"data.root": str(arguments.root), "model.start": arguments.start and str(arguments.start)}
     common |= dict(assignment(value) for value in arguments.values)
     plans: dict[str, list[TrainSettings]] = {}
+    told: set[str] = set()
     for name, changes in found.items():
         if arguments.only and name not in arguments.only:
             continue
@@ -119,7 +120,12 @@ def variants(arguments: argparse.Namespace) -> dict[str, list[TrainSettings]]:
                 continue
             given["distill.teachers"] = [str(teacher) for teacher in arguments.teacher]
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
-        plans[name] = [resolve(None, tables, common | given | {"run.seed": seed})[0] for seed in seeds]
+        resolved = [resolve(None, tables, common | given | {"run.seed": seed}) for seed in seeds]
+        plans[name] = [settings for settings, _ in resolved]
+        for note in resolved[0][1]:
+            if note not in told:  # what all variants share is told once
+                console.print(f"{name}: {note}", soft_wrap=True)
+            told.add(note)
     if not plans:
         raise SettingsError("every variant needs a teacher; give --teacher CHECKPOINT.")
     return plans

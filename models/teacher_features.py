@@ -5,7 +5,8 @@
 NETWORK is an OpenVINO or ONNX file with one image input N×3×H×W and one output N×D, as those of Open Model Zoo
 (person-reidentification-retail-0277: Apache-2.0, trained on Market-1501).  It takes BGR pixels from 0 to 255, or with
 --rgb and --mean and --std others.  A feature is the mean of those of the image and of its mirror image.  Beside
-teacher.npy, teacher.sources.txt has the paths of the images.
+teacher.npy, teacher.sources.txt has the paths of the images: those of the train split, of which datasets with random
+splits have several (--split), or of all splits (--combineall).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy.typing as npt
 import openvino
 
 from reid_edge.console import console, progress_bars, run_script
+from reid_edge.datasets.combined import load_combined
 from reid_edge.datasets.loading import load_split
 from reid_edge.errors import EngineError
 from reid_edge.features import check_feature_file, l2_normalised, write_features
@@ -35,7 +37,12 @@ def main() -> None:
     """Compute and write the features."""
     arguments = parsed()
     check_feature_file(arguments.out, force=arguments.force)
-    images = load_split(arguments.dataset, arguments.root, "train", partial=arguments.partial)
+    if arguments.combineall:
+        images = load_combined(arguments.dataset, arguments.root, partial=arguments.partial)
+    else:
+        images = load_split(
+            arguments.dataset, arguments.root, "train", partial=arguments.partial, number=arguments.split
+        )
     with progress_bars() as notify:
         paths = [image.path for image in images]
         found = features(arguments.network, paths, notify, rgb=arguments.rgb, mean=arguments.mean, std=arguments.std)
@@ -50,6 +57,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--dataset", default="market1501", help="name of the dataset (docs/datasets.md)")
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--out", type=Path, required=True, help="file to write, .npy")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--split", type=int, default=0, help="number of the random split, as data.split of the training")
+    which.add_argument("--combineall", action="store_true", help="query and gallery too, as data.combineall")
     parser.add_argument("--partial", action="store_true", help="do not check the number of images")
     parser.add_argument("--rgb", action="store_true", help="the network takes RGB, not BGR")
     parser.add_argument("--mean", type=float, nargs=3, default=[0, 0, 0], help="subtracted from pixels, in its order")

@@ -341,6 +341,8 @@ def quality_text(evaluated: Run | None, shipped: Run, metrics: dict[str, float])
     if evaluated is None:
         return "nobody was held out; measure it with `reid-edge evaluate`. The test split was not read"
     twin = "these weights" if evaluated is shipped else "a twin, trained by the same recipe and seed without them"
+    if any(path.suffix == ".npy" for path in evaluated.settings.distill.teachers):  # of which nobody knows who it saw
+        twin += "; its teacher may have seen them"
     return (
         f"{figures_text(metrics)}: {evaluated.settings.data.validation} identities held out of the train split, single "
         f"query, cosine, by {twin}. The test split was not read"

@@ -113,3 +113,12 @@ def test_every_variant_that_the_repository_names_is_valid(script, name, tmp_path
     plans = script.variants(script.parsed())
     assert all(runs[0].data.validation == 100 for runs in plans.values())
     assert len({str(runs) for runs in plans.values()}) == len(plans)
+    assert len({runs[0].schedule.frozen for runs in plans.values()}) == 1
+
+
+def test_what_a_number_of_epochs_changes_in_proportion_is_told(ask, capsys):
+    with pytest.raises(StoppedError):
+        ask("--minutes", "0", "--set", "schedule.epochs=20", "--only", "plain one", "--only", "EMA 0.9")
+    out = capsys.readouterr().out
+    assert out.count("20 epochs in place of 2, so in proportion: ") == 1
+    assert "schedule.frozen = 10" in out

@@ -1,5 +1,6 @@
 """models/teacher_features.py: the features of a network that is no OSNet, as a teacher."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import openvino
 import pytest
 from openvino import opset13 as ops
 
+from reid_edge.errors import DatasetError
 from reid_edge.training.feature_table import read_table
+from tests.scripts import loaded
 
 SCRIPT = Path(__file__).parents[1] / "models/teacher_features.py"
 
@@ -40,6 +43,26 @@ def images(tmp_path):
 def run(*arguments):
     command = [sys.executable, SCRIPT, *map(str, arguments), "--dataset", "folder", "--partial"]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(("more", "splits"), [([], {"train"}), (["--combineall"], {"train", "query", "gallery"})])
+def test_all_splits_are_seen_on_request(images, tmp_path, monkeypatch, more, splits):
+    (tmp_path / "root/query").mkdir()
+    (tmp_path / "root/train/ben").rename(tmp_path / "root/query/ben")
+    shutil.copytree(tmp_path / "root/query", tmp_path / "root/gallery")
+    for number in (0, 1):
+        (tmp_path / "root/train/carl").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / f"root/train/carl/{number}_c1.png"), images[0])
+    given = ["n.xml", "--dataset", "folder", "--root", tmp_path / "root", "--out", tmp_path / "t.npy", *more]
+    with loaded("teacher_features") as script:
+        monkeypatch.setattr(script, "features", lambda _network, paths, *_more, **_options: np.ones((len(paths), 2)))
+        monkeypatch.setattr(sys, "argv", ["teacher_features.py", *map(str, given)])
+        script.main()
+        sources = [Path(line) for line in (tmp_path / "t.sources.txt").read_text().splitlines()]
+        assert {source.parent.parent.name for source in sources} == splits
+        monkeypatch.setattr(sys, "argv", [*sys.argv[:8], "--split", "3", "--force"])
+        with pytest.raises(DatasetError, match="leave out split 3"):
+            script.main()
 
 
 def unit(rows):

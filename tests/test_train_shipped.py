@@ -11,6 +11,7 @@ from reid_edge.export.calibration import shipped_name
 from reid_edge.osnet.checkpoint import load_checkpoint
 from reid_edge.training.folder import RunFolder
 from reid_edge.training.recipes import RECIPES
+from reid_edge.training.resolve import resolve
 from tests.conftest import REPOSITORY
 from tests.scripts import loaded
 
@@ -246,3 +247,11 @@ def test_a_recipe_with_an_unknown_key_is_refused_before_any_work(script, asked, 
     with pytest.raises(SettingsError, match="epoch"):
         script.configurations(arguments, 0.1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("teacher", "told"), [("t.npy", True), ("big.pth", False)])
+def test_figures_say_that_a_teacher_of_features_may_have_seen_the_held_out_people(script, teacher, told):
+    settings = resolve("scratch", {}, {"distill.teachers": [teacher]})[0]
+    runs = [script.Run(settings=settings, checkpoint=None, seconds=1.0, device="", day="") for _ in range(2)]
+    text = script.quality_text(*runs, {"a/mAP": 0.5})
+    assert ("a twin, trained by the same recipe and seed without them; its teacher may have seen them" in text) == told

@@ -83,7 +83,7 @@ def train(
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the complete settings as TOML, and exit.")] = False,
 ) -> None:
-    """Train OSNet on labelled images with one of the paper's recipes."""
+    """Train OSNet on labelled images with a recipe of the OSNet paper, or of its authors' project."""
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))  # until there is something to save
     with extra("train", "training"):
         from reid_edge.training.resolve import run_name, to_toml

@@ -37,10 +37,10 @@ def read_table(path: Path, images: Images) -> npt.NDArray[np.float32]:
     if isinstance(images, np.ndarray):
         raise DatasetError(f"distill.teachers: {path} names its images by their files, and this dataset has none.")
     features, sources = _features(path), _sources(path)
-    if features.ndim != 2 or len(features) != len(sources):
+    if features.ndim != 2 or not features.shape[1] or len(features) != len(sources):
         raise DatasetError(
             f"distill.teachers: {path} has the shape {features.shape}, and {names_file(path)} {len(sources)} lines; "
-            "give N×D features and N names."
+            "give N×D features, D at least 1, and N names."
         )
     rows = features[_rows([PurePath(source) for source in sources], images, path)].astype(np.float64)
     largest: npt.NDArray[np.float64] = np.abs(rows).max(axis=1, keepdims=True)

@@ -59,7 +59,7 @@ class ReIDModel(nn.Module):
         config: Configuration of the network.
         classes: C.
         neck: Put a batch norm without shift in front of a classifier whose bias stays 0 (BNNeck; Luo et al., "Bag of
-            tricks and a strong baseline for deep person re-identification", CVPRW 2019, section 3.6).
+            tricks and a strong baseline for deep person re-identification", CVPRW 2019).
         taught: D of each teacher of features.
     """
 

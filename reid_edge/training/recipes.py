@@ -1,4 +1,4 @@
-"""The settings of the paper's recipes."""
+"""The settings of the recipes: the OSNet paper's where it gives them, else those of the authors' public project."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ RECIPES: dict[RecipeName, TrainSettings] = {
         optimiser=_AMSGRAD,
         schedule=_STAGED,
     ),
-    # Supplement A: as fine-tuning, with OSNet-IBN, colour jitter, and without random erasing.
+    # Supplement A: as fine-tuning, with OSNet-IBN, colour jitter, and without random erasing.  The strengths of the
+    # jitter are torchreid's; the paper gives none.
     "cross-domain": TrainSettings(
         recipe="cross-domain",
         model=ModelSettings(variant=NetworkVariant(instance_norm=True)),
@@ -38,17 +39,21 @@ RECIPES: dict[RecipeName, TrainSettings] = {
         optimiser=_AMSGRAD,
         schedule=_STAGED,
     ),
-    # Supplement B: cross-entropy + 0.5 × triplet + mutual learning, cosine schedule.
+    # Supplement B: cross-entropy + 0.5 × triplet + mutual learning, cosine schedule.  AMSGrad, 250 epochs of which 10
+    # are frozen, flip and erasing are those of the authors' project (deep-person-reid, projects/DML).  Features of unit
+    # length and balanced batches for the triplet loss are this project's; that loss, and so balancing, begins when the
+    # network is no longer frozen: before, it trains nothing.
     "mutual": TrainSettings(
         recipe="mutual",
         augment=AugmentSettings(translate=0.0, patch=0.0, erase=0.5),
-        loss=LossSettings(triplet=0.5, mutual=1.0),
+        loss=LossSettings(triplet=0.5, triplet_start=10, mutual=1.0),
         optimiser=_AMSGRAD,
         schedule=ScheduleSettings(epochs=250, kind="cosine", milestones=(), frozen=10),
         batch=BatchSettings(instances=4),
     ),
-    # Section 4.3, "following the setting in" Wide ResNet (Zagoruyko & Komodakis, BMVC 2016): SGD 0.1 with Nesterov's
-    # momentum, batch 128, ×0.2 at 60, 120, 160 of 200 epochs, flip and shift.
+    # Section 4.3 follows "the setting in [15, 74]", two papers with different ones; this is that of [74], Wide ResNet
+    # (Zagoruyko & Komodakis, BMVC 2016): SGD 0.1 with Nesterov's momentum, batch 128, ×0.2 at 60, 120, 160 of 200
+    # epochs, flip and shift.
     "classify": TrainSettings(
         recipe="classify",
         task="category",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,13 +19,14 @@ from reid_edge.osnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, Checkpoint, 
 from reid_edge.osnet.shipped import find_checkpoint
 from reid_edge.progress import Notify, silent
 from reid_edge.training import distributed
+from reid_edge.training.augment import source_size
 from reid_edge.training.curriculum import TrainingInputs, pixel_opener
 from reid_edge.training.evaluator import Evaluator
 from reid_edge.training.folder import MARK, RunFolder, check_new, check_resumable, claimed
 from reid_edge.training.loop import Loop, Parts
 from reid_edge.training.model import CheckpointMaker, make_models, variant_options
 from reid_edge.training.objective import Objective
-from reid_edge.training.pixels import PixelSource, pixel_statistics
+from reid_edge.training.pixels import open_pixels, pixel_statistics
 from reid_edge.training.resolve import check, to_tables, to_toml
 from reid_edge.training.run_logger import RunLogger, check_packages
 from reid_edge.training.sampling import balanced_batches, check_balance, shuffled_batches
@@ -37,6 +39,10 @@ from reid_edge.training.teachers import Teacher, check_same_teachers, load_teach
 from reid_edge.training.teaching import make_staff
 from reid_edge.types import PerChannel
 from reid_edge.wording import counted
+
+#: What torch raises when a GPU fails: newer releases have a type of their own; of others the text has a library's name.
+_GPU_ERROR: type[RuntimeError] | tuple[()] = getattr(torch, "AcceleratorError", ())
+_GPU_WORDS = re.compile("CUDA|CUDNN|CUBLAS|NCCL")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +95,7 @@ def train(
         StoppedError: A signal, or the end of the given time, asked for a stop; the run can go on.
         DivergedError: A loss or a weight is no longer finite.
         CollapseError: All features have become the same.
+        TrainingError: The GPU has failed.
     """
     check(settings)
     check_packages()
@@ -106,7 +113,8 @@ def train(
             check_new(out, force=force)
         if saved is not None and saved.progress.finished:
             return _result(folder, saved.progress)
-        parts, state = _prepare(settings, folder, device, saved, notify, say)
+        with _gpu_errors(lambda: f"before step {saved.progress.step + 1 if saved else 1:,}", folder, saved=bool(saved)):
+            parts, state = _prepare(settings, folder, device, saved, notify, say)
         with claimed(folder, new=not resume) if writes else contextlib.nullcontext():
             _train(parts, state, stop, notify, say if writes else None)
     return _result(folder, state.progress)
@@ -147,7 +155,9 @@ def _prepare(
     batches = _sampler(settings, training_data)
     steps_per_epoch = len(batches(0))
     inputs = _inputs(settings, training_data, device, saved.progress.step // steps_per_epoch if saved else 0, notify)
-    state = saved or _begun(settings, training_data, teachers, *_statistics(settings, inputs.source, start))
+    state = saved or _begun(
+        settings, training_data, teachers, *_statistics(settings, training_data, inputs, start, device)
+    )
     staff = make_staff(
         teachers,
         settings,
@@ -217,26 +227,42 @@ def _train(
     advance(state.progress.step)
     with contextlib.closing(logger) if logger else contextlib.nullcontext(), stop.listening():
         try:
-            Loop(parts, state, stop=stop, logger=logger, advance=advance).run()
+            with _gpu_errors(lambda: f"after step {state.progress.step:,}", parts.folder, saved=True):
+                Loop(parts, state, stop=stop, logger=logger, advance=advance).run()
         except TrainingError as error:
             if logger:
                 logger.log(f"{type(error).__name__}: {error}")
             raise
-        except RuntimeError as error:
-            if "CUDA" not in str(error):
-                raise
-            if logger:
-                logger.log(f"{type(error).__name__}: {error}")
-            raise _gpu_failed(error, parts.folder, state.progress.step) from error
 
 
-def _gpu_failed(error: RuntimeError, folder: RunFolder, step: int) -> TrainingError:
-    reason = str(error).partition("\n")[0]
-    return TrainingError(
-        f"the GPU failed after step {step:,} ({reason}). The last saved state and checkpoints stay in {folder.path}. "
-        f"Go on with: reid-edge train --resume {shlex.quote(str(folder.path))}, without a GPU with --device cpu. "
-        "If its memory was too small, start a new run with a smaller --batch."
-    )
+@contextlib.contextmanager
+def _gpu_errors(when: Callable[[], str], folder: RunFolder, *, saved: bool) -> Iterator[None]:
+    """Turn a failure of the GPU inside the block into an error that says how to go on.
+
+    Args:
+        when: Returns when it happened, in steps.
+        folder: Folder of the run.
+        saved: The folder has a state to go on from.
+
+    Raises:
+        TrainingError: The GPU, or one of its libraries, has failed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, _GPU_ERROR) and not _GPU_WORDS.search(str(error)):
+            raise
+        place = shlex.quote(str(folder.path))
+        if saved:
+            kept = f"The last saved state and checkpoints stay in {folder.path}. Go on with: "
+            next_step = f"{kept}reid-edge train --resume {place}, without a GPU with --device cpu."
+        else:
+            next_step = "Nothing was written. Start again, without a GPU with --device cpu."
+        reason = str(error).partition("\n")[0]
+        raise TrainingError(
+            f"the GPU failed {when()} ({reason}). {next_step} If its memory was too small, start a new run with a "
+            "smaller --batch."
+        ) from error
 
 
 def _open_logger(parts: Parts, state: SavedState, say: Callable[[str], object]) -> RunLogger:
@@ -300,8 +326,16 @@ def _sampler(settings: TrainSettings, training_data: TrainingData) -> Callable[[
 
 
 def _statistics(
-    settings: TrainSettings, source: PixelSource, start: Checkpoint | None
+    settings: TrainSettings,
+    training_data: TrainingData,
+    inputs: TrainingInputs,
+    start: Checkpoint | None,
+    device: torch.device,
 ) -> tuple[PerChannel, PerChannel]:
+    """Return mean and standard deviation of the input; those of the dataset are measured at the network's size."""
     if settings.model.statistics == "dataset":
-        return pixel_statistics(source)
+        if inputs.size == settings.model.size:
+            return pixel_statistics(inputs.source)
+        size = source_size(settings.augment, settings.model.size)
+        return pixel_statistics(open_pixels(training_data.images, size, device, memory_bytes=0))
     return (IMAGENET_MEAN, IMAGENET_STD) if start is None else (start.info.mean, start.info.std)

@@ -63,7 +63,16 @@ def load_training_data(settings: TrainSettings) -> TrainingData:
         SettingsError: ``data.identities`` is set for a task without identities.
     """
     load = {"identity": _identities, "category": _categories, "attributes": _attributes}[settings.task]
-    return load(settings.data)
+    try:
+        return load(settings.data)
+    except DatasetError as error:
+        if settings.loss.cross_entropy or settings.task != "identity":
+            raise
+        raise DatasetError(
+            f"{error} Only teachers teach here (loss.cross_entropy is 0): images without labels need --set "
+            "data.validation=0 and any identities, at least two in all, e.g. another one for each image; -1 leaves an "
+            "image out."
+        ) from error
 
 
 def _identities(data: DataSettings) -> TrainingData:

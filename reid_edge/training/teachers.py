@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,9 +222,13 @@ def check_same_teachers(known: Sequence[str], teachers: Sequence[Teacher]) -> No
     """Check that a resumed run has the teachers that it began with.
 
     Raises:
-        ResumeError: Their weights are others.
+        ResumeError: Their weights are others, or their order is.
     """
-    if tuple(known) != tuple(teacher.sha256 for teacher in teachers):
+    given = {teacher.sha256: teacher for teacher in teachers}
+    if tuple(known) != tuple(given) and sorted(known) == sorted(given):
+        order = " ".join(f"--teacher {shlex.quote(str(given[one].path))}" for one in known)
+        raise ResumeError(f"the teachers are those that the run began with, in another order; give them as: {order}")
+    if tuple(known) != tuple(given):
         raise ResumeError(
             f"the teachers are not those that the run began with: their weights had the hashes "
             f"{', '.join(one[:12] for one in known) or 'none'}. Put the files back, or start a new run with --out."

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reid_edge.errors import SettingsError
 from reid_edge.files import write_whole
 from reid_edge.progress import Notify
 from reid_edge.training.augment import centre, normalise, source_size
@@ -22,7 +24,7 @@ from reid_edge.training.pixels import Images, open_pixels
 from reid_edge.training.settings import AugmentSettings, TrainSettings
 from reid_edge.training.task import TrainingData
 from reid_edge.training.teachers import NetworkTeacher, TableTeacher, Teacher, check_normalisation
-from reid_edge.types import PerChannel
+from reid_edge.types import PerChannel, Size
 
 #: Images that go through a teacher at once.
 _BATCH = 128
@@ -48,7 +50,7 @@ class KnownFeatures:
         Raises:
             OutputError: The file cannot be written.
         """
-        if _kept_key(path) != self.key:
+        if self.kept(path, self.key) is None:
             write_whole(path, safetensors.torch.save({"features": self.features}, {_KEY: self.key}))
 
     @classmethod
@@ -166,12 +168,14 @@ def make_staff(
 
     Raises:
         CheckpointMismatchError: A teacher that is to see what the network sees normalises it otherwise.
+        SettingsError: A teacher's features are not finite, or too large to be kept.
     """
     if not teachers:
         return None
     known = None
     if settings.distill.view == "same":
         check_normalisation(teachers, *normalised_by)
+        _try_out(teachers, settings, training_data.images, device, half=half)
     else:
         key = _key(teachers, training_data.fingerprint, half=half)
         known = KnownFeatures.kept(kept, key)
@@ -207,6 +211,9 @@ def known_features(
 
     Returns:
         N×T×D float16 on the CPU, D that of the teacher with the longest.
+
+    Raises:
+        SettingsError: A network's features are not finite, or too large for float16.
     """
     longest = max(teacher.feature_size for teacher in teachers)
     found = torch.zeros(len(images), len(teachers), longest, dtype=torch.float16)
@@ -215,17 +222,57 @@ def known_features(
             found[:, number, : teacher.feature_size] = functional.normalize(teacher.features, dim=1).half()
             on_image(len(images))
             continue
-        source = open_pixels(images, source_size(augment, teacher.info.size), device, memory_bytes=0)
         batches = torch.split(torch.arange(len(images)), _BATCH)
-        source.prefetch(batches)
-        network = teacher.network.to(device)
-        for batch in batches:
-            pixels = normalise(centre(source.batch(batch), teacher.info.size), teacher.info.mean, teacher.info.std)
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
-            found[batch, number, : teacher.feature_size] = _mirrored_mean(network, pixels, half=half).half().cpu()
+        for batch, features in _looks(teacher, images, augment, teacher.info.size, batches, device, half=half):
+            _check_range(teacher, features, torch.finfo(torch.float16).max)
+            found[batch, number, : teacher.feature_size] = features.half().cpu()
             on_image(len(batch))
-        network.cpu()
     return found
+
+
+def _try_out(
+    teachers: Sequence[Teacher], settings: TrainSettings, images: Images, device: torch.device, *, half: bool
+) -> None:
+    """Refuse a teacher that makes numbers of the first images that are not finite; steps do not look at them."""
+    first = [torch.arange(min(len(images), _BATCH))]
+    for teacher in teachers:
+        if isinstance(teacher, NetworkTeacher):
+            for _, features in _looks(teacher, images, settings.augment, settings.model.size, first, device, half=half):
+                _check_range(teacher, features, torch.finfo(torch.float32).max)
+
+
+def _check_range(teacher: NetworkTeacher, features: Tensor, largest: float) -> None:
+    found = float(features.abs().max())  # NaN if one of them is
+    if not math.isfinite(found):
+        raise SettingsError(
+            f"distill.teachers: {teacher.path} makes features that are not finite; its weights are damaged, or the "
+            "input is not what it was trained on. Give another teacher."
+        )
+    if found > largest:
+        raise SettingsError(
+            f"distill.teachers: {teacher.path} makes features of up to {found:,.0f}, and float16, in which they are "
+            f"kept, ends at {largest:,.0f}. Use --set distill.view=same, which keeps none, or another teacher."
+        )
+
+
+def _looks(
+    teacher: NetworkTeacher,
+    images: Images,
+    augment: AugmentSettings,
+    size: Size,
+    batches: Sequence[Tensor],
+    device: torch.device,
+    *,
+    half: bool,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each batch, as the numbers of its images, with a network's features of it, N×D float32 on the device."""
+    source = open_pixels(images, source_size(augment, size), device, memory_bytes=0)
+    source.prefetch(batches)
+    network = teacher.network.to(device)
+    for batch in batches:
+        pixels = normalise(centre(source.batch(batch), size), teacher.info.mean, teacher.info.std)
+        yield batch, _mirrored_mean(network, pixels.contiguous(memory_format=torch.channels_last), half=half)
+    network.cpu()
 
 
 @torch.inference_mode()

@@ -117,6 +117,9 @@ def test_a_table_that_does_not_fit_the_images_is_refused(images, tmp_path):
         table, ["/".join(image.parts[-2:]) for image in images], np.where(features > 1, np.nan, features), ""
     )
     refuses("not finite")
+    np.save(table, np.zeros((len(lines), 0), np.float32))
+    table.with_suffix(".sources.txt").write_text("\n".join(lines))
+    refuses("has the shape .*, D at least 1")
     np.save(table, np.zeros((len(images), 3), np.int64))
     refuses("not floating-point")
     table.write_bytes(table.read_bytes()[:-1])

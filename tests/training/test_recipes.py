@@ -70,6 +70,13 @@ def test_every_recipe_trains_osnet_ain(recipe):
     assert resolve(recipe, {}, given)[0].model.variant == NetworkVariant(ain=True)
 
 
+def test_mutual_learning_balances_its_batches_with_the_triplet_loss_after_the_frozen_epochs():
+    config, _ = resolve("mutual", {}, START)
+    assert (config.schedule.frozen, config.loss.triplet_start, config.balanced_start) == (10, 10, 10)
+    config, _ = resolve("mutual", {}, START | {"schedule.epochs": 25})
+    assert (config.schedule.frozen, config.balanced_start) == (1, 1)
+
+
 def test_mutual_learning_as_the_authors_project_has_it():
     """deep-person-reid, projects/DML: features as they are, margin 0.3, shuffled batches, cosine over 250 epochs."""
     given = START | {"loss.triplet_normalised": False, "batch.instances": 1}

@@ -422,6 +422,15 @@ def test_statistics_of_the_dataset_go_into_the_checkpoint(people, tmp_path):
     np.testing.assert_allclose(info.std, large.std((0, 1, 2)), atol=1e-4)
 
 
+def test_statistics_of_the_dataset_are_those_of_the_networks_size(people, tmp_path):
+    more = {"model__statistics": "dataset", "schedule__epochs": 2, "data__identities": 2, "run__evaluate_every": 0}
+    small = {"schedule__sizes": ["16x13", "24x16"], "schedule__size_milestones": [1]}
+    train(configured(people, **more), tmp_path / "plain")
+    train(configured(people, **more, **small), tmp_path / "small")
+    plain, grown = (load_checkpoint(tmp_path / name / "last.safetensors").info for name in ("plain", "small"))
+    assert (grown.mean, grown.std) == (plain.mean, plain.std)
+
+
 @pytest.mark.slow
 def test_fine_tuning_starts_from_a_checkpoint_with_its_statistics(whole, people, tmp_path):
     base = tmp_path / "base"

@@ -49,6 +49,21 @@ def test_all_splits_are_trained_on_on_request(tmp_path):
     assert not any(path.parent.name == "0" for path in held.images)
 
 
+@pytest.mark.parametrize(
+    ("identities", "fault"),
+    [("one", "images of one identity only"), ("other", "leave|can be matched"), ("-1", "nothing but junk")],
+)
+def test_images_without_labels_are_told_what_they_need(people, tmp_path, identities, fault):
+    paths = sorted(people.rglob("*.png"))
+    rows = [f"{path},{place if identities == 'other' else identities}," for place, path in enumerate(paths, 1)]
+    (tmp_path / "images.csv").write_text("\n".join(["path,identity,camera", *rows]))
+    more = {"data__dataset": "csv", "loss__cross_entropy": 0, "distill__teachers": ["t.npy"]}
+    with pytest.raises(DatasetError, match=rf"({fault}).*--set data\.validation=0 and any identities, at least two"):
+        training_data(tmp_path, **more, data__validation=20 if identities == "other" else 0)
+    if identities == "other":
+        assert training_data(tmp_path, **more, data__validation=0).classes == len(paths)
+
+
 def test_targets_count_from_zero_and_go_with_the_images(people):
     held = training_data(people, data__identities=3)
     assert held.targets.dtype == torch.int64

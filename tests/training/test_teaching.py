@@ -4,9 +4,17 @@ import dataclasses
 import shutil
 
 import pytest
+import safetensors.torch
 import torch
 
-from reid_edge.errors import CheckpointError, CheckpointMismatchError, ResumeError, SettingsError, StoppedError
+from reid_edge.errors import (
+    CheckpointError,
+    CheckpointMismatchError,
+    ResumeError,
+    SettingsError,
+    StoppedError,
+    TrainingError,
+)
 from reid_edge.osnet.checkpoint import load_checkpoint, save_checkpoint
 from reid_edge.training.augment import normalise
 from reid_edge.training.pixels import open_pixels
@@ -129,6 +137,67 @@ def test_kept_features_that_are_damaged_or_of_others_are_computed_again(tmp_path
     path.write_bytes(path.read_bytes()[:-9])
     assert KnownFeatures.kept(path, "a") is None
     assert KnownFeatures.kept(tmp_path / "none", "a") is None
+
+
+def test_a_kept_file_of_which_only_the_header_can_be_read_is_written_anew(tmp_path):
+    path = tmp_path / "teachers.safetensors"
+    safetensors.torch.save_file({"other": torch.ones(1)}, path, {"reid_edge_teachers": "a"})
+    assert KnownFeatures.kept(path, "a") is None
+    KnownFeatures(torch.ones(2, 1, 512, dtype=torch.float16), "a").save(path)
+    assert KnownFeatures.kept(path, "a") is not None
+
+
+@pytest.mark.parametrize(
+    ("factor", "view", "message"),
+    [
+        (1e7, "clean", r"last\.safetensors makes features of up to .*distill\.view=same"),
+        (3e38, "clean", r"last\.safetensors makes features that are not finite"),
+        (3e38, "same", r"last\.safetensors makes features that are not finite"),
+    ],
+)
+def test_a_teacher_whose_features_are_too_large_is_named(people, teacher, tmp_path, factor, view, message):
+    checkpoint = load_checkpoint(teacher / "last.safetensors")
+    large = {name: tensor * factor if name == "fc_norm.weight" else tensor for name, tensor in checkpoint.state.items()}
+    save_checkpoint(dataclasses.replace(checkpoint, state=large), tmp_path / "last.safetensors")
+    config = taught(people, tmp_path / "last.safetensors", distill__view=view)
+    refused(config, tmp_path / "run", SettingsError, message)
+
+
+def test_a_teacher_with_large_features_may_see_the_same_images(people, teacher, tmp_path):
+    checkpoint = load_checkpoint(teacher / "last.safetensors")
+    large = checkpoint.state | {"fc_norm.weight": checkpoint.state["fc_norm.weight"] * 1e7}
+    save_checkpoint(dataclasses.replace(checkpoint, state=large), tmp_path / "last.safetensors")
+    train(taught(people, tmp_path / "last.safetensors", distill__view="same"), tmp_path / "run")
+
+
+def test_the_same_teachers_in_another_order_are_told_their_order(people, teacher, tmp_path):
+    train(configured(people, schedule__epochs=1, run__seed=9), tmp_path / "second")
+    config = taught(people, teacher, tmp_path / "second")
+    with pytest.raises(StoppedError):
+        train(config, tmp_path / "run", notify=stopping(1))
+    order = rf"in another order; give them as: --teacher {teacher} --teacher {tmp_path / 'second'}"
+    refused(taught(people, tmp_path / "second", teacher), tmp_path / "run", ResumeError, order, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError, "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        (RuntimeError, "NCCL communicator was aborted"),
+        (getattr(torch, "AcceleratorError", None), "unspecified launch failure"),
+    ],
+)
+def test_a_gpu_that_vanishes_while_teachers_look_is_told(people, teacher, tmp_path, monkeypatch, error, reason):
+    if error is None:
+        pytest.skip("this torch has no type of its own")
+
+    def vanishing(*_args, **_more):
+        raise error(f"{reason}\nat somewhere")
+
+    monkeypatch.setattr("reid_edge.training.teaching.known_features", vanishing)
+    message = rf"the GPU failed before step 1 \({reason}\)\. Nothing was written"
+    refused(taught(people, teacher), tmp_path / "run", TrainingError, message)
+    assert not (tmp_path / "run").exists()
 
 
 def test_several_teachers_teach_features_relations_and_predictions(people, teacher, tmp_path):

@@ -82,7 +82,7 @@ def check_clusters(images: int, clusters: int) -> None:
 
 
 def cluster_gates(gates: npt.NDArray[np.floating], clusters: int, *, nearest: int, seed: int) -> Clustering:
-    """Divide gate vectors by k-means (paper, section 4.4, "Visualisation of unified aggregation gate").
+    """Divide gate vectors by k-means (paper, section 4.1, "Visualisation of unified aggregation gate").
 
     Args:
         gates: N×T×C; the vectors of the T streams are concatenated, so a point has T·C coordinates.
