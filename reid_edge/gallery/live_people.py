@@ -178,6 +178,8 @@ class LivePeople:
                 population.add(one, changes, at_us=self._clock())
             assignments += changes.assignments.values()
             events += changes.events
+        if not assignments:
+            return
         change = PeopleChange(assignments=assignments, events=events, next_person=self._numbers.next)
         try:
             self._revision = self._store.change_people(change, revision=self._revision).revision

@@ -64,6 +64,41 @@ def test_nothing_is_read_again_for_a_tracklet_that_arrives(gallery, scene, at, m
     assert len(by_track) == 150 and by_track[120].seq == 900
 
 
+def test_a_person_seen_once_keeps_the_number_when_more_of_the_tracklet_comes_or_the_same_comes_twice(
+    gallery, scene, at
+):
+    live = LivePeople(gallery)
+    rows = scene_records(scene, at=at)
+    deliver(gallery, live, [row for row, who in zip(rows, scene.people, strict=True) if who != 0])
+    lone = next(row for row, who in zip(rows, scene.people, strict=True) if who == 0)
+    for seq, crops in ((1000, 3), (1001, 6), (1002, 12), (1003, 15)):
+        deliver(gallery, live, [later(lone, by=SECOND * (seq - 1000), seq=seq, crops=crops)])
+    [mine] = [one for one in gallery.assignments() if one.track == lone.entry.track]
+    [event] = [event for event in gallery.person_events(limit=1000) if event.tracklet == lone.entry.tracklet]
+    assert (event.kind, event.person, mine.person, mine.seq) == ("new", mine.person, 30, 1003)
+    revision = gallery.people_state().revision
+    deliver(gallery, live, [later(lone, by=3 * SECOND, seq=1003, crops=15)])  # its acknowledgement was lost
+    deliver(gallery, live, [later(lone, by=0, seq=1000, crops=3)])
+    assert gallery.people_state().revision == revision
+
+
+def test_a_person_seen_once_who_turns_out_to_be_another_is_merged_and_stored_so(gallery, scene, at):
+    live = LivePeople(gallery)
+    rows = scene_records(scene, at=at)
+    deliver(gallery, live, [row for row, who in zip(rows, scene.people, strict=True) if who != 0])
+    lone, *_, same = [row for row, who in zip(rows, scene.people, strict=True) if who == 0]
+    deliver(gallery, live, [dataclasses.replace(lone, feature=-lone.feature)])
+    deliver(gallery, live, [same])
+    before = {one.track: one.person for one in gallery.assignments()}
+    assert before[lone.entry.track] != before[same.entry.track]
+    deliver(gallery, live, [dataclasses.replace(later(lone, by=SECOND, seq=1000, crops=90), feature=lone.feature)])
+    now = {one.track: one for one in gallery.assignments()}
+    assert now[lone.entry.track].person == now[same.entry.track].person == before[lone.entry.track]
+    assert (now[lone.entry.track].how, now[lone.entry.track].seq) == ("assigned", 1000)
+    last = gallery.person_events(limit=1000)[-1]
+    assert (last.kind, last.person, last.other) == ("merged", before[lone.entry.track], before[same.entry.track])
+
+
 def test_what_operators_and_others_change_meanwhile_is_taken_over(gallery, scene, at):
     told = []
     live = LivePeople(gallery, tell=told.append)
