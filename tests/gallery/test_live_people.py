@@ -1,11 +1,13 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from reid_edge.errors import StoreError
 from reid_edge.gallery import live_people as module
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.held_tracklets import read_tracklets
 from reid_edge.gallery.live_people import LivePeople
 from reid_edge.gallery.people import identify
 from reid_edge.gallery.people_decisions import Operator, merge
@@ -125,6 +127,33 @@ def test_what_was_erased_is_forgotten_and_assigned_to_nobody(gallery, scene, at,
     monkeypatch.setattr(live, "_compare_at_s", 0.0)
     live.work()
     assert {len(population) for population in live._populations.values()} == {60}
+
+
+def test_what_another_process_has_stored_is_given_to_people_but_not_what_is_on_its_way(store, scene, at, monkeypatch):
+    store.accept_model(MODEL, 64, now_us=at)
+    rows = scene_records(scene, at=at)
+    live = LivePeople(store)
+    read = []
+    monkeypatch.setattr(module, "read_tracklets", lambda *each, **more: read.append(1) or read_tracklets(*each, **more))
+
+    def compare():
+        live._compare_at_s = 0.0
+        live.work()
+
+    deliver(store, live, rows[:90])
+    reads = len(read)
+    store.add(rows[90:95])
+    compare()
+    live.take(rows[90:95])
+    compare()
+    assert len(store.assignments()) == 95 and len(read) == reads
+    more = later(rows[3], by=SECOND, seq=900, crops=9)
+    zeros = dataclasses.replace(rows[120], feature=np.zeros(64, np.float32))
+    store.add([*rows[95:100], more, zeros])  # another process's
+    for _ in range(5):
+        compare()
+    assert len(store.assignments()) == 100 and len(read) == reads + 1
+    assert next(one.seq for one in store.assignments() if one.track == 3) == 900
 
 
 def test_another_model_and_an_empty_gallery_are_no_errors(gallery, scene, at):
