@@ -419,7 +419,7 @@ def test_a_file_older_than_the_retention_is_refused_until_the_store_keeps_it_and
         entries = [record.entry for piece in snapshot.records() for record in piece]
     monkeypatch.setattr("reid_edge.cli.state_folders.ROOTS", (tmp_path,))
     positions = FilePositions(None)
-    places = {(entry.incarnation, entry.track): positions.of(entry, entry.first_us) for entry in entries}
+    places = {(entry.incarnation, entry.track): positions.of(entry.tracklet, entry.first_us) for entry in entries}
     assert len(places) >= 2 and {place.file for place in places.values()} == {Path(street).name}
     seconds = [round(place.seconds, 3) for place in places.values()]
     assert all(0 <= at < 30 and seconds.count(at) % 2 == 0 for at in seconds)  # the same people, in both runs
