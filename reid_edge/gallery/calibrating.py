@@ -220,14 +220,14 @@ def comparison_for(store: Store, model_hash: str, *, now_us: int) -> Comparison 
     """Return how the features of a model compare: what is stored, or what is learnt now; None if too little is known.
 
     What is learnt now is stored if it tells of ten people or more and the user may do that; else what was stored
-    without a calibration is removed.  It is learnt again when the gallery has become a quarter older, and once a day; a
-    calibration stays until the next one.
+    without a calibration is removed.  It is learnt again after an erasure, when the gallery has become a quarter older,
+    and once a day; a calibration stays until the next one.
 
     Raises:
         StoreError: The store fails, or what is stored is damaged.
     """
     known = kept_comparison(store, model_hash)
-    if known is not None and (known.calibration is not None or (known.storable and now_us < _good_until(known))):
+    if known is not None and (known.calibration is not None or _good(store, known, now_us)):
         return known
     held = read_model_tracklets(store, since_us=kept_since_us(store, now_us)).get(model_hash)
     enough = held is not None and len(held.keys) >= LEAST_TRACKLETS
@@ -295,6 +295,16 @@ def _learn_again(store: Store, model_hash: str, now_us: int) -> None:
 
 def _nobody(name: str) -> Record:
     raise AssertionError(f"{name} was asked for, though no pair is labelled")
+
+
+def _good(store: Store, comparison: Comparison, now_us: int) -> bool:
+    """Return whether what was learnt without a calibration may be used still: it is fresh, nothing was erased since.
+
+    An erasure removes it; but not where it may not write, or where an older file is copied back.
+    """
+    if not comparison.storable or now_us >= _good_until(comparison):
+        return False
+    return all(one.made_us <= comparison.made_us for one in store.erasures())
 
 
 def _good_until(comparison: Comparison) -> float:

@@ -1,11 +1,13 @@
 """What is kept of how features compare, in every store."""
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from reid_edge.errors import InputError, StoreError
+from reid_edge.gallery.backup import back_up
 from reid_edge.gallery.calibrating import calibrate, comparison_for, keep
 from reid_edge.gallery.comparison import forget_comparison, keep_comparison, kept_comparison
 from reid_edge.gallery.deletion import erase_with_receipt
@@ -13,6 +15,8 @@ from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.held_tracklets import read_model_tracklets
 from reid_edge.gallery.people import identify
 from reid_edge.gallery.person_erasure import erase_person
+from reid_edge.gallery.restore import restore
+from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.documents import read_document, write_document
 from reid_edge.identity.known_pairs import KnownPairs
 from tests.gallery.crowds import crowd, filled
@@ -184,6 +188,27 @@ def test_a_calibration_is_made_again_after_an_erasure_or_it_is_said_why_not(sqli
     left = erase_with_receipt(sqlite_store, Selection(cameras=("camera1",)), purpose="a test", now_us=LATER).leftovers
     assert "make it again, with its labelled pairs" in left and "--forget" in left
     assert kept_comparison(sqlite_store, MODEL).tracklets == 120
+
+
+def test_what_was_learnt_before_an_erasure_that_could_not_remove_it_is_learnt_again(sqlite_store):
+    filled(sqlite_store, crowd(shift=1.0)[0])
+    assert comparison_for(sqlite_store, MODEL, now_us=LATER).tracklets == 180
+    sqlite_store.erase(Selection(cameras=("camera0",)), now_us=LATER + 1)
+    assert kept_comparison(sqlite_store, MODEL).tracklets == 180
+    assert comparison_for(sqlite_store, MODEL, now_us=LATER + 2).tracklets == 120
+    assert kept_comparison(sqlite_store, MODEL).tracklets == 120
+
+
+def test_a_restored_gallery_keeps_nothing_that_was_learnt_of_what_was_erased_since(sqlite_store, tmp_path):
+    filled(sqlite_store, crowd(shift=1.0)[0])
+    assert comparison_for(sqlite_store, MODEL, now_us=LATER).storable
+    back_up(sqlite_store, tmp_path / "b.db", now_us=LATER)
+    erase_with_receipt(sqlite_store, Selection(cameras=("camera0",)), purpose="a test", now_us=LATER)
+    sqlite_store.close()
+    uri = sqlite_store.name
+    restore(tmp_path / "b.db", uri, now_us=LATER, force=True)
+    with contextlib.closing(open_store(uri)) as store:
+        assert store.span(Selection()).observations == 120 and kept_comparison(store, MODEL) is None
 
 
 def test_what_was_learnt_goes_with_an_erased_person(sqlite_store):
