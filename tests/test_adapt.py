@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from reid_edge.bundle import open_bundle
+from reid_edge.cli.adapt import adapt
+from reid_edge.osnet import adaptation
 from reid_edge.osnet.adaptation import MIN_CROPS
 from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo, load_checkpoint, save_checkpoint
 from reid_edge.osnet.network import OSNet
@@ -102,3 +104,17 @@ def test_bad_input_is_refused_and_nothing_is_written(place, tmp_path):
     out.write_text("mine")
     assert "--force" in failure("adapt", start, "--crops", place / "crops", "--out", out)
     assert out.read_text() == "mine"
+
+
+def test_no_video_is_looked_at_where_the_folders_have_all_that_are_used(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(adaptation, "MAX_CROPS", MIN_CROPS)
+    adapt(
+        place / "start.safetensors",
+        crops=[place / "crops"],
+        source=["rtsp://nobody.invalid/endless"],
+        place="hall",
+        out=tmp_path / "new.safetensors",
+    )
+    assert "no --source is looked at" in " ".join(capsys.readouterr().err.split())
+    about = load_checkpoint(tmp_path / "new.safetensors").info.adaptations[0]
+    assert about.origin == str(place / "crops")

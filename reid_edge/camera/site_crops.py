@@ -27,6 +27,7 @@ from reid_edge.camera.sources import open_source
 from reid_edge.camera.tracking import EndedTrack, TrackedBoxes, Tracker
 from reid_edge.camera.watcher import Watcher
 from reid_edge.crops import resize_into
+from reid_edge.errors import UsageError
 from reid_edge.progress import Notify, silent
 from reid_edge.types import Image, Size
 
@@ -72,14 +73,17 @@ def collect_crops(
     Args:
         settings: All settings of the camera; those of its engine, upstream and operation are not used.
         size: Height and width that crops are resized to.
-        most: Number of crops after which it ends.
+        most: Number of crops after which it ends, at least 1.
         seconds: Length, seconds of the source's time; None: until its end, or until there are ``most`` crops.
         notify: Called with a text and a number of steps before long work; returns what to call after each step.
 
     Raises:
+        UsageError: Not at least one crop is asked for.
         SourceError: The source cannot be opened, or fails.
         DetectorError: The detector cannot be opened, or cannot go on.
     """
+    if most < 1:  # no track would ever be enough
+        raise UsageError(f"expected at least 1 crop to be asked for, got {most}.")
     with contextlib.ExitStack() as closing:
         detector = open_detector(settings.detector)
         closing.callback(detector.close)

@@ -80,13 +80,16 @@ def adapt(
     with progress_bars() as notify:
         pictures, origins = _folder_crops(crops or [], loaded.info.size, MAX_CROPS, notify, skip_bad=skip_bad)
         videos = source or []
+        if videos and len(pictures) >= MAX_CROPS:
+            say(f"note: the folders have {MAX_CROPS:,} crops, the most that are used: no --source is looked at.")
+            videos = []
         for number, uri in enumerate(videos):
             share = -(-(MAX_CROPS - len(pictures)) // (len(videos) - number))
             found = video_crops(uri, model, loaded.info.size, share, camera, notify)
             pictures += found.crops
             origins.append(f"{found.tracks:,} tracks of {redacted(uri)}")
         pictures = different_crops(pictures)
-        check_crops(len(pictures), of_videos=bool(source))
+        check_crops(len(pictures), of_videos=bool(videos))
         about = Adaptation(place=place, origin=", ".join(origins), created=_now())
         done = adapted_to(loaded, np.stack(pictures), about, notify)
     save_checkpoint(done.checkpoint, target, force=force)

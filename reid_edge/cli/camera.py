@@ -25,6 +25,7 @@ from reid_edge.upstream.outbox.destination import place
 if TYPE_CHECKING:
     from reid_edge.camera.agent import Agent
     from reid_edge.camera.settings import AgentSettings, UpstreamSettings
+    from reid_edge.settings import Tables
 
 log = logging.getLogger(__name__)
 
@@ -110,11 +111,12 @@ def run(
         "operation.state_dir": state_dir and str(state_dir),
         "operation.listen": listen,
     }
-    settings = camera_settings(config, given, detector, set_)
+    tables = _merged(config, given, detector, set_)
+    settings = _parsed(tables, config)
     if check:
         _check(settings)
     else:
-        _run(settings, any_port=listen is None and config is None)
+        _run(settings, any_port=not _sets_listen(tables))
 
 
 def _moment(text: str) -> datetime.datetime:
@@ -137,7 +139,13 @@ def camera_settings(
         UsageError: There is no source or no bundle, or the detector is unknown.
         SettingsError: The file cannot be read, or a setting is wrong.
     """
-    from reid_edge.camera.settings import parse_settings, read_settings
+    return _parsed(_merged(config, given, detector, assignments), config)
+
+
+def _merged(
+    config: Path | None, given: Mapping[str, object], detector: str | None, assignments: Sequence[str] | None
+) -> Tables:
+    from reid_edge.camera.settings import read_settings
     from reid_edge.settings import assignment, overridden
 
     tables = overridden({} if config is None else read_settings(config), given)
@@ -147,7 +155,18 @@ def camera_settings(
     for section, key, way in (("source", "uri", "--source VIDEO"), ("engine", "bundle", "BUNDLE as an argument")):
         if section not in tables:
             raise UsageError(f"no {section}: give {way}, or [{section}] {key} in a settings file (docs/camera.md).")
+    return tables
+
+
+def _parsed(tables: Tables, config: Path | None) -> AgentSettings:
+    from reid_edge.camera.settings import parse_settings
+
     return parse_settings(tables, origin=str(config or "settings"))
+
+
+def _sets_listen(tables: Tables) -> bool:
+    operation = tables.get("operation")
+    return isinstance(operation, dict) and "listen" in operation
 
 
 def detector_table(text: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reid_edge.cli.state_folders import state_folders
-from reid_edge.gallery.entries import Entry
+from reid_edge.gallery.entries import Key
 from reid_edge.gallery.times import now_us, parse_time
 
 
@@ -43,11 +43,11 @@ class FilePositions:
         folders = state_folders() if file_start is None else ()
         self._runs = [run for folder in folders for run in played_files(folder) if run.first_us is not None]
 
-    def of(self, entry: Entry, first_us: int) -> Position | None:
+    def of(self, tracklet: Key, first_us: int) -> Position | None:
         """Return where a tracklet was first seen.
 
         Args:
-            entry: One of its observations.
+            tracklet: Its camera, incarnation and number.
             first_us: Time of its first sight, microseconds since 1970 UTC.
 
         Returns:
@@ -56,6 +56,6 @@ class FilePositions:
         if self._start_us is not None:
             return Position((first_us - self._start_us) / 1e6, None)
         for run in reversed(self._runs):
-            if run.first_us is not None and run.has(entry.camera, entry.incarnation, entry.track):
+            if run.first_us is not None and run.has(*tracklet):
                 return Position((first_us - run.first_us) / 1e6, Path(run.file).name)
         return None

@@ -25,6 +25,12 @@ from reid_edge.wording import counted
 #: Rates of false matches of the curve.
 RATES = (0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 
+#: Why there is no calibration.
+NONE_MADE = (
+    "no camera has seen two people at the same time, and no labelled pair is of two people, so it is not known how "
+    "similar two people are"
+)
+
 
 def calibrate_gallery(
     store: StoreArgument,
@@ -75,8 +81,11 @@ def calibrate_gallery(
             pairs=labelled,
             model_hash=model,
             since_us=since_us,
+            required=not check or false_match_rate is not None,
         )
         if false_match_rate is not None:
+            if report.calibration is None:
+                raise UsageError(f"--false-match-rate needs a calibration: {NONE_MADE}.")
             report.calibration.similarity_for(false_match_rate)
         if not check:
             keep(gallery, report, now_us=now)
@@ -133,8 +142,8 @@ def _fields(report: Report) -> dict[str, Any]:
     made, comparison = report.calibration, report.comparison
     centring = comparison.scale.centring
     return {
-        "model_hash": made.model_hash,
-        "version": made.scale_version,
+        "model_hash": centring.model_hash,
+        "version": comparison.scale.version,
         "centring": centring.version,
         "made_us": comparison.made_us,
         "tracklets": comparison.tracklets,
@@ -143,41 +152,54 @@ def _fields(report: Report) -> dict[str, Any]:
             for name, camera in centring.cameras.items()
         },
         "pairs_of_two_people": {
-            "pairs": len(made.impostors),
-            "independent": min(len(made.impostors), made.impostor_tracklets),
+            "pairs": 0 if made is None else len(made.impostors),
+            "independent": _independent(made),
             "seen_together": report.seen_together,
             "labelled": len(report.labelled.different),
         },
-        "pairs_of_one_person": {"pairs": len(made.genuine), "from": made.genuine_from},
+        "pairs_of_one_person": {
+            "pairs": 0 if made is None else len(made.genuine),
+            "from": "none" if made is None else made.genuine_from,
+        },
         "labelled_pairs_left_out": report.labelled.missing,
         "people": None
         if comparison.known is None
         else {**vars(comparison.known), "strangers": comparison.known.strangers},
         "decisions": len(report.decisions),
         "moved_cameras": report.moved,
-        "curve": _points(made),
+        "curve": [] if made is None else _points(made),
     }
+
+
+def _independent(made: Calibration | None) -> int:
+    return 0 if made is None else min(len(made.impostors), made.impostor_tracklets)
 
 
 def _print(report: Report, store: str) -> None:
     made, comparison = report.calibration, report.comparison
     centring = comparison.scale.centring
     rows = [
-        ["model", made.model_hash],
-        ["version", made.scale_version],
+        ["model", centring.model_hash],
+        ["version", comparison.scale.version],
         ["tracklets", f"{comparison.tracklets:,}"],
         ["cameras centred", ", ".join(f"{name} {one.weight:.0%}" for name, one in centring.cameras.items()) or "none"],
         ["pairs of two people", f"{report.seen_together:,} seen together, {len(report.labelled.different):,} labelled"],
-        ["they are worth", f"{min(len(made.impostors), made.impostor_tracklets):,} independent ones"],
-        ["pairs of one person", f"{len(made.genuine):,}, from {made.genuine_from}" if len(made.genuine) else "none"],
+        ["they are worth", f"{_independent(made):,} independent ones"],
+        ["pairs of one person", _genuine_text(made)],
         ["limit of people", limit_evidence(comparison.known)],
     ]
     print_table(f"calibration of {store}", ("", ""), rows)
+    if made is None:
+        return
     print_table(
         "false matches against misses (95 % limits)",
         ("at most", "from similarity", "false matches", "misses"),
         [_row(point) for point in _points(made)],
     )
+
+
+def _genuine_text(made: Calibration | None) -> str:
+    return "none" if made is None or not len(made.genuine) else f"{len(made.genuine):,}, from {made.genuine_from}"
 
 
 def _row(point: dict[str, Any]) -> list[str]:
@@ -199,7 +221,9 @@ def _rate_text(rate: dict[str, float]) -> str:
 def _tell(report: Report, *, stored: bool) -> None:
     """Print on standard error what the figures do not say."""
     made = report.calibration
-    if made.genuine_from == "none":
+    if made is None:
+        say(f"note: no calibration was made: {NONE_MADE}.")
+    elif made.genuine_from == "none":
         say(
             "note: misses are not known: no tracklet has two parts. Label some pairs that are one person: --pairs FILE."
         )
@@ -211,8 +235,8 @@ def _tell(report: Report, *, stored: bool) -> None:
     if report.decisions and stored:
         say(
             f"note: {counted(len(report.decisions), 'labelled pair')} kept as an operator's decisions: 'gallery "
-            f"identify' joins those of one person and keeps those of two people apart (with --again, if there are more "
-            f"than {MOST_TOGETHER:,} tracklets)."
+            f"identify{' --again' if made is None else ''}' joins those of one person and keeps those of two people "
+            f"apart{'' if made is None else f' (with --again, if there are more than {MOST_TOGETHER:,} tracklets)'}."
         )
     if report.labelled.missing:
         say(f"note: {counted(report.labelled.missing, 'labelled pair')} left out: the gallery no longer holds them.")

@@ -12,10 +12,12 @@ from typing import Annotated, Any
 import typer
 
 from reid_edge.cli.csv_tables import CsvOption, check_csv, write_csv
+from reid_edge.cli.file_positions import FilePositions
 from reid_edge.cli.gallery_limit import limit_text, stored_evidence
 from reid_edge.cli.gallery_options import (
     INCARNATION_SHOWN,
     CameraOption,
+    FileStartOption,
     JsonOption,
     KeyOption,
     PurposeOption,
@@ -49,7 +51,7 @@ PERSON_COLUMNS = (
 )  # fmt: skip
 JOURNEY_COLUMNS = (
     "camera", "first_us", "last_us", "first_seen", "last_seen", "id", "epoch", "track", "how", "similarity", "reason",
-    "centring", "calibration", "assigned_us", "model_hash",
+    "centring", "calibration", "assigned_us", "model_hash", "position_s", "file",
 )  # fmt: skip
 
 #: What the other person of an event is to it.
@@ -171,20 +173,22 @@ def person(
     number: PersonArgument,
     purpose: PurposeOption,
     csv_: CsvOption = None,
+    file_start: FileStartOption = None,
     utc: UtcOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show where and when a person was seen, and how sure each sighting is. The audit records it."""
     check_csv(csv_)
+    positions = FilePositions(file_start)
     with opened(store) as gallery:
         found = journey(gallery, number, purpose=purpose, now_us=now_us())
-    rows = [_journey_fields(one) for one in found]
+    rows = [_journey_fields(one, positions) for one in found]
     if csv_ is not None:
         write_csv(csv_, JOURNEY_COLUMNS, rows, what="tracklet")
     elif as_json:
         print_json(rows)
     else:
-        _print_journey(found, number, utc=utc)
+        _print_journey(found, number, positions, utc=utc)
 
 
 def events(
@@ -229,11 +233,12 @@ def _person_fields(one: PersonSummary) -> dict[str, Any]:
     return dict(zip(PERSON_COLUMNS, values, strict=True))
 
 
-def _journey_fields(one: Assignment) -> dict[str, Any]:
+def _journey_fields(one: Assignment, positions: FilePositions) -> dict[str, Any]:
+    place = positions.of(one.tracklet, one.first_us)
     values = (
         one.camera, one.first_us, one.last_us, time_text(one.first_us, utc=True), time_text(one.last_us, utc=True),
         one.id, one.incarnation, one.track, one.how, _rounded(one.similarity), one.reason, one.centring,
-        one.calibration, one.at_us, one.model_hash,
+        one.calibration, one.at_us, one.model_hash, place and place.seconds, place and place.file,
     )  # fmt: skip
     return dict(zip(JOURNEY_COLUMNS, values, strict=True))
 
@@ -273,17 +278,22 @@ def _print_evidence(evidence: Mapping[str, str]) -> None:
         console.print(f"Behind the limit{of}: {text}.", soft_wrap=True)
 
 
-def _print_journey(found: Sequence[Assignment], number: int, *, utc: bool) -> None:
+def _print_journey(found: Sequence[Assignment], number: int, positions: FilePositions, *, utc: bool) -> None:
+    places = [positions.of(one.tracklet, one.first_us) for one in found]
     rows = [
         [
             one.camera,
             time_text(one.first_us, utc=utc),
+            *([str(place or "")] if any(places) else []),
             duration_text(one.last_us - one.first_us),
             f"{one.camera}/{one.incarnation[:INCARNATION_SHOWN]}/{one.seq}",
             _how_sure(one.how, one.similarity),
             one.reason,
         ]
-        for one in found
+        for one, place in zip(found, places, strict=True)
     ]
-    print_table(f"person {number}", ["camera", "first seen", "for", "id", "how sure", "reason"], rows, whole=True)
+    position = ["in the file"] if any(places) else []
+    print_table(
+        f"person {number}", ["camera", "first seen", *position, "for", "id", "how sure", "reason"], rows, whole=True
+    )
     console.print(WHAT_SURE_MEANS, soft_wrap=True)

@@ -72,7 +72,7 @@ def tracklets(
 
 def _fields(one: Listed, positions: FilePositions) -> dict[str, Any]:
     entry, span = one.newest, one.span
-    place = positions.of(entry, span.first_us)
+    place = positions.of(entry.tracklet, span.first_us)
     values = (
         entry.id, entry.camera, entry.incarnation, entry.track, span.first_us, span.last_us,
         time_text(span.first_us, utc=True), time_text(span.last_us, utc=True), entry.captured_us, entry.crops,
@@ -86,7 +86,7 @@ def _print(found: Sequence[Listed], positions: FilePositions, *, utc: bool) -> N
     if not found:
         console.print("nothing found: no tracklet of these cameras and that time is held", soft_wrap=True)
         return
-    places = [positions.of(one.newest, one.span.first_us) for one in found]
+    places = [positions.of(one.newest.tracklet, one.span.first_us) for one in found]
     rows = [
         [
             short_id(one.newest),

@@ -40,7 +40,7 @@ def found_fields(found: searching.Found, positions: FilePositions) -> dict[str, 
     key = {"camera": best.camera, "epoch": best.incarnation, "seq": best.seq}
     seen = {name: value for name, value in dataclasses.asdict(best).items() if name != "incarnation"}
     times: dict[str, Any] = {"first_us": found.first_us, "last_us": found.last_us}
-    if (position := positions.of(best, found.first_us)) is not None:
+    if (position := positions.of(best.tracklet, found.first_us)) is not None:
         times |= {"position_s": position.seconds, "file": position.file}
     return {
         "id": best.id,
@@ -82,7 +82,7 @@ def print_found(found: Sequence[searching.Found], named: str, positions: FilePos
         console.print("nothing found: no other tracklet of these cameras and that time is held", soft_wrap=True)
         return
     judged = any(one.verdict is not None for one in found)
-    places = [positions.of(one.best, one.first_us) for one in found]
+    places = [positions.of(one.best.tracklet, one.first_us) for one in found]
     rows = [
         [
             *(_judged_cells(one) if judged else []),

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.errors import ContradictionError, InputError, StoreError, UsageError
+from reid_edge.errors import ContradictionError, InputError, ReidEdgeError, StoreError, UsageError
 from reid_edge.gallery import audit
 from reid_edge.gallery.clock import kept_since_us
-from reid_edge.gallery.comparison import Comparison, keep_comparison, kept_comparison, storable
+from reid_edge.gallery.comparison import (
+    Comparison,
+    forget_comparison,
+    keep_comparison,
+    kept_comparison,
+    learnt_scale,
+)
 from reid_edge.gallery.entries import Record
 from reid_edge.gallery.held_tracklets import ModelTracklets, read_model_tracklets
 from reid_edge.gallery.labelled_pairs import LabelledPair, LabelledRows, rows_of
 from reid_edge.gallery.people_decisions import keep_labels, labels_as_decisions
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.people import Decision
-from reid_edge.identity.calibration import Calibration, calibrated, measured_scale
-from reid_edge.identity.centring import learnt_centring, moved_cameras
+from reid_edge.identity.calibration import Calibration, calibrated
+from reid_edge.identity.centring import moved_cameras
 from reid_edge.identity.constraints import CannotLink
 from reid_edge.identity.known_pairs import KnownPairs, known_pairs
 from reid_edge.identity.sightings import Sightings
@@ -38,7 +44,7 @@ class Report:
 
     Attributes:
         comparison: What was learnt.
-        calibration: The calibration in it.
+        calibration: The calibration in it; None: no two people are known.
         seen_together: Number of pairs that one camera saw at the same time.
         labelled: Labelled pairs, and how many were left out.
         moved: Cameras whose mean has changed since the calibration before, by how many times the limit.
@@ -47,7 +53,7 @@ class Report:
     """
 
     comparison: Comparison
-    calibration: Calibration
+    calibration: Calibration | None
     seen_together: int
     labelled: LabelledRows
     moved: dict[str, float]
@@ -63,6 +69,7 @@ def calibrate(
     pairs: list[LabelledPair] | None = None,
     model_hash: str | None = None,
     since_us: int = 0,
+    required: bool = True,
 ) -> Report:
     """Learn how the features of a model compare and what similarities mean; nothing is stored yet.
 
@@ -73,10 +80,11 @@ def calibrate(
         pairs: Labelled pairs.
         model_hash: Which model; None: the only one of which there are tracklets.
         since_us: Leave out what was last seen before.
+        required: Nothing is of use without a calibration, unless labelled pairs say something of people.
 
     Raises:
         UsageError: Several models, and none is named, or an id of the pairs could be several observations.
-        InputError: Too few tracklets, or no two that are known to be two people.
+        InputError: Too few tracklets, or a calibration is required and no two are known to be two people.
         ContradictionError: Labelled pairs contradict one another, what a camera has seen, or an operator.
         StoreError: The store fails.
     """
@@ -89,14 +97,13 @@ def calibrate(
     together = CannotLink(sightings).simultaneous_pairs()
     _check_labels(sightings, labelled.same, together)
     decisions = labels_as_decisions(store, held, labelled, at_us=now_us)
-    calibration = calibrated(
-        sightings,
-        _drawn(np.unique(np.concatenate([together, labelled.different]), axis=0)),
-        scale=comparison.scale,
-        genuine=_drawn(labelled.same),
-        parts=held.parts,
-    )
     before, damaged = _before(store, sightings.model_hash)
+    two = np.unique(np.concatenate([together, labelled.different]), axis=0)
+    calibration = None
+    if len(two) or (required and not decisions):
+        calibration = calibrated(
+            sightings, _drawn(two), scale=comparison.scale, genuine=_drawn(labelled.same), parts=held.parts
+        )
     return Report(
         comparison=replace(comparison, calibration=calibration, known=_known(sightings, labelled, before)),
         calibration=calibration,
@@ -109,24 +116,29 @@ def calibrate(
 
 
 def keep(store: Store, report: Report, *, now_us: int) -> None:
-    """Store a calibration, and what its labelled pairs say of people; it is in the audit.
+    """Store a calibration, if there is one, and what its labelled pairs say of people; it is in the audit.
 
     Raises:
+        InputError: The calibration would tell of fewer than ten people; what labelled pairs say is stored.
         PeopleChangedError: Others changed people at every attempt; the calibration is stored.
         StoreError: The store fails, or the user may not.
     """
+    made, storable = report.calibration, report.comparison.storable
     detail = {
-        "model_hash": report.calibration.model_hash,
-        "version": report.calibration.scale_version,
+        "model_hash": report.comparison.scale.centring.model_hash,
+        "version": made.scale_version if made is not None and storable else "",
         "tracklets": report.comparison.tracklets,
-        "pairs_of_two": len(report.calibration.impostors),
-        "pairs_of_one": len(report.calibration.genuine),
+        "pairs_of_two": 0 if made is None else len(made.impostors),
+        "pairs_of_one": 0 if made is None else len(made.genuine),
         "decisions": len(report.decisions),
     }
     audit.record(store, "calibrate", detail, at_us=now_us)
-    keep_comparison(store, report.comparison)
+    if made is not None and storable:
+        keep_comparison(store, report.comparison)
     if report.decisions:
         keep_labels(store, report.decisions)
+    if made is not None and not storable:
+        keep_comparison(store, report.comparison)  # says why not
 
 
 def learnt(held: ModelTracklets, *, now_us: int) -> Comparison:
@@ -141,13 +153,15 @@ def learnt(held: ModelTracklets, *, now_us: int) -> Comparison:
             f"expected at least {LEAST_TRACKLETS} tracklets to compare by, the gallery holds {len(sightings)} of the "
             f"model {sightings.model_hash[:8]}…. Wait until more people have passed."
         )
+    scale, people = learnt_scale(sightings)
     return Comparison(
-        scale=measured_scale(sightings, centring=storable(learnt_centring(sightings))),
+        scale=scale,
         calibration=None,
         made_us=now_us,
         first_us=int(sightings.first_s.min() * 1e6),
         tracklets=len(sightings),
         observations=held.observations,
+        people=people,
     )
 
 
@@ -205,22 +219,92 @@ def _moved(before: Comparison | None, sightings: Sightings) -> dict[str, float]:
 def comparison_for(store: Store, model_hash: str, *, now_us: int) -> Comparison | None:
     """Return how the features of a model compare: what is stored, or what is learnt now; None if too little is known.
 
-    What is learnt now is stored if the user may do that.  It is learnt again when the gallery has become a quarter
-    older, and once a day; a calibration stays until the next one.
+    What is learnt now is stored if it tells of ten people or more and the user may do that; else what was stored
+    without a calibration is removed.  It is learnt again after an erasure, when the gallery has become a quarter older,
+    and once a day; a calibration stays until the next one.
 
     Raises:
         StoreError: The store fails, or what is stored is damaged.
     """
     known = kept_comparison(store, model_hash)
-    if known is not None and (known.calibration is not None or now_us < _good_until(known)):
+    if known is not None and (known.calibration is not None or _good(store, known, now_us)):
         return known
     held = read_model_tracklets(store, since_us=kept_since_us(store, now_us)).get(model_hash)
-    if held is None or len(held.keys) < LEAST_TRACKLETS:
-        return None
-    comparison = learnt(held, now_us=now_us)
+    enough = held is not None and len(held.keys) >= LEAST_TRACKLETS
+    comparison = learnt(held, now_us=now_us) if held is not None and enough else None
     with contextlib.suppress(StoreError):  # a role that may only read
-        keep_comparison(store, comparison)
+        if comparison is not None and comparison.storable:
+            keep_comparison(store, comparison)
+        elif known is not None:
+            forget_comparison(store, model_hash)
     return comparison
+
+
+def forget_uncalibrated(store: Store) -> str:
+    """Remove what was learnt of models without a calibration: searches learn it again.
+
+    Returns:
+        What could not be removed, in words; "" for nothing.
+    """
+    return "; ".join(
+        f"what was learnt of the features of the model {model_hash[:8]}… could not be removed ({error})"
+        for model_hash, error in _tried(store, _forget_uncalibrated)
+    )
+
+
+def learn_after_erasure(store: Store, *, now_us: int) -> str:
+    """Learn calibrations again without what was erased, and remove what was learnt without one.
+
+    Returns:
+        What could not be learnt again, in words; "" for nothing.
+    """
+    left = forget_uncalibrated(store)
+    again = [
+        f"the calibration of the model {model_hash[:8]}… was made before, and holds the means of cameras, perhaps "
+        f"with those erased; make it again, with its labelled pairs, or remove it with --forget: reid-edge gallery "
+        f"calibrate {store.name} --model {model_hash[:8]} ({f'{error}'.rstrip('.')})"
+        for model_hash, error in _tried(store, lambda one, name: _learn_again(one, name, now_us))
+    ]
+    return "; ".join([left, *again] if left else again)
+
+
+def _tried(store: Store, work: Callable[[Store, str], None]) -> Iterator[tuple[str, ReidEdgeError]]:
+    """Do something for each model that has observations or had; yield the models of which it failed, and why."""
+    for one in store.models():
+        try:
+            work(store, one.model_hash)
+        except ReidEdgeError as error:
+            yield one.model_hash, error
+
+
+def _forget_uncalibrated(store: Store, model_hash: str) -> None:
+    known, damaged = _before(store, model_hash)
+    if damaged or (known is not None and known.calibration is None):
+        forget_comparison(store, model_hash)
+
+
+def _learn_again(store: Store, model_hash: str, now_us: int) -> None:
+    known, _ = _before(store, model_hash)
+    if known is None or known.calibration is None:
+        return
+    if known.calibration.genuine_from == "labels" or known.known is not None:
+        raise InputError("it was made with labelled pairs, which are not stored")
+    report = calibrate(store, now_us=now_us, find=_nobody, model_hash=model_hash)
+    keep(store, report, now_us=now_us)
+
+
+def _nobody(name: str) -> Record:
+    raise AssertionError(f"{name} was asked for, though no pair is labelled")
+
+
+def _good(store: Store, comparison: Comparison, now_us: int) -> bool:
+    """Return whether what was learnt without a calibration may be used still: it is fresh, nothing was erased since.
+
+    An erasure removes it; but not where it may not write, or where an older file is copied back.
+    """
+    if not comparison.storable or now_us >= _good_until(comparison):
+        return False
+    return all(one.made_us <= comparison.made_us for one in store.erasures())
 
 
 def _good_until(comparison: Comparison) -> float:

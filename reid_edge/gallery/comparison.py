@@ -1,30 +1,34 @@
 """What a gallery keeps of how the features of a model compare: centring, strangers and calibration, in one document.
 
-None of it is a feature of somebody: the mean of a camera is kept if it is worth those of ten people or more.
+None of it is a feature of somebody: it is learnt from cameras whose mean is worth those of ten people or more, and not
+kept where there is none.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.errors import StoreError
+from reid_edge.errors import InputError, StoreError
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.documents import read_document, remove_document, write_document
-from reid_edge.identity.calibration import Calibration, Scale
-from reid_edge.identity.centring import CameraMean, Centring, centring_version
+from reid_edge.identity.calibration import Calibration, Scale, measured_scale
+from reid_edge.identity.centring import CameraMean, Centring, centring_version, learnt_centring
 from reid_edge.identity.known_pairs import KnownPairs
-from reid_edge.identity.strangers import Strangers
+from reid_edge.identity.sightings import Sightings
+from reid_edge.identity.strangers import LEAST_TRACKLETS, Strangers
+from reid_edge.identity.worth import people_worth
 
 #: Format of the document.
 FORMAT = 1
 #: A camera's mean that is worth fewer people tells too much of them, and is not kept.
 LEAST_PEOPLE = 10.0
+TOO_FEW_PEOPLE = "no camera is known to have seen ten people, so that its mean would tell of those whom it has seen"
 Floats = npt.NDArray[np.float64]
 
 
@@ -40,6 +44,7 @@ class Comparison:
         tracklets: Number of tracklets that it was learnt from.
         observations: Number of their observations.
         known: Labelled pairs beside the limit of people; None: no pairs were labelled.
+        people: Number of people that each mean in it is worth at least; 0: not known to be ten.
     """
 
     scale: Scale
@@ -49,29 +54,64 @@ class Comparison:
     tracklets: int
     observations: int
     known: KnownPairs | None = None
+    people: float = 0.0
+
+    @property
+    def storable(self) -> bool:
+        """Whether it tells of so many people that it may be kept."""
+        return self.people >= LEAST_PEOPLE
 
 
-def storable(centring: Centring) -> Centring:
-    """Return a centring without the means of cameras that tell of fewer than ten people; these count as unknown ones.
+def learnt_scale(sightings: Sightings) -> tuple[Scale, float]:
+    """Learn how features compare from those cameras alone whose mean is worth ten people or more.
 
-    All numbers are rounded as they are stored, so that versions of what is stored and what is used are the same.
+    Where there are none, or they have fewer than 20 tracklets, it is learnt from all, and may not be kept.  All numbers
+    are rounded as they are stored, so that versions of what is stored and what is used are the same.
+
+    Args:
+        sightings: N tracklets of one model.
+
+    Returns:
+        The scale, and how many people each mean in it is worth at least: 0 if it was learnt from all.
+
+    Raises:
+        InputError: Fewer than 20 tracklets.
     """
-    kept = {
-        name: replace(camera, mean=_rounded(camera.mean))
-        for name, camera in centring.cameras.items()
-        if camera.people >= LEAST_PEOPLE
+    centring = learnt_centring(sightings)
+    numbers = sightings.camera_numbers
+    worth = {
+        name: min(
+            centring.cameras[name].people,
+            people_worth(sightings.taken(np.flatnonzero(numbers == place)), enough=LEAST_PEOPLE),
+        )
+        for place, name in enumerate(sightings.camera_names)
     }
-    mean, weight = _rounded(centring.mean), centring.weight
-    version = centring_version(centring.model_hash, mean, weight, kept)
-    return replace(centring, mean=mean, cameras=kept, version=version)
+    kept = [name for name, people in worth.items() if people >= LEAST_PEOPLE]
+    rows = np.flatnonzero(np.isin(np.array(sightings.cameras), kept))
+    if len(rows) < LEAST_TRACKLETS:
+        return measured_scale(sightings, centring=_of_cameras(centring, list(worth), centring.mean)), 0.0
+    mean = np.mean([centring.cameras[name].mean for name in kept], axis=0)
+    scale = measured_scale(sightings.taken(rows), centring=_of_cameras(centring, kept, mean))
+    return scale, min(worth[name] for name in kept)
+
+
+def _of_cameras(centring: Centring, names: Sequence[str], mean: Floats) -> Centring:
+    """Return a centring by the means of some cameras; the others count as unknown ones."""
+    cameras = {name: replace(centring.cameras[name], mean=_rounded(centring.cameras[name].mean)) for name in names}
+    mean = _rounded(mean)
+    version = centring_version(centring.model_hash, mean, centring.weight, cameras)
+    return replace(centring, mean=mean, cameras=cameras, version=version)
 
 
 def keep_comparison(store: Store, comparison: Comparison) -> None:
     """Write what was learnt of a model, in place of what was there.
 
     Raises:
+        InputError: It tells of fewer than ten people.
         StoreError: The store fails, or the user may not.
     """
+    if not comparison.storable:
+        raise InputError(f"what was learnt is not kept: {TOO_FEW_PEOPLE}. Wait until more people have passed.")
     write_document(store, _name(comparison.scale.centring.model_hash), _fields(comparison))
 
 
@@ -115,6 +155,7 @@ def _fields(comparison: Comparison) -> dict[str, Any]:
         "first_us": comparison.first_us,
         "tracklets": comparison.tracklets,
         "observations": comparison.observations,
+        "people": comparison.people,
         "version": comparison.scale.version,
         "centring": {
             "mean": _text(centring.mean),
@@ -172,6 +213,7 @@ def _comparison(model_hash: str, fields: Mapping[str, Any]) -> Comparison:
         tracklets=int(fields["tracklets"]),
         observations=int(fields["observations"]),
         known=_known(fields.get("known")),
+        people=float(fields.get("people", 0)),
     )
 
 

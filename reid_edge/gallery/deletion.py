@@ -14,6 +14,7 @@ from typing import Any
 
 from reid_edge.errors import ReidEdgeError, StoreError, UsageError
 from reid_edge.gallery import audit
+from reid_edge.gallery.calibrating import forget_uncalibrated, learn_after_erasure
 from reid_edge.gallery.clock import GalleryClock, Moment, latest_us
 from reid_edge.gallery.entries import LONGEST_RETENTION_HOURS, Key, Selection
 from reid_edge.gallery.repeating import repeating
@@ -221,7 +222,7 @@ class Receipt:
         erasure: Names the rule that keeps them out, in the gallery, its journal and its backups; several, of the
             tracklets of a person, have spaces between.
         kept_out_until_us: Tracklets that the selection covers are kept out if they begin no later than this.
-        leftovers: What is left of their bytes, in words; "none" if nothing is.
+        leftovers: What is left of their bytes, or of what was learnt of them, in words; "none" if nothing is.
         not_promised: What may come back, in words; "" if nothing may.
     """
 
@@ -269,6 +270,7 @@ def erase_with_receipt(store: Store, selection: Selection, *, purpose: str, now_
     purpose = audit.checked_purpose(purpose)
     audit.record(store, "erase asked", {"asked": asked}, at_us=now_us, purpose=purpose)
     clock = GalleryClock(store, wall=lambda: now_us)
+    forget_uncalibrated(store)  # before, since the erasure cleans up what it leaves in the file
     erased = store.erase(selection, now_us=max(clock.now().latest_us, latest_us(store, now_us)), boot=clock.boot)
     receipt = Receipt(
         store=store.name,
@@ -281,11 +283,16 @@ def erase_with_receipt(store: Store, selection: Selection, *, purpose: str, now_
         ids_sha256=ids_sha256(erased.keys),
         erasure=erased.erasure.id if erased.erasure else "",
         kept_out_until_us=erased.erasure.until_us if erased.erasure else 0,
-        leftovers=erased.leftovers,
+        leftovers=leftovers_text(erased.leftovers, learn_after_erasure(store, now_us=now_us)),
         not_promised=not_promised(clock),
     )
     audit.record(store, "erase", asdict(receipt), at_us=now_us, purpose=purpose)
     return receipt
+
+
+def leftovers_text(left: str, learnt: str) -> str:
+    """Return what is left of erased rows' bytes, and of what was learnt of them, in words; "none" if nothing is."""
+    return "; ".join(one for one in (left, learnt) if one and one != "none") or "none"
 
 
 def not_promised(clock: GalleryClock) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from reid_edge.errors import PeopleChangedError, ReidEdgeError
 from reid_edge.gallery.clock import kept_since_us
-from reid_edge.gallery.entries import Record
+from reid_edge.gallery.entries import Key, Record, Selection
 from reid_edge.gallery.held_tracklets import gathered_tracklets, name_of, read_tracklets
 from reid_edge.gallery.people import MOST_TOGETHER, circumstances, doubt_text, identify
 from reid_edge.gallery.population import Changes, OnlinePopulation, constraints_of
@@ -28,8 +28,10 @@ log = logging.getLogger(__name__)
 
 #: New observations are looked at so often, seconds.
 EVERY_S = 1.0
-#: Tracklets that are not held any more are forgotten so often, and tracklets stored by others found, seconds.
+#: Tracklets that are not held any more are forgotten so often, seconds; those of other processes, the second time.
 COMPARED_EVERY_S = 60.0
+#: More tracklets than any gallery holds.
+MOST_TRACKLETS = 10**9
 #: Health says for so long that a camera was moved.
 SAID_FOR_S = 600.0
 #: Least number of tracklets of which strangers can be known.
@@ -69,6 +71,8 @@ class LivePeople:
         self._log = SparseLog(log)
         self._moved: dict[str, tuple[float, float]] = {}
         self._doubted: set[Pair] = set()
+        self._waiting: dict[Key, int] = {}
+        self._passed: dict[Key, int] = {}
         self.trouble = ""
 
     def take(self, records: Sequence[Record]) -> None:
@@ -110,7 +114,7 @@ class LivePeople:
         elif records:
             self._assign(records)
         if time.monotonic() >= self._compare_at_s:
-            self._forget_what_is_gone()
+            self._compare()
         outgrown = [
             one for one in self._populations.values() if one.moved_since or len(one) >= max(2 * one.learnt_from, LEAST)
         ]
@@ -178,18 +182,34 @@ class LivePeople:
                 population.add(one, changes, at_us=self._clock())
             assignments += changes.assignments.values()
             events += changes.events
+        if not assignments:
+            return
         change = PeopleChange(assignments=assignments, events=events, next_person=self._numbers.next)
         try:
             self._revision = self._store.change_people(change, revision=self._revision).revision
         except PeopleChangedError:
             self._read_again(again=False)
 
-    def _forget_what_is_gone(self) -> None:
-        """Forget tracklets that have been deleted."""
+    def _compare(self) -> None:
+        """Forget tracklets that have been deleted, and give those to people that another process has stored.
+
+        A tracklet counts as another process's once it was found without a person, or with more than is known of it, by
+        two comparisons in a row: one that was stored by this process is on its way.
+        """
         self._compare_at_s = time.monotonic() + COMPARED_EVERY_S
-        held = {name_of(one.tracklet) for one in self._store.assignments()}
+        known = {one.tracklet: one.seq for one in self._store.assignments()}
+        held = {name_of(tracklet) for tracklet in known}
         for population in self._populations.values():
             population.remove([name for name in population.assignments if name not in held])
+        kept = Selection(since_us=kept_since_us(self._store, self._clock()))
+        spans = self._store.tracklets(kept, limit=MOST_TRACKLETS)
+        stored = {(one.camera, one.incarnation, one.track): one.seq for one in spans}
+        before, self._waiting = self._waiting, {key: seq for key, seq in stored.items() if seq > known.get(key, -1)}
+        missed = {key: seq for key, seq in before.items() if key in self._waiting and seq > known.get(key, -1)}
+        self._passed = {key: seq for key, seq in self._passed.items() if key in self._waiting}
+        if any(seq > self._passed.get(key, -1) for key, seq in missed.items()):
+            self._passed.update(missed)  # what has no person after that never gets one, as a feature of zeros
+            self._read_again(again=False)
 
     def _last_event(self) -> int:
         last = 0

@@ -29,6 +29,8 @@ from reid_edge.identity.transit import StatedTransits
 
 #: All tracklets are compared together without being asked to as long as these are at most so many: a minute's work.
 MOST_TOGETHER = 20_000
+#: The same where none of them has a person yet.
+MOST_AT_FIRST = 100_000
 
 Way = Literal["together", "one at a time", "nothing new"]
 
@@ -73,8 +75,8 @@ def identify(
 ) -> list[Identified]:
     """Give every tracklet to a person, in one commit; people of different models are different people.
 
-    Where no two tracklets of a model share a person yet, or pairs were labelled since they were compared, all of them
-    are compared together; else those that are new, or of which more is known, one at a time.
+    All tracklets of a model, if they are not too many, are compared together where no two share a person yet, or pairs
+    were labelled since they were compared; else those that are new, or of which more is known, one at a time.
 
     Args:
         store: Which gallery.
@@ -152,7 +154,9 @@ def _changes(
     again = again or _labelled_since(known, given, at_us)
     if not fresh and not again:
         return "nothing new", 0, Changes()
-    if again or len({one.person for one in known.values()}) == len(known):
+    most = MOST_TOGETHER if known else MOST_AT_FIRST
+    none_shared = len({one.person for one in known.values()}) == len(known)
+    if again or (none_shared and len(held) <= most):
         return "together", len(fresh), assigned_together(held, known, given, at_us=at_us)
     population = OnlinePopulation(held, known, given)
     changes = Changes(limit=population.limit, moved=population.moved)

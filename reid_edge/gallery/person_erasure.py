@@ -6,8 +6,9 @@ from collections import Counter
 from dataclasses import asdict
 
 from reid_edge.gallery import audit
+from reid_edge.gallery.calibrating import forget_uncalibrated, learn_after_erasure
 from reid_edge.gallery.clock import GalleryClock, latest_us
-from reid_edge.gallery.deletion import Receipt, ids_sha256, not_promised
+from reid_edge.gallery.deletion import Receipt, ids_sha256, leftovers_text, not_promised
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.held_tracklets import name_of
 from reid_edge.gallery.people_views import tracklets_of
@@ -43,6 +44,7 @@ def erase_person(store: Store, person: int, *, purpose: str, now_us: int) -> Rec
     asked = {"person": person, "tracklets": [name_of(one.tracklet) for one in rows]}
     audit.record(store, "erase asked", {"asked": asked}, at_us=now_us, purpose=purpose)
     clock = GalleryClock(store, wall=lambda: now_us)
+    forget_uncalibrated(store)  # before, since the erasure cleans up what it leaves in the file
     done: list[Erased] = []
     for one in rows:
         selection = Selection(cameras=(one.camera,), incarnation=one.incarnation, track=one.track)
@@ -62,7 +64,10 @@ def erase_person(store: Store, person: int, *, purpose: str, now_us: int) -> Rec
         ids_sha256=ids_sha256(keys),
         erasure=" ".join(rule.id for rule in rules),
         kept_out_until_us=min((rule.until_us for rule in rules), default=0),
-        leftovers=next((erased.leftovers for erased in done if erased.leftovers != "none"), "none"),
+        leftovers=leftovers_text(
+            next((erased.leftovers for erased in done if erased.leftovers != "none"), "none"),
+            learn_after_erasure(store, now_us=now_us),
+        ),
         not_promised=f"{promised}; {UNRECOGNISED}" if promised else UNRECOGNISED,
     )
     audit.record(store, "erase", asdict(receipt), at_us=now_us, purpose=purpose)

@@ -17,12 +17,11 @@ from reid_edge.identity.constraints import CannotLink, OperatorConstraints, Pair
 from reid_edge.identity.events import Event
 from reid_edge.identity.known_pairs import KnownPairs
 from reid_edge.identity.moves import centring_by_view, moves
-from reid_edge.identity.online import OnlinePeople
+from reid_edge.identity.online import NEAR, OnlinePeople
 from reid_edge.identity.people_table import Numbers
 from reid_edge.identity.sightings import gathered
 from reid_edge.identity.transit import StatedTransits, doubtful_pairs
 
-NEAR = "nearer than strangers are"
 UNSURE = "somebody is near, but not surely the same"
 ALONE = "nobody is near"
 SAID_SAME = "an operator says that they are the same"
@@ -171,17 +170,20 @@ class OnlinePopulation:
         return self._online.limit if self.learnt_from >= LEAST_TRACKLETS else None
 
     def add(self, tracklet: HeldTracklet, changes: Changes, *, at_us: int) -> None:
-        """Assign a tracklet, or what is newly known of one; note in ``changes`` what is to be stored."""
+        """Assign a tracklet, or what is newly known of one; note in ``changes`` what is to be stored.
+
+        What brings nothing newer than what is known, as an observation that was sent twice, changes nothing.
+        """
         name = tracklet.sighting.id
-        came_since = name not in self._learnt and name not in self.assignments
+        known = self.assignments.get(name)
+        if known is not None and tracklet.seq <= known.seq:
+            return
+        came_since = name not in self._learnt and known is None
         events = self._online.add(tracklet.sighting)
         if came_since:
             self._look_for_a_move(tracklet.sighting.camera)
-        if not events:
-            old = self.assignments[name]
-            new = replace(old, seq=max(old.seq, tracklet.seq), last_us=max(old.last_us, tracklet.last_us),
-                          first_us=min(old.first_us, tracklet.first_us))  # fmt: skip
-            self._put(name, new, changes)
+        if known is not None:
+            self._put(name, self._continued(known, tracklet, events, at_us), changes)
         for event in events:
             if event.kind == "merged":
                 self._merge(event.person, changes)
@@ -208,6 +210,16 @@ class OnlinePopulation:
         self._held_of[camera] += self._new_of.pop(camera)
         found = moves(gathered(self._online.sightings_of(camera))).get(camera, (-np.inf,))
         self.moved_since |= found[-1] > self.moved.get(camera, (-np.inf,))[-1]
+
+    def _continued(self, old: Assignment, tracklet: HeldTracklet, events: Sequence[Event], at_us: int) -> Assignment:
+        """Return a tracklet's assignment with what is newly known of it, and how that has brought it to others."""
+        new = replace(old, seq=tracklet.seq, last_us=max(old.last_us, tracklet.last_us),
+                      first_us=min(old.first_us, tracklet.first_us))  # fmt: skip
+        if not events or events[0].kind != "merged":
+            return new
+        similarity = None if events[0].similarity is None else float(events[0].similarity)
+        return replace(new, how="assigned", similarity=similarity, reason=events[0].reason, centring=self._centring,
+                       calibration=self._given.calibration, at_us=at_us)  # fmt: skip
 
     def _put(self, name: str, assignment: Assignment, changes: Changes) -> None:
         self.assignments[name] = changes.assignments[name] = assignment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ import msgspec
 from reid_edge.errors import StoreError, UsageError
 from reid_edge.gallery import audit
 from reid_edge.gallery.backup_file import SIDES, check_sound, new_file, put_in_place
+from reid_edge.gallery.calibrating import learn_after_erasure
 from reid_edge.gallery.contents import copy_contents
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.replay import request_replay
@@ -28,6 +30,8 @@ from reid_edge.gallery.store.sqlite import SqliteStore
 from reid_edge.gallery.store.sqlite_beside import journal_path, mark_path, read_journal
 from reid_edge.upstream.observation import Replay
 from reid_edge.wording import counted
+
+log = logging.getLogger(__name__)
 
 _HOUR_US = 3600 * 1_000_000
 
@@ -129,6 +133,8 @@ def _restore(backup: SqliteStore, digest: str, uri: str, newer: list[Erasure], n
         old = {erasure.id for erasure in held.erasures()}
         added = list({one.id: one for one in (*known, *newer) if one.id not in old}.values())
         erased = target.apply_erasures(added)
+        if erased.keys and (left := learn_after_erasure(target, now_us=now_us)):
+            log.warning("%s", left)
         request_replay(target, request)
         done = Restored(
             observations=contents.observations - len(erased.keys),

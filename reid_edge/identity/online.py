@@ -28,6 +28,7 @@ Floats32 = npt.NDArray[np.float32]
 PEOPLE_RANKS = (1, 9)
 #: Nearest people who are looked at for an assignment or a merge.
 LOOKED_AT = 8
+NEAR = "nearer than strangers are"
 
 
 class OnlinePeople:
@@ -208,24 +209,25 @@ class OnlinePeople:
 
     def _first(self, sighting: Sighting, feature: Feature) -> tuple[Event, ...]:
         cosines, level = self._compared(feature)
-        nearest: tuple[int, float] | None = None
-        for number, similarity in self._ranked(cosines, level, sighting.camera):
-            nearest = nearest or (number, similarity)
-            if similarity < self.limit:
-                break
-            if self._forbids(number, [sighting]) is None:
-                self._table.place(sighting, number, feature, level)
-                event = Event(
-                    kind="assigned",
-                    person=number,
-                    tracklet=sighting.id,
-                    similarity=similarity,
-                    reason="nearer than strangers are",
-                )
-                return event, *self._merges(sighting.id, cosines)
-        number = self._table.new_number()
+        ranked = self._ranked(cosines, level, sighting.camera)
+        found = self._sure(sighting, ranked)
+        if found is None:
+            number = self._table.new_number()
+            self._table.place(sighting, number, feature, level)
+            return (self._own(number, sighting.id, ranked[0] if ranked else None),)
+        number, similarity = found
         self._table.place(sighting, number, feature, level)
-        return (self._own(number, sighting.id, nearest),)
+        event = Event(kind="assigned", person=number, tracklet=sighting.id, similarity=similarity, reason=NEAR)
+        return event, *self._merges(sighting.id, cosines)
+
+    def _sure(self, sighting: Sighting, ranked: Iterable[tuple[int, float]]) -> tuple[int, float] | None:
+        """Return the first person who surely is a tracklet's, and the similarity; None if nobody is."""
+        for number, similarity in ranked:
+            if similarity < self.limit:
+                return None
+            if self._forbids(number, [sighting]) is None:
+                return number, similarity
+        return None
 
     def _own(self, number: int, tracklet: str, nearest: tuple[int, float] | None) -> Event:
         if nearest is None or (self._background is not None and nearest[1] < POSSIBLE):
@@ -252,7 +254,7 @@ class OnlinePeople:
         level = table.level_of[name]
         table.remove(name)
         if number not in table.people:  # it was the only one
-            return self._first(newest, feature)
+            return self._alone_again(newest, number, feature)
         person = table.people[number]
         similarity = self._similarity(
             float(table.means[person.slot] @ feature), level, table.levels[person.slot],
@@ -267,6 +269,17 @@ class OnlinePeople:
         new = table.new_number()
         table.place(newest, new, feature, level)
         return (Event(kind="split", person=new, tracklet=name, other=number, similarity=similarity, reason=reason),)
+
+    def _alone_again(self, sighting: Sighting, number: int, feature: Feature) -> tuple[Event, ...]:
+        """Give a person's only tracklet its number back; if it is surely somebody else's now, merge both."""
+        cosines, level = self._compared(feature)
+        found = self._sure(sighting, self._ranked(cosines, level, sighting.camera))
+        self._table.place(sighting, number, feature, level)
+        if found is None:
+            return ()
+        low, high = sorted((number, found[0]))
+        event = self._merge(low, high, sighting.id, found[1], NEAR)
+        return event, *self._merges(sighting.id, cosines)
 
     def _held(self, name: str, number: int) -> bool:
         """Return whether an operator has joined a tracklet with one of a person's."""
@@ -290,7 +303,7 @@ class OnlinePeople:
                 continue
             if self._forbids(number, self._table.members_of(other)) is None:
                 low, high = sorted((number, other))
-                events.append(self._merge(low, high, tracklet, similarity, "nearer than strangers are"))
+                events.append(self._merge(low, high, tracklet, similarity, NEAR))
         return tuple(events)
 
     def _forbids(self, number: int, sightings: Iterable[Sighting]) -> str | None:

@@ -13,7 +13,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from reid_edge.cli import app
+from reid_edge.cli import camera as camera_command
 from reid_edge.cli.file_positions import FilePositions
 from reid_edge.gallery.store import open_store
 from reid_edge.signing import SigningKey
@@ -198,6 +201,24 @@ def test_a_full_disk_behind_standard_output_and_a_taken_port_do_not_stop_it(came
     assert done.returncode == 0, done.stderr
     assert "until the port is free" in done.stderr and "Traceback" not in done.stderr
     assert stored(tmp_path) >= 2
+
+
+@pytest.mark.parametrize(
+    ("operation", "options", "any_port"),
+    [
+        ("", [], True),
+        ("[operation]\nlog_level = 'debug'", [], True),
+        ("[operation]\nlisten = '127.0.0.1:9465'", [], False),
+        ("", ["--listen", "127.0.0.1:9465"], False),
+        ("", ["--set", "operation.listen=127.0.0.1:9465"], False),
+    ],
+)
+def test_an_agent_whose_address_nobody_has_set_takes_a_free_port(tmp_path, monkeypatch, operation, options, any_port):
+    settings, taken = tmp_path / "camera.toml", []
+    settings.write_text(f"[source]\nuri = 'a.mp4'\n[engine]\nbundle = 'b'\n{operation}\n", encoding="utf-8")
+    monkeypatch.setattr(camera_command, "_run", lambda _, *, any_port: taken.append(any_port))
+    done = CliRunner().invoke(app, ["run", "--config", str(settings), *options], catch_exceptions=False)
+    assert done.exit_code == 0 and taken == [any_port]
 
 
 def test_a_state_folder_that_cannot_be_made_is_an_error_that_says_what_to_do(run, camera, tmp_path):
@@ -398,7 +419,7 @@ def test_a_file_older_than_the_retention_is_refused_until_the_store_keeps_it_and
         entries = [record.entry for piece in snapshot.records() for record in piece]
     monkeypatch.setattr("reid_edge.cli.state_folders.ROOTS", (tmp_path,))
     positions = FilePositions(None)
-    places = {(entry.incarnation, entry.track): positions.of(entry, entry.first_us) for entry in entries}
+    places = {(entry.incarnation, entry.track): positions.of(entry.tracklet, entry.first_us) for entry in entries}
     assert len(places) >= 2 and {place.file for place in places.values()} == {Path(street).name}
     seconds = [round(place.seconds, 3) for place in places.values()]
     assert all(0 <= at < 30 and seconds.count(at) % 2 == 0 for at in seconds)  # the same people, in both runs

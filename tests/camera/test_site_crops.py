@@ -8,6 +8,7 @@ from reid_edge.camera.settings import parse_settings
 from reid_edge.camera.site_crops import MOST_OF_A_TRACK, _Collector, _CutFor, collect_crops
 from reid_edge.camera.tracking import EndedTrack
 from reid_edge.camera.tracklets import CropDetails
+from reid_edge.errors import UsageError
 from reid_edge.settings import overridden
 
 SIZE = (64, 32)
@@ -76,3 +77,8 @@ def test_the_source_is_stopped_when_there_are_enough():
     assert kept.stopped
     kept.put([], [EndedTrack(2, 0, failing="")])
     assert len(kept.crops) == 1
+
+
+def test_no_crops_are_not_waited_for(settings):
+    with pytest.raises(UsageError, match="at least 1 crop"):
+        collect_crops(settings(), (64, 32), most=0)

@@ -91,3 +91,29 @@ def test_an_empty_gallery_cannot_be_calibrated(tmp_path):
     uri = f"sqlite:{tmp_path / 'empty.db'}"
     open_store(uri).close()
     assert "holds no tracklets" in calibrate(uri, code=1).stderr.replace("\n", " ")
+
+
+@pytest.fixture
+def one_by_one(tmp_path):
+    uri = f"sqlite:{tmp_path / 'alone.db'}"
+    store = open_store(uri)
+    filled(store, crowd(people=40, together=1, shift=1.0, start=time.time_ns() // 1000 - 5 * HOUR)[0])
+    store.close()
+    return uri
+
+
+def test_where_nobody_was_seen_together_cameras_are_checked_and_decisions_kept_still(one_by_one, tmp_path):
+    fields = json.loads(calibrate(one_by_one, "--check", "--json").stdout)
+    assert fields["moved_cameras"] == {} and fields["curve"] == [] and fields["tracklets"] == 120
+    assert "no calibration was made" in calibrate(one_by_one, "--check").stderr
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("camera0/e1/10,camera1/e1/410,same\n")
+    said = " ".join(calibrate(one_by_one, "--pairs", str(pairs)).stderr.split())
+    assert "1 labelled pair kept as an operator's decision" in said and "identify --again" in said
+    store = open_store(one_by_one)
+    assert [decision.kind for decision in store.decisions()] == ["same"]
+    store.close()
+    assert kept(one_by_one) is None
+    for options in ((), ("--check", "--false-match-rate", "0.01")):
+        error = " ".join(calibrate(one_by_one, *options, code=1).stderr.split())
+        assert "no camera has seen two" in error

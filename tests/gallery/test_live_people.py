@@ -1,11 +1,13 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from reid_edge.errors import StoreError
 from reid_edge.gallery import live_people as module
 from reid_edge.gallery.collector import Collector
 from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.held_tracklets import read_tracklets
 from reid_edge.gallery.live_people import LivePeople
 from reid_edge.gallery.people import identify
 from reid_edge.gallery.people_decisions import Operator, merge
@@ -64,6 +66,41 @@ def test_nothing_is_read_again_for_a_tracklet_that_arrives(gallery, scene, at, m
     assert len(by_track) == 150 and by_track[120].seq == 900
 
 
+def test_a_person_seen_once_keeps_the_number_when_more_of_the_tracklet_comes_or_the_same_comes_twice(
+    gallery, scene, at
+):
+    live = LivePeople(gallery)
+    rows = scene_records(scene, at=at)
+    deliver(gallery, live, [row for row, who in zip(rows, scene.people, strict=True) if who != 0])
+    lone = next(row for row, who in zip(rows, scene.people, strict=True) if who == 0)
+    for seq, crops in ((1000, 3), (1001, 6), (1002, 12), (1003, 15)):
+        deliver(gallery, live, [later(lone, by=SECOND * (seq - 1000), seq=seq, crops=crops)])
+    [mine] = [one for one in gallery.assignments() if one.track == lone.entry.track]
+    [event] = [event for event in gallery.person_events(limit=1000) if event.tracklet == lone.entry.tracklet]
+    assert (event.kind, event.person, mine.person, mine.seq) == ("new", mine.person, 30, 1003)
+    revision = gallery.people_state().revision
+    deliver(gallery, live, [later(lone, by=3 * SECOND, seq=1003, crops=15)])  # its acknowledgement was lost
+    deliver(gallery, live, [later(lone, by=0, seq=1000, crops=3)])
+    assert gallery.people_state().revision == revision
+
+
+def test_a_person_seen_once_who_turns_out_to_be_another_is_merged_and_stored_so(gallery, scene, at):
+    live = LivePeople(gallery)
+    rows = scene_records(scene, at=at)
+    deliver(gallery, live, [row for row, who in zip(rows, scene.people, strict=True) if who != 0])
+    lone, *_, same = [row for row, who in zip(rows, scene.people, strict=True) if who == 0]
+    deliver(gallery, live, [dataclasses.replace(lone, feature=-lone.feature)])
+    deliver(gallery, live, [same])
+    before = {one.track: one.person for one in gallery.assignments()}
+    assert before[lone.entry.track] != before[same.entry.track]
+    deliver(gallery, live, [dataclasses.replace(later(lone, by=SECOND, seq=1000, crops=90), feature=lone.feature)])
+    now = {one.track: one for one in gallery.assignments()}
+    assert now[lone.entry.track].person == now[same.entry.track].person == before[lone.entry.track]
+    assert (now[lone.entry.track].how, now[lone.entry.track].seq) == ("assigned", 1000)
+    last = gallery.person_events(limit=1000)[-1]
+    assert (last.kind, last.person, last.other) == ("merged", before[lone.entry.track], before[same.entry.track])
+
+
 def test_what_operators_and_others_change_meanwhile_is_taken_over(gallery, scene, at):
     told = []
     live = LivePeople(gallery, tell=told.append)
@@ -90,6 +127,33 @@ def test_what_was_erased_is_forgotten_and_assigned_to_nobody(gallery, scene, at,
     monkeypatch.setattr(live, "_compare_at_s", 0.0)
     live.work()
     assert {len(population) for population in live._populations.values()} == {60}
+
+
+def test_what_another_process_has_stored_is_given_to_people_but_not_what_is_on_its_way(store, scene, at, monkeypatch):
+    store.accept_model(MODEL, 64, now_us=at)
+    rows = scene_records(scene, at=at)
+    live = LivePeople(store)
+    read = []
+    monkeypatch.setattr(module, "read_tracklets", lambda *each, **more: read.append(1) or read_tracklets(*each, **more))
+
+    def compare():
+        live._compare_at_s = 0.0
+        live.work()
+
+    deliver(store, live, rows[:90])
+    reads = len(read)
+    store.add(rows[90:95])
+    compare()
+    live.take(rows[90:95])
+    compare()
+    assert len(store.assignments()) == 95 and len(read) == reads
+    more = later(rows[3], by=SECOND, seq=900, crops=9)
+    zeros = dataclasses.replace(rows[120], feature=np.zeros(64, np.float32))
+    store.add([*rows[95:100], more, zeros])  # another process's
+    for _ in range(5):
+        compare()
+    assert len(store.assignments()) == 100 and len(read) == reads + 1
+    assert next(one.seq for one in store.assignments() if one.track == 3) == 900
 
 
 def test_another_model_and_an_empty_gallery_are_no_errors(gallery, scene, at):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from reid_edge.errors import ContradictionError, NoSuchPersonError, PeopleChangedError, StoreError, UsageError
+from reid_edge.gallery import people as people_module
 from reid_edge.gallery import people_decisions as module
 from reid_edge.gallery.calibrating import calibrate, keep
 from reid_edge.gallery.comparison import kept_comparison
@@ -87,6 +88,28 @@ def test_new_tracklets_are_assigned_one_at_a_time_and_the_others_stay_as_they_ar
     after = gallery.assignments()
     assert [row for row in after if row.track < 90] == before and len(after) == 180
     assert min(row.similarity for row in after if row.track >= 90) >= 3.25
+
+
+def test_many_tracklets_of_whom_no_two_share_a_person_are_not_all_compared_again_each_time(gallery, at, monkeypatch):
+    rows = scene_records(make_scene(people=60, visits=2, cameras=1), at=at)
+    gallery.accept_model(rows[0].entry.model_hash, 64, now_us=at)
+    gallery.add(rows[:50])
+    monkeypatch.setattr(people_module, "MOST_TOGETHER", 50)
+    monkeypatch.setattr(people_module, "MOST_AT_FIRST", 60)
+    assert one(identify(gallery, now_us=now_us())).way == "together"
+    gallery.add(rows[50:60])
+    done = one(identify(gallery, now_us=now_us()))
+    assert (done.way, done.looked_at, done.people) == ("one at a time", 10, 60)
+    assert one(identify(gallery, now_us=now_us(), again=True)).way == "together"
+
+
+@pytest.mark.parametrize(("most", "way"), [(60, "together"), (59, "one at a time")])
+def test_the_first_time_more_are_compared_together_but_not_any_number(gallery, at, monkeypatch, most, way):
+    monkeypatch.setattr(people_module, "MOST_TOGETHER", 20)
+    monkeypatch.setattr(people_module, "MOST_AT_FIRST", most)
+    scene, _ = filled(gallery, at=at, people=20)
+    done = one(identify(gallery, now_us=now_us()))
+    assert done.way == way and len(gallery.assignments()) == 60 and errors(gallery, scene) == (0, 0)
 
 
 def test_people_keep_their_numbers_when_all_are_compared_again(gallery, at):

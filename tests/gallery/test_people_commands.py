@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import datetime
 import io
 import json
 
@@ -69,6 +70,11 @@ def test_people_are_found_listed_and_followed(uri, tmp_path):
     shown = gallery("person", uri, number, *WHY)
     assert journey[0]["id"] in shown and "nearer than strangers are" in shown
     assert json.loads(gallery("person", uri, number, "--json", *WHY))[0]["id"] == journey[0]["id"]
+    assert journey[0]["position_s"] == journey[0]["file"] == "" and "in the file" not in shown
+    began = datetime.datetime.fromtimestamp(int(journey[0]["first_us"]) / 1e6 - 30, datetime.timezone.utc).isoformat()
+    placed = json.loads(gallery("person", uri, number, "--json", "--file-start", began, *WHY))
+    assert placed[0]["position_s"] == pytest.approx(30, abs=1)
+    assert "in the file" in gallery("person", uri, number, "--file-start", began, *WHY)
     assert "has no person 99" in failure("person", uri, 99, *WHY)
     assert "--purpose" in gallery("people", uri, code=2) and "--purpose" in gallery("person", uri, 1, code=2)
 

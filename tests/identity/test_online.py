@@ -98,6 +98,51 @@ def test_the_same_tracklet_twice_is_not_two_members():
     assert online.members(online.person_of(first.id)) == tuple(sorted((first.id, second.id)))
 
 
+def test_a_person_of_one_tracklet_keeps_the_number_when_more_of_it_comes():
+    scene = make_scene()
+    online = empty(scene.sightings)
+    for row, who in zip(rows_of(scene.sightings), scene.people, strict=True):
+        if who != 0:
+            online.add(row)
+    lone = two_views(scene)[0]
+    [event] = online.add(lone)
+    assert event.kind in ("new", "unsure")
+    for more in (
+        lone,
+        replace(lone, last_s=lone.last_s + 30, crops=3),
+        replace(lone, last_s=lone.last_s + 60, crops=9),
+    ):
+        assert online.add(more) == () and online.person_of(lone.id) == event.person
+    assert online.add(two_views(scene)[1])[0].person == event.person
+
+
+def test_without_a_background_too_a_person_keeps_the_number():
+    scene = make_scene(people=5)
+    online = OnlinePeople(MODEL, learnt_centring(scene.sightings), None)
+    first, second = two_views(scene)
+    online.add(first)
+    [event] = online.add(second)
+    assert online.add(replace(second, crops=9)) == () and online.person_of(second.id) == event.person
+
+
+def test_a_persons_only_tracklet_that_becomes_somebody_elses_is_a_merge_of_the_two():
+    scene = make_scene()
+    online = empty(scene.sightings)
+    rows = rows_of(scene.sightings)
+    lone, same = two_views(scene)
+    stranger = next(row for row, who in zip(rows, scene.people, strict=True) if who == 5)
+    [new] = online.add(replace(lone, feature=l2_normalised(-lone.feature[None])[0]))
+    for row, who in zip(rows, scene.people, strict=True):
+        if who != 0:
+            online.add(row)
+    joins = online.person_of(stranger.id)
+    [event] = online.add(replace(lone, feature=stranger.feature, crops=9))
+    assert (event.kind, event.person, event.other) == ("merged", new.person, joins)
+    assert event.similarity >= online.limit and event.reason == "nearer than strangers are"
+    assert online.person_of(lone.id) == online.person_of(stranger.id) == new.person
+    assert same.id not in online.members(new.person)
+
+
 def test_a_tracklet_that_turns_out_to_overlap_leaves_its_person():
     scene = make_scene(cameras=1, visits=2)
     online = empty(scene.sightings, above=3.25)
