@@ -10,8 +10,8 @@ from reid_edge.errors import CheckpointError, CheckpointMismatchError
 from reid_edge.osnet.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
 from reid_edge.osnet.torchreid import import_torchreid
 
-#: Shipped checkpoints that travel best: of the dataset with the most places.
-_NEW_SITE = "osnet_x*_msmt17.safetensors"
+#: Shipped checkpoints that rank best on cameras that no training has seen.
+_NEW_SITE = "osnet_x*_new_site.safetensors"
 
 
 def find_checkpoint(
