@@ -131,7 +131,7 @@ class Extractor:
         plans = [artifact for artifact in self.bundle.manifest.artifacts if artifact.engine == "tensorrt"]
         if not plans or self.artifact.engine == "tensorrt":
             return ""
-        of_plans = [f"{plan.name}: {refused[plan.name]}" for plan in plans if plan.name in refused]
+        of_plans = [f"{name}: {reason}" for name, reason in refused.items() if name.startswith("tensorrt/")]
         not_tried = f"{plans[0].name}: 'auto' chooses no INT8, which may rank worse; set the precision to int8."
         return next(iter(of_plans), not_tried)
 

@@ -103,7 +103,7 @@ def test_weights_that_do_not_fit_are_listed(small):
 def test_the_shipped_checkpoint_says_what_it_is(checkpoint):
     assert checkpoint.info.width == 0.25
     assert "Market-1501" in checkpoint.info.dataset
-    assert checkpoint.sha256.startswith("c6ec7e0e2e05")
+    assert checkpoint.sha256.startswith("6f04f5e51572")
 
 
 def test_another_checkpoint_ships_for_new_sites(checkpoint):

@@ -1,6 +1,7 @@
 """reid_edge.system.private_memory: no core dump of a process that called it, nor of its children, in any way."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +13,19 @@ PATTERN = Path("/proc/sys/kernel/core_pattern").read_text().strip()
 dumps_to_folder = pytest.mark.skipif(
     PATTERN.startswith("|") or "/" in PATTERN, reason="core dumps go elsewhere on this machine"
 )
+
+
+@pytest.fixture(autouse=True)
+def limit_that_can_be_raised():
+    """The hard limit of this process is lowered for good by any test that runs an agent or a gallery in it."""
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] != resource.RLIM_INFINITY and not may_raise():
+        pytest.skip("this process may not raise its limit of core dumps")
+
+
+def may_raise():
+    program = "import resource as r; r.setrlimit(r.RLIMIT_CORE, (r.RLIM_INFINITY, r.RLIM_INFINITY))"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+
 
 PROGRAM = """
 import os, resource, subprocess, sys
