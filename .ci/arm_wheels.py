@@ -14,14 +14,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 #: Extras, and what the page asks for besides.
 INSTALLATIONS = (
     (("camera", "signing"), ("numpy<2",)),  # Jetson
-    (("camera", "signing", "onnx"), ("numpy<2",)),  # Jetson, with plans in INT8 or a detector by ONNX Runtime
     (("openvino", "camera"), ()),
     (("onnx", "camera"), ()),
     (("gallery",), ()),
     (("gallery", "postgresql"), ()),
     (("export", "camera"), ()),
     (("train", "explain", "export"), ()),
-    (("dev",), ()),
     (("report",), ()),
     (("evaluation", "parquet"), ()),
 )
