@@ -103,13 +103,13 @@ def test_weights_that_do_not_fit_are_listed(small):
 def test_the_shipped_checkpoint_says_what_it_is(checkpoint):
     assert checkpoint.info.width == 0.25
     assert "Market-1501" in checkpoint.info.dataset
-    assert checkpoint.sha256.startswith("6f04f5e51572")
+    assert checkpoint.sha256.startswith("aaf9de8a2413")
 
 
 def test_another_checkpoint_ships_for_new_sites(checkpoint):
     other = find_checkpoint(None, 0.25, new_site=True)
     assert "without labels" in other.info.dataset
-    assert other.sha256.startswith("bd5960185dfe")
+    assert other.sha256.startswith("48ef00b37700")
     assert {one.sha256 for one in shipped_checkpoints()} == {checkpoint.sha256, other.sha256}
     assert [one.sha256 for one in usual_checkpoints()] == [checkpoint.sha256]
     with pytest.raises(CheckpointError, match=r"width 0\.5 ships for new sites"):
