@@ -214,6 +214,24 @@ def test_a_person_is_erased_with_all_that_is_known_and_the_receipt_says_what_is_
         erase_person(gallery, person, purpose="again", now_us=now_us())
 
 
+def test_what_comes_to_a_person_who_is_being_erased_is_erased_too(gallery, at, monkeypatch):
+    person, erase = person_at(gallery, 3), gallery.erase
+    newer = next(
+        row for row in scene_records(make_scene(people=30, visits=2, shift=1.0), at=at) if row.entry.track == 93
+    )
+
+    def meanwhile(*selection, **options):
+        monkeypatch.setattr(gallery, "erase", erase)
+        gallery.add([newer])
+        identify(gallery, now_us=now_us())
+        return erase(*selection, **options)
+
+    monkeypatch.setattr(gallery, "erase", meanwhile)
+    receipt = erase_person(gallery, person, purpose="asked for", now_us=now_us())
+    assert receipt.observations == 4 and len(receipt.asked["tracklets"]) == 4 and len(receipt.erasure.split()) == 4
+    assert person not in {one.person for one in gallery.assignments()}
+
+
 def test_a_number_is_never_given_to_somebody_else(gallery, at):
     for person in range(1, 31):
         erase_person(gallery, person, purpose="all of them", now_us=now_us())
