@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -13,9 +14,10 @@ from reid_edge.gallery.clock import aging_us, kept_since_us
 from reid_edge.gallery.entries import Key, Record, Selection
 from reid_edge.gallery.held_tracklets import gathered_tracklets, name_of, read_tracklets
 from reid_edge.gallery.people import MOST_TOGETHER, circumstances, doubt_text, identify
+from reid_edge.gallery.people_lease import PeopleLease
 from reid_edge.gallery.population import Changes, Circumstances, OnlinePopulation, constraints_of
 from reid_edge.gallery.renewal import renewed
-from reid_edge.gallery.repeating import repeating
+from reid_edge.gallery.repeating import STOP_S, repeating
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import TrackletSpan
 from reid_edge.gallery.store.erasures import Erasure, covering_selections, not_erased
@@ -67,6 +69,7 @@ class LivePeople:
         clock: Callable[[], int] = now_us,
     ) -> None:
         self._store, self._transits, self._tell, self._clock = store, transits, tell, clock
+        self._lease = PeopleLease(store, clock=clock)
         self._queue: queue.SimpleQueue[Sequence[Record]] = queue.SimpleQueue()
         self._populations: dict[str, OnlinePopulation] = {}
         self._numbers = Numbers(1)
@@ -90,8 +93,17 @@ class LivePeople:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Work from a thread of its own until the block ends."""
-        with repeating(self.work_or_log, doing="giving tracklets to people", every_s=EVERY_S):
-            yield
+        try:
+            with repeating(self.work_or_log, doing="giving tracklets to people", every_s=EVERY_S):
+                yield
+        finally:
+            thread = threading.Thread(target=self._give_back, daemon=True)  # a store that hangs holds up nobody
+            thread.start()
+            thread.join(STOP_S)
+
+    def _give_back(self) -> None:
+        with contextlib.suppress(ReidEdgeError):
+            self._lease.give_back()
 
     def work_or_log(self) -> None:
         """Work; a failure is logged, and everything is read again the next time."""
@@ -113,8 +125,10 @@ class LivePeople:
         Raises:
             StoreError: The store fails.
             ContradictionError: Operators have joined tracklets that cannot be one person.
+            PeopleServedError: Another process does this work.
         """
         records = [record for some in self._drained() for record in some]
+        self._lease.take()
         if self._told is None:
             self._told = self._last_event()
         if self._store.people_state().revision != self._revision:

@@ -336,6 +336,7 @@ def test_a_camera_that_is_turned_meanwhile_is_noticed_said_once_and_its_new_view
     assert caplog.text.count("camera1 are others since") == 1
     monkeypatch.setattr(module, "SAID_FOR_S", -1.0)
     assert live.moved == []
+    live._lease.give_back()
     again = LivePeople(gallery)  # a move before it began is no news
     again.work()
     assert again._populations[MODEL].moved and caplog.text.count("camera1 are others since") == 1
@@ -435,3 +436,29 @@ def test_the_collector_tells_what_it_has_stored(gallery, scene, at):
     collector.receive([batch(rows, camera="camera0")])
     live.work()
     assert len(gallery.assignments()) == len(rows)
+
+
+def test_a_second_process_stands_back_until_the_first_has_ended_or_is_gone(store, scene, at, caplog):
+    store.accept_model(MODEL, 64, now_us=at)
+    now = [now_us()]
+    first, second = (LivePeople(store, clock=lambda: now[0]) for _ in range(2))
+    rows = scene_records(scene, at=at)
+    deliver(store, first, rows[:30])
+    revision, lines = store.people_state().revision, len(store.audit_entries(1000))
+    store.add(rows[30:60])
+    second.take(rows[30:60])
+    second.work_or_log()
+    assert "expected one 'serve --people' for this gallery, and process" in second.trouble
+    assert (store.people_state().revision, len(store.audit_entries(1000))) == (revision, lines)
+    with first.running():
+        pass
+    second.work_or_log()
+    assert second.trouble == "" and len(store.assignments()) == 60
+    first.work_or_log()
+    assert first.trouble
+    now[0] += 61 * SECOND  # the second was killed
+    first.work_or_log()
+    assert first.trouble == ""
+    second._lease._renew_at_s = 0.0  # it was only suspended
+    second.work_or_log()
+    assert second.trouble
