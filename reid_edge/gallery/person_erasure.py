@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from reid_edge.gallery import audit
 from reid_edge.gallery.calibrating import forget_uncalibrated, learn_after_erasure
@@ -14,6 +16,7 @@ from reid_edge.gallery.held_tracklets import name_of
 from reid_edge.gallery.people_views import tracklets_of
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import Erased
+from reid_edge.gallery.store.people import Assignment
 
 #: What an erasure of a person cannot reach.
 UNRECOGNISED = (
@@ -25,8 +28,8 @@ UNRECOGNISED = (
 def erase_person(store: Store, person: int, *, purpose: str, now_us: int) -> Receipt:
     """Delete all tracklets of a person, and what is known of the person, and keep the tracklets out from now on.
 
-    Each tracklet is erased in a commit of its own.  If it is interrupted, the person has those that are left, and it
-    can be repeated; the audit gets an entry before and one after.
+    Each tracklet is erased in a commit of its own, and so is what comes to the person meanwhile.  If it is interrupted,
+    the person has those that are left, and it can be repeated; the audit gets an entry before and one after.
 
     Args:
         store: Which gallery.
@@ -41,15 +44,14 @@ def erase_person(store: Store, person: int, *, purpose: str, now_us: int) -> Rec
     """
     purpose = audit.checked_purpose(purpose)
     rows = tracklets_of(store, person)
-    asked = {"person": person, "tracklets": [name_of(one.tracklet) for one in rows]}
+    asked: dict[str, Any] = {"person": person, "tracklets": [name_of(one.tracklet) for one in rows]}
     audit.record(store, "erase asked", {"asked": asked}, at_us=now_us, purpose=purpose)
     clock = GalleryClock(store, wall=lambda: now_us)
     forget_uncalibrated(store)  # before, since the erasure cleans up what it leaves in the file
-    done: list[Erased] = []
-    for one in rows:
-        selection = Selection(cameras=(one.camera,), incarnation=one.incarnation, track=one.track)
-        at_us = max(clock.now().latest_us, latest_us(store, now_us))
-        done.append(store.erase(selection, now_us=at_us, boot=clock.boot))
+    done = _erased(store, rows, clock, now_us)
+    while rows := [one for one in store.assignments(person) if name_of(one.tracklet) not in asked["tracklets"]]:
+        asked = {**asked, "tracklets": [*asked["tracklets"], *(name_of(one.tracklet) for one in rows)]}
+        done += _erased(store, rows, clock, now_us)  # they have come to the person meanwhile
     keys = sorted(key for erased in done for key in erased.keys)
     rules = [erased.erasure for erased in done if erased.erasure is not None]
     promised = not_promised(clock)
@@ -72,3 +74,13 @@ def erase_person(store: Store, person: int, *, purpose: str, now_us: int) -> Rec
     )
     audit.record(store, "erase", asdict(receipt), at_us=now_us, purpose=purpose)
     return receipt
+
+
+def _erased(store: Store, rows: Sequence[Assignment], clock: GalleryClock, now_us: int) -> list[Erased]:
+    """Erase tracklets, each in a commit of its own."""
+    done = []
+    for one in rows:
+        selection = Selection(cameras=(one.camera,), incarnation=one.incarnation, track=one.track)
+        at_us = max(clock.now().latest_us, latest_us(store, now_us))
+        done.append(store.erase(selection, now_us=at_us, boot=clock.boot))
+    return done

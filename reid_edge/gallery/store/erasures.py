@@ -6,9 +6,9 @@ import functools
 import hashlib
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,9 +16,13 @@ from reid_edge.gallery.entries import (
     CLOCK_TOLERANCE_US,
     LONGEST_RETENTION_HOURS,
     LONGEST_TRACKLET_US,
+    Entry,
     Record,
     Selection,
 )
+
+if TYPE_CHECKING:
+    from reid_edge.gallery.store.people import Assignment
 
 #: What begins so long after an erasure may still have been seen before it: the camera's clock may be ahead of the
 #: gallery's by the tolerance, and the gallery's behind the true time by as much.
@@ -104,8 +108,8 @@ def spent_us(before_us: int) -> int:
     return before_us - LONGEST_TRACKLET_US - int(LONGEST_RETENTION_HOURS * _HOUR_US)
 
 
-def not_erased(records: Sequence[Record], erasures: Iterable[Erasure]) -> list[Record]:
-    """Return the records that no erasure covers."""
+def covering_selections(erasures: Iterable[Erasure]) -> Callable[[Entry | Assignment], Iterator[Selection]]:
+    """Return what yields the selections of erasures that cover an entry, or any that an assigned tracklet may have."""
     of_camera: dict[str, list[Selection]] = defaultdict(list)
     of_any: list[Selection] = []
     for erasure in erasures:
@@ -113,13 +117,17 @@ def not_erased(records: Sequence[Record], erasures: Iterable[Erasure]) -> list[R
             of_camera[camera].append(erasure.selection)
         if not erasure.selection.cameras:
             of_any.append(erasure.selection)
-    return [
-        record
-        for record in records
-        if not any(
-            rule.covers(record.entry) for rules in (of_any, of_camera.get(record.entry.camera, ())) for rule in rules
-        )
-    ]
+
+    def found(one: Entry | Assignment) -> Iterator[Selection]:
+        return (rule for rules in (of_any, of_camera.get(one.camera, ())) for rule in rules if rule.covers(one))
+
+    return found
+
+
+def not_erased(records: Sequence[Record], erasures: Iterable[Erasure]) -> list[Record]:
+    """Return the records that no erasure covers."""
+    covering_it = covering_selections(erasures)
+    return [record for record in records if next(covering_it(record.entry), None) is None]
 
 
 def selection_json(selection: Selection) -> str:
