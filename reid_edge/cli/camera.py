@@ -277,8 +277,8 @@ def _warn_of_repetition(settings: AgentSettings, file: Path) -> None:
 
     if (before_us := played_us(settings.state_dir, file, place(settings.upstream.uri))) is not None:
         log.warning(
-            "%s was run for camera %s and this gallery before, on %s: the same people are now stored a second time. To "
-            "tell runs apart give another --camera, or to begin anew another --upstream",
+            "%s was run for camera %s and this gallery before, on %s: the same people are now stored a second time. "
+            "Results name the run of each; to keep the runs apart give another --camera or another --upstream",
             *(file, settings.camera.name, time_text(before_us)),
         )
 

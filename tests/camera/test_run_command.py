@@ -444,6 +444,8 @@ def test_a_file_older_than_the_retention_is_refused_until_the_store_keeps_it_and
     places = {(entry.incarnation, entry.track): positions.of(entry.tracklet, entry.first_us) for entry in entries}
     assert len(places) >= 2 and {place.file for place in places.values()} == {Path(street).name}
     seconds = [round(place.seconds, 3) for place in places.values()]
+    assert {place.run for place in places.values()} == {1, 2}
+    assert all(str(place).endswith(f"of {Path(street).name}, run {place.run}") for place in places.values())
     assert all(0 <= at < 30 and seconds.count(at) % 2 == 0 for at in seconds)  # the same people, in both runs
 
 
