@@ -294,6 +294,26 @@ def test_what_holds_no_frame_is_refused_at_once(tmp_path, name):
     assert threading.active_count() == before
 
 
+@pytest.mark.skipif("'FFMPEG:                      NO' in __import__('cv2').getBuildInformation()")
+def test_a_truncated_file_is_refused_with_the_reason_of_ffmpeg(tmp_path, capfd):
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    writer = cv2.VideoWriter(str(whole), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
+    for number in range(20):
+        writer.write(picture(number * 10))
+    writer.release()
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(SourceError, match=r"has no frame \(moov atom not found\)\. Try playing it"):
+        open_source(SourceSettings(uri=str(cut)))
+    assert "moov" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["12:30:00.avi", "concat:a.avi", "file:b.ts"])
+def test_a_name_with_a_colon_is_a_name(tmp_path, monkeypatch, name):
+    write_video(tmp_path / "v.avi", 3).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(frames_of(uri=name)) == 3
+
+
 def test_a_device_file_or_an_unknown_scheme_is_refused():
     with pytest.raises(SourceError, match="neither a file nor a folder"):
         open_source(SourceSettings(uri="/dev/null"))
