@@ -262,11 +262,10 @@ def test_a_video_file_on_a_web_server_is_refused_and_a_stream_of_such_a_name_is_
     serving = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), serving) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with open_source(quick(f"http://127.0.0.1:{server.server_port}/seen.avi?key=s3cret")) as source:
-            with pytest.raises(
-                SourceError, match=r"is a file of 20 frames, not a camera\. Download the file"
-            ) as refused:
-                source.read(10)
+        address = f"http://127.0.0.1:{server.server_port}/seen.avi?key=s3cret"
+        told = pytest.raises(SourceError, match=r"is a file of 20 frames, not a camera\. Download the file")
+        with open_source(quick(address)) as source, told as refused:
+            source.read(10)
         server.shutdown()
     assert "s3cret" not in str(refused.value)
     with open_source(quick(camera.url.replace(".mjpg", ".mp4"))) as source:

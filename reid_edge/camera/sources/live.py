@@ -119,8 +119,8 @@ class LiveReader:
         )
         if is_video and (count := capture.get(cv2.CAP_PROP_FRAME_COUNT)) > 0:
             raise SourceError(
-                f"source '{self._name}' is a file of {count:.0f} frames, not a camera. Download the file first, and give "
-                "its path."
+                f"source '{self._name}' is a file of {count:.0f} frames, not a camera. Download the file first, and "
+                "give its path."
             )
 
     def _reason(self, words: list[str], waited_s: float) -> str:
