@@ -58,7 +58,7 @@ def _plain(name: str) -> str:
 
 
 def folder_named(root: Path, names: Sequence[str]) -> Path | None:
-    """Return the first folder in ``root`` with one of the names; case and ``-_.`` do not matter.  None: there is none."""
+    """Return the first folder in ``root`` with one of the names; case and ``-_.`` do not matter.  None: none is."""
     folders = folders_in(root) if root.is_dir() else []
     return next((path for name in names for path in folders if _plain(path.name) == _plain(name)), None)
 

@@ -145,15 +145,15 @@ def member_folder(root: Path, member: str) -> Path:
     Raises:
         DatasetError: There is none.
     """
-    names = (member, *_FOLDERS.get(member, ()))
+    names = tuple(dict.fromkeys((member, *_FOLDERS.get(member, ()))))
     try:
         folder = folder_named(root, names)
     except OSError as error:
         raise DatasetError(f"{root} cannot be read ({error}).") from error
     if folder is None:
         raise DatasetError(
-            f"{root} holds no folder of {member}: expected {' or '.join(names)}. Give the folder that holds one for each "
-            "dataset of the union (--root)."
+            f"{root} holds no folder of {member}: expected {' or '.join(names)}. Give the folder that holds one for "
+            "each dataset of the union (--root)."
         )
     return folder
 

@@ -24,8 +24,8 @@ _CSV_NAME = "images.csv"
 _LISTED = 10
 #: What to do with a folder for each camera in that of a person.
 _NESTED = (
-    "The images of a person lie directly in its folder, with the camera in their names (17_c3_0001.jpg). Or list images "
-    "of any folders in a CSV file (--dataset csv)."
+    "The images of a person lie directly in its folder, with the camera in their names (17_c3_0001.jpg). Or list "
+    "images of any folders in a CSV file (--dataset csv)."
 )
 #: Longer numbers count as names: they would not fit into 64 bits.
 _DIGITS = 15
