@@ -63,10 +63,44 @@ def test_a_tuned_plan_is_computed_in_bfloat16(bundle):
 @pytest.mark.parametrize("change", [{"convolution": "standard"}, {"stem_pool": False}, {"pooling": "maximum"}])
 def test_networks_that_it_does_not_compute_get_no_plan(change):
     from reid_edge.export.native import why_no_plan
+    from reid_edge.osnet.checkpoint import CheckpointInfo
 
-    assert why_no_plan(NetworkVariant(streams=(1, 2), fusion="separate"), "pixels") is None
+    taken = CheckpointInfo(width=0.25, variant=NetworkVariant(streams=(1, 2), fusion="separate"))
+    assert why_no_plan(taken, "pixels") is None
+    assert "uint8 pixels" in str(why_no_plan(taken, "tensor"))
     name, value = next(iter(change.items()))
-    assert f"this network is {name}={value}" in str(why_no_plan(NetworkVariant(**change), "pixels"))
+    refused = replace(taken, variant=NetworkVariant(**change))
+    assert f"this network is {name}={value}" in str(why_no_plan(refused, "pixels"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"variant": NetworkVariant(streams=(1,) * 9)}, "at most 8 streams in a bottleneck, and this network has 9"),
+        ({"variant": NetworkVariant(streams=(1, 17))}, "at most 16 layers in a stream, and this network has 17"),
+        ({"variant": NetworkVariant(blocks=(3, 60, 2))}, "at most 64 bottlenecks, and this network has 65"),
+        ({"size": (4096, 2048)}, "at most 67,108,864 numbers in a map, and this network has 134,217,728"),
+        ({"mean": (123.7, 116.3, 103.5)}, "a mean of the images from 0 to 1"),
+    ],
+)
+def test_networks_larger_than_a_plan_get_none(change, reason):
+    from reid_edge.export.native import why_no_plan
+    from reid_edge.osnet.checkpoint import CheckpointInfo
+
+    info = CheckpointInfo(
+        width=1.0, size=(2048, 2048), variant=NetworkVariant(streams=(1,) * 7 + (16,), blocks=(3, 59, 2))
+    )
+    assert why_no_plan(info, "pixels") is None
+    assert reason in str(why_no_plan(replace(info, **change), "pixels"))
+
+
+def test_an_export_asks_for_the_size_that_it_makes():
+    from reid_edge.cli.export import _obstacles
+    from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
+
+    checkpoint = Checkpoint(CheckpointInfo(width=1.0), {})
+    assert "native" not in _obstacles(checkpoint, "pixels")
+    assert "numbers in a map" in str(_obstacles(checkpoint.at_size((4096, 2048)), "pixels")["native"])
 
 
 def test_float16_is_refused(bundle):
