@@ -29,7 +29,7 @@ def pictures(images: Iterable[Image]) -> Iterator[bytes]:
     """Yield a :data:`PICTURE` of each of :func:`with_whole_pixels`, which the caller keeps."""
     last, buffer = None, (0, 0)
     for image in images:
-        if last is None or image.base is not last:  # crops of one frame have one base
+        if not isinstance(image.base, np.ndarray) or image.base is not last:  # crops of one frame have one base
             last, buffer = image.base, _extent(_owner(image))
         height, width, _ = image.shape
         yield PICTURE.pack(*buffer, _address(image), image.strides[0], height, width)

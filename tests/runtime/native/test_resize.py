@@ -88,6 +88,7 @@ LAYOUTS = {
     "four channels": lambda frame: np.concatenate([frame, frame[..., :1]], 2)[..., :3],
     "bytes": lambda frame: np.frombuffer(frame.tobytes(), np.uint8).reshape(frame.shape),
     "column-major": np.asfortranarray,
+    "shared memory": lambda frame: np.ndarray(frame.shape, np.uint8, buffer=bytearray(frame.tobytes())),
     "one row for all": lambda frame: np.broadcast_to(frame[:1], frame.shape),
     "read only": lambda frame: np.require(frame.copy(), requirements=[]),
 }
@@ -102,6 +103,19 @@ def test_boxes_of_frames_in_any_layout(layout):
     assert len(crops) > 6
     for crop in crops:
         check(crop)
+
+
+def test_crops_of_one_buffer_that_is_no_array():
+    """As in a ring of shared memory: one base, and no array that tells how far it reaches."""
+    plan, rng = random_plan(3), np.random.default_rng(8)
+    network = NativeNetwork(plan.encode())
+    shared = bytearray(rng.bytes(20_000))
+    places = [(0, (60, 30, 3)), (5_400, (90, 40, 3)), (17_000, (20, 50, 3))]
+    crops = [np.ndarray(shape, np.uint8, buffer=shared, offset=at) for at, shape in places]
+    assert crops[0].base is crops[1].base
+    for order in (crops, crops[::-1], [crops[1][5:], crops[0][:, 3:], crops[0][2:]]):
+        expected = np.concatenate([network.run_crops([crop.copy()]) for crop in order])
+        np.testing.assert_array_equal(network.run_crops(order), expected)
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="REID_EDGE_DATA holds no vtest.avi")
