@@ -176,6 +176,7 @@ def resize(crop: Image, size: Size, precision: NativePrecision, kernels: str) ->
     Raises:
         EngineUnavailableError: The library is not installed, or has no such kernels for this CPU.
         EngineError: A size that it does not do, no memory, or a picture that reaches beyond its memory.
+        FrameError: The crop is not h×w×3 uint8.
     """
     out = np.empty((*size, 3), np.uint8)
     kept = with_whole_pixels([crop])
@@ -266,6 +267,7 @@ class NativeNetwork:
         Raises:
             EngineError: A larger crop, one that reaches beyond its memory, or the process is a fork of the one that
                 loaded the plan.
+            FrameError: A crop that is not h×w×3 uint8.
         """
         features = np.empty((len(crops), self.info.feature_dim), np.float32)
         kept = with_whole_pixels(crops)

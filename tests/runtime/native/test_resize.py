@@ -9,7 +9,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 from reid_edge.crops import crop_boxes, resize_into
-from reid_edge.errors import EngineError
+from reid_edge.errors import EngineError, FrameError
 from reid_edge.runtime.native.library import NativeNetwork, available_kernels, resize
 from reid_edge.runtime.native.pictures import MOST_SIDE, PICTURE, pictures
 from tests.runtime.native.networks import kernels_of, needs_library
@@ -140,6 +140,26 @@ def test_features_of_crops_are_those_of_their_resized_pixels(seed, threads):
     pixels = np.stack([expected(crop, plan.size) for crop in crops])
     for count in (0, 1, 2, len(crops)):
         np.testing.assert_array_equal(network.run_crops(crops[:count]), network.run(pixels[:count]))
+
+
+@pytest.mark.parametrize(
+    ("crop", "got"),
+    [
+        (np.zeros((8, 9, 3), np.float32), r"\(8, 9, 3\) float32"),
+        (np.zeros((8, 9, 3), np.int8), r"\(8, 9, 3\) int8"),
+        (np.zeros((8, 9, 4), np.uint8), r"\(8, 9, 4\) uint8"),
+        (np.zeros((8, 9), np.uint8), r"\(8, 9\) uint8"),
+        (np.zeros((1, 8, 9, 3), np.uint8), r"\(1, 8, 9, 3\) uint8"),
+        (np.zeros((0, 9, 3), np.uint8), r"\(0, 9, 3\) uint8"),
+        ([[[0, 0, 0]]], "list"),
+    ],
+)
+def test_what_is_no_picture_is_refused(crop, got):
+    plan, right = random_plan(1), np.zeros((8, 9, 3), np.uint8)
+    with pytest.raises(FrameError, match=f"crop 1: expected.*H×W×3 uint8 BGR.*got.*{got}"):
+        NativeNetwork(plan.encode()).run_crops([right, crop])
+    with pytest.raises(FrameError, match=f"expected.*H×W×3 uint8 BGR.*got.*{got}"):
+        resize(crop, SIZE, "fp32", available_kernels("fp32")[0])
 
 
 def claiming(array, *, rows=0, pixels=0, stride=None):
