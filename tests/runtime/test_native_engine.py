@@ -1,6 +1,7 @@
 """The native engine behind the Engine protocol: files, precisions, threads, and when ``auto`` takes it."""
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -165,6 +166,66 @@ os._exit(0)
 """
     done = subprocess.run([sys.executable, "-c", code, str(bundle.path)], timeout=60, check=False)
     assert done.returncode == 0
+
+
+def test_too_little_address_space_is_an_engine_error_wherever_it_runs_out(bundle):
+    """First as a file is read, then for the largest batch, then for the features."""
+    code = """
+import resource, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from reid_edge import Extractor
+from reid_edge.bundle import open_bundle
+from reid_edge.errors import EngineError
+
+bundle = open_bundle(sys.argv[1])
+plain, large = (replace(bundle.artifact("native", "fp32"), max_batch=most) for most in (32, 1024))
+plain, large = (replace(bundle, manifest=replace(bundle.manifest, artifacts=(one,))) for one in (plain, large))
+extractor, crops = Extractor(plain, threads=1), [np.zeros((99, 44, 3), np.uint8)] * 50_000
+extractor(crops[:40])
+
+def outcome(mebibytes, call):
+    unlimited = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + int(mebibytes * 2**20), unlimited[1]))
+    try:
+        call()
+    except EngineError as error:
+        return str(error).replace("\\n", " ")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, unlimited)
+
+print(outcome(0.5, lambda: Extractor(plain, threads=1, engine="native")))
+print(outcome(0.5, lambda: Extractor(plain, threads=1)))
+print(outcome(60, lambda: Extractor(large, threads=1)))
+print(outcome(60, lambda: extractor(crops)))
+"""
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # large memory is asked of the system each time
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(bundle.path)],
+        capture_output=True, text=True, timeout=120, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [line.partition(". Raise the limit")[0] for line in done.stdout.splitlines()] == [
+        "native/fp32: no memory",
+        f"no engine on this device can run {bundle.path}:   native/fp32: no memory",
+        "a batch of 1024 crops: no memory",
+        "features of 50,000 crops: no memory",
+    ]
+
+
+@pytest.mark.parametrize("without", ["native/", "golden"])
+def test_auto_goes_on_where_there_is_no_memory_for_a_plan_or_its_golden_features(without, bundle, monkeypatch):
+    read = Bundle.read
+
+    def no_memory(self, entry):
+        if entry.path.startswith(without):
+            raise MemoryError
+        return read(self, entry)
+
+    monkeypatch.setattr(Bundle, "read", no_memory)
+    assert Extractor(bundle).artifact.name == "openvino/fp32"
 
 
 def test_auto_goes_on_where_its_golden_features_do_not_hold(bundle, monkeypatch, caplog):
