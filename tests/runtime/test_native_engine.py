@@ -22,9 +22,8 @@ from reid_edge.runtime.engines import native as native_engine
 from reid_edge.runtime.extractor import Extractor
 from reid_edge.runtime.golden import check_extractor, verify_bundle
 from reid_edge.runtime.native import library
-from reid_edge.runtime.native.library import available_kernels
 from reid_edge.tuning_record import Execution
-from tests.runtime.native.networks import needs_library
+from tests.runtime.native.networks import kernels_of, needs_library
 
 pytestmark = needs_library
 
@@ -53,7 +52,7 @@ def test_its_features_are_the_checkpoints_in_every_precision(bundle):
     assert [each.outcome for each in checked] == ["right"] * len(checked)
 
 
-@pytest.mark.skipif(not available_kernels("bf16"), reason="this CPU has no instructions for bfloat16")
+@pytest.mark.skipif(not kernels_of("bf16"), reason="this CPU has no instructions for bfloat16")
 def test_a_tuned_plan_is_computed_in_bfloat16(bundle):
     artifact = replace(bundle.artifact("native", "fp32"), precision="tuned", execution=Execution(float_type="bf16"))
     crops, expected = bundle.golden()
@@ -110,7 +109,7 @@ def test_float16_is_refused(bundle):
         load_engine(bundle, artifact, EngineOptions())
 
 
-@pytest.mark.skipif(available_kernels("fp32")[0] == "portable", reason="no kernels for this CPU's instructions")
+@pytest.mark.skipif(kernels_of("fp32")[0] == "portable", reason="no kernels for this CPU's instructions")
 def test_auto_takes_it_first(bundle):
     assert Extractor(bundle).artifact.name == "native/fp32"
 
