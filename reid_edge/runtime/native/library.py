@@ -357,8 +357,8 @@ class NativeNetwork:
 def _library() -> ctypes.CDLL:
     if not LIBRARY.is_file():
         raise EngineUnavailableError(
-            "this installation of reid-edge has no native engine. Install a wheel for this platform, or build it: "
-            "pip install --force-reinstall --no-binary reid-edge reid-edge"
+            "this installation of reid-edge has no native engine. Build a wheel for this platform in a checkout of "
+            "reid-edge and install it here: pip wheel --no-deps --wheel-dir dist . (README, On the camera)"
         )
     try:
         library = ctypes.CDLL(str(LIBRARY))
