@@ -130,12 +130,13 @@ def available_kernels(precision: NativePrecision) -> tuple[str, ...]:
     return tuple(names)
 
 
-def compute_peak(precision: NativePrecision, rounds: int) -> int:
-    """Compute a 1×1 convolution that stays in the first cache, by the fastest kernels, on the calling thread.
+def compute_peak(precision: NativePrecision, rounds: int, kernels: str | None = None) -> int:
+    """Compute a 1×1 convolution that stays in the first cache, on the calling thread.
 
     Args:
         precision: One that this CPU has kernels for.
         rounds: How often.
+        kernels: One of :func:`available_kernels`; None: the fastest.
 
     Returns:
         Multiply-adds that were computed.
@@ -143,13 +144,18 @@ def compute_peak(precision: NativePrecision, rounds: int) -> int:
     Raises:
         EngineUnavailableError: The library is not installed, or has no kernels for this CPU and precision.
     """
-    if mult_adds := _library().reid_native_peak(_PRECISIONS[precision], None, rounds):
+    name = kernels.encode() if kernels else None
+    if mult_adds := _library().reid_native_peak(_PRECISIONS[precision], name, rounds):
         return int(mult_adds)
-    raise EngineUnavailableError(f"the native engine has no kernels in {precision} for this CPU, or no memory.")
+    raise EngineUnavailableError(
+        f"the native engine has no kernels {kernels or ''} in {precision} for this CPU, or no memory."
+    )
 
 
 def stem_products(precision: NativePrecision, kernels: str) -> int:
-    """Return by how many products of bytes kernels compute one multiply-add of conv1; 0: by one of floats.
+    """Return by how many products of integers kernels compute one multiply-add of conv1; 0: by one of floats.
+
+    In float precisions one product is of 16 bits, and two are of bytes.
 
     Args:
         precision: Of the kernels.
