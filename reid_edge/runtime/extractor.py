@@ -53,7 +53,8 @@ class Extractor:
         engine: ``native``, ``openvino``, ``onnxruntime``, ``tensorrt``, or ``auto``: the first of TensorRT, native,
             OpenVINO and ONNX Runtime that works here.
         precision: ``fp32``, ``fp16``, ``int8``, ``tuned``, or ``auto``: tuned on the class of device that it was tuned
-            for, else fp16 on TensorRT and fp32 elsewhere.
+            for, else fp16 on TensorRT and fp32 elsewhere.  If ``auto`` finds no engine that computes ``int8`` here, it
+            takes the native engine in ``fp32``, and logs so.
         threads: CPU threads; None leaves the choice to the engine, within affinity and CPU quota.
         device: ``CPU``, a device of OpenVINO or a provider of ONNX Runtime
             (:class:`~reid_edge.runtime.engines.EngineOptions`); on another than the CPU, ``auto`` takes fp16.

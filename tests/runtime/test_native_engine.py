@@ -123,6 +123,30 @@ def test_auto_goes_on_and_says_so_where_only_portable_kernels_run(bundle, monkey
     assert Extractor(bundle, engine="native", precision="fp32").artifact.name == "native/fp32"
 
 
+def test_auto_ends_with_float32_where_no_engine_computes_int8(bundle, monkeypatch, caplog):
+    """As on Arm without sdot."""
+    load = native_engine.NativeNetwork
+
+    def without_int8(*arguments, precision, **options):
+        if precision == "int8":
+            raise EngineUnavailableError("no kernels for INT8 run on this CPU")
+        return load(*arguments, precision=precision, **options)
+
+    monkeypatch.setattr(native_engine, "NativeNetwork", without_int8)
+    assert Extractor(bundle, precision="int8").artifact.name == "openvino/int8"
+    artifacts = [replace(bundle.artifact("native", "fp32"), precision=precision) for precision in ("fp32", "int8")]
+    alone = replace(bundle, manifest=replace(bundle.manifest, artifacts=tuple(artifacts)))
+    with caplog.at_level(logging.WARNING):
+        assert Extractor(alone, precision="int8").artifact.name == "native/fp32"
+    assert "native/int8 is not used: no kernels for INT8" in caplog.text
+    for only in artifacts:
+        bundle_of_one = replace(bundle, manifest=replace(bundle.manifest, artifacts=(only,)))
+        with pytest.raises(EngineUnavailableError):
+            Extractor(bundle_of_one, precision="int8")
+    with pytest.raises(EngineUnavailableError, match="no kernels for INT8"):
+        Extractor(bundle, engine="native", precision="int8")
+
+
 def test_auto_goes_on_where_the_library_is_missing(bundle, monkeypatch, tmp_path):
     monkeypatch.setattr(library, "LIBRARY", tmp_path / "none.so")
     library._library.cache_clear()

@@ -143,7 +143,8 @@ def _agreement(engine: Engine, bundle: Bundle, artifact: Artifact) -> float | No
 def _candidates(bundle: Bundle, engine: EngineChoice, precision: PrecisionChoice, device: str) -> list[Artifact]:
     """List the bundle's artifacts that fit, the one to try first in front.
 
-    Other devices than the CPU compute in float16 by themselves, so fp16 comes first there.
+    Other devices than the CPU compute in float16 by themselves, so fp16 comes first there.  INT8 by any engine ends
+    with the native engine's float32: where the CPU has no instructions for its INT8, no other engine may be there.
 
     Raises:
         EngineUnavailableError: The bundle holds none.
@@ -156,6 +157,8 @@ def _candidates(bundle: Bundle, engine: EngineChoice, precision: PrecisionChoice
         for wanted in (_order(_AUTO_PRECISION[name], on_cpu=device == "CPU") if precision == "auto" else (precision,))
         if (name, wanted) in held
     ]
+    if engine == "auto" and precision == "int8" and ("native", "int8") in held:
+        plain += [held[name] for name in [("native", "fp32")] if name in held]
     found = [artifact for artifact in tuned if engine in ("auto", artifact.engine)] + plain
     if not found:
         names = ", ".join(artifact.name for artifact in bundle.manifest.artifacts)
