@@ -231,10 +231,10 @@ print(outcome(60, lambda: extractor(crops)))
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [line.partition(". Raise the limit")[0] for line in done.stdout.splitlines()] == [
-        "native/fp32: no memory",
-        f"no engine on this device can run {bundle.path}:   native/fp32: no memory",
-        "a batch of 1024 crops: no memory",
-        "features of 50,000 crops: no memory",
+        "no memory for native/fp32",
+        f"no engine on this device can run {bundle.path}:   native/fp32: no memory for native/fp32",
+        "no memory for a batch of 1024 crops",
+        "no memory for features of 50,000 crops",
     ]
 
 

@@ -52,8 +52,8 @@ class EngineOptions:
 def out_of_memory(what: str) -> EngineError:
     """Return the error for a MemoryError: of Python itself or NumPy, as under a limit of the address space."""
     return EngineError(
-        f"{what}: no memory. Raise the limit if one is set (ulimit -v), or use fewer threads, a smaller max_batch or "
-        "fewer crops at a time."
+        f"no memory for {what}. Raise the limit if one is set (ulimit -v), or use fewer threads, a smaller max_batch "
+        "or fewer crops at a time."
     )
 
 
