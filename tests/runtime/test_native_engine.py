@@ -15,7 +15,7 @@ from reid_edge.crops import crop_boxes, resize_into
 from reid_edge.errors import BundleCorruptError, BundleVersionError, EngineUnavailableError
 from reid_edge.features import l2_normalised, row_cosines
 from reid_edge.files import write_whole
-from reid_edge.manifest import with_artifact
+from reid_edge.manifest import RANDOM_WEIGHTS, with_artifact
 from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.runtime.engines import EngineOptions, load_engine
 from reid_edge.runtime.engines import native as native_engine
@@ -23,6 +23,7 @@ from reid_edge.runtime.extractor import Extractor
 from reid_edge.runtime.golden import check_extractor, verify_bundle
 from reid_edge.runtime.native import library
 from reid_edge.tuning_record import Execution
+from tests.commands import failure, success
 from tests.runtime.native.networks import kernels_of, needs_library
 
 pytestmark = needs_library
@@ -101,6 +102,20 @@ def test_an_export_asks_for_the_size_that_it_makes():
     checkpoint = Checkpoint(CheckpointInfo(width=1.0), {})
     assert "native" not in _obstacles(checkpoint, "pixels")
     assert "numbers in a map" in str(_obstacles(checkpoint.at_size((4096, 2048)), "pixels")["native"])
+
+
+@pytest.mark.slow
+def test_a_network_larger_than_a_plan_is_exported_for_the_other_engines(tmp_path):
+    from reid_edge.osnet.checkpoint import save_checkpoint
+    from tests.export.tiny import tiny_checkpoint
+
+    tiny = tiny_checkpoint(variant=NetworkVariant(blocks=(1, 1, 1), streams=(1,) * 9))
+    save_checkpoint(replace(tiny, info=replace(tiny.info, dataset=RANDOM_WEIGHTS)), tmp_path / "nine.safetensors")
+    command = ("export", "--checkpoint", "nine.safetensors", "--precision", "fp32", "--no-latency", "--out")
+    assert "Native engine: the native engine computes at most 8 streams" in success(*command, "b", cwd=tmp_path)
+    engines = {artifact.engine for artifact in open_bundle(tmp_path / "b").manifest.artifacts}
+    assert "openvino" in engines and "native" not in engines
+    assert "at most 8 streams" in failure(*command, "c", "--formats", "native", cwd=tmp_path)
 
 
 def test_float16_is_refused(bundle):
