@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from reid_edge.built_files import built_artifacts, built_folder, default_built_dir, entries_of
 from reid_edge.errors import (
+    UPGRADE,
     BundleCorruptError,
     BundleError,
     BundleUntrustedError,
@@ -225,8 +226,7 @@ def parse_manifest(text: bytes, path: Path) -> Manifest:
         raise BundleCorruptError(f"{name} is not a manifest: {shortened(error)}; export the bundle again.") from error
     if newer:
         raise BundleVersionError(
-            f"{path} has bundle format {int(bytes(version))}; this release reads up to {FORMAT_VERSION}. "
-            "Upgrade reid-edge on this machine: pip install --upgrade reid-edge"
+            f"{path} has bundle format {int(bytes(version))}; this release reads up to {FORMAT_VERSION}. {UPGRADE}"
         )
     try:
         manifest = msgspec.json.decode(text, type=Manifest)

@@ -63,6 +63,9 @@ A message says what was expected, what came, and what to do next.
 
 from __future__ import annotations
 
+#: Advice where a later release wrote what this one does not read.  reid-edge is on no package index.
+UPGRADE = "Upgrade reid-edge on this machine: install a wheel of a newer checkout (README, On the camera)."
+
 
 def shortened(reason: object, limit: int = 500) -> str:
     """Return a library's message, with its middle left out where it repeats what a file held at length."""

@@ -34,6 +34,7 @@ def parse_golden(
 
     Raises:
         BundleCorruptError: It holds something else.
+        MemoryError: There is none left.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -43,6 +44,8 @@ def parse_golden(
             raise ValueError(f"{len(crops)} crops and features of {len(features)}")
         if not np.isfinite(features).all():
             raise ValueError("features that are not finite numbers")
+    except MemoryError:  # says nothing of the file, which takes no more than it should
+        raise
     except Exception as error:  # zipfile's and NumPy's have no common base
         raise BundleCorruptError(
             f"{name} holds no golden crops and features ({shortened(error)}); copy the bundle again or export it again."

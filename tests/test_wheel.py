@@ -1,15 +1,26 @@
 """The wheel that goes onto cameras: what is in it, and that it installs where nothing else is."""
 
 import email
+import os
+import platform
 import subprocess
 import sys
 import zipfile
 
 import pytest
 
+from native.compile_library import GLIBC, PROCESSORS
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
+
+#: Whether the native engine is made for Python here.
+WITH_ENGINE = (
+    sys.platform == "linux"
+    and sys.maxsize > 2**32
+    and platform.machine() in PROCESSORS
+    and platform.libc_ver()[0] == "glibc"
+)
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +28,8 @@ def wheel(tmp_path_factory):
     """Built by the backend of pyproject.toml, in an environment of its own where the package index can be reached."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", str(folder), str(REPOSITORY)]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "REID_EDGE_NATIVE": "require" if WITH_ENGINE else "auto"}
+    built = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if built.returncode and "hatchling" in built.stderr:
         pytest.skip("hatchling is not here and cannot be fetched")
     assert built.returncode == 0, built.stderr
@@ -45,6 +57,18 @@ def test_the_wheel_holds_every_file_of_the_package_and_what_ships(wheel):
 def test_the_wheel_holds_nothing_else(wheel):
     tops = {name.split("/")[0] for name in _names(wheel)}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"reid_edge"}
+
+
+@pytest.mark.skipif(not WITH_ENGINE, reason="the native engine is not made for this Python")
+def test_the_wheel_holds_the_native_engine_and_is_for_this_processor_alone(wheel):
+    assert "reid_edge/runtime/native/libreid_native.so" in _names(wheel)
+    tag = f"py3-none-manylinux_{GLIBC[0]}_{GLIBC[1]}_{platform.machine()}"
+    assert wheel.stem.endswith(f"-{tag}")
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/WHEEL")]
+        described = email.message_from_bytes(archive.read(name))
+    assert described.get_all("Tag") == [tag]
+    assert described["Root-Is-Purelib"] == "false"
 
 
 def test_the_metadata_has_the_readme_the_licence_and_every_extra_that_messages_name(wheel):

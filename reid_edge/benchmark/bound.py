@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from reid_edge.benchmark.result import LayerBound
 from reid_edge.errors import EngineUnavailableError
 from reid_edge.runtime.native.library import NativePrecision, stem_products
 from reid_edge.runtime.native.work import count_work
 
+BoundArithmetic = Literal["fp32", "bf16", "int8", "int16"]
 #: Takes an arithmetic; returns the measured peak, 10⁹ operations a second, or None.
-PeakIn = Callable[[NativePrecision], float | None]
+PeakIn = Callable[[BoundArithmetic], float | None]
 
 
 def bound_of(
@@ -19,7 +21,7 @@ def bound_of(
     """Return the time of each kind of layer at the measured peak of the instructions that compute it.
 
     1×1 convolutions are computed in the engine's precision; the rest in float32, except conv1 where its kernels
-    multiply integers: once in INT8 and where a product takes 16 bits, else twice, by the two halves of such weights.
+    multiply integers: in INT8 bytes once; else 16 bits once, or bytes twice, by the two halves of such weights.
 
     Args:
         plan: The network.
@@ -35,8 +37,10 @@ def bound_of(
         products = stem_products(precision, kernels)
     except EngineUnavailableError:
         return ()
-    computed: dict[str, tuple[NativePrecision, int]] = {
-        "stem 7×7": ("int8", products) if products else ("fp32", 1),
+    of_16_bits = products == 1 and precision != "int8"
+    stem: BoundArithmetic = "int16" if of_16_bits else "int8" if products else "fp32"
+    computed: dict[str, tuple[BoundArithmetic, int]] = {
+        "stem 7×7": (stem, products or 1),
         "1×1 convolutions": (precision, 1),
     }
     bounds = []

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-Arithmetic = Literal["fp32", "fp16", "bf16", "int8"]
+Arithmetic = Literal["fp32", "fp16", "bf16", "int8", "int16"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,7 @@ class LayerBound:
     """
 
     kind: str
-    arithmetic: Literal["fp32", "bf16", "int8"]
+    arithmetic: Literal["fp32", "bf16", "int8", "int16"]
     mult_adds: int
     ms: float
 
@@ -196,13 +196,14 @@ class Peak:
     """What this device reached at best in one arithmetic, in the same run.
 
     Attributes:
-        arithmetic: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+        arithmetic: ``fp32``, ``fp16``, ``bf16``, ``int8``, or ``int16``, in which the native engine computes conv1 of
+            float32 on CPUs with AVX2.
         gflops: 10⁹ operations a second, a multiply-add counted as two.
         threads: CPU threads that it took; None on a GPU.
         how: What was computed, by what library.
     """
 
-    arithmetic: Literal["fp32", "fp16", "bf16", "int8"]
+    arithmetic: Literal["fp32", "fp16", "bf16", "int8", "int16"]
     gflops: float
     threads: int | None
     how: str

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from reid_edge.benchmark.result import FORMAT_VERSION, BenchmarkResult, ModelEntry, Run
-from reid_edge.errors import InputError
+from reid_edge.errors import UPGRADE, InputError
 from reid_edge.files import write_whole
 
 #: Range of figures that are divided by or drawn on a logarithmic axis: no true one is outside, and inside it nothing
@@ -72,10 +72,7 @@ def _check_version(path: Path, text: bytes) -> None:
             "run the benchmark again."
         )
     if number > FORMAT_VERSION:
-        raise InputError(
-            f"{path} has result format {number}; this release reads up to {FORMAT_VERSION}. "
-            "Upgrade reid-edge on this machine: pip install --upgrade reid-edge"
-        )
+        raise InputError(f"{path} has result format {number}; this release reads up to {FORMAT_VERSION}. {UPGRADE}")
 
 
 def _check_indices(path: Path, result: BenchmarkResult) -> None:

@@ -108,7 +108,8 @@ def export(
         with extra("export", "exporting"):
             from reid_edge.export.exporter import ExportOptions, Format
 
-        input_size, obstacles = _input_size(loaded, size, resolution), _obstacles(loaded, input_format)
+        input_size = _input_size(loaded, size, resolution)
+        obstacles = _obstacles(loaded.at_size(input_size), input_format)
         options = ExportOptions(
             out=out or _usual_name(loaded, input_size),
             size=input_size,
@@ -178,11 +179,11 @@ def _usual_name(loaded: Checkpoint, size: Size) -> Path:
 
 
 def _obstacles(loaded: Checkpoint, input_format: InputFormat) -> dict[str, ReidEdgeError]:
-    """Return the reasons why formats that cannot be made everywhere cannot be made here."""
+    """Return the reasons why formats that cannot be made everywhere cannot be made here, for a network of this size."""
     from reid_edge.export.native import why_no_plan
     from reid_edge.export.tensorrt import why_not_here
 
-    found = {"native": why_no_plan(loaded.info.variant, input_format), "tensorrt": why_not_here()}
+    found = {"native": why_no_plan(loaded.info, input_format), "tensorrt": why_not_here()}
     return {name: reason for name, reason in found.items() if reason is not None}
 
 

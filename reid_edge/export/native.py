@@ -13,10 +13,10 @@ from reid_edge.errors import ConfigError, EngineError
 from reid_edge.export.native_int8 import Int8Rounding
 from reid_edge.export.onnx import InputFormat
 from reid_edge.manifest import Precision
-from reid_edge.osnet.architecture import NetworkVariant
+from reid_edge.osnet.checkpoint import CheckpointInfo
 from reid_edge.runtime.engines import Batch
 from reid_edge.runtime.native.library import NativePrecision, available_kernels
-from reid_edge.runtime.native.plan import PlannedNetwork, Weights, make_plan, with_ranges
+from reid_edge.runtime.native.plan import PlannedNetwork, Weights, make_plan, require_limits, with_ranges
 from reid_edge.types import Size
 
 _PRECISIONS: dict[Precision, NativePrecision] = {"fp32": "fp32", "int8": "int8"}
@@ -30,20 +30,37 @@ def native_precisions() -> tuple[Precision, ...]:
         return ()
 
 
-def why_no_plan(variant: NetworkVariant, input_format: InputFormat) -> EngineError | ConfigError | None:
-    """Return the reason why no plan of a network can be made and checked here; None where it can."""
+def why_no_plan(info: CheckpointInfo, input_format: InputFormat) -> EngineError | ConfigError | None:
+    """Return the reason why no plan of a network can be made and checked here; None where it can.
+
+    Args:
+        info: The network, at the size that is exported.
+        input_format: What its files take.
+    """
     try:
         available_kernels("fp32")
     except EngineError as error:
         return error
     if input_format != "pixels":
         return _not_pixels()
+    variant, config = info.variant, info.config
     if variant.convolution != "lite":
         return ConfigError(f"the native engine computes Lite 3x3 layers only, and this network is {variant}.")
     if variant.stem_reduction != 4 or variant.pooling != "average":
         return ConfigError(
             f"the native engine has the primary model's strides and pools, and this network is {variant}."
         )
+    try:
+        require_limits(
+            size=config.size,
+            mean=info.mean,
+            lengths=variant.streams,
+            blocks=sum(variant.blocks),
+            channels=config.channels,
+            feature_dim=config.feature_dim,
+        )
+    except ConfigError as error:
+        return error
     return None
 
 

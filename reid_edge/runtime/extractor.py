@@ -19,7 +19,7 @@ from reid_edge.errors import BoxError, BundleVersionError, EngineError, FrameErr
 from reid_edge.features import l2_normalised
 from reid_edge.images import read_images
 from reid_edge.manifest import EngineChoice, InputSpec, PrecisionChoice
-from reid_edge.runtime.engines import Batch, CropEngine, EngineOptions, LayerTimer, choose_engine
+from reid_edge.runtime.engines import Batch, CropEngine, EngineOptions, LayerTimer, choose_engine, out_of_memory
 from reid_edge.runtime.native.library import LayerTimes
 from reid_edge.types import Features, Image, Size
 from reid_edge.wording import counted
@@ -53,7 +53,8 @@ class Extractor:
         engine: ``native``, ``openvino``, ``onnxruntime``, ``tensorrt``, or ``auto``: the first of TensorRT, native,
             OpenVINO and ONNX Runtime that works here.
         precision: ``fp32``, ``fp16``, ``int8``, ``tuned``, or ``auto``: tuned on the class of device that it was tuned
-            for, else fp16 on TensorRT and fp32 elsewhere.
+            for, else fp16 on TensorRT and fp32 elsewhere.  If ``auto`` finds no engine that computes ``int8`` here, it
+            takes the native engine in ``fp32``, and logs so.
         threads: CPU threads; None leaves the choice to the engine, within affinity and CPU quota.
         device: ``CPU``, a device of OpenVINO or a provider of ONNX Runtime
             (:class:`~reid_edge.runtime.engines.EngineOptions`); on another than the CPU, ``auto`` takes fp16.
@@ -71,7 +72,7 @@ class Extractor:
     Raises:
         UsageError: ``threads`` or ``max_batch`` below 1, or ``trusted_keys`` for an opened bundle.
         BundleError: No usable bundle there, or none that a trusted key has signed.
-        EngineError: The engine cannot run here.
+        EngineError: The engine cannot run here, or there is no memory.
         MissingExtraError: The engine's package is not installed.
     """
 
@@ -112,7 +113,10 @@ class Extractor:
             self._crop_engine = self._engine
         sizes = self._engine.batch_sizes or range(1, self.artifact.max_batch + 1)
         self._batch_sizes = tuple(size for size in sizes if size <= (max_batch or self.artifact.max_batch))
-        self._pixels: Image = np.empty((self._batch_sizes[-1], *self._spec.size, 3), np.uint8)
+        try:
+            self._pixels: Image = np.empty((self._batch_sizes[-1], *self._spec.size, 3), np.uint8)
+        except MemoryError as error:
+            raise out_of_memory(f"a batch of {self._batch_sizes[-1]} crops") from error
         self._lock = threading.Lock()
         self._made_in = os.getpid()
 
@@ -154,6 +158,7 @@ class Extractor:
             FrameError: A frame or crop that is not H×W×3 uint8.
             BoxError: Boxes not N×4, or one that is empty, outside the frame or not finite: to skip such, use
                 :meth:`extract`.
+            EngineError: The engine failed, or there is no memory.
         """
         if boxes is None:
             return self._features(_checked_crops(image))
@@ -214,11 +219,14 @@ class Extractor:
 
     def _features(self, crops: Sequence[Image]) -> Features:
         manifest = self.bundle.manifest
-        features = np.empty((len(crops), manifest.features.dim), np.float32)
-        with self._in_turn():
-            for start, size in _chunks(len(crops), self._batch_sizes):
-                features[start : start + size] = self._infer(crops[start : start + size])
-        return l2_normalised(features) if manifest.features.norm == "l2" else features
+        try:
+            features = np.empty((len(crops), manifest.features.dim), np.float32)
+            with self._in_turn():
+                for start, size in _chunks(len(crops), self._batch_sizes):
+                    features[start : start + size] = self._infer(crops[start : start + size])
+            return l2_normalised(features) if manifest.features.norm == "l2" else features
+        except MemoryError as error:
+            raise out_of_memory(f"features of {counted(len(crops), 'crop')}") from error
 
     def _in_turn(self) -> AbstractContextManager[object]:
         """Return what one call at a time holds.

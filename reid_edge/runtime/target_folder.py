@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.errors import BundleCorruptError, BundleVersionError, UsageError, shortened
+from reid_edge.errors import UPGRADE, BundleCorruptError, BundleVersionError, UsageError, shortened
 from reid_edge.files import read_regular, write_whole
 from reid_edge.golden_file import parse_golden
 from reid_edge.manifest import Count, FeatureSpec, FileEntry, Pixels, Sha256
@@ -84,8 +84,7 @@ def read_record(folder: Path) -> TargetRecord | None:
         ) from error
     if record.format_version > FORMAT_VERSION:
         raise BundleVersionError(
-            f"{path} has format {record.format_version}; this release reads {FORMAT_VERSION}. "
-            "Upgrade reid-edge on this machine: pip install --upgrade reid-edge"
+            f"{path} has format {record.format_version}; this release reads {FORMAT_VERSION}. {UPGRADE}"
         )
     return record
 

@@ -21,7 +21,7 @@ from reid_edge.export.onnx import OPSET
 from reid_edge.export.tensorrt import build_tensorrt, plan_precisions, why_not_here
 from reid_edge.files import write_whole
 from reid_edge.manifest import EngineName, Precision
-from reid_edge.osnet.architecture import NetworkVariant
+from reid_edge.osnet.checkpoint import CheckpointInfo
 from reid_edge.runtime.cuda import find_gpu
 from reid_edge.runtime.engines import Batch
 from reid_edge.runtime.engines.hardware import device_class_of
@@ -116,9 +116,9 @@ class TuningEngine(ABC):
         """
         return bundle
 
-    def takes(self, variant: NetworkVariant) -> bool:  # noqa: ARG002 - for subclasses
-        """Say whether its files can hold such a network."""
-        return True
+    def why_not(self, info: CheckpointInfo) -> str:  # noqa: ARG002 - for subclasses
+        """Say why its files cannot hold such a network; "" where they can."""
+        return ""
 
     def why_untimed(self) -> str:
         """Say why files can be made here and not timed; "" where they can."""
@@ -242,9 +242,9 @@ class NativeTuning(TuningEngine):
         """Write a plan; see :meth:`TuningEngine.write`."""
         write_whole(out, plan_of_onnx(source) if int8 is None else int8_plan_of_onnx(source, int8.batches))
 
-    def takes(self, variant: NetworkVariant) -> bool:
-        """Say so of networks of Lite 3x3 layers."""
-        return why_no_plan(variant, "pixels") is None
+    def why_not(self, info: CheckpointInfo) -> str:
+        """Say so of networks that no plan can be made of."""
+        return str(why_no_plan(info, "pixels") or "")
 
     def float_types(self) -> tuple[FloatType, ...]:
         """Float types that there are kernels for."""

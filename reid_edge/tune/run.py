@@ -158,11 +158,10 @@ class _CheckpointTuning:
         meter: EnergyMeter | None,
     ) -> None:
         self._checkpoint, self._options, self._notify, self._meter = checkpoint, options, notify, meter
-        self._engines = [engine for engine in engines if engine.takes(checkpoint.info.variant)]
+        reasons = [engine.why_not(checkpoint.info) for engine in engines]
+        self._engines = [engine for engine, reason in zip(engines, reasons, strict=True) if not reason]
         if not self._engines:
-            raise TuningError(
-                f"{engines[0].name} cannot run this network ({checkpoint.info.variant}); try another --engine."
-            )
+            raise TuningError(f"{engines[0].name} cannot run this network: {reasons[0]} Try another --engine.")
         self._folder = folder / checkpoint.sha256[:12]
         self._folder.mkdir(exist_ok=True)
         self._cache = ResultCache(self._folder, _identity(checkpoint, options, engines))

@@ -2,18 +2,20 @@ import dataclasses
 
 import pytest
 
+from reid_edge.benchmark import peak_native
 from reid_edge.benchmark.bound import bound_of
+from reid_edge.benchmark.peak_native import native_kernels
 from reid_edge.benchmark.report.data import gather
 from reid_edge.benchmark.report.html import page
 from reid_edge.benchmark.report.markdown import markdown_report
 from reid_edge.benchmark.report.tables import layer_rows, number
 from reid_edge.benchmark.result import LayerBound, LayerTime
-from reid_edge.runtime.native.library import LIBRARY, available_kernels, compute_peak, stem_products
+from reid_edge.errors import EngineUnavailableError
+from reid_edge.runtime.native.library import available_kernels, compute_peak, stem_products
 from reid_edge.runtime.native.plan import BLOCK, HEADER
 from reid_edge.runtime.native.work import count_work
 from tests.benchmark.results import make_result, model
-
-native = pytest.mark.skipif(not LIBRARY.is_file(), reason="the native engine is not built here")
+from tests.runtime.native.networks import kernels_of, needs_library
 
 
 def quarter(fusion=1):
@@ -35,29 +37,56 @@ def test_mult_adds_are_those_of_the_paper():
     assert round((sum(work.values()) - sums) / 1e6, 1) == 82.3
 
 
-@native
+@needs_library
 def test_each_kind_is_bounded_by_the_instructions_that_compute_it():
     kernels = available_kernels("fp32")[0]
-    peaks = {"fp32": 100.0, "bf16": 200.0, "int8": 400.0}
+    peaks = {"fp32": 100.0, "bf16": 200.0, "int8": 400.0, "int16": 150.0}
     bounds = {layer.kind: layer for layer in bound_of(quarter(), "fp32", kernels, 8, peaks.get)}
     work = count_work(quarter())
     assert bounds["1×1 convolutions"].ms == pytest.approx(2 * 8 * work["1×1 convolutions"] / 100e9 * 1e3)
     products = stem_products("fp32", kernels)
     assert products == {"avx512vnni": 2, "avx2": 1}.get(kernels, 0)
-    stem = 2 * 8 * work["stem 7×7"] / 1e6 * (products / 400 if products else 1 / 100)
+    stem = 2 * 8 * work["stem 7×7"] / 1e6 * {0: 1 / 100, 1: 1 / 150, 2: 2 / 400}[products]
     assert bounds["stem 7×7"].ms == pytest.approx(stem)
     assert bounds["depthwise 3×3"].arithmetic == "fp32"
 
 
-@native
+@pytest.mark.skipif("avx2" not in kernels_of("fp32"), reason="this CPU has no AVX2")
+def test_a_stem_of_16_bits_is_bounded_by_the_peak_of_its_own_instructions(monkeypatch):
+    """Not by that of bytes: on a CPU with AVX-VNNI the INT8 kernels are others, with twice the products."""
+    peaks = {"fp32": 100.0, "int8": 400.0, "int16": 150.0}
+    stem, *_ = bound_of(quarter(), "fp32", "avx2", 1, peaks.get)
+    assert (stem.kind, stem.arithmetic) == ("stem 7×7", "int16")
+    assert stem.ms == pytest.approx(2 * count_work(quarter())["stem 7×7"] / 150e6)
+    of_avx_vnni = {"fp32": ("avx2", "portable"), "int8": ("avx512vl", "avx2")}  # which stands for avx2vnni here
+    monkeypatch.setattr(peak_native, "available_kernels", lambda precision: of_avx_vnni.get(precision, ()))
+    monkeypatch.setattr(peak_native, "compute_peak", lambda precision, rounds, kernels: 1)
+    kernels = [build(1) for build in native_kernels(1)]
+    assert [(kernel.arithmetic, kernel.how.split()[-1]) for kernel in kernels] == [
+        ("fp32", "avx2"),
+        ("int8", "avx512vl"),
+        ("int16", "avx2"),
+    ]
+
+
+@needs_library
+def test_the_peak_is_measured_in_each_arithmetic_by_the_fastest_kernels():
+    for kernel in (build(1) for build in native_kernels(1)):
+        assert kernel.operations == 2 * kernel.run() > 0
+
+
+@needs_library
 def test_without_a_peak_or_kernels_there_is_no_bound():
     assert bound_of(quarter(), "fp32", available_kernels("fp32")[0], 1, lambda _: None) == ()
     assert bound_of(quarter(), "fp32", "of another CPU", 1, lambda _: 100.0) == ()
 
 
-@native
+@needs_library
 def test_the_peak_counts_what_it_computes():
     assert compute_peak("fp32", 20) == 20 * compute_peak("fp32", 1) > 0
+    assert compute_peak("fp32", 1, "portable") > 0
+    with pytest.raises(EngineUnavailableError, match="no kernels of another CPU in fp32"):
+        compute_peak("fp32", 1, "of another CPU")
 
 
 def test_the_report_shows_the_bound_of_results_without_measured_layers():

@@ -1,6 +1,7 @@
 """The native engine behind the Engine protocol: files, precisions, threads, and when ``auto`` takes it."""
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -14,16 +15,16 @@ from reid_edge.crops import crop_boxes, resize_into
 from reid_edge.errors import BundleCorruptError, BundleVersionError, EngineUnavailableError
 from reid_edge.features import l2_normalised, row_cosines
 from reid_edge.files import write_whole
-from reid_edge.manifest import with_artifact
+from reid_edge.manifest import RANDOM_WEIGHTS, with_artifact
 from reid_edge.osnet.architecture import NetworkVariant
 from reid_edge.runtime.engines import EngineOptions, load_engine
 from reid_edge.runtime.engines import native as native_engine
 from reid_edge.runtime.extractor import Extractor
 from reid_edge.runtime.golden import check_extractor, verify_bundle
 from reid_edge.runtime.native import library
-from reid_edge.runtime.native.library import available_kernels
 from reid_edge.tuning_record import Execution
-from tests.runtime.native.networks import needs_library
+from tests.commands import failure, success
+from tests.runtime.native.networks import kernels_of, needs_library
 
 pytestmark = needs_library
 
@@ -52,7 +53,7 @@ def test_its_features_are_the_checkpoints_in_every_precision(bundle):
     assert [each.outcome for each in checked] == ["right"] * len(checked)
 
 
-@pytest.mark.skipif(not available_kernels("bf16"), reason="this CPU has no instructions for bfloat16")
+@pytest.mark.skipif(not kernels_of("bf16"), reason="this CPU has no instructions for bfloat16")
 def test_a_tuned_plan_is_computed_in_bfloat16(bundle):
     artifact = replace(bundle.artifact("native", "fp32"), precision="tuned", execution=Execution(float_type="bf16"))
     crops, expected = bundle.golden()
@@ -63,10 +64,58 @@ def test_a_tuned_plan_is_computed_in_bfloat16(bundle):
 @pytest.mark.parametrize("change", [{"convolution": "standard"}, {"stem_pool": False}, {"pooling": "maximum"}])
 def test_networks_that_it_does_not_compute_get_no_plan(change):
     from reid_edge.export.native import why_no_plan
+    from reid_edge.osnet.checkpoint import CheckpointInfo
 
-    assert why_no_plan(NetworkVariant(streams=(1, 2), fusion="separate"), "pixels") is None
+    taken = CheckpointInfo(width=0.25, variant=NetworkVariant(streams=(1, 2), fusion="separate"))
+    assert why_no_plan(taken, "pixels") is None
+    assert "uint8 pixels" in str(why_no_plan(taken, "tensor"))
     name, value = next(iter(change.items()))
-    assert f"this network is {name}={value}" in str(why_no_plan(NetworkVariant(**change), "pixels"))
+    refused = replace(taken, variant=NetworkVariant(**change))
+    assert f"this network is {name}={value}" in str(why_no_plan(refused, "pixels"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"variant": NetworkVariant(streams=(1,) * 9)}, "at most 8 streams in a bottleneck, and this network has 9"),
+        ({"variant": NetworkVariant(streams=(1, 17))}, "at most 16 layers in a stream, and this network has 17"),
+        ({"variant": NetworkVariant(blocks=(3, 60, 2))}, "at most 64 bottlenecks, and this network has 65"),
+        ({"size": (4096, 2048)}, "at most 67,108,864 numbers in a map, and this network has 134,217,728"),
+        ({"mean": (123.7, 116.3, 103.5)}, "a mean of the images from 0 to 1"),
+    ],
+)
+def test_networks_larger_than_a_plan_get_none(change, reason):
+    from reid_edge.export.native import why_no_plan
+    from reid_edge.osnet.checkpoint import CheckpointInfo
+
+    info = CheckpointInfo(
+        width=1.0, size=(2048, 2048), variant=NetworkVariant(streams=(1,) * 7 + (16,), blocks=(3, 59, 2))
+    )
+    assert why_no_plan(info, "pixels") is None
+    assert reason in str(why_no_plan(replace(info, **change), "pixels"))
+
+
+def test_an_export_asks_for_the_size_that_it_makes():
+    from reid_edge.cli.export import _obstacles
+    from reid_edge.osnet.checkpoint import Checkpoint, CheckpointInfo
+
+    checkpoint = Checkpoint(CheckpointInfo(width=1.0), {})
+    assert "native" not in _obstacles(checkpoint, "pixels")
+    assert "numbers in a map" in str(_obstacles(checkpoint.at_size((4096, 2048)), "pixels")["native"])
+
+
+@pytest.mark.slow
+def test_a_network_larger_than_a_plan_is_exported_for_the_other_engines(tmp_path):
+    from reid_edge.osnet.checkpoint import save_checkpoint
+    from tests.export.tiny import tiny_checkpoint
+
+    tiny = tiny_checkpoint(variant=NetworkVariant(blocks=(1, 1, 1), streams=(1,) * 9))
+    save_checkpoint(replace(tiny, info=replace(tiny.info, dataset=RANDOM_WEIGHTS)), tmp_path / "nine.safetensors")
+    command = ("export", "--checkpoint", "nine.safetensors", "--precision", "fp32", "--no-latency", "--out")
+    assert "Native engine: the native engine computes at most 8 streams" in success(*command, "b", cwd=tmp_path)
+    engines = {artifact.engine for artifact in open_bundle(tmp_path / "b").manifest.artifacts}
+    assert "openvino" in engines and "native" not in engines
+    assert "at most 8 streams" in failure(*command, "c", "--formats", "native", cwd=tmp_path)
 
 
 def test_float16_is_refused(bundle):
@@ -75,7 +124,7 @@ def test_float16_is_refused(bundle):
         load_engine(bundle, artifact, EngineOptions())
 
 
-@pytest.mark.skipif(available_kernels("fp32")[0] == "portable", reason="no kernels for this CPU's instructions")
+@pytest.mark.skipif(kernels_of("fp32")[0] == "portable", reason="no kernels for this CPU's instructions")
 def test_auto_takes_it_first(bundle):
     assert Extractor(bundle).artifact.name == "native/fp32"
 
@@ -89,12 +138,36 @@ def test_auto_goes_on_and_says_so_where_only_portable_kernels_run(bundle, monkey
     assert Extractor(bundle, engine="native", precision="fp32").artifact.name == "native/fp32"
 
 
+def test_auto_ends_with_float32_where_no_engine_computes_int8(bundle, monkeypatch, caplog):
+    """As on Arm without sdot."""
+    load = native_engine.NativeNetwork
+
+    def without_int8(*arguments, precision, **options):
+        if precision == "int8":
+            raise EngineUnavailableError("no kernels for INT8 run on this CPU")
+        return load(*arguments, precision=precision, **options)
+
+    monkeypatch.setattr(native_engine, "NativeNetwork", without_int8)
+    assert Extractor(bundle, precision="int8").artifact.name == "openvino/int8"
+    artifacts = [replace(bundle.artifact("native", "fp32"), precision=precision) for precision in ("fp32", "int8")]
+    alone = replace(bundle, manifest=replace(bundle.manifest, artifacts=tuple(artifacts)))
+    with caplog.at_level(logging.WARNING):
+        assert Extractor(alone, precision="int8").artifact.name == "native/fp32"
+    assert "native/int8 is not used: no kernels for INT8" in caplog.text
+    for only in artifacts:
+        bundle_of_one = replace(bundle, manifest=replace(bundle.manifest, artifacts=(only,)))
+        with pytest.raises(EngineUnavailableError):
+            Extractor(bundle_of_one, precision="int8")
+    with pytest.raises(EngineUnavailableError, match="no kernels for INT8"):
+        Extractor(bundle, engine="native", precision="int8")
+
+
 def test_auto_goes_on_where_the_library_is_missing(bundle, monkeypatch, tmp_path):
     monkeypatch.setattr(library, "LIBRARY", tmp_path / "none.so")
     library._library.cache_clear()
     try:
         assert Extractor(bundle).artifact.name == "openvino/fp32"
-        with pytest.raises(EngineUnavailableError, match="no native engine"):
+        with pytest.raises(EngineUnavailableError, match=r"no native engine\. Build a wheel .* in a checkout"):
             Extractor(bundle, engine="native")
     finally:
         library._library.cache_clear()
@@ -131,6 +204,66 @@ os._exit(0)
 """
     done = subprocess.run([sys.executable, "-c", code, str(bundle.path)], timeout=60, check=False)
     assert done.returncode == 0
+
+
+def test_too_little_address_space_is_an_engine_error_wherever_it_runs_out(bundle):
+    """First as a file is read, then for the largest batch, then for the features."""
+    code = """
+import resource, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from reid_edge import Extractor
+from reid_edge.bundle import open_bundle
+from reid_edge.errors import EngineError
+
+bundle = open_bundle(sys.argv[1])
+plain, large = (replace(bundle.artifact("native", "fp32"), max_batch=most) for most in (32, 1024))
+plain, large = (replace(bundle, manifest=replace(bundle.manifest, artifacts=(one,))) for one in (plain, large))
+extractor, crops = Extractor(plain, threads=1), [np.zeros((99, 44, 3), np.uint8)] * 50_000
+extractor(crops[:40])
+
+def outcome(mebibytes, call):
+    unlimited = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + int(mebibytes * 2**20), unlimited[1]))
+    try:
+        call()
+    except EngineError as error:
+        return str(error).replace("\\n", " ")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, unlimited)
+
+print(outcome(0.5, lambda: Extractor(plain, threads=1, engine="native")))
+print(outcome(0.5, lambda: Extractor(plain, threads=1)))
+print(outcome(60, lambda: Extractor(large, threads=1)))
+print(outcome(60, lambda: extractor(crops)))
+"""
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # large memory is asked of the system each time
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(bundle.path)],
+        capture_output=True, text=True, timeout=120, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [line.partition(". Raise the limit")[0] for line in done.stdout.splitlines()] == [
+        "no memory for native/fp32",
+        f"no engine on this device can run {bundle.path}:   native/fp32: no memory for native/fp32",
+        "no memory for a batch of 1024 crops",
+        "no memory for features of 50,000 crops",
+    ]
+
+
+@pytest.mark.parametrize("without", ["native/", "golden"])
+def test_auto_goes_on_where_there_is_no_memory_for_a_plan_or_its_golden_features(without, bundle, monkeypatch):
+    read = Bundle.read
+
+    def no_memory(self, entry):
+        if entry.path.startswith(without):
+            raise MemoryError
+        return read(self, entry)
+
+    monkeypatch.setattr(Bundle, "read", no_memory)
+    assert Extractor(bundle).artifact.name == "openvino/fp32"
 
 
 def test_auto_goes_on_where_its_golden_features_do_not_hold(bundle, monkeypatch, caplog):

@@ -4,11 +4,13 @@ import pytest
 
 from reid_edge.errors import EngineUnavailableError
 from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
+from reid_edge.osnet.checkpoint import CheckpointInfo
 from reid_edge.osnet.rewrites import Rewrite
 from reid_edge.tune import engines
 from reid_edge.tune.candidates import Candidate, grid, int8_parts, plain_candidates, refinements
 from reid_edge.tune.engines import OpenVINOTuning, tuning_engines
 from reid_edge.tuning_record import DeviceClass, Execution
+from tests.runtime.native.networks import needs_library
 
 PLAIN = Candidate(engine="openvino", max_batch=32)
 
@@ -110,6 +112,15 @@ def test_the_native_engine_is_tuned_without_rewrites(device):
         "native, plain, int8",
         "native, plain, bf16",
     ]
+
+
+@needs_library
+def test_the_native_engine_says_which_networks_it_does_not_take(device):
+    (engine,) = tuning_engines("native", 8)
+    assert engine.why_not(CheckpointInfo(width=0.25)) == ""
+    nine = CheckpointInfo(width=0.25, variant=NetworkVariant(streams=(1,) * 9))
+    assert "at most 8 streams" in engine.why_not(nine)
+    assert OpenVINOTuning(8).why_not(nine) == ""
 
 
 def test_a_candidate_is_refined_by_threads_and_by_smaller_batches(device):

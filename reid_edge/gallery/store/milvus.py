@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from reid_edge.errors import ModelMismatchError, StoreError
+from reid_edge.errors import UPGRADE, ModelMismatchError, StoreError
 from reid_edge.gallery.entries import Key, Match, Record, Selection
 from reid_edge.gallery.store.base import (
     AcceptedModel,
@@ -378,8 +378,7 @@ class MilvusStore:
         version = SCHEMA_VERSION if known is None else int(known)
         if version > SCHEMA_VERSION:
             raise StoreError(
-                f"{self.name} holds a gallery of format {version}; this release reads up to {SCHEMA_VERSION}. "
-                "Upgrade reid-edge on this machine: pip install --upgrade reid-edge"
+                f"{self.name} holds a gallery of format {version}; this release reads up to {SCHEMA_VERSION}. {UPGRADE}"
             )
         if version < SCHEMA_VERSION:
             self._client.within(MIGRATION_S)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from reid_edge.errors import MissingExtraError, StoreError
+from reid_edge.errors import UPGRADE, MissingExtraError, StoreError
 from reid_edge.gallery.entries import Match, Record, Selection
 from reid_edge.gallery.store.base import Added, AuditEntry, Erased, Erasure, StoredGap, no_gallery
 from reid_edge.gallery.store.columns import COLUMNS, checksum_of, intact_entry, row_of
@@ -336,8 +336,7 @@ class PostgresqlStore(SqlStore):
             raise no_gallery(self.name)
         if version > SCHEMA_VERSION:
             raise StoreError(
-                f"{self.name} holds a gallery of format {version}; this release reads up to {SCHEMA_VERSION}. "
-                "Upgrade reid-edge on this machine: pip install --upgrade reid-edge"
+                f"{self.name} holds a gallery of format {version}; this release reads up to {SCHEMA_VERSION}. {UPGRADE}"
             )
         return version
 

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from reid_edge.errors import StoreError
+from reid_edge.errors import UPGRADE, StoreError
 from reid_edge.foreign_text import lenient_text
 from reid_edge.gallery.store.base import no_gallery
 from reid_edge.gallery.store.damage import DAMAGED
@@ -129,8 +129,7 @@ def _check_or_make_tables(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(f"{path} is a database of something else, not a gallery; give another file.")
     if version > SCHEMA_VERSION:
         raise StoreError(
-            f"{path} is a gallery of format {version}; this release reads up to {SCHEMA_VERSION}. "
-            "Upgrade reid-edge on this machine: pip install --upgrade reid-edge"
+            f"{path} is a gallery of format {version}; this release reads up to {SCHEMA_VERSION}. {UPGRADE}"
         )
 
 

@@ -9,7 +9,7 @@ from reid_edge.bundle import Bundle
 from reid_edge.errors import BundleVersionError, EngineError, EngineUnavailableError, MissingExtraError, UsageError
 from reid_edge.manifest import ENGINES, PRECISIONS, Artifact, EngineChoice, EngineName, Precision, PrecisionChoice
 from reid_edge.runtime.agreement import require_agreement
-from reid_edge.runtime.engines.base import Batch, CropEngine, Engine, EngineOptions, LayerTimer
+from reid_edge.runtime.engines.base import Batch, CropEngine, Engine, EngineOptions, LayerTimer, out_of_memory
 from reid_edge.runtime.engines.hardware import device_class_of
 from reid_edge.runtime.engines.native import NativeEngine
 from reid_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -26,6 +26,7 @@ __all__ = [
     "LayerTimer",
     "choose_engine",
     "load_engine",
+    "out_of_memory",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -50,22 +51,26 @@ def load_engine(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> E
         MissingExtraError: The engine's package is not installed.
         EngineUnavailableError: The engine cannot run here.
         PlanMismatchError: A plan for another device or version.
+        EngineError: No memory, or the engine's own error.
     """
     if artifact.needs_vnni and artifact.engine in ("openvino", "onnxruntime") and saturates_int8():
         raise EngineUnavailableError(
             f"{artifact.name} was exported for CPUs with VNNI; on this one its sums would overflow and the features "
             "would be wrong. Export again with: --target-cpu any"
         )
-    files = {entry.path: bundle.read(entry) for entry in artifact.files}
-    match artifact.engine:
-        case "native":
-            return NativeEngine(files, artifact, options)
-        case "openvino":
-            return OpenVINOEngine(files, artifact, options)
-        case "onnxruntime":
-            return OnnxRuntimeEngine(files, artifact, options)
-        case "tensorrt":
-            return TensorRTEngine(files, artifact, options)
+    try:
+        files = {entry.path: bundle.read(entry) for entry in artifact.files}
+        match artifact.engine:
+            case "native":
+                return NativeEngine(files, artifact, options)
+            case "openvino":
+                return OpenVINOEngine(files, artifact, options)
+            case "onnxruntime":
+                return OnnxRuntimeEngine(files, artifact, options)
+            case "tensorrt":
+                return TensorRTEngine(files, artifact, options)
+    except MemoryError as error:
+        raise out_of_memory(artifact.name) from error
 
 
 def choose_engine(
@@ -102,11 +107,8 @@ def choose_engine(
     reasons = []
     for artifact in _candidates(bundle, engine, precision, options.device):
         try:
-            loaded, cosine = load_engine(bundle, artifact, options), None
-            if engine == "auto" and isinstance(loaded, NativeEngine):
-                loaded.require_own_kernels()
-                cosine = require_agreement(loaded.infer, bundle, artifact)  # nobody else uses these kernels
-            return artifact, loaded, cosine
+            loaded = load_engine(bundle, artifact, options)
+            return artifact, loaded, _agreement(loaded, bundle, artifact) if engine == "auto" else None
         except (EngineError, MissingExtraError, BundleVersionError) as error:
             if engine != "auto":
                 raise
@@ -119,10 +121,30 @@ def choose_engine(
     )
 
 
+def _agreement(engine: Engine, bundle: Bundle, artifact: Artifact) -> float | None:
+    """Compare the native engine's features with the golden ones, since nobody else uses its kernels.
+
+    Returns:
+        The lowest cosine similarity; None for other engines.
+
+    Raises:
+        EngineUnavailableError: They differ, or other engines may be faster here.
+        EngineError: No memory.
+    """
+    if not isinstance(engine, NativeEngine):
+        return None
+    engine.require_own_kernels()
+    try:
+        return require_agreement(engine.infer, bundle, artifact)
+    except MemoryError as error:
+        raise out_of_memory(artifact.name) from error
+
+
 def _candidates(bundle: Bundle, engine: EngineChoice, precision: PrecisionChoice, device: str) -> list[Artifact]:
     """List the bundle's artifacts that fit, the one to try first in front.
 
-    Other devices than the CPU compute in float16 by themselves, so fp16 comes first there.
+    Other devices than the CPU compute in float16 by themselves, so fp16 comes first there.  INT8 by any engine ends
+    with the native engine's float32: where the CPU has no instructions for its INT8, no other engine may be there.
 
     Raises:
         EngineUnavailableError: The bundle holds none.
@@ -135,6 +157,8 @@ def _candidates(bundle: Bundle, engine: EngineChoice, precision: PrecisionChoice
         for wanted in (_order(_AUTO_PRECISION[name], on_cpu=device == "CPU") if precision == "auto" else (precision,))
         if (name, wanted) in held
     ]
+    if engine == "auto" and precision == "int8" and ("native", "int8") in held:
+        plain += [held[name] for name in [("native", "fp32")] if name in held]
     found = [artifact for artifact in tuned if engine in ("auto", artifact.engine)] + plain
     if not found:
         names = ", ".join(artifact.name for artifact in bundle.manifest.artifacts)

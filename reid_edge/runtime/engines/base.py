@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
-from reid_edge.errors import UsageError
+from reid_edge.errors import EngineError, UsageError
 from reid_edge.runtime.native.library import LayerTimes
 from reid_edge.tuning_record import MAX_THREADS
 from reid_edge.types import Features, Image, device_name
@@ -47,6 +47,14 @@ class EngineOptions:
     def on_cpu(self) -> bool:
         """Return True where no other device than the CPU was asked for."""
         return self.device == "CPU"
+
+
+def out_of_memory(what: str) -> EngineError:
+    """Return the error for a MemoryError: of Python itself or NumPy, as under a limit of the address space."""
+    return EngineError(
+        f"no memory for {what}. Raise the limit if one is set (ulimit -v), or use fewer threads, a smaller max_batch "
+        "or fewer crops at a time."
+    )
 
 
 class Engine(Protocol):

@@ -130,12 +130,13 @@ def available_kernels(precision: NativePrecision) -> tuple[str, ...]:
     return tuple(names)
 
 
-def compute_peak(precision: NativePrecision, rounds: int) -> int:
-    """Compute a 1×1 convolution that stays in the first cache, by the fastest kernels, on the calling thread.
+def compute_peak(precision: NativePrecision, rounds: int, kernels: str | None = None) -> int:
+    """Compute a 1×1 convolution that stays in the first cache, on the calling thread.
 
     Args:
         precision: One that this CPU has kernels for.
         rounds: How often.
+        kernels: One of :func:`available_kernels`; None: the fastest.
 
     Returns:
         Multiply-adds that were computed.
@@ -143,13 +144,18 @@ def compute_peak(precision: NativePrecision, rounds: int) -> int:
     Raises:
         EngineUnavailableError: The library is not installed, or has no kernels for this CPU and precision.
     """
-    if mult_adds := _library().reid_native_peak(_PRECISIONS[precision], None, rounds):
+    name = kernels.encode() if kernels else None
+    if mult_adds := _library().reid_native_peak(_PRECISIONS[precision], name, rounds):
         return int(mult_adds)
-    raise EngineUnavailableError(f"the native engine has no kernels in {precision} for this CPU, or no memory.")
+    raise EngineUnavailableError(
+        f"the native engine has no kernels {kernels or ''} in {precision} for this CPU, or no memory."
+    )
 
 
 def stem_products(precision: NativePrecision, kernels: str) -> int:
-    """Return by how many products of bytes kernels compute one multiply-add of conv1; 0: by one of floats.
+    """Return by how many products of integers kernels compute one multiply-add of conv1; 0: by one of floats.
+
+    In float precisions one product is of 16 bits, and two are of bytes.
 
     Args:
         precision: Of the kernels.
@@ -176,6 +182,7 @@ def resize(crop: Image, size: Size, precision: NativePrecision, kernels: str) ->
     Raises:
         EngineUnavailableError: The library is not installed, or has no such kernels for this CPU.
         EngineError: A size that it does not do, no memory, or a picture that reaches beyond its memory.
+        FrameError: The crop is not h×w×3 uint8.
     """
     out = np.empty((*size, 3), np.uint8)
     kept = with_whole_pixels([crop])
@@ -266,6 +273,7 @@ class NativeNetwork:
         Raises:
             EngineError: A larger crop, one that reaches beyond its memory, or the process is a fork of the one that
                 loaded the plan.
+            FrameError: A crop that is not h×w×3 uint8.
         """
         features = np.empty((len(crops), self.info.feature_dim), np.float32)
         kept = with_whole_pixels(crops)
@@ -355,8 +363,8 @@ class NativeNetwork:
 def _library() -> ctypes.CDLL:
     if not LIBRARY.is_file():
         raise EngineUnavailableError(
-            "this installation of reid-edge has no native engine. Install a wheel for this platform, or build it: "
-            "pip install --force-reinstall --no-binary reid-edge reid-edge"
+            "this installation of reid-edge has no native engine. Build a wheel for this platform in a checkout of "
+            "reid-edge and install it here: pip wheel --no-deps --wheel-dir dist . (README, On the camera)"
         )
     try:
         library = ctypes.CDLL(str(LIBRARY))

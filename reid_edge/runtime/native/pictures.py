@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reid_edge.crops import check_image
 from reid_edge.types import Image
 
 #: Largest height and width of a crop that the library resizes (MOST_SIDE of ``native/src/resize.h``), pixels.
@@ -21,15 +22,20 @@ PICTURE = struct.Struct("=QQQqii")
 
 
 def with_whole_pixels(images: Iterable[Image]) -> list[Image]:
-    """Return H×W×3 uint8 pictures with the pixels of each row one behind the other; others are copied."""
-    return [image if image.strides[1:] == (3, 1) else np.ascontiguousarray(image) for image in images]
+    """Return H×W×3 uint8 pictures with the pixels of each row one behind the other; others are copied.
+
+    Raises:
+        FrameError: One is no such picture.
+    """
+    checked = (check_image(image, what=f"crop {index}") for index, image in enumerate(images))
+    return [image if image.strides[1:] == (3, 1) else np.ascontiguousarray(image) for image in checked]
 
 
 def pictures(images: Iterable[Image]) -> Iterator[bytes]:
     """Yield a :data:`PICTURE` of each of :func:`with_whole_pixels`, which the caller keeps."""
     last, buffer = None, (0, 0)
     for image in images:
-        if last is None or image.base is not last:  # crops of one frame have one base
+        if not isinstance(image.base, np.ndarray) or image.base is not last:  # crops of one frame have one base
             last, buffer = image.base, _extent(_owner(image))
         height, width, _ = image.shape
         yield PICTURE.pack(*buffer, _address(image), image.strides[0], height, width)

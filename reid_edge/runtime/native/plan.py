@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -26,8 +26,10 @@ VERSION = 1
 HEADER = struct.Struct("<8s8I8I2I4f2Q")
 BLOCK = struct.Struct("<6I")
 _MAGIC = b"reidplan"
-_MAX_STREAMS = 8
 _NORM_EPSILON = 1e-5
+#: Limits of ``native/src/plan.h``: streams of a bottleneck, layers of a stream, bottlenecks, channels of a layer and
+#: numbers of a feature, numbers of a map.
+MAX_STREAMS, MAX_LENGTH, MAX_BLOCKS, MAX_CHANNELS, MAX_MAP = 8, 16, 64, 4096, 1 << 26
 
 
 class Fusion(IntEnum):
@@ -82,6 +84,14 @@ def make_plan(weights: Weights, size: Size, mean: tuple[float, float, float]) ->
         ConfigError: The native engine cannot compute this network; the message says why.
     """
     network = PlannedNetwork(weights)
+    require_limits(
+        size=size,
+        mean=mean,
+        lengths=network.lengths,
+        blocks=len(network.blocks),
+        channels=network.channels,
+        feature_dim=len(network["fc.weight"]),
+    )
     values = np.concatenate([array.ravel() for _, array in network.named_arrays()])
     blocks = network.blocks
     header = HEADER.pack(
@@ -93,7 +103,7 @@ def make_plan(weights: Weights, size: Size, mean: tuple[float, float, float]) ->
         int(network.stem_norm),
         network.fusion,
         len(network.lengths),
-        *(*network.lengths, *[0] * (_MAX_STREAMS - len(network.lengths))),
+        *(*network.lengths, *[0] * (MAX_STREAMS - len(network.lengths))),
         *(len(blocks), 0),
         *(255 * part for part in reversed(mean)),
         _NORM_EPSILON,
@@ -101,6 +111,59 @@ def make_plan(weights: Weights, size: Size, mean: tuple[float, float, float]) ->
     )
     records = (BLOCK.pack(*block.channels, block.hidden, block.norm, block.then) for block in blocks)
     return b"".join((header, *records, values.astype("<f4").tobytes()))
+
+
+def require_limits(
+    *,
+    size: Size,
+    mean: tuple[float, float, float],
+    lengths: Sequence[int],
+    blocks: int,
+    channels: Sequence[int],
+    feature_dim: int,
+) -> None:
+    """Refuse a network that is larger than plans are.
+
+    Args:
+        size: Height and width of the input, pixels.
+        mean: Of the training images, full scale = 1.
+        lengths: Layers of each stream.
+        blocks: Bottlenecks in all.
+        channels: Output channels of conv1, conv2, conv3 and conv4.
+        feature_dim: Numbers of a feature.
+
+    Raises:
+        ConfigError: It is; the message says in what.
+    """
+    for what, found, most in (
+        ("streams in a bottleneck", len(lengths), MAX_STREAMS),
+        ("layers in a stream", max(lengths, default=0), MAX_LENGTH),
+        ("bottlenecks", blocks, MAX_BLOCKS),
+        ("channels in a layer", max(channels), MAX_CHANNELS),
+        ("numbers in a feature", feature_dim, MAX_CHANNELS),
+        ("numbers in a map", _largest_map(size, channels), MAX_MAP),
+    ):
+        if found > most:
+            raise ConfigError(
+                f"the native engine computes at most {most:,} {what}, and this network has {found:,}. "
+                "Use another engine."
+            )
+    if not all(0 <= part <= 1 for part in mean):
+        raise ConfigError(
+            f"the native engine expects a mean of the images from 0 to 1, full scale = 1, and this network has {mean}. "
+            "Use another engine."
+        )
+
+
+def _largest_map(size: Size, channels: Sequence[int]) -> int:
+    """Count the numbers of the largest map that a stage puts out: conv1 and its pool halve the input, rounded up."""
+    height, width = (-(-side // 2) for side in size)
+    largest = height * width * channels[0]
+    height, width = -(-height // 2), -(-width // 2)
+    for count in channels[1:]:
+        largest = max(largest, height * width * count)
+        height, width = height // 2, width // 2
+    return largest
 
 
 def with_ranges(plan: bytes, ranges: Array) -> bytes:
@@ -141,6 +204,12 @@ class PlannedNetwork:
     def stem_norm(self) -> bool:
         """Whether conv1 has an instance norm."""
         return "conv1.norm.weight" in self
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Output channels of conv1, conv2, conv3 and conv4."""
+        ends = (block.channels[-1] for block in self.blocks if block.then != Then.BLOCK)
+        return (len(self["conv1.conv.weight"]), *ends)
 
     def named_arrays(self) -> Iterator[tuple[str, Array]]:
         """Yield the names of all weights, and these, in the order of a plan.

@@ -2,7 +2,11 @@
  *
  *   driver PLAN PIXELS CROPS PRECISION THREADS [KERNELS]
  *
- * prints the name of the kernels, then the features, a number a line; KERNELS "list" prints the names of all that run. */
+ * prints the name of the kernels, then the features, a number a line; KERNELS "list" prints the names of all that run.
+ *
+ *   driver resize PICTURE PRECISION KERNELS STRIDE HEIGHT WIDTH NEW_HEIGHT NEW_WIDTH
+ *
+ * prints the pixels of a resized picture, a number a line. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +45,20 @@ static const char *time_layers(reid_native_engine *engine, const void *pixels, s
   return !same ? "other features where layers are timed" : all > 0 ? NULL : "no time";
 }
 
+static int print_resized(char **argv) {
+  size_t bytes = 0;
+  int height = atoi(argv[8]), width = atoi(argv[9]);
+  uint8_t *picture = read_file(argv[2], &bytes), *pixels = calloc((size_t)height * width, 3);
+  reid_native_crop crop = {picture, bytes, picture, atoi(argv[5]), atoi(argv[6]), atoi(argv[7])};
+  int status = reid_native_resize(&crop, atoi(argv[3]), argv[4], height, width, pixels, (size_t)height * width * 3);
+  if (status) return fail("no pixels", status);
+  for (int i = 0; i < height * width * 3; i++) printf("%d\n", pixels[i]);
+  free(picture), free(pixels);
+  return 0;
+}
+
 int main(int argc, char **argv) {
+  if (argc == 10 && !strcmp(argv[1], "resize")) return print_resized(argv);
   if (argc < 6) return fail("usage: driver PLAN PIXELS CROPS PRECISION THREADS [KERNELS]", 0);
   int precision = atoi(argv[4]), status;
   const char *kernels = argc > 6 ? argv[6] : NULL, *name;

@@ -157,7 +157,7 @@ print("\\n".join(sorted(set(outcomes))))
     }
 
 
-def test_a_network_larger_than_the_free_memory_is_refused_before_it_takes_any(tmp_path):
+def test_a_network_larger_than_the_free_memory_is_refused(tmp_path):
     """The system would promise the memory, and end some process when it is used."""
     meminfo, plan = tmp_path / "meminfo", tmp_path / "plan"
     meminfo.write_text("MemTotal: 20480 kB\nMemFree: 64 kB\nMemAvailable: 400 kB\n")

@@ -1,16 +1,21 @@
 """Plans and calls that cannot be right: a typed error each, never a crash."""
 
+import re
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from reid_edge.errors import BundleCorruptError, BundleVersionError, ConfigError, EngineError, EngineUnavailableError
+from reid_edge.osnet import architecture
 from reid_edge.osnet.architecture import NetworkVariant, OSNetConfig
+from reid_edge.runtime.native import plan as plan_module
 from reid_edge.runtime.native.library import NativeNetwork
-from reid_edge.runtime.native.plan import with_ranges
+from reid_edge.runtime.native.plan import require_limits, with_ranges
+from tests.conftest import REPOSITORY
 from tests.osnet.random_networks import random_network
-from tests.runtime.native.networks import needs_library, plan_of, random_pixels
+from tests.runtime.native.networks import MEAN, needs_library, plan_of, random_pixels
 
 pytestmark = needs_library
 
@@ -91,3 +96,40 @@ def test_a_network_with_standard_convolutions_is_refused_with_the_reason():
     network = random_network(OSNetConfig(width=0.1, size=SIZE, variant=NetworkVariant(convolution="standard")), seed=6)
     with pytest.raises(ConfigError, match=r"native engine.*conv2\.0\.streams"):
         plan_of(network.float())
+
+
+def test_limits_are_those_of_the_library():
+    header = (REPOSITORY / "native/src/plan.h").read_text()
+    limits = {name: eval(value) for name, value in re.findall(r"(MAX_\w+) = ([\d <]+),", header)}
+    assert limits.pop("MAX_SIDE") == architecture.MAX_SIDE
+    assert len(limits) == 5
+    assert limits == {name: getattr(plan_module, name) for name in limits}
+
+
+@pytest.mark.parametrize(
+    ("largest", "too_large", "reason"),
+    [
+        ({"variant": NetworkVariant(streams=(1,) * 8)}, {"variant": NetworkVariant(streams=(1,) * 9)}, "8 streams"),
+        ({"variant": NetworkVariant(streams=(16,))}, {"variant": NetworkVariant(streams=(17,))}, "16 layers"),
+        ({"feature_dim": 4096}, {"feature_dim": 4097}, "4,096 numbers in a feature"),
+    ],
+)
+def test_a_network_at_a_limit_runs_and_one_beyond_it_is_refused(largest, too_large, reason):
+    shallow = OSNetConfig(width=0.05, size=SIZE, variant=NetworkVariant(streams=(1,), blocks=(1, 1, 1)))
+    network = NativeNetwork(plan_of(random_network(replace(shallow, **largest), seed=7).float()))
+    assert np.isfinite(network.run(random_pixels(1, SIZE, seed=8))).all()
+    with pytest.raises(ConfigError, match=rf"native engine computes at most {reason}.*Use another engine"):
+        plan_of(random_network(replace(shallow, **too_large), seed=7).float())
+
+
+def test_a_map_a_depth_or_a_mean_beyond_the_limits_is_refused():
+    limits = {"lengths": (1,), "blocks": 64, "feature_dim": 512}
+    right = {"size": (4096, 1024), "mean": MEAN, "channels": (64, 256, 384, 512)}
+    require_limits(**limits, **right)
+    for wrong in ({"size": (4096, 1025)}, {"channels": (65, 256, 384, 512)}, {"channels": (64, 257, 384, 512)}):
+        with pytest.raises(ConfigError, match="at most 67,108,864 numbers in a map"):
+            require_limits(**limits, **(right | wrong))
+    with pytest.raises(ConfigError, match="at most 64 bottlenecks, and this network has 65"):
+        require_limits(**(limits | {"blocks": 65}), **right)
+    with pytest.raises(ConfigError, match="a mean of the images from 0 to 1"):
+        require_limits(**limits, **(right | {"mean": (0.5, float("nan"), 0.5)}))

@@ -39,6 +39,18 @@ PLANS = {
     ),
 }
 
+#: Height and width of pictures, and of what they become: larger, smaller, averaged in blocks, as they are.
+RESIZED = [
+    ((1, 1), (13, 13)),
+    ((20, 9), (64, 32)),
+    ((97, 41), (61, 35)),
+    ((40, 300), (64, 32)),
+    ((61, 35), (61, 35)),
+    ((128, 64), (64, 32)),
+    ((200, 131), (61, 35)),
+    ((700, 301), (64, 32)),
+]
+
 pytestmark = [
     needs_library,
     pytest.mark.skipif(platform.machine() != "x86_64", reason="compares other processors with x86"),
@@ -101,6 +113,22 @@ def _assert_same_features(emulator: list[str], driver: Path, folder: Path, plan:
                 assert cosine(np.array(numbers, np.float32).reshape(expected.shape), expected) >= least, kernels
 
 
+def _assert_same_pixels(emulator: list[str], driver: Path, folder: Path) -> None:
+    """Pixels of all kernels that run there, within one level of this processor's, which are OpenCV's."""
+    rng, picture = np.random.default_rng(5), folder / "picture"
+    sets = [(each, name) for each in range(3) for name in _run(emulator, driver, "-", "-", 0, each, 1, "list")]
+    assert sets
+    for (height, width), size in RESIZED:
+        frame = rng.integers(0, 256, (height, width + 5, 3), np.uint8)
+        picture.write_bytes(frame.tobytes())
+        expected = library.resize(frame[:, :width], size, "fp32", "portable")
+        for precision, kernels in sets:
+            shapes = (frame.strides[0], height, width, *size)
+            numbers = _run(emulator, driver, "resize", picture, precision, kernels, *shapes)
+            difference = np.array(numbers, int).reshape(expected.shape) - expected
+            assert np.abs(difference).max() <= 1, (kernels, height, width)
+
+
 @_needs("qemu-x86_64", "cc")
 @pytest.mark.parametrize(("cpu", "fastest"), [("Nehalem", "portable"), ("IvyBridge", "portable"), ("Haswell", "avx2")])
 def test_an_x86_processor_takes_kernels_that_it_can_run(cpu, fastest, x86_driver):
@@ -114,6 +142,12 @@ def test_features_on_x86_processors(cpu, plan, x86_driver, tmp_path):
     _assert_same_features(["qemu-x86_64", "-cpu", cpu], x86_driver, tmp_path, plan)
 
 
+@_needs("qemu-x86_64", "cc")
+@pytest.mark.parametrize("cpu", ["Nehalem", "Haswell"])
+def test_resized_pixels_on_x86_processors(cpu, x86_driver, tmp_path):
+    _assert_same_pixels(["qemu-x86_64", "-cpu", cpu], x86_driver, tmp_path)
+
+
 @_needs("qemu-aarch64")
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("ziglang") is None, reason="not installed: ziglang (pip install ziglang)")
@@ -121,6 +155,14 @@ def test_features_on_x86_processors(cpu, plan, x86_driver, tmp_path):
 @pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a76", "max"])
 def test_features_on_arm_processors(cpu, plan, arm_driver, tmp_path):
     _assert_same_features(["qemu-aarch64", "-cpu", cpu], arm_driver, tmp_path, plan)
+
+
+@_needs("qemu-aarch64")
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("ziglang") is None, reason="not installed: ziglang (pip install ziglang)")
+@pytest.mark.parametrize("cpu", ["cortex-a53", "max"])
+def test_resized_pixels_on_arm_processors(cpu, arm_driver, tmp_path):
+    _assert_same_pixels(["qemu-aarch64", "-cpu", cpu], arm_driver, tmp_path)
 
 
 @pytest.mark.slow

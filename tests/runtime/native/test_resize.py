@@ -9,7 +9,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 from reid_edge.crops import crop_boxes, resize_into
-from reid_edge.errors import EngineError
+from reid_edge.errors import EngineError, FrameError
 from reid_edge.runtime.native.library import NativeNetwork, available_kernels, resize
 from reid_edge.runtime.native.pictures import MOST_SIDE, PICTURE, pictures
 from tests.runtime.native.networks import kernels_of, needs_library
@@ -88,6 +88,7 @@ LAYOUTS = {
     "four channels": lambda frame: np.concatenate([frame, frame[..., :1]], 2)[..., :3],
     "bytes": lambda frame: np.frombuffer(frame.tobytes(), np.uint8).reshape(frame.shape),
     "column-major": np.asfortranarray,
+    "shared memory": lambda frame: np.ndarray(frame.shape, np.uint8, buffer=bytearray(frame.tobytes())),
     "one row for all": lambda frame: np.broadcast_to(frame[:1], frame.shape),
     "read only": lambda frame: np.require(frame.copy(), requirements=[]),
 }
@@ -102,6 +103,19 @@ def test_boxes_of_frames_in_any_layout(layout):
     assert len(crops) > 6
     for crop in crops:
         check(crop)
+
+
+def test_crops_of_one_buffer_that_is_no_array():
+    """As in a ring of shared memory: one base, and no array that tells how far it reaches."""
+    plan, rng = random_plan(3), np.random.default_rng(8)
+    network = NativeNetwork(plan.encode())
+    shared = bytearray(rng.bytes(20_000))
+    places = [(0, (60, 30, 3)), (5_400, (90, 40, 3)), (17_000, (20, 50, 3))]
+    crops = [np.ndarray(shape, np.uint8, buffer=shared, offset=at) for at, shape in places]
+    assert crops[0].base is crops[1].base
+    for order in (crops, crops[::-1], [crops[1][5:], crops[0][:, 3:], crops[0][2:]]):
+        expected = np.concatenate([network.run_crops([crop.copy()]) for crop in order])
+        np.testing.assert_array_equal(network.run_crops(order), expected)
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="REID_EDGE_DATA holds no vtest.avi")
@@ -126,6 +140,26 @@ def test_features_of_crops_are_those_of_their_resized_pixels(seed, threads):
     pixels = np.stack([expected(crop, plan.size) for crop in crops])
     for count in (0, 1, 2, len(crops)):
         np.testing.assert_array_equal(network.run_crops(crops[:count]), network.run(pixels[:count]))
+
+
+@pytest.mark.parametrize(
+    ("crop", "got"),
+    [
+        (np.zeros((8, 9, 3), np.float32), r"\(8, 9, 3\) float32"),
+        (np.zeros((8, 9, 3), np.int8), r"\(8, 9, 3\) int8"),
+        (np.zeros((8, 9, 4), np.uint8), r"\(8, 9, 4\) uint8"),
+        (np.zeros((8, 9), np.uint8), r"\(8, 9\) uint8"),
+        (np.zeros((1, 8, 9, 3), np.uint8), r"\(1, 8, 9, 3\) uint8"),
+        (np.zeros((0, 9, 3), np.uint8), r"\(0, 9, 3\) uint8"),
+        ([[[0, 0, 0]]], "list"),
+    ],
+)
+def test_what_is_no_picture_is_refused(crop, got):
+    plan, right = random_plan(1), np.zeros((8, 9, 3), np.uint8)
+    with pytest.raises(FrameError, match=f"crop 1: expected.*H×W×3 uint8 BGR.*got.*{got}"):
+        NativeNetwork(plan.encode()).run_crops([right, crop])
+    with pytest.raises(FrameError, match=f"expected.*H×W×3 uint8 BGR.*got.*{got}"):
+        resize(crop, SIZE, "fp32", available_kernels("fp32")[0])
 
 
 def claiming(array, *, rows=0, pixels=0, stride=None):
