@@ -13,7 +13,8 @@ from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.held_tracklets import name_of
 from reid_edge.gallery.people_views import tracklets_of
 from reid_edge.gallery.store import Store
-from reid_edge.gallery.store.base import Erased
+from reid_edge.gallery.store.erasures import Erasure, covering, new_erasure
+from reid_edge.gallery.store.people import Assignment
 
 #: What an erasure of a person cannot reach.
 UNRECOGNISED = (
@@ -25,8 +26,8 @@ UNRECOGNISED = (
 def erase_person(store: Store, person: int, *, purpose: str, now_us: int) -> Receipt:
     """Delete all tracklets of a person, and what is known of the person, and keep the tracklets out from now on.
 
-    Each tracklet is erased in a commit of its own.  If it is interrupted, the person has those that are left, and it
-    can be repeated; the audit gets an entry before and one after.
+    All are erased in one commit (``milvus:`` has none: repeating it completes it); the audit gets an entry before and
+    one after.
 
     Args:
         store: Which gallery.
@@ -45,13 +46,9 @@ def erase_person(store: Store, person: int, *, purpose: str, now_us: int) -> Rec
     audit.record(store, "erase asked", {"asked": asked}, at_us=now_us, purpose=purpose)
     clock = GalleryClock(store, wall=lambda: now_us)
     forget_uncalibrated(store)  # before, since the erasure cleans up what it leaves in the file
-    done: list[Erased] = []
-    for one in rows:
-        selection = Selection(cameras=(one.camera,), incarnation=one.incarnation, track=one.track)
-        at_us = max(clock.now().latest_us, latest_us(store, now_us))
-        done.append(store.erase(selection, now_us=at_us, boot=clock.boot))
-    keys = sorted(key for erased in done for key in erased.keys)
-    rules = [erased.erasure for erased in done if erased.erasure is not None]
+    at_us = max(clock.now().latest_us, latest_us(store, now_us))
+    rules = [_rule(one, at_us, clock.boot) for one in rows]
+    erased = store.apply_erasures(rules)
     promised = not_promised(clock)
     receipt = Receipt(
         store=store.name,
@@ -59,16 +56,19 @@ def erase_person(store: Store, person: int, *, purpose: str, now_us: int) -> Rec
         by=audit.current_user(),
         asked=asked,
         purpose=purpose,
-        observations=len(keys),
-        cameras=dict(Counter(camera for camera, _, _ in keys)),
-        ids_sha256=ids_sha256(keys),
+        observations=len(erased.keys),
+        cameras=dict(Counter(camera for camera, _, _ in erased.keys)),
+        ids_sha256=ids_sha256(erased.keys),
         erasure=" ".join(rule.id for rule in rules),
-        kept_out_until_us=min((rule.until_us for rule in rules), default=0),
-        leftovers=leftovers_text(
-            next((erased.leftovers for erased in done if erased.leftovers != "none"), "none"),
-            learn_after_erasure(store, now_us=now_us),
-        ),
+        kept_out_until_us=min(rule.until_us for rule in rules),
+        leftovers=leftovers_text(erased.leftovers, learn_after_erasure(store, now_us=now_us)),
         not_promised=f"{promised}; {UNRECOGNISED}" if promised else UNRECOGNISED,
     )
     audit.record(store, "erase", asdict(receipt), at_us=now_us, purpose=purpose)
     return receipt
+
+
+def _rule(one: Assignment, at_us: int, boot: str) -> Erasure:
+    """Return the erasure of a whole tracklet, also where its camera's clock is ahead."""
+    tracklet = Selection(cameras=(one.camera,), incarnation=one.incarnation, track=one.track)
+    return covering(new_erasure(tracklet, now_us=at_us, boot=boot), one.last_us)

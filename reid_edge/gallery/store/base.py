@@ -259,9 +259,10 @@ class Store(PeopleStore, Protocol):
         """Return the erasures that are in force, oldest first."""
 
     def apply_erasures(self, erasures: Sequence[Erasure]) -> Erased:
-        """Put erasures in force that were made in another store, journal or backup, and delete what they cover.
+        """Put erasures in force, and delete what they cover, in one commit.
 
-        One that is in force already stays, until the later of the two ends.
+        They were made in another store, journal or backup, or just now.  One that is in force already stays, until the
+        later of the two ends.
         """
 
     def expire(self, before_us: int, note: AuditEntry | None = None) -> int:

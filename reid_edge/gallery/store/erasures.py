@@ -16,6 +16,7 @@ from reid_edge.gallery.entries import (
     CLOCK_TOLERANCE_US,
     LONGEST_RETENTION_HOURS,
     LONGEST_TRACKLET_US,
+    Key,
     Record,
     Selection,
 )
@@ -106,20 +107,26 @@ def spent_us(before_us: int) -> int:
 
 def not_erased(records: Sequence[Record], erasures: Iterable[Erasure]) -> list[Record]:
     """Return the records that no erasure covers."""
-    of_camera: dict[str, list[Selection]] = defaultdict(list)
-    of_any: list[Selection] = []
-    for erasure in erasures:
-        for camera in erasure.selection.cameras:
-            of_camera[camera].append(erasure.selection)
-        if not erasure.selection.cameras:
-            of_any.append(erasure.selection)
+    rules: dict[Key | str | None, list[Selection]] = defaultdict(list)
+    for rule in (erasure.selection for erasure in erasures):
+        for camera in rule.cameras or (None,):
+            rules[_what_is_erased(rule, camera)].append(rule)
     return [
         record
         for record in records
         if not any(
-            rule.covers(record.entry) for rules in (of_any, of_camera.get(record.entry.camera, ())) for rule in rules
+            rule.covers(record.entry)
+            for of_it in (None, record.entry.camera, record.entry.tracklet)
+            for rule in rules.get(of_it, ())
         )
     ]
+
+
+def _what_is_erased(rule: Selection, camera: str | None) -> Key | str | None:
+    """Return the tracklet of a camera that a rule is of, else the camera; None where it is of all cameras."""
+    if camera is None or rule.incarnation is None or rule.track is None:
+        return camera
+    return camera, rule.incarnation, rule.track
 
 
 def selection_json(selection: Selection) -> str:
