@@ -105,7 +105,9 @@ def calibrate(
             sightings, _drawn(two), scale=comparison.scale, genuine=_drawn(labelled.same), parts=held.parts
         )
     return Report(
-        comparison=replace(comparison, calibration=calibration, known=_known(sightings, labelled, before)),
+        comparison=replace(
+            comparison, calibration=calibration, known=_known(sightings, labelled, before), since_us=since_us
+        ),
         calibration=calibration,
         seen_together=len(together),
         labelled=labelled,
@@ -289,7 +291,7 @@ def _learn_again(store: Store, model_hash: str, now_us: int) -> None:
         return
     if known.calibration.genuine_from == "labels" or known.known is not None:
         raise InputError("it was made with labelled pairs, which are not stored")
-    report = calibrate(store, now_us=now_us, find=_nobody, model_hash=model_hash)
+    report = calibrate(store, now_us=now_us, find=_nobody, model_hash=model_hash, since_us=known.since_us)
     keep(store, report, now_us=now_us)
 
 
