@@ -34,6 +34,11 @@ class StatedTransits:
     shortest_s: dict[tuple[str, str], float]
     tolerance_s: float = CLOCK_TOLERANCE_S
 
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The cameras between which times are stated, in alphabetical order."""
+        return tuple(sorted({name for pair in self.shortest_s for name in pair}))
+
     def shortest_between(self, names: tuple[str, ...]) -> Floats:
         """Return the shortest times between cameras less the tolerance, −inf where none is stated: C×C."""
         times = np.full((len(names), len(names)), -np.inf)

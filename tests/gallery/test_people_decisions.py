@@ -13,7 +13,7 @@ from reid_edge.errors import (
 )
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.people import identify
-from reid_edge.gallery.people_decisions import Operator, keep_apart, merge, split
+from reid_edge.gallery.people_decisions import Operator, _at_one_time, keep_apart, merge, split
 from reid_edge.gallery.person_erasure import erase_person
 from reid_edge.gallery.store.people import PeopleChange
 from reid_edge.gallery.times import now_us
@@ -78,6 +78,21 @@ def test_a_split_makes_a_new_person_who_stays_apart(gallery, at):
         assert tracks(gallery, person_at(gallery, 4)) == [4] and tracks(gallery, person_at(gallery, 34)) == [34, 64]
 
 
+def test_every_tracklet_that_is_split_off_stays_apart_however_many_there_are(sqlite_store, at):
+    filled(sqlite_store, at=at, people=10, visits=9)
+    identify(sqlite_store, now_us=now_us())
+    person = person_at(sqlite_store, 0)
+    keys = [one.tracklet for one in sqlite_store.assignments(person)]
+    assert len(keys) == 27
+    named, left = keys[:24], keys[24:]
+    split(sqlite_store, person, named, BY)
+    said = {frozenset((one.first, one.second)) for one in sqlite_store.decisions()}
+    assert said == {frozenset((one, other)) for one in named for other in left}
+    identify(sqlite_store, now_us=now_us(), again=True)
+    people = {one.tracklet: one.person for one in sqlite_store.assignments()}
+    assert not {people[key] for key in named} & {people[key] for key in left}
+
+
 def stored(at):
     return scene_records(make_scene(people=30, shift=1.0), at=at)
 
@@ -122,6 +137,22 @@ def test_whom_a_camera_saw_at_the_same_time_cannot_be_merged_unless_it_saw_one_t
     assert gallery.assignments() == before
     merge(gallery, [first, person_at(gallery, 901)], BY)
     assert 901 in tracks(gallery, first)
+
+
+def test_pairs_at_one_time_are_those_of_two_people_before_one_camera(gallery):
+    one = gallery.assignments()[0]
+
+    def row(track, person, start, end, camera="a"):
+        return dataclasses.replace(
+            one, track=track, person=person, camera=camera, first_us=start * SECOND, last_us=end * SECOND
+        )
+
+    rows = [
+        row(1, 1, 0, 100), row(2, 1, 10, 20), row(3, 2, 15, 16), row(4, 2, 99, 130), row(5, 2, 100, 101),
+        row(6, 2, 50, 60, camera="b"), row(7, 3, 19.75, 40),
+    ]  # fmt: skip
+    pairs = {(first.track, other.track) for first, other in _at_one_time(rows[::-1])}
+    assert pairs == {(1, 3), (2, 3), (1, 4), (1, 7)}
 
 
 def test_wrong_numbers_and_tracklets_are_refused_before_anything_changes(gallery):

@@ -330,8 +330,8 @@ class Store(PeopleStore, Protocol):
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """Read all that the store holds at one moment (``milvus:`` may change meanwhile)."""
 
-    def span(self, selection: Selection) -> Span:
-        """Return the number of selected observations and their first and last time."""
+    def span(self, selection: Selection, model_hash: str | None = None) -> Span:
+        """Return the number of selected observations, of one model or of all, and their first and last time."""
 
     def tracklets(self, selection: Selection, *, limit: int, skip: int = 0) -> list[TrackletSpan]:
         """Return the tracklets of the selected observations, the last seen first (``milvus:`` reads them all for it).

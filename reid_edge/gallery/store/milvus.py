@@ -289,10 +289,11 @@ class MilvusStore:
         with self._session(LONG_S):
             return all_gaps(self._meta)
 
-    def span(self, selection: Selection) -> Span:
+    def span(self, selection: Selection, model_hash: str | None = None) -> Span:
         """Return the number of selected observations and their first and last time; reads the times of each."""
         with self._session(LONG_S):
-            return span_of(row for _, row in self._selected(selection, ["first_us", "last_us"]))
+            rows = self._selected(selection, ["first_us", "last_us"])
+            return span_of(row for model, row in rows if model_hash in (None, model))
 
     def tracklets(self, selection: Selection, *, limit: int, skip: int = 0) -> list[TrackletSpan]:
         """Return the tracklets of the selected observations, the last seen first; reads the times of each."""

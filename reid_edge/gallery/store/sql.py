@@ -166,9 +166,12 @@ class SqlStore(SqlPeople):
         with self._reading() as db:
             return self.erasures_of(db)
 
-    def span(self, selection: Selection) -> Span:
-        """Return the number of selected observations and their first and last time."""
+    def span(self, selection: Selection, model_hash: str | None = None) -> Span:
+        """Return the number of selected observations, of one model or of all, and their first and last time."""
         where, values = condition(selection, self.mark)
+        if model_hash is not None:
+            where += f" AND model = (SELECT number FROM models WHERE hash = {self.mark})"  # noqa: S608 - a placeholder
+            values = [*values, model_hash]
         with self._counting() as db:
             row = db.execute(
                 f"SELECT count(*), min(first_us), max(last_us) FROM observations WHERE {where}",  # noqa: S608 - likewise
