@@ -230,6 +230,16 @@ def test_a_person_is_erased_with_all_that_is_known_and_the_receipt_says_what_is_
         erase_person(gallery, person, purpose="again", now_us=now_us())
 
 
+def test_a_person_is_erased_in_one_commit_whose_rules_are_looked_up_by_tracklet(gallery, at, monkeypatch):
+    commits, looked_at = [], []
+    apply, covers = gallery.apply_erasures, Selection.covers
+    monkeypatch.setattr(gallery, "apply_erasures", lambda rules: commits.append(len(rules)) or apply(rules))
+    monkeypatch.setattr(Selection, "covers", lambda self, entry: looked_at.append(entry) or covers(self, entry))
+    assert erase_person(gallery, person_at(gallery, 3), purpose="asked for", now_us=now_us()).observations == 3
+    assert commits == [3]
+    assert gallery.add(stored(at)).erased == 3 and len(looked_at) == 3
+
+
 def test_a_number_is_never_given_to_somebody_else(gallery, at):
     for person in range(1, 31):
         erase_person(gallery, person, purpose="all of them", now_us=now_us())
