@@ -57,9 +57,14 @@ CREATE TRIGGER people_go_with_tracklets AFTER DELETE ON observations WHEN NOT EX
     END;
 """
 #: Of a tracklet whose last part is deleted, what was known by that part goes, and changes that knew it are refused.
+#: A later observation, if one is left, is usually the next one, and found without reading all of the tracklet.
 CUT_TRIGGER = """
-CREATE TRIGGER people_know_only_what_is_held AFTER DELETE ON observations WHEN OLD.last_us > (
-        SELECT max(last_us) FROM observations WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track)
+CREATE TRIGGER people_know_only_what_is_held AFTER DELETE ON observations WHEN NOT EXISTS (
+        SELECT 1 FROM observations WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track
+            AND number > OLD.number AND last_us >= OLD.last_us)
+        AND OLD.last_us > (
+            SELECT max(last_us) FROM observations
+            WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track)
     BEGIN
         DELETE FROM assignments WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track AND last_us > (
             SELECT max(last_us) FROM observations

@@ -67,8 +67,12 @@ CREATE TRIGGER people_go_with_tracklets AFTER DELETE ON observations WHEN NOT EX
             WHERE other_camera = OLD.camera AND other_epoch = OLD.epoch AND other_track = OLD.track;
         DELETE FROM person_events WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track;
     END;
-CREATE TRIGGER people_know_only_what_is_held AFTER DELETE ON observations WHEN OLD.last_us > (
-        SELECT max(last_us) FROM observations WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track)
+CREATE TRIGGER people_know_only_what_is_held AFTER DELETE ON observations WHEN NOT EXISTS (
+        SELECT 1 FROM observations WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track
+            AND number > OLD.number AND last_us >= OLD.last_us)
+        AND OLD.last_us > (
+            SELECT max(last_us) FROM observations
+            WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track)
     BEGIN
         DELETE FROM assignments WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track AND last_us > (
             SELECT max(last_us) FROM observations
