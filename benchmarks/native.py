@@ -176,6 +176,14 @@ def make_bundle(folder: Path, width: float) -> Path:
     return out
 
 
+def verdicts_of(bundle: Path) -> dict[str, Any]:
+    """The verdicts of export on the INT8 files, by artifact."""
+    from reid_edge.bundle import open_bundle
+
+    artifacts = open_bundle(bundle).manifest.artifacts
+    return {one.name: msgspec.to_builtins(one.verdict) for one in artifacts if one.verdict is not None}
+
+
 def variants_of(width: float, threads: list[int]) -> list[Variant]:
     wanted = [(precision, False) for precision in PRECISIONS] + [("fp32", True), ("int8", True)]
     return [
@@ -270,6 +278,10 @@ def show(result: dict[str, Any]) -> None:
             ratio = median_of(run, QUERIES[2]) / median_of(run, QUERIES[1])
             name = f"{run['precision']}, {run['threads']} threads"
             print(f"{name:46}{run['width']:6g}{ratio:9.3f}{'≤ ' + format(FRAME_TARGET, '.2f'):>17}")
+    print(f"\nVerdicts on INT8{'' if 'verdicts' in result else ': none, the result is older'}")
+    for width, verdicts in result.get("verdicts", {}).items():
+        for name, verdict in verdicts.items():
+            print(f"  x{width} {name}: {', '.join(verdict['reasons']) or 'accepted'}; ranking {verdict['ranking']:.4f}")
 
 
 def _row(
@@ -305,11 +317,13 @@ def main() -> None:
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": msgspec.to_builtins(describe_device()),
         "load_before": os.getloadavg(),
+        "verdicts": {},
         "runs": [],
     }
     for width in map(float, options.widths.split(",")):
         variants = variants_of(width, [int(count) for count in options.threads.split(",")])
         bundle = make_bundle(options.bundles, width)
+        result["verdicts"][f"{width:g}"] = verdicts_of(bundle)
         result["runs"] += measure(bundle, variants, options.rounds, options.seconds)
     result["load_after"] = os.getloadavg()
     options.out.write_text(json.dumps(result) + "\n")

@@ -21,9 +21,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 CROPS = (1, 8)
@@ -115,11 +117,18 @@ def main() -> None:
     bundle = open_bundle(options.bundle)
     artifact = bundle.artifact(options.engine, options.precision)
     engine = load_engine(bundle, artifact, EngineOptions(threads=options.threads))
+    device = describe_device()
+    about = {
+        "command": " ".join(sys.argv),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "device": msgspec.to_builtins(device),
+        "load_before": os.getloadavg(),
+    }
     measured = measure_rounds(engine.infer, bundle.manifest.input.size, options)
-    print(f"{describe_device().name}: {engine.description}, {options.precision}, {options.threads} threads")
+    print(f"{device.name}: {engine.description}, {options.precision}, {options.threads} threads")
     show(measured)
     if options.out:
-        options.out.write_text(json.dumps({"command": " ".join(sys.argv), "rounds": measured}) + "\n")
+        options.out.write_text(json.dumps({**about, "rounds": measured}) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python models/teacher_features.py NETWORK.xml --dataset market1501 --root MARKET1501 --out teacher.npy
 
 NETWORK is an OpenVINO or ONNX file with one image input N×3×H×W and one output N×D, as those of Open Model Zoo
-(person-reidentification-retail-0277: Apache-2.0, trained on Market-1501).  It takes BGR pixels from 0 to 255, or with
+(person-reidentification-retail-0277: Apache-2.0).  It takes BGR pixels from 0 to 255, or with
 --rgb and --mean and --std others.  A feature is the mean of those of the image and of its mirror image.  Beside
 teacher.npy, teacher.sources.txt has the paths of the images: those of the train split, of which datasets with random
 splits have several (--split), or of all splits (--combineall).

@@ -198,7 +198,9 @@ def read_manifest(path: Path | str) -> tuple[Path, bytes]:
         ) from error
     except FileNotFoundError as error:
         lacks = f"it has no {MANIFEST}" if path.is_dir() else "there is no such folder"
-        raise BundleError(f"{path} is not a bundle: {lacks}. Make one with: reid-edge export --out {path}") from error
+        raise BundleError(
+            f"{path} is not a bundle: {lacks}. Make one with: reid-edge export --out {shlex.quote(str(path))}"
+        ) from error
     except OSError as error:
         raise BundleError(f"{path / MANIFEST} cannot be read: {error.strerror}.") from error
 

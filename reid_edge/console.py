@@ -38,7 +38,7 @@ def run_script(main: Callable[[], object]) -> None:
     try:
         main()
     except StoppedError as error:
-        error_console.print(f"{error}\nThe same command goes on.", soft_wrap=True)
+        error_console.print(f"{error}\nRun the same command to continue.", soft_wrap=True)
         sys.exit(error.exit_code)
     except ReidEdgeError as error:
         error_console.print(f"{type(error).__name__}: {error}", soft_wrap=True)

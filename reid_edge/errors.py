@@ -53,6 +53,7 @@
         ├── StoreError                 the store cannot be opened, reached or written
         ├── ModelMismatchError         features of a model that the gallery does not hold
         ├── PeopleChangedError         somebody else has changed people meanwhile
+        ├── PeopleServedError          another process gives this gallery's tracklets to people
         ├── NoSuchPersonError          no person has that number
         ├── MigrationRejected          a map between two models that loses too much
         └── NoSuchObservationError     nothing is stored under that id
@@ -306,6 +307,10 @@ class ModelMismatchError(GalleryError):
 
 class PeopleChangedError(GalleryError):
     """Somebody else has changed people since they were read; nothing was stored."""
+
+
+class PeopleServedError(GalleryError):
+    """Another process gives this gallery's tracklets to people as they come."""
 
 
 class NoSuchPersonError(GalleryError, LookupError):

@@ -62,8 +62,20 @@ def session_bundle(checkpoint, tmp_path_factory) -> Bundle:
     """One real bundle for all workers; everything that breaks a bundle works on a copy."""
     if given := os.environ.get("REID_EDGE_TEST_BUNDLE"):  # saves a minute while developing
         return open_bundle(given)
+    return _bundle_of_all_workers(checkpoint, "x0_25", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def new_site_bundle(tmp_path_factory) -> Bundle:
+    """The same of the other checkpoint that ships."""
+    from reid_edge.osnet.shipped import find_checkpoint
+
+    return _bundle_of_all_workers(find_checkpoint(None, 0.25, new_site=True), "x0_25_new_site", tmp_path_factory)
+
+
+def _bundle_of_all_workers(checkpoint, name: str, tmp_path_factory) -> Bundle:
     base = tmp_path_factory.getbasetemp()
-    out = (base.parent if WORKERS > 1 else base) / "session" / "x0_25"
+    out = (base.parent if WORKERS > 1 else base) / "session" / name
     out.parent.mkdir(exist_ok=True)
     with out.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # who comes second waits

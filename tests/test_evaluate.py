@@ -111,7 +111,7 @@ def test_centring_and_re_ranking_stand_beside_the_figures_as_now(session_bundle,
     rows = [
         re.split(r"  +", line.strip()) for line in shown.out.splitlines() if re.search(r"\d\d\.\d\d$", line.strip())
     ]
-    assert [row[0] for row in rows] == ["as now", "centred", "re-ranked", "centred, re-ranked"]
+    assert [row[0] for row in rows] == ["unchanged", "centred", "re-ranked", "centred, re-ranked"]
     assert {cell for row in rows for cell in row[1:]} == {"100.00"}
     result = msgspec.json.decode(file.read_bytes(), type=Evaluation)
     assert [(one.centred, one.reranked) for one in result.treated] == [(True, False), (False, True), (True, True)]

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import socket
 import time
 from collections.abc import Callable
@@ -121,7 +122,7 @@ def _outbox(settings: AgentSettings, closing: contextlib.ExitStack) -> Finding:
     if outbox.depth and outbox.destination not in ("", str(wanted)):
         waits += (
             f" for {outbox.destination}, and this is {wanted}: the agent will keep them in another file. To see "
-            f"and move them: reid-edge outbox list {settings.state_dir}; "
+            f"and move them: reid-edge outbox list {shlex.quote(str(settings.state_dir))}; "
             f"reid-edge outbox move FILE --to {redacted(settings.upstream.uri)}"
         )
     return Finding("outbox", "ok", waits)

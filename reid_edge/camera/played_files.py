@@ -44,6 +44,11 @@ class PlayedFile(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether a tracklet was seen in this run."""
         return (camera, epoch) == (self.camera, self.epoch) and self.first_track <= track < self.next_track
 
+    def is_of_same(self, other: PlayedFile) -> bool:
+        """Tell whether another run was of the same file, unchanged, for the same camera and gallery."""
+        key = self.file, self.version, self.camera, self.gallery
+        return key == (other.file, other.version, other.camera, other.gallery)
+
 
 def version_of(file: Path) -> str:
     """Return what tells a file from what was or will be under its name.

@@ -7,6 +7,7 @@ import datetime
 import difflib
 import logging
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ from reid_edge.console import console, extra, followed, output_may_be_full, prin
 from reid_edge.errors import GalleryError, OutputError, SettingsError, StoreError, UsageError
 from reid_edge.gallery.entries import LONGEST_RETENTION_HOURS
 from reid_edge.gallery.times import now_us, parse_time, time_text
+from reid_edge.redaction import redacted
 from reid_edge.system.private_memory import keep_memory_private
 from reid_edge.system.stop_signals import DEADLINE_S, held
 from reid_edge.upstream.outbox.destination import place
@@ -116,7 +118,34 @@ def run(
     if check:
         _check(settings)
     else:
-        _run(settings, any_port=not _sets_listen(tables))
+        shared: list[tuple[str, object]] = [
+            ("--config", config),
+            ("--source", source and redacted(source)),
+            ("--detector", detector),
+            ("--engine", engine),
+            ("--precision", precision),
+            *(("--trusted-key", key) for key in trusted_key or ()),
+        ]
+        preview = _preview_command(bundle, shared, set_ or ())
+        _run(settings, any_port=not _sets_listen(tables), preview=preview)
+
+
+def _preview_command(bundle: Path | None, options: Sequence[tuple[str, object]], assignments: Sequence[str]) -> str:
+    """Return the command that shows what this camera sees, for a shell.
+
+    Args:
+        bundle: As it was given; None if it stands in the settings file.
+        options: Names and values of the options that both commands take; None for those that were not given.
+        assignments: Values of ``--set``.  Those of the gallery, which a preview does not open, are left out.
+    """
+    words = ["reid-edge", "preview"] + ([] if bundle is None else [str(bundle)])
+    for name, value in options:
+        words += [] if value is None else [name, str(value)]
+    for text in assignments:
+        key, _, value = text.partition("=")
+        if not key.strip().startswith("upstream."):
+            words += ["--set", f"{key}={redacted(value)}" if key.strip() == "source.uri" else text]
+    return shlex.join([*words, "--out", "preview.html"])
 
 
 def _moment(text: str) -> datetime.datetime:
@@ -248,8 +277,8 @@ def _warn_of_repetition(settings: AgentSettings, file: Path) -> None:
 
     if (before_us := played_us(settings.state_dir, file, place(settings.upstream.uri))) is not None:
         log.warning(
-            "%s was run for camera %s and this gallery before, on %s: the same people are now stored a second time. To "
-            "tell runs apart give another --camera, or to begin anew another --upstream",
+            "%s was run for camera %s and this gallery before, on %s: the same people are now stored a second time. "
+            "Results name the run of each; to keep the runs apart give another --camera or another --upstream",
             *(file, settings.camera.name, time_text(before_us)),
         )
 
@@ -276,14 +305,19 @@ def _note_run(agent: Agent, file: Path, first_track: int) -> None:
         log.warning("a second run of %s will not be noticed, nor places in it shown: %s", file, error)
 
 
-def _refuse_nothing_stored(agent: Agent) -> None:
+def _refuse_nothing_stored(agent: Agent, last_before: int) -> None:
     """End with an error where a file was played and the gallery refused all of it.
+
+    Args:
+        agent: It has ended.
+        last_before: Number of the last row of its outbox before; what had waited may have been stored in the meantime.
 
     Raises:
         GalleryError: It did.
     """
     delivery = agent.delivery.stats
-    if not agent.pipeline.source.live and delivery.refused_waiting and not delivery.acknowledged:
+    nothing = delivery.newest_acknowledged <= last_before < agent.outbox.last_seq
+    if not agent.pipeline.source.live and delivery.refused_waiting and nothing:
         raise GalleryError(
             f"the gallery has refused all that was seen, e.g.: {delivery.last_refusal} What was refused waits in the "
             "outbox. If it is older than the gallery keeps: --retention-hours HOURS, or reid-edge gallery expire STORE "
@@ -291,7 +325,7 @@ def _refuse_nothing_stored(agent: Agent) -> None:
         )
 
 
-def _run(settings: AgentSettings, *, any_port: bool) -> None:
+def _run(settings: AgentSettings, *, any_port: bool, preview: str) -> None:
     _refuse_what_has_expired(settings)
     file = Path(settings.source.uri).expanduser()
     is_file = file.is_file()
@@ -316,13 +350,14 @@ def _run(settings: AgentSettings, *, any_port: bool) -> None:
             signals.on_reload(agent.reload)
             signals.on_stop(agent.stop)
             stats, first_track = agent.pipeline.source.stats, agent.pipeline.tracklets.next_tracklet
+            last_before = agent.outbox.last_seq
             with followed(agent.pipeline.source.name, lambda: stats.position, stats.expected, log.info):
                 agent.run()
             if is_file:
                 _note_run(agent, file, first_track)
             with output_may_be_full():
-                _report(agent, first_track)
-            _refuse_nothing_stored(agent)
+                _report(agent, first_track, preview)
+            _refuse_nothing_stored(agent, last_before)
 
 
 def _check_listening(address: str) -> None:
@@ -343,7 +378,7 @@ def _status(agent: Agent, address: str, *, any_port: bool) -> contextlib.Abstrac
     return contextlib.closing(StatusPages(address, AgentMetrics(agent), agent.health, any_port=any_port))
 
 
-def _report(agent: Agent, first_track: int) -> None:
+def _report(agent: Agent, first_track: int, preview: str) -> None:
     from reid_edge.camera.review import Counts, listed, suspicions
 
     delivery = agent.delivery.stats
@@ -365,23 +400,19 @@ def _report(agent: Agent, first_track: int) -> None:
         first = datetime.datetime.fromtimestamp(first_us / 1e6, datetime.timezone.utc).isoformat()
         rows.append(["first frame (--file-start of gallery search)", first.replace("+00:00", "Z")])
     print_table(f"camera {agent.camera}", ("", ""), rows)
-    _warn(agent, suspicions(counts))
+    _warn(suspicions(counts), preview)
     if agent.settings.in_process and counts.published:
-        uri = agent.transport.name
+        uri, bundle = shlex.quote(agent.transport.name), shlex.quote(str(agent.settings.engine.bundle))
         console.print(
             f"Next: reid-edge gallery tracklets {uri} --purpose TEXT, then reid-edge gallery search {uri} "
-            f"--image CROP.jpg --bundle {agent.settings.engine.bundle} --purpose TEXT",
+            f"--image CROP.jpg --bundle {bundle} --purpose TEXT",
             soft_wrap=True,
         )
 
 
-def _warn(agent: Agent, found: Sequence[str]) -> None:
+def _warn(found: Sequence[str], preview: str) -> None:
     """Say what looks wrong in the counts, and how to see what the camera saw."""
     for text in found:
         console.print(f"warning: {text}", soft_wrap=True)
     if found:
-        console.print(
-            "See what it saw, with these options (publishes nothing): reid-edge preview "
-            f"{agent.settings.engine.bundle} --source {agent.pipeline.source.name} --out preview.html",
-            soft_wrap=True,
-        )
+        console.print(f"See what it saw (publishes nothing): {preview}", soft_wrap=True)

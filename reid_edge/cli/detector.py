@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -70,7 +71,7 @@ def get_detector(
     with progress_bars() as notify:
         path = fetch(detector, precision, folder=folder, origin=origin, force=force, notify=notify)
     console.print(f"{path} is stored; its checksum is the published one.", soft_wrap=True)
-    use = detector.name if to is None else str(path)
+    use = detector.name if to is None else shlex.quote(str(path))
     console.print(f"Next: reid-edge run BUNDLE --source VIDEO --detector {use}", soft_wrap=True)
 
 

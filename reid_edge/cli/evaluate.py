@@ -82,8 +82,7 @@ def evaluate(
         bool,
         typer.Option(
             "--centre",
-            help="Measure also with what the features of each camera have in common taken off, as learnt from the "
-            "gallery without labels.",
+            help="Measure also with each camera's estimated offset subtracted, learnt from the gallery without labels.",
         ),
     ] = False,
     rerank: Annotated[

@@ -28,7 +28,7 @@ def print_evaluation(result: Evaluation) -> None:
     """Print the table of ranking quality, and those of error rates if they were measured."""
     figures = _figures(result)
     if result.treated:
-        rows = [["as now", *figures.values()], *([_words(one), *_figures(one).values()] for one in result.treated)]
+        rows = [["unchanged", *figures.values()], *([_words(one), *_figures(one).values()] for one in result.treated)]
         print_table(f"{_title(result)}; {result.engine}", ("features and search", *figures), rows)
     else:
         print_table(_title(result), ("engine", *figures), [[result.engine, *figures.values()]])

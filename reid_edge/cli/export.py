@@ -52,7 +52,7 @@ def export(
     ] = None,
     precision: Annotated[str, typer.Option(help="One or more of fp32,fp16,int8.")] = "fp32,fp16,int8",
     calibration: Annotated[
-        str, typer.Option(help="Folder of person crops for INT8. default: no photographs needed.")
+        str, typer.Option(help="Folder of person crops for INT8, or 'default', which needs none.")
     ] = "default",
     skip_bad: SkipBadOption = False,
     out: Annotated[Path | None, typer.Option(help="Folder to write the bundle to. Default: ./osnet_x….")] = None,

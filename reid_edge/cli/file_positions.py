@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reid_edge.cli.state_folders import state_folders
 from reid_edge.gallery.entries import Key
 from reid_edge.gallery.times import now_us, parse_time
+
+if TYPE_CHECKING:
+    from reid_edge.camera.played_files import PlayedFile
 
 
 @dataclass(frozen=True)
@@ -17,13 +21,16 @@ class Position:
     Attributes:
         seconds: Time from the first frame.
         file: Name of the file, without its folder; None if it is not known.
+        run: Number of the run, from 1, if the file was run several times for this camera and gallery; else None.
     """
 
     seconds: float
     file: str | None
+    run: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.seconds:.2f} s" + (f" of {self.file}" if self.file else "")
+        of_file = f" of {self.file}" if self.file else ""
+        return f"{self.seconds:.2f} s{of_file}" + (f", run {self.run}" if self.run else "")
 
 
 class FilePositions:
@@ -57,5 +64,9 @@ class FilePositions:
             return Position((first_us - self._start_us) / 1e6, None)
         for run in reversed(self._runs):
             if run.first_us is not None and run.has(*tracklet):
-                return Position((first_us - run.first_us) / 1e6, Path(run.file).name)
+                return Position((first_us - run.first_us) / 1e6, Path(run.file).name, self._number(run))
         return None
+
+    def _number(self, run: PlayedFile) -> int | None:
+        same = [other for other in self._runs if other.is_of_same(run)]
+        return same.index(run) + 1 if len(same) > 1 else None

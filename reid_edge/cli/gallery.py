@@ -85,7 +85,7 @@ def serve(
     ] = None,
     retention_hours: HoursOption = None,
     people: Annotated[
-        bool, typer.Option("--people", help="Give each tracklet to a person as it comes, as 'identify' does.")
+        bool, typer.Option("--people", help="Assign each tracklet to a person as it arrives, as 'identify' does.")
     ] = False,
     transits: TransitsOption = None,
     quota_rows: Annotated[float, typer.Option(help="Observations that one camera may send in an hour.")] = 36_000,

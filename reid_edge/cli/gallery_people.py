@@ -70,7 +70,7 @@ def identify(
     store: StoreArgument,
     transits: TransitsOption = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Compare all tracklets together anew, also those that have a person.")
+        bool, typer.Option("--again", help="Compare all tracklets again, including those already assigned.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -202,7 +202,7 @@ def events(
         int, typer.Option(min=1, help="Largest number of events; with --follow, of the first look.")
     ] = 100,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on and show events as they come, until stopped.")
+        bool, typer.Option("--follow", help="Keep running and show new events as they come, until stopped.")
     ] = False,
     utc: UtcOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")] = False,

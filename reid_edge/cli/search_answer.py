@@ -17,9 +17,9 @@ from reid_edge.identity.calibration import MOST_BY_CHANCE
 from reid_edge.identity.strangers import LEAST_TRACKLETS
 
 WHAT_A_COSINE_MEANS = (
-    "The cosine only sorts the results; 1 is the same picture. It is no probability: different people often reach 0.7 "
-    "and more, and the first one is only the most similar person that is stored, even if the picture shows nobody. "
-    "Look at the video before you believe it."
+    "The cosine only sorts the results; 1 is the same picture. It is not a probability: different people often "
+    "reach 0.7 and more, and the first one is only the most similar person that is stored, even if the picture shows "
+    "nobody. Look at the video before you believe it."
 )
 WHAT_MAPPED_MEANS = (
     "mapped: stored by another model, and compared through the map of 'gallery migrate'. Such cosines are lower than "

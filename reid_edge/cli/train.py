@@ -42,9 +42,11 @@ def train(
         bool, typer.Option("--partial", help="Accept a subset: do not check the number of images.")
     ] = False,
     skip_bad: SkipBadOption = False,
-    width: Annotated[float | None, typer.Option(help="Width multiplier β: more than 0, at most 1.5.")] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Width multiplier β: more than 0, at most 1.5. Default: 1.0.")
+    ] = None,
     resolution: Annotated[
-        float | None, typer.Option(help="Resolution multiplier γ: the input is γ times 256x128.")
+        float | None, typer.Option(help="Resolution multiplier γ: the input is γ times 256x128. Default: 1.0.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="Input size, HEIGHTxWIDTH in pixels. Default: 256x128.")] = None,
     epochs: Annotated[
@@ -64,7 +66,7 @@ def train(
             "network has of the training images (.npy). May be repeated."
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed. Default: 1.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: auto.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings (docs/training.md). Other options override it.")

@@ -61,7 +61,7 @@ def tune(
     ] = False,
     max_drop: Annotated[float, typer.Option(min=0, help="Largest loss of mAP, percentage points.")] = 0.5,
     calibration: Annotated[
-        str, typer.Option(help="Folder of person crops for INT8. default: no photographs needed.")
+        str, typer.Option(help="Folder of person crops for INT8, or 'default', which needs none.")
     ] = "default",
     skip_bad: SkipBadOption = False,
     budget_minutes: Annotated[float, typer.Option(min=0.5, help="Approximate time for tuning, minutes.")] = 15,

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from reid_edge.datasets.layout import folders_in, images_in, locate
+from reid_edge.datasets.layout import entry, folders_in, images_in, locate
 from reid_edge.errors import DatasetError
 from reid_edge.wording import counted
 
@@ -130,7 +130,7 @@ def _check_counts(name: str, root: Path, split: CategorySplit, categories: Categ
 
 def _cifar10(root: Path, split: CategorySplit) -> Categories:
     folder = locate("CIFAR-10", root, (CIFAR10.folder, "cifar10"), (CIFAR10.files["test"][0], "train"))
-    if (folder / "train").is_dir():
+    if (train := entry(folder, "train")) and train.is_dir():
         return _tree("CIFAR-10", folder, split)
     return _read_cifar(CIFAR10, folder, split)
 
@@ -157,27 +157,28 @@ _LOADERS: dict[str, Callable[[Path, CategorySplit], Categories]] = {
 
 
 def _tree(title: str, root: Path, split: CategorySplit) -> Categories:
-    known = [path.name for path in _subfolders(root / "train")]
-    folder = root / "train" if split == "train" else root / _test_folder(title, root)
+    train = entry(root, "train") or root / "train"
+    known = [path.name for path in _subfolders(train)]
+    folder = train if split == "train" else _test_folder(title, root)
     folders = _subfolders(folder)
     if unknown := [path.name for path in folders if path.name not in known]:
         raise DatasetError(
-            f"{folder} holds categories that {root / 'train'} does not: {', '.join(unknown[:5])}. "
+            f"{folder} holds categories that {train} does not: {', '.join(unknown[:5])}. "
             f"Expected one folder for each of the {len(known):,} categories of the train split."
         )
     images: list[Path] = []
     labels: list[int] = []
     for path in folders:
-        found = images_in(path)
+        found = images_in(path, nested="The images of a category lie directly in its folder.")
         images += found
         labels += [known.index(path.name)] * len(found)
     return Categories(images=tuple(images), labels=np.array(labels, np.int64), names=tuple(known))
 
 
-def _test_folder(title: str, root: Path) -> str:
+def _test_folder(title: str, root: Path) -> Path:
     for name in _TEST_FOLDERS:
-        if (root / name).is_dir():
-            return name
+        if (folder := entry(root, name)) and folder.is_dir():
+            return folder
     raise DatasetError(f"{root} holds no test split of {title}: expected {root / 'test'} or {root / 'val'}.")
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reid_edge.datasets.labelled_images import LabelledImage, Split
-from reid_edge.datasets.loading import check_cameras, load_split, members_of, renumbered
+from reid_edge.datasets.loading import check_cameras, load_split, member_folder, members_of, renumbered
 from reid_edge.datasets.msmt17 import load_validation
 
 _SPLITS: tuple[Split, ...] = ("train", "query", "gallery")
@@ -42,7 +42,7 @@ def load_combined(name: str, root: Path, *, partial: bool = False) -> list[Label
     return [
         renumbered(image, place, "train")
         for place, member in enumerate(members)
-        for image in _combined(member, root / member, partial=partial)
+        for image in _combined(member, member_folder(root, member), partial=partial)
     ]
 
 

@@ -28,11 +28,11 @@ def locate(title: str, root: Path, names: Sequence[str], holds: Sequence[str]) -
         holds: Names of files or folders, at least one of which is in the dataset's folder.
 
     Raises:
-        DatasetError: ``root`` is not a folder, or holds nothing of this dataset.
+        DatasetError: ``root`` does not exist, is not a folder, or holds nothing of this dataset.
     """
     if not root.is_dir():
-        unpack = "Unpack it first, then" if root.is_file() else "Then"
-        raise DatasetError(f"{root} is not a folder. {unpack} give the folder that {title} unpacks to (--root).")
+        fault = "is not a folder. Unpack it first, then give" if root.exists() else "does not exist. Give"
+        raise DatasetError(f"{root} {fault} the folder that {title} unpacks to (--root).")
     for folder in _candidates(root, names, _DEPTH):
         if entry(folder, *holds):
             return folder
@@ -57,6 +57,12 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_. ]", "", name.lower())
 
 
+def folder_named(root: Path, names: Sequence[str]) -> Path | None:
+    """Return the first folder in ``root`` with one of the names; case and ``-_.`` do not matter.  None: none is."""
+    folders = folders_in(root) if root.is_dir() else []
+    return next((path for name in names for path in folders if _plain(path.name) == _plain(name)), None)
+
+
 def entry(folder: Path, *names: str) -> Path | None:
     """Return the first file or folder that is there, by names as given or else in any case; None: none is."""
     for name in names:
@@ -71,8 +77,12 @@ def folders_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_left_behind(path.name))
 
 
-def images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path, *, nested: str = "") -> list[Path]:
     """List the images directly in a folder in order of name, without hidden ones; suffixes match in any case.
+
+    Args:
+        folder: The folder.
+        nested: What to do if it holds folders and no image, for the message; "" if each may be a person.
 
     Raises:
         DatasetError: The folder does not exist, or holds no image.
@@ -82,13 +92,15 @@ def images_in(folder: Path) -> list[Path]:
     images = sorted(path for path in folder.iterdir() if is_image(path))
     if not images:
         raise DatasetError(
-            f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}). {_instead_of_images(folder)}"
+            f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}). {_instead_of_images(folder, nested)}"
         )
     return images
 
 
-def _instead_of_images(folder: Path) -> str:
+def _instead_of_images(folder: Path, nested: str) -> str:
     folders = len(folders_in(folder))
+    if folders and nested:
+        return nested
     if folders < 2:
         return "Unpack the dataset again."
     return f"It holds {folders:,} folders: if each is a person, use --dataset folder."

@@ -8,12 +8,15 @@ from functools import partial as bound
 from pathlib import Path
 
 from reid_edge.datasets.boxes import DUKEMTMC, MARKET1501, load_boxes
+from reid_edge.datasets.cuhk03 import NESTED as CUHK03_FOLDERS
 from reid_edge.datasets.cuhk03 import load_cuhk03
 from reid_edge.datasets.cuhk03_classic import CLASSIC_SPLITS, load_cuhk03_classic
 from reid_edge.datasets.labelled_images import LabelledImage, Split, check_size
+from reid_edge.datasets.layout import folder_named
+from reid_edge.datasets.msmt17 import NESTED as MSMT17_FOLDERS
 from reid_edge.datasets.msmt17 import load_msmt17
 from reid_edge.datasets.own_images import load_csv, load_folder
-from reid_edge.datasets.random_splits import SPLITS, load_grid, load_viper
+from reid_edge.datasets.random_splits import GRID_NESTED, SPLITS, VIPER_NESTED, load_grid, load_viper
 from reid_edge.errors import DatasetError
 
 _FIXED: dict[str, Callable[[Path, Split], list[LabelledImage]]] = {
@@ -39,6 +42,15 @@ REID_DATASETS: tuple[str, ...] = (
 #: The paper's training set for VIPeR and GRID (section 4.1).
 MIX4 = ("market1501", "cuhk03", "dukemtmc", "msmt17")
 
+#: Names that the folder of a dataset has elsewhere, besides its own name.
+_FOLDERS: dict[str, tuple[str, ...]] = {
+    "market1501": MARKET1501.nested,
+    **dict.fromkeys(("cuhk03", "cuhk03-labeled", "cuhk03-classic", "cuhk03-classic-labeled"), CUHK03_FOLDERS),
+    "dukemtmc": DUKEMTMC.nested,
+    "msmt17": MSMT17_FOLDERS,
+    "viper": VIPER_NESTED,
+    "grid": GRID_NESTED,
+}
 #: Added to identities and cameras for each member of a union, so that those of different members differ.
 _IDENTITY_STEP, _CAMERA_STEP = 10_000_000, 10_000
 
@@ -97,7 +109,7 @@ def load_split(
     Args:
         name: One of :data:`REID_DATASETS`, several joined by ``+``, or ``mix4``.
         root: Folder that the dataset unpacks to, or the one above; of a union, the folder that holds each member in a
-            folder of its name; of ``csv``, the file.
+            folder of its name or of a usual one; of ``csv``, the file.
         split: Split whose images are listed.
         partial: Accept a subset: do not compare the numbers of images and identities with the paper's Table 2.
         number: Number of the random split, from 0, of datasets that have such.
@@ -117,7 +129,7 @@ def load_split(
     else:
         images = []
         for place, member in enumerate(members):
-            loaded = _load(member, root / member, split, partial=partial, number=number)
+            loaded = _load(member, member_folder(root, member), split, partial=partial, number=number)
             check_cameras(loaded, split, same_camera=same_camera)
             images += [renumbered(image, place, split) for image in loaded]
     if split == "train" and len({image.identity for image in images}) < 2:
@@ -125,6 +137,25 @@ def load_split(
             f"{name} in {root} has images of one identity only; there is nothing to tell apart. Add more people."
         )
     return images
+
+
+def member_folder(root: Path, member: str) -> Path:
+    """Return the folder of a union's member: of its name, or of one that the dataset has elsewhere, in any case.
+
+    Raises:
+        DatasetError: There is none.
+    """
+    names = tuple(dict.fromkeys((member, *_FOLDERS.get(member, ()))))
+    try:
+        folder = folder_named(root, names)
+    except OSError as error:
+        raise DatasetError(f"{root} cannot be read ({error}).") from error
+    if folder is None:
+        raise DatasetError(
+            f"{root} holds no folder of {member}: expected {' or '.join(names)}. Give the folder that holds one for "
+            "each dataset of the union (--root)."
+        )
+    return folder
 
 
 def _check_number(name: str, number: int) -> None:

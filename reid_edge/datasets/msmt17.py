@@ -14,7 +14,7 @@ from reid_edge.errors import DatasetError
 from reid_edge.images import bare_name, is_image
 
 _LISTS: dict[Split, str] = {"train": "list_train.txt", "query": "list_query.txt", "gallery": "list_gallery.txt"}
-_NESTED = ("MSMT17_V1", "MSMT17_V2", "MSMT17")
+NESTED = ("MSMT17_V1", "MSMT17_V2", "MSMT17")
 #: Images of training people that the paper leaves out.
 _VALIDATION, _VALIDATION_IMAGES = "list_val.txt", 2_373
 #: identity folder / identity _ running number _ camera _ time of day _ … , then the identity again.
@@ -22,7 +22,7 @@ _LINE = re.compile(r"^(\S+/\d+_\d+_(\d+)_\S+\.[a-z]+)\s+(\d+)$", re.IGNORECASE)
 #: Copies name the images by identity and camera, or keep the names that MSMT17 gave them.
 _BOXES = BoxLayout(
     title="MSMT17",
-    nested=_NESTED,
+    nested=NESTED,
     name=re.compile(r"^(?P<identity>\d{4,5})_(?:c|\d{3}_)(?P<camera>\d{1,2})(?:s\d+)?_\w+$", re.IGNORECASE),
     example="0000_c1_0000.jpg or 0000_000_01_0303morning_0015_0.jpg",
 )
@@ -38,7 +38,7 @@ def load_msmt17(root: Path, split: Split) -> list[LabelledImage]:
     Raises:
         DatasetError: The folder, its list or an image is missing, or a line or name has another form than MSMT17's.
     """
-    folder = locate("MSMT17", root, _NESTED, (*_LISTS.values(), *FOLDERS.values()))
+    folder = locate("MSMT17", root, NESTED, (*_LISTS.values(), *FOLDERS.values()))
     if not entry(folder, *_LISTS.values()):
         images = load_boxes(_BOXES, folder, split)
         return [replace(image, identity=image.identity + 1, camera=image.camera + 1) for image in images]
@@ -62,7 +62,7 @@ def load_validation(root: Path, *, partial: bool) -> list[LabelledImage]:
     Raises:
         DatasetError: The list or an image is missing, or the list is not whole.
     """
-    folder = locate("MSMT17", root, _NESTED, (*_LISTS.values(), *FOLDERS.values()))
+    folder = locate("MSMT17", root, NESTED, (*_LISTS.values(), *FOLDERS.values()))
     list_file = entry(folder, _VALIDATION)
     if list_file is None:
         if partial or not entry(folder, *_LISTS.values()):

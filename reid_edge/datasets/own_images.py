@@ -9,19 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reid_edge.datasets.labelled_images import JUNK, LabelledImage, Split, without_junk
-from reid_edge.datasets.layout import folders_in, images_in, locate
+from reid_edge.datasets.layout import entry, folders_in, images_in, locate
 from reid_edge.errors import DatasetError
 from reid_edge.wording import counted
 
 _SPLITS: tuple[Split, ...] = ("train", "query", "gallery")
 #: Number of the camera in a file name: ``17_c3_0001.jpg``.
-_CAMERA = re.compile(r"(?:^|_)c(\d{1,9})(?!\d)")
+_CAMERA = re.compile(r"(?:^|_)c(\d{1,9})(?!\d)", re.IGNORECASE)
 #: Columns that a CSV file must have.
 _COLUMNS = ("path", "identity", "camera")
 #: Name of the CSV file where a folder is given.
 _CSV_NAME = "images.csv"
 #: Bad rows that a message lists.
 _LISTED = 10
+#: What to do with a folder for each camera in that of a person.
+_NESTED = (
+    "The images of a person lie directly in its folder, with the camera in their names (17_c3_0001.jpg). Or list "
+    "images of any folders in a CSV file (--dataset csv)."
+)
 #: Longer numbers count as names: they would not fit into 64 bits.
 _DIGITS = 15
 #: Names of junk (``-1`` in Market-1501, ``00-1`` in MARS) and of distractors (``0``, ``0000``).
@@ -39,20 +44,20 @@ def load_folder(root: Path, split: Split) -> list[LabelledImage]:
         DatasetError: A folder is missing or holds no image.
     """
     folder = locate("a folder of images", root, ("folder",), _SPLITS)
-    people = {part: _people(folder / part) for part in _SPLITS}
+    people = {part: _people(entry(folder, part)) for part in _SPLITS}
     if not people[split]:
         raise DatasetError(f"no {split} split: expected {folder / split}/IDENTITY/*.jpg, one folder for each person.")
     numbers = numbered((path.name for paths in people.values() for path in paths), folder)
     images = [
         LabelledImage(path, numbers[person.name], _camera(path))
         for person in people[split]
-        for path in images_in(person)
+        for path in images_in(person, nested=_NESTED)
     ]
     return without_junk(images, folder / split)
 
 
-def _people(folder: Path) -> list[Path]:
-    return folders_in(folder) if folder.is_dir() else []
+def _people(folder: Path | None) -> list[Path]:
+    return folders_in(folder) if folder is not None and folder.is_dir() else []
 
 
 def _camera(path: Path) -> int:

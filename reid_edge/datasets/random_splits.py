@@ -23,11 +23,11 @@ from reid_edge.wording import counted
 #: Random splits of each dataset (paper, section 4.1).
 SPLITS = 10
 
-_VIPER_NESTED = ("VIPeR", "VIPeR.v1.0")
+VIPER_NESTED = ("VIPeR", "VIPeR.v1.0")
 _VIPER_CAMERAS = ("cam_a", "cam_b")
 _VIPER_NAME = re.compile(r"^(\d+)_\d+$")
 
-_GRID_NESTED = ("underground_reid", "grid", "QMUL_GRID")
+GRID_NESTED = ("underground_reid", "grid", "QMUL_GRID")
 _GRID_PARTITIONS = "features_and_partitions.mat"
 #: identity (0000: one of the others) _ camera _ …
 _GRID_NAME = re.compile(r"^(\d{4})_(\d)_[\d_]+$")
@@ -42,7 +42,7 @@ def load_grid(root: Path, split: Split, number: int) -> list[LabelledImage]:
     Raises:
         DatasetError: The folder is not there, a file name is not GRID's, or the partitions cannot be read.
     """
-    folder = locate("GRID", root, _GRID_NESTED, ("probe",))
+    folder = locate("GRID", root, GRID_NESTED, ("probe",))
     probe, gallery = (
         [_grid_image(path) for path in images_in(entry(folder, name) or folder / name)] for name in ("probe", "gallery")
     )
@@ -95,7 +95,7 @@ def load_viper(root: Path, split: Split, number: int) -> list[LabelledImage]:
     Raises:
         DatasetError: The folder is not there, a file name is not VIPeR's, or a person is not seen once by each camera.
     """
-    folder = locate("VIPeR", root, _VIPER_NESTED, _VIPER_CAMERAS)
+    folder = locate("VIPeR", root, VIPER_NESTED, _VIPER_CAMERAS)
     views = [_viper_view(entry(folder, name) or folder / name, n) for n, name in enumerate(_VIPER_CAMERAS, 1)]
     if unpaired := sorted(set(views[0]) ^ set(views[1])):
         raise DatasetError(

@@ -39,7 +39,7 @@ def _sightings(labelled: Labelled) -> Sightings:
     if not labelled.cameras.all():
         unknown = int((labelled.cameras == 0).sum())
         raise UsageError(
-            f"--centre takes off what the features of one camera have in common, but {unknown:,} of "
+            f"--centre subtracts the offset of each camera, but {unknown:,} of "
             f"{len(labelled.cameras):,} images name no camera. Name the cameras (docs/datasets.md), or leave out "
             "--centre."
         )

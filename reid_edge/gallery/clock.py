@@ -285,3 +285,8 @@ def latest_us(store: Store, wall_us: int) -> int:
 def kept_since_us(store: Store, wall_us: int) -> int:
     """Return the time before which an observation is too old to be shown, whether it is deleted yet or not."""
     return latest_us(store, wall_us) - int(store.retention_hours() * _HOUR_US)
+
+
+def aging_us(store: Store, wall_us: int) -> int:
+    """Return the time before which an observation was last seen more than half of the retention ago."""
+    return latest_us(store, wall_us) - int(store.retention_hours() * _HOUR_US / 2)

@@ -6,11 +6,14 @@ Times are microseconds since 1970 UTC.  Boxes are x1 y1 x2 y2 as fractions of th
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reid_edge.errors import UsageError
 from reid_edge.types import Feature
 from reid_edge.upstream.observation import TrackletReport
+
+if TYPE_CHECKING:
+    from reid_edge.gallery.store.people import Assignment
 
 #: Key of a stored observation: camera, incarnation of the camera's outbox, sequence number in that outbox.
 Key = tuple[str, str, int]
@@ -103,8 +106,8 @@ class Selection:
     since_us: int | None = None
     until_us: int | None = None
 
-    def covers(self, entry: Entry) -> bool:
-        """Return True if an entry is selected."""
+    def covers(self, entry: Entry | Assignment) -> bool:
+        """Return True if an entry is selected, or any that an assigned tracklet may have."""
         return (
             (not self.cameras or entry.camera in self.cameras)
             and entry.camera not in self.not_cameras

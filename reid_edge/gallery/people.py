@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from reid_edge.gallery import audit
-from reid_edge.gallery.clock import kept_since_us
+from reid_edge.gallery.clock import aging_us, kept_since_us
 from reid_edge.gallery.comparison import kept_comparison
 from reid_edge.gallery.held_tracklets import HeldTracklet, name_of, read_tracklets
-from reid_edge.gallery.people_decisions import attempted, renewed
+from reid_edge.gallery.people_decisions import attempted
 from reid_edge.gallery.population import (
     Changes,
     Circumstances,
@@ -20,12 +20,14 @@ from reid_edge.gallery.population import (
     assigned_together,
     constraints_of,
 )
+from reid_edge.gallery.renewal import renewed
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.people import Assignment, PeopleChange, PersonEvent
 from reid_edge.identity.constraints import OperatorConstraints
 from reid_edge.identity.known_pairs import KnownPairs
 from reid_edge.identity.people_table import Numbers
 from reid_edge.identity.transit import StatedTransits
+from reid_edge.types import Feature
 
 #: All tracklets are compared together without being asked to as long as these are at most so many: a minute's work.
 MOST_TOGETHER = 20_000
@@ -107,16 +109,19 @@ def _identify(store: Store, now_us: int, again: bool, transits: StatedTransits |
     done: list[Identified] = []
     assignments: list[Assignment] = []
     events: list[PersonEvent] = []
+    features: dict[str, Feature] = {}
     for model_hash, held in sorted(read_tracklets(store, since_us=kept_since_us(store, now_us)).items()):
         given = circumstances(store, model_hash, operator=operator, transits=transits, numbers=numbers)
         of_model = {name: known[name] for name in held if name in known and known[name].model_hash == model_hash}
         way, looked_at, changes = _changes(held, of_model, given, again=again, at_us=now_us)
         assignments += changes.assignments.values()
         events += changes.events
+        features |= {name: one.sighting.feature for name, one in held.items()} if decisions else {}
         now = {**of_model, **changes.assignments}
         done.append(_identified(given, way, len(held), looked_at, now, changes))
-    if assignments:
-        said = renewed(decisions, {**known, **{name_of(one.tracklet): one for one in assignments}}.values())
+    rows = {**known, **{name_of(one.tracklet): one for one in assignments}}.values()
+    said = renewed(decisions, rows, features, aging_us=aging_us(store, now_us)) if decisions else []
+    if assignments or said:
         change = PeopleChange(assignments=assignments, decisions=said, events=events, next_person=numbers.next)
         store.change_people(change, revision=state.revision)
     return done

@@ -142,29 +142,6 @@ def keep_labels(store: Store, said: Sequence[Decision]) -> None:
     attempted(work)
 
 
-def renewed(decisions: Sequence[Decision], assignments: Iterable[Assignment]) -> list[Decision]:
-    """Return the decisions that keep people apart whose later tracklets are under no decision yet.
-
-    A decision goes with its tracklets; the people for whom it was made may be seen for longer.
-    """
-    last: dict[int, Assignment] = {}
-    person_of: dict[Key, int] = {}
-    for row in assignments:
-        person_of[row.tracklet] = row.person
-        if row.person not in last or last[row.person].last_us < row.last_us:
-            last[row.person] = row
-    known = {frozenset((one.first, one.second)) for one in decisions}
-    new: dict[frozenset[Key], Decision] = {}
-    for one in decisions:
-        if one.kind != "not same" or one.first not in person_of or one.second not in person_of:
-            continue
-        first, second = last[person_of[one.first]].tracklet, last[person_of[one.second]].tracklet
-        pair = frozenset((first, second))
-        if first != second and pair not in known:
-            new[pair] = replace(one, first=first, second=second)
-    return list(new.values())
-
-
 def _recorded(store: Store, action: str, detail: dict[str, Any], by: Operator, work: Callable[[], Any]) -> Any:
     """Do what an operator has decided, with a line in the audit before."""
     purpose = audit.checked_purpose(by.purpose)

@@ -19,9 +19,12 @@ from reid_edge.identity.known_pairs import KnownPairs
 from reid_edge.identity.moves import centring_by_view, moves
 from reid_edge.identity.online import NEAR, OnlinePeople
 from reid_edge.identity.people_table import Numbers
-from reid_edge.identity.sightings import gathered
+from reid_edge.identity.sightings import Sighting, gathered
 from reid_edge.identity.transit import StatedTransits, doubtful_pairs
+from reid_edge.types import Feature
 
+#: Tracklets of a camera from which its mean helps (measured: docs/identity.md).
+ENOUGH_FOR_A_MEAN = 40
 UNSURE = "somebody is near, but not surely the same"
 ALONE = "nobody is near"
 SAID_SAME = "an operator says that they are the same"
@@ -158,8 +161,10 @@ class OnlinePopulation:
         self.learnt_from = len(sightings)
         self.moved, self.moved_since = centring.moves, False
         self._learnt = frozenset(held)
-        self._held_of = Counter(sightings.cameras)
-        self._new_of: Counter[str] = Counter()
+        self._learnt_of = Counter(sightings.cameras)
+        self._come_of: Counter[str] = Counter()
+        self._looked_at_of: Counter[str] = Counter()
+        self._compared, self._come = len(sightings), 0
 
     def __len__(self) -> int:
         return len(self.assignments)
@@ -168,6 +173,61 @@ class OnlinePopulation:
     def limit(self) -> float | None:
         """Relative similarity from which tracklets are joined; None: too little is known of strangers."""
         return self._online.limit if self.learnt_from >= LEAST_TRACKLETS else None
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether as many tracklets have come as there were when people were read: all are to be compared again."""
+        return self._come >= max(self._compared, LEAST_TRACKLETS - self._compared)
+
+    @property
+    def has_new_camera(self) -> bool:
+        """Whether a camera of which little was known has enough tracklets by now for a mean of its own."""
+        return any(
+            self._learnt_of[camera] < ENOUGH_FOR_A_MEAN
+            and come >= max(self._learnt_of[camera], ENOUGH_FOR_A_MEAN - self._learnt_of[camera])
+            for camera, come in self._come_of.items()
+        )
+
+    def learnt_again(self, given: Circumstances) -> OnlinePopulation:
+        """Return the same people, with centring and background learnt from the tracklets that they have now.
+
+        Args:
+            given: The circumstances; there is at least one tracklet.
+        """
+        held = {}
+        for sighting in self._online.sightings():
+            one = self.assignments[sighting.id]
+            held[sighting.id] = HeldTracklet(one.tracklet, sighting, one.seq, one.first_us, one.last_us)
+        new = OnlinePopulation(held, self.assignments, given)
+        if not self.outgrown:  # else this is what they have outgrown
+            new._compared, new._come = self._compared, self._come
+        return new
+
+    def moved_after(self, before: Mapping[str, tuple[float, ...]]) -> dict[str, float]:
+        """Return when cameras were moved again after moments known before, seconds since 1970 UTC, by name.
+
+        As more tracklets come, the moment of a move is estimated anew: a move is another only if 20 or more tracklets
+        of the camera lie between the two moments.
+        """
+        return {
+            camera: times[-1]
+            for camera, times in self.moved.items()
+            if self._another_move(camera, times, before.get(camera, ()))
+        }
+
+    def of_people_in(self, decisions: Iterable[Decision]) -> list[Assignment]:
+        """Return the assignments of the people whose tracklets decisions are about."""
+        named = {name_of(key) for one in decisions for key in (one.first, one.second)}
+        people = {self.assignments[name].person for name in named if name in self.assignments}
+        return [self.assignments[name] for person in sorted(people) for name in self._online.members(person)]
+
+    def features_of(self, assignments: Iterable[Assignment]) -> dict[str, Feature]:
+        """Return the centred features of tracklets of these people, D float32, by name."""
+        return {name: self._online.feature_of(name) for name in (name_of(one.tracklet) for one in assignments)}
+
+    def follow(self, operator: OperatorConstraints) -> None:
+        """Respect what operators have said, in place of what they had said before."""
+        self._online.follow(operator)
 
     def add(self, tracklet: HeldTracklet, changes: Changes, *, at_us: int) -> None:
         """Assign a tracklet, or what is newly known of one; note in ``changes`` what is to be stored.
@@ -181,7 +241,9 @@ class OnlinePopulation:
         came_since = name not in self._learnt and known is None
         events = self._online.add(tracklet.sighting)
         if came_since:
-            self._look_for_a_move(tracklet.sighting.camera)
+            self._come += 1
+            self._come_of[tracklet.key[0]] += 1
+            self._look_for_a_move(tracklet.key[0])
         if known is not None:
             self._put(name, self._continued(known, tracklet, events, at_us), changes)
         for event in events:
@@ -204,12 +266,22 @@ class OnlinePopulation:
 
     def _look_for_a_move(self, camera: str) -> None:
         """Note whether a camera was moved, each time that an eighth more of its tracklets has come."""
-        self._new_of[camera] += 1
-        if self._new_of[camera] < max(LEAST_FOR_MOVED, self._held_of[camera] // 8):
+        come, looked_at = self._come_of[camera], self._looked_at_of[camera]
+        if come - looked_at < max(LEAST_FOR_MOVED, (self._learnt_of[camera] + looked_at) // 8):
             return
-        self._held_of[camera] += self._new_of.pop(camera)
-        found = moves(gathered(self._online.sightings_of(camera))).get(camera, (-np.inf,))
-        self.moved_since |= found[-1] > self.moved.get(camera, (-np.inf,))[-1]
+        self._looked_at_of[camera] = come
+        found = moves(gathered(self._sightings_of(camera))).get(camera, ())
+        self.moved_since |= self._another_move(camera, found, self.moved.get(camera, ()))
+
+    def _another_move(self, camera: str, found: Sequence[float], known: Sequence[float]) -> bool:
+        """Return whether the last moment found is another move than the last one known."""
+        if not found or not known:
+            return len(found) > 0
+        between = sum(known[-1] <= one.first_s < found[-1] for one in self._sightings_of(camera))
+        return between >= LEAST_FOR_MOVED
+
+    def _sightings_of(self, camera: str) -> list[Sighting]:
+        return [one for one in self._online.sightings() if one.camera == camera]
 
     def _continued(self, old: Assignment, tracklet: HeldTracklet, events: Sequence[Event], at_us: int) -> Assignment:
         """Return a tracklet's assignment with what is newly known of it, and how that has brought it to others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -71,11 +71,7 @@ class OnlinePeople:
         self._transits = transits
         known = 0 if background is None else background.tracklets
         self.limit = sure_at_once(known, strangers) if above is None else above
-        operator = operator or OperatorConstraints()
-        self._joined = operator.groups
-        self._apart: dict[str, set[str]] = {}
-        for first, second in operator.not_same:
-            self._keep_apart(first, second)
+        self.follow(operator or OperatorConstraints())
         self._table = PeopleTable(len(centring.mean), numbers or Numbers())
 
     @classmethod
@@ -113,6 +109,13 @@ class OnlinePeople:
             self._table.place(sighting, number, self._centred(sighting), 0.0)
         self._refresh_levels()
 
+    def follow(self, operator: OperatorConstraints) -> None:
+        """Respect what an operator has said of tracklets, in place of what was said before."""
+        self._joined = operator.groups
+        self._apart: dict[str, set[str]] = {}
+        for first, second in operator.not_same:
+            self._keep_apart(first, second)
+
     def __len__(self) -> int:
         return len(self._table)
 
@@ -132,10 +135,14 @@ class OnlinePeople:
         """Return the tracklets of a person, in alphabetical order."""
         return tuple(sorted(self._table.people[person].members))
 
-    def sightings_of(self, camera: str) -> list[Sighting]:
-        """Return all tracklets of a camera."""
-        people = self._table.people.values()
-        return [one for person in people for one in person.members.values() if one.camera == camera]
+    def sightings(self) -> Iterator[Sighting]:
+        """Yield all tracklets."""
+        for person in self._table.people.values():
+            yield from person.members.values()
+
+    def feature_of(self, tracklet: str) -> Feature:
+        """Return the centred feature of a tracklet of a live person, D float32."""
+        return self._table.features[tracklet]
 
     def add(self, sighting: Sighting) -> tuple[Event, ...]:
         """Assign a tracklet, or what is newly known of one that was assigned.

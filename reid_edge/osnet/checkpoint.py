@@ -315,8 +315,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, *, force: bool = False, 
         checkpoint: What is written.
         path: Where; ends in ``.safetensors``.
         force: Replace what is there.
-        half: Write weights as float16, half as large.  They are rounded, so what is loaded again is another model with
-            another sha256.
+        half: Write weights as float16, half as large, but variances as float32, since small ones would become 0.  They
+            are rounded, so what is loaded again is another model with another sha256.
 
     Raises:
         OutputError: The name does not end in ``.safetensors``, the file exists and ``force`` is off, it cannot be
@@ -344,7 +344,10 @@ def _stored(checkpoint: Checkpoint, *, half: bool) -> dict[str, Tensor]:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     if not half:
         return state
-    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    halved = {
+        name: tensor.half() if tensor.is_floating_point() and not name.endswith(".running_var") else tensor
+        for name, tensor in state.items()
+    }
     if too_large := [name for name, tensor in halved.items() if not bool(torch.isfinite(tensor).all())]:
         raise OutputError(
             f"float16 holds numbers up to {torch.finfo(torch.float16).max:.0f}, and these tensors have larger ones: "

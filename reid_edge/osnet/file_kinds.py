@@ -20,6 +20,7 @@ _MAX_SAFETENSORS_HEADER = 100_000_000
 _WANTED = "expected a reid-edge .safetensors, or a PyTorch file with the weights of an OSNet (.pth, .pth.tar)"
 _WEIGHTS = "give the PyTorch file (.pth) with the trained weights that it was made from"
 _UNPACK = "unpack it, and give the checkpoint that is inside"
+_SAVE_WEIGHTS = "in the program that has the weights, save them with torch.save(model.state_dict(), 'weights.pth')"
 
 #: First bytes of files that hold no PyTorch weights, what they are, and the next step.
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
@@ -45,6 +46,8 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
 )
 _WEB_PAGE = re.compile(rb"\s*(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+#: Pickles of protocols 0 and 1 have no header.  They begin with a dictionary or a list, or with the name of a class.
+_OLD_PICKLE = re.compile(rb"(?:\([dl]|[}\]]|c[\w.]+\n\w+\n)(?:p\d+\n|q.|r....|\()", re.DOTALL)
 #: The first field of an ONNX model is its format's version; then come the producer, operators or graph.
 _ONNX = re.compile(rb"\x08[\x01-\x14][\x12\x1a\x22\x28\x32\x3a\x42]")
 
@@ -82,6 +85,8 @@ def _kind(content: bytes, name: str) -> tuple[str, str]:
         return _tar_kind(content)
     if _is_pickle(content):
         return _pickle_kind(content)
+    if _OLD_PICKLE.match(content) and content.endswith(b"."):
+        return "a pickle of protocol 0 or 1, as Python 2 writes it by default", _SAVE_WEIGHTS
     return _text_kind(content) or _model_kind(content, name)
 
 
@@ -155,7 +160,7 @@ def _pickle_kind(content: bytes) -> tuple[str, str]:
     if b"_load_from_bytes" in content:
         return (
             "a pickle that Python's pickle module wrote, which only running it could read",
-            "in the program that has the weights, save them with torch.save(model.state_dict(), 'weights.pth')",
+            _SAVE_WEIGHTS,
         )
     if b"_rebuild_tensor" in content or b"_rebuild_parameter" in content:
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Literal
 
@@ -129,6 +130,7 @@ def check_extractor(extractor: Extractor) -> float:
     if cosine < limit:
         raise ParityError(
             f"{extractor.bundle.path}: {extractor.description} computes other features here than where it was "
-            f"exported: cosine {cosine:.6f}, limit {limit:.5f}. Run: reid-edge verify {extractor.bundle.path}"
+            f"exported: cosine {cosine:.6f}, limit {limit:.5f}. "
+            f"Run: reid-edge verify {shlex.quote(str(extractor.bundle.path))}"
         )
     return cosine

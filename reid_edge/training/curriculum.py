@@ -24,6 +24,13 @@ def size_of_epoch(settings: TrainSettings, epoch: int) -> Size:
     return schedule.sizes[bisect.bisect_right(schedule.size_milestones, epoch)]
 
 
+def steps_at_size(settings: TrainSettings, step: int, steps_per_epoch: int) -> int:
+    """Return the number of steps before this one that had the same input size as it."""
+    milestones = settings.schedule.size_milestones
+    passed = bisect.bisect_right(milestones, step // steps_per_epoch)
+    return step - (milestones[passed - 1] * steps_per_epoch if passed else 0)
+
+
 def pixel_opener(
     images: Images, settings: TrainSettings, device: torch.device, on_image: Callable[[int], object]
 ) -> OpenPixels:

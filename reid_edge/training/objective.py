@@ -57,7 +57,7 @@ class Objective:
 
         Returns:
             0-d tensors: ``loss``, to be minimised; and without gradients, as means over networks, ``cross_entropy``,
-            ``triplet``, ``entropy``, ``mutual`` (before their weights; 0 where the run has no such loss), with teachers
+            ``triplet``, ``entropy``, ``mutual`` (before their weights; 0 for a loss without one), with teachers
             ``taught_feature``, ``taught_relations``, ``taught_logits`` (those with a weight), and
             ``accuracy`` (share of correct labels); and ``spread`` (:func:`spread`)
             of the network that has the least, so that a collapsed one does not hide behind another.
@@ -86,6 +86,8 @@ class Objective:
         return {"loss": loss, **figures, **self._quality(outputs, targets)}
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if not self._loss.cross_entropy:
+            return logits.new_zeros(())  # and so the classifier has no gradient
         if self._rates is not None:
             self._rates = self._rates.to(logits.device)  # a copy at the first call only: a graph could not hold it
             return attribute_loss(logits, targets, self._rates, self._loss.attribute_weights)

@@ -144,8 +144,8 @@ class ModelEma:
     def new_weight(self, step: int) -> float:
         """Return the weight of the new value after a step, counted from 0.
 
-        It is 1 − min(decay, (1 + n) / (10 + n)) after n updates, as in TensorFlow's ExponentialMovingAverage: the
-        random first weights soon lose their influence.
+        It is 1 − min(decay, (1 + n) / (10 + n)) after n updates, as in TensorFlow's ExponentialMovingAverage: what
+        was before the first soon loses its influence.
         """
         return 1 - min(self.decay, (1 + step) / (10 + step))
 

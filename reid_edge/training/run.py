@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from reid_edge.training.loop import Loop, Parts
 from reid_edge.training.model import CheckpointMaker, make_models, variant_options
 from reid_edge.training.objective import Objective
 from reid_edge.training.pixels import open_pixels, pixel_statistics
-from reid_edge.training.resolve import check, to_tables, to_toml
+from reid_edge.training.resolve import check, from_tables, to_tables, to_toml
 from reid_edge.training.run_logger import RunLogger, check_packages
 from reid_edge.training.sampling import balanced_batches, check_balance, shuffled_batches
 from reid_edge.training.settings import TrainSettings
@@ -101,14 +102,14 @@ def train(
     check_packages()
     stop = StopRequest(minutes)
     device = distributed.pick_device(settings.run.device)
-    # The precision that "auto" stands for here influences the result: it stays when the run goes on elsewhere.
-    half = half_precision(settings.run, device)
-    settings = replace(settings, run=replace(settings.run, precision="bfloat16" if half else "float32"))
     with distributed.joined(device):
         writes = distributed.rank() == 0
         notify, say = (notify, say) if writes else (silent, lambda _line: None)
         folder = RunFolder(out, settings.networks)
-        saved = _saved(folder, settings) if resume else None
+        saved = _saved(folder) if resume else None
+        settings = _with_precision(settings, device, saved)
+        if saved is not None:
+            check_settings(saved, settings)
         if saved is None and writes:
             check_new(out, force=force)
         if saved is not None and saved.progress.finished:
@@ -120,11 +121,18 @@ def train(
     return _result(folder, state.progress)
 
 
-def _saved(folder: RunFolder, settings: TrainSettings) -> SavedState:
+def _saved(folder: RunFolder) -> SavedState:
     check_resumable(folder.path)
-    saved = load_state(folder.state)
-    check_settings(saved, settings)
-    return saved
+    return load_state(folder.state)
+
+
+def _with_precision(settings: TrainSettings, device: torch.device, saved: SavedState | None) -> TrainSettings:
+    """Say what ``auto`` stands for: what the run began with, wherever it goes on, since the result depends on it."""
+    run = settings.run
+    if saved is not None and run.precision == "auto":
+        run = from_tables(saved.settings, origin="the saved state").run
+    precision: Literal["float32", "bfloat16"] = "bfloat16" if half_precision(run, device) else "float32"
+    return replace(settings, run=replace(settings.run, precision=precision))
 
 
 def _result(folder: RunFolder, progress: Progress) -> TrainResult:

@@ -196,7 +196,7 @@ class ScheduleSettings:
         warmup: Number of first epochs in which the rate rises linearly, step by step, from a hundredth of it.
         frozen: Number of first epochs in which only the classifier trains; they count towards ``epochs``.
         balanced_start: First epoch with identity-balanced batches (``batch.instances``), counted from 0. Default: the
-            first one with triplet loss, without which they cost accuracy (docs/training.md).
+            first one with triplet loss, without which they cost accuracy.
         sizes: Input sizes, HEIGHTxWIDTH, in the order in which they are trained at; the last one is ``model.size``.
             Small images cost little, and most can be learned from them. Held-out images are always evaluated at
             ``model.size``. Default: that size throughout.
@@ -238,7 +238,8 @@ class RunSettings:
         precision: Precision of the forward pass. ``auto``: bfloat16 on a GPU and on CPUs with
             AVX512-BF16 or AMX, float32 on others.
         graph: Capture a step as one CUDA graph. ``auto``: on one GPU.
-        ema: Decay per step of an exponential moving average of the weights, which is then evaluated and saved. 0: none.
+        ema: Decay per step of an exponential moving average of the weights, which is then evaluated and saved; in the
+            first n steps of each input size at most (1 + n) / (10 + n). 0: none.
         evaluate_every: Epochs between evaluations; the last epoch is always evaluated. 0: only the last.
         save_minutes: Minutes between saves of the run's state. It is also saved at each evaluation and at the end.
         collapse_spread: The run stops if the spread of the features stays below this value. 0: never.

@@ -11,6 +11,7 @@ from reid_edge.errors import ResumeError, SettingsError
 from reid_edge.system.cpu import cpu_flags
 from reid_edge.training import distributed
 from reid_edge.training.augment import Augmenter
+from reid_edge.training.curriculum import steps_at_size
 from reid_edge.training.distributed import synchronise_batch_norms
 from reid_edge.training.graph import CudaGraphs, Recorder, Repeated
 from reid_edge.training.objective import Objective
@@ -128,7 +129,8 @@ class Stepper:
         self._rate.set(rate(schedule, settings.optimiser.learning_rate, step, self._steps_per_epoch))
         self._triplet.set(triplet_weight(settings.loss, step // self._steps_per_epoch))
         if self._ema:
-            self._new_weight.set(self._ema.new_weight(step))
+            # Batch-norm statistics of another input size are not those of this one: the average begins anew.
+            self._new_weight.set(self._ema.new_weight(steps_at_size(settings, step, self._steps_per_epoch)))
         self._enter(frozen=frozen(schedule, step, self._steps_per_epoch))
 
     def augment_with(self, augmenter: Augmenter) -> None:

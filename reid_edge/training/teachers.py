@@ -172,20 +172,22 @@ def _of_run(
             "or give one of its checkpoints as a file."
         )
     settings = from_tables(state.settings, origin=str(RunFolder(path).state))
-    held = {
-        name.partition(".")[2]: tensor
-        for name, tensor in (state.stepper["average"] or state.stepper["learners"]).items()
-        if name.startswith("0.") and not name.startswith("0.projections.")
-    }
     info = CheckpointInfo(
         width=settings.model.width, variant=settings.model.variant, size=settings.model.size,
         mean=state.mean, std=state.std,
     )  # fmt: skip
-    model = ReIDModel(info.config, len(held["head.bias"]), neck=settings.model.neck)
     try:
+        held = {
+            name.partition(".")[2]: tensor
+            for name, tensor in (state.stepper["average"] or state.stepper["learners"]).items()
+            if name.startswith("0.") and not name.startswith("0.projections.")
+        }
+        model = ReIDModel(info.config, len(held["head.bias"]), neck=settings.model.neck)
         model.load_state_dict(held)
-    except RuntimeError as error:
-        raise ResumeError(f"{RunFolder(path).state} does not fit its own settings ({error}).") from error
+    except (KeyError, AttributeError, TypeError, RuntimeError) as error:
+        raise ResumeError(
+            f"{RunFolder(path).state} does not fit its own settings ({error}); give the run's best.safetensors instead."
+        ) from error
     same = state.data == training_data.fingerprint
     return Checkpoint(info, dict(model.network.state_dict())), model.classifier() if same else None
 

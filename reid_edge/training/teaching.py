@@ -106,7 +106,8 @@ class TeachingStaff:
     ) -> None:
         self._half, self._known, self._device = half, known, device
         networks = [teacher for teacher in teachers if isinstance(teacher, NetworkTeacher)]
-        self._networks = [teacher.network.to(device) for teacher in networks] if known is None else []
+        looking = networks if known is None else ()
+        self._networks = [(teacher.network.to(device), teacher.info.size) for teacher in looking]
         wanted = networks if settings.distill.logits else ()
         self._classifiers = [teacher.classifier.to(device) for teacher in wanted if teacher.classifier is not None]
 
@@ -119,12 +120,13 @@ class TeachingStaff:
         """Return what the teachers say of a batch.
 
         Args:
-            images: N×3×H×W, as the network that learns sees them.
+            images: N×3×H×W, as the network that learns sees them; each teacher is given them at its own input size.
             known: Features of these images, from :meth:`known`.
         """
         if known is None:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-                features = torch.stack([network(images.float()) for network in self._networks], 1).float()
+                seen = [network(_at_size(images.float(), size)) for network, size in self._networks]
+            features = torch.stack(seen, 1).float()
         else:
             features = known.float()
         logits = [classifier(features[:, number]) for number, classifier in enumerate(self._classifiers)]
@@ -138,6 +140,12 @@ class TeachingStaff:
         """
         if self._known is not None:
             self._known.save(path)
+
+
+def _at_size(images: Tensor, size: Size) -> Tensor:
+    if images.shape[2:] == size:
+        return images
+    return functional.interpolate(images, size, mode="bilinear", antialias=True)
 
 
 def make_staff(
@@ -237,7 +245,7 @@ def _try_out(
     first = [torch.arange(min(len(images), _BATCH))]
     for teacher in teachers:
         if isinstance(teacher, NetworkTeacher):
-            for _, features in _looks(teacher, images, settings.augment, settings.model.size, first, device, half=half):
+            for _, features in _looks(teacher, images, settings.augment, teacher.info.size, first, device, half=half):
                 _check_range(teacher, features, torch.finfo(torch.float32).max)
 
 

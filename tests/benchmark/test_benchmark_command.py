@@ -103,7 +103,6 @@ def test_accuracy_is_measured_for_each_variant(benchmarked):
     for variant in ("openvino/int8", "onnxruntime/int8"):
         assert accuracy[f"market1501/{variant}/mAP"] == 100  # the same picture twice
         assert accuracy[f"market1501/{variant}/R1"] == 100
-    assert accuracy["market1501/mAP"] == 70.4
 
 
 @pytest.mark.slow

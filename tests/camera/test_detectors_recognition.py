@@ -91,6 +91,11 @@ def end2end(columns: int = 6, count: int = 300, *, behind=(0, 1)) -> np.ndarray:
     return table
 
 
+def beside_one_far(table: np.ndarray) -> np.ndarray:
+    table[0, 9, 0] = 30
+    return table
+
+
 PROTOTYPES = np.zeros((1, 32, 16, 16))
 KEYPOINTS = (5, -20.0, 80.0)
 HEADS = {
@@ -98,6 +103,8 @@ HEADS = {
     "v8, transposed": ([np.swapaxes(v8(84), 1, 2)], {}, "yolo v8"),
     "v8 of one class": ([v8(5)], {}, "yolo v8"),
     "v8 of three named classes": ([v8(7)], {"names": {0: "Person", 1: "cat", 2: "dog"}, "task": "detect"}, "yolo v8"),
+    "v8 of 81 named classes": ([v8(85)], {"names": COCO | {80: "forklift"}, "task": "detect"}, "yolo v8"),
+    "v8 of one class, transposed": ([np.swapaxes(v8(5), 1, 2)], {}, "yolo v8"),
     "v8 for masks": ([v8(116, behind=(84, -2, 2)), PROTOTYPES], {}, "yolo v8, its masks unused"),
     "v8 for masks, as it says": (
         [v8(116, behind=(84, -2, 2)), PROTOTYPES],
@@ -115,6 +122,7 @@ HEADS = {
     "v5 with its raw heads": ([v5(85), *[np.zeros((1, 3, side, side, 85)) for side in (16, 8, 4)]], {}, "yolo v5"),
     "v5 of one class": ([v5(6)], {}, "yolo v5"),
     "v5 of two named classes": ([v5(7)], {"names": ["person", "car"]}, "yolo v5"),
+    "v5 with one row for each cell, as it says": ([v5(85, count=CELLS)], {"names": COCO}, "yolo v5"),
     "v5 for masks": ([v5(117, behind=(85, -2, 2)), PROTOTYPES], {}, "yolo v5, its masks unused"),
     "after suppression": ([end2end()], {"names": COCO}, "yolo end2end"),
     "after suppression, of 100": ([end2end(count=100)], {"names": COCO}, "yolo end2end"),
@@ -162,6 +170,47 @@ REFUSED = {
     "fractions (RT-DETR)": ([np.swapaxes(v8(84, scale=1 / 128), 1, 2)], {}, r"fractions of the picture.*RT-DETR"),
     "fractions of 300 queries": ([v8(84, count=300, scale=1 / 128)], {}, r"fractions of the picture"),
     "relative to cells (YOLOX)": ([v5(85, count=CELLS, scale=1 / 40)], {}, r"relative to cells \(as YOLOX's\)"),
+    "relative to cells, one of them far": (
+        [beside_one_far(v5(85, count=CELLS, scale=1 / 40))],
+        {},
+        r"relative to cells",
+    ),
+    "objectness for each cell (YOLOX, YOLOv6)": (
+        [v5(85, count=CELLS)],
+        {},
+        r"prepared.*YOLOX.*detector\.color=BGR --set detector\.scale=1\.0.*YOLOv6: --set detector\.color=RGB",
+    ),
+    "six columns for each cell": ([v5(6, count=CELLS)], {}, r"objectness for each cell.*detector\.form=v8"),
+    "RT-DETR of one class": (
+        [np.swapaxes(v8(5, count=300, scale=1 / 128), 1, 2)],
+        {"names": {0: "person"}, "task": "detect"},
+        r"fractions of the picture",
+    ),
+    "RT-DETR of one class, unsaid": (
+        [np.swapaxes(v8(5, count=300, scale=1 / 128), 1, 2)],
+        {},
+        r"1×300×5\..*detector\.form=v8.*RT-DETR",
+    ),
+    "RT-DETR of two classes": (
+        [np.swapaxes(v8(6, count=300, scale=1 / 128, behind=(5, 0, 0.02)), 1, 2)],
+        {"names": ["person", "car"], "task": "detect"},
+        r"after suppression .*no number of a class.*RT-DETR",
+    ),
+    "score and class behind fractions": (
+        [np.swapaxes(v8(6, count=300, scale=1 / 128), 1, 2)],
+        {"names": ["person", "car"], "task": "detect"},
+        r"after suppression .*fractions of the picture",
+    ),
+    "score and class behind centre and size": (
+        [np.swapaxes(v8(6, count=300), 1, 2)],
+        {"names": COCO},
+        r"after suppression .*x2 y2 is less than x1 y1",
+    ),
+    "boxes and labels with an axis of one picture (MMDeploy)": (
+        [np.zeros((1, 100, 5)), np.zeros((1, 100))],
+        {},
+        r"prepared.*RTMDet: --set detector\.color=BGR --set .detector\.mean",
+    ),
     "an output for each scale": (
         [np.zeros((1, 3, side, side, 85)) for side in (16, 8, 4)],
         {},
@@ -169,7 +218,11 @@ REFUSED = {
     ),
     "raw heads of v8": ([np.zeros((1, 144, side, side)) for side in (16, 8, 4)], {}, r"not recognised"),
     "raw heads of v3": ([np.zeros((1, 255, 8, 8))], {}, r"not recognised .*1×255×8×8"),
-    "many classes without names": ([v8(15)], {}, r"has 11 classes and does not name them: write \[detector\]"),
+    "many classes without names": (
+        [v8(15)],
+        {},
+        r"has 11 classes and does not name them: give --set detector\.person=N",
+    ),
     "classes without people": ([v8(6)], {"names": {0: "helmet", 1: "vest"}}, r"helmet, vest: none of them is 'person'"),
     "SSD without names": ([np.zeros((1, 1, 9, 7))], {}, r"does not name them.*15 of Pascal VOC's"),
     "after suppression, without names": ([end2end()], {}, r"unknown number of classes"),
@@ -198,6 +251,45 @@ def test_a_described_yolo_is_not_blind_either(file, head):
     assert [row for row in rows(detector(FRAME)) if row[4] >= 0.3] == [PERSON]
 
 
+def test_yolox_is_read_once_its_input_is_said(file):
+    path = file(v5(85, count=CELLS))
+    detector = open_detector(ModelSettings(path=path, engine="onnxruntime", color="BGR", scale=1.0))
+    assert [row for row in rows(detector(FRAME)) if row[4] >= 0.3] == [PERSON]
+    for half in ({"color": "BGR"}, {"scale": 1.0}, {"form": "v5"}):
+        with pytest.raises(DetectorError, match="nothing says how its pictures are prepared"):
+            open_detector(ModelSettings(path=path, engine="onnxruntime", **half))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("output", ["auto", "boxes"])
+def test_boxes_and_labels_may_have_an_axis_of_one_picture(file, engine, output):
+    dets = np.array([[[24, 12, 40, 52, 0.9], [0, 0, 9, 9, 0.2], [0, 0, 64, 64, 0.9], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]])
+    path = file(dets, np.array([[0, 0, 1, 0, 0]]), called=["dets", "labels"])
+    said = {"color": "BGR", "scale": 0.01735, "mean": (103.53, 116.28, 123.675), "person": 0}
+    detector = open_detector(ModelSettings(path=path, engine=engine, output=output, **said))
+    assert "(boxes)" in detector.description
+    assert [row for row in rows(detector(FRAME)) if row[4] >= 0.3] == [PERSON]
+
+
+def test_rows_after_suppression_are_checked_on_the_first_picture_that_has_any(file):
+    nothing = np.zeros((1, 300, 6), np.float32)
+    detector = open_detector(ModelSettings(path=file(nothing, names=COCO), engine="onnxruntime"))
+    fractions = nothing.copy()
+    fractions[0, 0] = 0.5, 0.5, 0.2, 0.4, 0.9, 0.1
+    with pytest.raises(DetectorError, match=r"sixth column holds 0\.1, which is no number of a class"):
+        detector._head([fractions])
+    assert len(detector._head([nothing])) == 0
+    detector._head([end2end().astype(np.float32)])
+    detector._head([fractions])  # one odd picture later on ends no camera
+
+
+@pytest.mark.parametrize("form", ["v5", "v8"])
+def test_a_form_with_more_columns_than_there_are_is_refused(file, form):
+    path = file(np.swapaxes(v8(5), 1, 2)[:, :, : 5 if form == "v5" else 4])
+    with pytest.raises(DetectorError, match=r"1×84×8400|Correct .form."):
+        open_detector(ModelSettings(path=path, engine="onnxruntime", form=form))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_order_of_the_axes_is_that_of_the_file(file, engine):
     detector = open_detector(ModelSettings(path=file(v8(84), takes=(1, 128, 128, 3)), engine=engine))
@@ -212,6 +304,18 @@ def test_a_fixed_batch_is_named_as_the_reason(file, engine, layout):
     path = file(np.repeat(v8(84), 8, 0), takes=(8, 3, 128, 128))
     with pytest.raises(DetectorError, match=r"8 pictures at once \(a fixed batch.*Export it again with a batch of 1"):
         open_detector(ModelSettings(path=path, engine=engine, layout=layout))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_file_of_open_size_takes_the_one_that_it_was_exported_for(file, engine):
+    path = file(v8(84), takes=(1, 3, "height", "width"), imgsz=[128, 128], names=COCO, task="detect")
+    assert [row for row in rows(open_detector(ModelSettings(path=path, engine=engine))(FRAME)) if row[4] >= 0.3] == [
+        PERSON
+    ]
+    for unusable in ("[128]", "128, 128", "[0, 128]", "['a', 1]", "["):
+        path = file(v8(84), takes=(1, 3, "height", "width"), imgsz=unusable)
+        with pytest.raises(DetectorError, match=r"leaves the size of its input open.*detector\.size=\[640, 640\]"):
+            open_detector(ModelSettings(path=path, engine=engine))
 
 
 def test_files_of_a_training_library_are_told_how_to_become_onnx(tmp_path):

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -18,8 +19,10 @@ from typer.testing import CliRunner
 from reid_edge.cli import app
 from reid_edge.cli import camera as camera_command
 from reid_edge.cli.file_positions import FilePositions
+from reid_edge.errors import GalleryError
 from reid_edge.gallery.store import open_store
 from reid_edge.signing import SigningKey
+from reid_edge.upstream.delivery.log import DeliveryStats
 from reid_edge.upstream.outbox import Outbox
 from tests.broker import free_port
 from tests.camera.mjpeg import MjpegCamera
@@ -216,9 +219,28 @@ def test_a_full_disk_behind_standard_output_and_a_taken_port_do_not_stop_it(came
 def test_an_agent_whose_address_nobody_has_set_takes_a_free_port(tmp_path, monkeypatch, operation, options, any_port):
     settings, taken = tmp_path / "camera.toml", []
     settings.write_text(f"[source]\nuri = 'a.mp4'\n[engine]\nbundle = 'b'\n{operation}\n", encoding="utf-8")
-    monkeypatch.setattr(camera_command, "_run", lambda _, *, any_port: taken.append(any_port))
+    monkeypatch.setattr(camera_command, "_run", lambda _, *, any_port, preview: taken.append(any_port))
     done = CliRunner().invoke(app, ["run", "--config", str(settings), *options], catch_exceptions=False)
     assert done.exit_code == 0 and taken == [any_port]
+
+
+def test_the_preview_that_the_summary_names_sees_what_the_run_saw(tmp_path, monkeypatch):
+    settings, named = tmp_path / "my camera.toml", []
+    settings.write_text("", encoding="utf-8")
+    monkeypatch.setattr(camera_command, "_run", lambda _, *, any_port, preview: named.append(preview))
+    options = [
+        "--config", str(settings), "--source", "my video.avi", "--detector", "person-detection-0202",
+        "--set", "detector.size=[640, 640]", "--set", "upstream.uri=postgresql://me:secret@host/db",
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, ["run", "my bundle", *options, "--camera", "door"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert named == [
+        f"reid-edge preview 'my bundle' --config '{settings}' --source 'my video.avi' --detector person-detection-0202 "
+        "--set 'detector.size=[640, 640]' --out preview.html"
+    ]
+    for given in (["--source", "rtsp://me:secret@10.0.0.9/1"], ["--set", "source.uri=rtsp://me:secret@10.0.0.9/1"]):
+        CliRunner().invoke(app, ["run", "b", *given], catch_exceptions=False)
+        assert "secret" not in named[-1] and "10.0.0.9" in named[-1]
 
 
 def test_a_state_folder_that_cannot_be_made_is_an_error_that_says_what_to_do(run, camera, tmp_path):
@@ -422,6 +444,8 @@ def test_a_file_older_than_the_retention_is_refused_until_the_store_keeps_it_and
     places = {(entry.incarnation, entry.track): positions.of(entry.tracklet, entry.first_us) for entry in entries}
     assert len(places) >= 2 and {place.file for place in places.values()} == {Path(street).name}
     seconds = [round(place.seconds, 3) for place in places.values()]
+    assert {place.run for place in places.values()} == {1, 2}
+    assert all(str(place).endswith(f"of {Path(street).name}, run {place.run}") for place in places.values())
     assert all(0 <= at < 30 and seconds.count(at) % 2 == 0 for at in seconds)  # the same people, in both runs
 
 
@@ -430,6 +454,23 @@ def test_a_file_all_of_which_is_refused_does_not_end_well(played, tmp_path):
     assert done.returncode == 1
     assert "has refused all that was seen" in " ".join(done.stderr.split())
     assert stored(tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("newest", "last", "refused", "is_wrong"),
+    [(0, 7, 2, True), (5, 7, 2, True), (6, 7, 1, False), (5, 5, 1, False), (5, 7, 0, False)],
+    ids=["none stored", "older ones stored", "one stored", "none made", "none refused"],
+)
+def test_what_had_waited_and_is_stored_now_does_not_hide_that_this_run_was_refused(newest, last, refused, is_wrong):
+    """Rows up to 5 are from before."""
+    stats = DeliveryStats(acknowledged=newest, newest_acknowledged=newest, refused_waiting=refused)
+    agent = SimpleNamespace(
+        delivery=SimpleNamespace(stats=stats),
+        outbox=SimpleNamespace(last_seq=last),
+        pipeline=SimpleNamespace(source=SimpleNamespace(live=False)),
+    )
+    with pytest.raises(GalleryError, match="has refused all") if is_wrong else contextlib.nullcontext():
+        camera_command._refuse_nothing_stored(agent, 5)
 
 
 def _is_free(port):

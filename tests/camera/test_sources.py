@@ -16,6 +16,7 @@ from reid_edge.camera.sources.source import FrameBuffer
 from reid_edge.errors import SettingsError, SourceError
 from reid_edge.redaction import redacted
 
+NEEDS_FFMPEG = pytest.mark.skipif("'FFMPEG:                      NO' in __import__('cv2').getBuildInformation()")
 START = datetime.datetime(2026, 5, 1, 12, 0, tzinfo=datetime.timezone.utc)
 START_US = 1_777_636_800_000_000
 
@@ -27,6 +28,15 @@ def picture(value: int, size_wh=(64, 48)) -> np.ndarray:
 def write_video(path, count: int, *, fps: float = 10.0):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (64, 48))
     for number in range(count):
+        writer.write(picture(number * 10))
+    writer.release()
+    return path
+
+
+def write_mp4(path):
+    """Twenty frames that only FFmpeg reads; OpenCV reads MJPEG in AVI without it."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (64, 48))
+    for number in range(20):
         writer.write(picture(number * 10))
     writer.release()
     return path
@@ -292,6 +302,23 @@ def test_what_holds_no_frame_is_refused_at_once(tmp_path, name):
     with pytest.raises(SourceError, match=message):
         open_source(SourceSettings(uri=str(tmp_path / name)))
     assert threading.active_count() == before
+
+
+@NEEDS_FFMPEG
+def test_a_truncated_file_is_refused_with_the_reason_of_ffmpeg(tmp_path, capfd):
+    whole, cut = write_mp4(tmp_path / "whole.mp4"), tmp_path / "cut.mp4"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(SourceError, match=r"has no frame \(moov atom not found\)\. Try playing it"):
+        open_source(SourceSettings(uri=str(cut)))
+    assert "moov" not in capfd.readouterr().err
+
+
+@NEEDS_FFMPEG
+@pytest.mark.parametrize("name", ["12:30:00.mp4", "concat:a.mp4", "file:b.ts"])
+def test_a_name_with_a_colon_is_a_name(tmp_path, monkeypatch, name):
+    write_mp4(tmp_path / "v.mp4").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(frames_of(uri=name)) == 20
 
 
 def test_a_device_file_or_an_unknown_scheme_is_refused():

@@ -1,12 +1,14 @@
 """A real MJPEG camera on loopback, OpenCV's real client."""
 
 import base64
+import functools
 import logging
 import socket
 import subprocess
 import sys
 import threading
 import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
 import pytest
@@ -15,6 +17,7 @@ from reid_edge.camera.sources import SourceSettings, open_source
 from reid_edge.camera.sources.address import encoded_address, unencoded_characters
 from reid_edge.errors import SourceError
 from tests.camera.mjpeg import MjpegCamera
+from tests.camera.test_sources import write_video
 
 pytestmark = pytest.mark.skipif("'FFMPEG:                      NO' in __import__('cv2').getBuildInformation()")
 
@@ -252,6 +255,21 @@ def test_the_reason_of_ffmpeg_is_told_and_printed_nowhere_else(capfd):
         error = source.stats.error
     assert "Connection refused" in error and "s3cret" not in error
     assert "refused" not in capfd.readouterr().err
+
+
+def test_a_video_file_on_a_web_server_is_refused_and_a_stream_of_such_a_name_is_not(camera, tmp_path):
+    write_video(tmp_path / "seen.avi", 20)
+    serving = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serving) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/seen.avi?key=s3cret"
+        told = pytest.raises(SourceError, match=r"is a file of 20 frames, not a camera\. Download the file")
+        with open_source(quick(address)) as source, told as refused:
+            source.read(10)
+        server.shutdown()
+    assert "s3cret" not in str(refused.value)
+    with open_source(quick(camera.url.replace(".mjpg", ".mp4"))) as source:
+        assert source.read(10) is not None
 
 
 def test_a_device_that_is_not_there_is_refused_at_once_and_one_that_was_unplugged_is_waited_for(monkeypatch):

@@ -62,6 +62,12 @@ def test_an_image_of_query_and_gallery_both_is_listed_once(tmp_path):
     assert str(size_of(load_combined("grid", tmp_path))) == "500 images of 250 identities"
 
 
+def test_members_of_a_union_are_found_by_their_usual_names(tmp_path):
+    trees.market1501(tmp_path / "Market-1501-v15.09.15")
+    trees.dukemtmc(tmp_path / "DukeMTMC-reID")
+    assert {image.member for image in load_combined("market1501+dukemtmc", tmp_path, partial=True)} == {0, 1}
+
+
 def test_members_of_a_union_are_different_people(tmp_path):
     trees.market1501(tmp_path / "market1501")
     trees.dukemtmc(tmp_path / "dukemtmc")

@@ -56,7 +56,7 @@ def test_another_datasets_root_is_an_error(tmp_path):
 
 
 def test_a_missing_root_folder_or_image_is_an_error(tmp_path):
-    with pytest.raises(DatasetError, match="nowhere is not a folder"):
+    with pytest.raises(DatasetError, match=r"nowhere does not exist\. Give the folder that Market-1501 unpacks to"):
         load("market1501", tmp_path / "nowhere", "query")
     with pytest.raises(DatasetError, match="does not hold Market-1501: expected bounding_box_train or"):
         load("market1501", tmp_path, "query")
@@ -220,9 +220,27 @@ def test_mix4_is_the_four_big_ones(tmp_path):
     assert train == load("market1501+cuhk03+dukemtmc+msmt17", tmp_path, "train")
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("market1501/Market-1501-v15.09.15", "dukemtmc-reid/DukeMTMC-reID", "msmt17/MSMT17_V1"),
+        ("Market-1501-v15.09.15", "DukeMTMC-reID", "MSMT17_V2"),
+        ("Market1501", "duke", "MSMT17"),
+    ],
+    ids=["torchreid", "fast-reid", "others"],
+)
+def test_members_of_a_union_lie_in_folders_of_their_usual_names(tmp_path, folders):
+    market, duke, msmt17 = (tmp_path / folder for folder in folders)
+    trees.market1501(market)
+    trees.dukemtmc(duke)
+    trees.msmt17(msmt17, 1)
+    train = load("market1501+dukemtmc+msmt17", tmp_path, "train")
+    assert [image.member for image in train] == [0] * 2 + [1] * 2 + [2] * 2
+
+
 def test_a_missing_member_is_named(tmp_path):
     trees.market1501(tmp_path / "market1501")
-    with pytest.raises(DatasetError, match="dukemtmc is not a folder"):
+    with pytest.raises(DatasetError, match="holds no folder of dukemtmc: expected dukemtmc or DukeMTMC-reID or"):
         load("market1501+dukemtmc", tmp_path, "train")
 
 

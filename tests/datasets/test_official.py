@@ -116,6 +116,13 @@ def test_one_folder_for_each_person_is_told_the_dataset_that_reads_it(tmp_path):
         load("market1501", tmp_path, "query")
 
 
+def test_folders_of_categories_may_be_in_another_case(tmp_path):
+    trees.touch(tmp_path / "Train", "cat/1.jpg", "dog/2.jpg")
+    trees.touch(tmp_path / "VAL", "cat/3.jpg", "dog/4.jpg")
+    assert load_categories("folder", tmp_path, "train").names == ("cat", "dog")
+    assert len(load_categories("folder", tmp_path, "test").images) == 2
+
+
 def test_a_zip_of_macos_makes_no_category(tmp_path):
     trees.touch(tmp_path / "train", "cat/1.jpg", "dog/2.jpg", "__MACOSX/._1.jpg", "__MACOSX/1.jpg")
     assert load_categories("folder", tmp_path, "train").names == ("cat", "dog")

@@ -22,6 +22,22 @@ def test_folders_are_people_and_names_are_numbered_over_all_splits(tmp_path):
     assert told(load_split("folder", tmp_path, "gallery")) == [("y_c3.jpg", 1, 3), ("x_c2.jpg", 3, 2)]
 
 
+def test_folders_and_cameras_may_be_in_another_case(tmp_path):
+    trees.folder(tmp_path)
+    for name in ("train", "query", "gallery"):
+        (tmp_path / name).rename(tmp_path / name.title())
+    (tmp_path / "Query" / "cleo" / "x_c1.jpg").rename(tmp_path / "Query" / "cleo" / "17_C3.JPG")
+    assert told(load_split("folder", tmp_path, "query")) == [("17_C3.JPG", 3, 3)]
+    assert len(load_split("folder", tmp_path, "train")) == 3
+
+
+def test_folders_of_cameras_in_those_of_people_are_told_what_is_expected(tmp_path):
+    trees.touch(tmp_path / "train", "p01/cam1/1.jpg", "p01/cam2/2.jpg", "p02/cam1/3.jpg")
+    with pytest.raises(DatasetError, match=r"lie directly in its folder.*17_c3_0001\.jpg.*--dataset csv") as told:
+        load_split("folder", tmp_path, "train")
+    assert "--dataset folder" not in str(told.value)
+
+
 def test_folders_with_numbers_keep_them(tmp_path):
     trees.touch(tmp_path / "gallery", "0000/a_c1.jpg", "0012/b_c2.jpg", "7/c_c3.jpg")
     assert [image.identity for image in load_split("folder", tmp_path, "gallery")] == [0, 12, 7]

@@ -426,7 +426,7 @@ def test_an_image_finds_the_person_through_the_bundle(session_bundle, tmp_path, 
     found = json.loads(gallery("search", own, *whole, *common, "--file-start", since))
     assert found[0]["position_s"] == pytest.approx((found[0]["first_us"] - int(start) * 1_000_000) / 1e6)
     shown = gallery("search", own, *whole, *common[:2], *WHY, "--file-start", since)
-    assert "in the file" in shown and "It is no probability" in shown
+    assert "in the file" in shown and "It is not a probability" in shown
     assert "not a readable image" in failure("search", own, "--image", tmp_path / "own.db", *common)
     assert "there is no such file" in failure("search", own, "--image", tmp_path / "none.png", *common)
     # A gallery of another model is not searched; that shows before the image is even looked at.

@@ -84,6 +84,8 @@ def test_positions_are_shown_of_files_that_were_run_on_this_machine(uri, now, a_
     (row,) = json.loads(gallery(*options, "--json"))
     assert row["file"] == "street.avi" and row["position_s"] == pytest.approx(90)
     assert "90.00 s of street.avi" in gallery(*options)
+    a_run(now, first_track=2, next_track=9)
+    assert "90.00 s of street.avi, run 1" in gallery(*options)
     began = datetime.datetime.fromtimestamp((now - HOUR) // SECOND - 30, datetime.timezone.utc).isoformat()
     (given,) = json.loads(gallery(*options, "--json", "--file-start", began))
     assert given["file"] is None and given["position_s"] == pytest.approx(30, abs=1)

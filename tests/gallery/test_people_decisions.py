@@ -212,6 +212,21 @@ def test_people_stay_apart_when_the_tracklets_of_the_decision_have_gone(gallery,
         merge(gallery, [first, second], BY)
 
 
+def test_who_was_merged_stays_one_when_the_tracklets_of_the_decision_have_gone(gallery, at):
+    first = merge(gallery, [person_at(gallery, 0), person_at(gallery, 1)], BY)
+    newer = scene_records(make_scene(people=30, visits=2, shift=1.0), at=at)[90:]
+    gallery.add(newer)
+    identify(gallery, now_us=now_us())
+    both = [row for row in range(90, 180) if row % 30 < 2]
+    given = [dataclasses.replace(one, person=first) for one in gallery.assignments() if one.track in both]
+    gallery.change_people(PeopleChange(assignments=given), revision=gallery.people_state().revision)
+    gallery.set_retention_hours(2 * (now_us() - at - 800 * SECOND) / HOUR)  # half of it ago, 80 had been seen
+    identify(gallery, now_us=now_us())
+    gallery.expire(newer[0].entry.first_us)
+    identify(gallery, now_us=now_us(), again=True)
+    assert tracks(gallery, person_at(gallery, 90)) == both
+
+
 def test_a_person_is_erased_with_all_that_is_known_and_the_receipt_says_what_is_not_reached(gallery, at):
     person = person_at(gallery, 3)
     merge(gallery, [person, person_at(gallery, 5)], BY)
@@ -238,6 +253,24 @@ def test_a_person_is_erased_in_one_commit_whose_rules_are_looked_up_by_tracklet(
     assert erase_person(gallery, person_at(gallery, 3), purpose="asked for", now_us=now_us()).observations == 3
     assert commits == [3]
     assert gallery.add(stored(at)).erased == 3 and len(looked_at) == 3
+
+
+def test_what_comes_to_a_person_who_is_being_erased_is_erased_too(gallery, at, monkeypatch):
+    person, erase = person_at(gallery, 3), gallery.apply_erasures
+    newer = next(
+        row for row in scene_records(make_scene(people=30, visits=2, shift=1.0), at=at) if row.entry.track == 93
+    )
+
+    def meanwhile(rules):
+        monkeypatch.setattr(gallery, "apply_erasures", erase)
+        gallery.add([newer])
+        identify(gallery, now_us=now_us())
+        return erase(rules)
+
+    monkeypatch.setattr(gallery, "apply_erasures", meanwhile)
+    receipt = erase_person(gallery, person, purpose="asked for", now_us=now_us())
+    assert receipt.observations == 4 and len(receipt.asked["tracklets"]) == 4 and len(receipt.erasure.split()) == 4
+    assert person not in {one.person for one in gallery.assignments()}
 
 
 def test_a_number_is_never_given_to_somebody_else(gallery, at):

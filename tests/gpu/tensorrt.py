@@ -184,6 +184,8 @@ class _Plan:
         self.num_optimization_profiles, self.contexts = len(self.profiles), 0
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # As TensorRT, it keeps biases as they are (reid_edge/export/half_floats.py).
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         (self.crops,), (self.features,) = self.session.get_inputs(), self.session.get_outputs()
         weights = onnx.load_from_string(model).graph.initializer

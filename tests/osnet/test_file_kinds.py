@@ -6,6 +6,7 @@ import json
 import pickle
 import tarfile
 import zipfile
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -85,6 +86,10 @@ def onnx_model() -> bytes:
         (inner_pickle(), "one part (data.pkl) of an unpacked checkpoint", "before it was unpacked"),
         (pickle.dumps(STATE), "a pickle that Python's pickle module wrote", "torch.save(model.state_dict(),"),
         (pickle.dumps({"a": 1}), "a pickle without tensors", "expected a reid-edge"),
+        (pickle.dumps({"a": [1.5]}, 0), "a pickle of protocol 0 or 1, as Python 2", "torch.save(model.state_dict(),"),
+        (pickle.dumps({"a": [1.5]}, 1), "a pickle of protocol 0 or 1, as Python 2", "torch.save(model.state_dict(),"),
+        (pickle.dumps(OrderedDict(a=1), 0), "a pickle of protocol 0 or 1", "torch.save(model.state_dict(),"),
+        (b"(see the notes) weights are elsewhere.", "a text file that begins '(see the notes)", "expected a reid-edge"),
         (saved()[:-100], "truncated or damaged", "again"),
         (onnx_model(), "an ONNX model", "the PyTorch file (.pth)"),
         (b"\x20\x00\x00\x00ORTM", "a model in ONNX Runtime's own format", "the PyTorch file"),

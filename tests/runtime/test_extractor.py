@@ -62,7 +62,7 @@ def test_features_are_the_checkpoints(extractor, checkpoint, rng):
     features = extractor(crops)
     assert features.shape == (11, 512)
     assert features.dtype == np.float32
-    limit = LIMITS[extractor.artifact.precision] if extractor.artifact.precision != "int8" else 0.85
+    limit = LIMITS[extractor.artifact.precision] if extractor.artifact.precision != "int8" else 0.75
     assert cosines(features, reference(checkpoint, crops)).min() >= limit
 
 

@@ -6,7 +6,8 @@ import torch
 
 from reid_edge.errors import ResumeError, StoppedError
 from reid_edge.osnet.checkpoint import load_checkpoint
-from reid_edge.training.curriculum import TrainingInputs, pixel_opener, size_of_epoch
+from reid_edge.training.curriculum import TrainingInputs, pixel_opener, size_of_epoch, steps_at_size
+from reid_edge.training.optimisation import ModelEma
 from reid_edge.training.resolve import resolve
 from reid_edge.training.run import _sampler, train
 from reid_edge.training.state import load_state
@@ -35,6 +36,21 @@ def test_each_epoch_has_its_size(people):
     config = configured(people, schedule__sizes=["13x13", "16x13", "24x16"], schedule__size_milestones=[1, 2])
     assert [size_of_epoch(config, epoch) for epoch in range(3)] == [(13, 13), (16, 13), (24, 16)]
     assert {size_of_epoch(configured(people), epoch) for epoch in range(3)} == {(24, 16)}
+
+
+def test_steps_are_counted_from_the_change_of_size(people):
+    config = configured(people, schedule__sizes=["13x13", "16x13", "24x16"], schedule__size_milestones=[1, 2])
+    assert [steps_at_size(config, step, 4) for step in range(14)] == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4, 5]
+    assert steps_at_size(configured(people), 13, 4) == 13
+
+
+def test_an_average_forgets_the_smaller_images(people, tmp_path, monkeypatch):
+    """Its batch-norm statistics are those of the last size."""
+    weights = []
+    update = ModelEma.update
+    monkeypatch.setattr(ModelEma, "update", lambda ema, new: (weights.append(float(new)), update(ema, new)))
+    train(configured(people, **GROWING), tmp_path / "run")
+    assert [number for number, weight in enumerate(weights) if weight == pytest.approx(0.9)] == [0, 4]
 
 
 def test_pixels_and_augmentation_follow_the_size(people):

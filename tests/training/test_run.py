@@ -540,6 +540,18 @@ def test_a_run_stops_after_the_minutes_it_was_given_and_goes_on(whole, people, t
     same(whole[0], tmp_path / "run")
 
 
+def test_a_run_goes_on_elsewhere_in_the_precision_that_it_began_with(people, tmp_path, monkeypatch):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("reid_edge.training.step.cpu_has_bfloat16", lambda: True)
+        with pytest.raises(StoppedError):
+            train(configured(people, run__precision="auto"), tmp_path / "run", notify=stopping(3))
+    monkeypatch.setattr("reid_edge.training.step.cpu_has_bfloat16", lambda: False)
+    train(configured(people, run__precision="auto"), tmp_path / "run", resume=True)
+    assert load_state(tmp_path / "run/state.pt").settings["run"]["precision"] == "bfloat16"
+    with pytest.raises(ResumeError, match=r"run\.precision: was 'bfloat16', is 'float32'"):
+        train(configured(people, run__precision="float32"), tmp_path / "run", resume=True)
+
+
 def test_a_gpu_that_vanishes_ends_the_run_and_the_last_state_goes_on(whole, people, tmp_path, monkeypatch):
     config = configured(people, run__save_minutes=1e-9)
     take, taken = Stepper.__call__, []

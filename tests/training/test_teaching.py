@@ -20,9 +20,10 @@ from reid_edge.training.augment import normalise
 from reid_edge.training.pixels import open_pixels
 from reid_edge.training.resolve import resolve
 from reid_edge.training.run import train
+from reid_edge.training.state import load_state, save_state
 from reid_edge.training.task import load_training_data
 from reid_edge.training.teachers import load_teachers
-from reid_edge.training.teaching import KnownFeatures, known_features
+from reid_edge.training.teaching import KnownFeatures, TeachingStaff, known_features
 from tests.training.people import values, write_people
 from tests.training.test_run import rows, same, stopping
 
@@ -108,6 +109,35 @@ def test_known_features_are_means_of_both_mirrorings_at_the_teachers_size(people
     with torch.inference_mode():
         wanted = (network(pixels) + network(pixels.flip(3))) / 2
     torch.testing.assert_close(found[:, 0].float(), wanted, rtol=2e-3, atol=1e-3)
+
+
+def test_a_teacher_that_sees_the_same_view_sees_it_at_its_own_size(people, teacher, tmp_path):
+    config = taught(people, teacher, distill__view="same")
+    teachers = load_teachers(config, load_training_data(config), tmp_path / "run", None)
+    seen = []
+    teachers[0].network.register_forward_pre_hook(lambda _network, inputs: seen.append(inputs[0].shape[2:]))
+    TeachingStaff(teachers, config, CPU, half=False, known=None)(torch.rand(2, 3, 24, 16), None)
+    assert seen == [teachers[0].info.size] == [(32, 16)]
+
+
+def test_a_run_whose_state_lacks_weights_is_refused_as_a_teacher(people, teacher, tmp_path):
+    shutil.copytree(teacher, tmp_path / "teacher")
+    state = load_state(tmp_path / "teacher/state.pt")
+    save_state(tmp_path / "teacher/state.pt", dataclasses.replace(state, stepper={}))
+    config = taught(people, tmp_path / "teacher")
+    with pytest.raises(ResumeError, match=r"state\.pt does not fit its own settings .*best\.safetensors"):
+        load_teachers(config, load_training_data(config), tmp_path / "run", None)
+
+
+def test_without_labels_the_classifier_does_not_learn(people, teacher, tmp_path):
+    config = taught(people, teacher, loss__cross_entropy=0.0, schedule__epochs=1, optimiser__weight_decay=0.0)
+    train(config, tmp_path / "run")
+    assert {float(row["cross_entropy"]) for row in rows(tmp_path / "run")} == {0.0}
+    state = load_state(tmp_path / "run/state.pt").stepper
+    heads = [value for name, value in state["learners"].items() if name == "0.head.weight"]
+    train(taught(people, teacher, loss__cross_entropy=0.0, schedule__epochs=2), tmp_path / "longer")
+    longer = load_state(tmp_path / "longer/state.pt").stepper["learners"]["0.head.weight"]
+    assert torch.equal(heads[0], longer)
 
 
 @pytest.mark.slow

@@ -135,7 +135,7 @@ def _failed(url: str, error: Any, proxies: dict[str, str]) -> str:
     proxy = proxy_for(url)
     via = f" through the proxy {proxy}" if proxy else ""
     advice = (
-        "behind a proxy that reads along, name its authority: SSL_CERT_FILE=FILE.pem"
+        "behind a proxy that inspects TLS, set SSL_CERT_FILE to its CA certificate"
         if "CERTIFICATE_VERIFY_FAILED" in words
         else "check the network, set HTTPS_PROXY, or fetch the files on another machine and use --from FOLDER"
     )

@@ -92,7 +92,7 @@ class AnnotatedVideo:
                 f"cannot write {self._path}: {error.strerror or error}; choose another folder."
             ) from error
         codec = CODECS[suffix]
-        writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter.fourcc(*codec), fps, self._size_wh)
+        writer = cv2.VideoWriter(str(self._partial.absolute()), cv2.VideoWriter.fourcc(*codec), fps, self._size_wh)
         if not writer.isOpened():
             others = ", ".join(sorted(CODECS.keys() - {suffix}))
             raise OutputError(

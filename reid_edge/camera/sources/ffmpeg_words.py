@@ -9,7 +9,7 @@ import functools
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 #: Highest level of FFmpeg's messages that is kept: errors.
@@ -43,6 +43,11 @@ def ffmpeg_words() -> Iterator[list[str]]:
     finally:
         _silence()
         _listening.release()
+
+
+def as_reason(words: Sequence[str]) -> str:
+    """Join FFmpeg's messages to one text, each once; "" for none."""
+    return "; ".join(dict.fromkeys(words)).rstrip(".")
 
 
 @functools.cache

@@ -18,8 +18,9 @@ import cv2
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources.capture import Thinning, grab, reported_fps, reported_position_us, retrieve
 from reid_edge.camera.sources.clock import CaptureClock
+from reid_edge.camera.sources.ffmpeg_words import as_reason, ffmpeg_words
 from reid_edge.camera.sources.positions import Positions, may_leap, measured_length
-from reid_edge.camera.sources.settings import SourceSettings
+from reid_edge.camera.sources.settings import VIDEO_SUFFIXES, SourceSettings
 from reid_edge.camera.sources.source import SourceStats
 from reid_edge.errors import FrameError, SettingsError, SourceError
 from reid_edge.images import IMAGE_SUFFIXES, is_image, read_image
@@ -30,8 +31,6 @@ logger = logging.getLogger(__name__)
 
 #: Frame rate of a folder, or of a file that reports none.
 DEFAULT_FPS = 25.0
-#: Usual suffixes of videos, for a message; whatever OpenCV decodes is taken.
-_VIDEO_SUFFIXES = frozenset({".avi", ".mkv", ".mov", ".mp4", ".m4v", ".mpg", ".ts", ".webm", ".264", ".h264", ".265"})
 #: A file that holds less than this part of the frames that its header promises is damaged; headers are seldom exact.
 _WHOLE = 0.95
 
@@ -80,15 +79,18 @@ class VideoFile:
         self._fps = fps
         self._may_leap = may_leap(path)
         self.duration_us = self.expected = 0
-        if not any(picture.load() is not None for picture in self.play()):
+        with ffmpeg_words() as words:
+            has_frame = any(picture.load() is not None for picture in self.play())
+        if not has_frame:
+            reason = f" ({said})" if (said := as_reason(words)) else ""
             raise SourceError(
                 f"{path} ({path.stat().st_size} bytes) is not a video that OpenCV {cv2.__version__} decodes, or has no "
-                "frame. Try playing it, or convert it: ffmpeg -i IN -c:v libx264 OUT.mp4"
+                f"frame{reason}. Try playing it, or convert it: ffmpeg -i IN -c:v libx264 OUT.mp4"
             )
 
     def play(self) -> Iterator[Picture]:
         """Yield the frames in order."""
-        capture = cv2.VideoCapture(str(self._path))
+        capture = cv2.VideoCapture(str(self._path.absolute()))  # FFmpeg takes a word before a colon for a protocol
         try:
             yield from self._pictures(capture)
         finally:
@@ -244,7 +246,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _videos_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _VIDEO_SUFFIXES and path.is_file())
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
 
 
 def _one_by_one(videos: list[Path]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 
@@ -18,8 +19,8 @@ from reid_edge.camera.frames import Frame
 from reid_edge.camera.sources.address import encoded_address, unencoded_characters
 from reid_edge.camera.sources.capture import Thinning, grab, retrieve
 from reid_edge.camera.sources.clock import CaptureClock
-from reid_edge.camera.sources.ffmpeg_words import ffmpeg_words
-from reid_edge.camera.sources.settings import GSTREAMER_PREFIX, SourceSettings, kind_of
+from reid_edge.camera.sources.ffmpeg_words import as_reason, ffmpeg_words
+from reid_edge.camera.sources.settings import GSTREAMER_PREFIX, VIDEO_SUFFIXES, SourceSettings, kind_of
 from reid_edge.camera.sources.source import SourceStats
 from reid_edge.errors import SourceError
 from reid_edge.redaction import hidden, redacted, scrubbed
@@ -67,7 +68,11 @@ class LiveReader:
         self._index = 0
 
     def frames(self, stopping: threading.Event) -> Iterator[Frame]:
-        """Yield the frames that thinning leaves, until stopped."""
+        """Yield the frames that thinning leaves, until stopped.
+
+        Raises:
+            SourceError: The address is that of a file.
+        """
         failures = 0  # in a row
         while not stopping.is_set():
             began = time.monotonic()
@@ -94,17 +99,35 @@ class LiveReader:
             if not is_open:
                 self._stats.error = self._reason(words, time.monotonic() - began)
                 return
+            self._refuse_file(capture)
             _request_format(capture, self._settings)
             yield from self._grabbed(capture, stopping)
         finally:
             capture.release()
 
+    def _refuse_file(self, capture: cv2.VideoCapture) -> None:
+        """Refuse a video file on a web server: it would be played, and its people stored, again and again.
+
+        Cameras give such names too; only a file has a number of frames.
+
+        Raises:
+            SourceError: It is one.
+        """
+        address = re.sub(r"[?#].*", "", str(self._opening.target), flags=re.DOTALL)
+        is_video = (
+            re.match("https?://", address, re.IGNORECASE) and PurePosixPath(address).suffix.lower() in VIDEO_SUFFIXES
+        )
+        if is_video and (count := capture.get(cv2.CAP_PROP_FRAME_COUNT)) > 0:
+            raise SourceError(
+                f"source '{self._name}' is a file of {count:.0f} frames, not a camera. Download the file first, and "
+                "give its path."
+            )
+
     def _reason(self, words: list[str], waited_s: float) -> str:
         """Say why the source could not be opened, without passwords."""
         if self._opening.backend == cv2.CAP_V4L2 and (trouble := device_trouble(self._settings.uri)):
             return f"cannot be opened: {trouble}"
-        if words:
-            said = "; ".join(dict.fromkeys(words)).rstrip(".")
+        if said := as_reason(words):
             return f"cannot be opened: {scrubbed(hidden(hidden(said, str(self._opening.target)), self._settings.uri))}"
         if waited_s >= self._settings.open_timeout_s:
             return f"cannot be opened: no answer within {self._settings.open_timeout_s:g} s"

@@ -76,7 +76,7 @@ def measured_length(path: Path, step_us: int) -> tuple[int, int]:
         path: A transport or program stream.
         step_us: As for :class:`Positions`.
     """
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
+    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
     positions, count, last_us = Positions(step_us, may_leap=True), 0, 0
     try:
         while grab(capture):

@@ -17,6 +17,8 @@ Kind = Literal["file", "folder", "stream", "device", "gstreamer"]
 #: Schemes that FFmpeg opens over a network.  Its other ones (concat:, data:, subfile:) would read local files.
 STREAM_SCHEMES = frozenset({"http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
 GSTREAMER_PREFIX = "gst:"
+#: Usual suffixes of videos, for messages; whatever OpenCV decodes is taken.
+VIDEO_SUFFIXES = frozenset({".avi", ".mkv", ".mov", ".mp4", ".m4v", ".mpg", ".ts", ".webm", ".264", ".h264", ".265"})
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _DEVICE = re.compile(r"\d{1,3}|/dev/video\d{1,3}")

@@ -6,9 +6,9 @@ import functools
 import hashlib
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,10 +16,14 @@ from reid_edge.gallery.entries import (
     CLOCK_TOLERANCE_US,
     LONGEST_RETENTION_HOURS,
     LONGEST_TRACKLET_US,
+    Entry,
     Key,
     Record,
     Selection,
 )
+
+if TYPE_CHECKING:
+    from reid_edge.gallery.store.people import Assignment
 
 #: What begins so long after an erasure may still have been seen before it: the camera's clock may be ahead of the
 #: gallery's by the tolerance, and the gallery's behind the true time by as much.
@@ -105,21 +109,24 @@ def spent_us(before_us: int) -> int:
     return before_us - LONGEST_TRACKLET_US - int(LONGEST_RETENTION_HOURS * _HOUR_US)
 
 
-def not_erased(records: Sequence[Record], erasures: Iterable[Erasure]) -> list[Record]:
-    """Return the records that no erasure covers."""
+def covering_selections(erasures: Iterable[Erasure]) -> Callable[[Entry | Assignment], Iterator[Selection]]:
+    """Return what yields the selections of erasures that cover an entry, or any that an assigned tracklet may have."""
     rules: dict[Key | str | None, list[Selection]] = defaultdict(list)
     for rule in (erasure.selection for erasure in erasures):
         for camera in rule.cameras or (None,):
             rules[_what_is_erased(rule, camera)].append(rule)
-    return [
-        record
-        for record in records
-        if not any(
-            rule.covers(record.entry)
-            for of_it in (None, record.entry.camera, record.entry.tracklet)
-            for rule in rules.get(of_it, ())
-        )
-    ]
+
+    def found(one: Entry | Assignment) -> Iterator[Selection]:
+        of_it = (rule for what in (None, one.camera, one.tracklet) for rule in rules.get(what, ()))
+        return (rule for rule in of_it if rule.covers(one))
+
+    return found
+
+
+def not_erased(records: Sequence[Record], erasures: Iterable[Erasure]) -> list[Record]:
+    """Return the records that no erasure covers."""
+    covering_it = covering_selections(erasures)
+    return [record for record in records if next(covering_it(record.entry), None) is None]
 
 
 def _what_is_erased(rule: Selection, camera: str | None) -> Key | str | None:

@@ -38,6 +38,7 @@ def open_session(
     threads: int | None = None,
     spinning: bool = True,
     device: str = "CPU",
+    as_written: bool = False,
 ) -> Any:
     """Load an ONNX model as an ``onnxruntime.InferenceSession``.
 
@@ -51,6 +52,7 @@ def open_session(
             (:func:`~reid_edge.system.threads.thread_limit`).
         spinning: Whether threads spin while they wait for work: faster, but they keep their cores from other work.
         device: ``CPU``, or the provider that computes (:func:`providers_for`).
+        as_written: Run the nodes of the file as they are, without ONNX Runtime's own rewrites, which are faster.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
@@ -64,6 +66,8 @@ def open_session(
     providers = providers_for(device, library.get_available_providers())
     options = library.SessionOptions()
     options.log_severity_level = _LOG_ERRORS
+    if as_written:
+        options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if (threads := threads or thread_limit()) is not None:
@@ -123,16 +127,25 @@ class OnnxRuntimeEngine:
         files: Contents of the artifact's files by name; the others hold weights that the first names.
         artifact: Description of the files.
         options: Options of the engines.
+        as_written: As :func:`open_session` takes it.
     """
 
     batch_sizes: tuple[int, ...] | None = None
 
-    def __init__(self, files: Mapping[str, bytes], artifact: Artifact, options: EngineOptions) -> None:
+    def __init__(
+        self, files: Mapping[str, bytes], artifact: Artifact, options: EngineOptions, *, as_written: bool = False
+    ) -> None:
         threads = options.threads or (artifact.execution.threads if artifact.execution else None)
         (name, model), *others = files.items()
         external = {posixpath.relpath(other, posixpath.dirname(name)): content for other, content in others}
         self._session = open_session(
-            model, "the ONNX Runtime engine", name=name, external=external, threads=threads, device=options.device
+            model,
+            "the ONNX Runtime engine",
+            name=name,
+            external=external,
+            threads=threads,
+            device=options.device,
+            as_written=as_written,
         )
         self._files = files  # the session may use weights where they lie
         self._input = self._session.get_inputs()[0].name

@@ -33,6 +33,7 @@ class DeliveryStats:
         sent: Rows handed to the transport for the first time since the start.
         resent: Rows handed to the transport again.
         acknowledged: Rows acknowledged by every gallery that needs them, and given up.
+        newest_acknowledged: The highest number of these; 0 for none.
         refused: Rows refused by a gallery, counted each time.
         refused_waiting: Rows that were refused and wait to be tried again.
         last_refusal: The gallery's reason for the last refusal, as it can be shown.
@@ -58,6 +59,7 @@ class DeliveryStats:
     sent: int = 0
     resent: int = 0
     acknowledged: int = 0
+    newest_acknowledged: int = 0
     refused: int = 0
     refused_waiting: int = 0
     last_refusal: str = ""

@@ -131,6 +131,7 @@ class Receiver:
             self._progress.put_back(incarnation, seqs, gaps)
             return
         self._stats.acknowledged += len(seqs)
+        self._stats.newest_acknowledged = max(self._stats.newest_acknowledged, *seqs, 0)
         self._stats.gaps_acknowledged += len(gaps)
         with self._progress.changed:
             if gaps:  # others may have waited until these were delivered

@@ -395,6 +395,7 @@ def test_acknowledgements_that_are_none_delete_nothing(outbox):
         assert [seq for seq, _ in outbox.pending(0, 9)] == [1, 3]
         assert delivery.stats.bad_acks == 2
         assert delivery.stats.acknowledged == 1
+        assert delivery.stats.newest_acknowledged == 2
 
 
 def test_stopping_ends_within_its_bound_and_keeps_what_is_left(outbox):

@@ -51,11 +51,11 @@ def boxes(outputs: Outputs, *, rows: tuple[int, int], person: int | None, min_sc
 
     Args:
         outputs: All outputs.
-        rows: Numbers of the outputs with boxes, N×5, and with labels, N.
+        rows: Numbers of the outputs with boxes, N×5, and with labels, N; both may have an axis of one picture before.
         person: Class index; None if every box is a person.
         min_score: Lowest score that is kept.
     """
-    table, labels = (outputs[number] for number in rows)
+    table, labels = outputs[rows[0]].reshape(-1, 5), outputs[rows[1]].reshape(-1)
     kept = table[:, 4] >= min_score
     if person is not None:
         kept &= labels == person

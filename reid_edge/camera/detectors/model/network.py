@@ -17,7 +17,7 @@ from reid_edge.files import read_regular
 from reid_edge.manifest import MAX_FILE_BYTES
 from reid_edge.runtime.engines.onnxruntime import onnxruntime_version, open_session
 from reid_edge.runtime.engines.openvino import compile_network, is_openvinos, openvino_version, read_network, read_onnx
-from reid_edge.types import device_name
+from reid_edge.types import Size, device_name
 
 EngineChoice = Literal["auto", "openvino", "onnxruntime"]
 Outputs = list[npt.NDArray[np.float32]]
@@ -64,12 +64,14 @@ class SelfDescription:
     Attributes:
         task: Ultralytics' word for what the network does, e.g. ``detect``, ``segment``, ``pose``; "" if not said.
         classes: Names of its classes, by index; none if not said.
+        size: Height and width of the pictures that it was made for, pixels; None if not said.
         detection_output: Number of classes of its layer DetectionOutput, the background included, and the index of the
             background; None if there is no such layer, or the engine does not tell.
     """
 
     task: str = ""
     classes: tuple[str, ...] = ()
+    size: Size | None = None
     detection_output: tuple[int, int] | None = None
 
 
@@ -168,7 +170,11 @@ class OnnxRuntimeNetwork:
         self._input = inputs[0].name
         self.output_names = tuple(entry.name for entry in self._session.get_outputs())
         said = self._session.get_modelmeta().custom_metadata_map
-        self.says = SelfDescription(task=said.get("task", ""), classes=_class_names(said.get("names", "")))
+        self.says = SelfDescription(
+            task=said.get("task", ""),
+            classes=_class_names(said.get("names", "")),
+            size=_picture_size(said.get("imgsz", "")),
+        )
         self.description = f"onnxruntime {onnxruntime_version()} {device}"
 
     def run(self, batch: npt.NDArray[Any]) -> Outputs:
@@ -287,15 +293,27 @@ def _described(port: Any) -> tuple[str, tuple[int | None, ...], type[Any] | None
 
 def _class_names(text: str) -> tuple[str, ...]:
     """Read Ultralytics' names of classes, ``{0: 'person', 1: 'bicycle', …}``; none if they are something else."""
-    try:
-        names = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return ()
+    names = _literal(text)
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or sorted(names, key=str) != sorted(range(len(names)), key=str):
         return ()
     return tuple(str(names[index]) for index in range(len(names)))
+
+
+def _picture_size(text: str) -> Size | None:
+    """Read Ultralytics' ``imgsz``, ``[height, width]``; None if it is something else."""
+    size = _literal(text)
+    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        return None
+    return size[0], size[1]
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def _described_by_openvino(model: Any) -> SelfDescription:
@@ -304,6 +322,7 @@ def _described_by_openvino(model: Any) -> SelfDescription:
     return SelfDescription(
         task=_rt_info(model, "framework", "task"),
         classes=_class_names(_rt_info(model, "framework", "names")) or tuple(labels),
+        size=_picture_size(_rt_info(model, "framework", "imgsz")),
         detection_output=next(map(_classes_of, filter(_is_detection_output, model.get_ops())), None),
     )
 

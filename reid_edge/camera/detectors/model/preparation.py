@@ -75,9 +75,13 @@ def input_form(settings: ModelSettings, network: Network) -> InputForm:
             f"{settings.path} takes {batch} pictures at once (a fixed batch, {shape}), and a camera gives one at a "
             "time. Export it again with a batch of 1, or with an open (dynamic) one."
         )
-    wanted = settings.size or (height or 0, width or 0)
+    said = network.says.size or (0, 0)
+    wanted = settings.size or (height or said[0], width or said[1])
     if 0 in wanted:
-        raise DetectorError(f"{settings.path} leaves the size of its input open: set size = [height, width].")
+        raise DetectorError(
+            f"{settings.path} leaves the size of its input open. Give height and width of the pictures that it was "
+            "trained for, e.g. --set 'detector.size=[640, 640]'."
+        )
     if (height or wanted[0], width or wanted[1]) != wanted:
         raise DetectorError(
             f"{settings.path} takes {height}×{width}, size says {wanted[0]}×{wanted[1]}. Leave size out."

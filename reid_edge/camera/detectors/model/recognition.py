@@ -5,6 +5,7 @@ What is ambiguous is refused, with what was seen and what to write: a detector t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +16,7 @@ from reid_edge.camera.detectors.catalogue import CatalogueDetector
 from reid_edge.camera.detectors.model import heads
 from reid_edge.camera.detectors.model.network import Network, Outputs, SelfDescription
 from reid_edge.camera.detectors.model.settings import ModelSettings, Output
+from reid_edge.camera.detectors.model.suppressed import SuppressedHead, check_suppressed
 from reid_edge.camera.detectors.model.yolo_layout import YoloLayout, yolo_layout
 from reid_edge.camera.frames import Detections
 from reid_edge.errors import DetectorError
@@ -27,6 +29,17 @@ _PEOPLE = ("person", "pedestrian", "people", "human")
 _COCO = 80
 #: Class of people in a DetectionOutput of which nothing is known.
 _SSD_PERSON = 1
+#: How a user says the class of people.
+_PERSON = "--set detector.person=N (in a settings file: person in [detector])"
+#: How pictures are prepared for files whose outputs do not tell.
+_OF_YOLOX = (
+    "YOLOX from 0.1.1 on: --set detector.color=BGR --set detector.scale=1.0. YOLOv6: --set detector.color=RGB --set "
+    "detector.scale=0.003922. A YOLO without objectness: --set detector.form=v8."
+)
+_OF_MMDEPLOY = (
+    "RTMDet: --set detector.color=BGR --set 'detector.mean=[103.53, 116.28, 123.675]' --set detector.scale=0.01735 "
+    "--set detector.resize=letterbox. Others: mean, 1/std and bgr_to_rgb of data_preprocessor in their configuration."
+)
 #: How far the probabilities of a cell may be from 1 together.
 _ROUNDING = 0.05
 
@@ -43,7 +56,7 @@ class Recognised:
 
     output: Output
     label: str
-    head: partial[Detections]
+    head: Callable[[Outputs], Detections]
 
 
 def recognise(
@@ -76,6 +89,8 @@ def recognise(
             head = partial(heads.fastestdet, size=size, person=_person_of(settings, says, count), min_score=min_score)
         case "boxes":
             rows = _boxes_and_labels(network, outputs)
+            if outputs[rows[0]].ndim == 3:
+                _check_input_is_said(settings, "boxes 1×N×5 with labels 1×N, as MMDeploy's", _OF_MMDEPLOY)
             person = None if everybody else _person_of(settings, says, None)
             head = partial(heads.boxes, rows=rows, person=person, min_score=min_score)
         case "ssd":
@@ -94,9 +109,9 @@ def _kind_of(network: Network, outputs: Outputs) -> Output:
     if len(outputs) == 1 and _is_fastestdet(outputs[0]):
         return "fastestdet"
     raise DetectorError(
-        f"{network.file.path} is not recognised as a detector: it gives {_listed(network, outputs)}. Write "
-        "[detector] kind = \"model\" with 'output' (docs/detectors.md lists the kinds), export it with its decoder "
-        'included, or use kind = "callable".'
+        f"{network.file.path} is not recognised as a detector: it gives {_listed(network, outputs)}. Set 'output' "
+        "(--set detector.output=KIND; docs/detectors.md lists the kinds), export it with its decoder included, or use "
+        'kind = "callable".'
     )
 
 
@@ -108,28 +123,44 @@ def _is_fastestdet(output: heads.Array) -> bool:
 
 
 def _find_boxes(network: Network, outputs: Outputs) -> tuple[int, int] | None:
-    """Return the numbers of the outputs with boxes (N×5) and their labels (N); None if there are not just these."""
-    boxes = [number for number, output in enumerate(outputs) if output.ndim == 2 and output.shape[1] == 5]
-    labels = [number for number, output in enumerate(outputs) if output.ndim == 1]
-    if len(labels) > 1:  # others may be in the file, of which nothing is wanted
-        labels = [number for number in labels if "label" in network.output_names[number]]
-    return (boxes[0], labels[0]) if len(boxes) == len(labels) == 1 else None
+    """Return the numbers of the outputs with boxes (N×5) and their labels (N); None if there are not just these.
+
+    Both may have an axis of one picture before: 1×N×5 and 1×N.
+    """
+    for one in ((), (1,)):
+        boxes = [number for number, output in enumerate(outputs) if _is_table(output, (*one, None, 5))]
+        labels = [number for number, output in enumerate(outputs) if _is_table(output, (*one, None))]
+        if len(labels) > 1:  # others may be in the file, of which nothing is wanted
+            labels = [number for number in labels if "label" in network.output_names[number]]
+        if len(boxes) == len(labels) == 1 and outputs[boxes[0]].shape[-2] == outputs[labels[0]].shape[-1]:
+            return boxes[0], labels[0]
+    return None
+
+
+def _is_table(output: heads.Array, shape: tuple[int | None, ...]) -> bool:
+    return output.ndim == len(shape) and all(
+        wanted in (None, size) for size, wanted in zip(output.shape, shape, strict=True)
+    )
 
 
 def _boxes_and_labels(network: Network, outputs: Outputs) -> tuple[int, int]:
     found = _find_boxes(network, outputs)
     if found is None:
         raise DetectorError(
-            f"expected one output N×5 (x1 y1 x2 y2 score) and one of N labels; {network.file.path} gives "
-            f"{_listed(network, outputs)}. Is 'output' right?"
+            f"expected one output N×5 (x1 y1 x2 y2 score) and one of N labels (or 1×N×5 and 1×N); {network.file.path} "
+            f"gives {_listed(network, outputs)}. Is 'output' right?"
         )
     return found
 
 
 def _yolo(settings: ModelSettings, network: Network, outputs: Outputs, size: Size) -> Recognised:
-    layout: YoloLayout = yolo_layout(outputs, network.says, size, settings.form, str(network.file.path))
+    path = str(network.file.path)
+    layout: YoloLayout = yolo_layout(outputs, network.says, size, settings.form, path)
+    checked = layout.form == "end2end" and check_suppressed(outputs[layout.number], path)
+    if layout.is_anonymous:
+        _check_input_is_said(settings, "a row with objectness for each cell, as YOLOX and YOLOv6 do", _OF_YOLOX)
     person = _person_of(settings, network.says, layout.classes)
-    head = partial(
+    head: Callable[[Outputs], Detections] = partial(
         heads.yolo,
         number=layout.number,
         form=layout.form,
@@ -137,7 +168,27 @@ def _yolo(settings: ModelSettings, network: Network, outputs: Outputs, size: Siz
         person=person,
         min_score=settings.min_score,
     )
+    if layout.form == "end2end":
+        head = SuppressedHead(head, layout.number, path, checked=checked)
     return Recognised("yolo", f"yolo {layout.form}{f', its {layout.extra}' if layout.extra else ''}", head)
+
+
+def _check_input_is_said(settings: ModelSettings, what: str, examples: str) -> None:
+    """Check that the settings say how pictures are prepared, where outputs are alike and inputs are not.
+
+    Args:
+        settings: They need colour order and scale.
+        what: What the file gives.
+        examples: What to write for files that are known to give it.
+
+    Raises:
+        DetectorError: They do not. A detector that gets other pixels than it was trained on sees nobody.
+    """
+    if settings.color is None or settings.scale is None:
+        raise DetectorError(
+            f"{settings.path} gives {what}, and nothing says how its pictures are prepared. Give detector.color and "
+            f"detector.scale as in its training. {examples}"
+        )
 
 
 def _person_of(settings: ModelSettings, says: SelfDescription, count: int | None) -> int:
@@ -155,8 +206,8 @@ def _person_of(settings: ModelSettings, says: SelfDescription, count: int | None
     if settings.output != "auto" or count in (1, _COCO):
         return 0
     raise DetectorError(
-        f"{settings.path} has {count or 'an unknown number of'} classes and does not name them: write "
-        f"{_as_table(settings)} with person = the index of the class person, from 0."
+        f"{settings.path} has {count or 'an unknown number of'} classes and does not name them: give {_PERSON}, "
+        "the index of the class person, from 0."
     )
 
 
@@ -168,8 +219,8 @@ def _named_person(settings: ModelSettings, classes: tuple[str, ...]) -> int:
     if len(classes) == 1:
         return 0
     raise DetectorError(
-        f"the classes of {settings.path} are {', '.join(classes)[:200]}: none of them is 'person'. If one is, write "
-        f"{_as_table(settings)} with person = its index, from 0."
+        f"the classes of {settings.path} are {', '.join(classes)[:200]}: none of them is 'person'. If one is, give "
+        f"{_PERSON}, its index, from 0."
     )
 
 
@@ -194,13 +245,9 @@ def _ssd_person(settings: ModelSettings, says: SelfDescription) -> int:
         else "an unknown number of classes"
     )
     raise DetectorError(
-        f"{settings.path} is an SSD with {classes} and does not name them: write {_as_table(settings)} with person = "
+        f"{settings.path} is an SSD with {classes} and does not name them: give {_PERSON}, "
         "the index of the class person (often 1; 15 of Pascal VOC's 21)."
     )
-
-
-def _as_table(settings: ModelSettings) -> str:
-    return f'[detector] kind = "model", path = "{settings.path}"'
 
 
 def _listed(network: Network, outputs: Outputs) -> str:

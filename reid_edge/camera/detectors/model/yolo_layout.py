@@ -13,6 +13,7 @@ import numpy as np
 
 from reid_edge.camera.detectors.model.heads import Array, YoloForm
 from reid_edge.camera.detectors.model.network import Outputs, SelfDescription
+from reid_edge.camera.detectors.model.suppressed import COLUMNS, CORNER_PX
 from reid_edge.errors import DetectorError
 from reid_edge.types import Size
 
@@ -20,8 +21,6 @@ from reid_edge.types import Size
 _V5_CHANNELS, _V8_CHANNELS = 85, 84
 #: Most rows of a detector that suppresses itself; usual are 100 and 300.
 _END2END_ROWS = 1000
-#: Columns of a row after suppression: box, score, class.
-_END2END_COLUMNS = 6
 #: Columns of the 17 keypoints of COCO.
 _COCO_KEYPOINTS = 51
 #: Pixels between the cells of a YOLO, by its scales.
@@ -30,8 +29,6 @@ _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))
 _ANCHORS = 3
 #: Scores of quantised files may leave 0 to 1 by this.
 _ROUNDING = 0.05
-#: Boxes in pixels whose centres all lie this near to the corner would be in no picture.
-_CORNER = 4.0
 _FEW = 20
 
 
@@ -44,12 +41,15 @@ class YoloLayout:
         form: With objectness, without, or after suppression.
         classes: Number of classes; None where the output has the class's number instead.
         extra: What the rows hold besides, for a person to read; "" for nothing.
+        is_anonymous: The form is that of YOLOX and of YOLOv6, with objectness and one row for each cell, and the file
+            names neither task nor classes: their pictures are prepared differently.
     """
 
     number: int
     form: YoloForm
     classes: int | None
     extra: str = ""
+    is_anonymous: bool = False
 
 
 def yolo_layout(outputs: Outputs, says: SelfDescription, size: Size, form: str, path: str) -> YoloLayout:
@@ -73,24 +73,30 @@ def yolo_layout(outputs: Outputs, says: SelfDescription, size: Size, form: str, 
     if form == "end2end":
         _check_end2end(table, says, masks)
     if form == "end2end" or (form == "auto" and _is_end2end(table, says, size, masks)):
-        return YoloLayout(number, "end2end", None, _extra_of(table.shape[2] - _END2END_COLUMNS, masks, path))
+        return YoloLayout(number, "end2end", None, _extra_of(table.shape[2] - COLUMNS, masks, path))
+    if form == "auto" and not says.task:
+        _refuse_five_columns(table, size, path)
     chosen = _form_of(table.shape, says, size, masks) if form == "auto" else _checked_form(form)
     rows = rows_of(table)
     first = 5 if chosen == "v5" else 4
+    if rows.shape[1] <= first:
+        raise DetectorError(
+            f"a YOLO of form {chosen} has classes behind {first} columns; {path} gives {table.shape}. Correct 'form'."
+        )
     classes = _classes_of(rows[:, first:], says, masks, path)
     _check_values(rows, first, classes, path)
-    return YoloLayout(number, chosen, classes, _extra_of(rows.shape[1] - first - classes, masks, path))
+    extra = _extra_of(rows.shape[1] - first - classes, masks, path)
+    is_anonymous = chosen == "v5" and len(rows) in _cells(size) and not (says.task or says.classes)
+    return YoloLayout(number, chosen, classes, extra, is_anonymous)
 
 
 def yolo_form(shape: tuple[int, ...]) -> YoloForm:
-    """Recognise the form of a YOLO without masks or keypoints by its output's shape alone.
+    """Recognise the form of a YOLO before suppression, without masks or keypoints, by its output's shape alone.
 
-    1×N×6 of at most 1,000 rows is after suppression; 85 channels are v5's 80 classes with objectness, 84 are v8's
-    without; of other numbers of classes, v5 puts channels last and v8 first.
+    85 channels are v5's 80 classes with objectness, 84 are v8's without, and 5 one class without; of other numbers of
+    classes, v5 puts channels last and v8 first.
     """
-    if shape[1] <= _END2END_ROWS and shape[2] == _END2END_COLUMNS:
-        return "end2end"
-    if _V8_CHANNELS in shape:
+    if _V8_CHANNELS in shape or 5 in shape:
         return "v8"
     if _V5_CHANNELS in shape:
         return "v5"
@@ -114,16 +120,26 @@ def _table_of(outputs: Outputs, path: str) -> tuple[int, Array]:
     return tables[0]
 
 
+def _refuse_five_columns(table: Array, size: Size, path: str) -> None:
+    """Refuse 1×N×5 that is not one row for each cell: it may be a YOLO of one class, or corners and score."""
+    if table.shape[2] == 5 and not _is_grid(table.shape[1], size):
+        raise DetectorError(
+            f'{path} gives 1×{table.shape[1]}×5. Is it a YOLO of one class (centre, size, score)? Then set form = "v8" '
+            "(--set detector.form=v8). For corners and score without labels, or boxes in fractions as RT-DETR's, use "
+            'kind = "callable".'
+        )
+
+
 def _is_end2end(table: Array, says: SelfDescription, size: Size, masks: int) -> bool:
     _, count, columns = table.shape
     if count > _END2END_ROWS or _is_grid(count, size) or not _has_end2end_columns(columns, says, masks):
         return False
     classes = table[0, :, 5]
-    return columns == _END2END_COLUMNS or bool((classes == np.rint(classes)).all())
+    return columns == COLUMNS or bool((classes == np.rint(classes)).all())
 
 
 def _has_end2end_columns(columns: int, says: SelfDescription, masks: int) -> bool:
-    behind = columns - _END2END_COLUMNS
+    behind = columns - COLUMNS
     return behind in (0, _COCO_KEYPOINTS, masks) or (says.task == "pose" and behind > 0)
 
 
@@ -146,10 +162,12 @@ def _cells(size: Size) -> set[int]:
 
 
 def _form_of(shape: tuple[int, ...], says: SelfDescription, size: Size, masks: int) -> YoloForm:
+    if says.task:  # Ultralytics' word: none of its YOLOs and RT-DETRs that say it has objectness
+        return "v8"
     count, channels = max(shape[1:]), min(shape[1:])
     if count in {_ANCHORS * cells for cells in _cells(size)} and count not in _cells(size):
         return "v5"
-    if says.classes and not masks and not says.task:
+    if says.classes and not masks:
         return "v5" if channels == 5 + len(says.classes) else "v8"
     return yolo_form((1, *(size - masks if size == channels else size for size in shape[1:])))
 
@@ -194,12 +212,13 @@ def _extra_of(width: int, masks: int, path: str) -> str:
 
 def _check_values(rows: Array, first: int, classes: int, path: str) -> None:
     """Refuse boxes that are not in pixels, and scores that are no probabilities."""
-    furthest = float(np.abs(rows[:, :2]).max(initial=0))
-    if len(rows) >= _FEW and 0 < furthest <= _CORNER:
+    centres = np.abs(rows[:, :2]).max(1)
+    centres = centres[centres > 0]
+    if len(rows) >= _FEW and len(centres) and (usual := float(np.median(centres))) <= CORNER_PX:
         raise DetectorError(
-            f"{path} gives boxes whose centres all lie within {furthest:.3g} pixels of the corner: fractions of the "
-            "picture (as RT-DETR's) or relative to cells (as YOLOX's), which are not decoded. Export it with its "
-            'decoder included, or use kind = "callable".'
+            f"{path} gives boxes whose centres mostly lie within {usual:.3g} pixels of the corner: fractions of the "
+            "picture (as RT-DETR's) or relative to cells (as YOLOX's), which are not decoded. Export YOLOX again with "
+            'tools/export_onnx.py --decode_in_inference; for others use kind = "callable".'
         )
     scores = rows[:, 4 : first + classes]
     if scores.size and (scores.min() < -_ROUNDING or scores.max() > 1 + _ROUNDING):
