@@ -79,6 +79,9 @@ def identify(
     with opened(store) as gallery:
         name = gallery.name
         done = identifying.identify(gallery, now_us=now_us(), again=again, transits=times)
+        held = [] if times is None else [one.camera for one in gallery.cameras() if one.observations]
+    if unknown := identifying.unknown_text(times, held):
+        say(f"warning: {printable(unknown)}.")
     if as_json:
         print_json([dataclasses.asdict(one) for one in done])
         return

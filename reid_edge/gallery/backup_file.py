@@ -42,7 +42,7 @@ def check_sound(path: Path, shown: Path) -> None:
     try:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
             found = "; ".join(str(row[0]) for row in db.execute("PRAGMA integrity_check(5)").fetchall())
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:  # what SQLite says may quote bytes of the file
         found = str(error)
     if found != "ok":
         raise StoreError(f"the backup {shown} is damaged ({found}); nothing was changed. Use another backup.")

@@ -45,7 +45,7 @@ class Report:
     Attributes:
         comparison: What was learnt.
         calibration: The calibration in it; None: no two people are known.
-        seen_together: Number of pairs that one camera saw at the same time.
+        seen_together: Number of pairs that one camera saw at the same time; of more than 20,000, so many are drawn.
         labelled: Labelled pairs, and how many were left out.
         moved: Cameras whose mean has changed since the calibration before, by how many times the limit.
         damaged: What was wrong with the calibration before; "" for nothing.
@@ -94,8 +94,9 @@ def calibrate(
     sightings = held.sightings
     labelled = _NO_LABELS if pairs is None else rows_of(pairs, held, find)
     comparison = learnt(held, now_us=now_us)
-    together = CannotLink(sightings).simultaneous_pairs()
-    _check_labels(sightings, labelled.same, together)
+    cannot_link = CannotLink(sightings)
+    together = cannot_link.simultaneous_pairs(MOST_PAIRS)
+    _check_labels(sightings, labelled.same, cannot_link)
     decisions = labels_as_decisions(store, held, labelled, at_us=now_us)
     before, damaged = _before(store, sightings.model_hash)
     two = np.unique(np.concatenate([together, labelled.different]), axis=0)
@@ -105,7 +106,9 @@ def calibrate(
             sightings, _drawn(two), scale=comparison.scale, genuine=_drawn(labelled.same), parts=held.parts
         )
     return Report(
-        comparison=replace(comparison, calibration=calibration, known=_known(sightings, labelled, before)),
+        comparison=replace(
+            comparison, calibration=calibration, known=_known(sightings, labelled, before), since_us=since_us
+        ),
         calibration=calibration,
         seen_together=len(together),
         labelled=labelled,
@@ -177,10 +180,9 @@ def _of_model(store: Store, held: dict[str, ModelTracklets], model_hash: str | N
     raise UsageError(f"{store.name} holds tracklets of several models: {models}. Name one: --model HASH.")
 
 
-def _check_labels(sightings: Sightings, same: Rows, together: Rows) -> None:
-    seen = {(int(one), int(other)) for one, other in together}
-    for one, other in same:
-        if (int(one), int(other)) in seen:
+def _check_labels(sightings: Sightings, same: Rows, cannot_link: CannotLink) -> None:
+    for one, other in same.tolist():
+        if one != other and cannot_link.between([one], [other]) is not None:
             raise ContradictionError(
                 f"the pairs say that {sightings.ids[one]} and {sightings.ids[other]} are one person, but one camera "
                 "saw both at the same time. Take that pair out, or check the camera's clock."
@@ -289,7 +291,7 @@ def _learn_again(store: Store, model_hash: str, now_us: int) -> None:
         return
     if known.calibration.genuine_from == "labels" or known.known is not None:
         raise InputError("it was made with labelled pairs, which are not stored")
-    report = calibrate(store, now_us=now_us, find=_nobody, model_hash=model_hash)
+    report = calibrate(store, now_us=now_us, find=_nobody, model_hash=model_hash, since_us=known.since_us)
     keep(store, report, now_us=now_us)
 
 

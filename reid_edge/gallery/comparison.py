@@ -45,6 +45,7 @@ class Comparison:
         observations: Number of their observations.
         known: Labelled pairs beside the limit of people; None: no pairs were labelled.
         people: Number of people that each mean in it is worth at least; 0: not known to be ten.
+        since_us: What was last seen before was left out, so that it is left out when this is learnt again.
     """
 
     scale: Scale
@@ -55,6 +56,7 @@ class Comparison:
     observations: int
     known: KnownPairs | None = None
     people: float = 0.0
+    since_us: int = 0
 
     @property
     def storable(self) -> bool:
@@ -156,6 +158,7 @@ def _fields(comparison: Comparison) -> dict[str, Any]:
         "tracklets": comparison.tracklets,
         "observations": comparison.observations,
         "people": comparison.people,
+        "since_us": comparison.since_us,
         "version": comparison.scale.version,
         "centring": {
             "mean": _text(centring.mean),
@@ -214,6 +217,7 @@ def _comparison(model_hash: str, fields: Mapping[str, Any]) -> Comparison:
         observations=int(fields["observations"]),
         known=_known(fields.get("known")),
         people=float(fields.get("people", 0)),
+        since_us=int(fields.get("since_us", fields["first_us"])),  # earlier releases kept the first sight alone
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.base import DAMAGE
 from reid_edge.gallery.store.chain import check_chain
-from reid_edge.gallery.store.people import AllPeople, PeopleChange
+from reid_edge.gallery.store.people import AllPeople
 from reid_edge.gallery.store.snapshots import Snapshot
 
 #: Settings of one gallery that another must not be given.
@@ -37,8 +37,14 @@ class Contents:
     audit_faults: tuple[str, ...] = ()
 
 
-def copy_contents(held: Snapshot, target: Store) -> Contents:
-    """Write what a store holds into an empty one; the observations first, since Milvus may change meanwhile."""
+def copy_contents(held: Snapshot, target: Store, before: AllPeople | None = None) -> Contents:
+    """Write what a store holds into an empty one; the observations first, since Milvus may change meanwhile.
+
+    Args:
+        held: What it holds.
+        target: The empty one.
+        before: People of the gallery that the empty one takes the place of; None: there was none.
+    """
     for model in held.models():
         target.accept_model(model.model_hash, model.dim, now_us=model.accepted_us)
     observations = sum(target.add(piece).stored for piece in held.records())
@@ -47,7 +53,9 @@ def copy_contents(held: Snapshot, target: Store) -> Contents:
     target.change_settings({name: value for name, value in held.settings().items() if not name.startswith(_OF_ONE)})
     erasures = held.erasures()
     observations -= len(target.apply_erasures(erasures).keys)
-    _copy_people(held.people(), target)
+    people = held.people().going_on_from(before or AllPeople())
+    if people.state.revision:
+        target.restore_people(people)
     lines = held.audit()
     target.restore_audit(lines)
     report = check_chain(lines)
@@ -60,15 +68,3 @@ def copy_contents(held: Snapshot, target: Store) -> Contents:
         audit_head=report.head,
         audit_faults=report.faults,
     )
-
-
-def _copy_people(people: AllPeople, target: Store) -> None:
-    """Write people into a store that has none; numbers that were given stay given."""
-    if people.state.revision:
-        change = PeopleChange(
-            assignments=people.assignments,
-            decisions=people.decisions,
-            events=people.events,
-            next_person=people.state.next_person,
-        )
-        target.change_people(change, revision=target.people_state().revision)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,9 +21,12 @@ from reid_edge.evaluation.ranking import Ranking, rank
 from reid_edge.features import l2_normalised
 from reid_edge.gallery import audit
 from reid_edge.gallery.store import Store
+from reid_edge.gallery.store.base import AcceptedModel
 from reid_edge.gallery.store.documents import read_document, remove_document, write_document
 from reid_edge.identity.migration import Groups, Pairs, check_enough, folds, orthogonal_map
 from reid_edge.types import Feature, Features
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 #: Largest loss of mAP that is accepted unless another is given, points.
@@ -187,7 +191,11 @@ def remove_migration(store: Store, old_hash: str, new_hash: str, *, now_us: int)
     Raises:
         UsageError: There is none.
     """
-    if read_migration(store, old_hash, new_hash) is None:
+    try:
+        held = read_migration(store, old_hash, new_hash) is not None
+    except StoreError:  # what is damaged can be removed
+        held = True
+    if not held:
         raise UsageError(f"{store.name} holds no map from {old_hash} to {new_hash}; nothing was removed.")
     audit.record(store, "remove-migration", {"from": old_hash, "to": new_hash}, at_us=now_us)
     remove_document(store, _name(old_hash, new_hash))
@@ -217,18 +225,47 @@ def read_migration(store: Store, old_hash: str, new_hash: str) -> Migration | No
 def mapped_queries(store: Store, feature: Feature, model_hash: str) -> dict[str, Feature]:
     """Return a query as the other models of a gallery would see it, by their hashes, where there is a map.
 
+    A map that cannot be used is logged and left out: what the query's own model has stored is found without it.
+
     Args:
         store: Which gallery.
         feature: D float32, unit length.
         model_hash: The model that made it, old or new: a map serves both ways.
     """
     found = {}
-    for other in (model.model_hash for model in store.models() if model.model_hash != model_hash):
-        if (to_new := read_migration(store, model_hash, other)) is not None:
-            found[other] = l2_normalised((feature @ to_new.array)[None])[0]
-        elif (to_old := read_migration(store, other, model_hash)) is not None:
-            found[other] = l2_normalised((feature @ to_old.array.T)[None])[0]
+    for other in (model for model in store.models() if model.model_hash != model_hash):
+        try:
+            mapped = _mapped(store, feature, model_hash, other)
+        except (StoreError, ModelMismatchError) as error:
+            log.warning("what the model %s has stored was not searched: %s", other.model_hash, error)
+            continue
+        if mapped is not None:
+            found[other.model_hash] = mapped
     return found
+
+
+def _mapped(store: Store, feature: Feature, model_hash: str, other: AcceptedModel) -> Feature | None:
+    """Return a query as another model would see it; None if there is no map between the two.
+
+    Raises:
+        StoreError: The map is damaged, or the store fails.
+        ModelMismatchError: It is of features of another size.
+    """
+    if (made := read_migration(store, model_hash, other.model_hash)) is not None:
+        matrix = made.array
+    elif (made := read_migration(store, other.model_hash, model_hash)) is not None:
+        matrix = made.array.T
+    else:
+        return None
+    for name, numbers in ((model_hash, feature.size), (other.model_hash, other.dim or made.dim)):
+        if numbers != made.dim:
+            raise ModelMismatchError(
+                f"the map from {made.old_hash} to {made.new_hash} is of features of {made.dim} numbers, and those of "
+                f"{name} have {numbers}. Remove it: reid-edge gallery migrate {store.name} --from {made.old_hash} "
+                f"--to {made.new_hash} --remove"
+            )
+    unit: Feature = l2_normalised((feature @ matrix)[None])[0]
+    return unit
 
 
 def _require_models(store: Store, pairs: Pairs) -> None:

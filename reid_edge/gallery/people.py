@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -33,6 +33,9 @@ from reid_edge.types import Feature
 MOST_TOGETHER = 20_000
 #: The same where none of them has a person yet.
 MOST_AT_FIRST = 100_000
+
+#: Most cameras that a warning names.
+MOST_NAMED = 20
 
 Way = Literal["together", "one at a time", "nothing new"]
 
@@ -137,6 +140,27 @@ def circumstances(
     if kept is None or kept.calibration is None:
         return given
     return replace(given, calibration=kept.scale.version, calibrated_us=kept.made_us, known=kept.known)
+
+
+def unknown_text(transits: StatedTransits | None, held: Collection[str]) -> str:
+    """Return that times are stated for cameras of which a gallery holds nothing, in words without a full stop.
+
+    Args:
+        transits: Stated times; None: none.
+        held: The cameras of which it holds something.
+
+    Returns:
+        "" if it holds something of all, or nothing of any camera yet.
+    """
+    unknown = [] if transits is None or not held else [name for name in transits.cameras if name not in held]
+    if not unknown:
+        return ""
+    names = sorted(held)
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return (
+        f"times are stated for {', '.join(unknown)}, of which the gallery holds nothing, so they keep nobody apart; it "
+        f"holds {', '.join(names[:MOST_NAMED])}{more}. Write the names so, also where they are pseudonyms"
+    )
 
 
 def doubt_text(cameras: tuple[str, str]) -> str:

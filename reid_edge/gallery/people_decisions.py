@@ -6,7 +6,7 @@ Decisions are kept as constraints on tracklets, which later assignments respect,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -159,7 +159,7 @@ def _merge(store: Store, people: Sequence[int], by: Operator) -> int:
             f"people {', '.join(map(str, people))} have features of {len(models)} models, which cannot be compared: "
             f"{', '.join(models)}."
         )
-    against = [one for one in decisions if one.kind == "not same" and _between(one, groups)]
+    against = _between(decisions, "not same", groups)
     _refuse_or_withdraw(against, by, "two people")
     _check_not_seen_together(store, groups)
     newest = _newest([one for group in groups for one in group])  # it goes last
@@ -196,7 +196,7 @@ def _split(store: Store, person: int, leaving: set[Key], by: Operator) -> int:
         raise UsageError(
             f"expected some, but not all, of the {len(rows):,} tracklets of person {person}; got {len(gone):,}."
         )
-    against = [one for one in decisions if one.kind == "same" and _between(one, (gone, left))]
+    against = _between(decisions, "same", (gone, left))
     _refuse_or_withdraw(against, by, "one person")
     new = state.next_person
     moved = [replace(one, person=new, how="operator", similarity=None, reason=APART, at_us=by.at_us) for one in gone]
@@ -207,14 +207,14 @@ def _split(store: Store, person: int, leaving: set[Key], by: Operator) -> int:
         )
         for one in gone
     ]  # fmt: skip
-    said = list(_all_pairs(gone, left, by))
+    said = list(_all_pairs(gone, _last(left), by))  # each that was named stays away from the person
     _store(store, replace(state, next_person=new + 1), decisions, said, against, moved, events)
     return new
 
 
 def _keep_apart(store: Store, first: int, second: int, by: Operator) -> None:
     state, decisions = store.people_state(), store.decisions()
-    said = list(_all_pairs(tracklets_of(store, first), tracklets_of(store, second), by))
+    said = list(_all_pairs(_last(tracklets_of(store, first)), _last(tracklets_of(store, second)), by))
     _store(store, state, decisions, said, [], [], [])
 
 
@@ -273,15 +273,20 @@ def _refuse_or_withdraw(against: Sequence[Decision], by: Operator, what: str) ->
         )
 
 
-def _between(decision: Decision, groups: Sequence[Sequence[Assignment]]) -> bool:
-    """Return whether a decision is about tracklets of two different groups."""
+def _between(
+    decisions: Iterable[Decision], kind: DecisionKind, groups: Sequence[Sequence[Assignment]]
+) -> list[Decision]:
+    """Return the decisions of a kind that are about tracklets of two different groups."""
     place = {one.tracklet: number for number, group in enumerate(groups) for one in group}
-    first, second = place.get(decision.first), place.get(decision.second)
-    return first is not None and second is not None and first != second
+    return [
+        one
+        for one in decisions
+        if one.kind == kind and one.first in place and one.second in place and place[one.first] != place[one.second]
+    ]
 
 
 def _all_pairs(first: Sequence[Assignment], second: Sequence[Assignment], by: Operator) -> Iterator[Decision]:
-    for one, other in itertools.product(_last(first), _last(second)):
+    for one, other in itertools.product(first, second):
         yield _decision("not same", one.tracklet, other.tracklet, by)
 
 
@@ -303,13 +308,7 @@ def _check_not_seen_together(store: Store, groups: Sequence[Sequence[Assignment]
     Raises:
         ContradictionError: It did.
     """
-    doubtful = [
-        (one, other)
-        for first, second in itertools.combinations(groups, 2)
-        for one, other in itertools.product(first, second)
-        if one.camera == other.camera
-        and min(one.last_us, other.last_us) - max(one.first_us, other.first_us) >= LEAST_OVERLAP_S * 1e6
-    ]
+    doubtful = list(_at_one_time([one for group in groups for one in group]))
     if not doubtful:
         return
     held = read_tracklets(store, since_us=0).get(doubtful[0][0].model_hash, {})  # for their boxes
@@ -321,3 +320,16 @@ def _check_not_seen_together(store: Store, groups: Sequence[Sequence[Assignment]
                 f"{other.id} at the same time. If one of the two is with the wrong person, split it off first: "
                 f"reid-edge gallery split {store.name} {one.person} --id {one.id}"
             )
+
+
+def _at_one_time(rows: Sequence[Assignment]) -> Iterator[tuple[Assignment, Assignment]]:
+    """Yield the pairs of two people's tracklets of one camera that overlap for half a second or more."""
+    ordered = sorted(rows, key=lambda one: (one.camera, one.first_us, one.tracklet))
+    for place, one in enumerate(ordered):
+        last_us = one.last_us - LEAST_OVERLAP_S * 1e6
+        for after in range(place + 1, len(ordered)):
+            other = ordered[after]
+            if other.camera != one.camera or other.first_us > last_us:
+                break
+            if other.person != one.person and other.last_us - other.first_us >= LEAST_OVERLAP_S * 1e6:
+                yield one, other

@@ -11,7 +11,7 @@ from typing import Literal
 from reid_edge.errors import NoSuchPersonError, UsageError
 from reid_edge.gallery import audit
 from reid_edge.gallery.clock import kept_since_us
-from reid_edge.gallery.entries import Selection
+from reid_edge.gallery.entries import Key, Selection
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.people import Assignment, PersonEvent
 
@@ -126,7 +126,7 @@ def follow_events(
         after: The number.
         limit: Largest number of events, or of those that are read at a time.
         purpose: Reason in the user's words, for the audit.
-        now_us: The time.
+        now_us: The time; events of tracklets that are older than the retention by then are left out.
         every_s: Seconds between two looks for new events, without end; None: look once.
 
     Raises:
@@ -136,14 +136,27 @@ def follow_events(
     purpose = audit.checked_purpose(purpose)
     detail = {"after": after, "limit": limit, "follow": every_s is not None}
     audit.record(store, "events", detail, at_us=now_us, purpose=purpose)
+    left = limit
     while True:
         page = store.person_events(after, limit=limit)
-        yield from page
+        kept = _kept_events(store, page, now_us)
+        yield from kept if every_s is not None else kept[:left]
+        left -= len(kept)
         after = page[-1].number if page else after
-        if every_s is None:
+        if every_s is None and (left <= 0 or len(page) < limit):
             return
         if not page:
-            time.sleep(every_s)
+            time.sleep(every_s or 0)
+
+
+def _kept_events(store: Store, events: Sequence[PersonEvent], now_us: int) -> list[PersonEvent]:
+    """Return the events of tracklets that are not older than the retention, whether they are deleted yet or not."""
+    since_us = kept_since_us(store, now_us)
+    kept: dict[Key, bool] = {}
+    for camera, incarnation, track in {event.tracklet for event in events}:
+        tracklet = Selection(cameras=(camera,), incarnation=incarnation, track=track, since_us=since_us)
+        kept[camera, incarnation, track] = store.span(tracklet).observations > 0
+    return [event for event in events if kept[event.tracklet]]
 
 
 def tracklets_of(store: Store, person: int) -> list[Assignment]:

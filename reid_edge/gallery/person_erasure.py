@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,7 +14,7 @@ from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.held_tracklets import name_of
 from reid_edge.gallery.people_views import tracklets_of
 from reid_edge.gallery.store import Store
-from reid_edge.gallery.store.base import Erased
+from reid_edge.gallery.store.erasures import Erasure, covering, new_erasure
 from reid_edge.gallery.store.people import Assignment
 
 #: What an erasure of a person cannot reach.
@@ -28,8 +27,8 @@ UNRECOGNISED = (
 def erase_person(store: Store, person: int, *, purpose: str, now_us: int) -> Receipt:
     """Delete all tracklets of a person, and what is known of the person, and keep the tracklets out from now on.
 
-    Each tracklet is erased in a commit of its own, and so is what comes to the person meanwhile.  If it is interrupted,
-    the person has those that are left, and it can be repeated; the audit gets an entry before and one after.
+    All are erased in one commit, and what comes to the person meanwhile in another (``milvus:`` has none: repeating it
+    completes it); the audit gets an entry before and one after.
 
     Args:
         store: Which gallery.
@@ -48,12 +47,14 @@ def erase_person(store: Store, person: int, *, purpose: str, now_us: int) -> Rec
     audit.record(store, "erase asked", {"asked": asked}, at_us=now_us, purpose=purpose)
     clock = GalleryClock(store, wall=lambda: now_us)
     forget_uncalibrated(store)  # before, since the erasure cleans up what it leaves in the file
-    done = _erased(store, rows, clock, now_us)
+    rules = [_rule(one, store, clock, now_us) for one in rows]
+    done = [store.apply_erasures(rules)]
     while rows := [one for one in store.assignments(person) if name_of(one.tracklet) not in asked["tracklets"]]:
         asked = {**asked, "tracklets": [*asked["tracklets"], *(name_of(one.tracklet) for one in rows)]}
-        done += _erased(store, rows, clock, now_us)  # they have come to the person meanwhile
+        more = [_rule(one, store, clock, now_us) for one in rows]
+        done.append(store.apply_erasures(more))  # they have come to the person meanwhile
+        rules += more
     keys = sorted(key for erased in done for key in erased.keys)
-    rules = [erased.erasure for erased in done if erased.erasure is not None]
     promised = not_promised(clock)
     receipt = Receipt(
         store=store.name,
@@ -65,7 +66,7 @@ def erase_person(store: Store, person: int, *, purpose: str, now_us: int) -> Rec
         cameras=dict(Counter(camera for camera, _, _ in keys)),
         ids_sha256=ids_sha256(keys),
         erasure=" ".join(rule.id for rule in rules),
-        kept_out_until_us=min((rule.until_us for rule in rules), default=0),
+        kept_out_until_us=min(rule.until_us for rule in rules),
         leftovers=leftovers_text(
             next((erased.leftovers for erased in done if erased.leftovers != "none"), "none"),
             learn_after_erasure(store, now_us=now_us),
@@ -76,11 +77,8 @@ def erase_person(store: Store, person: int, *, purpose: str, now_us: int) -> Rec
     return receipt
 
 
-def _erased(store: Store, rows: Sequence[Assignment], clock: GalleryClock, now_us: int) -> list[Erased]:
-    """Erase tracklets, each in a commit of its own."""
-    done = []
-    for one in rows:
-        selection = Selection(cameras=(one.camera,), incarnation=one.incarnation, track=one.track)
-        at_us = max(clock.now().latest_us, latest_us(store, now_us))
-        done.append(store.erase(selection, now_us=at_us, boot=clock.boot))
-    return done
+def _rule(one: Assignment, store: Store, clock: GalleryClock, now_us: int) -> Erasure:
+    """Return the erasure of a whole tracklet, also where its camera's clock is ahead."""
+    tracklet = Selection(cameras=(one.camera,), incarnation=one.incarnation, track=one.track)
+    at_us = max(clock.now().latest_us, latest_us(store, now_us))
+    return covering(new_erasure(tracklet, now_us=at_us, boot=clock.boot), one.last_us)

@@ -26,6 +26,7 @@ from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.replay import request_replay
 from reid_edge.gallery.store import Store, open_store
 from reid_edge.gallery.store.base import Erasure
+from reid_edge.gallery.store.people import AllPeople
 from reid_edge.gallery.store.sqlite import SqliteStore
 from reid_edge.gallery.store.sqlite_beside import journal_path, mark_path, read_journal
 from reid_edge.upstream.observation import Replay
@@ -128,10 +129,10 @@ def _made_us(backup: SqliteStore) -> int:
 def _restore(backup: SqliteStore, digest: str, uri: str, newer: list[Erasure], now_us: int, force: bool) -> Restored:
     made_us = _made_us(backup)
     request = Replay(id=uuid.uuid4().hex, since_us=max(0, made_us - int(backup.retention_hours() * _HOUR_US)))
-    with _emptied(uri, force=force, now_us=now_us) as (target, known, set_aside), backup.snapshot() as held:
-        contents = copy_contents(held, target)
+    with _emptied(uri, force=force, now_us=now_us) as (target, before, set_aside), backup.snapshot() as held:
+        contents = copy_contents(held, target, before.people)
         old = {erasure.id for erasure in held.erasures()}
-        added = list({one.id: one for one in (*known, *newer) if one.id not in old}.values())
+        added = list({one.id: one for one in (*before.erasures, *newer) if one.id not in old}.values())
         erased = target.apply_erasures(added)
         if erased.keys and (left := learn_after_erasure(target, now_us=now_us)):
             log.warning("%s", left)
@@ -158,16 +159,29 @@ def _journal(path: Path) -> list[Erasure]:
         raise UsageError(f"cannot read the journal of erasures {path}: {error.strerror or error}.") from error
 
 
+@dataclass(frozen=True)
+class _Before:
+    """What the new gallery takes over from the one that was there, as far as that can be read.
+
+    Attributes:
+        erasures: Its erasures.
+        people: Its people, whose numbers are not given again.
+    """
+
+    erasures: list[Erasure]
+    people: AllPeople | None = None
+
+
 @contextlib.contextmanager
-def _emptied(uri: str, *, force: bool, now_us: int) -> Iterator[tuple[Store, list[Erasure], str]]:
-    """Give an empty gallery, the erasures of the one that was there, and the name that it has now."""
+def _emptied(uri: str, *, force: bool, now_us: int) -> Iterator[tuple[Store, _Before, str]]:
+    """Give an empty gallery, what is known of the one that was there, and the name that it has now."""
     if uri.startswith("sqlite:"):
         with _empty_file(Path(uri.removeprefix("sqlite:")), force=force, now_us=now_us) as given:
             yield given
         return
     with contextlib.closing(open_store(uri)) as store:
         held = store.span(Selection()).observations
-        known = store.erasures()
+        before = _Before(store.erasures(), _people_of(store))
         empty = not (held or store.audit_entries(1) or store.models())
         able = isinstance(store, SetsAside)
         if not empty and not (force and able):
@@ -178,23 +192,23 @@ def _emptied(uri: str, *, force: bool, now_us: int) -> Iterator[tuple[Store, lis
             )
         if isinstance(store, SetsAside):
             with store.set_aside(f"reid_edge_replaced_{now_us}", drop=empty) as name:
-                yield store, known, "" if empty else name
+                yield store, before, "" if empty else name
         else:
-            yield store, known, ""
+            yield store, before, ""
 
 
 @contextlib.contextmanager
-def _empty_file(path: Path, *, force: bool, now_us: int) -> Iterator[tuple[Store, list[Erasure], str]]:
+def _empty_file(path: Path, *, force: bool, now_us: int) -> Iterator[tuple[Store, _Before, str]]:
     path = path.absolute()
     there = path.is_file() and path.stat().st_size > 0
     if there and not force:
         raise UsageError(f"there is a gallery at {path}; --force sets it aside, under another name, and restores.")
-    known = _known_erasures(path) if there else _journal(journal_path(path)) if journal_path(path).exists() else []
+    before = _known_before(path, there=there)
     aside = f"{path}.replaced-{now_us}" if there else ""
     with new_file(path) as partial:
         with contextlib.closing(SqliteStore(partial, create=True, beside=False)) as store:
             store.name = f"sqlite:{path}"
-            yield store, known, aside
+            yield store, before, aside
         with _set_aside(path, aside) if there else contextlib.nullcontext():
             put_in_place(partial, path)
     mark_path(path).unlink(missing_ok=True)  # it is of the file that was there
@@ -224,9 +238,24 @@ def _set_aside(path: Path, aside: str) -> Iterator[None]:
         raise
 
 
-def _known_erasures(path: Path) -> list[Erasure]:
-    """Return the erasures of a gallery that is to be set aside, as far as it can be read, and of its journal."""
-    found = _journal(journal_path(path)) if journal_path(path).exists() else []
-    with contextlib.suppress(StoreError), contextlib.closing(SqliteStore(path, create=False, beside=False)) as store:
-        found += store.erasures()
+def _known_before(path: Path, *, there: bool) -> _Before:
+    """Return what is known of a gallery that is to be set aside, as far as it can be read, and of its journal."""
+    found = _Before(_journal(journal_path(path)) if journal_path(path).exists() else [])
+    if there:
+        with (
+            contextlib.suppress(StoreError),
+            contextlib.closing(SqliteStore(path, create=False, beside=False)) as store,
+        ):
+            found = _Before(found.erasures, _people_of(store))
+            found.erasures.extend(store.erasures())
     return found
+
+
+def _people_of(store: Store) -> AllPeople | None:
+    """Return the people of a gallery that is to be set aside; None if they cannot be read, which is logged."""
+    try:
+        with store.snapshot() as held:
+            return held.people()
+    except StoreError as error:
+        log.warning("numbers of people and events may be given again, since those given cannot be read: %s", error)
+        return None

@@ -290,7 +290,8 @@ def _ranked(store: Store, query: Query, selection: Selection, top: int, ranking:
     found = [_found(store, match, query, since_us) for match in ranking.best(feature, matches, top)]
     if not found or not ranking.calibrated:
         return found
-    compared = ranking.compared(store.span(selection).observations)
+    several = len(store.models()) > 1  # else the model need not be looked at, which takes a store longer
+    compared = ranking.compared(store.span(selection, query.model_hash if several else None).observations)
     return [_judged(store, one, feature, query, ranking, compared) for one in found]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from reid_edge.errors import GalleryError, UsageError
 from reid_edge.gallery.collector import DEFAULT_NAME, Collector
 from reid_edge.gallery.health import Health, Problem, probing
 from reid_edge.gallery.live_people import LivePeople
+from reid_edge.gallery.people import unknown_text
 from reid_edge.gallery.quota import Quota
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.people import PersonEvent
@@ -26,6 +28,8 @@ from reid_edge.wire_names import checked_wire_name
 if TYPE_CHECKING:
     from reid_edge.gallery.http import HttpServer
     from reid_edge.gallery.mqtt import MqttCollector
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two checks that the servers still run.
 CHECK_S = 1.0
@@ -123,6 +127,7 @@ class GalleryService:
         people = LivePeople(store, transits=endpoints.transits, tell=self._tell) if endpoints.people else None
         if people is not None:
             store.people_state()  # whether it can be read, now and not later
+            _warn_of_unknown_cameras(store, endpoints.transits)
         self._people = people
         taken = None if people is None else people.take
         self.collector = Collector(store, name=endpoints.name, quota=endpoints.quota, stored=taken)
@@ -221,3 +226,10 @@ class GalleryService:
     def _serve(self, server: HttpServer, closing: contextlib.ExitStack) -> None:
         self._servers.append(server)
         closing.callback(server.close)
+
+
+def _warn_of_unknown_cameras(store: Store, transits: StatedTransits | None) -> None:
+    """Warn, once, if times are stated for cameras of which the gallery holds nothing, though it does of others."""
+    held = [] if transits is None else [one.camera for one in store.cameras() if one.observations]
+    if unknown := unknown_text(transits, held):
+        log.warning("%s", unknown)

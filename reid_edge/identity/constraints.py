@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,9 +11,11 @@ import numpy.typing as npt
 
 from reid_edge.errors import ContradictionError
 from reid_edge.identity.sightings import Boxes, Sighting, Sightings
+from reid_edge.identity.spans import Spans
 from reid_edge.identity.transit import StatedTransits
 
 Pair = tuple[str, str]
+Rows = npt.NDArray[np.int64]
 
 #: Time that two tracklets of a camera must overlap to be two people, seconds: the last moment of one track and the
 #: first of the next may coincide when a tracker hands a person over.
@@ -21,6 +24,8 @@ LEAST_OVERLAP_S = 0.5
 SAME_MOMENT_S = 0.5
 #: Intersection over the smaller box from which two boxes of one moment may be one person, detected twice.
 SAME_BOX = 0.6
+#: Pairs, of tracklets or of boxes, that are compared at a time.
+PAIRS_AT_A_TIME = 1 << 18
 #: Reasons why tracklets cannot be one person.
 APART = "an operator says that they are not the same"
 TOGETHER = "one camera saw both at the same time"
@@ -81,35 +86,48 @@ def seen_together(first: Sighting, second: Sighting) -> bool:
         return False
     if first.boxes is None or second.boxes is None:
         return True
-    area = _shared_area(first.boxes, second.boxes)
-    return area is None or area < SAME_BOX
+    return not _detected_twice(first.boxes, second.boxes)
 
 
 def forbidden(
-    members: Sequence[Sighting],
+    members: Mapping[str, Sighting],
+    spans: Spans,
     sightings: Iterable[Sighting],
     *,
-    apart: Container[Pair],
+    apart: Mapping[str, Iterable[str]],
     transits: StatedTransits | None,
 ) -> str | None:
     """Return why tracklets cannot be of the person who has some members, or None.
 
+    Of the members, those near in time are looked at alone.
+
     Args:
-        members: The person's tracklets.
+        members: The person's tracklets by id.
+        spans: When these were in sight.
         sightings: The other tracklets.
-        apart: Pairs that an operator says are two people, in both orders.
+        apart: Who an operator says is somebody else, by id, in both orders.
         transits: Stated times between cameras; None: none.
     """
     for sighting in sightings:
-        for member in members:
-            if (member.id, sighting.id) in apart:
-                return APART
-            if member.camera == sighting.camera:
-                if seen_together(member, sighting):
-                    return TOGETHER
-            elif transits is not None and transits.too_fast(member, sighting):
-                return TOO_FAST
+        if not members.keys().isdisjoint(apart.get(sighting.id, ())):
+            return APART
+        near = spans.near(sighting.camera, sighting.first_s, sighting.last_s)
+        if any(seen_together(members[name], sighting) for name in near):
+            return TOGETHER
+        if transits is not None and _too_fast(members, spans, sighting, transits):
+            return TOO_FAST
     return None
+
+
+def _too_fast(members: Mapping[str, Sighting], spans: Spans, sighting: Sighting, transits: StatedTransits) -> bool:
+    for camera in spans.cameras:
+        least_s = transits.least_gap_s(camera, sighting.camera)
+        if least_s is None:
+            continue
+        near = spans.near(camera, sighting.first_s - least_s, sighting.last_s + least_s)
+        if any(transits.too_fast(members[name], sighting) for name in near):
+            return True
+    return False
 
 
 class CannotLink:
@@ -159,6 +177,12 @@ class CannotLink:
         """Return why two sets of rows cannot be one person, or None if they can be."""
         if self._forbidden and any(not self._forbidden.get(row, _NOTHING).isdisjoint(second) for row in first):
             return APART
+        some = max(1, PAIRS_AT_A_TIME // max(1, len(second)))
+        pieces = (self._by_time(first[start : start + some], second) for start in range(0, len(first), some))
+        return next((reason for reason in pieces if reason is not None), None)
+
+    def _by_time(self, first: Sequence[int], second: Sequence[int]) -> str | None:
+        """Return why two sets of rows cannot be one person by where they were when, or None."""
         ones, others = np.asarray(first, np.int64)[:, None], np.asarray(second, np.int64)[None]
         gap = np.maximum(self._first[ones] - self._last[others], self._first[others] - self._last[ones])
         same_camera = self._numbers[ones] == self._numbers[others]
@@ -171,26 +195,38 @@ class CannotLink:
                 return TOO_FAST
         return None
 
-    def simultaneous_pairs(self) -> npt.NDArray[np.int64]:
-        """Return all pairs that one camera saw at the same time in distinct boxes: P×2 rows, the smaller first."""
-        found: list[tuple[int, int]] = []
-        for camera in np.unique(self._numbers):
-            rows = np.flatnonzero(self._numbers == camera)
-            rows = rows[np.argsort(self._first[rows], kind="stable")]
-            starts = self._first[rows]
-            for place, row in enumerate(rows):
-                end = int(np.searchsorted(starts, self._last[row] - LEAST_OVERLAP_S, side="right"))
-                for other in rows[place + 1 : end]:
-                    shared = min(self._last[row], self._last[other]) - self._first[other]
-                    if shared >= LEAST_OVERLAP_S and self._distinct(int(row), int(other)):
-                        found.append((min(int(row), int(other)), max(int(row), int(other))))
-        return np.array(sorted(found), np.int64).reshape(-1, 2)
+    def simultaneous_pairs(self, most: int | None = None) -> Rows:
+        """Return the pairs that one camera saw at the same time in distinct boxes: P×2 rows, the smaller first.
+
+        Args:
+            most: Of more pairs, about so many are drawn, without looking at the boxes of all; None: all.
+        """
+        rows, counts = self._overlapping()
+        ends = np.cumsum(counts)
+        total = int(ends[-1]) if len(ends) else 0
+        if most is None or total <= most:
+            chosen = np.arange(total)
+        else:  # twice as many, since some may be of one person, detected twice
+            chosen = np.random.default_rng(0).choice(total, min(total, 2 * most), replace=False)
+        places = np.searchsorted(ends, chosen, side="right")
+        others = places + 1 + chosen - (ends[places] - counts[places])
+        pairs = np.sort(np.stack([rows[places], rows[others]], axis=1), axis=1).astype(np.int64)
+        distinct = (pair for pair in pairs.tolist() if self._distinct(*pair))
+        return np.array(sorted(itertools.islice(distinct, most)), np.int64).reshape(-1, 2)
+
+    def _overlapping(self) -> tuple[Rows, Rows]:
+        """Return rows by camera and first sight, and with how many of those after it each overlaps long enough."""
+        rows = np.flatnonzero(self._last - self._first >= LEAST_OVERLAP_S)  # a shorter one overlaps with none
+        rows = rows[np.lexsort((self._first[rows], self._numbers[rows]))]
+        counts = np.zeros(len(rows), np.int64)
+        for camera in np.unique(self._numbers[rows]):
+            places = np.flatnonzero(self._numbers[rows] == camera)
+            starts, ends = self._first[rows[places]], self._last[rows[places]] - LEAST_OVERLAP_S
+            counts[places] = np.searchsorted(starts, ends, side="right") - np.arange(len(places)) - 1
+        return rows, np.maximum(counts, 0)
 
     def _distinct(self, first: int, second: int) -> bool:
-        if not self._boxes:
-            return True
-        shared = _shared_area(self._boxes[first], self._boxes[second])
-        return shared is None or shared < SAME_BOX
+        return not self._boxes or not _detected_twice(self._boxes[first], self._boxes[second])
 
     def _check_operator(self, sightings: Sightings) -> None:
         groups: dict[str, list[int]] = {}
@@ -211,16 +247,25 @@ class CannotLink:
 _NOTHING: frozenset[int] = frozenset()
 
 
-def _shared_area(first: Boxes, second: Boxes) -> float | None:
-    """Return the largest share of the smaller of two boxes of one moment that is in both; None: no such boxes."""
-    if not len(first) or not len(second):
-        return None
-    near = np.abs(first[:, None, 0] - second[None, :, 0]) <= SAME_MOMENT_S
-    if not near.any():
-        return None
-    low = np.maximum(first[:, None, 1:3], second[None, :, 1:3])
-    high = np.minimum(first[:, None, 3:5], second[None, :, 3:5])
-    inside = np.prod(np.maximum(high - low, 0), axis=2)
-    areas = [np.prod(boxes[:, 3:5] - boxes[:, 1:3], axis=1) for boxes in (first, second)]
-    smaller = np.minimum(areas[0][:, None], areas[1][None])
-    return float((inside / np.maximum(smaller, 1e-12))[near].max())
+def _detected_twice(first: Boxes, second: Boxes) -> bool:
+    """Return whether two boxes of one moment cover one another so far that they may be of one person."""
+    first, second = (boxes[np.argsort(boxes[:, 0], kind="stable")] for boxes in (first, second))
+    low = np.searchsorted(second[:, 0], first[:, 0] - SAME_MOMENT_S, side="left")
+    counts = np.searchsorted(second[:, 0], first[:, 0] + SAME_MOMENT_S, side="right") - low
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    for start in range(0, total, PAIRS_AT_A_TIME):
+        pairs = np.arange(start, min(start + PAIRS_AT_A_TIME, total))
+        ones = np.searchsorted(ends, pairs, side="right")
+        others = low[ones] + pairs - (ends[ones] - counts[ones])
+        if (_shared_areas(first[ones, 1:], second[others, 1:]) >= SAME_BOX).any():
+            return True
+    return False
+
+
+def _shared_areas(first: Boxes, second: Boxes) -> npt.NDArray[np.float64]:
+    """Return the share of the smaller of two boxes that is in both, of each of N pairs: x1 y1 x2 y2, N×4."""
+    sides = np.minimum(first[:, 2:], second[:, 2:]) - np.maximum(first[:, :2], second[:, :2])
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (first, second)]
+    shares: npt.NDArray[np.float64] = np.prod(np.maximum(sides, 0), axis=1) / np.maximum(np.minimum(*areas), 1e-12)
+    return shares

@@ -12,7 +12,7 @@ from reid_edge.features import l2_normalised
 from reid_edge.identity.background import RANKS, SLACK, Background, relative_similarity
 from reid_edge.identity.centring import Centring
 from reid_edge.identity.clustering import POSSIBLE, People
-from reid_edge.identity.constraints import OperatorConstraints, Pair, forbidden
+from reid_edge.identity.constraints import OperatorConstraints, forbidden
 from reid_edge.identity.events import Event
 from reid_edge.identity.neighbours import BLOCK
 from reid_edge.identity.people_table import Numbers, PeopleTable
@@ -112,7 +112,9 @@ class OnlinePeople:
     def follow(self, operator: OperatorConstraints) -> None:
         """Respect what an operator has said of tracklets, in place of what was said before."""
         self._joined = operator.groups
-        self._apart: set[Pair] = {*operator.not_same, *((second, first) for first, second in operator.not_same)}
+        self._apart: dict[str, set[str]] = {}
+        for first, second in operator.not_same:
+            self._keep_apart(first, second)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -167,7 +169,7 @@ class OnlinePeople:
         one, other = sorted((self.person_of(first), self.person_of(second)))
         if one == other:
             return ()
-        reason = self._forbids(one, self._table.members_of(other))
+        reason = self._forbids_merge(one, other)
         if reason is not None:
             raise ContradictionError(f"{first} and {second} cannot be one person: {reason}.")
         return (self._merge(one, other, first, None, "an operator says that they are the same"),)
@@ -184,7 +186,7 @@ class OnlinePeople:
         if first == second:
             raise ContradictionError(f"{first} cannot be two people.")
         one, other = self.person_of(first), self.person_of(second)
-        self._apart |= {(first, second), (second, first)}
+        self._keep_apart(first, second)
         if one != other:
             return ()
         new = self._table.new_number()
@@ -308,15 +310,24 @@ class OnlinePeople:
             similarity = self._similarity(cosine, self._table.levels[mine], self._table.levels[slot], share)
             if similarity is None or similarity < self.limit:
                 continue
-            if self._forbids(number, self._table.members_of(other)) is None:
+            if self._forbids_merge(number, other) is None:
                 low, high = sorted((number, other))
                 events.append(self._merge(low, high, tracklet, similarity, NEAR))
         return tuple(events)
 
+    def _keep_apart(self, first: str, second: str) -> None:
+        self._apart.setdefault(first, set()).add(second)
+        self._apart.setdefault(second, set()).add(first)
+
     def _forbids(self, number: int, sightings: Iterable[Sighting]) -> str | None:
         """Return why tracklets cannot be of a person, or None."""
-        members = list(self._table.members_of(number))
-        return forbidden(members, sightings, apart=self._apart, transits=self._transits)
+        person = self._table.people[number]
+        return forbidden(person.members, person.spans, sightings, apart=self._apart, transits=self._transits)
+
+    def _forbids_merge(self, one: int, other: int) -> str | None:
+        """Return why two people cannot be one, or None; the tracklets of the one who has fewer are looked at."""
+        fewer, more = sorted((one, other), key=lambda number: len(self._table.people[number].members))
+        return self._forbids(more, self._table.members_of(fewer))
 
     # similarities
 

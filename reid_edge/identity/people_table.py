@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.identity.sightings import Sighting
+from reid_edge.identity.spans import Spans
 from reid_edge.types import Feature, Features
 
 Floats = npt.NDArray[np.float64]
@@ -42,10 +43,12 @@ class Person:
         members: Its tracklets by id.
         cameras: Number of them by camera.
         last_s: When it was last seen.
+        spans: When its tracklets were in sight.
     """
 
     slot: int
     members: dict[str, Sighting] = field(default_factory=dict)
+    spans: Spans = field(default_factory=Spans)
     cameras: Counter[str] = field(default_factory=Counter)
     last_s: float = -np.inf
 
@@ -120,6 +123,7 @@ class PeopleTable:
         self.means[person.slot] = (count * self.means[person.slot] + feature) / (count + 1)
         self.levels[person.slot] = (count * self.levels[person.slot] + level) / (count + 1)
         person.members[sighting.id] = sighting
+        person.spans.put(sighting)
         person.cameras[sighting.camera] += 1
         person.last_s = max(person.last_s, sighting.last_s)
         self.person_of[sighting.id] = number
@@ -129,7 +133,9 @@ class PeopleTable:
         """Take a tracklet away from its person, who goes if it was the only one."""
         number = self.person_of.pop(name)
         person = self.people[number]
-        person.cameras[person.members.pop(name).camera] -= 1
+        sighting = person.members.pop(name)
+        person.spans.drop(sighting)
+        person.cameras[sighting.camera] -= 1
         feature, level = self.features.pop(name), self.level_of.pop(name)
         if not person.members:
             self._drop(number)
@@ -154,6 +160,8 @@ class PeopleTable:
         self.means[kept.slot] = share * self.means[kept.slot] + (1 - share) * self.means[left.slot]
         self.levels[kept.slot] = share * self.levels[kept.slot] + (1 - share) * self.levels[left.slot]
         kept.members.update(left.members)
+        for sighting in left.members.values():
+            kept.spans.put(sighting)
         kept.cameras.update(left.cameras)
         kept.last_s = max(kept.last_s, left.last_s)
         self.person_of.update(dict.fromkeys(left.members, stays))

@@ -34,22 +34,30 @@ class StatedTransits:
     shortest_s: dict[tuple[str, str], float]
     tolerance_s: float = CLOCK_TOLERANCE_S
 
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The cameras between which times are stated, in alphabetical order."""
+        return tuple(sorted({name for pair in self.shortest_s for name in pair}))
+
     def shortest_between(self, names: tuple[str, ...]) -> Floats:
         """Return the shortest times between cameras less the tolerance, −inf where none is stated: C×C."""
         times = np.full((len(names), len(names)), -np.inf)
         for one, first in enumerate(names):
             for other, second in enumerate(names):
-                stated = self.shortest_s.get((min(first, second), max(first, second)), 0.0)
-                if one != other and stated > 0:
-                    times[one, other] = stated - self.tolerance_s
+                least = self.least_gap_s(first, second)
+                if least is not None:
+                    times[one, other] = least
         return times
+
+    def least_gap_s(self, first: str, second: str) -> float | None:
+        """Return the shortest time between two cameras less the tolerance; None: of one camera, or none is stated."""
+        stated = self.shortest_s.get((min(first, second), max(first, second)), 0.0)
+        return stated - self.tolerance_s if first != second and stated > 0 else None
 
     def too_fast(self, first: Sighting, second: Sighting) -> bool:
         """Return whether nobody gets from one tracklet's camera to the other's in the time between them."""
-        pair = (min(first.camera, second.camera), max(first.camera, second.camera))
-        stated = self.shortest_s.get(pair, 0.0)
-        gap = max(first.first_s - second.last_s, second.first_s - first.last_s)
-        return first.camera != second.camera and stated > 0 and gap < stated - self.tolerance_s
+        least = self.least_gap_s(first.camera, second.camera)
+        return least is not None and max(first.first_s - second.last_s, second.first_s - first.last_s) < least
 
 
 def read_transits(path: Path) -> StatedTransits:

@@ -18,6 +18,8 @@ from reid_edge.identity.sightings import Sightings
 ONE_PERSON = 0.7
 #: Pairs of people seen together from which it is known how similar two people are, and the share of them below it.
 LEAST_PAIRS, BELOW = 20, 0.95
+#: Of more such pairs, so many are drawn.
+MOST_PAIRS = 20_000
 #: So many tracklets are compared at most; of more, so many are drawn.
 MOST_COMPARED = 2_000
 
@@ -37,7 +39,7 @@ def people_worth(sightings: Sightings, *, enough: float) -> float:
     people = 1 / float((cosines >= ONE_PERSON).mean())
     if people >= enough or len(rows) < enough:
         return people
-    pairs = CannotLink(sightings).simultaneous_pairs()
+    pairs = CannotLink(sightings).simultaneous_pairs(MOST_PAIRS)
     if len(pairs) < LEAST_PAIRS:
         return people
     two = np.quantile(np.einsum("pd,pd->p", features[pairs[:, 0]], features[pairs[:, 1]]), BELOW)

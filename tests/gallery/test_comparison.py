@@ -190,6 +190,24 @@ def test_a_calibration_is_made_again_after_an_erasure_or_it_is_said_why_not(sqli
     assert kept_comparison(sqlite_store, MODEL).tracklets == 120
 
 
+@pytest.mark.parametrize("kept_by", ["this release", "an earlier one"])
+def test_a_calibration_that_leaves_out_a_cameras_old_view_leaves_it_out_after_an_erasure_too(sqlite_store, kept_by):
+    filled(sqlite_store, crowd(shift=1.0, start=NOON - 24 * HOUR)[0])
+    rows = crowd(shift=1.0, seed=3, first_track=1000)[0]
+    sqlite_store.add(rows)
+    keep(sqlite_store, learn(sqlite_store, since_us=NOON), now_us=LATER)
+    if kept_by == "an earlier one":
+        fields = read_document(sqlite_store, NAME)
+        del fields["since_us"]
+        write_document(sqlite_store, NAME, fields)
+    before = kept_comparison(sqlite_store, MODEL)
+    assert before.tracklets == len(rows)
+    erase_with_receipt(sqlite_store, rows[0].entry.whole_tracklet, purpose="a test", now_us=LATER)
+    again = kept_comparison(sqlite_store, MODEL)
+    assert again.tracklets == len(rows) - 1 and again.scale.version != before.scale.version
+    assert again.since_us <= before.first_us
+
+
 def test_what_was_learnt_before_an_erasure_that_could_not_remove_it_is_learnt_again(sqlite_store):
     filled(sqlite_store, crowd(shift=1.0)[0])
     assert comparison_for(sqlite_store, MODEL, now_us=LATER).tracklets == 180

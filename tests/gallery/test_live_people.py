@@ -205,7 +205,7 @@ def test_people_whom_an_operator_keeps_apart_stay_so_when_the_tracklets_of_the_d
     deliver(gallery, live, rows[120:175])
     gallery.expire(rows[120].entry.first_us)
     assert [{one.first[2], one.second[2]} for one in gallery.decisions()] == [{150, 151}]
-    assert ("camera2/e1/150", "camera2/e1/151") in live._populations[MODEL]._online._apart
+    assert "camera2/e1/151" in live._populations[MODEL]._online._apart["camera2/e1/150"]
 
 
 def test_who_was_merged_stays_one_when_the_tracklets_of_the_decision_have_gone(gallery, scene, at, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from reid_edge.errors import MigrationRejected, ModelMismatchError, PairsError, StoreError
 from reid_edge.features import l2_normalised
 from reid_edge.gallery.entries import Selection
-from reid_edge.gallery.migration import judged, migrate, read_migration
+from reid_edge.gallery.migration import judged, migrate, read_migration, remove_migration
 from reid_edge.gallery.pairs_file import read_pairs, write_pairs
 from reid_edge.gallery.search import query_by_feature, search
 from reid_edge.gallery.store.documents import read_document, write_document
@@ -109,8 +109,8 @@ def test_models_that_the_gallery_does_not_take_are_refused(sqlite_store, pairs):
         migrate(sqlite_store, pairs, now_us=NOON)
 
 
-def test_a_damaged_map_is_refused(local, pairs):
-    local.add([record(3, unit(DIM, seed=3), model=OTHER_MODEL)])
+def test_a_damaged_map_is_left_out_with_a_warning_and_can_be_removed(local, pairs, caplog):
+    local.add([record(3, unit(DIM, seed=3), model=OTHER_MODEL), record(4, unit(DIM, seed=4))])
     migrate(local, pairs, now_us=NOON)
     name = f"migration/{MODEL}/{OTHER_MODEL}"
     whole = read_document(local, name)
@@ -121,8 +121,27 @@ def test_a_damaged_map_is_refused(local, pairs):
         ({"format_version": 99}, "reads up to"),
     ):
         write_document(local, name, whole | changed)
-        with pytest.raises(StoreError, match=message):
-            look_for(local, unit(DIM, seed=1), OTHER_MODEL)
+        for model, seq in ((OTHER_MODEL, 3), (MODEL, 4)):
+            caplog.clear()
+            assert [one.best.seq for one in look_for(local, unit(DIM, seed=1), model)] == [seq]
+            assert message in caplog.text and "was not searched" in caplog.text
+    with pytest.raises(StoreError, match="reads up to"):
+        read_migration(local, MODEL, OTHER_MODEL)
+    remove_migration(local, MODEL, OTHER_MODEL, now_us=NOON)
+    assert read_document(local, name) is None
+
+
+def test_a_map_of_features_of_another_size_than_came_later_is_left_out_with_a_warning(sqlite_store, pairs, caplog):
+    sqlite_store.accept_model(MODEL, DIM, now_us=NOON)
+    sqlite_store.accept_model(OTHER_MODEL, None, now_us=NOON)
+    migrate(sqlite_store, pairs, now_us=NOON)
+    sqlite_store.accept_model(OTHER_MODEL, 8, now_us=NOON)
+    sqlite_store.add([record(1, unit(DIM, seed=1)), record(2, unit(8, seed=2), model=OTHER_MODEL)])
+    assert [one.best.seq for one in look_for(sqlite_store, unit(DIM, seed=1), MODEL)] == [1]
+    assert "of features of 64 numbers" in caplog.text and "have 8. Remove it" in caplog.text
+    caplog.clear()
+    assert [one.best.seq for one in look_for(sqlite_store, unit(8, seed=2), OTHER_MODEL)] == [2]
+    assert "have 8. Remove it" in caplog.text
 
 
 def test_a_file_of_pairs_comes_back_and_only_its_user_can_read_it(pairs, tmp_path):

@@ -18,7 +18,7 @@ from reid_edge.gallery.held_tracklets import read_model_tracklets
 from reid_edge.gallery.labelled_pairs import LabelledPair
 from reid_edge.gallery.people import identify
 from reid_edge.gallery.people_decisions import Operator
-from reid_edge.gallery.people_views import journey, list_people
+from reid_edge.gallery.people_views import follow_events, journey, list_people
 from reid_edge.gallery.search import find_one
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.store.people import Decision, PeopleChange
@@ -392,6 +392,23 @@ def test_a_camera_that_was_turned_is_named_and_its_new_view_is_compared_by_a_mea
 def test_what_is_too_old_to_be_kept_is_given_to_nobody(gallery, at):
     filled(gallery, at=at - 100 * HOUR)
     assert identify(gallery, now_us=now_us()) == []
+
+
+def test_events_of_what_is_too_old_to_be_kept_are_not_shown(gallery, at):
+    filled(gallery, at=at)
+    identify(gallery, now_us=now_us())
+    held = sorted(gallery.assignments(), key=lambda one: one.last_us)
+    moment = now_us()
+
+    def shown(limit=1000):
+        return list(follow_events(gallery, after=0, limit=limit, now_us=moment, **WHY))
+
+    everything = shown()
+    assert len(everything) == 90 and shown(limit=7) == everything[:7]
+    gallery.set_retention_hours((moment - held[44].last_us - SECOND) / HOUR)
+    rest = {one.tracklet for one in held[45:]}
+    left = [one for one in everything if one.tracklet in rest]
+    assert shown() == left and shown(limit=7) == left[:7]  # as many as were asked for
 
 
 def test_a_gallery_of_an_earlier_format_gets_people(tmp_path, at):

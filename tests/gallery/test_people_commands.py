@@ -106,6 +106,19 @@ def test_a_person_is_erased_by_number(uri):
     assert "--id means one tracklet" in failure("erase", uri, "--person", 1, "--id", "camera0/e1/1", *WHY)
 
 
+def test_times_for_a_camera_that_the_gallery_does_not_hold_are_warned_of_with_the_names_that_it_holds(uri, tmp_path):
+    def said(*cameras):
+        (tmp_path / "times.toml").write_text(f"[[transit]]\ncameras = {json.dumps(cameras)}\nshortest_s = 5\n")
+        done = run_command("gallery", "identify", uri, "--transits", tmp_path / "times.toml")
+        assert done.returncode == 0
+        return " ".join(done.stderr.split())
+
+    warned = said("camera0", "Camera1")
+    assert "times are stated for Camera1, of which the gallery holds nothing" in warned
+    assert "it holds camera0, camera1, camera2. Write the names so" in warned
+    assert "times are stated" not in said("camera0", "camera1")
+
+
 def test_times_between_cameras_are_read_from_a_file(uri, tmp_path):
     file = tmp_path / "times.toml"
     file.write_text('[[transit]]\ncameras = ["camera0", "camera1"]\nshortest_s = 86400\n')

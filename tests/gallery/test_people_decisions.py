@@ -13,7 +13,7 @@ from reid_edge.errors import (
 )
 from reid_edge.gallery.entries import Selection
 from reid_edge.gallery.people import identify
-from reid_edge.gallery.people_decisions import Operator, keep_apart, merge, split
+from reid_edge.gallery.people_decisions import Operator, _at_one_time, keep_apart, merge, split
 from reid_edge.gallery.person_erasure import erase_person
 from reid_edge.gallery.store.people import PeopleChange
 from reid_edge.gallery.times import now_us
@@ -78,6 +78,21 @@ def test_a_split_makes_a_new_person_who_stays_apart(gallery, at):
         assert tracks(gallery, person_at(gallery, 4)) == [4] and tracks(gallery, person_at(gallery, 34)) == [34, 64]
 
 
+def test_every_tracklet_that_is_split_off_stays_apart_however_many_there_are(sqlite_store, at):
+    filled(sqlite_store, at=at, people=10, visits=9)
+    identify(sqlite_store, now_us=now_us())
+    person = person_at(sqlite_store, 0)
+    keys = [one.tracklet for one in sqlite_store.assignments(person)]
+    assert len(keys) == 27
+    named, left = keys[:24], keys[24:]
+    split(sqlite_store, person, named, BY)
+    said = {frozenset((one.first, one.second)) for one in sqlite_store.decisions()}
+    assert said == {frozenset((one, other)) for one in named for other in left}
+    identify(sqlite_store, now_us=now_us(), again=True)
+    people = {one.tracklet: one.person for one in sqlite_store.assignments()}
+    assert not {people[key] for key in named} & {people[key] for key in left}
+
+
 def stored(at):
     return scene_records(make_scene(people=30, shift=1.0), at=at)
 
@@ -122,6 +137,22 @@ def test_whom_a_camera_saw_at_the_same_time_cannot_be_merged_unless_it_saw_one_t
     assert gallery.assignments() == before
     merge(gallery, [first, person_at(gallery, 901)], BY)
     assert 901 in tracks(gallery, first)
+
+
+def test_pairs_at_one_time_are_those_of_two_people_before_one_camera(gallery):
+    one = gallery.assignments()[0]
+
+    def row(track, person, start, end, camera="a"):
+        return dataclasses.replace(
+            one, track=track, person=person, camera=camera, first_us=start * SECOND, last_us=end * SECOND
+        )
+
+    rows = [
+        row(1, 1, 0, 100), row(2, 1, 10, 20), row(3, 2, 15, 16), row(4, 2, 99, 130), row(5, 2, 100, 101),
+        row(6, 2, 50, 60, camera="b"), row(7, 3, 19.75, 40),
+    ]  # fmt: skip
+    pairs = {(first.track, other.track) for first, other in _at_one_time(rows[::-1])}
+    assert pairs == {(1, 3), (2, 3), (1, 4), (1, 7)}
 
 
 def test_wrong_numbers_and_tracklets_are_refused_before_anything_changes(gallery):
@@ -214,19 +245,29 @@ def test_a_person_is_erased_with_all_that_is_known_and_the_receipt_says_what_is_
         erase_person(gallery, person, purpose="again", now_us=now_us())
 
 
+def test_a_person_is_erased_in_one_commit_whose_rules_are_looked_up_by_tracklet(gallery, at, monkeypatch):
+    commits, looked_at = [], []
+    apply, covers = gallery.apply_erasures, Selection.covers
+    monkeypatch.setattr(gallery, "apply_erasures", lambda rules: commits.append(len(rules)) or apply(rules))
+    monkeypatch.setattr(Selection, "covers", lambda self, entry: looked_at.append(entry) or covers(self, entry))
+    assert erase_person(gallery, person_at(gallery, 3), purpose="asked for", now_us=now_us()).observations == 3
+    assert commits == [3]
+    assert gallery.add(stored(at)).erased == 3 and len(looked_at) == 3
+
+
 def test_what_comes_to_a_person_who_is_being_erased_is_erased_too(gallery, at, monkeypatch):
-    person, erase = person_at(gallery, 3), gallery.erase
+    person, erase = person_at(gallery, 3), gallery.apply_erasures
     newer = next(
         row for row in scene_records(make_scene(people=30, visits=2, shift=1.0), at=at) if row.entry.track == 93
     )
 
-    def meanwhile(*selection, **options):
-        monkeypatch.setattr(gallery, "erase", erase)
+    def meanwhile(rules):
+        monkeypatch.setattr(gallery, "apply_erasures", erase)
         gallery.add([newer])
         identify(gallery, now_us=now_us())
-        return erase(*selection, **options)
+        return erase(rules)
 
-    monkeypatch.setattr(gallery, "erase", meanwhile)
+    monkeypatch.setattr(gallery, "apply_erasures", meanwhile)
     receipt = erase_person(gallery, person, purpose="asked for", now_us=now_us())
     assert receipt.observations == 4 and len(receipt.asked["tracklets"]) == 4 and len(receipt.erasure.split()) == 4
     assert person not in {one.person for one in gallery.assignments()}

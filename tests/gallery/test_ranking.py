@@ -70,6 +70,13 @@ def shifted(sqlite_store):
     return filled(sqlite_store, crowd(people=PEOPLE, noise=1.4, shift=1.5)[0])
 
 
+def test_what_another_model_has_stored_makes_no_stranger_more_likely(shifted):
+    learn(shifted)
+    before = [one.verdict.by_chance for one in look(shifted, of(shifted, 10))]
+    filled(shifted, crowd(people=PEOPLE, first_track=5000, model=OTHER_MODEL)[0])
+    assert [one.verdict.by_chance for one in look(shifted, of(shifted, 10))] == before
+
+
 def test_centring_finds_more_people_on_other_cameras_and_plain_is_the_exact_order(shifted):
     assert precision(shifted) > precision(shifted, plain=True) + 0.1
     query = of(shifted, 10)

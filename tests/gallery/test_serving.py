@@ -16,9 +16,10 @@ from reid_edge.gallery.quota import Quota
 from reid_edge.gallery.serving import Endpoints, GalleryService
 from reid_edge.gallery.store import open_store
 from reid_edge.gallery.twins import known_twins
+from reid_edge.identity.transit import StatedTransits
 from tests.broker import Broker
 from tests.commands import run_command
-from tests.gallery.stores import SECOND
+from tests.gallery.stores import DIM, MODEL, NOON, SECOND, record
 from tests.traffic import batch, wait_until
 
 
@@ -41,6 +42,14 @@ def serve(store, monkeypatch):
             return GalleryService(store, Endpoints(**options), closing)
 
         yield start
+
+
+def test_stated_times_of_cameras_that_the_gallery_does_not_hold_are_warned_of_at_the_start(store, serve, caplog):
+    store.accept_model(MODEL, DIM, now_us=NOON)
+    store.add([record(1), record(1, camera="hall")])
+    serve(people=True, transits=StatedTransits(shortest_s={("Door", "hall"): 20.0}))
+    assert "times are stated for Door, of which the gallery holds nothing" in caplog.text
+    assert "it holds door, hall" in caplog.text
 
 
 def ask(service, path="/healthz", body=None):

@@ -87,6 +87,14 @@ def test_a_span_is_from_the_first_sight_to_the_last(gallery):
     assert gallery.span(EVERYTHING) == Span(3, NOON, NOON + 2 * HOUR + SECOND)
 
 
+def test_a_span_may_be_of_one_model(gallery):
+    gallery.accept_model(OTHER_MODEL, DIM, now_us=NOON)
+    gallery.add([record(1), record(2, at=NOON + HOUR), record(3, model=OTHER_MODEL)])
+    assert gallery.span(EVERYTHING).observations == 3
+    assert gallery.span(EVERYTHING, MODEL) == Span(2, NOON, NOON + HOUR + SECOND)
+    assert gallery.span(Selection(since_us=NOON + HOUR), OTHER_MODEL) == Span(0, None, None)
+
+
 def test_extreme_values_come_back(gallery):
     last = 2**63 - 1
     entry = dataclasses.replace(record(last, track=last).entry, confidence=1.0, quality=0.0, crops=2**31 - 1)

@@ -76,7 +76,13 @@ def make_milvus(uri, version):
 MAKE = {"sqlite": make_sqlite, "postgresql": make_postgresql, "milvus": make_milvus}
 
 
-@pytest.fixture(params=["sqlite v1", "sqlite v2", "sqlite v3", "postgresql v1", "postgresql v2", "milvus v1"])
+@pytest.fixture(
+    params=[
+        *(f"sqlite v{version}" for version in range(1, 5)),
+        *(f"postgresql v{version}" for version in range(1, 4)),
+        "milvus v1",
+    ]
+)
 def uri(request, engines):
     name, version = request.param.split()
     engine = engines(name)
@@ -142,19 +148,47 @@ def test_a_gallery_made_now_holds_the_same_tables_and_bytes(tmp_path):
         contextlib.closing(sqlite3.connect(tmp_path / "now.db")) as db,
         contextlib.closing(sqlite3.connect(":memory:")) as stored,
     ):
-        stored.executescript((STORED / "v3.sql").read_text())
+        stored.executescript((STORED / "v4.sql").read_text())
         assert statements(db) == statements(stored)
         for pragma in ("application_id", "user_version"):
             assert db.execute(f"PRAGMA {pragma}").fetchone() == stored.execute(f"PRAGMA {pragma}").fetchone()
 
 
-@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("version", ["v1", "v2", "v3"])
 def test_an_old_file_that_was_brought_to_this_format_has_the_same_tables_as_a_new_one(tmp_path, version):
     path = tmp_path / "old.db"
     make_sqlite(f"sqlite:{path}", version)
     open_store(f"sqlite:{path}").close()
     open_store(f"sqlite:{tmp_path / 'new.db'}").close()
     assert schema(path) == schema(tmp_path / "new.db")
+
+
+KNOWN = """
+INSERT INTO {0}assignments VALUES ('yard', 'e1', 1, 1, 'ab', 2, 5, 1767272400000001, 'new', NULL, 'r', 'c', '', 9);
+INSERT INTO {0}assignments VALUES ('door', '8f14e45fceea167a', 2, 2, 'ab', 4, 5, 1767283201000000, 'new', NULL, 'r',
+    'c', '', 9);
+INSERT INTO {0}person_events (at_us, kind, person, model_hash, camera, epoch, track, other, similarity, reason)
+    VALUES (9, 'new', 1, 'ab', 'yard', 'e1', 1, NULL, NULL, 'r'),
+    (9, 'new', 2, 'ab', 'door', '8f14e45fceea167a', 2, NULL, NULL, 'r');
+"""
+
+
+@pytest.mark.parametrize("name", ["sqlite", "postgresql"])
+def test_what_format_3_knew_by_erased_parts_of_tracklets_goes(engines, name):
+    uri = engines(name).uri()
+    MAKE[name](uri, "v3")
+    if name == "sqlite":
+        with contextlib.closing(sqlite3.connect(uri.partition(":")[2])) as db:
+            db.executescript(KNOWN.format(""))
+    else:
+        import psycopg
+
+        with psycopg.connect(uri, autocommit=True) as db:
+            db.execute(KNOWN.format("reid_edge."))
+    with contextlib.closing(open_store(uri, create=False)) as store:
+        assert [one.person for one in store.assignments()] == [2]
+        assert [one.person for one in store.person_events(limit=9)] == [2]
+    engines(name).give_back(uri)
 
 
 def schema(path):

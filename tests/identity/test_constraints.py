@@ -1,8 +1,15 @@
+import itertools
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from reid_edge.errors import ContradictionError
+from reid_edge.identity import constraints
 from reid_edge.identity.constraints import CannotLink, OperatorConstraints, joined_groups
+from reid_edge.identity.sightings import Sighting
+from reid_edge.identity.spans import Spans
 from reid_edge.identity.transit import StatedTransits
 from tests.identity.scenes import make_scene, simple, unit
 
@@ -55,6 +62,99 @@ def test_simultaneous_pairs_are_all_those_between_which_nothing_can_link():
     cannot = CannotLink(crowded)
     wanted = [[i, j] for i in range(10) for j in range(i + 1, 10) if cannot.between([i], [j])]
     assert cannot.simultaneous_pairs().tolist() == wanted and len(wanted) > 3
+
+
+def test_of_very_many_simultaneous_pairs_some_are_drawn_and_looked_at():
+    scene = make_scene(people=300, cameras=2).sightings
+    crowded = replace(scene, first_s=np.arange(600) / 1e3, last_s=np.full(600, 60.0))
+    cannot = CannotLink(crowded)
+    pairs = cannot.simultaneous_pairs(500)
+    assert len(pairs) == len(np.unique(pairs, axis=0)) == 500 and (pairs[:, 0] < pairs[:, 1]).all()
+    assert all(cannot.between([one], [other]) for one, other in pairs.tolist())
+    assert len({row for pair in pairs.tolist() for row in pair}) > 400  # of everybody, not of a few
+    assert cannot.simultaneous_pairs(10**6).tolist() == cannot.simultaneous_pairs().tolist()
+
+
+def days_long(left):
+    """A box every 30 s for three days."""
+    times = np.arange(8640) * 30.0
+    return np.stack([times, *np.broadcast_to([[left], [0.0], [left + 0.2], [0.5]], (4, 8640))], axis=1)
+
+
+def test_tracklets_of_days_are_compared_without_much_memory():
+    times = ((0, 260_000), (0, 260_000), (0, 1))
+    tracemalloc.start()
+    apart = CannotLink(three(times=times, boxes=(days_long(0.1), days_long(0.5)[::-1], np.empty((0, 5)))))
+    assert apart.between([0], [1]) is not None
+    twice = CannotLink(three(times=times, boxes=(days_long(0.1), days_long(0.12), np.empty((0, 5)))))
+    assert twice.between([0], [1]) is None
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+
+
+def test_many_boxes_of_one_moment_are_compared_in_pieces(monkeypatch):
+    monkeypatch.setattr(constraints, "PAIRS_AT_A_TIME", 7)
+    generator = np.random.default_rng(2)
+    for _ in range(30):
+        boxes = []
+        for count in generator.integers(1, 9, 2):
+            corner, size = generator.uniform(0, 0.8, (count, 2)), generator.uniform(0.1, 0.2, (count, 2))
+            boxes.append(np.column_stack([generator.integers(0, 3, count) * 0.4, corner, corner + size]))
+        scene = three(boxes=(*boxes, np.empty((0, 5))))
+        assert (CannotLink(scene).between([0], [1]) is None) == covered(*boxes)
+
+
+def covered(first, second):
+    """Whether a box of each covers the other, of all pairs within half a second."""
+    for (one_s, *one), (other_s, *other) in itertools.product(first.tolist(), second.tolist()):
+        width, height = (min(one[2 + axis], other[2 + axis]) - max(one[axis], other[axis]) for axis in (0, 1))
+        smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+        if abs(one_s - other_s) <= 0.5 and max(width, 0) * max(height, 0) >= 0.6 * smaller:
+            return True
+    return False
+
+
+def test_large_sets_are_compared_in_pieces(monkeypatch):
+    monkeypatch.setattr(constraints, "PAIRS_AT_A_TIME", 4)
+    scene = make_scene(people=12, cameras=2).sightings
+    times = np.arange(24) * 10.0
+    times[17] = times[3]  # one pair alone is of one time, and of one camera
+    first_s = np.where(np.arange(24) == 17, times[3], times)
+    cannot = CannotLink(replace(scene, cameras=("d",) * 24, first_s=first_s, last_s=first_s + 5))
+    assert cannot.between(list(range(12)), list(range(12, 24))) is not None
+    assert cannot.between(list(range(12)), [*range(12, 17), *range(18, 24)]) is None
+
+
+def test_of_a_person_of_many_tracklets_those_near_in_time_alone_are_looked_at(monkeypatch):
+    transits = StatedTransits(shortest_s={("camera0", "camera1"): 30.0})
+    scene = make_scene(people=400, cameras=2).sightings
+    rows = [
+        Sighting(
+            id=name, camera=camera, model_hash=scene.model_hash, first_s=first, last_s=last, feature=scene.features[0]
+        )
+        for name, camera, first, last in zip(scene.ids, scene.cameras, scene.first_s, scene.last_s, strict=True)
+    ]
+    spans = Spans()
+    for row in rows:
+        spans.put(row)
+    members = {row.id: row for row in rows}
+    looked_at = []
+    usual = constraints.seen_together
+    monkeypatch.setattr(constraints, "seen_together", lambda *pair: looked_at.append(pair) or usual(*pair))
+
+    def why(camera, first_s, last_s, apart=()):
+        new = replace(rows[0], id="new", camera=camera, first_s=first_s, last_s=last_s)
+        return constraints.forbidden(members, spans, [new], apart={"new": apart}, transits=transits)
+
+    assert why("camera0", 2001, 2004) == "one camera saw both at the same time"
+    assert why("camera0", 2005.1, 2009.9) is None
+    assert why("camera1", 2001, 2004) == "nobody gets from one camera to the other in that time"
+    assert why("camera1", 8100, 8101) is None and why("camera2", 0, 9000) is None
+    assert why("camera2", 0, 1, apart=("elsewhere", rows[7].id)) == "an operator says that they are not the same"
+    assert len(looked_at) <= 6
+    for row in rows:
+        spans.drop(row)
+    assert not spans.cameras and why("camera0", 2001, 2004) is None
 
 
 def test_nobody_is_faster_than_the_shortest_time_stated():

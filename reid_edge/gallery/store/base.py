@@ -259,9 +259,10 @@ class Store(PeopleStore, Protocol):
         """Return the erasures that are in force, oldest first."""
 
     def apply_erasures(self, erasures: Sequence[Erasure]) -> Erased:
-        """Put erasures in force that were made in another store, journal or backup, and delete what they cover.
+        """Put erasures in force, and delete what they cover, in one commit.
 
-        One that is in force already stays, until the later of the two ends.
+        They were made in another store, journal or backup, or just now.  One that is in force already stays, until the
+        later of the two ends.
         """
 
     def expire(self, before_us: int, note: AuditEntry | None = None) -> int:
@@ -329,8 +330,8 @@ class Store(PeopleStore, Protocol):
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """Read all that the store holds at one moment (``milvus:`` may change meanwhile)."""
 
-    def span(self, selection: Selection) -> Span:
-        """Return the number of selected observations and their first and last time."""
+    def span(self, selection: Selection, model_hash: str | None = None) -> Span:
+        """Return the number of selected observations, of one model or of all, and their first and last time."""
 
     def tracklets(self, selection: Selection, *, limit: int, skip: int = 0) -> list[TrackletSpan]:
         """Return the tracklets of the selected observations, the last seen first (``milvus:`` reads them all for it).

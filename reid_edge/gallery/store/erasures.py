@@ -17,6 +17,7 @@ from reid_edge.gallery.entries import (
     LONGEST_RETENTION_HOURS,
     LONGEST_TRACKLET_US,
     Entry,
+    Key,
     Record,
     Selection,
 )
@@ -110,16 +111,14 @@ def spent_us(before_us: int) -> int:
 
 def covering_selections(erasures: Iterable[Erasure]) -> Callable[[Entry | Assignment], Iterator[Selection]]:
     """Return what yields the selections of erasures that cover an entry, or any that an assigned tracklet may have."""
-    of_camera: dict[str, list[Selection]] = defaultdict(list)
-    of_any: list[Selection] = []
-    for erasure in erasures:
-        for camera in erasure.selection.cameras:
-            of_camera[camera].append(erasure.selection)
-        if not erasure.selection.cameras:
-            of_any.append(erasure.selection)
+    rules: dict[Key | str | None, list[Selection]] = defaultdict(list)
+    for rule in (erasure.selection for erasure in erasures):
+        for camera in rule.cameras or (None,):
+            rules[_what_is_erased(rule, camera)].append(rule)
 
     def found(one: Entry | Assignment) -> Iterator[Selection]:
-        return (rule for rules in (of_any, of_camera.get(one.camera, ())) for rule in rules if rule.covers(one))
+        of_it = (rule for what in (None, one.camera, one.tracklet) for rule in rules.get(what, ()))
+        return (rule for rule in of_it if rule.covers(one))
 
     return found
 
@@ -128,6 +127,13 @@ def not_erased(records: Sequence[Record], erasures: Iterable[Erasure]) -> list[R
     """Return the records that no erasure covers."""
     covering_it = covering_selections(erasures)
     return [record for record in records if next(covering_it(record.entry), None) is None]
+
+
+def _what_is_erased(rule: Selection, camera: str | None) -> Key | str | None:
+    """Return the tracklet of a camera that a rule is of, else the camera; None where it is of all cameras."""
+    if camera is None or rule.incarnation is None or rule.track is None:
+        return camera
+    return camera, rule.incarnation, rule.track
 
 
 def selection_json(selection: Selection) -> str:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -57,7 +57,7 @@ from reid_edge.gallery.store.milvus_lists import cameras_of, span_of, tracklets_
 from reid_edge.gallery.store.milvus_meta import Meta
 from reid_edge.gallery.store.milvus_people import MilvusPeople, of_one_outbox
 from reid_edge.gallery.store.milvus_snapshot import MilvusSnapshot
-from reid_edge.gallery.store.people import Assignment, Decision, PeopleChange, PeopleState, PersonEvent
+from reid_edge.gallery.store.people import AllPeople, Assignment, Decision, PeopleChange, PeopleState, PersonEvent
 from reid_edge.gallery.store.retention import CHECK, PREFIX, retention_of, retention_settings
 from reid_edge.gallery.store.snapshots import Snapshot
 from reid_edge.types import Feature
@@ -149,14 +149,13 @@ class MilvusStore:
 
     def apply_erasures(self, erasures: Sequence[Erasure]) -> Erased:
         """Put erasures in force that were made elsewhere, and delete what they cover."""
-        keys: set[tuple[str, str, int]] = set()
         with self._session(LONG_S):
             held = {erasure.id: erasure for erasure in self.erasures()}
             for erasure in erasures:
                 # From now on nothing new is stored, but for what another collector just writes: ``expire`` deletes it.
                 if erasure.id not in held or held[erasure.id].until_us < erasure.until_us:
                     self._meta.put("erasure", erasure.id, erasure_fields(erasure), at_us=erasure.until_us)
-                keys |= self._delete(erasure.selection)
+            keys = self._delete(erasure.selection for erasure in erasures)
             for model in self._collections():
                 self._client.compact(collection_of(model))
         return Erased(tuple(sorted(keys)), LEFTOVERS)
@@ -182,7 +181,7 @@ class MilvusStore:
         """Delete what another collector was just writing when it was erased."""
         for erasure in self.erasures():
             if self._swept[erasure.id] < SWEEPS:
-                self._delete(erasure.selection)
+                self._delete([erasure.selection])
                 self._swept[erasure.id] += 1
 
     def models(self) -> list[AcceptedModel]:
@@ -290,10 +289,11 @@ class MilvusStore:
         with self._session(LONG_S):
             return all_gaps(self._meta)
 
-    def span(self, selection: Selection) -> Span:
+    def span(self, selection: Selection, model_hash: str | None = None) -> Span:
         """Return the number of selected observations and their first and last time; reads the times of each."""
         with self._session(LONG_S):
-            return span_of(row for _, row in self._selected(selection, ["first_us", "last_us"]))
+            rows = self._selected(selection, ["first_us", "last_us"])
+            return span_of(row for model, row in rows if model_hash in (None, model))
 
     def tracklets(self, selection: Selection, *, limit: int, skip: int = 0) -> list[TrackletSpan]:
         """Return the tracklets of the selected observations, the last seen first; reads the times of each."""
@@ -333,16 +333,27 @@ class MilvusStore:
         with self._session(LONG_S):
             return self._people.change(change, revision)
 
-    def _held_tracklets(self, tracklets: set[Key]) -> set[Key]:
-        """Return those of some tracklets of which there are observations."""
-        found: set[Key] = set()
+    def restore_people(self, people: AllPeople) -> None:
+        """Take over the people of another store into one that has none."""
+        with self._session(LONG_S):
+            self._people.restore(people)
+
+    def last_event(self) -> int:
+        """Return the largest number that an event was given."""
+        with self._session():
+            return self._people.last_event
+
+    def _held_tracklets(self, tracklets: set[Key]) -> dict[Key, int]:
+        """Return, of those of some tracklets of which there are observations, the last sight."""
+        found: dict[Key, int] = {}
         for (camera, incarnation), tracks in of_one_outbox(tracklets).items():
             of_it = f"camera == {json.dumps(camera)} and epoch == {json.dumps(incarnation)}"
             for start in range(0, len(tracks), ROWS):
                 where = f"{of_it} and track in {tracks[start : start + ROWS]}"
                 for model in self._collections():
-                    rows = self._client.rows(collection_of(model), where, ["id", "track"])
-                    found.update((camera, incarnation, row["track"]) for row in rows)
+                    for row in self._client.rows(collection_of(model), where, ["id", "track", "last_us"]):
+                        key = camera, incarnation, row["track"]
+                        found[key] = max(row["last_us"], found.get(key, row["last_us"]))
         return found
 
     def close(self) -> None:
@@ -424,18 +435,21 @@ class MilvusStore:
             for row in self._client.rows(collection_of(model), condition(selection), names):
                 yield model, row
 
-    def _delete(self, selection: Selection) -> set[tuple[str, str, int]]:
+    def _delete(self, selections: Iterable[Selection]) -> set[tuple[str, str, int]]:
         """Delete the selected observations until none is left; return their keys."""
         keys: set[Key] = set()
-        tracklets: set[Key] = set()
-        while found := [(model, row) for model, row in self._selected(selection, ["track"])]:
-            tracklets.update((row["camera"], row["epoch"], row["track"]) for _, row in found)
-            keys.update((row["camera"], row["epoch"], row["seq"]) for _, row in found)
-            for start in range(0, len(found), ROWS):
-                some = found[start : start + ROWS]
-                for model in {model for model, _ in some}:
-                    ids = [row["id"] for owner, row in some if owner == model]
-                    self._client.delete(collection_of(model), f"id in {json.dumps(ids)}")
+        tracklets: dict[Key, int] = {}
+        for selection in selections:
+            while found := list(self._selected(selection, ["track", "last_us"])):
+                for _, row in found:
+                    keys.add((row["camera"], row["epoch"], row["seq"]))
+                    tracklet = row["camera"], row["epoch"], row["track"]
+                    tracklets[tracklet] = max(row["last_us"], tracklets.get(tracklet, row["last_us"]))
+                for start in range(0, len(found), ROWS):
+                    some = found[start : start + ROWS]
+                    for model in {model for model, _ in some}:
+                        ids = [row["id"] for owner, row in some if owner == model]
+                        self._client.delete(collection_of(model), f"id in {json.dumps(ids)}")
         self._people.forget(tracklets)
         return keys
 

@@ -8,7 +8,7 @@ begins again finds what was written and goes on from there.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from reid_edge.errors import PeopleChangedError
 from reid_edge.gallery.entries import Key
 from reid_edge.gallery.store.milvus_client import ROWS, Row
 from reid_edge.gallery.store.milvus_meta import Meta, entry_row
-from reid_edge.gallery.store.people import Assignment, Decision, PeopleChange, PeopleState, PersonEvent
+from reid_edge.gallery.store.people import AllPeople, Assignment, Decision, PeopleChange, PeopleState, PersonEvent
 
 #: Kinds of entries.
 STATE, ASSIGNMENT, DECISION, EVENT = "people", "assignment", "decision", "person event"
@@ -27,10 +27,10 @@ class MilvusPeople:
 
     Args:
         meta: Holds the entries.
-        held: Returns those of some tracklets of which there are observations.
+        held: Returns, of those of some tracklets of which there are observations, the last sight.
     """
 
-    def __init__(self, meta: Meta, held: Callable[[set[Key]], set[Key]]) -> None:
+    def __init__(self, meta: Meta, held: Callable[[set[Key]], dict[Key, int]]) -> None:
         self._meta = meta
         self._held = held
 
@@ -77,23 +77,51 @@ class MilvusPeople:
         self._meta.put(STATE, "state", {**taken, "revision": revision + 1})
         return PeopleState(revision + 1, next_person)
 
-    def forget(self, tracklets: Iterable[Key]) -> None:
-        """Delete all that is known of those of some tracklets that are not held any more."""
-        asked = set(tracklets)
-        if not asked or self._meta.body(STATE, "state") is None:
+    def restore(self, people: AllPeople) -> None:
+        """Take over the people of another store into one that has none, with the numbers of their events."""
+        taken = {"revision": people.state.revision, "next_person": people.state.next_person}
+        self._meta.put(STATE, "state", {**taken, "last_event": people.last_event})
+        change = PeopleChange(assignments=people.assignments, decisions=people.decisions, events=people.events)
+        held = self._held_of(change)
+        self._put_together([row] for row in _decision_rows(change, held))
+        self._put_together(_tracklet_rows(change, held, None))
+        taken["revision"] += 1
+        self._meta.put(STATE, "state", {**taken, "last_event": people.last_event})
+
+    @property
+    def last_event(self) -> int:
+        """Largest number that an event was given."""
+        return self._body()["last_event"]
+
+    def forget(self, deleted: Mapping[Key, int]) -> None:
+        """Delete all that is known of tracklets that are not held any more.
+
+        Of those whose last part was deleted, what was known by that part goes, and changes that knew it are refused.
+
+        Args:
+            deleted: Last sight in what was deleted of each tracklet.
+        """
+        if not deleted or self._meta.body(STATE, "state") is None:
             return
-        gone = asked - self._held(asked)
+        held = self._held(set(deleted))
+        gone = deleted.keys() - held.keys()
+        cut = {key: last_us for key, last_us in held.items() if last_us < deleted[key]}
+        if cut:
+            body = self._body()
+            self._meta.put(STATE, "state", {**body, "revision": body["revision"] + 1})
+            known = self.assignments(None)
+            gone |= {one.tracklet for one in known if one.last_us > cut.get(one.tracklet, one.last_us)}
         if not gone:
             return
         self._meta.remove_names(ASSIGNMENT, [_name(key) for key in gone])
-        decisions = [one for one in self.decisions() if one.first in gone or one.second in gone]
+        decisions = [one for one in self.decisions() if {one.first, one.second} & (gone - cut.keys())]
         self._meta.remove_names(DECISION, [_pair(one) for one in decisions])
         self._meta.remove_names(EVENT, [f"{one.number:012}" for one in self.events(0, None) if one.tracklet in gone])
 
     def expire(self, before_us: int) -> None:
         """Delete what is known of tracklets last seen before a time, of which nothing is held."""
         old = self._meta.bodies(ASSIGNMENT, before_us=before_us).values()
-        self.forget([Assignment(**body).tracklet for body in old])
+        self.forget({one.tracklet: one.last_us for one in (Assignment(**body) for body in old)})
 
     def _body(self) -> dict[str, int]:
         return self._meta.body(STATE, "state") or {"revision": 0, "next_person": 1, "last_event": 0}
@@ -101,7 +129,7 @@ class MilvusPeople:
     def _held_of(self, change: PeopleChange) -> set[Key]:
         """Return the tracklets that a change names and that are held."""
         named = {one.tracklet for one in change.assignments} | {one.tracklet for one in change.events}
-        return self._held(named | {key for one in change.decisions for key in (one.first, one.second)})
+        return set(self._held(named | {key for one in change.decisions for key in (one.first, one.second)}))
 
     def _put_together(self, groups: Iterable[list[Row]]) -> None:
         """Write groups of rows, the rows of a group in one call."""
@@ -122,12 +150,19 @@ def _decision_rows(change: PeopleChange, held: set[Key]) -> list[Row]:
     ]
 
 
-def _tracklet_rows(change: PeopleChange, held: set[Key], last_event: int) -> list[list[Row]]:
-    """Return the assignment and the events of each tracklet: where one of them is stored, all are."""
+def _tracklet_rows(change: PeopleChange, held: set[Key], last_event: int | None) -> list[list[Row]]:
+    """Return the assignment and the events of each tracklet: where one of them is stored, all are.
+
+    Args:
+        change: What is stored.
+        held: The tracklets of which there are observations.
+        last_event: Number after which those of the events begin; None: they have theirs.
+    """
     rows: dict[Key, list[Row]] = defaultdict(list)
     for one in change.assignments:
         rows[one.tracklet].append(entry_row(ASSIGNMENT, _name(one.tracklet), asdict(one), one.last_us))
-    for number, event in enumerate(change.events, last_event + 1):
+    for place, event in enumerate(change.events, 1):
+        number = event.number if last_event is None else last_event + place
         rows[event.tracklet].append(entry_row(EVENT, f"{number:012}", asdict(replace(event, number=number)), number))
     return [group for tracklet, group in rows.items() if tracklet in held]
 

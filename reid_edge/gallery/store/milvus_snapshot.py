@@ -57,6 +57,7 @@ class MilvusSnapshot:
             assignments=store.assignments(),
             decisions=store.decisions(),
             events=store.person_events(limit=2**31 - 1),
+            last_event=store.last_event(),
         )
 
     def audit(self) -> list[AuditEntry]:

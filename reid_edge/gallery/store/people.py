@@ -6,7 +6,7 @@ All of them are of tracklets.  They go with these, however these are deleted: a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from reid_edge.gallery.entries import Key
@@ -155,12 +155,24 @@ class AllPeople:
         assignments: All assignments.
         decisions: All decisions.
         events: All events.
+        last_event: Largest number that an event was given, whether it is still held or not; 0 for none.
     """
 
-    state: PeopleState
-    assignments: Sequence[Assignment]
-    decisions: Sequence[Decision]
-    events: Sequence[PersonEvent]
+    state: PeopleState = PeopleState()
+    assignments: Sequence[Assignment] = ()
+    decisions: Sequence[Decision] = ()
+    events: Sequence[PersonEvent] = ()
+    last_event: int = 0
+
+    def going_on_from(self, before: AllPeople) -> AllPeople:
+        """Return the same people in the place of others, none of whose numbers is given again."""
+        return replace(
+            self,
+            state=PeopleState(
+                max(self.state.revision, before.state.revision), max(self.state.next_person, before.state.next_person)
+            ),
+            last_event=max(self.last_event, before.last_event),
+        )
 
 
 class PeopleStore(Protocol):
@@ -187,4 +199,10 @@ class PeopleStore(Protocol):
 
         Raises:
             PeopleChangedError: Somebody else has changed people since; nothing is stored.
+        """
+
+    def restore_people(self, people: AllPeople) -> None:
+        """Take over the people of another store into one that has none, without those whose tracklets are not held.
+
+        Events keep their numbers, and no number of a person or an event that was given there is given again.
         """

@@ -72,6 +72,11 @@ class PostgresqlStore(SqlStore):
     """
 
     mark = "%s"
+    own_numbers = "OVERRIDING SYSTEM VALUE"
+    last_event = (
+        "SELECT max(last_value) FROM pg_sequences "
+        "WHERE schemaname = 'reid_edge' AND sequencename = 'person_events_number_seq'"
+    )
     piece = "ctid = ANY (ARRAY(SELECT ctid FROM observations WHERE {}))"
 
     def __init__(self, uri: str, *, create: bool, patience_s: float = CALL_S) -> None:
@@ -128,7 +133,7 @@ class PostgresqlStore(SqlStore):
             db.execute("LOCK TABLE erasures IN ROW EXCLUSIVE MODE")
             rows = self._delete(db, deleted_now(selection, erasure))
             erasure = covering(erasure, max((row[3] for row in rows), default=None))
-            self._add_erasure(db, erasure)
+            self._put_erasure(db, erasure)
         self._vacuum()
         return Erased(tuple(sorted(row[:3] for row in rows)), LEFTOVERS, erasure)
 
@@ -180,7 +185,7 @@ class PostgresqlStore(SqlStore):
                     f"SELECT {COLUMN_NAMES}, feature, checksum, hash FROM observations "  # noqa: S608
                     "LEFT JOIN models ON models.number = model ORDER BY camera, epoch, seq"
                 )
-                yield SqlSnapshot(db, iter(lambda: rows.fetchmany(RECORDS), []), self._record)
+                yield SqlSnapshot(db, iter(lambda: rows.fetchmany(RECORDS), []), self._record, self.last_event)
 
     @contextlib.contextmanager
     def set_aside(self, name: str, *, drop: bool) -> Iterator[str]:
@@ -236,6 +241,10 @@ class PostgresqlStore(SqlStore):
     def _vacuum(self) -> None:
         with self._alone(LONG_S) as db:
             db.execute("VACUUM observations")
+
+    def _begin_events_after(self, db: Database, number: int) -> None:
+        sequence = "pg_get_serial_sequence('reid_edge.person_events', 'number')"
+        db.execute(f"SELECT setval({sequence}, greatest(%s, 1), %s)", (number, number > 0))
 
     def _lock_audit(self, db: Database) -> None:
         db.execute("SELECT pg_advisory_xact_lock(%s)", (AUDIT_LOCK,))

@@ -14,10 +14,11 @@ from reid_edge.gallery.store.columns import COLUMNS, Kind, checksum_of, entry_of
 from reid_edge.gallery.store.erasures import old_erasure_id
 from reid_edge.gallery.store.postgresql_connection import Connection
 from reid_edge.gallery.store.sql import AUDIT_NAMES, COLUMN_NAMES, column_definitions
+from reid_edge.gallery.store.sql_people import FORGET_CUT
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 #: Held while the tables are made or changed, so that two processes do not do it at once.
 LOCK = 0x72656964
 #: Held while a line is added to the audit, so that each follows from the one before.
@@ -35,7 +36,48 @@ _TYPES: dict[Kind, str] = {
     "model": "integer NOT NULL REFERENCES reid_edge.models",
 }
 COPY_TYPES: dict[Kind, str] = {"name": "text", "integer": "int8", "real": "float8", "flag": "bool", "model": "int4"}
-PEOPLE_TABLES = """
+#: What is known of a tracklet goes with it.  If only its last part is deleted, what was known by that part goes, and
+#: changes that knew it are refused.
+PEOPLE_GO = """
+CREATE OR REPLACE FUNCTION reid_edge.people_go_with_tracklets() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp AS $$
+    DECLARE
+        one record;
+        cut boolean := false;
+    BEGIN
+        FOR one IN
+            SELECT lost.camera, lost.epoch, lost.track, held.last_us AS held_us
+            FROM (SELECT camera, epoch, track, max(last_us) AS last_us FROM gone GROUP BY camera, epoch, track) lost
+            CROSS JOIN LATERAL (
+                SELECT max(o.last_us) AS last_us FROM reid_edge.observations o
+                WHERE o.camera = lost.camera AND o.epoch = lost.epoch AND o.track = lost.track) held
+            WHERE held.last_us IS NULL OR held.last_us < lost.last_us
+        LOOP
+            DELETE FROM reid_edge.assignments a
+                WHERE a.camera = one.camera AND a.epoch = one.epoch AND a.track = one.track
+                AND (one.held_us IS NULL OR a.last_us > one.held_us);
+            DELETE FROM reid_edge.person_events e
+                WHERE e.camera = one.camera AND e.epoch = one.epoch AND e.track = one.track AND NOT EXISTS (
+                    SELECT 1 FROM reid_edge.assignments a
+                    WHERE a.camera = one.camera AND a.epoch = one.epoch AND a.track = one.track);
+            IF one.held_us IS NOT NULL THEN
+                cut := true;
+                CONTINUE;
+            END IF;
+            DELETE FROM reid_edge.decisions d
+                WHERE d.camera = one.camera AND d.epoch = one.epoch AND d.track = one.track;
+            DELETE FROM reid_edge.decisions d
+                WHERE d.other_camera = one.camera AND d.other_epoch = one.epoch AND d.other_track = one.track;
+        END LOOP;
+        IF cut THEN
+            INSERT INTO reid_edge.people_state (revision, next_person)
+                SELECT 0, 1 WHERE NOT EXISTS (SELECT 1 FROM reid_edge.people_state);
+            UPDATE reid_edge.people_state SET revision = revision + 1;
+        END IF;
+        RETURN NULL;
+    END $$;
+"""
+PEOPLE_TABLES = f"""
 CREATE TABLE reid_edge.assignments (
     camera text COLLATE "C" NOT NULL, epoch text COLLATE "C" NOT NULL, track bigint NOT NULL, person bigint NOT NULL,
     model_hash text NOT NULL, seq bigint NOT NULL, first_us bigint NOT NULL, last_us bigint NOT NULL,
@@ -55,25 +97,7 @@ CREATE TABLE reid_edge.person_events (
     reason text NOT NULL);
 CREATE INDEX person_events_by_tracklet ON reid_edge.person_events (camera, epoch, track);
 CREATE TABLE reid_edge.people_state (revision bigint NOT NULL, next_person bigint NOT NULL);
-CREATE FUNCTION reid_edge.people_go_with_tracklets() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp AS $$
-    DECLARE one record;
-    BEGIN
-        FOR one IN SELECT DISTINCT camera, epoch, track FROM gone WHERE NOT EXISTS (
-            SELECT 1 FROM reid_edge.observations held
-            WHERE held.camera = gone.camera AND held.epoch = gone.epoch AND held.track = gone.track)
-        LOOP
-            DELETE FROM reid_edge.assignments a
-                WHERE a.camera = one.camera AND a.epoch = one.epoch AND a.track = one.track;
-            DELETE FROM reid_edge.decisions d
-                WHERE d.camera = one.camera AND d.epoch = one.epoch AND d.track = one.track;
-            DELETE FROM reid_edge.decisions d
-                WHERE d.other_camera = one.camera AND d.other_epoch = one.epoch AND d.other_track = one.track;
-            DELETE FROM reid_edge.person_events e
-                WHERE e.camera = one.camera AND e.epoch = one.epoch AND e.track = one.track;
-        END LOOP;
-        RETURN NULL;
-    END $$;
+{PEOPLE_GO}
 CREATE TRIGGER people_go_with_tracklets AFTER DELETE ON reid_edge.observations REFERENCING OLD TABLE AS gone
     FOR EACH STATEMENT EXECUTE FUNCTION reid_edge.people_go_with_tracklets();
 """
@@ -138,7 +162,9 @@ def migrate(db: Connection, name: str) -> None:
             _add_checksums(db)
             _name_erasures(db)
             _chain_audit(db)
-        db.execute(PEOPLE_TABLES)
+        db.execute(PEOPLE_GO if schema_version(db) == 3 else PEOPLE_TABLES)
+        for statement in FORGET_CUT:
+            db.execute(statement)
         db.execute("UPDATE settings SET value = %s WHERE name = 'schema_version'", (str(SCHEMA_VERSION),))
 
 

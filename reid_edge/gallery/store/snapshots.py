@@ -63,14 +63,20 @@ class SqlSnapshot:
         db: The transaction.
         rows: Yields pieces of the observations' rows.
         record: Returns the record of a row, or None if it is damaged.
+        last_event: Query for the largest number that an event was given.
     """
 
     def __init__(
-        self, db: Database, rows: Iterator[Sequence[Any]], record: Callable[[Sequence[Any]], Record | None]
+        self,
+        db: Database,
+        rows: Iterator[Sequence[Any]],
+        record: Callable[[Sequence[Any]], Record | None],
+        last_event: str,
     ) -> None:
         self._db = db
         self._rows = rows
         self._record = record
+        self._last_event = last_event
         self.damaged = 0
 
     def records(self) -> Iterator[list[Record]]:
@@ -101,7 +107,7 @@ class SqlSnapshot:
 
     def people(self) -> AllPeople:
         """Return whose each tracklet is, what operators decided, and the events."""
-        return all_people(self._db)
+        return all_people(self._db, self._last_event)
 
     def audit(self) -> list[AuditEntry]:
         """Return all lines of the audit, oldest first."""

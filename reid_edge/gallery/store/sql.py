@@ -166,9 +166,12 @@ class SqlStore(SqlPeople):
         with self._reading() as db:
             return self.erasures_of(db)
 
-    def span(self, selection: Selection) -> Span:
-        """Return the number of selected observations and their first and last time."""
+    def span(self, selection: Selection, model_hash: str | None = None) -> Span:
+        """Return the number of selected observations, of one model or of all, and their first and last time."""
         where, values = condition(selection, self.mark)
+        if model_hash is not None:
+            where += f" AND model = (SELECT number FROM models WHERE hash = {self.mark})"  # noqa: S608 - a placeholder
+            values = [*values, model_hash]
         with self._counting() as db:
             row = db.execute(
                 f"SELECT count(*), min(first_us), max(last_us) FROM observations WHERE {where}",  # noqa: S608 - likewise
@@ -229,20 +232,20 @@ class SqlStore(SqlPeople):
         rows = db.execute("SELECT id, made_us, boot, selection FROM erasures ORDER BY number").fetchall()
         return [Erasure(id=row[0], made_us=row[1], boot=row[2], selection=json_selection(row[3])) for row in rows]
 
-    def _add_erasure(self, db: Database, erasure: Erasure, on_conflict: str = "") -> None:
-        """Store an erasure that was made now."""
-        db.execute(
-            "INSERT INTO erasures (id, made_us, boot, until_us, selection) "  # noqa: S608 - placeholders
-            f"VALUES ({', '.join([self.mark] * 5)}) {on_conflict}",
-            (erasure.id, erasure.made_us, erasure.boot, erasure.until_us, selection_json(erasure.selection)),
-        )
-
     def _put_erasure(self, db: Database, erasure: Erasure) -> None:
         """Store an erasure that may be there; of two with the same id the one that ends later stays."""
-        later = "SET until_us = excluded.until_us, selection = excluded.selection"
-        self._add_erasure(
-            db, erasure, f"ON CONFLICT (id) DO UPDATE {later} WHERE excluded.until_us >= erasures.until_us"
-        )
+        selection = selection_json(erasure.selection)
+        new = db.execute(
+            "INSERT INTO erasures (id, made_us, boot, until_us, selection) "  # noqa: S608 - placeholders
+            f"VALUES ({', '.join([self.mark] * 5)}) ON CONFLICT (id) DO NOTHING",
+            (erasure.id, erasure.made_us, erasure.boot, erasure.until_us, selection),
+        ).rowcount
+        if not new:  # apart: who erases in PostgreSQL may add erasures and change none
+            db.execute(
+                f"UPDATE erasures SET until_us = {self.mark}, selection = {self.mark} "  # noqa: S608 - likewise
+                f"WHERE id = {self.mark} AND until_us <= {self.mark}",
+                (erasure.until_us, selection, erasure.id, erasure.until_us),
+            )
 
     def _add_gaps(self, db: Database, gaps: Sequence[StoredGap]) -> tuple[int, int]:
         """Store gaps; return how many are new, and how many observations for other galleries are newly counted."""

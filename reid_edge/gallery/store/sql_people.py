@@ -29,6 +29,15 @@ _HELD = (
     "EXISTS (SELECT 1 FROM observations WHERE observations.camera = {0} AND observations.epoch = {0} "
     "AND observations.track = {0})"
 )
+#: Deletes what is known of tracklets by parts of them that were erased, which galleries before format 4 kept.
+FORGET_CUT = (
+    "DELETE FROM person_events WHERE EXISTS (SELECT 1 FROM assignments one WHERE one.camera = person_events.camera "
+    "AND one.epoch = person_events.epoch AND one.track = person_events.track AND one.last_us > ("
+    "SELECT max(held.last_us) FROM observations held "
+    "WHERE held.camera = one.camera AND held.epoch = one.epoch AND held.track = one.track))",
+    "DELETE FROM assignments WHERE last_us > (SELECT max(held.last_us) FROM observations held WHERE "
+    "held.camera = assignments.camera AND held.epoch = assignments.epoch AND held.track = assignments.track)",
+)
 
 
 class SqlPeople(abc.ABC):
@@ -36,9 +45,17 @@ class SqlPeople(abc.ABC):
 
     Attributes:
         mark: Placeholder of a value in the engine's statements.
+        own_numbers: What an insertion of events with numbers says before their values.
+        last_event: Query for the largest number that an event was given.
     """
 
     mark: str
+    own_numbers: str = ""
+    last_event: str
+
+    @abc.abstractmethod
+    def _begin_events_after(self, db: Any, number: int) -> None:
+        """Give the next event a larger number than this one."""
 
     @abc.abstractmethod
     def _reading(self) -> contextlib.AbstractContextManager[Any]:
@@ -89,12 +106,25 @@ class SqlPeople(abc.ABC):
             self._many(db, self._put_decision(), [_decision_row(one) for one in change.decisions])
             self._many(db, self._add_event(), [_event_row(one) for one in change.events])
             new = PeopleState(revision + 1, max(old.next_person, change.next_person))
-            db.execute("DELETE FROM people_state")
-            db.execute(
-                f"INSERT INTO people_state (revision, next_person) VALUES ({self.mark}, {self.mark})",  # noqa: S608
-                (new.revision, new.next_person),
-            )
+            self._put_state(db, new)
         return new
+
+    def restore_people(self, people: AllPeople) -> None:
+        """Take over the people of another store into one that has none."""
+        with self._changing_people() as db:
+            self._many(db, self._put_assignment(), [_assignment_row(one) for one in people.assignments])
+            self._many(db, self._put_decision(), [_decision_row(one) for one in people.decisions])
+            rows = [(one.number, *_event_row(one)) for one in people.events]
+            self._many(db, self._add_event(numbered=True), rows)
+            self._begin_events_after(db, people.last_event)
+            self._put_state(db, PeopleState(people.state.revision + 1, people.state.next_person))
+
+    def _put_state(self, db: Database, state: PeopleState) -> None:
+        db.execute("DELETE FROM people_state")
+        db.execute(
+            f"INSERT INTO people_state (revision, next_person) VALUES ({self.mark}, {self.mark})",  # noqa: S608
+            (state.revision, state.next_person),
+        )
 
     def _put_assignment(self) -> str:
         marks = [f"CAST({self.mark} AS double precision)" if one == "similarity" else self.mark for one in _COLUMNS]
@@ -116,9 +146,11 @@ class SqlPeople(abc.ABC):
         names = ("camera", "epoch", "track", "other_camera", "other_epoch", "other_track")
         return f"DELETE FROM decisions WHERE {' AND '.join(f'{name} = {self.mark}' for name in names)}"  # noqa: S608
 
-    def _add_event(self) -> str:
+    def _add_event(self, *, numbered: bool = False) -> str:
         marks = [self.mark] * 7 + [f"CAST({self.mark} AS bigint)", f"CAST({self.mark} AS double precision)", self.mark]
-        return f"INSERT INTO person_events ({_EVENTS}) SELECT {', '.join(marks)} WHERE {_HELD.format(self.mark)}"
+        names = f"number, {_EVENTS}) {self.own_numbers}" if numbered else f"{_EVENTS})"
+        values = ", ".join([self.mark] * numbered + marks)
+        return f"INSERT INTO person_events ({names} SELECT {values} WHERE {_HELD.format(self.mark)}"
 
 
 def _assignment_row(one: Assignment) -> tuple[Any, ...]:
@@ -169,9 +201,17 @@ def events_of(db: Database, where: str = "TRUE ORDER BY number") -> list[PersonE
     ]  # fmt: skip
 
 
-def all_people(db: Database) -> AllPeople:
-    """Return all that a database holds of people, within a transaction."""
-    return AllPeople(state=_state(db), assignments=assignments_of(db), decisions=decisions_of(db), events=events_of(db))
+def all_people(db: Database, last_event: str) -> AllPeople:
+    """Return all that a database holds of people, within a transaction; ``last_event`` is as in :class:`SqlPeople`."""
+    events = events_of(db)
+    (last,) = db.execute(last_event).fetchone()
+    return AllPeople(
+        state=_state(db),
+        assignments=assignments_of(db),
+        decisions=decisions_of(db),
+        events=events,
+        last_event=max([last or 0, *(one.number for one in events[-1:])]),
+    )
 
 
 def _state(db: Database) -> PeopleState:

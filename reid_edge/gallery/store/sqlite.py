@@ -115,7 +115,7 @@ class SqliteStore(SqliteTransactions):
         with self._writing() as db:
             rows = self._delete(db, deleted_now(selection, erasure))
             erasure = covering(erasure, max((row[3] for row in rows), default=None))
-            self._add_erasure(db, erasure)
+            self._put_erasure(db, erasure)
             self._write_journal([erasure])
         return Erased(tuple(sorted(row[:3] for row in rows)), self._forget(), erasure)
 
@@ -191,7 +191,7 @@ class SqliteStore(SqliteTransactions):
                 f"SELECT {COLUMN_NAMES}, observations.number, feature, checksum, hash FROM observations "  # noqa: S608
                 "LEFT JOIN models ON models.number = model ORDER BY observations.number"
             )
-            yield SqlSnapshot(db, iter(lambda: rows.fetchmany(RECORDS), []), self._record)
+            yield SqlSnapshot(db, iter(lambda: rows.fetchmany(RECORDS), []), self._record, self.last_event)
 
     @staticmethod
     def _delete(db: sqlite3.Connection, selection: Selection) -> list[tuple[str, str, int, int]]:

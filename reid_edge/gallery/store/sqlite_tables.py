@@ -13,12 +13,13 @@ from reid_edge.gallery.store.chain import AuditEntry, chained_all
 from reid_edge.gallery.store.columns import COLUMNS, Kind, checksum_of, entry_of
 from reid_edge.gallery.store.erasures import old_erasure_id
 from reid_edge.gallery.store.sql import AUDIT_NAMES, COLUMN_NAMES, column_definitions
+from reid_edge.gallery.store.sql_people import FORGET_CUT
 
 log = logging.getLogger(__name__)
 
 #: "reid" in ASCII; ``file gallery.db`` shows it.
 APPLICATION_ID = 0x72656964
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _TYPES: dict[Kind, str] = {
     "name": "TEXT NOT NULL",
@@ -55,6 +56,26 @@ CREATE TRIGGER people_go_with_tracklets AFTER DELETE ON observations WHEN NOT EX
         DELETE FROM person_events WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track;
     END;
 """
+#: Of a tracklet whose last part is deleted, what was known by that part goes, and changes that knew it are refused.
+#: A later observation, if one is left, is usually the next one, and found without reading all of the tracklet.
+CUT_TRIGGER = """
+CREATE TRIGGER people_know_only_what_is_held AFTER DELETE ON observations WHEN NOT EXISTS (
+        SELECT 1 FROM observations WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track
+            AND number > OLD.number AND last_us >= OLD.last_us)
+        AND OLD.last_us > (
+            SELECT max(last_us) FROM observations
+            WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track)
+    BEGIN
+        DELETE FROM assignments WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track AND last_us > (
+            SELECT max(last_us) FROM observations
+            WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track);
+        DELETE FROM person_events
+            WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track AND NOT EXISTS (
+            SELECT 1 FROM assignments WHERE camera = OLD.camera AND epoch = OLD.epoch AND track = OLD.track);
+        INSERT INTO people_state SELECT 0, 1 WHERE NOT EXISTS (SELECT 1 FROM people_state);
+        UPDATE people_state SET revision = revision + 1;
+    END;
+"""
 TABLES = f"""
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE models (
@@ -82,7 +103,7 @@ CREATE TRIGGER audit_replaces_nothing BEFORE INSERT ON audit WHEN EXISTS (SELECT
     BEGIN SELECT RAISE(ABORT, 'the audit can only be added to'); END;
 CREATE TRIGGER audit_keeps_everything BEFORE DELETE ON audit
     BEGIN SELECT RAISE(ABORT, 'the audit can only be added to'); END;
-{PEOPLE_TABLES}"""  # noqa: S608 - no value comes from outside
+{PEOPLE_TABLES}{CUT_TRIGGER}"""  # noqa: S608 - no value comes from outside
 
 
 def statements(script: str) -> Iterator[str]:
@@ -106,7 +127,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             if _version(connection) < 2:
                 _from_1(connection)
             else:
-                _add_people(connection)
+                _go_on_from(connection, _version(connection))
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
@@ -120,9 +141,9 @@ def _version(connection: sqlite3.Connection) -> int:
     return version
 
 
-def _add_people(db: sqlite3.Connection) -> None:
-    """Add the tables of people, which a gallery of format 2 does not have."""
-    for statement in statements(PEOPLE_TABLES):
+def _go_on_from(db: sqlite3.Connection, version: int) -> None:
+    """Add the tables of people, which a gallery of format 2 does not have, or what one of format 3 does not have."""
+    for statement in (*statements(CUT_TRIGGER if version == 3 else PEOPLE_TABLES + CUT_TRIGGER), *FORGET_CUT):
         db.execute(statement)
 
 

@@ -43,6 +43,7 @@ class SqliteTransactions(SqlStore):
 
     damaged: DamagedRows
     mark = "?"
+    last_event = "SELECT max(seq) FROM sqlite_sequence WHERE name = 'person_events'"
     piece = "number IN (SELECT number FROM observations WHERE {})"
 
     def __init__(self, path: Path, *, create: bool, beside: bool = True) -> None:
@@ -246,6 +247,14 @@ class SqliteTransactions(SqlStore):
 
     def _many(self, db: Any, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         db.executemany(sql, rows)
+
+    def _begin_events_after(self, db: Any, number: int) -> None:
+        """Give the next event a larger number than this one."""
+        db.execute(
+            "INSERT INTO sqlite_sequence (name, seq) SELECT 'person_events', 0 "
+            "WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'person_events')"
+        )
+        db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'person_events'", (number,))
 
     def _lock_audit(self, db: Any) -> None:
         """Do nothing: there is one writer at a time anyway."""
