@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_ulonglong, c_void_p
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -328,7 +328,8 @@ class GpuStream:
             work: Gives the stream work, and waits for none.
 
         Returns:
-            Gives the stream the recorded work.
+            Gives the stream the recorded work.  It holds the work, and so what that uses: a recording has the addresses
+            of the memory that e.g. an execution context has taken for itself.
 
         Raises:
             GpuError: The work cannot be recorded.
@@ -341,7 +342,10 @@ class GpuStream:
         finally:
             self._driver.try_to("cuGraphDestroy", graph)
         self._release.callback(self._driver.try_to, "cuGraphExecDestroy", ready)
-        return lambda: self._driver("cuGraphLaunch", ready, self.handle)
+        return partial(self._launch, ready, work)
+
+    def _launch(self, ready: c_void_p, _held: Callable[[], None]) -> None:
+        self._driver("cuGraphLaunch", ready, self.handle)
 
     @contextmanager
     def _capturing(self, graph: c_void_p) -> Iterator[None]:
