@@ -29,7 +29,8 @@ members = {
     "INetworkDefinition": "get_input num_layers",
     "IOptimizationProfile": "set_shape",
     "IBuilderConfig": "add_optimization_profile profiling_verbosity create_timing_cache set_timing_cache "
-    "get_timing_cache",
+    "get_timing_cache clear_flag",
+    "BuilderFlag": "TF32",
     "ITimingCache": "serialize",
     "OnnxParser": "parse get_error num_errors",
     "Runtime": "deserialize_cuda_engine",
@@ -57,6 +58,7 @@ signatures = {
     ("IExecutionContext", "set_optimization_profile_async"): r"profile_index: \S+, stream_handle: \S+\) -> bool",
     ("ICudaEngine", "get_tensor_profile_shape"): r"name: str, profile_index: \S+\) -> \w+\[",
     ("ICudaEngine", "create_execution_context"): r"strategy: \S*ExecutionContextAllocationStrategy",
+    ("IBuilderConfig", "clear_flag"): r"flag: \S+\) -> None",
     ("IBuilderConfig", "set_timing_cache"): r"cache: \S+, ignore_mismatch: bool\) -> bool",
     ("IBuilderConfig", "create_timing_cache"): r"serialized_timing_cache: \S+\) -> \S*ITimingCache",
     ("OnnxParser", "parse"): r"model: \S+, path: str = None\) -> bool",

@@ -48,6 +48,11 @@ def test_the_precision_that_was_built_is_read_with_the_shape_known(planned):
     assert planned.artifact("tensorrt", "fp32").plan.built_precision == {"FP32": 3}
 
 
+def test_fp32_is_built_without_tf32(planned, library):
+    build_into_bundle(planned, ["fp32"], max_batch=2, on_step=lambda: None)
+    assert library.flags == set()
+
+
 def test_auto_takes_the_plan_in_fp16(planned):
     extractor = Extractor(planned)
     assert extractor.artifact.name == "tensorrt/fp16"
