@@ -74,7 +74,7 @@ def choose_engine(
     precision: PrecisionChoice,
     options: EngineOptions,
     *,
-    on_refusal: Callable[[Artifact, str], object] = lambda _artifact, _reason: None,
+    on_refusal: Callable[[Artifact, Exception], object] = lambda _artifact, _error: None,
 ) -> tuple[Artifact, Engine, float | None]:
     """Load the artifact that was asked for, or with ``auto`` the first that this device can run.
 
@@ -83,8 +83,8 @@ def choose_engine(
         engine: Of the artifact.
         precision: Of the artifact.
         options: Options of the engines.
-        on_refusal: With ``auto``, called for each artifact that would have been preferred, with the reason why it
-            cannot run here.
+        on_refusal: With ``auto``, called for each artifact that would have been preferred, with the error that says
+            why it cannot run here.
 
     Returns:
         The artifact, the engine, and its lowest cosine similarity to the golden features, where they were compared.
@@ -113,7 +113,7 @@ def choose_engine(
             level = logging.INFO if isinstance(error, MissingExtraError) else logging.WARNING
             _logger.log(level, "%s is not used: %s", artifact.name, error)
             reasons.append(f"  {artifact.name}: {error}")
-            on_refusal(artifact, str(error))
+            on_refusal(artifact, error)
     raise EngineUnavailableError(
         f"no engine on this device can run {bundle.path}:\n" + "\n".join(reasons) + "\nSee also: reid-edge doctor"
     )
