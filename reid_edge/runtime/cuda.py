@@ -66,7 +66,8 @@ _NO_DRIVER = (
 )
 _ACCESS = (
     "the user needs the groups of the GPU's device files: 'sudo usermod -aG video,render USER', then log in again (a "
-    "service: SupplementaryGroups=video render; a container: '--group-add video --group-add render')"
+    "service: SupplementaryGroups=video render; a container: --group-add video --group-add "
+    '"$(getent group render | cut -d: -f3)")'
 )
 _CONTAINER = "in a container, start it with '--runtime nvidia' (Jetson) or '--gpus all'"
 _DRIVER = "install the driver that this GPU and this CUDA need, then restart the machine"
