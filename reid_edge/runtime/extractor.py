@@ -57,7 +57,7 @@ class Extractor:
         threads: CPU threads; None leaves the choice to the engine, within affinity and CPU quota.
         device: ``CPU``, a device of OpenVINO or a provider of ONNX Runtime
             (:class:`~reid_edge.runtime.engines.EngineOptions`); on another than the CPU, ``auto`` takes fp16.
-        cache_dir: Where models compiled by OpenVINO are kept; ``default`` is ``~/.cache/reid-edge``, None keeps none.
+        cache_dir: Where compiled models are kept; ``default`` is ``~/.cache/reid-edge``, None keeps none.
         max_batch: Most crops in one call of the engine, which saves memory; None: as many as the file takes.
         trusted_keys: Public keys (PEM files, or base64), one of which must have signed the bundle; none: a bundle is
             taken as it is.  For an opened bundle they are given to :func:`~reid_edge.bundle.open_bundle`.

@@ -13,6 +13,7 @@ from reid_edge.runtime.engines.base import Batch, CropEngine, Engine, EngineOpti
 from reid_edge.runtime.engines.hardware import device_class_of
 from reid_edge.runtime.engines.native import NativeEngine
 from reid_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from reid_edge.runtime.engines.onnxruntime_tensorrt import OnnxRuntimeTensorRTEngine, is_tensorrt
 from reid_edge.runtime.engines.openvino import OpenVINOEngine
 from reid_edge.runtime.engines.tensorrt import TensorRTEngine
 from reid_edge.system.cpu import saturates_int8
@@ -63,7 +64,8 @@ def load_engine(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> E
         case "openvino":
             return OpenVINOEngine(files, artifact, options)
         case "onnxruntime":
-            return OnnxRuntimeEngine(files, artifact, options)
+            kind = OnnxRuntimeTensorRTEngine if is_tensorrt(options.device) else OnnxRuntimeEngine
+            return kind(files, artifact, options)
         case "tensorrt":
             return TensorRTEngine(files, artifact, options)
 
