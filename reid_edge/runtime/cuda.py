@@ -51,7 +51,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "cuGraphDestroy": (c_void_p,),
 }
 _SUCCESS, _OUT_OF_MEMORY, _NO_DEVICE = 0, 2, 100
-_MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76
+_MULTIPROCESSORS, _INTEGRATED, _MAJOR, _MINOR = 16, 18, 75, 76
 #: A thread that waits for the GPU sleeps, and leaves its core to others.
 _BLOCKING_SYNC = 4
 #: A stream that does not wait for the work of others in this process.
@@ -101,12 +101,14 @@ class Gpu:
         compute_capability: e.g. ``8.7``.
         multiprocessors: Number of streaming multiprocessors, which tells modules of a family apart; 0: not known.
         memory_bytes: Memory that CUDA sees; 0: not known.
+        shares_memory: Whether that is the CPU's memory too, as on a Jetson.
     """
 
     name: str
     compute_capability: str
     multiprocessors: int = 0
     memory_bytes: int = 0
+    shares_memory: bool = False
 
     @property
     def model(self) -> str:
@@ -146,6 +148,7 @@ def open_gpu(index: int = 0) -> Gpu:
         compute_capability=f"{_attribute(driver, device, _MAJOR)}.{_attribute(driver, device, _MINOR)}",
         multiprocessors=_attribute(driver, device, _MULTIPROCESSORS),
         memory_bytes=memory.value,
+        shares_memory=_attribute(driver, device, _INTEGRATED) == 1,
     )
 
 
