@@ -51,6 +51,10 @@ class CudaGraphStrategy(enum.IntEnum):
     DISABLED, WHOLE_GRAPH_CAPTURE = range(2)
 
 
+class DynamicShapesKernelSpecializationStrategy(enum.IntEnum):
+    LAZY, EAGER, NONE = range(3)
+
+
 class Severity(enum.IntEnum):
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
@@ -92,6 +96,7 @@ class Fake:
         self.module.Runtime = lambda log: _Runtime(self, log)
         if self.rtx:
             self.module.CudaGraphStrategy = CudaGraphStrategy
+            self.module.DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
 
     def refuses(self, function: str, log) -> bool:
         if words := self.refusals.get(function):
@@ -223,7 +228,7 @@ class _Plan:
         if not isinstance(how, _RuntimeConfig):
             return _Context(self, own_memory=how != user_managed)
         assert how.cuda_graph_strategy == CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        return _Context(self, own_memory=how.strategy != user_managed, cache=how.cache)
+        return _Context(self, own_memory=how.strategy != user_managed, config=how)
 
     def create_runtime_config(self):
         return _RuntimeConfig(self)
@@ -235,6 +240,7 @@ class _Plan:
 class _RuntimeConfig:
     def __init__(self, plan):
         self.cuda_graph_strategy, self.strategy, self.cache = CudaGraphStrategy.DISABLED, None, None
+        self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
 
     def set_execution_context_allocation_strategy(self, strategy):
         self.strategy = strategy
@@ -276,8 +282,8 @@ class _Inspector:
 
 
 class _Context:
-    def __init__(self, plan, *, own_memory, cache=None):
-        self.plan, self.cache = plan, cache
+    def __init__(self, plan, *, own_memory, config=None):
+        self.plan, self.config = plan, config
         self.shape, self.addresses, self.ready = None, {}, own_memory
         self.state = types.SimpleNamespace(changes=0, gone=False)  # recorded work sees it, not the context
         self.profile = None if plan.contexts and len(plan.profiles) > 1 else 0
@@ -321,9 +327,8 @@ class _Context:
         if recording and (fake.refuses("recording", self.plan.log) or self.has_run != self.state.changes):
             driver.library.fake_break_recording(stream)
             return False
-        if self.cache is not None and self.shape[0] not in self.cache.sizes:
-            fake.compiled += 1
-            self.cache.sizes.add(self.shape[0])
+        if self.config is not None:
+            self._compile(self.shape[0])
         self.has_run = changes = self.state.changes
         shape, addresses, plan, state = self.shape, dict(self.addresses), self.plan, self.state
         fake.runs.append((shape[0], self.profile))
@@ -337,6 +342,15 @@ class _Context:
 
         driver.enqueue(stream, compute)
         return True
+
+    def _compile(self, size):
+        """Compile for a new size: at once, or by another thread, which is not ready before the process ends."""
+        if size in self.config.cache.sizes:
+            return
+        self.plan.fake.compiled += 1
+        eager = DynamicShapesKernelSpecializationStrategy.EAGER
+        if self.config.dynamic_shapes_kernel_specialization_strategy == eager:
+            self.config.cache.sizes.add(size)
 
 
 def _array(driver, address, shape, dtype):
