@@ -110,7 +110,7 @@ def test_a_container_gets_the_hosts_group_of_the_gpu_by_its_number():
     files = [*(path for path in CONTAINERS if "jetson" in path.name), REPOSITORY / "docs/jetson.md"]
     for path in files:
         text = path.read_text().replace("\\\n#", "")
-        runs = [line for line in text.splitlines() if "docker run" in line]
+        runs = [line for line in text.splitlines() if "docker run --" in line]
         assert len(runs) == 2
         for line in runs:
             assert '--group-add "$(getent group render | cut -d: -f3)"' in line
