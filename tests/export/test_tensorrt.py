@@ -130,26 +130,6 @@ def test_without_a_library_the_error_says_what_to_install(monkeypatch):
     assert "reid-edge[tensorrt]" in str(obstacle)
 
 
-RTX_MEMBERS = {
-    "CudaGraphStrategy": "WHOLE_GRAPH_CAPTURE",
-    "DynamicShapesKernelSpecializationStrategy": "EAGER",
-    "ICudaEngine": "create_runtime_config create_execution_context device_memory_size_v2",
-    "IRuntimeConfig": "set_execution_context_allocation_strategy cuda_graph_strategy create_runtime_cache "
-    "dynamic_shapes_kernel_specialization_strategy set_runtime_cache",
-    "IRuntimeCache": "serialize deserialize",
-    "IBuilderConfig": "add_optimization_profile clear_flag",
-    "BuilderFlag": "TF32",
-}
-
-
-def test_tensorrt_rtx_has_what_is_called():
-    """CI installs it; .ci/contracts.py compares releases of the full library."""
-    library = pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
-    for owner, names in RTX_MEMBERS.items():
-        for name in names.split():
-            assert hasattr(getattr(library, owner), name), f"{library.__version__} has no {owner}.{name}"
-
-
 def test_full_tensorrt_without_a_gpu_says_to_build_on_the_device(library, driver):
     driver.gpu(count=0)
     assert "reid-edge build BUNDLE --engine tensorrt" in str(why_not_here())
