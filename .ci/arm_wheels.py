@@ -1,4 +1,4 @@
-"""Resolve every installation that the README and docs/jetson.md describe for 64-bit Arm: wheels for all, no CUDA.
+"""Resolve every installation that the pages describe for 64-bit Arm: wheels for all, no CUDA.
 
     python .ci/arm_wheels.py
 
@@ -7,25 +7,39 @@ Needs uv, whose resolver takes another platform's word for markers; pip asks tho
 
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parent.parent
-#: Extras, and what the page asks for besides.
-INSTALLATIONS = (
-    (("camera", "signing"), ("numpy<2",)),  # Jetson
-    (("openvino", "camera"), ()),
-    (("onnx", "camera"), ()),
-    (("gallery",), ()),
-    (("gallery", "postgresql"), ()),
-    (("export", "camera"), ()),
-    (("train", "explain", "export"), ()),
-    (("report",), ()),
-    (("evaluation", "parquet"), ()),
-)
+#: Pages whose lines "pip install" are resolved.
+PAGES = ("README.md", "docs/jetson.md", "docs/gallery.md", "docs/training.md", "deploy/systemd/README.md")
+#: Extras that reports and evaluations ask for when they are missing.
+FURTHER = (("report",), ("evaluation", "parquet"))
+#: Named on the pages as an example, for x86, or for development there.
+ELSEWHERE = {"EXTRA", "tensorrt", "tensorrt-rtx", "dev"}
+#: What an environment of docs/jetson.md holds before anything is added to it.
+JETSON = ("camera", "signing")
 #: JetPack 6 has Python 3.10 and glibc 2.35, JetPack 7.2 Python 3.12; Raspberry Pi OS 3.13.
-JETSON_PYTHONS, PYTHONS = ("3.10", "3.12"), ("3.10", "3.13")
+JETSON_PYTHONS, PYTHONS = ("3.10", "3.12"), ("3.10", "3.12", "3.13")
+#: Packages without a wheel on PyPI for JetPack 6.
+FROM_JETPACK_7 = {"onnxruntime-gpu"}
 PLATFORM = "aarch64-manylinux_2_35"
+
+
+def described():
+    """List extras and further packages of every line "pip install" on the pages, each once."""
+    found = dict.fromkeys((extras, ()) for extras in FURTHER)
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8").replace("$(ls reid_edge-*.whl)", "reid-edge")
+        for line in re.findall(r"pip install ([^`\n|&#]+)", text):
+            words = [word for word in shlex.split(line) if word != "-e"]
+            own = [word for word in words if re.fullmatch(r"(reid-edge|\.)\[[\w,-]+\]", word)]
+            extras = tuple(own[0].partition("[")[2].strip("]").split(",")) if own else JETSON
+            besides = tuple(word for word in words if word not in own)
+            if "--extra-index-url" not in words and not ELSEWHERE.intersection(extras):
+                found[extras, besides] = None
+    return list(found)
 
 
 def resolved(extras, besides, python):
@@ -39,8 +53,9 @@ def resolved(extras, besides, python):
     return dict(re.findall(r"^([\w.-]+)==(\S+)", done.stdout, re.MULTILINE))
 
 
-for extras, besides in INSTALLATIONS:
+for extras, besides in described():
     pythons = JETSON_PYTHONS if besides else PYTHONS
+    pythons = pythons[1:] if FROM_JETPACK_7.intersection(besides) else pythons
     for python in pythons:
         found = resolved(extras, besides, python)
         cuda = [name for name in found if name.startswith(("nvidia-", "cuda-", "triton"))]
@@ -48,4 +63,5 @@ for extras, besides in INSTALLATIONS:
             sys.exit(f"64-bit Arm, Python {python}, {extras} would bring CUDA: {', '.join(cuda)}")
         if besides and not found["numpy"].startswith("1."):
             sys.exit(f"64-bit Arm, Python {python}, {extras}: NumPy {found['numpy']} in spite of {besides}")
-    print(f"64-bit Arm: {len(found)} wheels for [{','.join(extras)}] and Python {' and '.join(pythons)}")
+    packages = " ".join((f"[{','.join(extras)}]", *besides))
+    print(f"64-bit Arm: {len(found)} wheels for {packages} and Python {' and '.join(pythons)}")

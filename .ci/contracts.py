@@ -16,20 +16,23 @@ import tempfile
 import zipfile
 
 TENSORRT = ("10.3.0", "10.16.1.11", "11.4.0.106")
+RTX = ("1.7.1.116",)
 CUDA = ("12.8.0", "13.4.4")
+#: Libraries that the modules are linked to.
+NAMES, RTX_NAMES = ("nvinfer", "nvonnxparser", "nvinfer_plugin"), ("tensorrt_rtx", "tensorrt_onnxparser_rtx")
 #: Functions that the modules want from TensorRT's libraries.
 STUBS = """
 createInferBuilder_INTERNAL createInferRefitter_INTERNAL createInferRuntime_INTERNAL createNvOnnxParserRefitter_INTERNAL
 createNvOnnxParser_INTERNAL getBuilderPluginRegistry getNvOnnxParserVersion getPluginRegistry initLibNvInferPlugins
 """
 CHECK = r"""
-import tensorrt_bindings as t
 members = {
     "Builder": "create_network create_optimization_profile create_builder_config build_serialized_network",
     "INetworkDefinition": "get_input num_layers",
     "IOptimizationProfile": "set_shape",
     "IBuilderConfig": "add_optimization_profile profiling_verbosity create_timing_cache set_timing_cache "
-    "get_timing_cache",
+    "get_timing_cache clear_flag",
+    "BuilderFlag": "TF32",
     "ITimingCache": "serialize",
     "OnnxParser": "parse get_error num_errors",
     "Runtime": "deserialize_cuda_engine",
@@ -46,6 +49,15 @@ members = {
     "LayerInformationFormat": "JSON",
     "ExecutionContextAllocationStrategy": "USER_MANAGED",
 }
+if hasattr(t, "CudaGraphStrategy"):  # TensorRT-RTX
+    members |= {
+        "CudaGraphStrategy": "WHOLE_GRAPH_CAPTURE",
+        "DynamicShapesKernelSpecializationStrategy": "EAGER",
+        "IRuntimeConfig": "set_execution_context_allocation_strategy cuda_graph_strategy create_runtime_cache "
+        "dynamic_shapes_kernel_specialization_strategy set_runtime_cache",
+        "IRuntimeCache": "serialize deserialize",
+    }
+    members["ICudaEngine"] += " create_runtime_config"
 for owner, names in members.items():
     for name in names.split():
         assert hasattr(getattr(t, owner), name), f"TensorRT {t.__version__} has no {owner}.{name}"
@@ -57,6 +69,7 @@ signatures = {
     ("IExecutionContext", "set_optimization_profile_async"): r"profile_index: \S+, stream_handle: \S+\) -> bool",
     ("ICudaEngine", "get_tensor_profile_shape"): r"name: str, profile_index: \S+\) -> \w+\[",
     ("ICudaEngine", "create_execution_context"): r"strategy: \S*ExecutionContextAllocationStrategy",
+    ("IBuilderConfig", "clear_flag"): r"flag: \S+\) -> None",
     ("IBuilderConfig", "set_timing_cache"): r"cache: \S+, ignore_mismatch: bool\) -> bool",
     ("IBuilderConfig", "create_timing_cache"): r"serialized_timing_cache: \S+\) -> \S*ITimingCache",
     ("OnnxParser", "parse"): r"model: \S+, path: str = None\) -> bool",
@@ -84,7 +97,7 @@ except TypeError as error:  # as where TensorRT cannot start: reid_edge.runtime.
     assert "nullptr" in str(error), error
 else:
     raise AssertionError("a null pointer became a runtime")
-print("TensorRT", t.__version__, "has what reid-edge calls")
+print(t.__name__, t.__version__, "has what reid-edge calls")
 """
 #: How CUDA's declarations name what ctypes passes.
 TYPES = {
@@ -125,21 +138,32 @@ def fetch(requirement, folder):
 
 
 def check_tensorrt(version):
-    """Load the module of a release over empty libraries, and look for everything that is called."""
+    """Compare a release of the full library."""
+    major = version.partition(".")[0]
+    return check_module(f"tensorrt-cu12-bindings=={version}", "tensorrt_bindings", NAMES, major)
+
+
+def check_rtx(version):
+    """Compare a release of TensorRT-RTX."""
+    return check_module(f"tensorrt-rtx-cu13-bindings=={version}", "tensorrt_rtx_bindings", RTX_NAMES, "1")
+
+
+def check_module(requirement, module, names, major):
+    """Load a module over empty libraries of these names, and look for everything that is called."""
     with tempfile.TemporaryDirectory() as folder:
-        wheel = fetch(f"tensorrt-cu12-bindings=={version}", folder)
+        wheel = fetch(requirement, folder)
         if wheel is None:
             return False
         zipfile.ZipFile(wheel).extractall(folder)
         source = pathlib.Path(folder, "stubs.c")
         source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in STUBS.split()))
-        for library in ("nvinfer", "nvonnxparser", "nvinfer_plugin"):
-            name = f"lib{library}.so.{version.partition('.')[0]}"
+        for library in names:
+            name = f"lib{library}.so.{major}"
             subprocess.run(
                 ["cc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", f"{folder}/{name}", source], check=True
             )
         environment = os.environ | {"LD_LIBRARY_PATH": folder, "PYTHONPATH": folder}
-        subprocess.run([sys.executable, "-c", CHECK], check=True, env=environment)
+        subprocess.run([sys.executable, "-c", f"import {module} as t{CHECK}"], check=True, env=environment)
     return True
 
 
@@ -161,5 +185,5 @@ def check_cuda(version):
     return True
 
 
-if not all([*map(check_tensorrt, TENSORRT), *map(check_cuda, CUDA)]):
+if not all([*map(check_tensorrt, TENSORRT), *map(check_rtx, RTX), *map(check_cuda, CUDA)]):
     sys.exit("not every release could be compared")

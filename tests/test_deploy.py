@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from reid_edge.runtime.cuda import remedy
 from tests.commands import run_command
 from tests.conftest import REPOSITORY
 
@@ -99,10 +100,39 @@ def test_systemd_finds_no_fault_with_the_unit_and_the_jetsons_drop_in(tmp_path):
 @pytest.mark.parametrize("path", [path for path in CONTAINERS if "jetson" in path.name], ids=lambda path: path.name)
 def test_a_jetsons_container_keeps_the_systems_opencv_and_a_numpy_that_it_was_built_for(path):
     text = path.read_text()
-    for words in ("--system-site-packages", "'numpy<2'", "pip uninstall -y opencv-python-headless", "GStreamer:"):
+    for words in ("--system-site-packages", "onnx 'numpy<2'", "pip uninstall -y opencv-python-headless", "GStreamer:"):
         assert words in text
     assert "cuda-python" not in text
-    assert "usermod -aG video,render reid-edge" in text
+
+
+def test_a_container_gets_the_hosts_group_of_the_gpu_by_its_number():
+    """Docker looks a name up in the image, where the group has another number."""
+    files = [*(path for path in CONTAINERS if "jetson" in path.name), REPOSITORY / "docs/jetson.md"]
+    for path in files:
+        text = path.read_text().replace("\\\n#", "")
+        runs = [line for line in text.splitlines() if "docker run --" in line]
+        assert len(runs) == 2
+        for line in runs:
+            assert '--group-add "$(getent group render | cut -d: -f3)"' in line
+        assert "groupadd" not in text
+    assert '--group-add "$(getent group render | cut -d: -f3)"' in remedy(304)
+
+
+def test_what_the_service_is_installed_from_is_what_was_copied():
+    page, jetson = (UNIT.parent / "README.md").read_text(), (REPOSITORY / "docs/jetson.md").read_text()
+    for name in re.findall(r"(?:cp|install -D -m 0644) (\S*(?:@\.service|\.conf)) ", page + jetson):
+        assert (REPOSITORY / "deploy" / name).is_file(), name
+    (copied,) = re.findall(r"scp -r (.*) jetson:", jetson)
+    assert {"deploy/systemd", "street.avi"} <= set(copied.split())
+
+
+def test_the_services_user_may_use_the_camera_and_the_gpu_in_commands_too():
+    """The groups in a unit are the service's alone; --check and build run as the user, by sudo."""
+    page, jetson = (UNIT.parent / "README.md").read_text(), (REPOSITORY / "docs/jetson.md").read_text()
+    block = re.search(r"```sh\n(.*?)```", page, re.S)[1]
+    assert block.index("usermod -aG video reid-edge") < block.index("--check")
+    for text in (page, jetson):
+        assert "usermod -aG video,render reid-edge" in text
 
 
 @pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: path.name)

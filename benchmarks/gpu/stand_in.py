@@ -35,6 +35,10 @@ class Flag(enum.IntEnum):
     EXPLICIT_BATCH, STRONGLY_TYPED = range(2)
 
 
+class BuilderFlag(enum.IntEnum):
+    TF32 = 6
+
+
 class LayerInformationFormat(enum.IntEnum):
     ONELINE, JSON = range(2)
 
@@ -64,7 +68,9 @@ class Gpu:
 
     def compute(self, stream: int, pool: object, work: Callable[[], None]) -> None:
         """Give a stream the work; memory for what lies between comes from a pool that nobody else uses."""
-        with torch.cuda.stream(torch.cuda.ExternalStream(stream)), torch.cuda.use_mem_pool(pool):  # type: ignore[arg-type]
+        place = torch.cuda.stream(torch.cuda.ExternalStream(stream))
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # as in our plans
+        with place, torch.cuda.use_mem_pool(pool), exact:  # type: ignore[arg-type]
             work()
 
     def pool(self) -> object:
@@ -107,6 +113,7 @@ def install(bundle: Bundle, checkpoint: Checkpoint, place: Gpu) -> None:
         DataType=DataType,
         TensorIOMode=TensorIOMode,
         NetworkDefinitionCreationFlag=Flag,
+        BuilderFlag=BuilderFlag,
         LayerInformationFormat=LayerInformationFormat,
         ExecutionContextAllocationStrategy=ExecutionContextAllocationStrategy,
         ILogger=ILogger,
@@ -141,7 +148,7 @@ class _Builder:
         return profile
 
     def create_builder_config(self) -> types.SimpleNamespace:
-        config = types.SimpleNamespace(profiles=[])
+        config = types.SimpleNamespace(profiles=[], clear_flag=lambda flag: None)
         config.add_optimization_profile = config.profiles.append
         return config
 

@@ -17,6 +17,7 @@ from reid_edge.benchmark.process import interrupts_deferred
 from reid_edge.benchmark.session import Session
 from reid_edge.benchmark.timing import Failure, Query, Timing, Variant
 from reid_edge.errors import EngineError
+from reid_edge.runtime.cuda import find_gpu
 from reid_edge.system.energy import EnergyMeter
 from reid_edge.system.limits import free_memory
 from reid_edge.system.sysfs import ROOT
@@ -25,7 +26,7 @@ from reid_edge.system.sysfs import ROOT
 WARM_UP_SECONDS = 2.0
 #: MiB that a worker may take: Python, an engine, and a network with a few batch sizes compiled.
 WORKER_MEBIBYTES = 400
-#: MiB that CUDA and TensorRT take besides, of the memory that the CPU and the GPU of a Jetson share.
+#: MiB that CUDA and TensorRT take besides: on a Jetson of the memory that CPU and GPU share, on a card of its own too.
 GPU_MEBIBYTES = 1000
 #: Never more workers, however much memory there is: rounds of so many take long enough for the machine to change.
 MOST_WORKERS = 24
@@ -96,16 +97,18 @@ def time_variants(
 
 
 def workers_at_once(root: Path = ROOT, *, on_gpu: bool = False) -> int:
-    """Return how many variants may be loaded at once: what half of the free memory holds, 1 to 24.
+    """Return how many variants may be loaded at once: what half of the free memory holds, and of the card's, 1 to 24.
 
     Args:
         root: Folder that holds the system's files.
         on_gpu: Whether some of them compute on a GPU of CUDA.
     """
-    free = free_memory(root)
-    if free is None:
-        return MOST_WORKERS
-    return max(1, min(MOST_WORKERS, free // 2 // (WORKER_MEBIBYTES + on_gpu * GPU_MEBIBYTES << 20)))
+    most = MOST_WORKERS
+    if (free := free_memory(root)) is not None:
+        most = min(most, free // 2 // (WORKER_MEBIBYTES + on_gpu * GPU_MEBIBYTES << 20))
+    if on_gpu and (gpu := find_gpu()) is not None and gpu.memory_bytes and not gpu.shares_memory:
+        most = min(most, gpu.memory_bytes // 2 // (GPU_MEBIBYTES << 20))
+    return max(1, most)
 
 
 class Clock:

@@ -15,7 +15,8 @@ from reid_edge.camera.publishing import Publisher, name_on_the_wire, open_outbox
 from reid_edge.camera.restamping import Restamping
 from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.state_dir import make_state_dir
-from reid_edge.errors import ReidEdgeError
+from reid_edge.errors import GpuMemoryError, ReidEdgeError
+from reid_edge.runtime import Extractor
 from reid_edge.systemd import notify, watchdog_interval_s
 from reid_edge.upstream.delivery import Delivery
 from reid_edge.upstream.outbox import OUTBOX, removed_if_new
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 JOIN_S = 10.0
 #: How often :meth:`Agent.run` looks whether it was asked to stop.
 POLL_S = 0.5
+#: Longest time that a bundle is loaded again before the watchdog is no longer fed: TensorRT may build for minutes.
+LOADING_S = 900.0
 
 
 class Agent:
@@ -155,20 +158,36 @@ class Agent:
         return threading.Thread(target=run, name=name, daemon=True)
 
     def _watch(self) -> None:
-        """Wait for the end; load the bundle again when asked to; feed systemd's watchdog as long as no stage hangs."""
-        watched = watchdog_interval_s()
-        poll_s = min(POLL_S, watched or POLL_S)
-        while not self._stopping and not self._ended.wait(poll_s):
+        """Wait for the end; load the bundle again when asked to; feed systemd's watchdog."""
+        while not self._is_over(min(POLL_S, watchdog_interval_s() or POLL_S)):
             if self._reload_wanted:
                 self._reload_wanted = False
                 self._reload()
-            if watched is not None and not hanging_stages(self):
-                notify("WATCHDOG=1")
+            self._feed_watchdog()
+
+    def _is_over(self, wait_s: float = 0.0) -> bool:
+        return self._stopping or self._ended.wait(wait_s)
+
+    def _feed_watchdog(self) -> None:
+        """Tell systemd that the agent lives, as long as no stage hangs."""
+        if watchdog_interval_s() is not None and not hanging_stages(self):
+            notify("WATCHDOG=1")
 
     def _reload(self) -> None:
+        """Load the bundle again beside the stages; a stop does not wait for it."""
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        loading = self._worker("loading", self._load_again)
+        loading.start()
+        late_s = time.monotonic() + LOADING_S
+        while loading.is_alive() and not self._is_over():
+            loading.join(min(POLL_S, watchdog_interval_s() or POLL_S))
+            if time.monotonic() < late_s:
+                self._feed_watchdog()
+        notify("READY=1")
+
+    def _load_again(self) -> None:
         try:
-            model = load_model(self.settings.engine)
+            model = self._new_model()
         except (ReidEdgeError, MemoryError) as error:
             self.failed_reloads += 1
             self.reload_trouble = f"the bundle could not be loaded again, the old one is in use: {error}"
@@ -178,7 +197,18 @@ class Agent:
             self.reloads += 1
             self.reload_trouble = ""
             log.info("new bundle: %s by %s", model.bundle.title, model.description)
-        notify("READY=1")
+
+    def _new_model(self) -> Extractor:
+        """Load the bundle.
+
+        Raises:
+            GpuMemoryError: It found no room beside the old one on the GPU, and would compute on the CPU.
+            ReidEdgeError: As :func:`~reid_edge.camera.embedding_stage.load_model` does.
+        """
+        model = load_model(self.settings.engine)
+        if model.lacks_gpu_memory and self.pipeline.embedding.extractor.on_other_device:
+            raise GpuMemoryError(f"{model.unused_plan} Or restart the agent, which frees the old one first.")
+        return model
 
     def _drain(self, workers: list[threading.Thread]) -> None:
         """Take no more frames, embed the queued crops, deliver for a while; undelivered rows stay in the outbox."""

@@ -19,7 +19,7 @@ from typing import Literal
 
 from reid_edge.camera.detection_stage import OffSwitch
 from reid_edge.camera.detectors import open_detector
-from reid_edge.camera.embedding_stage import load_model
+from reid_edge.camera.embedding_stage import load_model, why_on_cpu
 from reid_edge.camera.publishing import name_on_the_wire, open_transport
 from reid_edge.camera.settings import AgentSettings
 from reid_edge.camera.sources import open_source
@@ -45,7 +45,7 @@ class Finding:
     Attributes:
         subject: Part that was checked.
         state: ``ok``; ``unreachable``: the agent starts without the part and keeps trying; ``wrong``: the agent would
-            not start, would never work, or would lose what it sees.
+            not start, would never work, would be unhealthy from the start, or would lose what it sees.
         detail: Evidence, for a person.
     """
 
@@ -77,6 +77,8 @@ def examine(settings: AgentSettings) -> list[Finding]:
 
 def _model(settings: AgentSettings, _closing: contextlib.ExitStack) -> Finding:
     model = load_model(settings.engine)
+    if reason := why_on_cpu(model):
+        return Finding("model", "wrong", reason)
     return Finding("model", "ok", f"{model.bundle.title}: {model.description}, golden features as exported")
 
 

@@ -154,6 +154,16 @@ def give_back_memory() -> None:
         trim(0)
 
 
+def why_on_cpu(model: Extractor) -> str:
+    """Say that the CPU computes although the bundle has a TensorRT plan, with the reason; "" where that is not so."""
+    if not model.unused_plan:
+        return ""
+    return (
+        f"{model.artifact.name} computes the features, though the bundle has a TensorRT plan: {model.unused_plan} "
+        "To accept that, name the engine in engine.engine"
+    )
+
+
 def load_model(settings: EngineSettings) -> Extractor:
     """Load a bundle, compare its golden features, and warm up every batch size that the agent uses.
 

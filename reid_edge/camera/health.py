@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from reid_edge.camera.detectors import trouble_of
+from reid_edge.camera.embedding_stage import why_on_cpu
 from reid_edge.camera.person_check import BETTER_DETECTOR
 from reid_edge.upstream.clocks import is_plausible
 from reid_edge.wording import counted
@@ -129,7 +130,7 @@ class Examination:
         for name in hanging_stages(agent):
             yield "hanging", f"{name} hangs"
         yield "reload", agent.reload_trouble
-        yield "no_gpu", self._unused_plan()
+        yield "no_gpu", why_on_cpu(agent.pipeline.embedding.extractor)
         yield "dropped", self._dropped()
         yield "outbox", self._unwritten()
         yield "store", self._failing_store()
@@ -178,15 +179,6 @@ class Examination:
             f"only {passed} of the last {judged} moving things look like one whole person; none is published until "
             f"that changes, or person.min_passing = 0. The detector 'motion' does not suit this scene: "
             f"{BETTER_DETECTOR}; 'reid-edge preview' shows what it sees"
-        )
-
-    def _unused_plan(self) -> str:
-        extractor = self._agent.pipeline.embedding.extractor
-        if not (reason := extractor.unused_plan):
-            return ""
-        return (
-            f"{extractor.artifact.name} computes the features, though the bundle has a TensorRT plan: {reason} "
-            "To accept that, name the engine in engine.engine"
         )
 
     def _dropped(self) -> str:

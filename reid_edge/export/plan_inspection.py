@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from types import ModuleType
@@ -11,6 +12,8 @@ from typing import Any
 from reid_edge.runtime.cuda import GpuStream
 from reid_edge.runtime.engines.tensorrt import tensor_names
 from reid_edge.runtime.tensorrt_library import library_log, make
+
+_logger = logging.getLogger(__name__)
 
 
 def built_precisions(library: ModuleType, plan: bytes, batch: int) -> dict[str, int]:
@@ -55,7 +58,11 @@ def count_precisions(inspection: str) -> dict[str, int]:
     one of the words.  Newer releases have it in ``"Datatype"``.  Where neither tells, ``"Weights": {"Type": "Half"}``
     does.  (TensorRT developer guide, "Engine Inspector".)
     """
-    layers = [layer for layer in json.loads(inspection).get("Layers", []) if isinstance(layer, dict)]
+    try:
+        layers = [layer for layer in json.loads(inspection)["Layers"] if isinstance(layer, dict)]
+    except (ValueError, KeyError, TypeError) as error:
+        _logger.warning("what the plan computes in is not known, TensorRT's inspector gives no JSON: %s", error)
+        return {}
     return dict(Counter(_type_of(layer) for layer in layers if layer.get("Outputs")))
 
 

@@ -284,7 +284,7 @@ def build_plan(onnx: bytes, *, name: str, max_batch: int, usual_batch: int = USU
     network = builder.create_network(_network_flags(library))
     _parser = _parsed(library, network, onnx, name)  # owns weights until the plan is built
     batches = (1, min(usual_batch, max_batch), max_batch)
-    config = _config(builder, network, _profiles(library, batches))
+    config = _config(library, builder, network, _profiles(library, batches))
     with kept_timings(library, gpu, config):
         plan = bytes(make(library, f"a plan of {name}", lambda: builder.build_serialized_network(network, config)))
     return plan, PlanStamp(
@@ -338,7 +338,7 @@ def _profiles(library: ModuleType, batches: Batches) -> list[Batches]:
     return [batches] if library.__name__ == TENSORRT_RTX else [batches, *((size, size, size) for size in fixed)]
 
 
-def _config(builder: Any, network: Any, profiles: Sequence[Batches]) -> Any:
+def _config(library: ModuleType, builder: Any, network: Any, profiles: Sequence[Batches]) -> Any:
     crops = network.get_input(0)
     config = builder.create_builder_config()
     for batches in profiles:
@@ -348,4 +348,5 @@ def _config(builder: Any, network: Any, profiles: Sequence[Batches]) -> Any:
     if hasattr(config, "profiling_verbosity"):
         # Otherwise the inspector reports names only, not precisions.
         config.profiling_verbosity = type(config.profiling_verbosity).DETAILED
+    config.clear_flag(library.BuilderFlag.TF32)  # on by default: products of FP32 with a mantissa of 10 bits
     return config

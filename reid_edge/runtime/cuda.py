@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_ulonglong, c_void_p
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "cuGraphDestroy": (c_void_p,),
 }
 _SUCCESS, _OUT_OF_MEMORY, _NO_DEVICE = 0, 2, 100
-_MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76
+_MULTIPROCESSORS, _INTEGRATED, _MAJOR, _MINOR = 16, 18, 75, 76
 #: A thread that waits for the GPU sleeps, and leaves its core to others.
 _BLOCKING_SYNC = 4
 #: A stream that does not wait for the work of others in this process.
@@ -66,7 +66,8 @@ _NO_DRIVER = (
 )
 _ACCESS = (
     "the user needs the groups of the GPU's device files: 'sudo usermod -aG video,render USER', then log in again (a "
-    "service: SupplementaryGroups=video render; a container: '--group-add video --group-add render')"
+    "service: SupplementaryGroups=video render; a container: --group-add video --group-add "
+    '"$(getent group render | cut -d: -f3)")'
 )
 _CONTAINER = "in a container, start it with '--runtime nvidia' (Jetson) or '--gpus all'"
 _DRIVER = "install the driver that this GPU and this CUDA need, then restart the machine"
@@ -100,12 +101,14 @@ class Gpu:
         compute_capability: e.g. ``8.7``.
         multiprocessors: Number of streaming multiprocessors, which tells modules of a family apart; 0: not known.
         memory_bytes: Memory that CUDA sees; 0: not known.
+        shares_memory: Whether that is the CPU's memory too, as on a Jetson.
     """
 
     name: str
     compute_capability: str
     multiprocessors: int = 0
     memory_bytes: int = 0
+    shares_memory: bool = False
 
     @property
     def model(self) -> str:
@@ -145,6 +148,7 @@ def open_gpu(index: int = 0) -> Gpu:
         compute_capability=f"{_attribute(driver, device, _MAJOR)}.{_attribute(driver, device, _MINOR)}",
         multiprocessors=_attribute(driver, device, _MULTIPROCESSORS),
         memory_bytes=memory.value,
+        shares_memory=_attribute(driver, device, _INTEGRATED) == 1,
     )
 
 
@@ -328,7 +332,8 @@ class GpuStream:
             work: Gives the stream work, and waits for none.
 
         Returns:
-            Gives the stream the recorded work.
+            Gives the stream the recorded work.  It holds the work, and so what that uses: a recording has the addresses
+            of the memory that e.g. an execution context has taken for itself.
 
         Raises:
             GpuError: The work cannot be recorded.
@@ -341,7 +346,10 @@ class GpuStream:
         finally:
             self._driver.try_to("cuGraphDestroy", graph)
         self._release.callback(self._driver.try_to, "cuGraphExecDestroy", ready)
-        return lambda: self._driver("cuGraphLaunch", ready, self.handle)
+        return partial(self._launch, ready, work)
+
+    def _launch(self, ready: c_void_p, _held: Callable[[], None]) -> None:
+        self._driver("cuGraphLaunch", ready, self.handle)
 
     @contextmanager
     def _capturing(self, graph: c_void_p) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from reid_edge.bundle import Bundle, open_bundle
 from reid_edge.crops import RESIZE_RULE, SkippedBox, check_image, crop_boxes, normalised, resize_into
-from reid_edge.errors import BoxError, BundleVersionError, EngineError, FrameError, UsageError
+from reid_edge.errors import BoxError, BundleVersionError, EngineError, FrameError, GpuMemoryError, UsageError
 from reid_edge.features import l2_normalised
 from reid_edge.images import read_images
-from reid_edge.manifest import EngineChoice, InputSpec, PrecisionChoice
+from reid_edge.manifest import Artifact, EngineChoice, InputSpec, PrecisionChoice
 from reid_edge.runtime.engines import Batch, CropEngine, EngineOptions, LayerTimer, choose_engine, out_of_memory
 from reid_edge.runtime.native.library import LayerTimes
 from reid_edge.types import Features, Image, Size
@@ -58,7 +58,7 @@ class Extractor:
         threads: CPU threads; None leaves the choice to the engine, within affinity and CPU quota.
         device: ``CPU``, a device of OpenVINO or a provider of ONNX Runtime
             (:class:`~reid_edge.runtime.engines.EngineOptions`); on another than the CPU, ``auto`` takes fp16.
-        cache_dir: Where models compiled by OpenVINO are kept; ``default`` is ``~/.cache/reid-edge``, None keeps none.
+        cache_dir: Where compiled models are kept; ``default`` is ``~/.cache/reid-edge``, None keeps none.
         max_batch: Most crops in one call of the engine, which saves memory; None: as many as the file takes.
         trusted_keys: Public keys (PEM files, or base64), one of which must have signed the bundle; none: a bundle is
             taken as it is.  For an opened bundle they are given to :func:`~reid_edge.bundle.open_bundle`.
@@ -66,7 +66,9 @@ class Extractor:
     Attributes:
         golden_cosine: Lowest cosine similarity to the checkpoint's features of the golden crops, where ``auto`` has
             compared them; else None.
-        unused_plan: Why ``auto`` took no TensorRT plan, though the bundle has one; "" where one runs, or there is none.
+        unused_plan: Why ``auto`` took no TensorRT plan, though the bundle has one that fits; "" where one runs, or none
+            is there.
+        lacks_gpu_memory: Whether ``unused_plan`` is so because the GPU had no memory left.
         on_other_device: Whether a GPU or NPU computes; the export has checked the files on a CPU only.
 
     Raises:
@@ -102,11 +104,14 @@ class Extractor:
         options = EngineOptions(
             threads=threads, device=device, cache_dir=default_cache_dir() if cache_dir == "default" else cache_dir
         )
-        refused: dict[str, str] = {}
+        self.unused_plan, self.lacks_gpu_memory = "", False
         self.artifact, self._engine, self.golden_cosine = choose_engine(
-            self.bundle, engine, precision, options, on_refusal=lambda one, reason: refused.update({one.name: reason})
+            self.bundle, engine, precision, options, on_refusal=self._note_refusal
         )
-        self.unused_plan = self._why_no_plan(refused) if engine == "auto" and options.on_cpu else ""
+        if self.artifact.engine == "tensorrt" or engine != "auto" or not options.on_cpu:
+            self.unused_plan, self.lacks_gpu_memory = "", False
+        else:
+            self.unused_plan = self.unused_plan or self._why_not_tried(precision)
         self.on_other_device = self.artifact.engine == "tensorrt" or not options.on_cpu
         self._crop_engine: CropEngine | None = None
         if self._spec.normalised_in == "graph" and isinstance(self._engine, CropEngine):
@@ -130,14 +135,21 @@ class Extractor:
         """Name artifact, library and device, e.g. for a log."""
         return f"{self.artifact.name} on {self._engine.description}"
 
-    def _why_no_plan(self, refused: Mapping[str, str]) -> str:
-        """Say why the bundle's first TensorRT plan was passed over; "" where one runs, or none is there."""
-        plans = [artifact for artifact in self.bundle.manifest.artifacts if artifact.engine == "tensorrt"]
-        if not plans or self.artifact.engine == "tensorrt":
+    def _note_refusal(self, artifact: Artifact, error: Exception) -> None:
+        if artifact.engine == "tensorrt":
+            self.unused_plan = self.unused_plan or f"{artifact.name}: {error}"
+            self.lacks_gpu_memory |= isinstance(error, GpuMemoryError)
+
+    def _why_not_tried(self, precision: PrecisionChoice) -> str:
+        """Say why no TensorRT plan was tried; "" where none is there, or what was tuned here or asked for is none."""
+        plans = {one.precision for one in self.bundle.manifest.artifacts if one.engine == "tensorrt"}
+        if precision != "auto" or self.artifact.precision == "tuned":
             return ""
-        of_plans = [f"{name}: {reason}" for name, reason in refused.items() if name.startswith("tensorrt/")]
-        not_tried = f"{plans[0].name}: 'auto' chooses no INT8, which may rank worse; set the precision to int8."
-        return next(iter(of_plans), not_tried)
+        if "int8" in plans:
+            return "tensorrt/int8: 'auto' chooses no INT8, which may rank worse; set the precision to int8."
+        if "tuned" in plans:
+            return "tensorrt/tuned: it was tuned on another class of device. Tune on this one: reid-edge tune"
+        return ""
 
     @property
     def engine_description(self) -> str:

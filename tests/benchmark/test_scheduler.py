@@ -128,6 +128,14 @@ def test_workers_on_a_gpu_take_more_of_the_memory_that_they_share(tmp_path):
     assert (workers_at_once(jetson), workers_at_once(jetson, on_gpu=True)) == (7, 2)
 
 
+def test_workers_on_a_card_share_its_memory_too(tmp_path, driver):
+    pc = plant(tmp_path, {"proc/meminfo": "MemTotal:  64000000 kB\nMemAvailable:  60000000 kB\n"})
+    driver.gpu("NVIDIA GeForce RTX 4060", "8.9", 24, 8 << 30)
+    assert (workers_at_once(pc), workers_at_once(pc, on_gpu=True)) == (MOST_WORKERS, 4)
+    driver.gpu("Orin", "8.7", 8, 8 << 30)  # the memory is one
+    assert workers_at_once(pc, on_gpu=True) == 20
+
+
 def test_a_container_loads_no_more_than_half_of_its_own_memory_holds(tmp_path):
     host = {"proc/meminfo": "MemTotal:  64000000 kB\nMemAvailable:   60000000 kB\n"}
     assert workers_at_once(plant(tmp_path / "host", host)) == MOST_WORKERS

@@ -338,7 +338,7 @@ def test_a_detector_runs_by_the_provider_asked_for(tiny, monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: Session.get_providers(None))
     detector = open_detector(ModelSettings(path=tiny(), output="yolo", device="CUDA.1"))
-    assert asked == [[("CUDAExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"]]
+    assert asked == [[("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0"}), "CPUExecutionProvider"]]
     assert detector.description.endswith("CUDA.1")
 
 

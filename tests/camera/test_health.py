@@ -11,6 +11,7 @@ import urllib.request
 import numpy as np
 import pytest
 
+from reid_edge.camera.check import examine
 from reid_edge.camera.detectors import JsonLinesSettings, open_detector, trouble_of
 from reid_edge.camera.frames import Frame
 from reid_edge.camera.health import KINDS, Examination, Growth, HealthMonitor, Problem, ProblemLog
@@ -29,6 +30,7 @@ from tests.camera.test_agent import (  # noqa: F401 - fixtures
 from tests.conftest import REPOSITORY
 
 AWAY = {"upstream.uri": "http://127.0.0.1:9", "upstream.insecure": True, "operation.drain_s": 0}
+AUTO = {"engine.engine": "auto", "engine.precision": "auto", "engine.max_batch": 2}
 LIVE = {"source.realtime": True, "source.loop": True}
 OFTEN = {"gate.mode": "every", "tracklet.early_s": 0.1, "tracklet.every_s": 0.1, "person.evidence_s": 0.0}
 
@@ -75,6 +77,73 @@ def test_a_reload_for_which_there_is_no_memory_keeps_the_old_bundle(settings, mo
         assert agent.pipeline.embedding.extractor is old
         assert agent.failed_reloads == 1
         assert str(error) in agent.reload_trouble
+
+
+def test_a_bundle_that_finds_no_gpu_memory_beside_the_old_one_does_not_replace_it(settings, planned, driver):  # noqa: F811
+    with opened(settings({"engine.bundle": str(planned.path), **AUTO})) as agent:
+        old = agent.pipeline.embedding.extractor
+        assert old.artifact.engine == "tensorrt"
+        driver.fail("cuMemAlloc_v2", 2)
+        agent._reload()
+        assert agent.pipeline.embedding.extractor is old
+        assert (agent.reloads, agent.failed_reloads) == (0, 1)
+        assert "CUDA_ERROR_OUT_OF_MEMORY" in agent.reload_trouble
+        driver.fail("", 0)
+        agent._reload()
+        assert agent.pipeline.embedding.extractor.artifact.engine == "tensorrt"
+        assert (agent.reloads, agent.reload_trouble) == (1, "")
+
+
+def test_the_watchdog_is_fed_while_a_bundle_is_loaded_again_and_not_for_ever(settings, monkeypatch):  # noqa: F811
+    fed, done = [], threading.Event()
+    monkeypatch.setenv("WATCHDOG_USEC", "20000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    monkeypatch.setattr("reid_edge.camera.agent.notify", fed.append)
+
+    def load(_settings):
+        assert done.wait(30)
+        return agent.pipeline.embedding.extractor
+
+    with opened(settings({})) as agent:
+        monkeypatch.setattr("reid_edge.camera.agent.load_model", load)
+        reload = threading.Thread(target=agent._reload)
+        reload.start()
+        wait_until(lambda: fed.count("WATCHDOG=1") >= 3)
+        monkeypatch.setattr("reid_edge.camera.agent.LOADING_S", 0.0)
+        done.set()
+        reload.join(30)
+        assert agent.reloads == 1
+        done.clear()
+        fed.clear()
+        reload = threading.Thread(target=agent._reload)
+        reload.start()
+        time.sleep(0.2)
+        assert "WATCHDOG=1" not in fed
+        agent.stop()  # does not wait for what is loaded
+        reload.join(30)
+        assert not reload.is_alive()
+        done.set()
+
+
+def test_what_fails_unexpectedly_while_a_bundle_is_loaded_again_ends_the_agent(settings, monkeypatch):  # noqa: F811
+    def fail(_settings):
+        raise ZeroDivisionError
+
+    with opened(settings({**LIVE, "operation.drain_s": 0})) as agent:
+        monkeypatch.setattr("reid_edge.camera.agent.load_model", fail)
+        agent.reload()
+        with pytest.raises(ZeroDivisionError):
+            agent.run()
+
+
+def test_check_and_health_say_that_the_cpu_computes_although_there_is_a_plan(settings, planned, driver):  # noqa: F811
+    config = settings({"engine.bundle": str(planned.path), **AUTO})
+    (model,) = [finding for finding in examine(config) if finding.subject == "model"]
+    assert model.state == "ok"
+    driver.gpu("Orin", "8.7", 16, 62 << 30)
+    (model,) = [finding for finding in examine(config) if finding.subject == "model"]
+    assert model.state == "wrong"
+    assert "the plan was built for Orin" in model.detail and "engine.engine" in model.detail
 
 
 def test_observations_that_are_dropped_make_it_unhealthy_and_are_logged_once(settings, caplog):  # noqa: F811

@@ -176,6 +176,14 @@ def test_built_precisions_are_read_wherever_the_inspector_puts_the_type():
     assert count_precisions(inspection(newer)) == {"FP16": 1}
 
 
+@pytest.mark.parametrize(
+    "words", ['{"Layers": [{"Name": "a\\x"}]}', "", "null", '{"Bindings": []}', '{"Layers": null}']
+)
+def test_words_of_the_inspector_that_are_no_json_lose_no_plan(words, caplog):
+    assert count_precisions(words) == {}
+    assert "is not known" in caplog.text
+
+
 def test_where_the_shape_is_not_known_the_weights_tell_the_type():
     unknown = "N/A due to dynamic shapes"
     found = count_precisions(inspection(layer(unknown, Weights={"Type": "Half", "Count": 64}), layer(unknown)))

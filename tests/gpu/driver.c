@@ -104,7 +104,8 @@ int cuDeviceGetCount(int *count) { CHECK("cuDeviceGetCount"); if (!started) retu
 int cuDeviceGet(int *device, int index) { *device = index; return NO_SUCH(index); }
 int cuDeviceGetName(char *name, int size, int device) { strncpy(name, gpu.name, size); return NO_SUCH(device); }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
-    *value = attribute == 75 ? gpu.major : attribute == 76 ? gpu.minor : attribute == 16 ? gpu.processors : -1;
+    *value = attribute == 75 ? gpu.major : attribute == 76 ? gpu.minor : attribute == 16 ? gpu.processors :
+        attribute == 18 ? !strncmp(gpu.name, "Orin", 4) : -1;  // a Jetson's is integrated
     return NO_SUCH(device);
 }
 int cuDeviceTotalMem_v2(size_t *size, int device) { *size = gpu.memory; return NO_SUCH(device); }

@@ -1,7 +1,7 @@
 """TensorRT, or TensorRT-RTX, whose plan is an ONNX file: ONNX Runtime computes in the turn of the fake stream.
 
 It refuses what TensorRT refuses: a recording before a first run, a context without workspace, a batch outside of the
-profile.  A recording whose context has changed since computes nonsense, as TensorRT says it may.
+profile.  A recording whose context has changed since, or is gone, computes nonsense, as TensorRT says it may.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ class Flag(enum.IntEnum):
     EXPLICIT_BATCH, STRONGLY_TYPED = range(2)
 
 
+class BuilderFlag(enum.IntEnum):
+    TF32 = 6
+
+
 class ProfilingVerbosity(enum.IntEnum):
     LAYER_NAMES_ONLY, DETAILED, NONE = range(3)
 
@@ -45,6 +49,10 @@ class ExecutionContextAllocationStrategy(enum.IntEnum):
 
 class CudaGraphStrategy(enum.IntEnum):
     DISABLED, WHOLE_GRAPH_CAPTURE = range(2)
+
+
+class DynamicShapesKernelSpecializationStrategy(enum.IntEnum):
+    LAZY, EAGER, NONE = range(3)
 
 
 class Severity(enum.IntEnum):
@@ -66,6 +74,7 @@ class Fake:
         refusals: What the library says when it refuses to do something, by the name of the function.
         compiled: Times that TensorRT-RTX had to compile, since no runtime cache held it.
         runs: Batch size and number of the profile of all work that was given to a stream.
+        flags: Those of the last plan that was built; TF32 is on unless it is cleared.
         measured: Networks whose kernels TensorRT had to time, since no timing cache held them.
     """
 
@@ -74,10 +83,11 @@ class Fake:
         self.refusals: dict[str, str] = {}
         self.compiled = 0
         self.measured = 0
+        self.flags: set[BuilderFlag] = set()
         self.runs: list[tuple[int, int]] = []
         self.module = types.ModuleType(name)
         self.module.__version__ = version
-        shared = (DataType, TensorIOMode, ProfilingVerbosity, LayerInformationFormat, ILogger)
+        shared = (DataType, TensorIOMode, BuilderFlag, ProfilingVerbosity, LayerInformationFormat, ILogger)
         for one in (*shared, ExecutionContextAllocationStrategy):
             setattr(self.module, one.__name__, one)
         self.module.NetworkDefinitionCreationFlag = Flag
@@ -86,6 +96,7 @@ class Fake:
         self.module.Runtime = lambda log: _Runtime(self, log)
         if self.rtx:
             self.module.CudaGraphStrategy = CudaGraphStrategy
+            self.module.DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
 
     def refuses(self, function: str, log) -> bool:
         if words := self.refusals.get(function):
@@ -134,6 +145,8 @@ class _Builder:
             config.create_timing_cache = lambda content: _TimingCache(self.fake, content)
             config.set_timing_cache = lambda timings, ignore: setattr(config, "timings", timings) or timings.fits
             config.get_timing_cache = lambda: config.timings
+        config.flags = {BuilderFlag.TF32}
+        config.clear_flag = config.flags.discard
         config.profiles = []
         config.add_optimization_profile = config.profiles.append
         return config
@@ -141,6 +154,7 @@ class _Builder:
     def build_serialized_network(self, network, config):
         if self.fake.refuses("build_serialized_network", self.log):
             return None
+        self.fake.flags = config.flags
         if config.timings is not None:
             config.timings.measure(hashlib.sha256(network.content).hexdigest())
         detailed = config.profiling_verbosity == ProfilingVerbosity.DETAILED
@@ -216,7 +230,7 @@ class _Plan:
         if not isinstance(how, _RuntimeConfig):
             return _Context(self, own_memory=how != user_managed)
         assert how.cuda_graph_strategy == CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        return _Context(self, own_memory=how.strategy != user_managed, cache=how.cache)
+        return _Context(self, own_memory=how.strategy != user_managed, config=how)
 
     def create_runtime_config(self):
         return _RuntimeConfig(self)
@@ -228,6 +242,7 @@ class _Plan:
 class _RuntimeConfig:
     def __init__(self, plan):
         self.cuda_graph_strategy, self.strategy, self.cache = CudaGraphStrategy.DISABLED, None, None
+        self.dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
 
     def set_execution_context_allocation_strategy(self, strategy):
         self.strategy = strategy
@@ -269,27 +284,31 @@ class _Inspector:
 
 
 class _Context:
-    def __init__(self, plan, *, own_memory, cache=None):
-        self.plan, self.cache = plan, cache
-        self.shape, self.addresses, self.ready, self.changes = None, {}, own_memory, 0
+    def __init__(self, plan, *, own_memory, config=None):
+        self.plan, self.config = plan, config
+        self.shape, self.addresses, self.ready = None, {}, own_memory
+        self.state = types.SimpleNamespace(changes=0, gone=False)  # recorded work sees it, not the context
         self.profile = None if plan.contexts and len(plan.profiles) > 1 else 0
         plan.contexts += 1
         self.has_run = None
 
+    def __del__(self):
+        self.state.gone = True  # its memory on the GPU goes with it
+
     def set_device_memory(self, address, size):
         self.ready = size >= WORKSPACE and address % 256 == 0
-        self.changes += 1
+        self.state.changes += 1
 
     def set_tensor_address(self, name, address):
         self.addresses[name] = address
-        self.changes += 1
+        self.state.changes += 1
         return True
 
     def set_optimization_profile_async(self, index, stream):
         if index >= len(self.plan.profiles) or self.plan.fake.refuses("set_optimization_profile_async", self.plan.log):
             return False
         self.profile, self.shape = index, None
-        self.changes += 1
+        self.state.changes += 1
         return True
 
     def set_input_shape(self, name, shape):
@@ -299,7 +318,7 @@ class _Context:
         if not smallest[0] <= shape[0] <= largest[0] or list(shape[1:]) != largest[1:]:
             return False
         self.shape = tuple(shape)
-        self.changes += 1
+        self.state.changes += 1
         return True
 
     def execute_async_v3(self, stream):
@@ -307,26 +326,33 @@ class _Context:
         recording = driver.is_recording(stream)
         if fake.refuses("execute_async_v3", self.plan.log) or not self.ready:
             return False
-        if recording and (fake.refuses("recording", self.plan.log) or self.has_run != self.changes):
+        if recording and (fake.refuses("recording", self.plan.log) or self.has_run != self.state.changes):
             driver.library.fake_break_recording(stream)
             return False
-        if self.cache is not None and self.shape[0] not in self.cache.sizes:
-            fake.compiled += 1
-            self.cache.sizes.add(self.shape[0])
-        self.has_run = changes = self.changes
-        shape, addresses, plan = self.shape, dict(self.addresses), self.plan
+        if self.config is not None:
+            self._compile(self.shape[0])
+        self.has_run = changes = self.state.changes
+        shape, addresses, plan, state = self.shape, dict(self.addresses), self.plan, self.state
         fake.runs.append((shape[0], self.profile))
 
         def compute():
-            if recording and changes != self.changes:
-                return
             dtype = np.uint8 if plan.crops.type == "tensor(uint8)" else np.float32
             crops = _array(driver, addresses[plan.crops.name], shape, dtype)
             (found,) = plan.session.run(None, {plan.crops.name: crops})
-            _array(driver, addresses[plan.features.name], found.shape, np.float32)[:] = found
+            nonsense = state.gone or (recording and changes != state.changes)
+            _array(driver, addresses[plan.features.name], found.shape, np.float32)[:] = np.nan if nonsense else found
 
         driver.enqueue(stream, compute)
         return True
+
+    def _compile(self, size):
+        """Compile for a new size: at once, or by another thread, which is not ready before the process ends."""
+        if size in self.config.cache.sizes:
+            return
+        self.plan.fake.compiled += 1
+        eager = DynamicShapesKernelSpecializationStrategy.EAGER
+        if self.config.dynamic_shapes_kernel_specialization_strategy == eager:
+            self.config.cache.sizes.add(size)
 
 
 def _array(driver, address, shape, dtype):

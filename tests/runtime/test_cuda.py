@@ -1,5 +1,8 @@
 """The driver's library, called by ctypes: against a driver of our own, and without any."""
 
+import weakref
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -104,6 +107,18 @@ def test_a_recording_does_the_work_again_and_nothing_while_it_is_made(driver):
     assert set(buffer.host) == {8}
     stream.close()
     assert driver.left == (0, 0, 0)
+
+
+def test_a_recording_keeps_what_its_work_uses(driver):
+    """As an execution context of TensorRT, whose memory the recording writes to."""
+    stream = GpuStream()
+    used = np.zeros(1)
+    watch = weakref.ref(used)
+    launch = stream.record(partial(str, used))
+    del used
+    assert watch() is not None
+    del launch
+    assert watch() is None
 
 
 def test_work_that_cannot_be_recorded_leaves_the_stream_usable(driver):

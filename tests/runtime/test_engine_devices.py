@@ -76,9 +76,12 @@ def test_on_another_device_fp16_comes_first_and_engines_of_the_cpu_are_passed_ov
     ("device", "chosen"),
     [
         ("CPU", ["CPUExecutionProvider"]),
-        ("cuda", ["CUDAExecutionProvider", "CPUExecutionProvider"]),
-        ("CUDA.1", [("CUDAExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"]),
-        ("TENSORRT", ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]),
+        ("cuda", [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]),
+        ("CUDA.1", [("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0"}), "CPUExecutionProvider"]),
+        (
+            "TENSORRT",
+            ["TensorrtExecutionProvider", ("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"],
+        ),
     ],
 )
 def test_onnx_runtimes_providers_are_named_by_device(device, chosen):

@@ -48,6 +48,11 @@ def test_the_precision_that_was_built_is_read_with_the_shape_known(planned):
     assert planned.artifact("tensorrt", "fp32").plan.built_precision == {"FP32": 3}
 
 
+def test_fp32_is_built_without_tf32(planned, library):
+    build_into_bundle(planned, ["fp32"], max_batch=2, on_step=lambda: None)
+    assert library.flags == set()
+
+
 def test_auto_takes_the_plan_in_fp16(planned):
     extractor = Extractor(planned)
     assert extractor.artifact.name == "tensorrt/fp16"
@@ -74,6 +79,36 @@ def test_a_plan_in_int8_alone_is_not_chosen_and_that_is_said(planned):
     assert extractor.unused_plan.startswith("tensorrt/int8: 'auto' chooses no INT8")
     chosen = Extractor(bundle, precision="int8")
     assert chosen.on_other_device and not chosen.unused_plan
+
+
+def test_a_plan_is_not_missed_where_the_precision_that_was_asked_for_has_none(planned):
+    extractor = Extractor(planned, precision="int8")
+    assert (extractor.artifact.precision, extractor.unused_plan) == ("int8", "")
+
+
+def test_a_plan_is_not_missed_where_tuning_chose_another_file(planned, monkeypatch):
+    tuned = dataclasses.replace(planned.artifact("openvino", "fp32"), precision="tuned")
+    monkeypatch.setattr("reid_edge.runtime.engines._tuned_for", lambda _bundle, _device: [tuned])
+    extractor = Extractor(planned)
+    assert (extractor.artifact, extractor.unused_plan) == (tuned, "")
+
+
+def test_a_plan_that_was_tuned_for_another_device_is_said_to_be_so(planned):
+    kept = [one for one in planned.manifest.artifacts if one.engine != "tensorrt"]
+    tuned = dataclasses.replace(planned.artifact("tensorrt", "fp32"), precision="tuned")
+    manifest = dataclasses.replace(planned.manifest, artifacts=(*kept, tuned))
+    extractor = Extractor(dataclasses.replace(planned, manifest=manifest))
+    assert extractor.unused_plan.startswith("tensorrt/tuned: it was tuned on another class of device")
+
+
+def test_no_memory_on_the_gpu_is_told_from_other_reasons_not_to_take_a_plan(planned, driver):
+    driver.fail("cuMemAlloc_v2", 2)
+    extractor = Extractor(planned)
+    assert extractor.lacks_gpu_memory
+    assert extractor.unused_plan.startswith("tensorrt/fp16: cuMemAlloc_v2 failed: error 2")
+    driver.fail("", 0)
+    driver.gpu("Orin", "8.7", 16, 62 << 30)
+    assert not Extractor(planned).lacks_gpu_memory
 
 
 def test_a_plan_is_not_missed_where_another_device_was_asked_for(planned, driver):

@@ -13,6 +13,7 @@ from reid_edge.runtime.engines.base import Batch, CropEngine, Engine, EngineOpti
 from reid_edge.runtime.engines.hardware import device_class_of
 from reid_edge.runtime.engines.native import NativeEngine
 from reid_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from reid_edge.runtime.engines.onnxruntime_tensorrt import OnnxRuntimeTensorRTEngine, is_tensorrt
 from reid_edge.runtime.engines.openvino import OpenVINOEngine
 from reid_edge.runtime.engines.tensorrt import TensorRTEngine
 from reid_edge.system.cpu import saturates_int8
@@ -66,7 +67,8 @@ def load_engine(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> E
             case "openvino":
                 return OpenVINOEngine(files, artifact, options)
             case "onnxruntime":
-                return OnnxRuntimeEngine(files, artifact, options)
+                kind = OnnxRuntimeTensorRTEngine if is_tensorrt(options.device) else OnnxRuntimeEngine
+                return kind(files, artifact, options)
             case "tensorrt":
                 return TensorRTEngine(files, artifact, options)
     except MemoryError as error:
@@ -79,7 +81,7 @@ def choose_engine(
     precision: PrecisionChoice,
     options: EngineOptions,
     *,
-    on_refusal: Callable[[Artifact, str], object] = lambda _artifact, _reason: None,
+    on_refusal: Callable[[Artifact, Exception], object] = lambda _artifact, _error: None,
 ) -> tuple[Artifact, Engine, float | None]:
     """Load the artifact that was asked for, or with ``auto`` the first that this device can run.
 
@@ -88,8 +90,8 @@ def choose_engine(
         engine: Of the artifact.
         precision: Of the artifact.
         options: Options of the engines.
-        on_refusal: With ``auto``, called for each artifact that would have been preferred, with the reason why it
-            cannot run here.
+        on_refusal: With ``auto``, called for each artifact that would have been preferred, with the error that says
+            why it cannot run here.
 
     Returns:
         The artifact, the engine, and its lowest cosine similarity to the golden features, where they were compared.
@@ -115,7 +117,7 @@ def choose_engine(
             level = logging.INFO if isinstance(error, MissingExtraError) else logging.WARNING
             _logger.log(level, "%s is not used: %s", artifact.name, error)
             reasons.append(f"  {artifact.name}: {error}")
-            on_refusal(artifact, str(error))
+            on_refusal(artifact, error)
     raise EngineUnavailableError(
         f"no engine on this device can run {bundle.path}:\n" + "\n".join(reasons) + "\nSee also: reid-edge doctor"
     )

@@ -19,6 +19,8 @@ from reid_edge.types import Features
 _NOWHERE = Path("/proc/self/fdinfo/none")
 #: Severity from which ONNX Runtime logs: errors.
 _LOG_ERRORS = 3
+#: FP32 as it is, not with the mantissa of 10 bits that ONNX Runtime would take by default.
+_CUDA_OPTIONS = {"use_tf32": "0"}
 
 
 def onnxruntime_version() -> str:
@@ -34,6 +36,7 @@ def open_session(
     purpose: str,
     *,
     name: str = "the model",
+    tensorrt: Mapping[str, str] | None = None,
     external: Mapping[str, bytes] | Path | None = None,
     threads: int | None = None,
     spinning: bool = True,
@@ -46,6 +49,7 @@ def open_session(
         model: Content of the file.
         purpose: What needs it, for the errors, e.g. ``the detector``.
         name: Name of the model, for the errors.
+        tensorrt: Options of the provider ``TENSORRT``, if that is what computes.
         external: Weights that lie outside it: contents by the name that the model gives them, or the folder in which
             they are looked for; None: nowhere, and a model that names some is refused.
         threads: CPU threads; None: ONNX Runtime's choice, or as many as this process may use where that is less
@@ -63,7 +67,7 @@ def open_session(
         import onnxruntime as library
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "onnx", purpose) from error
-    providers = providers_for(device, library.get_available_providers())
+    providers = providers_for(device, library.get_available_providers(), tensorrt)
     options = library.SessionOptions()
     options.log_severity_level = _LOG_ERRORS
     if as_written:
@@ -90,13 +94,14 @@ def open_session(
     return session
 
 
-def providers_for(device: str, available: Sequence[str]) -> list[Any]:
+def providers_for(device: str, available: Sequence[str], tensorrt: Mapping[str, str] | None = None) -> list[Any]:
     """List the providers of a session, the one that was asked for in front.
 
     Args:
         device: ``CPU``; or a provider by its name without "ExecutionProvider", in any case, with the number of the
             device where there are several: ``CUDA``, ``CUDA.1``, ``TENSORRT``, ``OPENVINO``, ``DML``.
         available: The providers of the ONNX Runtime that is installed.
+        tensorrt: Options of ``TENSORRT``.
 
     Raises:
         EngineUnavailableError: It has no such provider; the message lists those that it has.
@@ -108,11 +113,14 @@ def providers_for(device: str, available: Sequence[str]) -> list[Any]:
             f"ONNX Runtime has no device '{device}' here; it has {', '.join(names)}. Others come with another package "
             "in place of 'onnxruntime': onnxruntime-gpu (CUDA, TENSORRT), onnxruntime-openvino, onnxruntime-directml."
         )
-    chosen = names[kind.upper()]
-    options = {"device_id": number} if number else {}
-    beneath = [names["CUDA"]] if kind.upper() == "TENSORRT" and "CUDA" in names else []
-    cpu = [] if kind.upper() == "CPU" else [names["CPU"]]
-    return [(name, options) if options else name for name in (chosen, *beneath)] + cpu
+    kinds = [kind.upper()]
+    if kinds == ["TENSORRT"] and "CUDA" in names:
+        kinds.append("CUDA")  # computes what TensorRT cannot
+    own = {"CUDA": _CUDA_OPTIONS, "TENSORRT": tensorrt or {}}
+    numbered = {"device_id": number} if number else {}
+    chosen = [(names[one], {**numbered, **own.get(one, {})}) for one in kinds]
+    cpu = [] if kinds == ["CPU"] else [names["CPU"]]
+    return [(name, options) if options else name for name, options in chosen] + cpu
 
 
 def _name(provider: Any) -> str:

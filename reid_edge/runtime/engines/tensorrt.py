@@ -268,6 +268,9 @@ class _CompiledKernels:
         configuration = make(library, "a runtime configuration", plan.create_runtime_config)
         configuration.set_execution_context_allocation_strategy(strategy)
         configuration.cuda_graph_strategy = library.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        # By default they are compiled beside the first batches, and would not be there yet when they are kept.
+        at_once = library.DynamicShapesKernelSpecializationStrategy.EAGER
+        configuration.dynamic_shapes_kernel_specialization_strategy = at_once
         if self._kernels is None:
             self._kernels = make(library, "a runtime cache", configuration.create_runtime_cache)
             self._fill()

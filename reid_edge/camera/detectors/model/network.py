@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib.util
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,7 +17,9 @@ from reid_edge.errors import DetectorError, EngineError
 from reid_edge.files import read_regular
 from reid_edge.manifest import MAX_FILE_BYTES
 from reid_edge.runtime.engines.onnxruntime import onnxruntime_version, open_session
+from reid_edge.runtime.engines.onnxruntime_tensorrt import TensorRTSession, is_tensorrt
 from reid_edge.runtime.engines.openvino import compile_network, is_openvinos, openvino_version, read_network, read_onnx
+from reid_edge.runtime.extractor import default_cache_dir
 from reid_edge.types import Size, device_name
 
 EngineChoice = Literal["auto", "openvino", "onnxruntime"]
@@ -153,7 +156,8 @@ class OnnxRuntimeNetwork:
 
     def __init__(self, file: ModelFile, threads: int | None, device: str) -> None:
         # Threads that spin between frames take the cores from what runs there: decoding and embedding.
-        self._session = open_session(
+        opening = partial(
+            open_session,
             file.model,
             _PURPOSE,
             name=str(file.path),
@@ -162,6 +166,16 @@ class OnnxRuntimeNetwork:
             spinning=False,
             device=device,
         )
+        self._tensorrt: TensorRTSession | None = None
+        if is_tensorrt(device):
+            self._tensorrt = TensorRTSession(
+                lambda tensorrt: opening(tensorrt=tensorrt),
+                device=device,
+                cache_dir=default_cache_dir(),
+                options={},
+                contents=() if file.names_other_files else (file.model,),
+            )
+        self._session = self._tensorrt.session if self._tensorrt else opening()
         inputs = self._session.get_inputs()
         self.input_shape, self.input_dtype = _picture_input(
             [(entry.name, _fixed_sizes(entry.shape), _DTYPES.get(entry.type)) for entry in inputs], file.path
@@ -183,6 +197,8 @@ class OnnxRuntimeNetwork:
             outputs = self._session.run(None, {self._input: batch})
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             raise _failure(batch, error) from error
+        if self._tensorrt is not None:
+            self._tensorrt.keep(batch.shape)
         return [np.asarray(output, np.float32) for output in outputs]
 
 
