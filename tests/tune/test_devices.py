@@ -50,7 +50,8 @@ def cuda_provider(monkeypatch):
 
         def session(model, options, providers):
             held = real(model, options, providers=["CPUExecutionProvider"])
-            held.get_providers = lambda: providers if works else ["CPUExecutionProvider"]
+            names = [one if isinstance(one, str) else one[0] for one in providers]
+            held.get_providers = lambda: names if works else ["CPUExecutionProvider"]
             return held
 
         providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
