@@ -164,7 +164,7 @@ def quality(path: Path, span: str) -> None:
     whole = l2_normalised(raw - np.stack([means[name] for name in sightings.cameras]))
     print(f"{path.name}, people {span}: {len(sightings)} tracklets of {len(np.unique(people))} people\n")
     print("| ranking | mAP / R1 |\n|---|---|")
-    print(f"| as now | {ranking(raw @ raw.T, labelled)} |")
+    print(f"| unchanged | {ranking(raw @ raw.T, labelled)} |")
     print(f"| each camera's whole mean taken off | {ranking(whole @ whole.T, labelled)} |")
     print(f"| centring (shrunk) | {ranking(centred @ centred.T, labelled)} |")
     for how in ("k-reciprocal", "averaged", "expanded query"):
