@@ -47,7 +47,7 @@ def checked_half_floats(bundle: Bundle, artifact: Artifact) -> bytes:
     entry = artifact.files[0]
     content = with_half_floats(bundle.read(entry), entry.path)
     try:
-        engine = OnnxRuntimeEngine({entry.path: content}, artifact, EngineOptions(), as_written=True)
+        engine = OnnxRuntimeEngine({entry.path: content}, artifact, EngineOptions(as_written=True))
     except MissingExtraError:
         return content
     crops, expected = bundle.golden()

@@ -57,15 +57,15 @@ class Reference:
         return [as_input(crop[None], spec) for crop in self.calibration.calibration]
 
     def check(
-        self, bundle: Bundle, artifact: Artifact, *, keep_rejected: bool = False, device: str = "CPU"
+        self, bundle: Bundle, artifact: Artifact, options: EngineOptions | None = None, *, keep_rejected: bool = False
     ) -> Artifact:
         """Run an artifact's files against the checkpoint.
 
         Args:
             bundle: Where its files lie; only the manifest's input spec matters.
             artifact: Not yet checked.
+            options: Of the engine.
             keep_rejected: Return INT8 that changes the ranking too much, with that verdict, instead of raising.
-            device: What computes, as :class:`~reid_edge.runtime.engines.EngineOptions` names it.
 
         Returns:
             The artifact with its parity, and its verdict where it is INT8 or tuned.
@@ -76,7 +76,7 @@ class Reference:
             EngineError: It cannot run here.
         """
         spec = bundle.manifest.input
-        engine = load_engine(bundle, artifact, EngineOptions(device=device))
+        engine = load_engine(bundle, artifact, options or EngineOptions())
         parity = measure_parity(engine, spec, self.golden, self.golden_features, max_batch=artifact.max_batch)
         _require_parity(artifact, parity.cosine_min)
         if artifact.precision in COSINE_LIMITS:

@@ -18,6 +18,7 @@ from reid_edge.export.reference import Reference
 from reid_edge.files import write_whole
 from reid_edge.manifest import Artifact, EngineName, Precision, with_artifact
 from reid_edge.osnet.rewrites import Rewrite, rewrite
+from reid_edge.runtime.engines import EngineOptions
 from reid_edge.tune.candidates import Candidate, int8_parts
 from reid_edge.tune.engines import Quantization, TuningEngine
 
@@ -91,7 +92,7 @@ class CandidateBuilder:
         first, *others = bundle.manifest.artifacts
         if first.verdict is None:
             device = self.engines[candidate.engine].device
-            first = self.reference.check(bundle, first, keep_rejected=True, device=device)
+            first = self.reference.check(bundle, first, EngineOptions(device=device), keep_rejected=True)
         manifest = replace(bundle.manifest, artifacts=(first, *others))
         write_manifest(bundle.path, manifest)
         return Bundle(bundle.path, manifest)
@@ -117,7 +118,9 @@ class CandidateBuilder:
         engine = self.engines[candidate.engine]
         if engine.file_engine == engine.name:
             return bundle
-        artifact = self.reference.check(bundle, bundle.manifest.artifacts[0], keep_rejected=True)
+        artifact = self.reference.check(
+            bundle, bundle.manifest.artifacts[0], EngineOptions(as_written=True), keep_rejected=True
+        )
         return Bundle(folder, with_artifact(bundle.manifest, artifact))
 
     def _bundle_of_files(self, candidate: Candidate, folder: Path, *, draft: bool) -> Bundle:

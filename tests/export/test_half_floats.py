@@ -44,7 +44,7 @@ def int8(shipped):
 
 def features(bundle, content, crops):
     artifact = bundle.artifact("onnxruntime", "int8")
-    engine = OnnxRuntimeEngine({"model.onnx": content}, artifact, EngineOptions(), as_written=True)
+    engine = OnnxRuntimeEngine({"model.onnx": content}, artifact, EngineOptions(as_written=True))
     return np.concatenate([engine.infer(as_input(crop[None], bundle.manifest.input)) for crop in crops])
 
 

@@ -29,6 +29,8 @@ class EngineOptions:
             case.
         cache_dir: Folder for compiled models between starts; None keeps none.  Where nothing can be kept, or what is
             there is damaged, models are compiled again.
+        as_written: ONNX Runtime runs the nodes of a file as they are, without its own rewrites: for files that another
+            library will run.
 
     Raises:
         UsageError: Threads out of range.
@@ -37,6 +39,7 @@ class EngineOptions:
     threads: int | None = None
     device: str = "CPU"
     cache_dir: Path | None = None
+    as_written: bool = False
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads not in range(1, MAX_THREADS + 1):

@@ -135,14 +135,11 @@ class OnnxRuntimeEngine:
         files: Contents of the artifact's files by name; the others hold weights that the first names.
         artifact: Description of the files.
         options: Options of the engines.
-        as_written: As :func:`open_session` takes it.
     """
 
     batch_sizes: tuple[int, ...] | None = None
 
-    def __init__(
-        self, files: Mapping[str, bytes], artifact: Artifact, options: EngineOptions, *, as_written: bool = False
-    ) -> None:
+    def __init__(self, files: Mapping[str, bytes], artifact: Artifact, options: EngineOptions) -> None:
         threads = options.threads or (artifact.execution.threads if artifact.execution else None)
         (name, model), *others = files.items()
         external = {posixpath.relpath(other, posixpath.dirname(name)): content for other, content in others}
@@ -153,7 +150,7 @@ class OnnxRuntimeEngine:
             external=external,
             threads=threads,
             device=options.device,
-            as_written=as_written,
+            as_written=options.as_written,
         )
         self._files = files  # the session may use weights where they lie
         self._input = self._session.get_inputs()[0].name
