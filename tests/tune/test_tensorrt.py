@@ -162,9 +162,9 @@ def test_the_fastest_plan_that_keeps_the_accuracy_is_chosen(tmp_path, monkeypatc
         builds[onnx] += 1
         return build_plan(onnx, **how)
 
-    def answered(self, bundle, artifact, **how):
+    def answered(self, bundle, artifact, *options, **how):
         if artifact.engine != "tensorrt":
-            return check(self, bundle, artifact, **how)
+            return check(self, bundle, artifact, *options, **how)
         source = bundle.artifact("onnxruntime", artifact.precision)
         return replace(artifact, parity=source.parity, verdict=source.verdict)
 
