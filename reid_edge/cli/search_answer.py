@@ -13,8 +13,8 @@ from reid_edge.errors import UnsupportedRateError
 from reid_edge.gallery import search as searching
 from reid_edge.gallery.ranking import Ranking
 from reid_edge.gallery.times import duration_text, time_text
+from reid_edge.identity.background import LEAST_TRACKLETS
 from reid_edge.identity.calibration import MOST_BY_CHANCE
-from reid_edge.identity.strangers import LEAST_TRACKLETS
 
 WHAT_A_COSINE_MEANS = (
     "The cosine only sorts the results; 1 is the same picture. It is not a probability: different people often "

@@ -45,10 +45,14 @@ def why_no_plan(info: CheckpointInfo, input_format: InputFormat) -> EngineError 
         return _not_pixels()
     variant, config = info.variant, info.config
     if variant.convolution != "lite":
-        return ConfigError(f"the native engine computes Lite 3x3 layers only, and this network is {variant}.")
+        return ConfigError(
+            f"the native engine computes Lite 3x3 layers only, and this network is {variant}. "
+            "Use another engine (--engine)."
+        )
     if variant.stem_reduction != 4 or variant.pooling != "average":
         return ConfigError(
-            f"the native engine has the primary model's strides and pools, and this network is {variant}."
+            f"the native engine has the primary model's strides and pools, and this network is {variant}. "
+            "Use another engine (--engine)."
         )
     try:
         require_limits(

@@ -34,6 +34,7 @@ from reid_edge.manifest import Artifact, FileEntry, PlanStamp, Precision, with_a
 from reid_edge.runtime.agreement import require_limit
 from reid_edge.runtime.cuda import Gpu, find_gpu, open_gpu
 from reid_edge.runtime.engines import EngineOptions
+from reid_edge.runtime.engines.base import USUAL_BATCH
 from reid_edge.runtime.engines.tensorrt import stamp_device
 from reid_edge.runtime.golden import verify_artifact
 from reid_edge.runtime.tensorrt_library import (
@@ -52,8 +53,6 @@ _logger = logging.getLogger(__name__)
 PLANS = "tensorrt"
 #: Smallest, usual and largest batch.
 Batches = tuple[int, int, int]
-#: Batch that a plan is to be fastest at, where nobody says which.
-USUAL_BATCH = 8
 
 
 def why_not_here() -> EngineError | None:

@@ -25,12 +25,12 @@ from reid_edge.gallery.labelled_pairs import LabelledPair, LabelledRows, rows_of
 from reid_edge.gallery.people_decisions import keep_labels, labels_as_decisions
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.people import Decision
+from reid_edge.identity.background import LEAST_TRACKLETS
 from reid_edge.identity.calibration import Calibration, calibrated
 from reid_edge.identity.centring import moved_cameras
 from reid_edge.identity.constraints import CannotLink
 from reid_edge.identity.known_pairs import KnownPairs, known_pairs
 from reid_edge.identity.sightings import Sightings
-from reid_edge.identity.strangers import LEAST_TRACKLETS
 
 Rows = npt.NDArray[np.int64]
 #: Most pairs of a kind; of more, so many are drawn.

@@ -17,11 +17,12 @@ import numpy.typing as npt
 from reid_edge.errors import InputError, StoreError
 from reid_edge.gallery.store import Store
 from reid_edge.gallery.store.documents import read_document, remove_document, write_document
+from reid_edge.identity.background import LEAST_TRACKLETS
 from reid_edge.identity.calibration import Calibration, Scale, measured_scale
 from reid_edge.identity.centring import CameraMean, Centring, centring_version, learnt_centring
 from reid_edge.identity.known_pairs import KnownPairs
 from reid_edge.identity.sightings import Sightings
-from reid_edge.identity.strangers import LEAST_TRACKLETS, Strangers
+from reid_edge.identity.strangers import Strangers
 from reid_edge.identity.worth import people_worth
 
 #: Format of the document.

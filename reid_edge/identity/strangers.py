@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from reid_edge.errors import InputError
+from reid_edge.identity.background import LEAST_TRACKLETS
 from reid_edge.types import Feature, Features
 
 Floats = npt.NDArray[np.float64]
 
-#: Tracklets below which too little is known of strangers.
-LEAST_TRACKLETS = 20
 #: Axes of the covariance that are kept; along the others the variance is taken to be the same.
 AXES = 32
 

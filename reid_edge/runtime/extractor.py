@@ -104,14 +104,16 @@ class Extractor:
         options = EngineOptions(
             threads=threads, device=device, cache_dir=default_cache_dir() if cache_dir == "default" else cache_dir
         )
-        self.unused_plan, self.lacks_gpu_memory = "", False
+        refused: list[tuple[Artifact, Exception]] = []
         self.artifact, self._engine, self.golden_cosine = choose_engine(
-            self.bundle, engine, precision, options, on_refusal=self._note_refusal
+            self.bundle, engine, precision, options, on_refusal=lambda *one: refused.append(one)
         )
-        if self.artifact.engine == "tensorrt" or engine != "auto" or not options.on_cpu:
-            self.unused_plan, self.lacks_gpu_memory = "", False
-        else:
-            self.unused_plan = self.unused_plan or self._why_not_tried(precision)
+        passed_over = engine == "auto" and options.on_cpu and self.artifact.engine != "tensorrt"
+        plans = [(plan, error) for plan, error in refused if passed_over and plan.engine == "tensorrt"]
+        self.lacks_gpu_memory = any(isinstance(error, GpuMemoryError) for _, error in plans)
+        self.unused_plan = next((f"{plan.name}: {error}" for plan, error in plans), "")
+        if passed_over and not plans:
+            self.unused_plan = self._why_not_tried(precision)
         self.on_other_device = self.artifact.engine == "tensorrt" or not options.on_cpu
         self._crop_engine: CropEngine | None = None
         if self._spec.normalised_in == "graph" and isinstance(self._engine, CropEngine):
@@ -134,11 +136,6 @@ class Extractor:
     def description(self) -> str:
         """Name artifact, library and device, e.g. for a log."""
         return f"{self.artifact.name} on {self._engine.description}"
-
-    def _note_refusal(self, artifact: Artifact, error: Exception) -> None:
-        if artifact.engine == "tensorrt":
-            self.unused_plan = self.unused_plan or f"{artifact.name}: {error}"
-            self.lacks_gpu_memory |= isinstance(error, GpuMemoryError)
 
     def _why_not_tried(self, precision: PrecisionChoice) -> str:
         """Say why no TensorRT plan was tried; "" where none is there, or what was tuned here or asked for is none."""

@@ -161,7 +161,7 @@ class _CheckpointTuning:
         reasons = [engine.why_not(checkpoint.info) for engine in engines]
         self._engines = [engine for engine, reason in zip(engines, reasons, strict=True) if not reason]
         if not self._engines:
-            raise TuningError(f"{engines[0].name} cannot run this network: {reasons[0]} Try another --engine.")
+            raise TuningError(f"{engines[0].name} cannot run this network: {reasons[0]}")
         self._folder = folder / checkpoint.sha256[:12]
         self._folder.mkdir(exist_ok=True)
         self._cache = ResultCache(self._folder, _identity(checkpoint, options, engines))

@@ -159,8 +159,8 @@ def _candidates(bundle: Bundle, engine: EngineChoice, precision: PrecisionChoice
         for wanted in (_order(_AUTO_PRECISION[name], on_cpu=device == "CPU") if precision == "auto" else (precision,))
         if (name, wanted) in held
     ]
-    if engine == "auto" and precision == "int8" and ("native", "int8") in held:
-        plain += [held[name] for name in [("native", "fp32")] if name in held]
+    if engine == "auto" and precision == "int8" and {("native", "int8"), ("native", "fp32")} <= held.keys():
+        plain.append(held["native", "fp32"])
     found = [artifact for artifact in tuned if engine in ("auto", artifact.engine)] + plain
     if not found:
         names = ", ".join(artifact.name for artifact in bundle.manifest.artifacts)

@@ -18,12 +18,9 @@ from reid_edge.manifest import Artifact
 from reid_edge.runtime.compiled_cache import CompiledCache, key_of, open_cache
 from reid_edge.runtime.cuda import driver_version, find_gpu
 from reid_edge.runtime.device_class import current_device_class
-from reid_edge.runtime.engines.base import Batch, EngineOptions
+from reid_edge.runtime.engines.base import USUAL_BATCH, Batch, EngineOptions
 from reid_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine, onnxruntime_version, open_session
 from reid_edge.types import Features
-
-#: Batch that an engine is fastest at; it takes all up to the file's largest.
-USUAL_BATCH = 8
 
 _logger = logging.getLogger(__name__)
 

@@ -146,12 +146,12 @@ def require_limits(
         if found > most:
             raise ConfigError(
                 f"the native engine computes at most {most:,} {what}, and this network has {found:,}. "
-                "Use another engine."
+                "Use another engine (--engine)."
             )
     if not all(0 <= part <= 1 for part in mean):
         raise ConfigError(
             f"the native engine expects a mean of the images from 0 to 1, full scale = 1, and this network has {mean}. "
-            "Use another engine."
+            "Use another engine (--engine)."
         )
 
 
